@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace neoloom::data {
+
+enum class Task { kSequenceClassification, kCausalLm };
+enum class ProblemType { kSingleLabel, kMultiLabel };
+
+/// The configuration group `data`: which files, which columns.
+struct Options {
+  std::string train;       // path
+  std::string validation;  // path; empty: none
+  std::string format = "auto";  // auto (by file name) | jsonl | json | csv | tsv | text
+  bool header = true;           // CSV/TSV: the first row names the columns; false: names are "0", "1", ...
+  bool quoting = true;          // CSV/TSV: RFC 4180 quotes; false: quote characters are text
+  std::string text_column = "text";
+  std::string label_column;     // single-label: string or integer
+  std::string labels_column;    // multi-label: list of names (JSON), or names joined by labels_separator (CSV)
+  std::string labels_separator = "|";
+  std::string prompt_column;    // with response_column: causal LM, loss on the response only
+  std::string response_column;
+  std::vector<std::string> label_names;  // fixes the label map and its order; empty: from the training file
+  double invalid_data_tolerance_percent = 0.0;
+};
+
+/// The configuration group `tokenizer_config`.
+struct TokenizerOptions {
+  std::string pretrained_tokenizer_name;  // folder; empty: the model's own
+  int64_t max_length = 0;                 // tokens; 0: the model's max_position_embeddings
+  bool add_eos_token = true;              // causal LM: append eos once after each text
+  bool split_special_tokens = false;      // true: "<|endoftext|>" in the data is plain text
+};
+
+}  // namespace neoloom::data

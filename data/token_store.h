@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "data/options.h"
+#include "data/tokenizer/tokenizer.h"
+
+namespace neoloom::data {
+
+/// What a token store is made from. Its content hash covers the file's bytes, the tokenizer and these settings.
+struct StoreRequest {
+  std::string path;                      // input file
+  Options options;                       // columns, format
+  TokenizerOptions tokenizer_options;
+  Task task = Task::kSequenceClassification;
+  ProblemType problem_type = ProblemType::kSingleLabel;
+  int64_t max_length_tokens = 2048;      // samples are cut to this many tokens (front kept)
+  bool require_labels = true;            // false: prediction input, labels may be absent
+  std::optional<std::vector<std::string>> label_names;  // fixed map (validation, resume); a label outside it is an error
+  std::optional<int64_t> num_labels;     // integer labels 0..num_labels-1 without names
+};
+
+struct InvalidRow {
+  int64_t line = 0;  // 1-based line of the input file where the row starts
+  std::string reason;
+};
+
+/// Tokenised samples in one HDF5 file, contiguous datasets mapped read-only: ranks of a node share the pages and no
+/// reader waits for HDF5's lock. See data/FORMAT.md.
+/// Thread: reading is safe from any thread.
+class TokenStore {
+ public:
+  /// Path that `request` maps to inside `cache_dir` (hashes the inputs; reads the whole input file once).
+  static std::string path_for(const StoreRequest& request, const Tokenizer& tokenizer, const std::string& cache_dir);
+  /// Reads, tokenises, writes a temporary file, publishes it by rename.
+  /// Throws: Error(kData): empty file, not UTF-8, missing column (with the columns found), label outside the map,
+  /// more unreadable rows than the tolerance (listing line numbers).
+  static void build(const StoreRequest& request, const Tokenizer& tokenizer, const std::string& store_path);
+  /// Throws: Error(kData) when the file is not a complete store.
+  static std::shared_ptr<const TokenStore> open(const std::string& store_path);
+
+  virtual ~TokenStore() = default;
+  virtual int64_t size() const = 0;  // samples
+  virtual std::span<const int32_t> ids(int64_t sample) const = 0;
+  /// Tokens at the front that carry no loss (the prompt); 0 for plain text.
+  virtual int32_t prompt_tokens(int64_t sample) const = 0;
+  /// Single-label: class index; -1 when unlabelled.
+  virtual int64_t label(int64_t sample) const = 0;
+  /// Multi-label: [num_labels] of 0 or 1.
+  virtual std::span<const uint8_t> multi_label(int64_t sample) const = 0;
+  virtual bool labelled() const = 0;
+  virtual const std::vector<std::string>& label_names() const = 0;
+  /// Lengths in tokens, [size()].
+  virtual std::span<const int32_t> lengths() const = 0;
+  /// Targets that count for the loss: causal LM max(0, supervised tokens after the first); classification 1.
+  virtual std::span<const int32_t> target_counts() const = 0;
+  virtual const std::vector<InvalidRow>& invalid_rows() const = 0;
+  virtual int64_t truncated_samples() const = 0;
+  /// SHA-256 that identifies inputs, tokenizer and settings.
+  virtual const std::string& content_hash() const = 0;
+};
+
+}  // namespace neoloom::data

@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "data/options.h"
+#include "model/options.h"
+#include "runtime/train/options.h"
+
+namespace neoloom::launch {
+
+/// One member per configuration group.
+struct RunConfig {
+  model::Options model_config;
+  std::optional<model::LoraOptions> peft_config;  // absent: full-parameter training
+  data::TokenizerOptions tokenizer_config;
+  train::Options trainer_config;
+  data::Options data;
+  train::RuntimeOptions runtime;
+  train::CheckpointOptions checkpoint;
+  train::LoggingOptions logging;
+  std::vector<std::string> warnings;  // old spellings that were accepted
+};
+
+/// Reads a YAML or JSON file strictly and applies `overrides` ("group.key=value", values in YAML).
+/// Throws: Error(kUsage): unknown key (nearest name), wrong type, duplicate key, key that is not supported (by name),
+/// impossible combination; always file:line, the key, expected and found.
+RunConfig read_config(const std::string& path, const std::vector<std::string>& overrides);
+/// The same from text; `name` stands for the file in messages.
+RunConfig parse_config(const std::string& text, const std::string& name, const std::vector<std::string>& overrides);
+
+/// The resolved configuration as YAML with every key; reading it back gives the same configuration.
+std::string to_yaml(const RunConfig& config);
+
+/// Flat "group.key" -> value text of every key, for comparing runs and naming differing keys.
+std::map<std::string, std::string> flatten(const RunConfig& config);
+
+}  // namespace neoloom::launch

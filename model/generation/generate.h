@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "model/model.h"
+
+namespace neoloom::model {
+
+struct GenerationOptions {
+  int64_t max_tokens = 100;               // new tokens
+  double temperature = 1.0;               // 0: greedy
+  int64_t top_k = 50;                     // 0: off; ties at the k-th value are kept
+  double top_p = 1.0;                     // 1: off
+  double repetition_penalty = 1.0;        // 1: off
+  int64_t repetition_penalty_range = 10;  // last tokens of prompt + output; 0: off, negative: whole context
+  bool count_occurrences = false;         // false: each distinct id once (Hugging Face)
+  int64_t eos_token_id = -1;              // stop token, not returned; -1: none
+  uint64_t seed = 0;
+};
+
+/// Logits processors in Hugging Face's order: repetition penalty on raw logits, temperature, top_k, top_p.
+/// Shapes: logits [V] fp32 host, changed in place; `context` all ids so far.
+void process_logits(at::Tensor& logits, const std::vector<int64_t>& context, const GenerationOptions& options);
+
+/// Continues `prompt` (an empty one starts from eos). Calls `on_token` for each new id.
+/// Throws: Error(kData) when the prompt alone exceeds the model's positions; stops at the last position.
+std::vector<int64_t> generate(Model& model, const at::Tensor& params, std::vector<int64_t> prompt,
+                              const GenerationOptions& options, const std::function<void(int64_t)>& on_token = {});
+
+}  // namespace neoloom::model

@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "model/gpt_neo_config.h"
+#include "model/layout.h"
+#include "model/options.h"
+#include "model/weights.h"
+
+namespace neoloom::model {
+
+/// A micro-batch on the model's device, padded on the right.
+struct Batch {
+  at::Tensor ids;      // [B, T] int64
+  at::Tensor lengths;  // [B] int64, real tokens, at least 1
+  at::Tensor labels;   // kSingleLabel [B] int64; kMultiLabel [B, num_labels] fp32; kCausalLm [B, T] int64, unshifted,
+                       // -100 = no loss; undefined: no loss wanted
+  std::vector<int64_t> sample_ids;       // [B] host, keys of the dropout masks
+  std::vector<int64_t> host_lengths;     // [B] host copy of lengths, so that no kernel has to be waited for
+};
+
+/// Key of the counter-based dropout masks: with (sample, token, channel, layer, site) it decides each element.
+struct DropoutKey {
+  uint64_t seed = 0;
+  int64_t epoch = 0;
+};
+
+/// Sums over the rows or tokens that count; divide by the step's global count at the last moment.
+struct LossSum {
+  at::Tensor loss;    // [] fp64 on the model's device
+  int64_t count = 0;  // samples with a label, or supervised tokens
+};
+
+struct EvalOutput {
+  LossSum loss;
+  at::Tensor logits;  // classification: [B, num_labels] fp32; causal LM: undefined
+};
+
+struct ModelSetup {
+  GptNeoConfig config;
+  Head head = Head::kCausalLm;
+  int64_t num_labels = 0;                   // classification only
+  std::optional<LoraOptions> lora;          // nullopt: full-parameter training
+  Dtype compute_dtype = Dtype::kFloat32;    // inputs of frozen products
+  int64_t logits_chunk_rows = 0;            // causal LM: rows of logits held at once; 0: a default
+};
+
+/// GPT-Neo with explicit forward and backward; no autograd. Frozen weights are shared and read-only; trainable values
+/// live in a flat fp32 buffer owned by the caller, gradients are written to another one with the same layout.
+/// Thread: one call at a time.
+class Model {
+ public:
+  /// Throws: Error(kUsage) when a LoRA target matches no module.
+  static std::unique_ptr<Model> create(const ModelSetup& setup, std::shared_ptr<const Weights> weights);
+  virtual ~Model() = default;
+
+  virtual const ModelSetup& setup() const = 0;
+  virtual const ParameterLayout& layout() const = 0;
+
+  /// Initial values: LoRA A ~ U(-1/sqrt(in), 1/sqrt(in)) (PEFT's default), B = 0, score from the weights or N(0, initializer_range); in
+  /// full-parameter mode the loaded weights. A pure function of seed and slot name.
+  /// Shapes: params [layout().total_elements] fp32; padding is zeroed.
+  virtual void initialize(at::Tensor& params, uint64_t seed) const = 0;
+
+  /// One micro-batch in training mode: loss sum, and gradients of (loss sum * loss_scale) OVERWRITTEN into `grads`.
+  /// Shapes: params, grads [layout().total_elements] fp32 on the model's device.
+  virtual LossSum forward_backward(const Batch& batch, const at::Tensor& params, at::Tensor& grads,
+                                   const DropoutKey& key, double loss_scale) = 0;
+
+  /// One batch in evaluation mode (no dropout). The loss is undefined when batch.labels is.
+  virtual EvalOutput evaluate(const Batch& batch, const at::Tensor& params) = 0;
+
+  /// All logits, causal LM, for tests and generation without a cache: [B, T, V] fp32.
+  virtual at::Tensor lm_logits(const Batch& batch, const at::Tensor& params) = 0;
+
+  /// Incremental decoding for one sequence of up to `max_tokens`. Keys and values of earlier tokens are kept.
+  class Decoder {
+   public:
+    virtual ~Decoder() = default;
+    /// Feeds tokens ([n] at the next positions) and returns the logits after the last: [V] fp32, host memory.
+    virtual at::Tensor feed(const std::vector<int64_t>& ids) = 0;
+    virtual int64_t position() const = 0;
+  };
+  virtual std::unique_ptr<Decoder> make_decoder(const at::Tensor& params, int64_t max_tokens) = 0;
+
+  /// Floating-point operations of one trained token at sequence length T (forward + backward to activations, frozen
+  /// matrices counted as 4N, attention causal and windowed), for model TFLOP/s.
+  virtual double training_flops_per_token(int64_t length) const = 0;
+};
+
+}  // namespace neoloom::model

@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "model/gpt_neo_config.h"
+#include "model/options.h"
+#include "model/weights.h"
+
+namespace neoloom::model {
+
+/// Folder of a model: `name` itself when it is a folder, else the snapshot of the hub id in Hugging Face's cache
+/// (HF_HUB_CACHE, HF_HOME, XDG_CACHE_HOME, ~/.cache/huggingface). Never the network.
+/// Throws: Error(kWeights) naming the places searched and the commands that fetch the model.
+std::string resolve_model_folder(const std::string& name, const std::string& revision);
+
+/// Identity of a model folder's weights: SHA-256 over the safetensors files' bytes. Remembered in `cache_dir` by path,
+/// size and mtime, so that only a changed file is hashed again (verify_always: hash now).
+std::string weights_hash(const std::string& folder, const std::string& cache_dir, bool verify_always);
+
+/// Path inside `cache_dir` of the converted weights in `dtype`. Builds it when missing: checks the safetensors (single
+/// file or sharded index), reports all missing, unexpected and misshaped tensors at once, converts, publishes by rename.
+/// Call on one process per file system; then every rank calls map_weights.
+/// Throws: Error(kWeights): no safetensors (with a hint for .bin files), damaged header, report of tensors.
+std::string prepare_weights(const std::string& folder, const GptNeoConfig& config, Dtype dtype,
+                            const std::string& cache_dir, bool verify_always);
+
+/// Maps a converted file read-only; ranks of a node share its pages. Tensors are views of the mapping (CPU).
+std::shared_ptr<const Weights> map_weights(const std::string& converted_path, const GptNeoConfig& config);
+
+/// Copies weights to a device (CUDA): owned storage there. `device` as in at::Device ("cuda:0").
+std::shared_ptr<const Weights> to_device(const std::shared_ptr<const Weights>& weights, const std::string& device);
+
+}  // namespace neoloom::model

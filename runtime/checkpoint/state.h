@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace neoloom::checkpoint {
+
+/// Where a named trainable tensor lies in the flat buffers.
+struct IndexEntry {
+  std::string name;            // PEFT's key, e.g. base_model.model.transformer.h.0.attn.attention.q_proj.lora_A.weight
+  std::vector<int64_t> shape;  // row-major
+  int64_t offset_elements = 0;
+  bool operator==(const IndexEntry&) const = default;
+};
+
+/// Everything a run needs to go on, and nothing that depends on the number of ranks or on the clock.
+/// Equal states serialise to equal bytes.
+struct State {
+  std::vector<IndexEntry> index;
+  std::vector<float> params, exp_avg, exp_avg_sq;  // [n], flat, same layout
+  int64_t step = 0;                                // optimizer updates done
+  int64_t epoch = 0;                               // cursor: the next step is `step_in_epoch` of `epoch`
+  int64_t step_in_epoch = 0;
+  double loss_scale = 1.0;
+  int64_t good_steps = 0;     // since the loss scale last changed
+  int64_t skipped_steps = 0;  // non-finite steps so far
+  double best_metric = 0.0;   // meaningful when best_step >= 0
+  int64_t best_step = -1;
+  std::string config;     // resolved configuration, YAML
+  std::string identity;   // JSON object: what must be equal for this state to belong to a run
+  std::string label_map;  // JSON array of class names in index order, or "[]"
+  std::string history;    // JSON array of deterministic metric events (loss, grad_norm, learning_rate, eval_*), no times
+};
+
+}  // namespace neoloom::checkpoint

@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "runtime/comm/communicator.h"
+
+namespace neoloom::comm {
+
+/// Owns MPI: MPI_Init_thread (MPI_THREAD_MULTIPLE asked for) to MPI_Finalize. `main` holds the only one; everything
+/// that talks to peers holds a reference to it. Works started bare too: a world of one.
+/// Carries the control plane; gradients go through a Communicator.
+class MpiSession {
+ public:
+  /// Throws: Error(kPeer) when MPI cannot start.
+  MpiSession(int* argc, char*** argv);
+  /// MPI_Finalize, unless an exception is in flight on a world of several ranks (peers may be waiting: see abort).
+  ~MpiSession();
+  MpiSession(const MpiSession&) = delete;
+  MpiSession& operator=(const MpiSession&) = delete;
+
+  int rank() const { return rank_; }
+  int size() const { return size_; }
+  /// Rank and size among the ranks that share this host's memory (MPI_Comm_split_type SHARED).
+  int local_rank() const { return local_rank_; }
+  int local_size() const { return local_size_; }
+  bool is_root() const { return rank_ == 0; }
+  std::string host_name() const;
+  /// E.g. "Open MPI 4.1.4".
+  std::string library_version() const;
+
+  /// Collective: every rank. `text` of `root` reaches all.
+  void broadcast(std::string& text, int root = 0);
+  /// Collective: every rank. `bytes` [count_bytes] of `root` reaches all; larger than 2 GiB is fine.
+  void broadcast(void* bytes, size_t count_bytes, int root = 0);
+  /// Collective: every rank; element-wise over [n].
+  void all_reduce_max(std::span<int64_t> values);
+  void all_reduce_min(std::span<int64_t> values);
+  void all_reduce_sum(std::span<int64_t> values);
+  /// Collective: every rank; the texts in rank order, on every rank.
+  std::vector<std::string> all_gather(const std::string& text);
+  /// Collective: every rank. Polls a non-blocking barrier with sleeps, so that waiting ranks leave the cores to the
+  /// one that works.
+  void patient_barrier();
+
+  /// Runs `work` on rank 0 while the others wait patiently; its result reaches all. When it throws core::Error every
+  /// rank throws the same error, so that the whole job ends with one message and one exit code.
+  /// Collective: every rank.
+  std::string on_root(const std::function<std::string()>& work);
+
+  /// Collective: every rank. When any rank calls with an error text (kind != 0), all ranks throw the error of the
+  /// lowest such rank, the text naming the rank and host. Call after rank-local work that may fail.
+  void agree_no_error(int kind, const std::string& text);
+
+  /// Runs `work` on every rank, then agree_no_error.
+  /// Collective: every rank.
+  void all_or_none(const std::function<void()>& work);
+
+  /// Ends all ranks with this exit code when peers may be waiting; never returns.
+  [[noreturn]] void abort(int exit_code);
+
+  /// A communicator over host memory. Collective: every rank.
+  std::unique_ptr<Communicator> make_host_communicator();
+
+ private:
+  struct State;  // MPI handles
+  std::unique_ptr<State> state_;
+  int rank_ = 0;
+  int size_ = 1;
+  int local_rank_ = 0;
+  int local_size_ = 1;
+};
+
+}  // namespace neoloom::comm

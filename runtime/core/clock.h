@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <chrono>
+
+namespace neoloom::core {
+
+/// Seconds since an arbitrary fixed moment; never goes back.
+inline double now_seconds() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+/// Adds the time between construction and destruction to `total_seconds`.
+class ScopedTimer {
+ public:
+  explicit ScopedTimer(double& total_seconds) : total_seconds_(total_seconds) {}
+  ~ScopedTimer() { total_seconds_ += now_seconds() - start_; }
+  ScopedTimer(const ScopedTimer&) = delete;
+  ScopedTimer& operator=(const ScopedTimer&) = delete;
+
+ private:
+  double& total_seconds_;
+  double start_ = now_seconds();
+};
+
+}  // namespace neoloom::core

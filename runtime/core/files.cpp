@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/core/files.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <utility>
+
+#include "runtime/core/unique_handle.h"
+
+namespace neoloom::core {
+namespace {
+
+std::string reason() { return std::strerror(errno); }
+
+}  // namespace
+
+MappedFile::MappedFile(const std::string& path, ErrorKind kind) {
+  const UniqueFd file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  require(file.valid(), kind, "cannot open {}: {}", path, reason());
+  struct stat status {};
+  require(::fstat(file.get(), &status) == 0, kind, "cannot stat {}: {}", path, reason());
+  require(S_ISREG(status.st_mode), kind, "{} is not a regular file", path);
+  if (status.st_size == 0) return;
+  void* address = ::mmap(nullptr, static_cast<size_t>(status.st_size), PROT_READ, MAP_SHARED, file.get(), 0);
+  require(address != MAP_FAILED, kind, "cannot map {} ({} bytes): {}", path, status.st_size, reason());
+  data_ = static_cast<const std::byte*>(address);
+  size_bytes_ = static_cast<size_t>(status.st_size);
+}
+
+MappedFile::~MappedFile() {
+  if (data_ != nullptr) ::munmap(const_cast<std::byte*>(data_), size_bytes_);
+}
+
+MappedFile::MappedFile(MappedFile&& other) noexcept
+    : data_(std::exchange(other.data_, nullptr)), size_bytes_(std::exchange(other.size_bytes_, 0)) {}
+
+MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
+  std::swap(data_, other.data_);
+  std::swap(size_bytes_, other.size_bytes_);
+  return *this;
+}
+
+std::string read_file(const std::string& path, ErrorKind kind) {
+  const MappedFile file(path, kind);
+  return std::string(file.text());
+}
+
+int write_fully(int descriptor, const void* bytes, size_t count_bytes) {
+  const char* next = static_cast<const char*>(bytes);
+  while (count_bytes > 0) {
+    const ssize_t written = ::write(descriptor, next, std::min<size_t>(count_bytes, size_t{1} << 30));
+    if (written < 0) {
+      if (errno == EINTR) continue;
+      return errno;
+    }
+    next += written;
+    count_bytes -= static_cast<size_t>(written);
+  }
+  return 0;
+}
+
+void sync_directory(const std::string& path, ErrorKind kind) {
+  const UniqueFd directory(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  require(directory.valid(), kind, "cannot open directory {}: {}", path, reason());
+  require(::fsync(directory.get()) == 0, kind, "cannot fsync directory {}: {}", path, reason());
+}
+
+void make_directories(const std::string& path, ErrorKind kind) {
+  std::error_code code;
+  std::filesystem::create_directories(path, code);
+  require(!code, kind, "cannot create directory {}: {}", path, code.message());
+}
+
+void publish_file(const std::string& path, std::string_view content, ErrorKind kind) {
+  const std::filesystem::path target(path);
+  const std::string directory = target.has_parent_path() ? target.parent_path().string() : ".";
+  make_directories(directory, kind);
+  const std::string temporary = fmt::format("{}.tmp-{}", path, ::getpid());
+  const auto give_up = [&](const char* call, int code) {
+    ::unlink(temporary.c_str());
+    fail(kind, "cannot write {}: {}: {}", path, call, std::strerror(code));
+  };
+  UniqueFd file(::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
+  if (!file.valid()) give_up("open", errno);
+  if (const int code = write_fully(file.get(), content.data(), content.size()); code != 0) give_up("write", code);
+  if (::fsync(file.get()) != 0) give_up("fsync", errno);
+  if (::close(file.release()) != 0) give_up("close", errno);
+  if (::rename(temporary.c_str(), path.c_str()) != 0) give_up("rename", errno);
+  sync_directory(directory, kind);
+}
+
+}  // namespace neoloom::core

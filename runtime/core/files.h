@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "runtime/core/error.h"
+
+namespace neoloom::core {
+
+/// A file mapped read-only and shared: processes of one node that map the same file share its pages.
+/// Owns: the mapping. An empty file maps to data() == nullptr, size 0.
+class MappedFile {
+ public:
+  MappedFile() = default;
+  /// Throws: Error(kind) when the file cannot be opened or mapped.
+  explicit MappedFile(const std::string& path, ErrorKind kind = ErrorKind::kData);
+  ~MappedFile();
+  MappedFile(MappedFile&& other) noexcept;
+  MappedFile& operator=(MappedFile&& other) noexcept;
+  MappedFile(const MappedFile&) = delete;
+  MappedFile& operator=(const MappedFile&) = delete;
+
+  const std::byte* data() const { return data_; }
+  size_t size_bytes() const { return size_bytes_; }
+  std::span<const std::byte> bytes() const { return {data_, size_bytes_}; }
+  std::string_view text() const { return {reinterpret_cast<const char*>(data_), size_bytes_}; }
+
+ private:
+  const std::byte* data_ = nullptr;
+  size_t size_bytes_ = 0;
+};
+
+/// The whole file as a string. Throws: Error(kind) naming the path and the system's reason.
+std::string read_file(const std::string& path, ErrorKind kind = ErrorKind::kData);
+
+/// Publishes a file: writes `path` + a temporary suffix beside it, fsyncs, renames, fsyncs the directory.
+/// Readers see the old content or the new, never a part. Creates missing parent directories.
+/// Throws: Error(kind) with the failing call and errno text; the temporary file is removed.
+void publish_file(const std::string& path, std::string_view content, ErrorKind kind = ErrorKind::kData);
+
+/// Creates a directory and its parents. Throws: Error(kind).
+void make_directories(const std::string& path, ErrorKind kind = ErrorKind::kUsage);
+
+/// fsyncs a directory so that renames in it survive a power cut. Throws: Error(kind).
+void sync_directory(const std::string& path, ErrorKind kind = ErrorKind::kData);
+
+/// Writes all bytes to an open descriptor, looping over short writes and EINTR; returns 0 or errno.
+int write_fully(int descriptor, const void* bytes, size_t count_bytes);
+
+}  // namespace neoloom::core

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <nlohmann/json_fwd.hpp>
+
+namespace neoloom::metrics {
+
+/// Appends one JSON object a line to metrics.jsonl; each line is written by one write() and flushed, so a killed run
+/// leaves whole lines. Only rank 0 has one.
+class EventLog {
+ public:
+  /// Opens for appending, creating it. Throws: Error(kUsage) when the path cannot be written.
+  explicit EventLog(const std::string& path);
+  ~EventLog();
+  EventLog(const EventLog&) = delete;
+  EventLog& operator=(const EventLog&) = delete;
+  /// `event` has the key "event" first. A failing write warns once and the run goes on.
+  void write(const nlohmann::ordered_json& event);
+
+ private:
+  int descriptor_ = -1;
+  bool warned_ = false;
+};
+
+/// What one rank measured since the last report. Seconds are wall time of the rank's own thread.
+struct DeviceMeasure {
+  int32_t rank = 0;
+  std::string host;
+  std::string device;  // "cpu", "cuda:0"
+  int64_t batches = 0;
+  int64_t samples = 0;
+  int64_t tokens = 0;         // real tokens
+  int64_t padded_tokens = 0;  // rows x length, pads included
+  double flops = 0.0;
+  double seconds = 0.0;
+  double compute_seconds = 0.0;
+  double comm_seconds = 0.0;
+  double data_seconds = 0.0;
+  int64_t peak_memory_bytes = 0;
+};
+
+/// One object of the `devices` list of a `train` event: rank, host, device, batches_per_s, samples_per_s, tokens_per_s,
+/// tflops, peak_memory_bytes, compute_share, comm_share, data_share.
+nlohmann::ordered_json device_json(const DeviceMeasure& measure);
+
+/// For sending measures between ranks.
+std::string pack(const DeviceMeasure& measure);
+DeviceMeasure unpack(const std::string& text);
+
+/// The table at the end of a run: one row per device, a header and units.
+std::string device_table(const std::vector<DeviceMeasure>& measures);
+
+/// Peak resident memory of this process (VmHWM), and the part of it that is private to this process now.
+int64_t peak_resident_bytes();
+int64_t private_resident_bytes();
+
+}  // namespace neoloom::metrics

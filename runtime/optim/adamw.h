@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <utility>
+#include <vector>
+
+// Forward declaration, so that including this costs no LibTorch headers.
+namespace at {
+class Tensor;
+}
+
+namespace neoloom::optim {
+
+struct AdamWOptions {
+  double beta1 = 0.9;
+  double beta2 = 0.999;
+  double epsilon = 1e-8;
+  double weight_decay = 0.0;
+};
+
+/// A half-open range of the flat buffer, in elements, and whether weight decay applies to it (Hugging Face: not to
+/// biases and LayerNorm parameters).
+struct ParameterRange {
+  int64_t begin = 0;
+  int64_t end = 0;
+  bool decay = true;
+};
+
+/// Decoupled weight decay (Loshchilov & Hutter), torch.optim.AdamW's arithmetic, on flat fp32 buffers, in place.
+/// Shapes: params, grads, exp_avg, exp_avg_sq [n], contiguous, same device; ranges inside [0, n), ascending.
+/// `update` counts from 1. Same bits for the same inputs, whatever the number of ranks.
+void adamw_step(at::Tensor& params, const at::Tensor& grads, at::Tensor& exp_avg, at::Tensor& exp_avg_sq,
+                const std::vector<ParameterRange>& ranges, const AdamWOptions& options, double learning_rate,
+                int64_t update);
+
+/// Global L2 norm of `grads` [n] (accumulated in float64, fixed order), and scaling in place to `max_norm` when it is
+/// larger (max_norm <= 0: only the norm). torch.nn.utils.clip_grad_norm_: factor = max_norm / (norm + 1e-6), at most 1.
+double clip_grad_norm(at::Tensor& grads, double max_norm);
+
+}  // namespace neoloom::optim

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+namespace neoloom::train {
+
+enum class Interval { kNo, kSteps, kEpoch };
+
+/// The configuration group `trainer_config`: Hugging Face TrainingArguments' names, meanings and defaults.
+struct Options {
+  std::string output_dir = "runs/default";
+  int64_t per_device_train_batch_size = 8;
+  int64_t per_device_eval_batch_size = 8;
+  int64_t gradient_accumulation_steps = 1;
+  double num_train_epochs = 3.0;
+  int64_t max_steps = -1;  // > 0 overrides num_train_epochs
+  bool auto_find_batch_size = false;
+  double learning_rate = 5e-5;
+  std::string lr_scheduler_type = "linear";  // linear | cosine | constant | constant_with_warmup
+  double warmup_steps = 0.0;                 // >= 1 a count, (0, 1) a share of all steps (alias warmup_ratio)
+  double adam_beta1 = 0.9;
+  double adam_beta2 = 0.999;
+  double adam_epsilon = 1e-8;
+  double weight_decay = 0.0;
+  double max_grad_norm = 1.0;
+  bool bf16 = false;  // sets runtime.compute_dtype
+  bool fp16 = false;
+  int64_t seed = 42;
+  std::optional<int64_t> data_seed;
+  bool dataloader_drop_last = false;
+  std::string train_sampling_strategy = "random";  // random | sequential | group_by_length
+  double logging_steps = 10;                       // count, or share of all steps below 1
+  bool logging_first_step = false;
+  Interval eval_strategy = Interval::kNo;
+  double eval_steps = 0;  // 0: logging_steps
+  Interval save_strategy = Interval::kSteps;
+  double save_steps = 500;
+  int64_t save_total_limit = 3;
+  bool load_best_model_at_end = false;
+  std::string metric_for_best_model = "loss";
+  std::optional<bool> greater_is_better;
+};
+
+/// The configuration group `runtime`.
+struct RuntimeOptions {
+  std::string device = "auto";          // auto | cpu | cuda
+  int64_t threads_per_rank = 0;         // 0: auto
+  int64_t global_batch_size = 0;        // 0: per_device x accumulation x ranks at the first start
+  std::string compute_dtype = "auto";   // auto | float16 | bfloat16 | float32
+  std::string cache_dir;                // empty: ~/.cache/neoloom
+  std::string verify_weights = "changed";  // changed | always
+  bool allow_mixed_devices = false;
+  std::string gradient_sum = "fixed";   // fixed (exact int64) | float
+  int64_t state_check_steps = 50;       // steps between hash comparisons over ranks; 0: never
+  int64_t max_skipped_steps = 20;       // non-finite steps in a row before the run ends with exit code 7
+  int64_t prefetch_batches = 4;
+};
+
+/// The configuration group `checkpoint`.
+struct CheckpointOptions {
+  bool extend = false;  // set by --extend: a larger max_steps or num_train_epochs continues a finished plan
+};
+
+/// The configuration group `logging`.
+struct LoggingOptions {
+  std::string progress = "auto";  // auto | bar | plain | off
+};
+
+}  // namespace neoloom::train
