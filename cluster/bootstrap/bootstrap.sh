@@ -1,0 +1,126 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# Installs what neoloom is built from: Debian packages (packages.txt) and a private Python prefix with the torch wheel
+# (requirements.txt). Running it again changes nothing and takes a moment.
+#
+#   bash cluster/bootstrap/bootstrap.sh                 build and run
+#   bash cluster/bootstrap/bootstrap.sh --tests         also the reference implementations that the tests compare with
+#   bash cluster/bootstrap/bootstrap.sh --print-prefix  print the prefix's folder, do nothing else
+#   bash cluster/bootstrap/bootstrap.sh --no-system     no Debian packages: the system provides them in its own way
+#
+# NEOLOOM_DEPS: where prefixes live (default ~/.cache/neoloom/deps), one per set of versions, shared by clones.
+# Exit code 2: something is missing and this user may not install it; one line per missing thing.
+set -euo pipefail
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+deps=${NEOLOOM_DEPS:-${XDG_CACHE_HOME:-$HOME/.cache}/neoloom/deps}
+
+say() { printf 'bootstrap: %s\n' "$*" >&2; }
+
+# The system's Python comes first: shims of version managers in PATH change with the folder they are called in.
+find_python() {
+  if [ -x /usr/bin/python3 ]; then echo /usr/bin/python3; else command -v python3; fi
+}
+
+prefix_of() {
+  local python=$1 version key
+  version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+  key=$(cat "$here/requirements.txt" "$here/constraints.txt" | sha256sum | cut -c1-12)
+  echo "$deps/py$version-$key"
+}
+
+list_packages() { sed -e 's/#.*//' -e 's/[[:space:]]*$//' -e '/^$/d' "$here/packages.txt"; }
+
+missing_packages() {
+  list_packages | while read -r package; do
+    dpkg-query -W -f '${db:Status-Abbrev}' "$package" 2>/dev/null | grep -q '^.i' || echo "$package"
+  done
+}
+
+# Prints the command that gives root's rights, nothing for root itself; fails when there is none.
+privilege() {
+  if [ "$(id -u)" = 0 ]; then return 0; fi
+  command -v sudo >/dev/null || return 1
+  if [ -t 0 ] || sudo -n true 2>/dev/null; then echo sudo; else return 1; fi
+}
+
+install_packages() {
+  local missing sudo apt
+  if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
+    say "this system has no apt; provide the following (development files included), then use --no-system:"
+    list_packages | sed 's/^/missing: /' >&2
+    return 2
+  fi
+  mapfile -t missing < <(missing_packages)
+  [ ${#missing[@]} -gt 0 ] || return 0
+  if ! sudo=$(privilege); then
+    printf 'missing: Debian package %s\n' "${missing[@]}" >&2
+    say "no root rights here; ask for: apt-get install ${missing[*]}"
+    return 2
+  fi
+  say "installing ${missing[*]}"
+  apt=(env DEBIAN_FRONTEND=noninteractive apt-get -q -y -o Dpkg::Use-Pty=0)
+  if [ -n "$sudo" ]; then apt=("$sudo" "${apt[@]}"); fi
+  # Package lists may be absent or out of date: refresh them only when the installation asks for it.
+  if ! "${apt[@]}" install --no-install-recommends "${missing[@]}" >"$log" 2>&1; then
+    "${apt[@]}" update >"$log" 2>&1 || { tail -n 20 "$log" >&2; say "apt-get update failed"; return 2; }
+    "${apt[@]}" install --no-install-recommends "${missing[@]}" >"$log" 2>&1 ||
+      { tail -n 20 "$log" >&2; say "apt-get install failed"; return 2; }
+  fi
+}
+
+# stamp FILE...: a text that changes when one of the files does.
+stamp() { cat "$@" | sha256sum | cut -c1-64; }
+
+# install_wheels STAMP_NAME FILE...: pip-installs the requirements files once per content.
+install_wheels() {
+  local mark="$prefix/$1" wanted
+  shift
+  wanted=$(stamp "$@" "$here/constraints.txt")
+  if [ -f "$mark" ] && [ "$(cat "$mark")" = "$wanted" ]; then return 0; fi
+  say "installing $(sed -e 's/#.*//' -e '/^$/d' "$@" | tr '\n' ' ')into $prefix"
+  local arguments=() file
+  for file in "$@"; do arguments+=(-r "$file"); done
+  "$prefix/bin/python3" -m pip install --quiet --disable-pip-version-check --no-input \
+    -c "$here/constraints.txt" "${arguments[@]}" >&2 ||
+    { say "pip could not install them (network, index or disk): see above"; return 2; }
+  echo "$wanted" >"$mark"
+}
+
+make_prefix() {
+  mkdir -p "$deps"
+  exec 9>"$prefix.lock"
+  flock 9  # clones and nodes that share the folder take turns
+  if [ ! -x "$prefix/bin/python3" ] || ! "$prefix/bin/python3" -c '' 2>/dev/null; then
+    rm -rf "$prefix"
+    "$python" -m venv "$prefix" >&2 || { say "$python -m venv failed (Debian: python3-venv)"; return 2; }
+  fi
+  install_wheels .stamp-runtime "$here/requirements.txt" || return 2
+  [ "$tests" = 0 ] || install_wheels .stamp-tests "$here/requirements.txt" "$here/requirements-tests.txt"
+}
+
+tests=0 print_prefix=0 system=1
+for argument in "$@"; do
+  case $argument in
+    --tests) tests=1 ;;
+    --print-prefix) print_prefix=1 ;;
+    --no-system) system=0 ;;
+    -h | --help) sed -n '3,13s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
+    *) say "unknown option $argument (known: --tests --print-prefix --no-system)"; exit 2 ;;
+  esac
+done
+
+if [ $print_prefix = 1 ]; then
+  python=$(find_python) || { say "no python3: run bash cluster/bootstrap/bootstrap.sh first"; exit 2; }
+  prefix_of "$python"
+  exit 0
+fi
+
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+started=$SECONDS
+if [ $system = 1 ]; then install_packages || exit $?; fi
+python=$(find_python) || { echo "missing: python3" >&2; exit 2; }
+prefix=$(prefix_of "$python")
+make_prefix || exit $?
+say "ready after $((SECONDS - started)) s: $prefix"
