@@ -50,11 +50,12 @@ class MpiSession {
 
   /// Runs `work` on rank 0 while the others wait patiently; its result reaches all. When it throws core::Error every
   /// rank throws the same error, so that the whole job ends with one message and one exit code.
-  /// Collective: every rank.
+  /// Collective: every rank. Throws: CollectiveError (collective_error.h) with the kind and text of rank 0's error.
   std::string on_root(const std::function<std::string()>& work);
 
   /// Collective: every rank. When any rank calls with an error text (kind != 0), all ranks throw the error of the
   /// lowest such rank, the text naming the rank and host. Call after rank-local work that may fail.
+  /// Throws: CollectiveError.
   void agree_no_error(int kind, const std::string& text);
 
   /// Runs `work` on every rank, then agree_no_error.
@@ -63,6 +64,9 @@ class MpiSession {
 
   /// Ends all ranks with this exit code when peers may be waiting; never returns.
   [[noreturn]] void abort(int exit_code);
+
+  /// Marks a boundary (e.g. the start of an optimizer step) for tools that watch MPI calls: MPI_Pcontrol. Local.
+  void mark(int64_t value);
 
   /// A communicator over host memory. Collective: every rank.
   std::unique_ptr<Communicator> make_host_communicator();

@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/comm/fingerprint.h"
+
+#include <fmt/ranges.h>
+
+#include <array>
+#include <bit>
+#include <map>
+#include <optional>
+
+#include "runtime/comm/collective_error.h"
+#include "runtime/core/hash.h"
+
+namespace neoloom::comm {
+namespace {
+
+// Every text as "length:text", so that any byte may occur in names and values.
+std::string serialize(const std::string& host, const Fingerprint& fingerprint) {
+  std::string out;
+  const auto add = [&out](const std::string& text) { out += fmt::format("{}:{}", text.size(), text); };
+  add(host);
+  for (const auto& [name, value] : fingerprint) {
+    add(name);
+    add(value);
+  }
+  return out;
+}
+
+std::vector<std::string> split_fields(const std::string& bytes) {
+  std::vector<std::string> fields;
+  for (size_t at = 0; at < bytes.size();) {
+    const size_t colon = bytes.find(':', at);
+    const size_t length = std::stoull(bytes.substr(at, colon - at));
+    fields.push_back(bytes.substr(colon + 1, length));
+    at = colon + 1 + length;
+  }
+  return fields;
+}
+
+struct Peer {
+  std::string host;
+  Fingerprint fields;
+};
+
+Peer deserialize(const std::string& bytes) {
+  const std::vector<std::string> fields = split_fields(bytes);
+  Peer peer{fields.at(0), {}};
+  for (size_t i = 1; i + 1 < fields.size(); i += 2) peer.fields.emplace_back(fields[i], fields[i + 1]);
+  return peer;
+}
+
+std::optional<std::string> value_of(const Fingerprint& fields, const std::string& name) {
+  for (const auto& [key, value] : fields) {
+    if (key == name) return value;
+  }
+  return std::nullopt;
+}
+
+std::string shown(const std::optional<std::string>& value) { return value ? "'" + *value + "'" : "nothing"; }
+
+// The first field, in the order of rank 0 and then of `other`, whose values differ.
+std::optional<std::string> first_difference(const Fingerprint& reference, const Fingerprint& other) {
+  for (const Fingerprint* fields : {&reference, &other}) {
+    for (const auto& [name, value] : *fields) {
+      if (value_of(reference, name) != value_of(other, name)) return name;
+    }
+  }
+  return std::nullopt;
+}
+
+// True on every rank exactly when all hashes are equal: max(h) == min(h), as max(h) and max(~h).
+bool equal_everywhere(MpiSession& session, uint64_t hash) {
+  std::array<int64_t, 2> extremes{std::bit_cast<int64_t>(hash), std::bit_cast<int64_t>(~hash)};
+  session.all_reduce_max(extremes);
+  return extremes[0] == ~extremes[1];
+}
+
+// The largest group of ranks with one hash; of equally large ones that of the lowest rank.
+uint64_t majority_hash(const std::vector<uint64_t>& hashes) {
+  std::map<uint64_t, int> counts;
+  for (uint64_t hash : hashes) ++counts[hash];
+  uint64_t best = hashes.at(0);
+  for (uint64_t hash : hashes) {
+    if (counts[hash] > counts[best]) best = hash;
+  }
+  return best;
+}
+
+}  // namespace
+
+void require_equal_fingerprints(MpiSession& session, const Fingerprint& mine) {
+  const std::string fields_only = serialize("", mine);
+  if (equal_everywhere(session, core::xxh3(fields_only.data(), fields_only.size()))) return;
+
+  const std::vector<std::string> texts = session.all_gather(serialize(session.host_name(), mine));
+  const Peer reference = deserialize(texts.at(0));
+  for (size_t rank = 1; rank < texts.size(); ++rank) {
+    const Peer peer = deserialize(texts[rank]);
+    const std::optional<std::string> name = first_difference(reference.fields, peer.fields);
+    if (!name) continue;
+    throw CollectiveError(
+        core::ErrorKind::kUsage,
+        fmt::format("The ranks disagree on {}: rank 0 on {} has {}, rank {} on {} has {}. Start every "
+                    "rank with the same build, configuration and files",
+                    *name, reference.host, shown(value_of(reference.fields, *name)), rank, peer.host,
+                    shown(value_of(peer.fields, *name))));
+  }
+  throw CollectiveError(core::ErrorKind::kUsage, "The ranks list the same fingerprint fields in different orders");
+}
+
+void require_equal_state(MpiSession& session, uint64_t hash, int64_t step) {
+  if (equal_everywhere(session, hash)) return;
+
+  std::vector<uint64_t> hashes;
+  std::vector<std::string> hosts;
+  for (const std::string& text : session.all_gather(fmt::format("{:016x} {}", hash, session.host_name()))) {
+    hashes.push_back(std::stoull(text.substr(0, 16), nullptr, 16));
+    hosts.push_back(text.substr(17));
+  }
+  const uint64_t majority = majority_hash(hashes);
+  std::vector<std::string> deviating;
+  for (size_t rank = 0; rank < hashes.size(); ++rank) {
+    if (hashes[rank] != majority) deviating.push_back(fmt::format("rank {} on {}", rank, hosts[rank]));
+  }
+  throw CollectiveError(
+      core::ErrorKind::kNumeric,
+      fmt::format("After step {} the replicas of the training state are no longer equal: {} of {} ranks "
+                  "differ from the others ({}). Suspect the memory or the device of those hosts; start "
+                  "again without them, the run resumes from its newest checkpoint",
+                  step, deviating.size(), hashes.size(), fmt::join(deviating, ", ")));
+}
+
+}  // namespace neoloom::comm

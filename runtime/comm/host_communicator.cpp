@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/comm/host_communicator.h"
+
+#include <mpi.h>
+
+#include "runtime/comm/mpi_check.h"
+#include "runtime/core/error.h"
+
+namespace neoloom::comm {
+namespace {
+
+class HostCommunicator final : public Communicator {
+ public:
+  HostCommunicator(MPI_Comm comm, int size, std::string library_version)
+      : comm_(comm), size_(size), library_version_(std::move(library_version)) {}
+
+  ~HostCommunicator() override {
+    int finalized = 0;
+    if (MPI_Finalized(&finalized) == MPI_SUCCESS && finalized == 0) MPI_Comm_free(&comm_);
+  }
+  HostCommunicator(const HostCommunicator&) = delete;
+  HostCommunicator& operator=(const HostCommunicator&) = delete;
+
+  void all_reduce_sum(void* data, size_t n_elements, Element element) override {
+    const MPI_Datatype type = element == Element::kInt64 ? MPI_INT64_T : MPI_FLOAT;
+    for_each_piece(n_elements, kMaxElementsPerCall, [&](size_t first, size_t count) {
+      char* piece = static_cast<char*>(data) + first * element_bytes(element);
+      NL_MPI_CHECK(MPI_Allreduce(MPI_IN_PLACE, piece, static_cast<int>(count), type, MPI_SUM, comm_));
+    });
+    reduced_bytes_ += n_elements * element_bytes(element);
+  }
+
+  std::string description() const override {
+    return fmt::format("{}, host memory, {} rank{}", library_version_, size_, size_ == 1 ? "" : "s");
+  }
+
+ private:
+  MPI_Comm comm_;
+  int size_;
+  std::string library_version_;
+};
+
+}  // namespace
+
+std::unique_ptr<Communicator> wrap_host_communicator(void* mpi_comm, int size, const std::string& library_version) {
+  return std::make_unique<HostCommunicator>(*static_cast<MPI_Comm*>(mpi_comm), size, library_version);
+}
+
+}  // namespace neoloom::comm
