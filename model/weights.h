@@ -31,6 +31,7 @@ struct Weights {
   at::Tensor score;                   // [num_labels, h] fp32 when the source has one, else undefined
   std::shared_ptr<const void> storage;  // keeps the mapping alive; tensors are views of it
   std::string source_hash;              // SHA-256 of the source files' bytes
+  std::vector<std::string> notes;       // what the loader found worth telling the user
 };
 
 /// (Hugging Face name with "transformer." prefix, tensor) in file order; for full-parameter training and export.
