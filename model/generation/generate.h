@@ -26,6 +26,10 @@ struct GenerationOptions {
 /// Shapes: logits [V] fp32 host, changed in place; `context` all ids so far.
 void process_logits(at::Tensor& logits, const std::vector<int64_t>& context, const GenerationOptions& options);
 
+/// The next id from processed logits: the largest when temperature is 0 (the first of equals), else one draw whose
+/// random number depends on (seed, position) alone. Throws: Error(kNumeric) when no logit is finite, or one is NaN.
+int64_t choose_token(const at::Tensor& processed, const GenerationOptions& options, int64_t position);
+
 /// Continues `prompt` (an empty one starts from eos). Calls `on_token` for each new id.
 /// Throws: Error(kData) when the prompt alone exceeds the model's positions; stops at the last position.
 std::vector<int64_t> generate(Model& model, const at::Tensor& params, std::vector<int64_t> prompt,

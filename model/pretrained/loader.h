@@ -20,9 +20,9 @@ std::string resolve_model_folder(const std::string& name, const std::string& rev
 std::string weights_hash(const std::string& folder, const std::string& cache_dir, bool verify_always);
 
 /// Path inside `cache_dir` of the converted weights in `dtype`. Builds it when missing: checks the safetensors (single
-/// file or sharded index), reports all missing, unexpected and misshaped tensors at once, converts, publishes by rename.
-/// Call on one process per file system; then every rank calls map_weights.
-/// Throws: Error(kWeights): no safetensors (with a hint for .bin files), damaged header, report of tensors.
+/// file or sharded index), reports all missing, unexpected and misshaped tensors at once, converts, publishes by
+/// rename. Call on one process per file system; then every rank calls map_weights. Throws: Error(kWeights): no
+/// safetensors (with a hint for .bin files), damaged header, report of tensors.
 std::string prepare_weights(const std::string& folder, const GptNeoConfig& config, Dtype dtype,
                             const std::string& cache_dir, bool verify_always);
 

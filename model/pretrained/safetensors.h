@@ -4,6 +4,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -15,32 +16,57 @@
 namespace neoloom::model {
 
 struct TensorInfo {
-  std::string dtype;           // "F32", "F16", "BF16", ...
+  std::string dtype;  // "F32", "F16", "BF16", ...
   std::vector<int64_t> shape;
-  size_t begin_byte = 0;       // into the data section
+  size_t begin_byte = 0;  // into the data section
   size_t end_byte = 0;
 };
 
-/// A safetensors file, mapped and checked: header length at most 100 MB and inside the file, UTF-8 JSON, offsets
-/// contiguous without overlap or gap, shape x dtype = length (checked multiply), end = file size.
+/// A safetensors file, mapped and checked: header length at most 100 MB and inside the file, UTF-8 JSON without
+/// duplicate keys, offsets contiguous without overlap or gap, shape x dtype = length (checked multiply), end = file
+/// size.
 class SafetensorsFile {
  public:
   /// Throws: Error(kWeights) naming the file and the rule that does not hold.
   explicit SafetensorsFile(const std::string& path);
   const std::map<std::string, TensorInfo>& tensors() const { return tensors_; }
-  /// A CPU tensor that views the mapping; it keeps the mapping alive. Throws: Error(kWeights) for an unknown name or a
-  /// dtype other than F32, F16, BF16, I64, I32, U8, BOOL.
+  /// The strings of "__metadata__".
+  const std::map<std::string, std::string>& metadata() const { return metadata_; }
+  /// A CPU tensor that views the mapping; it keeps the mapping alive and must not be written to. Data that the header
+  /// leaves unaligned is copied. Throws: Error(kWeights) for an unknown name or a dtype other than F32, F16, BF16,
+  /// I64, I32, U8, BOOL.
   at::Tensor tensor(const std::string& name) const;
+  /// Tells the system that the pages of this tensor are not needed again, so that reading a large file once does not
+  /// count as memory of the process. The data stays readable.
+  void drop_pages(const std::string& name) const;
   const std::string& path() const { return path_; }
 
  private:
+  const TensorInfo& info(const std::string& name) const;
+
   std::string path_;
   std::shared_ptr<core::MappedFile> file_;
   size_t data_begin_ = 0;
   std::map<std::string, TensorInfo> tensors_;
+  std::map<std::string, std::string> metadata_;
 };
 
-/// Writes a safetensors file with metadata {"format": "pt"} through core::publish_file's protocol, streaming tensors.
+/// One tensor of a file to be written; the value is asked for when its turn comes and released after it.
+struct TensorToWrite {
+  std::string name;
+  at::ScalarType dtype = at::ScalarType::Float;  // converted to this while writing
+  std::vector<int64_t> shape;
+  std::function<at::Tensor()> value;    // CPU, any float dtype
+  std::function<void()> after_writing;  // may be empty
+};
+
+/// Writes a safetensors file in the order given, with metadata {"format": "pt"} plus `metadata`: temporary file beside,
+/// fsync, rename, fsync of the directory. Memory: one value and a piece of a few MB.
+/// Throws: Error(kWeights): system errors, and values that are not finite or do not fit a 16-bit dtype, by name.
+void write_safetensors(const std::string& path, const std::vector<TensorToWrite>& tensors,
+                       const std::map<std::string, std::string>& metadata);
+
+/// The same for values at hand, each in its own dtype.
 void write_safetensors(const std::string& path, const std::vector<std::pair<std::string, at::Tensor>>& tensors);
 
 }  // namespace neoloom::model

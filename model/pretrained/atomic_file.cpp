@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "model/pretrained/atomic_file.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <chrono>
+#include <cstring>
+#include <filesystem>
+#include <random>
+
+#include "runtime/core/error.h"
+#include "runtime/core/files.h"
+
+namespace neoloom::model {
+namespace {
+
+namespace fs = std::filesystem;
+using core::ErrorKind;
+
+std::string parent_of(const std::string& path) {
+  const fs::path target(path);
+  return target.has_parent_path() ? target.parent_path().string() : ".";
+}
+
+std::string temporary_prefix(const std::string& path) {
+  return fmt::format(".{}.tmp-", fs::path(path).filename().string());
+}
+
+}  // namespace
+
+std::string temporary_name(const std::string& path) {
+  // Process ids repeat between the hosts of a shared file system, so the name is random; it decides no result.
+  std::random_device random;
+  const uint64_t tag = (uint64_t{random()} << 32) | random();
+  return (fs::path(parent_of(path)) / fmt::format("{}{:016x}", temporary_prefix(path), tag)).string();
+}
+
+void remove_stale_temporaries(const std::string& path) {
+  const std::string prefix = temporary_prefix(path);
+  const auto oldest = fs::file_time_type::clock::now() - std::chrono::hours(1);
+  std::error_code code;
+  for (fs::directory_iterator entry(parent_of(path), code), end; !code && entry != end; entry.increment(code)) {
+    if (!entry->path().filename().string().starts_with(prefix)) continue;
+    std::error_code ignored;  // another process may clean up at the same moment
+    const auto written = fs::last_write_time(entry->path(), ignored);
+    if (!ignored && written < oldest) fs::remove_all(entry->path(), ignored);
+  }
+}
+
+AtomicFile::AtomicFile(const std::string& path, size_t expected_bytes)
+    : path_(path), directory_(parent_of(path)), temporary_(temporary_name(path)) {
+  core::make_directories(directory_, ErrorKind::kWeights);
+  std::error_code code;
+  const fs::space_info space = fs::space(directory_, code);
+  core::require(code || space.available >= expected_bytes, ErrorKind::kWeights,
+                "cannot write {}: {} bytes are needed, its file system has {} free; make room or choose another folder",
+                path_, expected_bytes, space.available);
+  file_.reset(::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644));
+  if (!file_.valid()) give_up("open", errno);
+}
+
+AtomicFile::~AtomicFile() {
+  if (!temporary_.empty()) ::unlink(temporary_.c_str());
+}
+
+void AtomicFile::give_up(const char* call, int code) const {
+  core::fail(ErrorKind::kWeights, "cannot write {}: {}: {}", path_, call, std::strerror(code));
+}
+
+void AtomicFile::write(const void* bytes, size_t count_bytes) {
+  if (const int code = core::write_fully(file_.get(), bytes, count_bytes); code != 0) give_up("write", code);
+}
+
+void AtomicFile::publish() {
+  if (::fsync(file_.get()) != 0) give_up("fsync", errno);
+  if (::close(file_.release()) != 0) give_up("close", errno);
+  if (::rename(temporary_.c_str(), path_.c_str()) != 0) give_up("rename", errno);
+  temporary_.clear();
+  core::sync_directory(directory_, ErrorKind::kWeights);
+}
+
+}  // namespace neoloom::model

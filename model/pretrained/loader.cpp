@@ -1,0 +1,238 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "model/pretrained/loader.h"
+
+#include <ATen/ops/empty.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/zeros.h>
+#include <c10/core/Device.h>
+
+#include <filesystem>
+#include <optional>
+
+#include "model/pretrained/atomic_file.h"
+#include "model/pretrained/safetensors.h"
+#include "model/pretrained/tensor_names.h"
+#include "model/pretrained/weight_files.h"
+#include "runtime/core/error.h"
+
+namespace neoloom::model {
+namespace {
+
+namespace fs = std::filesystem;
+using core::ErrorKind;
+
+constexpr const char* kLmHead = "lm_head.weight";
+constexpr const char* kScore = "score.weight";
+constexpr const char* kWordEmbedding = "transformer.wte.weight";
+constexpr const char* kPadding = "padding.";  // tensors that keep the next one at a 64-byte boundary
+constexpr size_t kAlignmentBytes = 64;
+constexpr const char* kFormatVersion = "1";
+
+at::ScalarType scalar_type(Dtype dtype) {
+  switch (dtype) {
+    case Dtype::kFloat16:
+      return at::kHalf;
+    case Dtype::kBFloat16:
+      return at::kBFloat16;
+    case Dtype::kFloat32:
+      return at::kFloat;
+  }
+  core::fail(ErrorKind::kInternal, "unknown dtype");
+}
+
+std::string converted_path(const std::string& cache_dir, const std::string& hash, Dtype dtype) {
+  const std::string name = fmt::format("{}-{}-v{}.safetensors", hash.substr(0, 32), dtype_name(dtype), kFormatVersion);
+  return (fs::path(cache_dir) / "weights" / name).string();
+}
+
+bool is_head(const std::string& name) { return name == kLmHead || name == kScore; }
+
+/// Everything that is wrong with the source, in one report.
+void check_source(const SourceTensors& source, const GptNeoConfig& config, const std::string& folder) {
+  TensorReport report;
+  std::map<std::string, std::vector<int64_t>> expected;
+  for (const WeightSlot& slot : body_slots(config)) expected[slot.name] = slot.shape;
+  for (const auto& [name, shape] : expected) {
+    const SourceTensors::Entry* entry = source.find(name);
+    if (entry == nullptr) {
+      report.missing(name, shape);
+    } else if (entry->shape != shape) {
+      report.misshaped(name, shape, entry->shape);
+    } else if (!entry->value().is_floating_point()) {
+      report.other(fmt::format("{} is not floating point", name));
+    }
+  }
+  for (const auto& [name, entry] : source.entries()) {
+    if (!expected.contains(name) && !is_head(name) && !is_mask_buffer(name)) report.unexpected(name, entry.shape);
+  }
+  const std::vector<int64_t> vocabulary = {config.vocab_size, config.hidden_size};
+  if (const auto* head = source.find(kLmHead); head != nullptr && head->shape != vocabulary) {
+    report.misshaped(kLmHead, vocabulary, head->shape);
+  }
+  if (const auto* score = source.find(kScore); score != nullptr) {
+    const bool fits = score->shape.size() == 2 && score->shape[1] == config.hidden_size;
+    if (!fits) report.misshaped(kScore, {-1, config.hidden_size}, score->shape);
+  }
+  report.raise_unless_empty(folder, "Expected a GPT-Neo of the shape in config.json, with at most lm_head and score.");
+}
+
+TensorToWrite converted(const std::string& name, const SourceTensors::Entry& entry, at::ScalarType dtype) {
+  return {name, dtype, entry.shape, [entry] { return entry.value(); }, [entry] { entry.drop_pages(); }};
+}
+
+size_t stored_bytes(const TensorToWrite& tensor) {
+  size_t bytes = c10::elementSize(tensor.dtype);
+  for (const int64_t size : tensor.shape) bytes *= static_cast<size_t>(size);
+  return bytes;
+}
+
+/// The list for the converted file: body, then the heads that the source has; each at a 64-byte boundary.
+std::vector<TensorToWrite> plan_conversion(const SourceTensors& source, const GptNeoConfig& config, Dtype dtype,
+                                           bool untied) {
+  std::vector<TensorToWrite> wanted;
+  for (const WeightSlot& slot : body_slots(config)) {
+    wanted.push_back(converted(slot.name, *source.find(slot.name), scalar_type(dtype)));
+  }
+  if (untied) wanted.push_back(converted(kLmHead, *source.find(kLmHead), scalar_type(dtype)));
+  if (const auto* score = source.find(kScore)) wanted.push_back(converted(kScore, *score, at::kFloat));
+
+  std::vector<TensorToWrite> list;
+  for (TensorToWrite& tensor : wanted) {
+    const size_t rest = stored_bytes(tensor) % kAlignmentBytes;
+    list.push_back(std::move(tensor));
+    if (rest == 0) continue;
+    const auto padding = static_cast<int64_t>(kAlignmentBytes - rest);
+    list.push_back({kPadding + std::to_string(list.size()),
+                    at::kByte,
+                    {padding},
+                    [padding] { return at::zeros({padding}, at::kByte); },
+                    {}});
+  }
+  return list;
+}
+
+/// A converted file that is whole, or nothing.
+std::optional<SafetensorsFile> open_converted(const std::string& path) {
+  if (!fs::exists(path)) return std::nullopt;
+  try {
+    return SafetensorsFile(path);
+  } catch (const core::Error&) {
+    return std::nullopt;  // it is a cache: a damaged file is made again
+  }
+}
+
+bool same_content(const SafetensorsFile& file, const std::vector<TensorToWrite>& tensors) {
+  for (const TensorToWrite& tensor : tensors) {
+    if (!file.tensors().contains(tensor.name)) return false;
+    const at::Tensor stored = file.tensor(tensor.name);
+    const bool equal = stored.scalar_type() == tensor.dtype && stored.sizes() == at::IntArrayRef(tensor.shape) &&
+                       at::equal(stored, tensor.value().to(tensor.dtype));
+    if (!equal) return false;
+    file.drop_pages(tensor.name);
+    if (tensor.after_writing) tensor.after_writing();
+  }
+  return true;
+}
+
+/// Untied as transformers decides it: both are stored and differ. A head equal to the embedding is left out.
+bool is_untied(const SourceTensors& source) {
+  const SourceTensors::Entry* head = source.find(kLmHead);
+  if (head == nullptr) return false;
+  const SourceTensors::Entry* embedding = source.find(kWordEmbedding);
+  const at::Tensor head_value = head->value();
+  const bool equal = at::equal(head_value, embedding->value().to(head_value.scalar_type()));
+  head->drop_pages();
+  embedding->drop_pages();
+  return !equal;
+}
+
+std::string note_on_head(const GptNeoConfig& config, bool untied) {
+  if (!untied || !config.tie_word_embeddings) return "";
+  return "lm_head.weight differs from transformer.wte.weight although config.json ties them: both are used as stored";
+}
+
+}  // namespace
+
+std::string prepare_weights(const std::string& folder, const GptNeoConfig& config, Dtype dtype,
+                            const std::string& cache_dir, bool verify_always) {
+  const std::string hash = weights_hash(folder, cache_dir, verify_always);
+  const std::string path = converted_path(cache_dir, hash, dtype);
+  const std::optional<SafetensorsFile> existing = open_converted(path);
+  if (existing && !verify_always) return path;
+
+  const SourceTensors source(folder);
+  check_source(source, config, folder);
+  const bool untied = is_untied(source);
+  const std::vector<TensorToWrite> tensors = plan_conversion(source, config, dtype, untied);
+  if (existing && same_content(*existing, tensors)) return path;
+  if (fs::exists(fs::path(path).parent_path())) remove_stale_temporaries(path);
+  write_safetensors(path, tensors, {{"source_sha256", hash}, {"note", note_on_head(config, untied)}});
+  return path;
+}
+
+std::shared_ptr<const Weights> map_weights(const std::string& converted_path, const GptNeoConfig& config) {
+  const auto file = std::make_shared<const SafetensorsFile>(converted_path);
+  auto weights = std::make_shared<Weights>();
+  weights->blocks.resize(static_cast<size_t>(config.num_layers));
+  TensorReport report;
+  std::map<std::string, bool> used;
+  for (const WeightSlot& slot : body_slots(config)) {
+    used[slot.name] = true;
+    const auto found = file->tensors().find(slot.name);
+    if (found == file->tensors().end()) {
+      report.missing(slot.name, slot.shape);
+    } else if (found->second.shape != slot.shape) {
+      report.misshaped(slot.name, slot.shape, found->second.shape);
+    } else {
+      slot.member(*weights) = file->tensor(slot.name);
+    }
+  }
+  for (const auto& [name, info] : file->tensors()) {
+    if (!used.contains(name) && !is_head(name) && !name.starts_with(kPadding)) report.unexpected(name, info.shape);
+  }
+  report.raise_unless_empty(converted_path, "config.json and the weights do not belong together.");
+
+  if (file->tensors().contains(kLmHead)) {
+    weights->lm_head = file->tensor(kLmHead);
+  } else if (config.tie_word_embeddings) {
+    weights->lm_head = weights->wte;
+  }
+  if (file->tensors().contains(kScore)) weights->score = file->tensor(kScore);
+  weights->storage = file;
+  const auto metadata = [&](const char* key) {
+    const auto found = file->metadata().find(key);
+    return found == file->metadata().end() ? std::string() : found->second;
+  };
+  weights->source_hash = metadata("source_sha256");
+  if (const std::string note = metadata("note"); !note.empty()) weights->notes.push_back(note);
+  return weights;
+}
+
+std::shared_ptr<const Weights> to_device(const std::shared_ptr<const Weights>& weights, const std::string& device) {
+  const at::Device target(device);
+  const auto move = [&](at::Tensor& tensor) {
+    if (tensor.defined()) tensor = tensor.to(target, tensor.scalar_type(), /*non_blocking=*/false, /*copy=*/true);
+  };
+  auto moved = std::make_shared<Weights>(*weights);
+  const bool tied = moved->lm_head.defined() && moved->lm_head.is_same(moved->wte);
+  for (at::Tensor* tensor : {&moved->wte, &moved->wpe, &moved->ln_f_weight, &moved->ln_f_bias, &moved->score}) {
+    move(*tensor);
+  }
+  for (BlockWeights& block : moved->blocks) {
+    for (at::Tensor* tensor :
+         {&block.ln_1_weight, &block.ln_1_bias, &block.q_proj_weight, &block.k_proj_weight, &block.v_proj_weight,
+          &block.out_proj_weight, &block.out_proj_bias, &block.ln_2_weight, &block.ln_2_bias, &block.c_fc_weight,
+          &block.c_fc_bias, &block.c_proj_weight, &block.c_proj_bias}) {
+      move(*tensor);
+    }
+  }
+  if (tied) {
+    moved->lm_head = moved->wte;
+  } else {
+    move(moved->lm_head);
+  }
+  moved->storage.reset();
+  return moved;
+}
+
+}  // namespace neoloom::model

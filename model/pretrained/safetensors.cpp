@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "model/pretrained/safetensors.h"
+
+#include <ATen/ops/empty.h>
+#include <ATen/ops/from_blob.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cstring>
+
+#include "model/pretrained/safetensors_header.h"
+#include "runtime/core/error.h"
+
+namespace neoloom::model {
+namespace {
+
+using core::ErrorKind;
+
+at::ScalarType scalar_type(const TensorInfo& info, const std::string& name, const std::string& path) {
+  if (info.dtype == "F32") return at::kFloat;
+  if (info.dtype == "F16") return at::kHalf;
+  if (info.dtype == "BF16") return at::kBFloat16;
+  if (info.dtype == "I64") return at::kLong;
+  if (info.dtype == "I32") return at::kInt;
+  if (info.dtype == "U8") return at::kByte;
+  if (info.dtype == "BOOL") return at::kBool;
+  core::fail(ErrorKind::kWeights, "{}: tensor '{}' has dtype {}; F32, F16, BF16, I64, I32, U8 and BOOL are read", path,
+             name, info.dtype);
+}
+
+}  // namespace
+
+SafetensorsFile::SafetensorsFile(const std::string& path)
+    : path_(path), file_(std::make_shared<core::MappedFile>(path, ErrorKind::kWeights)) {
+  SafetensorsHeader header = parse_safetensors_header(file_->text(), path);
+  data_begin_ = header.data_begin_byte;
+  tensors_ = std::move(header.tensors);
+  metadata_ = std::move(header.metadata);
+}
+
+const TensorInfo& SafetensorsFile::info(const std::string& name) const {
+  const auto found = tensors_.find(name);
+  core::require(found != tensors_.end(), ErrorKind::kWeights, "{}: there is no tensor '{}'", path_, name);
+  return found->second;
+}
+
+at::Tensor SafetensorsFile::tensor(const std::string& name) const {
+  const TensorInfo& entry = info(name);
+  const at::ScalarType dtype = scalar_type(entry, name, path_);
+  // The mapping is read-only: a write through the view faults, which is better than a silent change for all ranks.
+  void* data = const_cast<std::byte*>(file_->data() + data_begin_ + entry.begin_byte);
+  const at::Tensor view = at::from_blob(
+      data, entry.shape, [file = file_](void*) {}, at::TensorOptions().dtype(dtype));
+  const bool aligned = reinterpret_cast<uintptr_t>(data) % c10::elementSize(dtype) == 0;
+  if (aligned) return view;
+  at::Tensor copy = at::empty(entry.shape, at::TensorOptions().dtype(dtype));
+  std::memcpy(copy.data_ptr(), data, entry.end_byte - entry.begin_byte);
+  return copy;
+}
+
+void SafetensorsFile::drop_pages(const std::string& name) const {
+  const TensorInfo& entry = info(name);
+  const auto page = static_cast<size_t>(::sysconf(_SC_PAGESIZE));
+  const size_t begin = (data_begin_ + entry.begin_byte + page - 1) / page * page;
+  const size_t end = (data_begin_ + entry.end_byte) / page * page;
+  // Advice only: a refusal costs memory accounting, nothing else.
+  if (begin < end) (void)::madvise(const_cast<std::byte*>(file_->data()) + begin, end - begin, MADV_DONTNEED);
+}
+
+}  // namespace neoloom::model

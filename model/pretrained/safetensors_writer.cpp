@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <ATen/ops/_is_all_true.h>
+#include <ATen/ops/isfinite.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <numeric>
+#include <set>
+
+#include "model/pretrained/atomic_file.h"
+#include "model/pretrained/safetensors.h"
+#include "runtime/core/error.h"
+
+namespace neoloom::model {
+namespace {
+
+using core::ErrorKind;
+
+constexpr int64_t kPieceElements = int64_t{1} << 21;
+constexpr size_t kAlignmentBytes = 64;
+
+const char* format_name(at::ScalarType dtype) {
+  switch (dtype) {
+    case at::kFloat:
+      return "F32";
+    case at::kHalf:
+      return "F16";
+    case at::kBFloat16:
+      return "BF16";
+    case at::kByte:
+      return "U8";
+    default:
+      core::fail(ErrorKind::kInternal, "safetensors: dtype {} is not written", c10::toString(dtype));
+  }
+}
+
+int64_t count_elements(const std::vector<int64_t>& shape) {
+  return std::accumulate(shape.begin(), shape.end(), int64_t{1}, std::multiplies<>());
+}
+
+size_t bytes_of(const TensorToWrite& tensor) {
+  return static_cast<size_t>(count_elements(tensor.shape)) * c10::elementSize(tensor.dtype);
+}
+
+/// Header text padded with spaces, so that the data begins at a multiple of 64 bytes.
+std::string header_text(const std::vector<TensorToWrite>& tensors, const std::map<std::string, std::string>& metadata) {
+  nlohmann::ordered_json header;
+  header["__metadata__"] = metadata;
+  header["__metadata__"]["format"] = "pt";
+  size_t offset = 0;
+  for (const TensorToWrite& tensor : tensors) {
+    core::require(!header.contains(tensor.name), ErrorKind::kInternal, "safetensors: '{}' twice", tensor.name);
+    const size_t end = offset + bytes_of(tensor);
+    header[tensor.name] = {
+        {"dtype", format_name(tensor.dtype)}, {"shape", tensor.shape}, {"data_offsets", {offset, end}}};
+    offset = end;
+  }
+  std::string text = header.dump();
+  const size_t used = sizeof(uint64_t) + text.size();
+  text.append((kAlignmentBytes - used % kAlignmentBytes) % kAlignmentBytes, ' ');
+  return text;
+}
+
+void write_converted(AtomicFile& file, const TensorToWrite& tensor, const std::string& path) {
+  at::Tensor value = tensor.value();
+  core::require(value.sizes() == at::IntArrayRef(tensor.shape), ErrorKind::kInternal,
+                "safetensors: '{}' was announced with another shape", tensor.name);
+  value = value.contiguous().view({-1});
+  for (int64_t begin = 0; begin < value.numel(); begin += kPieceElements) {
+    const at::Tensor source = value.narrow(0, begin, std::min(kPieceElements, value.numel() - begin));
+    const at::Tensor piece = source.to(tensor.dtype);
+    const bool finite = !piece.is_floating_point() || at::_is_all_true(at::isfinite(piece)).item<bool>();
+    if (!finite) {
+      const bool was_finite = at::_is_all_true(at::isfinite(source)).item<bool>();
+      core::fail(ErrorKind::kWeights, "{}: tensor '{}' holds {}", path, tensor.name,
+                 was_finite ? fmt::format("values beyond the range of {}; choose bfloat16 or float32",
+                                          format_name(tensor.dtype))
+                            : std::string("NaN or infinity: the weights are damaged"));
+    }
+    file.write(piece.data_ptr(), static_cast<size_t>(piece.nbytes()));
+  }
+}
+
+}  // namespace
+
+void write_safetensors(const std::string& path, const std::vector<TensorToWrite>& tensors,
+                       const std::map<std::string, std::string>& metadata) {
+  const std::string header = header_text(tensors, metadata);
+  size_t total_bytes = sizeof(uint64_t) + header.size();
+  for (const TensorToWrite& tensor : tensors) total_bytes += bytes_of(tensor);
+
+  AtomicFile file(path, total_bytes);
+  unsigned char length[sizeof(uint64_t)];
+  for (size_t i = 0; i < sizeof(length); ++i)
+    length[i] = static_cast<unsigned char>(uint64_t{header.size()} >> (8 * i));
+  file.write(length, sizeof(length));
+  file.write(header.data(), header.size());
+  for (const TensorToWrite& tensor : tensors) {
+    write_converted(file, tensor, path);
+    if (tensor.after_writing) tensor.after_writing();
+  }
+  file.publish();
+}
+
+void write_safetensors(const std::string& path, const std::vector<std::pair<std::string, at::Tensor>>& tensors) {
+  std::vector<TensorToWrite> list;
+  for (const auto& [name, value] : tensors) {
+    list.push_back({name, value.scalar_type(), value.sizes().vec(), [value] { return value; }, {}});
+  }
+  write_safetensors(path, list, {});
+}
+
+}  // namespace neoloom::model
