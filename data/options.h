@@ -12,16 +12,16 @@ enum class ProblemType { kSingleLabel, kMultiLabel };
 
 /// The configuration group `data`: which files, which columns.
 struct Options {
-  std::string train;       // path
-  std::string validation;  // path; empty: none
+  std::string train;            // path
+  std::string validation;       // path; empty: none
   std::string format = "auto";  // auto (by file name) | jsonl | json | csv | tsv | text
   bool header = true;           // CSV/TSV: the first row names the columns; false: names are "0", "1", ...
   bool quoting = true;          // CSV/TSV: RFC 4180 quotes; false: quote characters are text
   std::string text_column = "text";
-  std::string label_column;     // single-label: string or integer
-  std::string labels_column;    // multi-label: list of names (JSON), or names joined by labels_separator (CSV)
+  std::string label_column;   // single-label: string or integer
+  std::string labels_column;  // multi-label: list of names (JSON), or names joined by labels_separator (CSV)
   std::string labels_separator = "|";
-  std::string prompt_column;    // with response_column: causal LM, loss on the response only
+  std::string prompt_column;  // with response_column: causal LM, loss on the response only
   std::string response_column;
   std::vector<std::string> label_names;  // fixes the label map and its order; empty: from the training file
   double invalid_data_tolerance_percent = 0.0;

@@ -15,15 +15,16 @@ namespace neoloom::data {
 
 /// What a token store is made from. Its content hash covers the file's bytes, the tokenizer and these settings.
 struct StoreRequest {
-  std::string path;                      // input file
-  Options options;                       // columns, format
+  std::string path;  // input file
+  Options options;   // columns, format
   TokenizerOptions tokenizer_options;
   Task task = Task::kSequenceClassification;
   ProblemType problem_type = ProblemType::kSingleLabel;
-  int64_t max_length_tokens = 2048;      // samples are cut to this many tokens (front kept)
-  bool require_labels = true;            // false: prediction input, labels may be absent
-  std::optional<std::vector<std::string>> label_names;  // fixed map (validation, resume); a label outside it is an error
-  std::optional<int64_t> num_labels;     // integer labels 0..num_labels-1 without names
+  int64_t max_length_tokens = 2048;  // samples are cut to this many tokens (front kept)
+  bool require_labels = true;        // false: prediction input, labels may be absent
+  std::optional<std::vector<std::string>>
+      label_names;                    // fixed map (validation, resume); a label outside it is an error
+  std::optional<int64_t> num_labels;  // integer labels 0..num_labels-1 without names
 };
 
 struct InvalidRow {

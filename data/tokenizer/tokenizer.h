@@ -14,8 +14,8 @@ namespace neoloom::data {
 /// object (it caches words): give each thread its own copy by clone().
 class Tokenizer {
  public:
-  /// Reads tokenizer.json, or vocab.json + merges.txt, and tokenizer_config.json / special_tokens_map.json from a folder.
-  /// Throws: Error(kWeights) naming the missing or broken file.
+  /// Reads tokenizer.json, or vocab.json + merges.txt, and tokenizer_config.json / special_tokens_map.json from a
+  /// folder. Throws: Error(kWeights) naming the missing or broken file.
   static Tokenizer from_folder(const std::string& folder);
 
   ~Tokenizer();

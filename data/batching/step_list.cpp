@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "data/batching/step_list.h"
+
+#include <algorithm>
+#include <limits>
+#include <numeric>
+#include <random>
+#include <utility>
+
+#include "runtime/core/error.h"
+
+namespace neoloom::data {
+namespace {
+
+using core::ErrorKind;
+using core::require;
+
+// torch.randperm draws differently from here on.
+constexpr int64_t kPermutationLimit = std::numeric_limits<uint32_t>::max() / 20;
+// transformers' LengthGroupedSampler: 50 batches to a mega-batch, fewer when that would leave under four of them.
+constexpr int64_t kMegaBatchBatches = 50;
+constexpr int64_t kFewestMegaBatches = 4;
+
+void sort_mega_batches(std::vector<int64_t>& order, std::span<const int32_t> lengths, int64_t batch_size) {
+  const auto n = static_cast<int64_t>(order.size());
+  const int64_t batches = std::clamp<int64_t>(n / (batch_size * kFewestMegaBatches), 1, kMegaBatchBatches);
+  for (int64_t begin = 0; begin < n; begin += batches * batch_size) {
+    const int64_t end = std::min(n, begin + batches * batch_size);
+    std::stable_sort(order.begin() + begin, order.begin() + end,
+                     [&](int64_t a, int64_t b) { return lengths[a] > lengths[b]; });
+  }
+}
+
+/// The longest sample of all comes first, so that a lack of memory shows at once.
+void put_longest_first(std::vector<int64_t>& order, std::span<const int32_t> lengths) {
+  const auto longest =
+      std::max_element(order.begin(), order.end(), [&](int64_t a, int64_t b) { return lengths[a] < lengths[b]; });
+  std::iter_swap(order.begin(), longest);
+}
+
+/// Deals the full batches behind the first one in a new order. The ragged rest stays last, where it is cut off.
+void shuffle_batches(std::vector<int64_t>& order, int64_t batch_size, uint64_t seed) {
+  const int64_t full_batches = static_cast<int64_t>(order.size()) / batch_size;
+  if (full_batches < 3) return;
+  const std::vector<int64_t> before = order;
+  const std::vector<int64_t> permutation = seeded_permutation(full_batches - 1, seed);
+  for (int64_t batch = 1; batch < full_batches; ++batch) {
+    const auto from = before.begin() + (permutation[batch - 1] + 1) * batch_size;
+    std::copy(from, from + batch_size, order.begin() + batch * batch_size);
+  }
+}
+
+}  // namespace
+
+std::vector<int64_t> seeded_permutation(int64_t n, uint64_t seed) {
+  require(n >= 0 && n < kPermutationLimit, ErrorKind::kData, "cannot shuffle {} samples: at most {} are supported", n,
+          kPermutationLimit - 1);
+  std::mt19937 generator(static_cast<uint32_t>(seed));
+  std::vector<int64_t> order(static_cast<size_t>(n));
+  std::iota(order.begin(), order.end(), 0);
+  for (int64_t i = 0; i + 1 < n; ++i) std::swap(order[i], order[i + generator() % (n - i)]);
+  return order;
+}
+
+StepList::StepList(std::span<const int32_t> lengths, std::span<const int32_t> target_counts, StepListOptions options)
+    : lengths_(lengths), target_counts_(target_counts), options_(options) {
+  require(lengths.size() == target_counts.size(), ErrorKind::kInternal, "{} lengths but {} target counts",
+          lengths.size(), target_counts.size());
+  require(!lengths.empty(), ErrorKind::kData, "there are no samples to train on");
+  require(options.micro_batch_size > 0 && options.micro_batches_per_step > 0, ErrorKind::kUsage,
+          "expected positive batch sizes, found {} samples a micro-batch and {} micro-batches a step",
+          options.micro_batch_size, options.micro_batches_per_step);
+  require(steps_per_epoch() > 0, ErrorKind::kUsage,
+          "drop_last drops all {} samples: a step takes {} x {}; use smaller batches or drop_last: false",
+          lengths.size(), options.micro_batch_size, options.micro_batches_per_step);
+}
+
+int64_t StepList::steps_per_epoch() const {
+  const auto n = static_cast<int64_t>(lengths_.size());
+  if (options_.drop_last) return n / options_.micro_batch_size / options_.micro_batches_per_step;
+  const int64_t micro_batches = (n - 1) / options_.micro_batch_size + 1;
+  return (micro_batches - 1) / options_.micro_batches_per_step + 1;
+}
+
+void StepList::prepare(int64_t epoch) {
+  if (prepared_epoch_ == epoch) return;
+  const auto n = static_cast<int64_t>(lengths_.size());
+  const uint64_t seed = options_.seed + static_cast<uint64_t>(epoch);
+  if (options_.sampling == Sampling::kSequential) {
+    order_.resize(static_cast<size_t>(n));
+    std::iota(order_.begin(), order_.end(), 0);
+  } else {
+    order_ = seeded_permutation(n, seed);
+  }
+  if (options_.sampling == Sampling::kGroupByLength) {
+    sort_mega_batches(order_, lengths_, options_.micro_batch_size);
+    put_longest_first(order_, lengths_);
+    shuffle_batches(order_, options_.micro_batch_size, seed);
+  }
+  prepared_epoch_ = epoch;
+}
+
+Step StepList::step(int64_t epoch, int64_t step) {
+  require(epoch >= 0 && step >= 0 && step < steps_per_epoch(), ErrorKind::kInternal,
+          "step {} of epoch {} asked for; an epoch has {} steps", step, epoch, steps_per_epoch());
+  prepare(epoch);
+  const auto n = static_cast<int64_t>(order_.size());
+  const int64_t size = options_.micro_batch_size;
+  const int64_t begin = step * options_.micro_batches_per_step * size;
+  Step out;
+  for (int64_t batch = 0; batch < options_.micro_batches_per_step; ++batch) {
+    const int64_t first = begin + batch * size;
+    if (first >= n) break;
+    out.micro_batches.emplace_back(order_.begin() + first, order_.begin() + std::min(n, first + size));
+    out.samples += static_cast<int64_t>(out.micro_batches.back().size());
+    for (const int64_t sample : out.micro_batches.back()) out.target_count += target_counts_[sample];
+  }
+  return out;
+}
+
+Share share_of_rank(int64_t n_micro_batches, int rank, int world_size) {
+  require(world_size > 0 && rank >= 0 && rank < world_size && n_micro_batches >= 0, ErrorKind::kInternal,
+          "no share of {} micro-batches for rank {} of {}", n_micro_batches, rank, world_size);
+  const int64_t base = n_micro_batches / world_size;
+  const int64_t larger = n_micro_batches % world_size;  // the first ranks take one more
+  const int64_t begin = rank * base + std::min<int64_t>(rank, larger);
+  return {begin, begin + base + (rank < larger ? 1 : 0)};
+}
+
+}  // namespace neoloom::data

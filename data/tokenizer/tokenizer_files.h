@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+namespace neoloom::data {
+
+/// A token that is searched for literally before the text is split into words.
+struct AddedToken {
+  int32_t id = -1;
+  std::string content;      // UTF-8
+  bool special = false;     // skipped by decode on request, split as text on request
+  bool normalized = false;  // searched for after those that are not
+  bool lstrip = false;      // takes the white space on its left with it
+  bool rstrip = false;
+};
+
+/// What the files of a tokenizer folder say, before it is made fast. Tokens are written in byte symbols.
+struct TokenizerFiles {
+  std::unordered_map<std::string, int32_t> vocab;
+  std::vector<std::pair<std::string, std::string>> merges;  // by rank
+  std::vector<AddedToken> added_tokens;                     // by id
+  bool add_prefix_space = false;
+  bool ignore_merges = false;  // a whole word that is in the vocabulary needs no merges
+  int32_t unk_id = -1;         // for bytes without a token; -1: they are dropped
+  int32_t eos_id = -1;
+  int32_t pad_id = -1;
+  std::vector<std::string> notes;
+  std::vector<std::string> files;  // absolute paths
+};
+
+/// Reads tokenizer.json, or vocab.json + merges.txt, and the configuration files beside them.
+/// Throws: Error(kWeights) naming the missing or broken file, or the feature that is not supported.
+TokenizerFiles read_tokenizer_files(const std::string& folder);
+
+}  // namespace neoloom::data

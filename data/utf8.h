@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+namespace neoloom::data {
+
+/// Bytes of the longest prefix of `text` that is UTF-8 (no surrogates, no overlong forms, at most U+10FFFF).
+size_t utf8_prefix_bytes(std::string_view text);
+
+/// Bytes of the sequence that starts `text`: positive when it is a code point, negative when it is an incomplete or
+/// invalid one (as many bytes as Unicode's "maximal subpart" rule replaces by one U+FFFD). `text` must not be empty.
+int utf8_sequence_bytes(std::string_view text);
+
+/// The text with every invalid part replaced by U+FFFD, by the rule of utf8_sequence_bytes.
+std::string utf8_lossy(std::string_view bytes);
+
+/// The code point that starts valid UTF-8 `text`, and its size in bytes.
+struct CodePoint {
+  uint32_t value = 0;
+  int size_bytes = 1;
+};
+CodePoint first_code_point(std::string_view text);
+
+void append_utf8(std::string& text, uint32_t code_point);
+
+/// At most `max_bytes` of valid UTF-8 `text`, cut between code points.
+std::string_view utf8_head(std::string_view text, size_t max_bytes);
+
+}  // namespace neoloom::data

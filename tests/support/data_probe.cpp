@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0
+// Drives the data room from pytest in bulk.
+//   data_probe encode FOLDER [--split-special]   stdin: records of (uint32 bytes, text); stdout: (uint32 count, int32
+//   ids) data_probe decode FOLDER [--skip-special]    stdin: records of (uint32 count, int32 ids); stdout: (uint32
+//   bytes, text) data_probe info FOLDER                       stdout: vocab size, eos, pad, content hash, notes, one a
+//   line data_probe speed FOLDER FILE SECONDS         encodes FILE again and again; stdout: megabytes per second
+//   data_probe permutation N SEED                stdout: the seeded permutation
+#include <fmt/format.h>
+
+#include <cstdio>
+#include <cstring>
+#include <iterator>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "data/batching/step_list.h"
+#include "data/tokenizer/tokenizer.h"
+#include "data/tokenizer/word_splitter.h"
+#include "runtime/core/clock.h"
+#include "runtime/core/error.h"
+#include "runtime/core/files.h"
+
+namespace {
+
+using neoloom::data::Tokenizer;
+
+std::string read_stdin() {
+  std::string input;
+  char buffer[1 << 16];
+  for (size_t got; (got = fread(buffer, 1, sizeof buffer, stdin)) > 0;) input.append(buffer, got);
+  return input;
+}
+
+template <typename T>
+void write_record(const T* items, size_t count) {
+  const auto size = static_cast<uint32_t>(count);
+  fwrite(&size, sizeof size, 1, stdout);
+  fwrite(items, sizeof(T), count, stdout);
+}
+
+/// Calls `each(begin, count)` for every (uint32 count, items) record.
+template <typename T, typename Each>
+void for_records(const std::string& input, Each each) {
+  for (size_t at = 0; at + sizeof(uint32_t) <= input.size();) {
+    uint32_t count = 0;
+    std::memcpy(&count, input.data() + at, sizeof count);
+    at += sizeof count;
+    std::vector<T> items(count);
+    std::memcpy(items.data(), input.data() + at, count * sizeof(T));
+    at += count * sizeof(T);
+    each(items);
+  }
+}
+
+int encode(const Tokenizer& tokenizer, bool split_special) {
+  for_records<char>(read_stdin(), [&](const std::vector<char>& text) {
+    const auto ids = tokenizer.encode({text.data(), text.size()}, split_special);
+    write_record(ids.data(), ids.size());
+  });
+  return 0;
+}
+
+int decode(const Tokenizer& tokenizer, bool skip_special) {
+  for_records<int32_t>(read_stdin(), [&](const std::vector<int32_t>& ids) {
+    const std::string text = tokenizer.decode(ids, skip_special);
+    write_record(text.data(), text.size());
+  });
+  return 0;
+}
+
+int words() {
+  const neoloom::data::WordSplitter splitter;
+  neoloom::data::WordSplitter::Scanner scanner(splitter);
+  for_records<char>(read_stdin(), [&](const std::vector<char>& text) {
+    std::vector<int32_t> sizes;
+    for (size_t at = 0; at < text.size(); at += static_cast<size_t>(sizes.back())) {
+      sizes.push_back(static_cast<int32_t>(scanner.word_bytes({text.data(), text.size()}, at)));
+    }
+    write_record(sizes.data(), sizes.size());
+  });
+  return 0;
+}
+
+int info(const Tokenizer& tokenizer) {
+  fmt::print("{}\n{}\n{}\n{}\n", tokenizer.vocab_size(), tokenizer.eos_token_id(), tokenizer.pad_token_id(),
+             tokenizer.content_hash());
+  for (const std::string& note : tokenizer.notes()) fmt::print("{}\n", note);
+  return 0;
+}
+
+int speed(const std::string& folder, const std::string& file, double seconds) {
+  const std::string text = neoloom::core::read_file(file);
+  const Tokenizer tokenizer = Tokenizer::from_folder(folder);
+  double bytes = 0;
+  const double start = neoloom::core::now_seconds();
+  double now = start;
+  do {
+    const Tokenizer fresh = tokenizer.clone();  // with an empty cache, so that every pass meets its words anew
+    bytes += fresh.encode(text).empty() ? 0 : static_cast<double>(text.size());
+    now = neoloom::core::now_seconds();
+  } while (now - start < seconds);
+  fmt::print("{:.2f}\n", bytes / (now - start) / 1e6);
+  return 0;
+}
+
+int permutation(int64_t n, uint64_t seed) {
+  for (const int64_t index : neoloom::data::seeded_permutation(n, seed)) fmt::print("{}\n", index);
+  return 0;
+}
+
+int run(const std::vector<std::string>& args) {
+  const bool has_flag = args.size() > 2 && args.back().starts_with("--");
+  if (args.size() >= 2 && args[0] == "encode") return encode(Tokenizer::from_folder(args[1]), has_flag);
+  if (args.size() >= 2 && args[0] == "decode") return decode(Tokenizer::from_folder(args[1]), has_flag);
+  if (args.size() == 1 && args[0] == "words") return words();
+  if (args.size() == 2 && args[0] == "info") return info(Tokenizer::from_folder(args[1]));
+  if (args.size() == 4 && args[0] == "speed") return speed(args[1], args[2], std::stod(args[3]));
+  if (args.size() == 3 && args[0] == "permutation") return permutation(std::stoll(args[1]), std::stoull(args[2]));
+  fmt::print(stderr, "usage: data_probe encode|decode|words|info|speed|permutation ...\n");
+  return 2;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    return run({argv + 1, argv + argc});
+  } catch (const neoloom::core::Error& error) {
+    fmt::print(stderr, "{}\n", error.what());
+    return error.exit_code();
+  }
+}
