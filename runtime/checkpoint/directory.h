@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -23,38 +24,49 @@ struct Published {
   double seconds = 0.0;  // building, hashing, writing, syncing, reading back
 };
 
-/// The directory protocol of FORMAT.md. Only rank 0 writes; other ranks learn by message.
+/// The directory protocol of FORMAT.md. Only rank 0 writes; other ranks learn by message. One thread at a time.
 class Directory {
  public:
-  explicit Directory(std::string path) : path_(std::move(path)) {}
+  /// States above `largest_image_bytes` are written straight to the temporary file instead of being built in memory.
+  explicit Directory(std::string path, uint64_t largest_image_bytes = uint64_t{2} << 30)
+      : path_(std::move(path)), largest_image_bytes_(largest_image_bytes) {}
   const std::string& path() const { return path_; }
 
   /// Checkpoints by file name, ascending by step number. A missing directory is an empty list.
+  /// Throws: Error(kCheckpoint) when the directory exists and cannot be read.
   std::vector<Entry> list() const;
 
   /// Builds the HDF5 image in memory, hashes, writes a temporary file, fsyncs, renames hash then data, fsyncs the
-  /// directory, reads back and verifies. Nothing old is touched before that.
+  /// directory, reads back and verifies. Nothing old is touched before that. A step that is already there with the
+  /// same bytes is left as it is.
   /// Throws: Error(kCheckpoint) naming call and reason; temporary files are removed, old checkpoints stay.
   Published publish(const State& state) const;
 
-  /// Deletes the oldest verified checkpoints beyond `keep` (at least 2 stay; `best_step` >= 0 always stays).
-  /// keep <= 0 keeps all. Returns the deleted paths.
+  /// Deletes the checkpoints older than the `keep` newest verified ones (at least 2 stay; `best_step` >= 0 always
+  /// stays). keep <= 0 keeps all. A file that does not verify never counts as one of those kept.
+  /// Returns the deleted paths. Throws: Error(kCheckpoint) when a file cannot be deleted.
   std::vector<std::string> retain(int64_t keep, int64_t best_step) const;
 
   /// The newest checkpoint that verifies; each bad one on the way is reported through `on_bad(path, reason)` and
   /// skipped. std::nullopt when there is no checkpoint file at all.
-  /// Throws: Error(kCheckpoint) when files exist and none is valid.
+  /// Throws: Error(kCheckpoint) when files exist and none is valid, or when one is of a newer format.
   struct Loaded {
     Entry entry;
     State state;
   };
   std::optional<Loaded> newest_valid(const std::function<void(const std::string&, const std::string&)>& on_bad) const;
 
-  /// Removes temporary files left by earlier starts of a run in this directory.
+  /// Removes temporary files left by earlier starts of a run in this directory, and hashes without their data. Files of
+  /// a process that lives on this host are left alone. Errors are ignored: leftovers do no harm.
   void remove_leftovers() const;
 
  private:
+  bool verifies(const std::string& path) const;
+
   std::string path_;
+  uint64_t largest_image_bytes_;
+  // Files that this object verified and that have not been touched since, so that retain() need not read them again.
+  mutable std::set<std::string> verified_;
 };
 
 /// step-%012d.h5
@@ -63,5 +75,8 @@ std::string file_name(int64_t step);
 /// Reads one file: compares the bytes with its .sha256, then hands the same bytes to HDF5.
 /// Throws: Error(kCheckpoint) with path and reason (no hash file, hash differs, newer format, damaged structure).
 State load(const std::string& path);
+
+/// Compares a file with its .sha256 and returns its size, without looking into it. Throws as load().
+uint64_t verify_hash(const std::string& path);
 
 }  // namespace neoloom::checkpoint

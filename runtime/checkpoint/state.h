@@ -31,7 +31,7 @@ struct State {
   std::string config;     // resolved configuration, YAML
   std::string identity;   // JSON object: what must be equal for this state to belong to a run
   std::string label_map;  // JSON array of class names in index order, or "[]"
-  std::string history;    // JSON array of deterministic metric events (loss, grad_norm, learning_rate, eval_*), no times
+  std::string history;  // JSON array of deterministic metric events (loss, grad_norm, learning_rate, eval_*), no times
 };
 
 }  // namespace neoloom::checkpoint

@@ -43,6 +43,9 @@ void DatatypeTraits::close(Type id) noexcept { H5Tclose(id); }
 void AttributeTraits::close(Type id) noexcept { H5Aclose(id); }
 void PropertyListTraits::close(Type id) noexcept { H5Pclose(id); }
 
-void close_file(File& file, core::ErrorKind kind) { NL_H5(kind, H5Fclose(file.release())); }
+void close_file(File& file, core::ErrorKind kind) {
+  NL_H5(kind, H5Fclose(file.get()));
+  file.release();
+}
 
 }  // namespace neoloom::hdf5

@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+
+#include "runtime/core/unique_handle.h"
+
+namespace neoloom::checkpoint {
+
+/// A file that is written under a temporary name of this process and published by rename. Until then it disappears with
+/// the object. All calls throw Error(kCheckpoint) with the failing call and the system's reason.
+class TemporaryFile {
+ public:
+  /// `.tmp-<host>-<pid>-<name>` in `directory`; nothing is created yet.
+  TemporaryFile(const std::string& directory, const std::string& name);
+  ~TemporaryFile();
+  TemporaryFile(const TemporaryFile&) = delete;
+  TemporaryFile& operator=(const TemporaryFile&) = delete;
+
+  const std::string& path() const { return path_; }
+  /// Creates the file with these bytes and fsyncs it.
+  void write(std::span<const std::byte> bytes);
+  /// fsyncs a file that somebody else wrote under path().
+  void sync();
+  void rename_to(const std::string& target);
+
+ private:
+  std::string path_;
+  bool renamed_ = false;
+};
+
+/// True for temporary names that no living process owns: of another host, of a process that has ended, or of this one.
+bool is_abandoned_temporary(const std::string& name);
+
+/// A whole file in memory, read once.
+struct FileBytes {
+  std::unique_ptr<std::byte[]> data;
+  size_t size = 0;
+  std::span<const std::byte> bytes() const { return {data.get(), size}; }
+};
+FileBytes read_whole_file(const std::string& path);
+
+struct HashedFile {
+  std::string sha256;
+  uint64_t bytes = 0;
+};
+/// Reads the file in pieces, from the device rather than the page cache where the system allows it.
+HashedFile hash_file(const std::string& path);
+
+}  // namespace neoloom::checkpoint

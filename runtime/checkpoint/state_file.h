@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+
+#include "runtime/checkpoint/state.h"
+#include "runtime/core/error.h"
+#include "runtime/hdf5/handles.h"
+
+namespace neoloom::checkpoint {
+
+inline constexpr const char* kFormatName = "neoloom-checkpoint";
+inline constexpr int64_t kFormatVersion = 1;
+
+/// The file was written by a later neoloom. Not a damaged file: falling back to an older checkpoint would lose work.
+class NewerFormat : public core::Error {
+ public:
+  using core::Error::Error;
+};
+
+/// Bytes of the state's arrays and texts, a little less than its file's size.
+uint64_t payload_bytes(const State& state);
+
+/// Writes `state` under the root of an open HDF5 file as FORMAT.md says.
+/// Throws: Error(kInternal) when the state contradicts itself, Error(kCheckpoint) when HDF5 fails.
+void write_state(hdf5::Id file, const State& state);
+
+/// Reads and checks everything FORMAT.md names; nothing is sized by more than `file_bytes`.
+/// Throws: NewerFormat, Error(kCheckpoint) with the reason.
+State read_state(hdf5::Id file, uint64_t file_bytes);
+
+}  // namespace neoloom::checkpoint

@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/hdf5/image.h"
+
+#include <hdf5.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+
+namespace neoloom::hdf5 {
+namespace {
+
+PropertyList access_properties(core::ErrorKind kind) {
+  prepare_library();
+  PropertyList list(NL_H5(kind, H5Pcreate(H5P_FILE_ACCESS)));
+  NL_H5(kind, H5Pset_libver_bounds(list.get(), H5F_LIBVER_V110, H5F_LIBVER_V110));
+  // Closing a file with open objects fails instead of leaving an incomplete image.
+  NL_H5(kind, H5Pset_fclose_degree(list.get(), H5F_CLOSE_SEMI));
+  return list;
+}
+
+PropertyList creation_properties(core::ErrorKind kind) {
+  PropertyList list(NL_H5(kind, H5Pcreate(H5P_FILE_CREATE)));
+  NL_H5(kind, H5Pset_obj_track_times(list.get(), false));
+  // Links and attributes of the root stay in its header: smaller than the heaps that HDF5 would change to.
+  NL_H5(kind, H5Pset_link_phase_change(list.get(), 64, 0));
+  NL_H5(kind, H5Pset_attr_phase_change(list.get(), 64, 0));
+  return list;
+}
+
+}  // namespace
+
+void ImageBytes::Free::operator()(std::byte* data) const noexcept { std::free(data); }
+
+// HDF5's in-memory driver frees its buffer when the file is closed. These callbacks keep it instead: it is the file.
+struct ImageWriter::Buffer {
+  void* live = nullptr;         // the driver's current buffer
+  std::byte* closed = nullptr;  // set when the driver gives it up at the end
+  size_t capacity = 0;
+
+  ~Buffer() {
+    if (closed != nullptr) std::free(closed);
+  }
+  static void* allocate(size_t count, H5FD_file_image_op_t, void* user) {
+    auto* buffer = static_cast<Buffer*>(user);
+    buffer->live = std::calloc(count, 1);
+    buffer->capacity = count;
+    return buffer->live;
+  }
+  static void* grow(void* old, size_t count, H5FD_file_image_op_t, void* user) {
+    auto* buffer = static_cast<Buffer*>(user);
+    void* grown = std::realloc(old, count);
+    if (grown == nullptr) return nullptr;
+    if (count > buffer->capacity) {
+      std::memset(static_cast<std::byte*>(grown) + buffer->capacity, 0, count - buffer->capacity);
+    }
+    buffer->live = grown;
+    buffer->capacity = count;
+    return grown;
+  }
+  static void* copy(void* target, const void* source, size_t count, H5FD_file_image_op_t, void*) {
+    return std::memcpy(target, source, count);
+  }
+  static herr_t release(void* pointer, H5FD_file_image_op_t operation, void* user) {
+    auto* buffer = static_cast<Buffer*>(user);
+    if (operation == H5FD_FILE_IMAGE_OP_FILE_CLOSE && pointer == buffer->live) {
+      buffer->closed = static_cast<std::byte*>(pointer);
+    } else {
+      std::free(pointer);
+    }
+    return 0;
+  }
+};
+
+namespace {
+
+void* same_user_data(void* user) { return user; }
+herr_t keep_user_data(void*) { return 0; }
+
+// H5Fget_filesize is no help after closing: read the end-of-file address of a version 2 or 3 superblock.
+size_t end_of_file(const std::byte* image, size_t capacity, core::ErrorKind kind) {
+  constexpr size_t kVersionAt = 8;
+  constexpr size_t kOffsetSizeAt = 9;
+  constexpr size_t kEndAt = 28;
+  uint64_t end = 0;
+  core::require(capacity >= kEndAt + sizeof end, kind, "HDF5 image is only {} bytes long", capacity);
+  const auto version = std::to_integer<int>(image[kVersionAt]);
+  const auto offset_size = std::to_integer<int>(image[kOffsetSizeAt]);
+  core::require((version == 2 || version == 3) && offset_size == 8, kind,
+                "HDF5 wrote superblock version {} with {}-byte offsets, expected version 2 or 3 with 8", version,
+                offset_size);
+  std::memcpy(&end, image + kEndAt, sizeof end);
+  core::require(end <= capacity, kind, "HDF5 image ends at {}, beyond its buffer of {} bytes", end, capacity);
+  return end;
+}
+
+}  // namespace
+
+ImageWriter::ImageWriter(size_t expected_bytes, core::ErrorKind kind)
+    : buffer_(std::make_unique<Buffer>()), kind_(kind) {
+  constexpr size_t kSmallestIncrement = size_t{1} << 16;
+  const PropertyList access = access_properties(kind);
+  const PropertyList creation = creation_properties(kind);
+  NL_H5(kind, H5Pset_fapl_core(access.get(), std::max(expected_bytes, kSmallestIncrement), /*backing_store=*/false));
+  H5FD_file_image_callbacks_t callbacks = {Buffer::allocate, Buffer::copy,   Buffer::grow, Buffer::release,
+                                           same_user_data,   keep_user_data, buffer_.get()};
+  NL_H5(kind, H5Pset_file_image_callbacks(access.get(), &callbacks));
+  file_.reset(NL_H5(kind, H5Fcreate("image", H5F_ACC_TRUNC, creation.get(), access.get())));
+}
+
+ImageWriter::~ImageWriter() = default;
+
+ImageBytes ImageWriter::finish() {
+  close_file(file_, kind_);
+  core::require(buffer_->closed != nullptr, kind_, "HDF5 closed an image without handing over its bytes");
+  const size_t size = end_of_file(buffer_->closed, buffer_->capacity, kind_);
+  return ImageBytes(std::exchange(buffer_->closed, nullptr), size);
+}
+
+// Every copy that HDF5 asks for on the way from the property list to the driver is the caller's memory itself.
+struct ImageReader::View {
+  void* data = nullptr;
+  size_t size_bytes = 0;
+
+  static void* allocate(size_t count, H5FD_file_image_op_t, void* user) {
+    auto* view = static_cast<View*>(user);
+    return count == view->size_bytes ? view->data : nullptr;
+  }
+  static void* copy(void* target, const void* source, size_t, H5FD_file_image_op_t, void*) {
+    return target == source ? target : nullptr;
+  }
+  static void* refuse_growth(void*, size_t, H5FD_file_image_op_t, void*) { return nullptr; }
+  static herr_t keep(void*, H5FD_file_image_op_t, void*) { return 0; }
+};
+
+ImageReader::ImageReader(std::span<const std::byte> bytes, core::ErrorKind kind) : view_(std::make_unique<View>()) {
+  core::require(!bytes.empty(), kind, "an HDF5 image is empty");
+  // The file is opened read-only, so HDF5 does not write through this pointer.
+  view_->data = const_cast<std::byte*>(bytes.data());
+  view_->size_bytes = bytes.size();
+  prepare_library();
+  const PropertyList access(NL_H5(kind, H5Pcreate(H5P_FILE_ACCESS)));
+  NL_H5(kind, H5Pset_fapl_core(access.get(), size_t{1} << 16, /*backing_store=*/false));
+  H5FD_file_image_callbacks_t callbacks = {View::allocate, View::copy,     View::refuse_growth, View::keep,
+                                           same_user_data, keep_user_data, view_.get()};
+  NL_H5(kind, H5Pset_file_image_callbacks(access.get(), &callbacks));
+  NL_H5(kind, H5Pset_file_image(access.get(), view_->data, view_->size_bytes));
+  file_.reset(NL_H5(kind, H5Fopen("image", H5F_ACC_RDONLY, access.get())));
+}
+
+ImageReader::~ImageReader() = default;
+
+File create_file(const std::string& path, core::ErrorKind kind) {
+  const PropertyList access = access_properties(kind);
+  const PropertyList creation = creation_properties(kind);
+#if H5_VERSION_GE(1, 10, 7)
+  NL_H5(kind, H5Pset_file_locking(access.get(), /*use_file_locking=*/false, /*ignore_when_disabled=*/true));
+#endif
+  return File(NL_H5(kind, H5Fcreate(path.c_str(), H5F_ACC_TRUNC, creation.get(), access.get())));
+}
+
+}  // namespace neoloom::hdf5

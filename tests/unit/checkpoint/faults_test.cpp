@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <random>
+
+#include "runtime/checkpoint/directory.h"
+#include "runtime/core/error.h"
+#include "tests/unit/checkpoint/fixtures.h"
+
+namespace neoloom::checkpoint {
+namespace {
+
+using testing::HasSubstr;
+
+// No file of this process may grow beyond `bytes` while the object lives: write() then fails as on a full disk.
+class FileSizeLimit {
+ public:
+  explicit FileSizeLimit(rlim_t bytes) {
+    ::signal(SIGXFSZ, SIG_IGN);
+    ::getrlimit(RLIMIT_FSIZE, &before_);
+    rlimit limit = before_;
+    limit.rlim_cur = bytes;
+    ::setrlimit(RLIMIT_FSIZE, &limit);
+  }
+  ~FileSizeLimit() {
+    ::setrlimit(RLIMIT_FSIZE, &before_);
+    ::signal(SIGXFSZ, SIG_DFL);
+  }
+
+ private:
+  rlimit before_{};
+};
+
+void expect_old_one_intact(const ScratchFolder& folder, const Directory& directory) {
+  EXPECT_THAT(folder.names(), testing::ElementsAre("step-000000000001.h5", "step-000000000001.sha256"));
+  const auto loaded = directory.newest_valid([](const auto&, const auto&) { FAIL() << "nothing may be damaged"; });
+  EXPECT_TRUE(equal(loaded->state, make_state(1, 200000)));
+}
+
+TEST(FullDisk, WhereverTheWriteStopsTheOldCheckpointStaysAndNothingIsLeftBehind) {
+  const ScratchFolder folder;
+  const Directory directory(folder.path());
+  const uint64_t bytes = directory.publish(make_state(1, 200000)).bytes;
+  for (const uint64_t room : {uint64_t{0}, uint64_t{1}, uint64_t{4096}, bytes / 2, bytes - 1}) {
+    {
+      const FileSizeLimit limit(room);
+      EXPECT_THAT(refusal([&] { directory.publish(make_state(2, 200000)); }), HasSubstr("cannot write"));
+    }
+    expect_old_one_intact(folder, directory);
+  }
+  directory.publish(make_state(2, 200000));
+  EXPECT_EQ(directory.list().size(), 2U) << "saving works again once there is room";
+}
+
+// HDF5 itself writes here; its library must survive the failure, and the process must end cleanly.
+TEST(FullDisk, AlsoWhenAStateGoesStraightToDisk) {
+  const ScratchFolder folder;
+  Directory(folder.path()).publish(make_state(1, 200000));
+  const pid_t child = ::fork();
+  ASSERT_GE(child, 0);
+  if (child == 0) {
+    const Directory straight(folder.path(), /*largest_image_bytes=*/0);
+    for (const rlim_t room : {rlim_t{0}, rlim_t{4096}, rlim_t{1000000}}) {
+      const FileSizeLimit limit(room);
+      if (refusal([&] { straight.publish(make_state(2, 200000)); }).empty()) ::_exit(1);
+    }
+    const bool recovered = equal(load(straight.publish(make_state(3, 200000)).path), make_state(3, 200000));
+    ::exit(recovered ? 0 : 2);  // runs exit handlers, where HDF5 would crash
+  }
+  int status = 0;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << "status " << status;
+  EXPECT_EQ(folder.names().size(), 4U) << "no temporary file stays";
+}
+
+TEST(FullDisk, AFolderThatCannotBeCreatedIsNamed) {
+  const ScratchFolder folder;
+  write_bytes(folder.file("file"), "x");
+  EXPECT_THAT(refusal([&] { Directory(folder.file("file/checkpoints")).publish(make_state(1)); }),
+              HasSubstr("file/checkpoints"));
+}
+
+TEST(FullDisk, ARenameThatFailsRemovesTheNewHashAgain) {
+  const ScratchFolder folder;
+  const Directory directory(folder.path());
+  directory.publish(make_state(1, 200000));
+  ASSERT_EQ(::mkdir(folder.file(file_name(2)).c_str(), 0755), 0);
+  EXPECT_THAT(refusal([&] { directory.publish(make_state(2, 200000)); }), HasSubstr("cannot rename"));
+  ASSERT_EQ(::rmdir(folder.file(file_name(2)).c_str()), 0);
+  expect_old_one_intact(folder, directory);
+}
+
+[[noreturn]] void publish_for_ever(const std::string& path, int64_t step) {
+  const Directory directory(path);
+  for (;; ++step) {
+    directory.publish(make_state(step, 200000));
+    directory.retain(3, -1);
+  }
+}
+
+TEST(KilledWriter, LeavesALoadableNewestCheckpointAtAnyMoment) {
+  constexpr int kKills = 30;
+  const ScratchFolder folder;
+  const Directory directory(folder.path());
+  directory.publish(make_state(0, 200000));
+  std::mt19937 random(20240607);
+  int64_t newest = 0;
+  for (int kill = 0; kill < kKills; ++kill) {
+    const pid_t writer = ::fork();
+    ASSERT_GE(writer, 0);
+    if (writer == 0) publish_for_ever(folder.path(), newest + 1);
+    ::usleep(std::uniform_int_distribution<useconds_t>(5000, 90000)(random));
+    ::kill(writer, SIGKILL);
+    ASSERT_EQ(::waitpid(writer, nullptr, 0), writer);
+    const auto loaded = directory.newest_valid(
+        [](const auto& path, const auto& reason) { ADD_FAILURE() << "torn: " << path << ": " << reason; });
+    ASSERT_TRUE(loaded.has_value());
+    EXPECT_GE(loaded->entry.step, newest);
+    EXPECT_TRUE(equal(loaded->state, make_state(loaded->entry.step, 200000)));
+    newest = loaded->entry.step;
+    directory.remove_leftovers();
+    for (const std::string& name : folder.names()) EXPECT_FALSE(name.starts_with(".tmp-")) << name;
+  }
+  EXPECT_GT(newest, kKills / 2) << "the writer must get somewhere, or nothing was tested";
+}
+
+}  // namespace
+}  // namespace neoloom::checkpoint
