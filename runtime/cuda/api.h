@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <string>
+
+#include "runtime/comm/communicator.h"
+
+namespace neoloom::cuda {
+
+// Everything the plug-in asks of NCCL and CUDA, as two tables: its logic runs against fakes on machines without a
+// driver, and the production tables (nccl_api.cpp, device_api.cpp) hold nothing but the calls.
+
+using NcclHandle = void*;    // ncclComm_t
+using StreamHandle = void*;  // cudaStream_t
+using EventHandle = void*;   // cudaEvent_t
+using NcclUniqueId = std::array<char, 128>;
+
+inline constexpr int kNcclSuccess = 0;
+inline constexpr int kNcclInProgress = 7;
+
+/// Results are ncclResult_t.
+struct NcclApi {
+  std::function<int(int* version)> version;
+  std::function<int(NcclUniqueId* id)> unique_id;
+  /// ncclCommInitRankConfig with blocking = 0: returns before the communicator is ready.
+  std::function<int(NcclHandle* comm, int size, const NcclUniqueId& id, int rank)> init_rank;
+  std::function<int(void* data, size_t n_elements, comm::Element element, NcclHandle comm, StreamHandle stream)>
+      all_reduce_sum;
+  std::function<int(NcclHandle comm, int* state)> async_error;
+  std::function<int(NcclHandle comm)> finalize;
+  std::function<int(NcclHandle comm)> destroy;
+  std::function<int(NcclHandle comm)> abort;
+  std::function<std::string(int result)> error_text;
+  std::function<std::string(NcclHandle comm)> last_error;
+};
+
+/// Results are cudaError_t; 0 is success.
+struct DeviceApi {
+  std::function<int(int* count)> device_count;
+  std::function<int(int device, std::string* text)> device_name;
+  std::function<int(int device, std::string* text)> pci_bus_id;
+  std::function<int(int device, int64_t* bytes)> total_memory_bytes;
+  std::function<int(int device, int* major, int* minor)> compute_capability;
+  std::function<int(int* version)> driver_version;
+  std::function<int(int* version)> runtime_version;
+  std::function<int(int device)> select;
+  std::function<int()> synchronize;
+  std::function<int(StreamHandle* stream)> create_stream;
+  std::function<int(StreamHandle stream)> destroy_stream;
+  std::function<int(StreamHandle stream)> synchronize_stream;
+  std::function<int(EventHandle* event)> create_event;
+  std::function<int(EventHandle event)> destroy_event;
+  std::function<int(EventHandle event, StreamHandle stream)> record_event;
+  std::function<int(StreamHandle stream, EventHandle event)> wait_event;
+  std::function<int(void** memory, size_t count_bytes)> allocate_pinned;
+  std::function<int(void* memory)> free_pinned;
+  std::function<std::string(int result)> error_text;
+  /// LibTorch's current stream of the selected device, and the peak of its allocator.
+  std::function<StreamHandle()> current_stream;
+  std::function<int64_t(int device)> peak_memory_bytes;
+};
+
+/// The production tables; defined in the plug-in only.
+NcclApi nccl_api();
+DeviceApi device_api();
+
+}  // namespace neoloom::cuda

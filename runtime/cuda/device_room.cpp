@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/cuda/device_room.h"
+
+#include <utility>
+
+#include "runtime/core/error.h"
+#include "runtime/cuda/check.h"
+#include "runtime/cuda/nccl_communicator.h"
+
+namespace neoloom::cuda {
+namespace {
+
+using core::ErrorKind;
+
+// 13000 -> "13.0"
+std::string cuda_version_text(int version) { return fmt::format("{}.{}", version / 1000, version % 1000 / 10); }
+
+class DeviceRoom final : public DevicePlugin {
+ public:
+  DeviceRoom(NcclApi nccl, DeviceApi device, std::function<void()> restrict_kernels)
+      : nccl_(std::move(nccl)), device_(std::move(device)), restrict_kernels_(std::move(restrict_kernels)) {}
+
+  int device_count() override {
+    int count = 0;
+    const int result = device_.device_count(&count);
+    core::require(
+        result == 0, ErrorKind::kDevice,
+        "A GPU device exists, and CUDA cannot use it: {} (error {}). Check the driver with nvidia-smi, or set "
+        "runtime.device: cpu",
+        result == 0 ? "" : device_.error_text(result), result);
+    return count;
+  }
+
+  std::string device_name(int i) override {
+    std::string text;
+    check_device(device_, device_.device_name(i, &text), "device name");
+    return text;
+  }
+
+  std::string device_id(int i) override {
+    std::string text;
+    check_device(device_, device_.pci_bus_id(i, &text), "PCI bus id");
+    return text;
+  }
+
+  int64_t total_memory_bytes(int i) override {
+    int64_t bytes = 0;
+    check_device(device_, device_.total_memory_bytes(i, &bytes), "device properties");
+    return bytes;
+  }
+
+  std::string compute_capability(int i) override {
+    int major = 0, minor = 0;
+    check_device(device_, device_.compute_capability(i, &major, &minor), "compute capability");
+    return fmt::format("{}.{}", major, minor);
+  }
+
+  std::string driver_version() override {
+    int version = 0;
+    check_device(device_, device_.driver_version(&version), "driver version");
+    return cuda_version_text(version);
+  }
+
+  std::string runtime_version() override {
+    int version = 0;
+    check_device(device_, device_.runtime_version(&version), "runtime version");
+    return cuda_version_text(version);
+  }
+
+  std::string nccl_version() override {
+    int version = 0;
+    const int result = nccl_.version(&version);
+    core::require(result == kNcclSuccess, ErrorKind::kDevice, "ncclGetVersion failed with {}", result);
+    return nccl_version_text(version);
+  }
+
+  void select(int i) override {
+    const int count = device_count();
+    core::require(i >= 0 && i < count, ErrorKind::kDevice,
+                  "Device cuda:{} was asked for, and there are {} (cuda:0 to "
+                  "cuda:{})",
+                  i, count, count - 1);
+    check_device(device_, device_.select(i), "select device");
+    selected_ = i;
+  }
+
+  std::unique_ptr<comm::Communicator> make_communicator(comm::MpiSession& session) override {
+    core::require(selected_ >= 0, ErrorKind::kInternal, "Select a device before making its communicator");
+    NcclSetup setup;
+    setup.rank = session.rank();
+    setup.size = session.size();
+    setup.broadcast = [&session](void* bytes, size_t count_bytes) { session.broadcast(bytes, count_bytes, 0); };
+    return make_nccl_communicator(setup, nccl_, device_);
+  }
+
+  void synchronize() override { check_device(device_, device_.synchronize(), "synchronize"); }
+
+  int64_t peak_memory_bytes() override { return device_.peak_memory_bytes(std::max(selected_, 0)); }
+
+  std::shared_ptr<void> pinned_memory(size_t count_bytes) override {
+    void* memory = nullptr;
+    check_device(device_, device_.allocate_pinned(&memory, count_bytes), "allocate pinned memory");
+    return {memory, [free = device_.free_pinned](void* pointer) { free(pointer); }};
+  }
+
+  void set_deterministic() override { restrict_kernels_(); }
+
+ private:
+  NcclApi nccl_;
+  DeviceApi device_;
+  std::function<void()> restrict_kernels_;
+  int selected_ = -1;
+};
+
+}  // namespace
+
+std::unique_ptr<DevicePlugin> make_device_plugin(NcclApi nccl, DeviceApi device,
+                                                 std::function<void()> restrict_kernels) {
+  return std::make_unique<DeviceRoom>(std::move(nccl), std::move(device), std::move(restrict_kernels));
+}
+
+}  // namespace neoloom::cuda

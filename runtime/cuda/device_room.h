@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <functional>
+#include <memory>
+
+#include "runtime/cuda/api.h"
+#include "runtime/cuda/plugin.h"
+
+namespace neoloom::cuda {
+
+/// DevicePlugin over the two tables; `restrict_kernels` is what set_deterministic() does to LibTorch.
+std::unique_ptr<DevicePlugin> make_device_plugin(NcclApi nccl, DeviceApi device,
+                                                 std::function<void()> restrict_kernels);
+
+}  // namespace neoloom::cuda

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/cuda/plugin.h"
+
+#include <dlfcn.h>
+
+#include <cstdlib>
+#include <filesystem>
+
+#include "runtime/core/error.h"
+
+namespace neoloom::cuda {
+namespace {
+
+using core::ErrorKind;
+namespace fs = std::filesystem;
+
+constexpr const char* kInstead = "Set runtime.device: cpu to run without a GPU";
+
+std::string plugin_path() {
+  if (const char* given = std::getenv("NEOLOOM_PLUGIN"); given != nullptr && *given != '\0') return given;
+  std::error_code error;
+  const fs::path executable = fs::read_symlink("/proc/self/exe", error);
+  core::require(!error, ErrorKind::kDevice,
+                "Cannot read /proc/self/exe ({}), so the GPU plug-in beside the executable "
+                "cannot be found. Name it in NEOLOOM_PLUGIN",
+                error.message());
+  return (executable.parent_path() / "libneoloom_cuda.so").string();
+}
+
+template <typename Function>
+Function* symbol(void* library, const char* name, const std::string& path) {
+  void* address = dlsym(library, name);
+  core::require(address != nullptr, ErrorKind::kDevice, "{} is not a neoloom GPU plug-in: it has no {}. {}", path, name,
+                kInstead);
+  return reinterpret_cast<Function*>(address);
+}
+
+}  // namespace
+
+bool gpu_present() {
+  std::error_code error;
+  return fs::exists("/dev/nvidiactl", error) || fs::exists("/dev/nvidia0", error);
+}
+
+std::unique_ptr<DevicePlugin> load_device_plugin() {
+  core::require(gpu_present(), ErrorKind::kDevice,
+                "A GPU was asked for, and this machine has none (no /dev/nvidiactl, no /dev/nvidia0). {}", kInstead);
+  const std::string path = plugin_path();
+  // Global, as LibTorch's CUDA library registers its hooks with the copy of LibTorch already loaded; and never closed,
+  // since those hooks cannot be taken back.
+  void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_GLOBAL | RTLD_NODELETE);
+  if (library == nullptr) {
+    const char* reason = dlerror();
+    core::fail(ErrorKind::kDevice, "A GPU was asked for, and the plug-in {} cannot be loaded: {}. {}", path,
+               reason != nullptr ? reason : "unknown reason", kInstead);
+  }
+  const int interface = symbol<int()>(library, "neoloom_plugin_interface", path)();
+  core::require(interface == kPluginInterface, ErrorKind::kDevice,
+                "The GPU plug-in {} belongs to another build of neoloom (interface {}, expected {}). Build again", path,
+                interface, kPluginInterface);
+  std::unique_ptr<DevicePlugin> plugin(symbol<DevicePlugin*()>(library, "neoloom_create_device_plugin", path)());
+  core::require(plugin->device_count() > 0, ErrorKind::kDevice,
+                "A GPU was asked for, and CUDA sees none (CUDA_VISIBLE_DEVICES is {}). {}",
+                std::getenv("CUDA_VISIBLE_DEVICES") != nullptr ? std::getenv("CUDA_VISIBLE_DEVICES") : "not set",
+                kInstead);
+  return plugin;
+}
+
+}  // namespace neoloom::cuda

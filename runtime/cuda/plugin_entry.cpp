@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+// The two symbols by which load_device_plugin() knows the library.
+#include <ATen/Context.h>
+
+#include <cstdlib>
+
+#include "runtime/cuda/device_room.h"
+
+namespace neoloom::cuda {
+namespace {
+
+void restrict_kernels() {
+  constexpr int kKeepUserValue = 0;
+  // cuBLAS reads it with its first handle; without it split-K sums may run in any order.
+  setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8", kKeepUserValue);
+  at::Context& context = at::globalContext();
+  context.setDeterministicAlgorithms(true, false);
+  // Every buffer here is written before it is read; filling it first would only cost bandwidth.
+  context.setDeterministicFillUninitializedMemory(false);
+  context.setDeterministicCuDNN(true);
+  context.setBenchmarkCuDNN(false);
+  context.setAllowFP16ReductionCuBLAS(false);
+  context.setAllowBF16ReductionCuBLAS(false);
+  context.setAllowTF32CuBLAS(false);
+  context.setSDPUseCuDNN(false);  // its backward is not deterministic
+}
+
+}  // namespace
+}  // namespace neoloom::cuda
+
+extern "C" int neoloom_plugin_interface() { return neoloom::cuda::kPluginInterface; }
+
+extern "C" neoloom::cuda::DevicePlugin* neoloom_create_device_plugin() {
+  using namespace neoloom::cuda;
+  return make_device_plugin(nccl_api(), device_api(), restrict_kernels).release();
+}

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/cuda/device_room.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "runtime/core/error.h"
+#include "tests/unit/cuda/fake_apis.h"
+
+namespace neoloom::cuda {
+namespace {
+
+using testing::AllOf;
+using testing::Contains;
+using testing::HasSubstr;
+
+class DeviceRoomTest : public testing::Test {
+ protected:
+  std::shared_ptr<FakeMachine> machine_ = std::make_shared<FakeMachine>();
+  int restricted_ = 0;
+  std::unique_ptr<DevicePlugin> room_ =
+      make_device_plugin(fake_nccl(machine_), fake_device(machine_), [this] { ++restricted_; });
+
+  std::string device_error(const std::function<void()>& work) {
+    try {
+      work();
+    } catch (const core::Error& error) {
+      EXPECT_EQ(error.kind(), core::ErrorKind::kDevice);
+      return error.what();
+    }
+    return "";
+  }
+};
+
+TEST_F(DeviceRoomTest, ShowsVersionsAsPeopleWriteThem) {
+  EXPECT_EQ(room_->driver_version(), "13.1");
+  EXPECT_EQ(room_->runtime_version(), "13.0");
+  EXPECT_EQ(room_->nccl_version(), "2.28.9");
+  EXPECT_EQ(room_->compute_capability(0), "9.0");
+}
+
+TEST_F(DeviceRoomTest, DeviceThatIsNotThereIsRefusedByNumber) {
+  EXPECT_THAT(device_error([&] { room_->select(2); }), AllOf(HasSubstr("cuda:2"), HasSubstr("there are 2")));
+}
+
+TEST_F(DeviceRoomTest, SelectedDeviceIsTheOneWhosePeakIsReported) {
+  room_->select(1);
+  EXPECT_THAT(machine_->calls, Contains("select 1"));
+  EXPECT_EQ(room_->peak_memory_bytes(), 1001);
+}
+
+TEST_F(DeviceRoomTest, DriverThatFailsSaysWhatToDo) {
+  machine_->failing_call = "device_count";
+  EXPECT_THAT(device_error([&] { room_->device_count(); }),
+              AllOf(HasSubstr("cuda text 999"), HasSubstr("nvidia-smi"), HasSubstr("runtime.device: cpu")));
+}
+
+TEST_F(DeviceRoomTest, PinnedMemoryOutlivesThePluginAndIsFreed) {
+  std::shared_ptr<void> memory = room_->pinned_memory(64);
+  room_.reset();
+  EXPECT_EQ(machine_->pinned_blocks, 1);
+  memory.reset();
+  EXPECT_EQ(machine_->pinned_blocks, 0);
+}
+
+TEST_F(DeviceRoomTest, FailingSynchronizeNamesTheCall) {
+  machine_->failing_call = "synchronize";
+  EXPECT_THAT(device_error([&] { room_->synchronize(); }), HasSubstr("CUDA: synchronize failed: cuda text 999"));
+}
+
+TEST_F(DeviceRoomTest, RestrictsKernelsOnlyWhenAsked) {
+  EXPECT_EQ(restricted_, 0);
+  room_->set_deterministic();
+  EXPECT_EQ(restricted_, 1);
+}
+
+}  // namespace
+}  // namespace neoloom::cuda

@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launch/placement.h"
+
+#include <gtest/gtest.h>
+
+#include <string_view>
+
+#include "runtime/core/error.h"
+
+namespace neoloom::launch {
+namespace {
+
+RankResources rank_with(const std::string& host, std::vector<int> cores, std::vector<std::string> gpus = {}) {
+  return {host, std::move(cores), std::move(gpus), false};
+}
+
+TEST(GpuChoice, RanksOfANodeTakeItsGpusInOrder) {
+  const std::vector<std::string> gpus{"a", "b", "c", "d"};
+  const std::vector<RankResources> ranks(4, rank_with("n1", {0}, gpus));
+  for (int rank = 0; rank < 4; ++rank) EXPECT_EQ(choose_gpu(ranks, rank), rank);
+}
+
+TEST(GpuChoice, RanksDealtRoundRobinOverNodesCountOnTheirOwnNode) {
+  const std::vector<RankResources> ranks{rank_with("n1", {0}, {"a", "b"}), rank_with("n2", {0}, {"a", "b"}),
+                                         rank_with("n1", {0}, {"a", "b"}), rank_with("n2", {0}, {"a", "b"})};
+  EXPECT_EQ(choose_gpu(ranks, 0), 0);
+  EXPECT_EQ(choose_gpu(ranks, 1), 0);
+  EXPECT_EQ(choose_gpu(ranks, 2), 1);
+  EXPECT_EQ(choose_gpu(ranks, 3), 1);
+}
+
+TEST(GpuChoice, MoreRanksThanGpusIsRefusedNotShared) {
+  const std::vector<RankResources> ranks(3, rank_with("n1", {0}, {"a", "b"}));
+  EXPECT_EQ(choose_gpu(ranks, 2), -1);
+}
+
+TEST(GpuChoice, RanksThatEachSeeOnlyTheirOwnGpuTakeTheirFirst) {
+  const std::vector<RankResources> ranks{rank_with("n1", {0}, {"a"}), rank_with("n1", {0}, {"b"})};
+  EXPECT_EQ(choose_gpu(ranks, 0), 0);
+  EXPECT_EQ(choose_gpu(ranks, 1), 0);
+}
+
+TEST(GpuChoice, TwoRanksThatSeeTheSameSingleGpuDoNotShareIt) {
+  const std::vector<RankResources> ranks{rank_with("n1", {0}, {"a"}), rank_with("n1", {0}, {"a"})};
+  EXPECT_EQ(choose_gpu(ranks, 1), -1);
+}
+
+TEST(ThreadCount, IsTheSmallestShareOfAnyNode) {
+  const std::vector<RankResources> ranks{rank_with("big", {0, 1, 2, 3, 4, 5, 6, 7}), rank_with("small", {0, 1, 2, 3}),
+                                         rank_with("big", {0, 1, 2, 3, 4, 5, 6, 7})};
+  EXPECT_EQ(shared_thread_count(ranks), 4);
+}
+
+TEST(ThreadCount, IsOneWhenRanksOutnumberCores) {
+  EXPECT_EQ(shared_thread_count(std::vector<RankResources>(5, rank_with("n", {0, 1}))), 1);
+}
+
+TEST(ThreadCount, RanksBoundToUnequalPartsGetNoMoreThanTheirOwnCores) {
+  EXPECT_EQ(shared_thread_count({rank_with("n", {0}), rank_with("n", {1, 2, 3, 4, 5})}), 1);
+  EXPECT_EQ(shared_thread_count({rank_with("n", {0, 1, 2}), rank_with("n", {3, 4, 5})}), 3);
+}
+
+TEST(CpuList, ReadsRangesAndSingles) {
+  EXPECT_EQ(parse_cpu_list("0-3,8,10-11"), (std::vector<int>{0, 1, 2, 3, 8, 10, 11}));
+  EXPECT_TRUE(parse_cpu_list("").empty());
+  EXPECT_THROW(parse_cpu_list("x"), core::Error);
+}
+
+TEST(Binding, IsTheUsersOnlyWhenAParameterSaysSo) {
+  EXPECT_FALSE(binding_chosen_by_user([](const char*) -> const char* { return nullptr; }));
+  EXPECT_TRUE(binding_chosen_by_user([](const char* name) -> const char* {
+    return std::string_view(name) == "OMPI_MCA_hwloc_base_binding_policy" ? "core" : nullptr;
+  }));
+}
+
+TEST(Binding, MappingRanksToNodesIsNotABindingButCoresPerRankIs) {
+  EXPECT_FALSE(binding_chosen_by_user([](const char* name) -> const char* {
+    return std::string_view(name) == "OMPI_MCA_rmaps_base_mapping_policy" ? "ppr:2:node" : nullptr;
+  }));
+  EXPECT_TRUE(binding_chosen_by_user([](const char* name) -> const char* {
+    return std::string_view(name) == "OMPI_MCA_rmaps_base_mapping_policy" ? "slot:PE=4" : nullptr;
+  }));
+}
+
+}  // namespace
+}  // namespace neoloom::launch

@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/cuda/plugin.h"
+
+#include <dlfcn.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <regex>
+
+#include "runtime/core/error.h"
+
+namespace neoloom::cuda {
+namespace {
+
+TEST(DevicePlugin, AskingForAGpuWhereThereIsNoneIsOneSentenceAndCodeEight) {
+  if (gpu_present()) GTEST_SKIP() << "this machine has a GPU";
+  try {
+    load_device_plugin();
+    FAIL() << "no error";
+  } catch (const core::Error& error) {
+    EXPECT_EQ(error.exit_code(), 8);
+    EXPECT_THAT(error.what(),
+                testing::AllOf(testing::HasSubstr("machine has none"), testing::HasSubstr("runtime.device: cpu")));
+  }
+}
+
+// Loads CUDA and NCCL without a driver: proves that every symbol of the plug-in is found and its tables reach the
+// libraries.
+TEST(DevicePlugin, LibraryBuiltHereLoadsOnAMachineWithoutADriver) {
+  void* library = dlopen(NL_PLUGIN, RTLD_NOW | RTLD_GLOBAL | RTLD_NODELETE);
+  ASSERT_NE(library, nullptr) << dlerror();
+  auto* interface = reinterpret_cast<int (*)()>(dlsym(library, "neoloom_plugin_interface"));
+  auto* create = reinterpret_cast<DevicePlugin* (*)()>(dlsym(library, "neoloom_create_device_plugin"));
+  ASSERT_NE(interface, nullptr);
+  ASSERT_NE(create, nullptr);
+  EXPECT_EQ(interface(), kPluginInterface);
+  const std::unique_ptr<DevicePlugin> plugin(create());
+  EXPECT_TRUE(std::regex_match(plugin->nccl_version(), std::regex(R"(2\.\d+\.\d+)"))) << plugin->nccl_version();
+  EXPECT_EQ(plugin->runtime_version(), "13.0");
+  plugin->set_deterministic();
+  EXPECT_STREQ(getenv("CUBLAS_WORKSPACE_CONFIG"), ":4096:8");
+  if (gpu_present()) return;
+  try {
+    plugin->device_count();
+    FAIL() << "CUDA counted devices without a driver";
+  } catch (const core::Error& error) {
+    EXPECT_EQ(error.kind(), core::ErrorKind::kDevice);
+  }
+}
+
+}  // namespace
+}  // namespace neoloom::cuda
