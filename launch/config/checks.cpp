@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <cmath>
+
+#include "launch/config/schema.h"
+#include "runtime/core/error.h"
+
+namespace neoloom::launch {
+
+using core::ErrorKind;
+using train::Interval;
+
+namespace {
+
+constexpr std::string_view kMultiLabel = "multi_label_classification";
+
+/// Turns bf16/fp16 into the compute dtype, which is what the runtime looks at.
+void resolve_compute_dtype(RunConfig& config, const Place& place) {
+  const train::Options& trainer = config.trainer_config;
+  if (!trainer.bf16 && !trainer.fp16) return;
+  core::require(!(trainer.bf16 && trainer.fp16), ErrorKind::kUsage, "{}: bf16 and fp16 cannot both be true",
+                place("trainer_config", "fp16"));
+  const std::string wanted = trainer.bf16 ? "bfloat16" : "float16";
+  std::string& chosen = config.runtime.compute_dtype;
+  core::require(chosen == "auto" || chosen == wanted, ErrorKind::kUsage,
+                "{}: {} contradicts trainer_config.{}: true; give one of them", place("runtime", "compute_dtype"),
+                chosen, trainer.bf16 ? "bf16" : "fp16");
+  chosen = wanted;
+}
+
+/// Classification is asked for by a task type, a problem type or a label column; the column then has HF's usual name.
+void resolve_columns(RunConfig& config, const Place& place) {
+  data::Options& data = config.data;
+  const std::string task = config.peft_config ? config.peft_config->task_type : "";
+  const std::string& problem = config.model_config.problem_type;
+  const bool labelled = !data.label_column.empty() || !data.labels_column.empty();
+
+  core::require(data.label_column.empty() || data.labels_column.empty(), ErrorKind::kUsage,
+                "{}: label_column (one label a row) and labels_column (several) exclude each other",
+                place("data", "labels_column"));
+  core::require(data.prompt_column.empty() == data.response_column.empty(), ErrorKind::kUsage,
+                "{}: prompt_column and response_column come together",
+                place("data", data.prompt_column.empty() ? "response_column" : "prompt_column"));
+  core::require(data.prompt_column.empty() || (!labelled && task != "SEQ_CLS" && problem.empty()), ErrorKind::kUsage,
+                "{}: prompts with answers are learnt as a causal LM, without labels", place("data", "prompt_column"));
+  core::require(task != "CAUSAL_LM" || (!labelled && problem.empty()), ErrorKind::kUsage,
+                "{}: CAUSAL_LM has no labels; remove label columns and problem_type, or use SEQ_CLS",
+                place("peft_config", "task_type"));
+  if (!labelled && (task == "SEQ_CLS" || !problem.empty())) {
+    (problem == kMultiLabel ? data.labels_column : data.label_column) = problem == kMultiLabel ? "labels" : "label";
+  }
+  core::require(data.labels_column.empty() || problem.empty() || problem == kMultiLabel, ErrorKind::kUsage,
+                "{}: single-label classification takes data.label_column, not labels_column",
+                place("model_config", "problem_type"));
+  core::require(data.label_column.empty() || problem != kMultiLabel, ErrorKind::kUsage,
+                "{}: multi-label classification takes data.labels_column, not label_column",
+                place("model_config", "problem_type"));
+}
+
+void check_labels(const RunConfig& config, const Place& place) {
+  const data::Options& data = config.data;
+  const auto& num_labels = config.model_config.num_labels;
+  const bool classification = !data.label_column.empty() || !data.labels_column.empty();
+  core::require(classification || data.label_names.empty(), ErrorKind::kUsage,
+                "{}: labels want data.label_column or data.labels_column", place("data", "label_names"));
+  core::require(!num_labels || data.label_names.empty() || *num_labels == static_cast<int64_t>(data.label_names.size()),
+                ErrorKind::kUsage, "{}: {} labels, but data.label_names has {}", place("model_config", "num_labels"),
+                num_labels.value_or(0), data.label_names.size());
+  core::require(
+      !num_labels || *num_labels > 1 || config.model_config.problem_type == kMultiLabel || !data.labels_column.empty(),
+      ErrorKind::kUsage, "{}: 1 means regression in transformers, which is not supported yet",
+      place("model_config", "num_labels"));
+  core::require(data.labels_column.empty() || !data.labels_separator.empty(), ErrorKind::kUsage,
+                "{}: expected at least one character between labels", place("data", "labels_separator"));
+}
+
+/// Steps between evaluations; Hugging Face's default is the logging interval.
+double eval_steps(const train::Options& trainer) {
+  return trainer.eval_steps > 0 ? trainer.eval_steps : trainer.logging_steps;
+}
+
+bool is_multiple(double number, double divisor) {
+  const double ratio = number / divisor;
+  return std::abs(ratio - std::round(ratio)) < 1e-6 && (number < 1) == (divisor < 1);
+}
+
+void check_rhythm(const RunConfig& config, const Place& place) {
+  const train::Options& trainer = config.trainer_config;
+  core::require(trainer.eval_strategy == Interval::kNo || !config.data.validation.empty(), ErrorKind::kUsage,
+                "{}: evaluation while training needs data.validation", place("trainer_config", "eval_strategy"));
+  if (!trainer.load_best_model_at_end) return;
+  core::require(trainer.eval_strategy != Interval::kNo, ErrorKind::kUsage,
+                "{}: needs eval_strategy steps or epoch, and data.validation",
+                place("trainer_config", "load_best_model_at_end"));
+  core::require(trainer.eval_strategy == trainer.save_strategy, ErrorKind::kUsage,
+                "{}: needs eval_strategy and save_strategy to be the same",
+                place("trainer_config", "load_best_model_at_end"));
+  core::require(trainer.eval_strategy != Interval::kSteps || is_multiple(trainer.save_steps, eval_steps(trainer)),
+                ErrorKind::kUsage, "{}: needs save_steps ({}) to be a multiple of eval_steps ({})",
+                place("trainer_config", "load_best_model_at_end"), trainer.save_steps, eval_steps(trainer));
+}
+
+void check_sizes(const RunConfig& config, const Place& place) {
+  const train::Options& trainer = config.trainer_config;
+  const int64_t global = config.runtime.global_batch_size;
+  if (global == 0) return;
+  core::require(trainer.gradient_accumulation_steps == 1, ErrorKind::kUsage,
+                "{}: {} fixes the size of a step, and so does trainer_config.gradient_accumulation_steps; give one of "
+                "them",
+                place("runtime", "global_batch_size"), global);
+  core::require(global % trainer.per_device_train_batch_size == 0, ErrorKind::kUsage,
+                "{}: {} is not a multiple of trainer_config.per_device_train_batch_size ({})",
+                place("runtime", "global_batch_size"), global, trainer.per_device_train_batch_size);
+}
+
+void check_peft(const RunConfig& config, const Place& place) {
+  if (!config.peft_config) return;
+  core::require(!config.peft_config->target_modules.empty(), ErrorKind::kUsage,
+                "{}: expected at least one module name (default: q_proj, v_proj), or all-linear",
+                place("peft_config", "target_modules"));
+  for (const std::string& module : config.peft_config->modules_to_save) {
+    core::require(module == "score" || module == "classifier", ErrorKind::kUsage,
+                  "{}: \"{}\" is not supported yet; score (or classifier) is what can be saved in full",
+                  place("peft_config", "modules_to_save"), module);
+  }
+}
+
+}  // namespace
+
+void resolve_and_check(RunConfig& config, const Place& place) {
+  resolve_compute_dtype(config, place);
+  resolve_columns(config, place);
+  check_labels(config, place);
+  check_rhythm(config, place);
+  check_sizes(config, place);
+  check_peft(config, place);
+}
+
+}  // namespace neoloom::launch

@@ -1,0 +1,308 @@
+// SPDX-License-Identifier: Apache-2.0
+// What people paste from Hugging Face scripts. Nothing is ignored that would change the result: a key is accepted with
+// the values that mean what neoloom does anyway, and refused by name with any other.
+#include <algorithm>
+
+#include "launch/config/schema.h"
+#include "launch/config/values.h"
+
+namespace neoloom::launch {
+
+namespace {
+
+constexpr std::string_view kModel = "model_config";
+constexpr std::string_view kPeft = "peft_config";
+constexpr std::string_view kTokenizer = "tokenizer_config";
+constexpr std::string_view kTrainer = "trainer_config";
+constexpr std::string_view kData = "data";
+constexpr std::string_view kRuntime = "runtime";
+
+bool replace_if_true(const std::string& name, Node& node, const std::string& text) {
+  if (!read_flag(name, node)) return false;
+  node.kind = Node::Kind::kString;
+  node.text = text;
+  return true;
+}
+
+bool ratio_to_steps(const std::string& name, Node& node) {
+  return read_number(name, node, kBelowOne) > 0;
+}
+bool to_group_by_length(const std::string& name, Node& node) { return replace_if_true(name, node, "group_by_length"); }
+bool to_cpu(const std::string& name, Node& node) { return replace_if_true(name, node, "cpu"); }
+bool to_plain(const std::string& name, Node& node) { return !node.is_null() && replace_if_true(name, node, "plain"); }
+
+void add_model_keys(std::vector<ForeignKey>& out) {
+  const std::string_view by_runtime = "runtime.device chooses the device";
+  const std::string_view by_labels = "data.label_names fixes the labels and their order";
+  const std::vector<ForeignKey> keys = {
+      {kModel, "trust_remote_code", {"null", "false"}, "neoloom runs no code from model folders"},
+      {kModel, "attn_implementation", {"null", "eager", "sdpa"}, "attention is neoloom's own"},
+      {kModel, "device_map", {"null"}, by_runtime},
+      {kModel, "max_memory", {"null"}, by_runtime},
+      {kModel, "load_in_8bit", {"null", "false"}, "frozen weights are float16, bfloat16 or float32"},
+      {kModel, "load_in_4bit", {"null", "false"}, "frozen weights are float16, bfloat16 or float32"},
+      {kModel, "quantization_config", {"null", "{}"}, "frozen weights are float16, bfloat16 or float32"},
+      {kModel, "low_cpu_mem_usage", {"*"}, ""},
+      {kModel, "use_cache", {"*"}, ""},
+      {kModel, "local_files_only", {"*"}, ""},
+      {kModel, "output_loading_info", {"null", "false"}, ""},
+      {kModel, "output_hidden_states", {"null", "false"}, ""},
+      {kModel, "output_attentions", {"null", "false"}, ""},
+      {kModel, "use_safetensors", {"null", "true"}, "only safetensors files are read"},
+      {kModel, "ignore_mismatched_sizes", {"null", "false"}, ""},
+      {kModel, "force_download", {"null", "false"}, ""},
+      {kModel, "variant", {"null"}, ""},
+      {kModel, "subfolder", {"null", ""}, "name the folder itself in pretrained_model_name"},
+      {kModel, "cache_dir", {"null"}, "HF_HOME says where Hugging Face's cache lies"},
+      {kModel, "token", {"null"}, "set HF_TOKEN in the environment; secrets do not belong in a configuration"},
+      {kModel, "use_auth_token", {"null", "false"}, "set HF_TOKEN in the environment"},
+      {kModel, "id2label", {"null"}, by_labels},
+      {kModel, "label2id", {"null"}, by_labels},
+      {kModel, "attention_dropout", {"null", "0"}, "frozen layers have no dropout; peft_config.lora_dropout exists"},
+      {kModel, "embed_dropout", {"null", "0"}, "frozen layers have no dropout; peft_config.lora_dropout exists"},
+      {kModel, "resid_dropout", {"null", "0"}, "frozen layers have no dropout; peft_config.lora_dropout exists"},
+      {kModel, "classifier_dropout", {"null", "0"}, "the classification head has no dropout"},
+  };
+  out.insert(out.end(), keys.begin(), keys.end());
+}
+
+void add_peft_keys(std::vector<ForeignKey>& out) {
+  const std::vector<ForeignKey> keys = {
+      {kPeft, "inference_mode", {"null", "false"}, "training needs false"},
+      {kPeft, "auto_mapping", {"*"}, ""},
+      {kPeft, "peft_version", {"*"}, ""},
+      {kPeft, "base_model_name_or_path", {"null", ""}, "model_config.pretrained_model_name names the base model"},
+      {kPeft, "revision", {"null"}, "model_config.revision names the base model's revision"},
+      {kPeft, "fan_in_fan_out", {"null", "false"}, "GPT-Neo's linear layers are not transposed"},
+      {kPeft, "bias", {"none"}, ""},
+      {kPeft, "use_dora", {"null", "false"}, ""},
+      {kPeft, "init_lora_weights", {"true"}, "peft_config.init_from starts from an existing adapter"},
+      {kPeft, "exclude_modules", {"null", "[]"}, "target_modules takes full module names"},
+      {kPeft, "layers_to_transform", {"null", "[]"}, "target_modules takes full module names"},
+      {kPeft, "layers_pattern", {"null", "[]"}, "target_modules takes full module names"},
+      {kPeft, "rank_pattern", {"null", "{}"}, ""},
+      {kPeft, "alpha_pattern", {"null", "{}"}, ""},
+      {kPeft, "megatron_config", {"null"}, ""},
+      {kPeft, "megatron_core", {"null", "megatron.core"}, ""},
+      {kPeft, "trainable_token_indices", {"null"}, ""},
+      {kPeft, "loftq_config", {"null", "{}"}, ""},
+      {kPeft, "eva_config", {"null"}, ""},
+      {kPeft, "corda_config", {"null"}, ""},
+      {kPeft, "lora_ga_config", {"null"}, ""},
+      {kPeft, "velora_config", {"null"}, ""},
+      {kPeft, "kasa_config", {"null"}, ""},
+      {kPeft, "monteclora_config", {"null"}, ""},
+      {kPeft, "arrow_config", {"null"}, ""},
+      {kPeft, "use_bdlora", {"null", "false"}, ""},
+      {kPeft, "use_qalora", {"null", "false"}, ""},
+      {kPeft, "qalora_group_size", {"null", "16"}, ""},
+      {kPeft, "alora_invocation_tokens", {"null"}, ""},
+      {kPeft, "layer_replication", {"null"}, ""},
+      {kPeft, "runtime_config", {"null", "{}"}, ""},
+      {kPeft, "lora_bias", {"null", "false"}, ""},
+      {kPeft, "target_parameters", {"null", "[]"}, ""},
+      {kPeft, "ensure_weight_tying", {"null", "false"}, ""},
+  };
+  out.insert(out.end(), keys.begin(), keys.end());
+}
+
+void add_tokenizer_keys(std::vector<ForeignKey>& out) {
+  const std::string_view own_padding = "rows are padded at the right to the longest of their batch";
+  const std::vector<ForeignKey> keys = {
+      {kTokenizer, "padding_side", {"null", "right"}, own_padding},
+      {kTokenizer, "padding", {"null", "true", "longest"}, own_padding},
+      {kTokenizer, "pad_to_multiple_of", {"null"}, own_padding},
+      {kTokenizer, "truncation", {"null", "true", "longest_first", "only_first"}, "rows are cut at max_length"},
+      {kTokenizer, "truncation_side", {"null", "right"}, "rows are cut at the end"},
+      {kTokenizer, "add_bos_token", {"null", "false"}, ""},
+      {kTokenizer, "add_prefix_space", {"null", "false"}, ""},
+      {kTokenizer, "bos_token", {"null", "<|endoftext|>"}, ""},
+      {kTokenizer, "eos_token", {"null", "<|endoftext|>"}, ""},
+      {kTokenizer, "unk_token", {"null", "<|endoftext|>"}, ""},
+      {kTokenizer, "pad_token", {"null", "<|endoftext|>"}, "model_config.pad_token_id names the id"},
+      {kTokenizer, "additional_special_tokens", {"null", "[]"}, ""},
+      {kTokenizer, "use_fast", {"*"}, ""},
+      {kTokenizer, "return_tensors", {"*"}, ""},
+      {kTokenizer, "return_attention_mask", {"*"}, ""},
+      {kTokenizer, "return_token_type_ids", {"*"}, ""},
+      {kTokenizer, "tokenizer_class", {"null", "GPT2Tokenizer", "GPT2TokenizerFast"}, "byte-level BPE is what is read"},
+      {kTokenizer, "clean_up_tokenization_spaces", {"null", "false"}, ""},
+      {kTokenizer, "errors", {"null", "replace"}, ""},
+      {kTokenizer, "trust_remote_code", {"null", "false"}, "neoloom runs no code from model folders"},
+      {kTokenizer, "chat_template", {"null"}, "data.prompt_column and data.response_column take prompts and answers"},
+  };
+  out.insert(out.end(), keys.begin(), keys.end());
+}
+
+/// Keys that change what is computed, or what the user gets.
+void add_trainer_numeric_keys(std::vector<ForeignKey>& out) {
+  const std::string_view dtypes = "runtime.compute_dtype chooses the arithmetic";
+  const std::string_view by_column = "data.text_column, data.label_column and the like name the columns";
+  const std::vector<ForeignKey> keys = {
+      {kTrainer, "optim", {"adamw_torch", "adamw_torch_fused"}, "AdamW is the only optimizer"},
+      {kTrainer, "optim_args", {"null", ""}, ""},
+      {kTrainer, "optim_target_modules", {"null"}, ""},
+      {kTrainer, "adafactor", {"null", "false"}, "AdamW is the only optimizer"},
+      {kTrainer, "lr_scheduler_kwargs", {"null", "{}"}, ""},
+      {kTrainer, "average_tokens_across_devices", {"null", "true"}, "losses are always divided by the global count"},
+      {kTrainer, "label_smoothing_factor", {"null", "0"}, ""},
+      {kTrainer, "neftune_noise_alpha", {"null"}, ""},
+      {kTrainer, "bf16_full_eval", {"null", "false"}, dtypes},
+      {kTrainer, "fp16_full_eval", {"null", "false"}, dtypes},
+      {kTrainer, "tf32", {"null", "false"}, dtypes},
+      {kTrainer, "fp16_backend", {"null", "auto"}, dtypes},
+      {kTrainer, "half_precision_backend", {"null", "auto"}, dtypes},
+      {kTrainer, "fp16_opt_level", {"null", "O1"}, dtypes},
+      {kTrainer, "gradient_checkpointing", {"null", "false"}, "use a smaller batch, or auto_find_batch_size"},
+      {kTrainer, "gradient_checkpointing_kwargs", {"*"}, ""},
+      {kTrainer, "torch_compile", {"null", "false"}, ""},
+      {kTrainer, "torch_compile_backend", {"null"}, ""},
+      {kTrainer, "torch_compile_mode", {"null"}, ""},
+      {kTrainer, "use_liger_kernel", {"null", "false"}, ""},
+      {kTrainer, "liger_kernel_config", {"null"}, ""},
+      {kTrainer, "jit_mode_eval", {"null", "false"}, ""},
+      {kTrainer, "use_ipex", {"null", "false"}, ""},
+      {kTrainer, "logging_strategy", {"steps"}, "logging_steps is a count or a share of all steps"},
+      {kTrainer, "report_to", {"null", "none", "[]", "[none]"}, "metrics.jsonl in the run folder holds every figure"},
+      {kTrainer, "eval_delay", {"null", "0"}, ""},
+      {kTrainer, "eval_on_start", {"null", "false"}, ""},
+      {kTrainer, "prediction_loss_only", {"null", "false"}, ""},
+      {kTrainer, "include_for_metrics", {"null", "[]"}, ""},
+      {kTrainer, "include_inputs_for_metrics", {"null", "false"}, ""},
+      {kTrainer, "batch_eval_metrics", {"null", "false"}, ""},
+      {kTrainer, "save_only_model", {"null", "false"}, "the run folder's adapter/ holds the model alone"},
+      {kTrainer, "save_on_each_node", {"null", "false"}, "rank 0 writes"},
+      {kTrainer, "save_safetensors", {"null", "true"}, "adapters are written as safetensors"},
+      {kTrainer, "enable_jit_checkpoint", {"null", "false"}, "USR1 and USR2 save and stop"},
+      {kTrainer, "overwrite_output_dir", {"null", "false"}, "choose another output_dir, or train with --resume none"},
+      {kTrainer, "resume_from_checkpoint", {"null", "true"}, "train --resume auto, none or PATH"},
+      {kTrainer, "ignore_data_skip", {"null", "false"}, "a resumed run continues at the same sample"},
+      {kTrainer, "restore_callback_states_from_checkpoint", {"null", "false"}, ""},
+      {kTrainer, "accelerator_config", {"null", "{}"}, ""},
+      {kTrainer, "parallelism_config", {"null"}, ""},
+      {kTrainer, "dispatch_batches", {"null"}, ""},
+      {kTrainer, "split_batches", {"null", "false"}, "runtime.global_batch_size fixes the size of a step"},
+      {kTrainer, "fsdp", {"null", "", "[]", "false"}, "every rank holds the frozen weights"},
+      {kTrainer, "fsdp_config", {"null", "{}"}, "every rank holds the frozen weights"},
+      {kTrainer, "deepspeed", {"null"}, "every rank holds the frozen weights"},
+      {kTrainer, "ddp_backend", {"null", "nccl", "mpi"}, "NCCL serves GPUs, MPI serves CPUs"},
+      {kTrainer, "label_names", {"null"}, "data.label_column names the column, data.label_names the labels"},
+      {kTrainer, "per_gpu_train_batch_size", {"null"}, "write per_device_train_batch_size"},
+      {kTrainer, "per_gpu_eval_batch_size", {"null"}, "write per_device_eval_batch_size"},
+      {kTrainer, "max_seq_length", {"null"}, "write tokenizer_config.max_length"},
+      {kTrainer, "max_length", {"null"}, "write tokenizer_config.max_length"},
+      {kTrainer, "dataset_text_field", {"null"}, by_column},
+      {kTrainer, "packing", {"null", "false"}, ""},
+      {kTrainer, "completion_only_loss", {"null", "true"}, "with data.response_column only responses are learnt"},
+      {kTrainer, "assistant_only_loss", {"null", "false"}, ""},
+      {kTrainer, "predict_with_generate", {"null", "false"}, ""},
+      {kTrainer, "use_mps_device", {"null", "false"}, ""},
+      {kTrainer, "past_index", {"null", "-1"}, ""},
+      {kTrainer, "mp_parameters", {"null", ""}, ""},
+      {kTrainer, "debug", {"null", "", "[]"}, ""},
+      {kTrainer, "do_predict", {"null", "false"}, "neoloom predict --run DIR"},
+      {kTrainer, "push_to_hub", {"null", "false"}, "the run folder's adapter/ can be uploaded as it is"},
+      {kTrainer, "hub_always_push", {"null", "false"}, ""},
+      {kTrainer, "hub_token", {"null"}, "secrets do not belong in a configuration"},
+  };
+  out.insert(out.end(), keys.begin(), keys.end());
+}
+
+/// Keys about Python's own machinery, or about reports that neoloom always makes: any value changes nothing.
+void add_trainer_idle_keys(std::vector<ForeignKey>& out) {
+  for (const std::string_view key : {"run_name",
+                                     "project",
+                                     "trackio_space_id",
+                                     "trackio_bucket_id",
+                                     "trackio_static_space_id",
+                                     "logging_dir",
+                                     "log_level",
+                                     "log_level_replica",
+                                     "log_on_each_node",
+                                     "logging_nan_inf_filter",
+                                     "include_num_input_tokens_seen",
+                                     "include_tokens_per_second",
+                                     "skip_memory_metrics",
+                                     "torch_empty_cache_steps",
+                                     "use_cache",
+                                     "eval_do_concat_batches",
+                                     "eval_use_gather_object",
+                                     "eval_accumulation_steps",
+                                     "hub_private_repo",
+                                     "hub_model_id",
+                                     "hub_strategy",
+                                     "hub_revision",
+                                     "full_determinism",
+                                     "dataloader_num_workers",
+                                     "dataloader_pin_memory",
+                                     "dataloader_persistent_workers",
+                                     "dataloader_prefetch_factor",
+                                     "dataloader_multiprocessing_context",
+                                     "dataloader_in_order",
+                                     "remove_unused_columns",
+                                     "length_column_name",
+                                     "ddp_find_unused_parameters",
+                                     "ddp_bucket_cap_mb",
+                                     "ddp_broadcast_buffers",
+                                     "ddp_static_graph",
+                                     "ddp_timeout",
+                                     "do_train",
+                                     "do_eval",
+                                     "local_rank",
+                                     "ray_scope",
+                                     "dataset_num_proc"}) {
+    out.push_back({kTrainer, key, {"*"}, ""});
+  }
+}
+
+void add_own_keys(std::vector<ForeignKey>& out) {
+  const std::vector<ForeignKey> keys = {
+      {kData, "text_pair_column", {"null", ""}, ""},
+      {kData, "messages_column", {"null", ""}, "data.prompt_column and data.response_column take prompts and answers"},
+      {kData, "template", {"null", ""}, ""},
+      {kRuntime, "deterministic", {"true"}, "every run is deterministic"},
+      {kRuntime, "private_packed_weights", {"false"}, ""},
+  };
+  out.insert(out.end(), keys.begin(), keys.end());
+}
+
+}  // namespace
+
+bool ForeignKey::accepts(const Node& value) const {
+  if (accepted.size() == 1 && accepted.front() == "*") return true;
+  return std::find(accepted.begin(), accepted.end(), render(value)) != accepted.end();
+}
+
+std::vector<Alias> make_aliases() {
+  return {
+      {kModel, "pretrained_model_name_or_path", kModel, "pretrained_model_name", false, {}},
+      {kModel, "model_name_or_path", kModel, "pretrained_model_name", false, {}},
+      {kModel, "dtype", kModel, "frozen_dtype", false, {}},
+      {kModel, "torch_dtype", kModel, "frozen_dtype", true, {}},
+      {kTokenizer, "pretrained_tokenizer_name_or_path", kTokenizer, "pretrained_tokenizer_name", false, {}},
+      {kTokenizer, "pretrained_model_name_or_path", kTokenizer, "pretrained_tokenizer_name", false, {}},
+      {kTokenizer, "tokenizer_name", kTokenizer, "pretrained_tokenizer_name", false, {}},
+      {kTokenizer, "model_max_length", kTokenizer, "max_length", false, {}},
+      {kTrainer, "warmup_ratio", kTrainer, "warmup_steps", true, ratio_to_steps},
+      {kTrainer, "evaluation_strategy", kTrainer, "eval_strategy", true, {}},
+      {kTrainer, "group_by_length", kTrainer, "train_sampling_strategy", true, to_group_by_length},
+      {kTrainer, "no_cuda", kRuntime, "device", true, to_cpu},
+      {kTrainer, "use_cpu", kRuntime, "device", false, to_cpu},
+      {kTrainer, "disable_tqdm", "logging", "progress", false, to_plain},
+      {kTrainer, "invalid_data_tolerance_percent", kData, "invalid_data_tolerance_percent", false, {}},
+      {"", "invalid_data_tolerance_percent", kData, "invalid_data_tolerance_percent", false, {}},
+  };
+}
+
+std::vector<ForeignKey> make_foreign_keys() {
+  std::vector<ForeignKey> out;
+  add_model_keys(out);
+  add_peft_keys(out);
+  add_tokenizer_keys(out);
+  add_trainer_numeric_keys(out);
+  add_trainer_idle_keys(out);
+  add_own_keys(out);
+  return out;
+}
+
+}  // namespace neoloom::launch

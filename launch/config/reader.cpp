@@ -1,0 +1,248 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <map>
+#include <numeric>
+#include <optional>
+#include <set>
+
+#include "launch/config/document.h"
+#include "launch/config/schema.h"
+#include "runtime/core/error.h"
+#include "runtime/core/files.h"
+
+namespace neoloom::launch {
+
+using core::ErrorKind;
+
+namespace {
+
+/// Levenshtein distance.
+size_t edit_distance(std::string_view a, std::string_view b) {
+  std::vector<size_t> row(b.size() + 1);
+  std::iota(row.begin(), row.end(), size_t{0});
+  for (size_t i = 1; i <= a.size(); ++i) {
+    size_t diagonal = row[0];
+    row[0] = i;
+    for (size_t j = 1; j <= b.size(); ++j) {
+      const size_t substituted = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
+      diagonal = row[j];
+      row[j] = std::min({row[j] + 1, row[j - 1] + 1, substituted});
+    }
+  }
+  return row.back();
+}
+
+/// The nearest of `known`, or empty when nothing is near.
+std::string nearest(std::string_view key, const std::vector<std::string>& known) {
+  if (key.size() > 100) return "";
+  std::string best;
+  size_t best_distance = std::max<size_t>(2, key.size() / 3) + 1;
+  for (const std::string& candidate : known) {
+    const size_t distance = edit_distance(key, candidate);
+    if (distance < best_distance) {
+      best_distance = distance;
+      best = candidate;
+    }
+  }
+  return best;
+}
+
+/// A value and how it was spelled.
+struct Given {
+  Node value;
+  std::string spelled;  // "group.key" as written
+  Position position;
+};
+
+/// Takes documents apart into one value per known key; later documents (the overrides) win over earlier ones.
+class Collector {
+ public:
+  Collector(const Schema& schema, std::vector<std::string>& warnings) : schema_(schema), warnings_(warnings) {}
+
+  void add_document(const Node& root) {
+    level_ = {};
+    if (root.is_null()) return;
+    core::require(root.kind == Node::Kind::kMap, ErrorKind::kUsage,
+                  "{}: a configuration is a map of groups ({}), found {}", root.position.text(),
+                  fmt::join(schema_.groups, ", "), kind_name(root));
+    for (const Node::Entry& entry : root.entries) add_top_level(entry);
+  }
+
+  bool has_peft() const { return has_peft_; }
+  const Given* find(const std::string& group, const std::string& key) const {
+    const auto found = given_.find({group, key});
+    return found == given_.end() ? nullptr : &found->second;
+  }
+
+ private:
+  void add_top_level(const Node::Entry& entry) {
+    if (entry.key == "quantization_config") return check_quantization(entry);
+    if (const Alias* alias = schema_.alias("", entry.key)) return add_alias(*alias, entry, entry.key);
+    if (std::find(schema_.groups.begin(), schema_.groups.end(), entry.key) == schema_.groups.end()) {
+      refuse_unknown_group(entry);
+    }
+    if (entry.key == "peft_config") add_peft_group(entry.value);
+    if (entry.value.is_null()) return;
+    core::require(entry.value.kind == Node::Kind::kMap, ErrorKind::kUsage, "{}: {}: expected a map of keys, found {}",
+                  entry.value.position.text(), entry.key, kind_name(entry.value));
+    for (const Node::Entry& inner : entry.value.entries) add_key(entry.key, inner);
+  }
+
+  /// Absent or null is full-parameter training; {} is LoRA with its defaults.
+  void add_peft_group(const Node& value) {
+    has_peft_ = !value.is_null();
+    if (has_peft_) return;
+    std::erase_if(given_, [](const auto& item) { return item.first.first == "peft_config"; });
+  }
+
+  void check_quantization(const Node::Entry& entry) const {
+    const bool empty = entry.value.is_null() || (entry.value.kind == Node::Kind::kMap && entry.value.entries.empty());
+    if (empty) return;
+    const bool keyed = entry.value.kind == Node::Kind::kMap;
+    const Node::Entry& first = keyed ? entry.value.entries.front() : entry;
+    core::fail(ErrorKind::kUsage,
+               "{}: quantization_config{} is not supported yet; leave the group empty: frozen weights are stored as "
+               "model_config.frozen_dtype float16, bfloat16 or float32",
+               first.position.text(), keyed ? "." + first.key : "");
+  }
+
+  void add_key(const std::string& group, const Node::Entry& entry) {
+    const std::string spelled = group + "." + entry.key;
+    if (schema_.field(group, entry.key)) return store(group, entry.key, {entry.value, spelled, entry.position});
+    if (const Alias* alias = schema_.alias(group, entry.key)) return add_alias(*alias, entry, spelled);
+    if (const ForeignKey* foreign = schema_.foreign_key(group, entry.key)) {
+      return check_foreign(*foreign, entry, spelled);
+    }
+    refuse_unknown_key(group, entry);
+  }
+
+  void add_alias(const Alias& alias, const Node::Entry& entry, const std::string& spelled) {
+    Given given{entry.value, spelled, entry.position};
+    const std::string target = fmt::format("{}.{}", alias.target_group, alias.key);
+    if (alias.outdated) {
+      warnings_.push_back(fmt::format("{}: {} is an old spelling; write {}", entry.position.text(), spelled, target));
+    }
+    if (alias.convert && !alias.convert(spelled, given.value)) return;
+    store(std::string(alias.target_group), std::string(alias.key), std::move(given));
+  }
+
+  void store(std::string group, std::string key, Given given) {
+    const std::pair<std::string, std::string> name{std::move(group), std::move(key)};
+    if (const auto [earlier, fresh] = level_.emplace(name, given.spelled); !fresh) {
+      core::fail(ErrorKind::kUsage, "{}: {} is given twice: here as {}, and at {} as {}", given.position.text(),
+                 name.first + "." + name.second, given.spelled, given_.at(name).position.text(), earlier->second);
+    }
+    if (name.first == "peft_config") has_peft_ = true;
+    given_.insert_or_assign(name, std::move(given));
+  }
+
+  static void check_foreign(const ForeignKey& key, const Node::Entry& entry, const std::string& spelled) {
+    if (key.accepts(entry.value)) return;
+    std::vector<std::string> accepted;
+    for (const std::string_view value : key.accepted) accepted.emplace_back(value.empty() ? "\"\"" : value);
+    core::fail(ErrorKind::kUsage, "{}: {}: {} is not supported yet; accepted: {}{}{}", entry.position.text(), spelled,
+               render(entry.value), fmt::join(accepted, ", "), key.advice.empty() ? "" : ". Instead: ", key.advice);
+  }
+
+  [[noreturn]] void refuse_unknown_group(const Node::Entry& entry) const {
+    std::string hint = nearest(entry.key, schema_.groups);
+    if (!hint.empty()) {
+      hint = fmt::format("; did you mean {}?", hint);
+    } else if (const std::string home = groups_with(entry.key); !home.empty()) {
+      hint = fmt::format("; the key {} belongs to {}", entry.key, home);
+    }
+    core::fail(ErrorKind::kUsage, "{}: unknown group \"{}\"; a configuration has the groups {}{}",
+               entry.position.text(), shortened(entry.key), fmt::join(schema_.groups, ", "), hint);
+  }
+
+  [[noreturn]] void refuse_unknown_key(const std::string& group, const Node::Entry& entry) const {
+    std::string hint;
+    if (const std::string home = groups_with(entry.key); !home.empty()) {
+      hint = fmt::format("; it belongs to {}", home);
+    } else if (const std::string near = nearest(entry.key, keys_of(group)); !near.empty()) {
+      hint = fmt::format("; did you mean {}?", near);
+    }
+    core::fail(ErrorKind::kUsage, "{}: unknown key {}.{}{} (configs/README.md lists every key)", entry.position.text(),
+               group, shortened(entry.key), hint);
+  }
+
+  static std::string shortened(const std::string& key) { return key.size() <= 100 ? key : key.substr(0, 97) + "..."; }
+
+  std::string groups_with(const std::string& key) const {
+    std::vector<std::string> homes;
+    for (const std::string& group : schema_.groups) {
+      if (schema_.field(group, key) || schema_.alias(group, key)) homes.push_back(group);
+    }
+    return fmt::format("{}", fmt::join(homes, " or "));
+  }
+
+  std::vector<std::string> keys_of(const std::string& group) const {
+    std::vector<std::string> keys;
+    const auto collect = [&](const auto& entries, auto key_of) {
+      for (const auto& entry : entries) {
+        if (entry.group == group) keys.emplace_back(key_of(entry));
+      }
+    };
+    collect(schema_.fields, [](const Field& field) { return field.key; });
+    collect(schema_.aliases, [](const Alias& alias) { return alias.old_key; });
+    collect(schema_.foreign, [](const ForeignKey& key) { return key.key; });
+    return keys;
+  }
+
+  const Schema& schema_;
+  std::vector<std::string>& warnings_;
+  std::map<std::pair<std::string, std::string>, Given> given_;
+  std::map<std::pair<std::string, std::string>, std::string> level_;  // what the current document has given so far
+  bool has_peft_ = false;
+};
+
+/// "group.key=value" as the document {group: {key: value}}; "group=value" as {group: value}.
+Node parse_override(const std::string& text) {
+  const size_t equals = text.find('=');
+  core::require(equals != std::string::npos && equals > 0, ErrorKind::kUsage,
+                "--set {}: expected group.key=value, for instance trainer_config.learning_rate=1e-4", text);
+  const Position position{std::make_shared<const std::string>("--set " + text), 0};
+  const std::string name = text.substr(0, equals);
+  const size_t dot = name.find('.');
+  Node node = parse_value(text.substr(equals + 1), position);
+  const auto wrap = [&](const std::string& key, Node value) {
+    Node map;
+    map.kind = Node::Kind::kMap;
+    map.position = position;
+    map.entries.push_back({key, position, std::move(value)});
+    return map;
+  };
+  if (dot != std::string::npos) node = wrap(name.substr(dot + 1), std::move(node));
+  return wrap(name.substr(0, dot), std::move(node));
+}
+
+}  // namespace
+
+RunConfig parse_config(const std::string& text, const std::string& name, const std::vector<std::string>& overrides) {
+  const Schema schema;
+  RunConfig config;
+  Collector collector(schema, config.warnings);
+  collector.add_document(parse_document(text, name));
+  for (const std::string& text_of_override : overrides) collector.add_document(parse_override(text_of_override));
+
+  if (collector.has_peft()) config.peft_config.emplace();
+  for (const Field& field : schema.fields) {
+    const Given* given = collector.find(field.group, field.key);
+    if (!given || (given->value.is_null() && field.null_is_default)) continue;
+    field.read(config, given->value);
+  }
+  resolve_and_check(config, [&](std::string_view group, std::string_view key) {
+    const Given* given = collector.find(std::string(group), std::string(key));
+    return fmt::format("{}: {}.{}", given ? given->position.text() : name, group, key);
+  });
+  return config;
+}
+
+RunConfig read_config(const std::string& path, const std::vector<std::string>& overrides) {
+  return parse_config(core::read_file(path, ErrorKind::kUsage), path, overrides);
+}
+
+}  // namespace neoloom::launch

@@ -1,0 +1,295 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launch/config/schema.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "launch/config/values.h"
+#include "runtime/core/error.h"
+
+namespace neoloom::launch {
+
+namespace {
+
+template <typename Config, typename Group>
+auto& group_of(Config& config, Group RunConfig::*member) {
+  return config.*member;
+}
+template <typename Config, typename Group>
+auto& group_of(Config& config, std::optional<Group> RunConfig::*member) {
+  return (config.*member).value();
+}
+
+/// Collects the fields of one group. GroupMember points to the group inside RunConfig.
+template <typename GroupMember>
+class GroupFields {
+ public:
+  GroupFields(std::string name, GroupMember member, std::vector<Field>& out)
+      : name_(std::move(name)), member_(member), out_(out) {}
+
+  template <typename Owner>
+  void integer(std::string key, int64_t Owner::*m, const Rule<int64_t>& rule) {
+    add(std::move(key), m, [rule](const auto& name, const Node& node) { return read_integer(name, node, rule); });
+  }
+  template <typename Owner>
+  void integer(std::string key, std::optional<int64_t> Owner::*m, const Rule<int64_t>& rule) {
+    add(
+        std::move(key), m, [rule](const auto& name, const Node& node) { return read_integer(name, node, rule); }, true);
+  }
+  template <typename Owner>
+  void number(std::string key, double Owner::*m, const Rule<double>& rule, bool null_is_default = false) {
+    add(
+        std::move(key), m, [rule](const auto& name, const Node& node) { return read_number(name, node, rule); },
+        null_is_default);
+  }
+  template <typename Owner>
+  void flag(std::string key, bool Owner::*m) {
+    add(std::move(key), m, read_flag);
+  }
+  template <typename Owner>
+  void flag(std::string key, std::optional<bool> Owner::*m) {
+    add(std::move(key), m, read_flag, true);
+  }
+  template <typename Owner>
+  void text(std::string key, std::string Owner::*m, const Choices& choices = {}, bool null_is_default = true) {
+    add(
+        std::move(key), m, [choices](const auto& name, const Node& node) { return read_choice(name, node, choices); },
+        null_is_default);
+  }
+  template <typename Owner>
+  void name(std::string key, std::string Owner::*m) {
+    add(std::move(key), m, read_name, true);
+  }
+  template <typename Owner>
+  void names(std::string key, std::vector<std::string> Owner::*m) {
+    add(std::move(key), m, read_names, true);
+  }
+  template <typename Owner>
+  void dtype(std::string key, model::Dtype Owner::*m) {
+    add(std::move(key), m, read_dtype, true);
+  }
+  template <typename Owner>
+  void interval(std::string key, train::Interval Owner::*m, const Choices& choices) {
+    add(std::move(key), m,
+        [choices](const auto& name, const Node& node) { return read_interval(name, node, choices); });
+  }
+  /// An integer whose `null` means 0.
+  template <typename Owner>
+  void limit(std::string key, int64_t Owner::*m) {
+    add(std::move(key), m, [](const auto& name, const Node& node) {
+      return node.is_null() ? int64_t{0} : read_integer(name, node, kCount);
+    });
+  }
+  /// A key with one possible value; nothing is stored.
+  void constant(std::string key, std::string value, std::vector<std::string> later) {
+    const std::string name = name_ + "." + key;
+    Field field{name_, std::move(key), true, {}, [value](const RunConfig&) { return value; }};
+    field.read = [name, choices = Choices{{value}, std::move(later)}](RunConfig&, const Node& node) {
+      read_choice(name, node, choices);
+    };
+    out_.push_back(std::move(field));
+  }
+
+ private:
+  template <typename T, typename Owner, typename Reader>
+  void add(std::string key, T Owner::*m, Reader reader, bool null_is_default = false) {
+    const std::string name = name_ + "." + key;
+    const GroupMember member = member_;
+    Field field{name_, std::move(key), null_is_default, {}, {}};
+    field.read = [=](RunConfig& config, const Node& node) { group_of(config, member).*m = reader(name, node); };
+    field.write = [=](const RunConfig& config) { return to_text(group_of(config, member).*m); };
+    out_.push_back(std::move(field));
+  }
+
+  std::string name_;
+  GroupMember member_;
+  std::vector<Field>& out_;
+};
+
+void add_model_fields(std::vector<Field>& out) {
+  using Options = model::Options;
+  GroupFields group("model_config", &RunConfig::model_config, out);
+  group.text("pretrained_model_name", &Options::pretrained_model_name);
+  group.name("revision", &Options::revision);
+  group.text("problem_type", &Options::problem_type,
+             {{"", "single_label_classification", "multi_label_classification"}, {"regression"}});
+  group.integer("num_labels", &Options::num_labels, kPositive);
+  group.integer("pad_token_id", &Options::pad_token_id, kCount);
+  group.dtype("frozen_dtype", &Options::frozen_dtype);
+  group.flag("train_all", &Options::train_all);
+}
+
+void add_peft_fields(std::vector<Field>& out) {
+  using Options = model::LoraOptions;
+  GroupFields group("peft_config", &RunConfig::peft_config, out);
+  group.constant("peft_type", "LORA",
+                 {"PROMPT_TUNING",
+                  "MULTITASK_PROMPT_TUNING",
+                  "P_TUNING",
+                  "PREFIX_TUNING",
+                  "ADALORA",
+                  "BOFT",
+                  "ADAPTION_PROMPT",
+                  "IA3",
+                  "LOHA",
+                  "LOKR",
+                  "OFT",
+                  "POLY",
+                  "LN_TUNING",
+                  "VERA",
+                  "FOURIERFT",
+                  "XLORA",
+                  "HRA",
+                  "VBLORA",
+                  "CPT",
+                  "BONE",
+                  "MISS",
+                  "RANDLORA",
+                  "ROAD",
+                  "TRAINABLE_TOKENS",
+                  "SHIRA",
+                  "C3A"});
+  group.text("task_type", &Options::task_type,
+             {{"", "SEQ_CLS", "CAUSAL_LM"}, {"SEQ_2_SEQ_LM", "TOKEN_CLS", "QUESTION_ANS", "FEATURE_EXTRACTION"}});
+  group.integer("r", &Options::r, kPositive);
+  group.number("lora_alpha", &Options::lora_alpha, kAboveZero);
+  group.number("lora_dropout", &Options::lora_dropout, kBelowOne);
+  group.names("target_modules", &Options::target_modules);
+  group.flag("use_rslora", &Options::use_rslora);
+  group.names("modules_to_save", &Options::modules_to_save);
+  group.text("init_from", &Options::init_from);
+}
+
+void add_tokenizer_fields(std::vector<Field>& out) {
+  using Options = data::TokenizerOptions;
+  GroupFields group("tokenizer_config", &RunConfig::tokenizer_config, out);
+  group.text("pretrained_tokenizer_name", &Options::pretrained_tokenizer_name);
+  group.limit("max_length", &Options::max_length);
+  group.flag("add_eos_token", &Options::add_eos_token);
+  group.flag("split_special_tokens", &Options::split_special_tokens);
+}
+
+void add_trainer_size_fields(std::vector<Field>& out) {
+  using Options = train::Options;
+  GroupFields group("trainer_config", &RunConfig::trainer_config, out);
+  group.text("output_dir", &Options::output_dir);
+  group.integer("per_device_train_batch_size", &Options::per_device_train_batch_size, kPositive);
+  group.integer("per_device_eval_batch_size", &Options::per_device_eval_batch_size, kPositive);
+  group.integer("gradient_accumulation_steps", &Options::gradient_accumulation_steps, kPositive);
+  group.number("num_train_epochs", &Options::num_train_epochs, kAboveZero);
+  group.integer("max_steps", &Options::max_steps, kMaxSteps);
+  group.flag("auto_find_batch_size", &Options::auto_find_batch_size);
+  group.number("learning_rate", &Options::learning_rate, kNotNegative);
+  group.text("lr_scheduler_type", &Options::lr_scheduler_type,
+             {{"linear", "cosine", "constant", "constant_with_warmup"},
+              {"cosine_with_restarts", "polynomial", "inverse_sqrt", "reduce_lr_on_plateau", "cosine_with_min_lr",
+               "cosine_warmup_with_min_lr", "warmup_stable_decay", "greedy"}},
+             false);
+  group.number("warmup_steps", &Options::warmup_steps, kSteps);
+  group.number("adam_beta1", &Options::adam_beta1, kBelowOne);
+  group.number("adam_beta2", &Options::adam_beta2, kBelowOne);
+  group.number("adam_epsilon", &Options::adam_epsilon, kNotNegative);
+  group.number("weight_decay", &Options::weight_decay, kNotNegative);
+  group.number("max_grad_norm", &Options::max_grad_norm, kNotNegative);
+  group.flag("bf16", &Options::bf16);
+  group.flag("fp16", &Options::fp16);
+}
+
+void add_trainer_rhythm_fields(std::vector<Field>& out) {
+  using Options = train::Options;
+  GroupFields group("trainer_config", &RunConfig::trainer_config, out);
+  group.integer("seed", &Options::seed, kCount);
+  group.integer("data_seed", &Options::data_seed, kCount);
+  group.flag("dataloader_drop_last", &Options::dataloader_drop_last);
+  group.text("train_sampling_strategy", &Options::train_sampling_strategy,
+             {{"random", "sequential", "group_by_length"}, {"batch_rebalance"}}, false);
+  group.number("logging_steps", &Options::logging_steps, kStepsAboveZero);
+  group.flag("logging_first_step", &Options::logging_first_step);
+  group.interval("eval_strategy", &Options::eval_strategy, {{"no", "steps", "epoch"}, {}});
+  group.number("eval_steps", &Options::eval_steps, kSteps, true);
+  group.interval("save_strategy", &Options::save_strategy, {{"no", "steps", "epoch"}, {"best"}});
+  group.number("save_steps", &Options::save_steps, kStepsAboveZero);
+  group.limit("save_total_limit", &Options::save_total_limit);
+  group.flag("load_best_model_at_end", &Options::load_best_model_at_end);
+  group.text("metric_for_best_model", &Options::metric_for_best_model);
+  group.flag("greater_is_better", &Options::greater_is_better);
+}
+
+void add_data_fields(std::vector<Field>& out) {
+  using Options = data::Options;
+  GroupFields group("data", &RunConfig::data, out);
+  group.text("train", &Options::train);
+  group.text("validation", &Options::validation);
+  group.text("format", &Options::format, {{"auto", "jsonl", "json", "csv", "tsv", "text"}, {"parquet", "arrow"}},
+             false);
+  group.flag("header", &Options::header);
+  group.flag("quoting", &Options::quoting);
+  group.name("text_column", &Options::text_column);
+  group.name("label_column", &Options::label_column);
+  group.name("labels_column", &Options::labels_column);
+  group.name("labels_separator", &Options::labels_separator);
+  group.name("prompt_column", &Options::prompt_column);
+  group.name("response_column", &Options::response_column);
+  group.names("label_names", &Options::label_names);
+  group.number("invalid_data_tolerance_percent", &Options::invalid_data_tolerance_percent, kPercent);
+}
+
+void add_runtime_fields(std::vector<Field>& out) {
+  using Options = train::RuntimeOptions;
+  GroupFields group("runtime", &RunConfig::runtime, out);
+  group.text("device", &Options::device, {{"auto", "cpu", "cuda"}, {"mps", "xpu", "rocm"}}, false);
+  group.integer("threads_per_rank", &Options::threads_per_rank, kCount);
+  group.integer("global_batch_size", &Options::global_batch_size, kCount);
+  group.text("compute_dtype", &Options::compute_dtype, {{"auto", "float16", "bfloat16", "float32"}, {}}, false);
+  group.text("cache_dir", &Options::cache_dir);
+  group.text("verify_weights", &Options::verify_weights, {{"changed", "always"}, {}}, false);
+  group.flag("allow_mixed_devices", &Options::allow_mixed_devices);
+  group.text("gradient_sum", &Options::gradient_sum, {{"fixed", "float"}, {}}, false);
+  group.integer("state_check_steps", &Options::state_check_steps, kCount);
+  group.integer("max_skipped_steps", &Options::max_skipped_steps, kPositive);
+  group.integer("prefetch_batches", &Options::prefetch_batches, kCount);
+}
+
+template <typename Entry>
+const Entry* find(const std::vector<Entry>& entries, std::string_view group, std::string_view key,
+                  std::string_view (*key_of)(const Entry&)) {
+  const auto same = [&](const Entry& entry) { return entry.group == group && key_of(entry) == key; };
+  const auto found = std::find_if(entries.begin(), entries.end(), same);
+  return found == entries.end() ? nullptr : &*found;
+}
+
+}  // namespace
+
+std::vector<Field> make_fields() {
+  std::vector<Field> out;
+  add_model_fields(out);
+  add_peft_fields(out);
+  add_tokenizer_fields(out);
+  add_trainer_size_fields(out);
+  add_trainer_rhythm_fields(out);
+  add_data_fields(out);
+  add_runtime_fields(out);
+  GroupFields("checkpoint", &RunConfig::checkpoint, out).flag("extend", &train::CheckpointOptions::extend);
+  GroupFields("logging", &RunConfig::logging, out)
+      .text("progress", &train::LoggingOptions::progress, {{"auto", "bar", "plain", "off"}, {}}, false);
+  return out;
+}
+
+Schema::Schema()
+    : groups({"model_config", "peft_config", "tokenizer_config", "trainer_config", "data", "runtime", "checkpoint",
+              "logging"}),
+      fields(make_fields()),
+      aliases(make_aliases()),
+      foreign(make_foreign_keys()) {}
+
+const Field* Schema::field(std::string_view group, std::string_view key) const {
+  return find<Field>(fields, group, key, [](const Field& field) { return std::string_view(field.key); });
+}
+const Alias* Schema::alias(std::string_view group, std::string_view key) const {
+  return find<Alias>(aliases, group, key, [](const Alias& alias) { return alias.old_key; });
+}
+const ForeignKey* Schema::foreign_key(std::string_view group, std::string_view key) const {
+  return find<ForeignKey>(foreign, group, key, [](const ForeignKey& key) { return key.key; });
+}
+
+}  // namespace neoloom::launch

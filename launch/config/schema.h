@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <functional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "launch/config/node.h"
+#include "launch/config/run_config.h"
+
+namespace neoloom::launch {
+
+/// One key that the reader understands: how a document's value gets into a RunConfig, and back into text.
+struct Field {
+  std::string group;
+  std::string key;
+  bool null_is_default = false;  // `key: null` leaves the default
+  /// Throws: Error(kUsage) naming position and key when the value has the wrong type or lies outside its range.
+  /// The fields of peft_config want that group engaged.
+  std::function<void(RunConfig&, const Node&)> read;
+  std::function<std::string(const RunConfig&)> write;  // YAML
+  std::string name() const { return group + "." + key; }
+};
+
+/// An older or foreign spelling of a key.
+struct Alias {
+  std::string_view group;
+  std::string_view old_key;
+  std::string_view target_group;
+  std::string_view key;
+  bool outdated = false;  // worth a warning
+  /// Turns the old value into the new one (`name` for messages); false: the old value asks for nothing. Empty: same
+  /// value.
+  std::function<bool(const std::string& name, Node&)> convert;
+};
+
+/// A key of Hugging Face's classes that is known but has no effect here, or no support yet.
+struct ForeignKey {
+  std::string_view group;
+  std::string_view key;
+  std::vector<std::string_view> accepted;  // rendered values that change nothing; {"*"}: any
+  std::string_view advice;                 // what to do instead; may be empty
+  bool accepts(const Node& value) const;
+};
+
+/// Everything that the reader knows about keys. Fields come in the order in which a configuration is printed.
+struct Schema {
+  Schema();
+  std::vector<std::string> groups;
+  std::vector<Field> fields;
+  std::vector<Alias> aliases;
+  std::vector<ForeignKey> foreign;
+  const Field* field(std::string_view group, std::string_view key) const;
+  const Alias* alias(std::string_view group, std::string_view key) const;
+  const ForeignKey* foreign_key(std::string_view group, std::string_view key) const;
+};
+
+std::vector<Field> make_fields();
+std::vector<Alias> make_aliases();
+std::vector<ForeignKey> make_foreign_keys();
+
+/// Names where a key was written, for messages: "run.yaml:7: group.key".
+using Place = std::function<std::string(std::string_view group, std::string_view key)>;
+/// Values that follow from others (compute dtype, label column), then impossible combinations.
+/// Throws: Error(kUsage).
+void resolve_and_check(RunConfig& config, const Place& place);
+
+}  // namespace neoloom::launch

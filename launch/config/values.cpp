@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launch/config/values.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <array>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "launch/config/tree_builder.h"
+#include "runtime/core/error.h"
+
+namespace neoloom::launch {
+
+using core::ErrorKind;
+
+namespace {
+
+constexpr std::array<std::pair<train::Interval, std::string_view>, 3> kIntervals = {
+    {{train::Interval::kNo, "no"}, {train::Interval::kSteps, "steps"}, {train::Interval::kEpoch, "epoch"}}};
+
+bool contains(const std::vector<std::string>& list, const std::string& text) {
+  return std::find(list.begin(), list.end(), text) != list.end();
+}
+
+}  // namespace
+
+void wrong_value(const std::string& name, const Node& node, std::string_view expected) {
+  const std::string found =
+      node.kind == Node::Kind::kString ? fmt::format("\"{}\"", render(node)) : std::string(render(node));
+  core::fail(ErrorKind::kUsage, "{}: {}: expected {}, found {} ({})", node.position.text(), name, expected, found,
+             kind_name(node));
+}
+
+int64_t read_integer(const std::string& name, const Node& node, const Rule<int64_t>& rule) {
+  if (node.kind != Node::Kind::kInteger || !rule.holds(node.integer)) wrong_value(name, node, rule.expected);
+  return node.integer;
+}
+
+double read_number(const std::string& name, const Node& node, const Rule<double>& rule) {
+  if (!node.is_number() || !rule.holds(node.real)) wrong_value(name, node, rule.expected);
+  return node.real;
+}
+
+bool read_flag(const std::string& name, const Node& node) {
+  if (node.kind != Node::Kind::kBool) wrong_value(name, node, "true or false, without quotes");
+  return node.boolean;
+}
+
+std::string read_choice(const std::string& name, const Node& node, const Choices& choices) {
+  if (node.kind != Node::Kind::kString) {
+    wrong_value(name, node,
+                choices.accepted.empty() ? "a string" : fmt::format("one of {}", fmt::join(choices.accepted, ", ")));
+  }
+  if (choices.accepted.empty() || contains(choices.accepted, node.text)) return node.text;
+  if (contains(choices.later, node.text)) {
+    core::fail(ErrorKind::kUsage, "{}: {}: \"{}\" is not supported yet; this version knows {}", node.position.text(),
+               name, node.text, fmt::join(choices.accepted, ", "));
+  }
+  wrong_value(name, node, fmt::format("one of {}", fmt::join(choices.accepted, ", ")));
+}
+
+std::string read_name(const std::string& name, const Node& node) {
+  if (node.kind != Node::Kind::kString && node.kind != Node::Kind::kInteger) wrong_value(name, node, "a name");
+  return node.text;
+}
+
+std::vector<std::string> read_names(const std::string& name, const Node& node) {
+  if (node.kind != Node::Kind::kList) {
+    if (node.kind != Node::Kind::kString) wrong_value(name, node, "a list of names");
+    return {node.text};
+  }
+  std::vector<std::string> names;
+  for (const Node& item : node.items) {
+    names.push_back(read_name(name, item));
+    core::require(std::count(names.begin(), names.end(), names.back()) == 1, ErrorKind::kUsage,
+                  "{}: {}: \"{}\" is listed twice", item.position.text(), name, names.back());
+  }
+  return names;
+}
+
+model::Dtype read_dtype(const std::string& name, const Node& node) {
+  if (node.kind != Node::Kind::kString) wrong_value(name, node, "one of float16, bfloat16, float32");
+  try {
+    return model::dtype_from_name(node.text);
+  } catch (const core::Error&) {
+    wrong_value(name, node, "one of float16, bfloat16, float32");
+  }
+}
+
+train::Interval read_interval(const std::string& name, const Node& node, const Choices& choices) {
+  const std::string text = read_choice(name, node, choices);
+  for (const auto& [value, spelling] : kIntervals) {
+    if (spelling == text) return value;
+  }
+  wrong_value(name, node, "one of no, steps, epoch");
+}
+
+std::string to_text(int64_t value) { return fmt::format("{}", value); }
+
+// YAML 1.1 readers take 5e-05 for a string and 5.0e-05 for a number.
+std::string to_text(double value) {
+  std::string text = fmt::format("{}", value);
+  const size_t exponent = text.find('e');
+  if (exponent != std::string::npos && text.find('.') == std::string::npos) text.insert(exponent, ".0");
+  return text;
+}
+
+std::string to_text(bool value) { return value ? "true" : "false"; }
+
+// Bare only when every YAML reader takes it for a string: older ones take no, yes, on, off, y, n for truth values.
+std::string to_text(const std::string& value) {
+  constexpr std::string_view kBare = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./-";
+  const bool bare = value.size() > 3 && value.find_first_not_of(kBare) == std::string::npos &&
+                    value.find_first_of("-.") != 0 && resolve_plain(value).kind == Node::Kind::kString;
+  return bare ? value : nlohmann::json(value).dump();
+}
+
+std::string to_text(const std::vector<std::string>& value) {
+  std::vector<std::string> parts;
+  std::transform(value.begin(), value.end(), std::back_inserter(parts),
+                 [](const std::string& item) { return to_text(item); });
+  return fmt::format("[{}]", fmt::join(parts, ", "));
+}
+
+std::string to_text(model::Dtype value) { return model::dtype_name(value); }
+
+std::string to_text(train::Interval value) {
+  for (const auto& [known, spelling] : kIntervals) {
+    if (known == value) return to_text(std::string(spelling));
+  }
+  return "\"no\"";
+}
+
+}  // namespace neoloom::launch

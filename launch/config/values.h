@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "launch/config/node.h"
+#include "model/options.h"
+#include "runtime/train/options.h"
+
+/// Typed values out of nodes, and back into YAML. Every read_* throws Error(kUsage) "position: key: expected ..., found
+/// ..." when the node does not fit.
+namespace neoloom::launch {
+
+/// What a number must satisfy beyond its type, in words and as a test.
+template <typename T>
+struct Rule {
+  std::string_view expected;
+  bool (*holds)(T);
+};
+inline constexpr Rule<int64_t> kAnyInteger{"an integer", [](int64_t) { return true; }};
+inline constexpr Rule<int64_t> kCount{"an integer of at least 0", [](int64_t v) { return v >= 0; }};
+inline constexpr Rule<int64_t> kPositive{"an integer of at least 1", [](int64_t v) { return v >= 1; }};
+inline constexpr Rule<int64_t> kMaxSteps{"-1 (use num_train_epochs) or an integer of at least 1",
+                                         [](int64_t v) { return v == -1 || v >= 1; }};
+inline constexpr Rule<double> kNotNegative{"a number of at least 0", [](double v) { return v >= 0; }};
+inline constexpr Rule<double> kAboveZero{"a number above 0", [](double v) { return v > 0; }};
+inline constexpr Rule<double> kBelowOne{"a number of at least 0 and below 1", [](double v) { return v >= 0 && v < 1; }};
+inline constexpr Rule<double> kPercent{"a number from 0 to 100", [](double v) { return v >= 0 && v <= 100; }};
+inline constexpr Rule<double> kSteps{"0, a count of steps, or a share of all steps between 0 and 1",
+                                     [](double v) { return v >= 0 && (v < 1 || v == std::floor(v)); }};
+inline constexpr Rule<double> kStepsAboveZero{"a count of steps, or a share of all steps between 0 and 1",
+                                              [](double v) { return v > 0 && (v < 1 || v == std::floor(v)); }};
+
+/// Accepted strings, and those that Hugging Face knows and this version does not. No accepted ones: any string.
+struct Choices {
+  std::vector<std::string> accepted;
+  std::vector<std::string> later;
+};
+
+[[noreturn]] void wrong_value(const std::string& name, const Node& node, std::string_view expected);
+int64_t read_integer(const std::string& name, const Node& node, const Rule<int64_t>& rule);
+double read_number(const std::string& name, const Node& node, const Rule<double>& rule);
+bool read_flag(const std::string& name, const Node& node);
+std::string read_choice(const std::string& name, const Node& node, const Choices& choices);
+/// A name that may look like a number (column "0", label 3): integers count as their text.
+std::string read_name(const std::string& name, const Node& node);
+/// A list of names, or one name.
+std::vector<std::string> read_names(const std::string& name, const Node& node);
+model::Dtype read_dtype(const std::string& name, const Node& node);
+train::Interval read_interval(const std::string& name, const Node& node, const Choices& choices);
+
+std::string to_text(int64_t value);
+std::string to_text(double value);
+std::string to_text(bool value);
+std::string to_text(const std::string& value);
+std::string to_text(const std::vector<std::string>& value);
+std::string to_text(model::Dtype value);
+std::string to_text(train::Interval value);
+template <typename T>
+std::string to_text(const std::optional<T>& value) {
+  return value ? to_text(*value) : "null";
+}
+
+}  // namespace neoloom::launch

@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "launch/config/schema.h"
+
+namespace neoloom::launch {
+
+std::string to_yaml(const RunConfig& config) {
+  const Schema schema;
+  std::string out;
+  for (const std::string& group : schema.groups) {
+    if (group == "peft_config" && !config.peft_config) {
+      out += "peft_config: null\n";
+      continue;
+    }
+    out += group + ":\n";
+    for (const Field& field : schema.fields) {
+      if (field.group == group) out += fmt::format("  {}: {}\n", field.key, field.write(config));
+    }
+  }
+  return out;
+}
+
+std::map<std::string, std::string> flatten(const RunConfig& config) {
+  const Schema schema;
+  std::map<std::string, std::string> out;
+  if (!config.peft_config) out["peft_config"] = "null";
+  for (const Field& field : schema.fields) {
+    if (field.group == "peft_config" && !config.peft_config) continue;
+    out[field.name()] = field.write(config);
+  }
+  return out;
+}
+
+}  // namespace neoloom::launch
