@@ -46,16 +46,16 @@ struct Options {
 
 /// The configuration group `runtime`.
 struct RuntimeOptions {
-  std::string device = "auto";          // auto | cpu | cuda
-  int64_t threads_per_rank = 0;         // 0: auto
-  int64_t global_batch_size = 0;        // 0: per_device x accumulation x ranks at the first start
-  std::string compute_dtype = "auto";   // auto | float16 | bfloat16 | float32
-  std::string cache_dir;                // empty: ~/.cache/neoloom
+  std::string device = "auto";             // auto | cpu | cuda
+  int64_t threads_per_rank = 0;            // 0: auto
+  int64_t global_batch_size = 0;           // 0: per_device x accumulation x ranks at the first start
+  std::string compute_dtype = "auto";      // auto | float16 | bfloat16 | float32
+  std::string cache_dir;                   // empty: ~/.cache/neoloom
   std::string verify_weights = "changed";  // changed | always
   bool allow_mixed_devices = false;
-  std::string gradient_sum = "fixed";   // fixed (exact int64) | float
-  int64_t state_check_steps = 50;       // steps between hash comparisons over ranks; 0: never
-  int64_t max_skipped_steps = 20;       // non-finite steps in a row before the run ends with exit code 7
+  std::string gradient_sum = "fixed";  // fixed (exact int64) | float
+  int64_t state_check_steps = 50;      // steps between hash comparisons over ranks; 0: never
+  int64_t max_skipped_steps = 20;      // non-finite steps in a row before the run ends with exit code 7
   int64_t prefetch_batches = 4;
 };
 

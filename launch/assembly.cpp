@@ -1,0 +1,193 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launch/assembly.h"
+
+#include <ATen/Version.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <set>
+#include <sstream>
+
+#include "model/pretrained/loader.h"
+#include "runtime/core/error.h"
+
+namespace neoloom::launch {
+namespace {
+
+using core::ErrorKind;
+
+// Builds a shared cache file: rank 0 first, then one rank of each node whose file system does not show the result.
+template <typename Build>
+void build_where_missing(comm::MpiSession& session, const Build& build) {
+  session.on_root([&]() -> std::string {
+    build();
+    return "";
+  });
+  session.all_or_none([&] {
+    if (session.local_rank() == 0 && !session.is_root()) build();
+  });
+  session.patient_barrier();
+}
+
+}  // namespace
+
+std::string TaskChoice::problem_type_name() const {
+  if (!classifies()) return "";
+  return problem_type == data::ProblemType::kMultiLabel ? "multi_label_classification" : "single_label_classification";
+}
+
+TaskChoice choose_task(RunConfig& config) {
+  data::Options& columns = config.data;
+  const std::string type = config.peft_config ? config.peft_config->task_type : "";
+  const std::string& problem = config.model_config.problem_type;
+  const bool has_labels = !columns.label_column.empty() || !columns.labels_column.empty();
+  TaskChoice choice;
+  if (type == "CAUSAL_LM" || (type.empty() && !has_labels && problem.empty())) {
+    core::require(
+        !has_labels, ErrorKind::kUsage,
+        "peft_config.task_type is CAUSAL_LM but data names a label column ({}): remove it, or set task_type to "
+        "SEQ_CLS",
+        columns.label_column.empty() ? columns.labels_column : columns.label_column);
+    core::require(problem.empty(), ErrorKind::kUsage,
+                  "model_config.problem_type {} is for classification, but peft_config.task_type is CAUSAL_LM",
+                  problem);
+    return choice;
+  }
+  choice.task = data::Task::kSequenceClassification;
+  const bool multi = problem == "multi_label_classification" || (problem.empty() && !columns.labels_column.empty());
+  choice.problem_type = multi ? data::ProblemType::kMultiLabel : data::ProblemType::kSingleLabel;
+  choice.head = multi ? model::Head::kMultiLabel : model::Head::kSingleLabel;
+  if (multi) {
+    if (columns.labels_column.empty()) std::swap(columns.labels_column, columns.label_column);
+    if (columns.labels_column.empty()) columns.labels_column = "labels";
+  } else {
+    core::require(columns.labels_column.empty(), ErrorKind::kUsage,
+                  "model_config.problem_type is single_label_classification but data.labels_column is set: use "
+                  "data.label_column");
+    if (columns.label_column.empty()) columns.label_column = "label";
+  }
+  return choice;
+}
+
+std::string cache_directory(const RunConfig& config) {
+  if (!config.runtime.cache_dir.empty()) return config.runtime.cache_dir;
+  if (const char* cache = std::getenv("XDG_CACHE_HOME"); cache != nullptr && *cache != '\0') {
+    return std::string(cache) + "/neoloom";
+  }
+  const char* home = std::getenv("HOME");
+  core::require(home != nullptr, ErrorKind::kUsage,
+                "no cache directory: set runtime.cache_dir, XDG_CACHE_HOME or HOME");
+  return std::string(home) + "/.cache/neoloom";
+}
+
+model::Dtype resolve_compute_dtype(const RunConfig& config, const std::string& device) {
+  if (config.runtime.compute_dtype != "auto") return model::dtype_from_name(config.runtime.compute_dtype);
+  const model::Dtype frozen = config.model_config.frozen_dtype;
+  return device == "cpu" && frozen == model::Dtype::kFloat16 ? model::Dtype::kFloat32 : frozen;
+}
+
+Base find_base(const RunConfig& config) {
+  core::require(!config.model_config.pretrained_model_name.empty(), ErrorKind::kUsage,
+                "model_config.pretrained_model_name is missing: a folder, or a hub id in Hugging Face's cache");
+  Base base;
+  base.folder = model::resolve_model_folder(config.model_config.pretrained_model_name, config.model_config.revision);
+  base.config = model::GptNeoConfig::from_file(base.folder + "/config.json");
+  return base;
+}
+
+void load_weights(comm::MpiSession& session, const RunConfig& config, const std::string& device, Base& base) {
+  const std::string cache = cache_directory(config);
+  const bool always = config.runtime.verify_weights == "always";
+  const model::Dtype dtype = config.model_config.frozen_dtype;
+  std::string path;
+  build_where_missing(session, [&] { path = model::prepare_weights(base.folder, base.config, dtype, cache, always); });
+  session.all_or_none([&] {
+    if (path.empty()) path = model::prepare_weights(base.folder, base.config, dtype, cache, /*verify_always=*/false);
+    base.weights_hash = model::weights_hash(base.folder, cache, /*verify_always=*/false);
+    base.weights = model::map_weights(path, base.config);
+    if (device != "cpu") base.weights = model::to_device(base.weights, device);
+  });
+}
+
+data::Tokenizer load_tokenizer(const RunConfig& config, const Base& base) {
+  const std::string& folder = config.tokenizer_config.pretrained_tokenizer_name;
+  data::Tokenizer tokenizer = data::Tokenizer::from_folder(folder.empty() ? base.folder : folder);
+  core::require(tokenizer.vocab_size() <= base.config.vocab_size, ErrorKind::kWeights,
+                "the tokenizer of {} has ids up to {}, but the model's vocabulary has {} rows: use the model's own "
+                "tokenizer",
+                folder.empty() ? base.folder : folder, tokenizer.vocab_size() - 1, base.config.vocab_size);
+  return tokenizer;
+}
+
+int64_t resolve_pad_id(const RunConfig& config, const Base& base, const data::Tokenizer& tokenizer) {
+  if (config.model_config.pad_token_id) {
+    const int64_t id = *config.model_config.pad_token_id;
+    core::require(id >= 0 && id < base.config.vocab_size, ErrorKind::kUsage,
+                  "model_config.pad_token_id {} lies outside the vocabulary of {}", id, base.config.vocab_size);
+    return id;
+  }
+  if (tokenizer.pad_token_id() >= 0) return tokenizer.pad_token_id();
+  if (base.config.pad_token_id >= 0) return base.config.pad_token_id;
+  return std::clamp<int64_t>(base.config.eos_token_id, 0, base.config.vocab_size - 1);
+}
+
+int64_t resolve_max_length(const RunConfig& config, const Base& base) {
+  const int64_t asked = config.tokenizer_config.max_length;
+  core::require(asked <= base.config.max_position_embeddings, ErrorKind::kUsage,
+                "tokenizer_config.max_length {} is larger than the model's max_position_embeddings {}", asked,
+                base.config.max_position_embeddings);
+  return asked > 0 ? asked : base.config.max_position_embeddings;
+}
+
+data::StoreRequest store_request(const RunConfig& config, const TaskChoice& task, const Base& base,
+                                 const std::string& path) {
+  data::StoreRequest request;
+  request.path = path;
+  request.options = config.data;
+  request.tokenizer_options = config.tokenizer_config;
+  request.task = task.task;
+  request.problem_type = task.problem_type;
+  request.max_length_tokens = resolve_max_length(config, base);
+  if (!config.data.label_names.empty()) request.label_names = config.data.label_names;
+  if (config.model_config.num_labels) request.num_labels = *config.model_config.num_labels;
+  return request;
+}
+
+std::shared_ptr<const data::TokenStore> open_store(comm::MpiSession& session, const data::StoreRequest& request,
+                                                   const data::Tokenizer& tokenizer, const std::string& cache_dir) {
+  std::string path;
+  build_where_missing(session, [&] {
+    path = data::TokenStore::path_for(request, tokenizer, cache_dir);
+    if (!std::filesystem::exists(path)) data::TokenStore::build(request, tokenizer, path);
+  });
+  std::shared_ptr<const data::TokenStore> store;
+  session.all_or_none([&] {
+    if (path.empty()) path = data::TokenStore::path_for(request, tokenizer, cache_dir);
+    store = data::TokenStore::open(path);
+  });
+  return store;
+}
+
+std::string instruction_sets() {
+  std::ifstream info("/proc/cpuinfo");
+  std::string flags;
+  for (std::string line; std::getline(info, line);) {
+    if (line.rfind("flags", 0) == 0) {
+      flags = line;
+      break;
+    }
+  }
+  const std::set<std::string> deciding = {"avx2",        "fma",         "avx512f",     "avx512vl",
+                                          "avx512_bf16", "avx512_vnni", "avx512_fp16", "amx_tile",
+                                          "amx_bf16",    "amx_fp16",    "avx_vnni"};
+  std::istringstream words(flags);
+  std::string found;
+  for (std::string word; words >> word;) {
+    if (deciding.count(word) != 0) found += word + " ";
+  }
+  return found + "| " + at::get_cpu_capability();
+}
+
+}  // namespace neoloom::launch

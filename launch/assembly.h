@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "data/options.h"
+#include "data/token_store.h"
+#include "data/tokenizer/tokenizer.h"
+#include "launch/config/run_config.h"
+#include "model/gpt_neo_config.h"
+#include "model/model.h"
+#include "runtime/comm/mpi_session.h"
+
+namespace neoloom::launch {
+
+/// What a configuration asks the model to do.
+struct TaskChoice {
+  data::Task task = data::Task::kCausalLm;
+  data::ProblemType problem_type = data::ProblemType::kSingleLabel;
+  model::Head head = model::Head::kCausalLm;
+  bool classifies() const { return task == data::Task::kSequenceClassification; }
+  /// Hugging Face's problem_type; empty for causal LM.
+  std::string problem_type_name() const;
+};
+
+/// From peft_config.task_type, model_config.problem_type and the label columns; fills in the default label column.
+/// Throws: Error(kUsage) when they contradict each other.
+TaskChoice choose_task(RunConfig& config);
+
+/// runtime.cache_dir, else $XDG_CACHE_HOME/neoloom, else ~/.cache/neoloom.
+std::string cache_directory(const RunConfig& config);
+
+/// runtime.compute_dtype with `auto` resolved: the frozen type, except that float16 on a CPU is computed in float32
+/// (weights stay float16 and are widened product by product).
+model::Dtype resolve_compute_dtype(const RunConfig& config, const std::string& device);
+
+/// A model folder and its mapped weights.
+struct Base {
+  std::string folder;
+  model::GptNeoConfig config;
+  std::string weights_hash;
+  std::shared_ptr<const model::Weights> weights;
+};
+
+/// Folder and config.json only. Throws: Error(kWeights).
+Base find_base(const RunConfig& config);
+
+/// Builds the shared cache file of the weights where it is missing (rank 0 first, then one rank of each node that does
+/// not see it), maps it on every rank and moves it to the device.
+/// Collective: every rank.
+void load_weights(comm::MpiSession& session, const RunConfig& config, const std::string& device, Base& base);
+
+/// The tokenizer of tokenizer_config, or the model folder's own; checked against the model's vocabulary.
+data::Tokenizer load_tokenizer(const RunConfig& config, const Base& base);
+
+/// model_config.pad_token_id, else the tokenizer's, else the model's, else eos.
+int64_t resolve_pad_id(const RunConfig& config, const Base& base, const data::Tokenizer& tokenizer);
+
+/// tokenizer_config.max_length, at most the model's positions. Throws: Error(kUsage) when it is larger.
+int64_t resolve_max_length(const RunConfig& config, const Base& base);
+
+/// The request for the token store of `path`.
+data::StoreRequest store_request(const RunConfig& config, const TaskChoice& task, const Base& base,
+                                 const std::string& path);
+
+/// Opens a token store; rank 0 builds it first when it is missing, then any node that does not see it.
+/// Collective: every rank.
+std::shared_ptr<const data::TokenStore> open_store(comm::MpiSession& session, const data::StoreRequest& request,
+                                                   const data::Tokenizer& tokenizer, const std::string& cache_dir);
+
+/// The CPU's vector instruction sets that LibTorch and oneDNN choose kernels by, e.g. "avx512f avx512_bf16 | AVX512".
+std::string instruction_sets();
+
+}  // namespace neoloom::launch

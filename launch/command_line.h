@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "model/generation/generate.h"
+
+namespace neoloom::launch {
+
+struct TrainArguments {
+  std::string config;
+  std::vector<std::string> overrides;  // --set group.key=value
+  std::string resume = "auto";         // auto | none | a checkpoint file
+  bool extend = false;
+  bool print_config = false;
+  bool dry_run = false;
+};
+
+/// Which trained or plain model a command works on.
+struct ModelArguments {
+  std::string run;      // run folder; or
+  std::string model;    // folder or cached hub id
+  std::string adapter;  // PEFT folder on top of `model`
+  std::vector<std::string> overrides;
+};
+
+struct EvaluateArguments {
+  ModelArguments model;
+  std::string data;  // empty: the run's validation file
+  std::string output;
+};
+
+struct PredictArguments {
+  ModelArguments model;
+  std::string input;
+  std::string output;  // empty: standard output
+};
+
+struct GenerateArguments {
+  ModelArguments model;
+  std::string prompt;
+  std::string prompt_file;  // one prompt a line
+  model::GenerationOptions options;
+  bool json = false;
+};
+
+struct ExportArguments {
+  ModelArguments model;
+  std::string format = "peft";  // peft | merged
+  std::string dtype = "float32";
+  std::string output;
+};
+
+struct TokenizeArguments {
+  std::string tokenizer;
+  std::string input;
+  std::string text;
+  bool decode = false;
+};
+
+struct CheckpointArguments {
+  std::string verb;  // list | inspect | verify
+  std::string path;
+};
+
+struct CommandLine {
+  std::string command;  // empty: nothing to do, `text` was asked for (help, version)
+  std::string text;
+  TrainArguments train;
+  EvaluateArguments evaluate;
+  PredictArguments predict;
+  GenerateArguments generate;
+  ExportArguments export_;
+  TokenizeArguments tokenize;
+  CheckpointArguments checkpoint;
+  std::string doctor_device = "auto";
+};
+
+/// Throws: Error(kUsage) with the offending word and the command's usage line.
+CommandLine parse_command_line(int argc, char** argv);
+
+}  // namespace neoloom::launch

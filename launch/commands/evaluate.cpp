@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launch/commands/evaluate.h"
+
+#include <iostream>
+#include <nlohmann/json.hpp>
+
+#include "launch/inference.h"
+#include "runtime/core/error.h"
+#include "runtime/core/files.h"
+#include "runtime/train/evaluator.h"
+
+namespace neoloom::launch {
+
+int run_evaluate(comm::MpiSession& session, const EvaluateArguments& arguments) {
+  Inference inference = load_inference(session, arguments.model);
+  const std::string path = arguments.data.empty() ? inference.config.data.validation : arguments.data;
+  data::StoreRequest request;
+  session.all_or_none([&] {
+    core::require(!path.empty(), core::ErrorKind::kUsage, "no data to evaluate on: give --data FILE");
+    request = store_request(inference.config, inference.task, inference.base, path);
+    if (inference.task.classifies()) request.label_names = inference.labels;
+  });
+  const auto store = open_store(session, request, *inference.tokenizer, cache_directory(inference.config));
+  const train::EvalResult result =
+      train::evaluate(session, *inference.model, inference.params,
+                      {.store = store,
+                       .task = inference.task.task,
+                       .problem_type = inference.task.problem_type,
+                       .batch_size = inference.config.trainer_config.per_device_eval_batch_size,
+                       .pad_id = inference.pad_id,
+                       .device = inference.device->name()});
+  session.on_root([&]() -> std::string {
+    nlohmann::ordered_json json = result.json();
+    json["eval_runtime"] = result.seconds;
+    json["eval_samples_per_second"] = static_cast<double>(result.samples) / result.seconds;
+    if (result.single_label) {
+      const int64_t n = result.single_label->num_labels();
+      nlohmann::ordered_json matrix = nlohmann::ordered_json::array();
+      for (int64_t row = 0; row < n; ++row) {
+        const auto cells = result.single_label->cells().subspan(static_cast<size_t>(row * n), static_cast<size_t>(n));
+        matrix.push_back(std::vector<int64_t>(cells.begin(), cells.end()));
+      }
+      json["eval_labels"] = inference.labels;
+      json["eval_confusion_matrix"] = matrix;
+      std::cerr << metrics::confusion_table(*result.single_label, inference.labels);
+    }
+    const std::string text = json.dump() + "\n";
+    std::cout << text << std::flush;
+    if (!arguments.output.empty()) core::publish_file(arguments.output, text, core::ErrorKind::kUsage);
+    return "";
+  });
+  return 0;
+}
+
+}  // namespace neoloom::launch

@@ -1,0 +1,224 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launch/commands/train.h"
+
+#include <filesystem>
+#include <iostream>
+
+#include "launch/assembly.h"
+#include "launch/commands/dry_run.h"
+#include "launch/config/run_config.h"
+#include "launch/device.h"
+#include "launch/faults.h"
+#include "launch/identity.h"
+#include "launch/version.h"
+#include "model/pretrained/adapter_files.h"
+#include "runtime/checkpoint/directory.h"
+#include "runtime/comm/fingerprint.h"
+#include "runtime/comm/signals.h"
+#include "runtime/core/error.h"
+#include "runtime/core/files.h"
+#include "runtime/train/trainer.h"
+
+namespace neoloom::launch {
+namespace {
+
+using core::ErrorKind;
+using nlohmann::ordered_json;
+
+constexpr int64_t kFullTrainingLimit = 500'000'000;   // parameters, above which model_config.train_all is wanted
+constexpr double kInitialLossScaleFloat16 = 65536.0;  // Hugging Face's (torch GradScaler's) start
+
+// Everything between the configuration and the trainer.
+struct Session {
+  RunConfig config;
+  TaskChoice task;
+  Base base;
+  std::optional<data::Tokenizer> tokenizer;
+  std::shared_ptr<const data::TokenStore> train, validation;
+  std::vector<std::string> labels;
+  int64_t pad_id = 0;
+  Resolved resolved;
+  std::string checkpoints() const { return config.trainer_config.output_dir + "/checkpoints"; }
+};
+
+void read_everything_small(Session& s, const TrainArguments& arguments) {
+  s.config = read_config(arguments.config, arguments.overrides);
+  s.config.checkpoint.extend = arguments.extend;
+  if (arguments.print_config) return;
+  core::require(!s.config.data.train.empty(), ErrorKind::kUsage, "{}: data.train is missing: the file to train on",
+                arguments.config);
+  s.task = choose_task(s.config);
+  s.base = find_base(s.config);
+  s.tokenizer.emplace(load_tokenizer(s.config, s.base));
+  s.pad_id = resolve_pad_id(s.config, s.base, *s.tokenizer);
+  resolve_max_length(s.config, s.base);
+}
+
+void open_stores(comm::MpiSession& session, Session& s) {
+  const std::string cache = cache_directory(s.config);
+  s.train = open_store(session, store_request(s.config, s.task, s.base, s.config.data.train), *s.tokenizer, cache);
+  s.labels = s.train->label_names();
+  session.all_or_none([&] {
+    const std::optional<int64_t>& expected = s.config.model_config.num_labels;
+    core::require(!s.task.classifies() || !expected || *expected == static_cast<int64_t>(s.labels.size()),
+                  ErrorKind::kUsage, "model_config.num_labels is {}, but {} has {} labels", expected.value_or(0),
+                  s.config.data.train, s.labels.size());
+  });
+  if (s.config.data.validation.empty()) return;
+  data::StoreRequest request = store_request(s.config, s.task, s.base, s.config.data.validation);
+  if (s.task.classifies()) request.label_names = s.labels;
+  s.validation = open_store(session, request, *s.tokenizer, cache);
+}
+
+void print_notes(const Session& s, const Device& device) {
+  const auto note = [](const std::string& text) { std::cerr << text << "\n"; };
+  for (const std::string& warning : s.config.warnings) note("warning: " + warning);
+  for (const std::string& text : s.tokenizer->notes()) note("tokenizer: " + text);
+  note(fmt::format("{}; {}", version_text(), device.explanation()));
+  note(fmt::format("model {}: {} parameters, frozen in {}, computed in {}; {}", s.base.folder,
+                   s.base.config.body_parameters(), model::dtype_name(s.config.model_config.frozen_dtype),
+                   s.resolved.compute_dtype, s.resolved.instruction_sets));
+  for (const auto& [name, store] : {std::pair{"training", s.train}, {"validation", s.validation}}) {
+    if (!store) continue;
+    if (store->truncated_samples() > 0) {
+      note(fmt::format("{} data: {} of {} samples were cut to {} tokens", name, store->truncated_samples(),
+                       store->size(), resolve_max_length(s.config, s.base)));
+    }
+    for (const data::InvalidRow& row : store->invalid_rows()) {
+      note(fmt::format("warning: {} data, line {}: {} (row left out)", name, row.line, row.reason));
+    }
+  }
+}
+
+model::ModelSetup model_setup(const Session& s) {
+  model::ModelSetup setup;
+  setup.config = s.base.config;
+  setup.head = s.task.head;
+  setup.num_labels = s.task.classifies() ? static_cast<int64_t>(s.labels.size()) : 0;
+  setup.lora = s.config.peft_config;
+  setup.compute_dtype = model::dtype_from_name(s.resolved.compute_dtype);
+  return setup;
+}
+
+void require_reasonable_size(const Session& s) {
+  if (s.config.peft_config) return;
+  const int64_t parameters = s.base.config.body_parameters();
+  core::require(parameters <= kFullTrainingLimit || s.config.model_config.train_all, ErrorKind::kUsage,
+                "without peft_config all {} parameters are trained ({} GB of training state per rank): add peft_config "
+                "for LoRA, or set model_config.train_all: true",
+                parameters, parameters * 28 / 1'000'000'000);
+}
+
+// Looks for a checkpoint; settles what it says about bits, or refuses an output folder of another configuration.
+std::optional<train::Resumed> find_resume(comm::MpiSession& session, Session& s, const TrainArguments& arguments) {
+  session.all_or_none([&] {
+    core::require(arguments.resume != "none" || checkpoint::Directory(s.checkpoints()).list().empty(),
+                  ErrorKind::kUsage,
+                  "{} holds checkpoints, and --resume none would mix two runs in it: choose another "
+                  "trainer_config.output_dir, or delete the folder",
+                  s.checkpoints());
+  });
+  std::optional<train::Resumed> resumed = train::load_for_all(session, s.checkpoints(), arguments.resume);
+  session.all_or_none([&] {
+    if (resumed) {
+      for (std::string& warning :
+           adopt_identity(resumed->path, resumed->state.identity, s.config, arguments.extend, s.resolved)) {
+        s.config.warnings.push_back(std::move(warning));
+      }
+      return;
+    }
+    const std::string stored = s.config.trainer_config.output_dir + "/config.yaml";
+    if (std::filesystem::exists(stored)) {
+      require_same_configuration(read_config(stored, {}), s.config, s.config.trainer_config.output_dir);
+    }
+  });
+  return resumed;
+}
+
+train::TrainerSetup trainer_setup(comm::MpiSession& session, const Session& s, Device& device,
+                                  const model::Model& model, const comm::StopSignal& stop) {
+  train::TrainerSetup setup;
+  setup.options = s.config.trainer_config;
+  setup.runtime = s.config.runtime;
+  setup.batching = s.resolved.batching;
+  setup.train = s.train;
+  setup.validation = s.validation;
+  setup.task = s.task.task;
+  setup.problem_type = s.task.problem_type;
+  setup.pad_id = s.pad_id;
+  setup.device = device.name();
+  if (model.setup().compute_dtype == model::Dtype::kFloat16) setup.initial_loss_scale = kInitialLossScaleFloat16;
+  setup.config_yaml = to_yaml(s.config);
+  setup.label_map_json = nlohmann::json(s.labels).dump();
+  setup.progress = s.config.logging.progress;
+  setup.run_start = {
+      {"frozen_parameters", s.config.peft_config ? s.base.config.body_parameters() : 0},
+      {"frozen_dtype", model::dtype_name(s.config.model_config.frozen_dtype)},
+      {"compute_dtype", s.resolved.compute_dtype},
+      {"threads_per_rank", s.resolved.threads_per_rank},
+      {"device", s.resolved.device_kind},
+      {"instruction_sets", s.resolved.instruction_sets},
+      {"communicator", device.communicator().description()},
+      {"versions", {{"neoloom", version()}, {"libraries", version_text()}, {"mpi", session.library_version()}}}};
+  setup.hooks.stop_requested = [&stop] { return stop.requested(); };
+  setup.hooks.identity = [&s](const train::Batching& batching) {
+    Resolved resolved = s.resolved;
+    resolved.batching = batching;
+    return identity_json(s.config, resolved);
+  };
+  setup.hooks.write_adapter = [&s, &model](const at::Tensor& params, const std::string& folder) {
+    model::write_adapter_folder(folder, model, params, s.config.model_config.pretrained_model_name,
+                                {s.labels, s.task.problem_type_name(), s.pad_id}, s.tokenizer->files());
+  };
+  setup.hooks.peak_memory_bytes = [&device] { return device.peak_memory_bytes(); };
+  setup.hooks.synchronize = [&device] { device.synchronize(); };
+  setup.hooks.before_micro_batch = fault_from_environment(session.rank());
+  return setup;
+}
+
+}  // namespace
+
+int run_train(comm::MpiSession& session, const TrainArguments& arguments) {
+  Session s;
+  session.all_or_none([&] { read_everything_small(s, arguments); });
+  if (arguments.print_config) {
+    if (session.is_root()) std::cout << to_yaml(s.config);
+    return 0;
+  }
+  if (arguments.dry_run) {
+    session.on_root([&]() -> std::string { return dry_run(s.config, s.task, s.base, *s.tokenizer, session.size()); });
+    return 0;
+  }
+  Device device(session, s.config);
+  session.all_or_none([&] {
+    require_reasonable_size(s);
+    s.resolved.device_kind = device.kind();
+    s.resolved.compute_dtype = model::dtype_name(resolve_compute_dtype(s.config, device.name()));
+    s.resolved.instruction_sets = instruction_sets();
+    s.resolved.threads_per_rank = device.threads();
+    s.resolved.batching = train::resolve_batching(s.config.trainer_config, s.config.runtime, session.size());
+  });
+  open_stores(session, s);
+  load_weights(session, s.config, device.name(), s.base);
+  s.resolved.model_hash = s.base.weights_hash;
+  s.resolved.tokenizer_hash = s.tokenizer->content_hash();
+  s.resolved.data_hash = s.train->content_hash();
+
+  std::optional<train::Resumed> resumed = find_resume(session, s, arguments);
+  set_threads(s.resolved.threads_per_rank);
+  comm::require_equal_fingerprints(session, fingerprint(session, s.config, s.resolved));
+  if (session.is_root()) print_notes(s, device);
+  session.on_root([&]() -> std::string {
+    core::publish_file(s.config.trainer_config.output_dir + "/config.yaml", to_yaml(s.config), ErrorKind::kUsage);
+    return "";
+  });
+
+  std::unique_ptr<model::Model> model;
+  session.all_or_none([&] { model = model::Model::create(model_setup(s), s.base.weights); });
+  const comm::StopSignal stop;
+  train::Trainer trainer(session, device.communicator(), *model, trainer_setup(session, s, device, *model, stop),
+                         std::move(resumed));
+  return trainer.run() == train::RunStatus::kStopped ? core::kExitStopped : 0;
+}
+
+}  // namespace neoloom::launch

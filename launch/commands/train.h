@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "launch/command_line.h"
+#include "runtime/comm/mpi_session.h"
+
+namespace neoloom::launch {
+
+/// `neoloom train`. Returns 0, or core::kExitStopped when the run stopped on request with a checkpoint.
+/// Collective: every rank.
+int run_train(comm::MpiSession& session, const TrainArguments& arguments);
+
+}  // namespace neoloom::launch

@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launch/device.h"
+
+#include <ATen/Parallel.h>
+
+#include "runtime/metrics/events.h"
+
+namespace neoloom::launch {
+namespace {
+
+int device_index(const std::string& name) { return std::stoi(name.substr(name.find(':') + 1)); }
+
+}  // namespace
+
+Device::Device(comm::MpiSession& session, const RunConfig& config)
+    : placement_(place(session, config.runtime.device, config.runtime.threads_per_rank)) {
+  set_threads(placement_.threads);
+  if (is_cpu()) {
+    communicator_ = session.make_host_communicator();
+    return;
+  }
+  session.all_or_none([&] {
+    plugin_ = cuda::load_device_plugin();
+    plugin_->set_deterministic();
+    plugin_->select(device_index(name()));
+  });
+  communicator_ = plugin_->make_communicator(session);
+}
+
+std::string Device::kind() const { return is_cpu() ? "cpu" : plugin_->device_name(device_index(name())); }
+
+int64_t Device::peak_memory_bytes() const {
+  return is_cpu() ? metrics::peak_resident_bytes() : plugin_->peak_memory_bytes();
+}
+
+void Device::synchronize() const {
+  if (plugin_) plugin_->synchronize();
+}
+
+void set_threads(int64_t threads) { at::set_num_threads(static_cast<int>(threads)); }
+
+}  // namespace neoloom::launch

@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "launch/config/run_config.h"
+#include "launch/placement.h"
+#include "runtime/comm/communicator.h"
+#include "runtime/comm/mpi_session.h"
+#include "runtime/cuda/plugin.h"
+
+namespace neoloom::launch {
+
+/// This rank's device, ready for kernels, and the communicator over its memory.
+class Device {
+ public:
+  /// Places the rank, selects its GPU, and restricts LibTorch to deterministic kernels.
+  /// Collective: every rank. Throws: see place().
+  Device(comm::MpiSession& session, const RunConfig& config);
+
+  const std::string& name() const { return placement_.device; }  // "cpu", "cuda:0"
+  bool is_cpu() const { return placement_.device == "cpu"; }
+  std::string kind() const;  // "cpu", or the GPU's name
+  int threads() const { return placement_.threads; }
+  const std::string& explanation() const { return placement_.explanation; }
+  comm::Communicator& communicator() { return *communicator_; }
+  /// Peak resident memory of the process on CPUs, peak allocated memory on a GPU.
+  int64_t peak_memory_bytes() const;
+  void synchronize() const;
+
+ private:
+  Placement placement_;
+  std::unique_ptr<cuda::DevicePlugin> plugin_;
+  std::unique_ptr<comm::Communicator> communicator_;
+};
+
+/// Sets LibTorch's threads (and oneDNN's, MKL's) for this process.
+void set_threads(int64_t threads);
+
+}  // namespace neoloom::launch

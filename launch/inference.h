@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "launch/assembly.h"
+#include "launch/command_line.h"
+#include "launch/device.h"
+#include "model/model.h"
+
+namespace neoloom::launch {
+
+/// A model with its adapter applied, ready to evaluate, predict, generate or export.
+struct Inference {
+  RunConfig config;
+  TaskChoice task;
+  Base base;
+  std::optional<data::Tokenizer> tokenizer;
+  std::unique_ptr<Device> device;
+  std::unique_ptr<model::Model> model;
+  at::Tensor params;                // [layout().total_elements] fp32
+  std::vector<std::string> labels;  // class names in index order
+  int64_t pad_id = 0;
+};
+
+/// From a run folder, or a model folder / hub id with an optional PEFT adapter.
+/// Collective: every rank. Throws: Error(kUsage) without a model; Error(kWeights) from loading.
+Inference load_inference(comm::MpiSession& session, const ModelArguments& arguments);
+
+}  // namespace neoloom::launch

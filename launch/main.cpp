@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <cstdlib>
+#include <iostream>
+
+#include "launch/command_line.h"
+#include "launch/commands/checkpoint.h"
+#include "launch/commands/doctor.h"
+#include "launch/commands/evaluate.h"
+#include "launch/commands/export.h"
+#include "launch/commands/generate.h"
+#include "launch/commands/predict.h"
+#include "launch/commands/tokenize.h"
+#include "launch/commands/train.h"
+#include "runtime/comm/collective_error.h"
+#include "runtime/comm/mpi_session.h"
+#include "runtime/core/error.h"
+
+namespace {
+
+using neoloom::core::ErrorKind;
+namespace launch = neoloom::launch;
+
+// Libraries read these once, before their first kernel: bits must not depend on the memory alignment of buffers.
+void settle_environment() {
+  ::setenv("MKL_CBWR", "AVX512,STRICT", /*overwrite=*/0);
+  ::setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8", /*overwrite=*/0);
+}
+
+int run(neoloom::comm::MpiSession& session, const launch::CommandLine& line) {
+  if (line.command == "train") return launch::run_train(session, line.train);
+  if (line.command == "evaluate") return launch::run_evaluate(session, line.evaluate);
+  if (line.command == "predict") return launch::run_predict(session, line.predict);
+  if (line.command == "generate") return launch::run_generate(session, line.generate);
+  if (line.command == "export") return launch::run_export(session, line.export_);
+  if (line.command == "tokenize") return launch::run_tokenize(session, line.tokenize);
+  if (line.command == "doctor") return launch::run_doctor(session, line.doctor_device);
+  return session.is_root() ? launch::run_checkpoint(line.checkpoint.verb, line.checkpoint.path) : 0;
+}
+
+// An error that every rank has is printed once and ends them together; one rank's own error ends the job through MPI,
+// because the others may be waiting for it.
+int run_guarded(neoloom::comm::MpiSession& session, const launch::CommandLine& line) {
+  int code = 0;
+  try {
+    return run(session, line);
+  } catch (const neoloom::comm::CollectiveError& error) {
+    if (session.is_root()) std::cerr << "neoloom: error: " << error.what() << "\n";
+    return error.exit_code();
+  } catch (const neoloom::core::Error& error) {
+    std::cerr << "neoloom: error: " << error.what();
+    code = error.exit_code();
+  } catch (const std::exception& error) {
+    std::cerr << "neoloom: internal error: " << error.what();
+    code = static_cast<int>(ErrorKind::kInternal);
+  }
+  if (session.size() == 1) {
+    std::cerr << "\n";
+    return code;
+  }
+  std::cerr << " (rank " << session.rank() << " on " << session.host_name() << ")\n";
+  session.abort(code);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  settle_environment();
+  launch::CommandLine line;
+  try {
+    line = launch::parse_command_line(argc, argv);
+  } catch (const neoloom::core::Error& error) {
+    const char* rank = std::getenv("OMPI_COMM_WORLD_RANK");
+    if (rank == nullptr || std::string(rank) == "0") std::cerr << "neoloom: " << error.what() << "\n";
+    return error.exit_code();
+  }
+  if (line.command.empty()) {
+    std::cout << line.text;
+    return 0;
+  }
+  try {
+    neoloom::comm::MpiSession session(&argc, &argv);
+    return run_guarded(session, line);
+  } catch (const std::exception& error) {
+    std::cerr << "neoloom: error: " << error.what() << "\n";
+    return static_cast<int>(ErrorKind::kPeer);
+  }
+}

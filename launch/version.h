@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <string>
+
+namespace neoloom::launch {
+
+/// "0.1.0"
+std::string version();
+/// neoloom's version and those of the libraries it was built with, on one line.
+std::string version_text();
+
+}  // namespace neoloom::launch

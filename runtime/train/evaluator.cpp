@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/train/evaluator.h"
+
+#include <algorithm>
+#include <cmath>
+#include <nlohmann/json.hpp>
+#include <numeric>
+#include <vector>
+
+#include "data/batching/loader.h"
+#include "data/batching/step_list.h"
+#include "runtime/core/clock.h"
+#include "runtime/core/error.h"
+#include "runtime/train/batches.h"
+
+namespace neoloom::train {
+namespace {
+
+constexpr double kLossUnit = 0x1.0p32;
+
+// Host sums of one rank; all integers, so that adding them over ranks has no order.
+struct Totals {
+  int64_t loss_fixed = 0;
+  int64_t not_finite = 0;
+  int64_t targets = 0;
+  int64_t samples = 0;
+  int64_t tokens = 0;
+};
+
+void add_predictions(const data::TokenStore& store, int64_t first, const at::Tensor& logits, EvalResult& result) {
+  const at::Tensor host = logits.cpu().contiguous();
+  const float* row = host.const_data_ptr<float>();
+  const int64_t labels = host.size(1);
+  for (int64_t i = 0; i < host.size(0); ++i, row += labels) {
+    if (result.single_label) {
+      if (store.label(first + i) < 0) continue;
+      result.single_label->add(store.label(first + i), std::max_element(row, row + labels) - row);
+    } else {
+      std::vector<uint8_t> predicted(static_cast<size_t>(labels));
+      for (int64_t k = 0; k < labels; ++k) predicted[static_cast<size_t>(k)] = row[k] > 0.0F;  // sigmoid above one half
+      result.multi_label->add(store.multi_label(first + i), predicted);
+    }
+  }
+}
+
+void sum_over_ranks(comm::MpiSession& session, Totals& totals, EvalResult& result) {
+  std::vector<int64_t> all = {totals.loss_fixed, totals.not_finite, totals.targets, totals.samples, totals.tokens};
+  std::span<int64_t> cells;
+  if (result.single_label) cells = result.single_label->cells();
+  if (result.multi_label) cells = result.multi_label->cells();
+  all.insert(all.end(), cells.begin(), cells.end());
+  session.all_reduce_sum(all);
+  totals = {all[0], all[1], all[2], all[3], all[4]};
+  std::copy(all.begin() + 5, all.end(), cells.begin());
+}
+
+}  // namespace
+
+EvalResult evaluate(comm::MpiSession& session, model::Model& model, const at::Tensor& params,
+                    const EvalRequest& request, const LogitsSink& sink) {
+  const double start = core::now_seconds();
+  const data::TokenStore& store = *request.store;
+  const model::Head head = model.setup().head;
+  EvalResult result;
+  if (head == model::Head::kSingleLabel && store.labelled()) result.single_label.emplace(model.setup().num_labels);
+  if (head == model::Head::kMultiLabel && store.labelled()) result.multi_label.emplace(model.setup().num_labels);
+
+  Totals totals;
+  const int64_t batches = (store.size() + request.batch_size - 1) / request.batch_size;
+  const data::Share share = data::share_of_rank(batches, session.rank(), session.size());
+  session.all_or_none([&] {
+    for (int64_t b = share.begin; b < share.end; ++b) {
+      const int64_t first = b * request.batch_size;
+      std::vector<int64_t> samples(static_cast<size_t>(std::min(request.batch_size, store.size() - first)));
+      std::iota(samples.begin(), samples.end(), first);
+      const data::PaddedBatch padded =
+          data::collate(store, samples, request.task, request.problem_type, request.pad_id);
+      const bool labelled = store.labelled() || head == model::Head::kCausalLm;
+      const model::EvalOutput output = model.evaluate(to_model_batch(padded, head, labelled, request.device), params);
+      totals.samples += padded.rows;
+      totals.tokens += padded.tokens;
+      if (output.loss.loss.defined()) {
+        const double loss = output.loss.loss.item<double>();
+        totals.targets += output.loss.count;
+        if (std::isfinite(loss)) {
+          totals.loss_fixed += std::llrint(loss * kLossUnit);
+        } else {
+          ++totals.not_finite;
+        }
+      }
+      if (result.single_label || result.multi_label) add_predictions(store, first, output.logits, result);
+      if (sink) sink(first, output.logits);
+    }
+  });
+  sum_over_ranks(session, totals, result);
+  result.samples = totals.samples;
+  result.tokens = totals.tokens;
+  result.targets = totals.targets;
+  result.loss = totals.not_finite > 0 ? std::nan("")
+                : totals.targets > 0
+                    ? static_cast<double>(totals.loss_fixed) / kLossUnit / static_cast<double>(totals.targets)
+                    : 0.0;
+  result.seconds = core::now_seconds() - start;
+  return result;
+}
+
+nlohmann::ordered_json EvalResult::json() const {
+  nlohmann::ordered_json json;
+  json["eval_samples"] = samples;
+  if (targets > 0) json["eval_loss"] = loss;
+  if (single_label) {
+    json["eval_accuracy"] = single_label->accuracy();
+    json["eval_macro_f1"] = single_label->macro_f1();
+  } else if (multi_label) {
+    json["eval_accuracy"] = multi_label->subset_accuracy();
+    json["eval_micro_f1"] = multi_label->micro_f1();
+    json["eval_macro_f1"] = multi_label->macro_f1();
+  } else if (targets > 0) {
+    json["eval_tokens"] = targets;
+    json["eval_perplexity"] = std::exp(loss);
+  }
+  return json;
+}
+
+}  // namespace neoloom::train

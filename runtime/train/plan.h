@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+
+#include "data/batching/step_list.h"
+#include "runtime/train/options.h"
+
+namespace neoloom::train {
+
+/// How a run is cut into steps: resolved once at the first start, stored in checkpoints, kept on resume with any number
+/// of ranks.
+struct Batching {
+  int64_t micro_batch_size = 0;                                                            // samples
+  int64_t micro_batches_per_step = 0;                                                      // M of a full step
+  int64_t global_batch_size() const { return micro_batch_size * micro_batches_per_step; }  // samples
+};
+
+/// per_device_train_batch_size x gradient_accumulation_steps x ranks, or runtime.global_batch_size.
+/// Throws: Error(kUsage) when the global batch is no multiple of the micro-batch.
+Batching resolve_batching(const Options& options, const RuntimeOptions& runtime, int world_size);
+
+/// Every count of a run that follows from the length of an epoch.
+struct Plan {
+  int64_t steps_per_epoch = 0;
+  int64_t total_steps = 0;
+  int64_t warmup_steps = 0;
+  int64_t logging_steps = 0;
+  int64_t eval_steps = 0;  // 0: no evaluation while training
+  int64_t save_steps = 0;  // 0: only at the end
+
+  /// Epochs done after `step` steps, as Hugging Face logs it.
+  double epoch_after(int64_t step) const { return static_cast<double>(step) / static_cast<double>(steps_per_epoch); }
+  bool evaluates_after(int64_t step) const { return eval_steps > 0 && (step % eval_steps == 0 || step == total_steps); }
+  bool saves_after(int64_t step) const { return step == total_steps || (save_steps > 0 && step % save_steps == 0); }
+  bool logs_after(int64_t step, bool first_step_too) const {
+    return step % logging_steps == 0 || step == total_steps || (first_step_too && step == 1);
+  }
+};
+
+/// Throws: Error(kUsage) when an epoch has no step, or load_best_model_at_end could not find its checkpoint.
+Plan resolve_plan(const Options& options, int64_t steps_per_epoch);
+
+data::Sampling sampling_from_name(const std::string& name);
+
+}  // namespace neoloom::train

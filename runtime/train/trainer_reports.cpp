@@ -1,0 +1,257 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the trainer tells the outside: log lines, evaluations, checkpoints, the end of a run.
+#include <ATen/ops/empty.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "runtime/checkpoint/directory.h"
+#include "runtime/core/clock.h"
+#include "runtime/core/error.h"
+#include "runtime/train/trainer.h"
+
+namespace neoloom::train {
+namespace {
+
+using core::ErrorKind;
+using nlohmann::ordered_json;
+
+std::vector<float> to_host(const at::Tensor& tensor) {
+  const at::Tensor host = tensor.cpu();
+  const float* values = host.const_data_ptr<float>();
+  return {values, values + host.numel()};
+}
+
+void add(const metrics::DeviceMeasure& part, metrics::DeviceMeasure& total) {
+  total.batches += part.batches;
+  total.samples += part.samples;
+  total.tokens += part.tokens;
+  total.padded_tokens += part.padded_tokens;
+  total.flops += part.flops;
+  total.seconds += part.seconds;
+  total.compute_seconds += part.compute_seconds;
+  total.comm_seconds += part.comm_seconds;
+  total.data_seconds += part.data_seconds;
+  total.peak_memory_bytes = std::max(total.peak_memory_bytes, part.peak_memory_bytes);
+}
+
+std::vector<metrics::DeviceMeasure> gather(comm::MpiSession& session, const metrics::DeviceMeasure& mine) {
+  std::vector<metrics::DeviceMeasure> all;
+  for (const std::string& text : session.all_gather(metrics::pack(mine))) all.push_back(metrics::unpack(text));
+  return all;
+}
+
+}  // namespace
+
+void Trainer::write_event(const ordered_json& event) {
+  if (events_) events_->write(event);
+}
+
+double Trainer::seconds_left() const {
+  const int64_t done = step_ - first_step_;
+  if (done <= 0) return 0.0;
+  return (core::now_seconds() - start_seconds_) / static_cast<double>(done) *
+         static_cast<double>(plan_.total_steps - step_);
+}
+
+void Trainer::log_step(const StepOutcome& outcome) {
+  const double now = core::now_seconds();
+  since_log_.seconds = now - log_seconds_;
+  since_log_.peak_memory_bytes = setup_.hooks.peak_memory_bytes();
+  const std::vector<metrics::DeviceMeasure> devices = gather(session_, since_log_);
+  const double loss = loss_since_log_ / static_cast<double>(steps_since_log_);
+  history_.push_back({{"event", "train"},
+                      {"step", step_},
+                      {"loss", loss},
+                      {"grad_norm", outcome.grad_norm},
+                      {"learning_rate", outcome.learning_rate}});
+  if (session_.is_root()) {
+    int64_t samples = 0, tokens = 0, padded_tokens = 0;
+    ordered_json rows = ordered_json::array();
+    for (const metrics::DeviceMeasure& device : devices) {
+      samples += device.samples;
+      tokens += device.tokens;
+      padded_tokens += device.padded_tokens;
+      rows.push_back(metrics::device_json(device));
+    }
+    write_event({{"event", "train"},
+                 {"step", step_},
+                 {"epoch", plan_.epoch_after(step_)},
+                 {"loss", loss},
+                 {"grad_norm", outcome.grad_norm},
+                 {"learning_rate", outcome.learning_rate},
+                 {"samples", samples},
+                 {"tokens", tokens},
+                 {"padded_tokens", padded_tokens},
+                 {"step_seconds", since_log_.seconds / static_cast<double>(std::max<int64_t>(1, steps_since_log_))},
+                 {"devices", rows}});
+    console_->step({.step = step_,
+                    .total_steps = plan_.total_steps,
+                    .epoch = plan_.epoch_after(step_),
+                    .loss = loss,
+                    .grad_norm = outcome.grad_norm,
+                    .learning_rate = outcome.learning_rate,
+                    .samples_per_s = static_cast<double>(samples) / since_log_.seconds,
+                    .tokens_per_s = static_cast<double>(tokens) / since_log_.seconds,
+                    .seconds_left = seconds_left()});
+  }
+  add(since_log_, since_start_);
+  metrics::DeviceMeasure fresh;
+  fresh.rank = since_log_.rank;
+  fresh.host = since_log_.host;
+  fresh.device = since_log_.device;
+  since_log_ = fresh;
+  log_seconds_ = now;
+  loss_since_log_ = 0.0;
+  steps_since_log_ = 0;
+}
+
+void Trainer::evaluate_now() {
+  const EvalResult result = evaluate(session_, model_, params_,
+                                     {.store = setup_.validation,
+                                      .task = setup_.task,
+                                      .problem_type = setup_.problem_type,
+                                      .batch_size = setup_.options.per_device_eval_batch_size,
+                                      .pad_id = setup_.pad_id,
+                                      .device = setup_.device});
+  const ordered_json values = result.json();
+  nlohmann::json remembered = {{"event", "eval"}, {"step", step_}};
+  remembered.update(nlohmann::json(values));
+  history_.push_back(remembered);
+  if (session_.is_root()) {
+    ordered_json event = {{"event", "eval"}, {"step", step_}, {"epoch", plan_.epoch_after(step_)}};
+    event.update(values);
+    event["eval_runtime"] = result.seconds;
+    event["eval_samples_per_second"] = static_cast<double>(result.samples) / result.seconds;
+    write_event(event);
+    std::string line = fmt::format("eval at step {}:", step_);
+    for (const auto& [key, value] : values.items()) {
+      if (value.is_number_float()) line += fmt::format("  {} {:.4f}", key, value.get<double>());
+    }
+    console_->notice(line);
+  }
+  keep_best(result);
+  log_seconds_ = core::now_seconds();
+}
+
+// Hugging Face: strictly better; ties keep the earlier one.
+void Trainer::keep_best(const EvalResult& result) {
+  const Options& options = setup_.options;
+  std::string name = options.metric_for_best_model;
+  if (name.rfind("eval_", 0) != 0) name = "eval_" + name;
+  const ordered_json values = result.json();
+  if (!values.contains(name)) {
+    core::require(!options.load_best_model_at_end, ErrorKind::kUsage,
+                  "trainer_config.metric_for_best_model: no metric {} here; there are: {}", name, values.dump());
+    return;
+  }
+  const double value = values[name];
+  const bool greater = options.greater_is_better.value_or(!name.ends_with("loss"));
+  const bool better = best_step_ < 0 || (greater ? value > best_metric_ : value < best_metric_);
+  if (!better || !std::isfinite(value)) return;
+  best_metric_ = value;
+  best_step_ = step_;
+  if (options.load_best_model_at_end && session_.is_root()) {
+    setup_.hooks.write_adapter(params_, options.output_dir + "/adapter-best");
+  }
+}
+
+checkpoint::State Trainer::snapshot() const {
+  checkpoint::State state;
+  state.index = index_of(model_.layout());
+  state.params = to_host(params_);
+  state.exp_avg = to_host(exp_avg_);
+  state.exp_avg_sq = to_host(exp_avg_sq_);
+  state.step = step_;
+  state.epoch = step_ / plan_.steps_per_epoch;
+  state.step_in_epoch = step_ % plan_.steps_per_epoch;
+  state.loss_scale = loss_scale_;
+  state.good_steps = good_steps_;
+  state.skipped_steps = skipped_steps_;
+  state.best_metric = best_metric_;
+  state.best_step = best_step_;
+  state.config = setup_.config_yaml;
+  state.identity = setup_.hooks.identity(setup_.batching);
+  state.label_map = setup_.label_map_json;
+  state.history = nlohmann::json{{"events", history_},
+                                 {"loss_since_log", loss_since_log_},
+                                 {"steps_since_log", steps_since_log_},
+                                 {"skipped_in_a_row", skipped_in_a_row_}}
+                      .dump();
+  return state;
+}
+
+// A failure to save is no reason to stop: old checkpoints stay, training goes on, the next interval tries again.
+void Trainer::save() {
+  if (step_ == last_saved_step_) return;
+  if (session_.is_root()) {
+    const double start = core::now_seconds();
+    try {
+      const checkpoint::Directory directory(setup_.options.output_dir + "/checkpoints");
+      const checkpoint::Published published = directory.publish(snapshot());
+      directory.retain(setup_.options.save_total_limit, setup_.options.load_best_model_at_end ? best_step_ : -1);
+      write_event({{"event", "checkpoint"},
+                   {"step", step_},
+                   {"path", published.path},
+                   {"bytes", published.bytes},
+                   {"seconds", published.seconds},
+                   {"stall_seconds", core::now_seconds() - start}});
+      last_saved_step_ = step_;
+    } catch (const core::Error& error) {
+      const std::string text = fmt::format("checkpoint of step {} was not saved: {}", step_, error.what());
+      console_->warning(text);
+      write_event({{"event", "warning"}, {"step", step_}, {"message", text}});
+    }
+  }
+  log_seconds_ = core::now_seconds();
+}
+
+void Trainer::write_final_adapter() {
+  const std::string folder = setup_.options.output_dir + "/adapter";
+  if (!setup_.options.load_best_model_at_end || best_step_ < 0 || best_step_ == step_) {
+    setup_.hooks.write_adapter(params_, folder);
+    return;
+  }
+  const checkpoint::State state =
+      checkpoint::load(setup_.options.output_dir + "/checkpoints/" + checkpoint::file_name(best_step_));
+  const at::Tensor best = at::empty({static_cast<int64_t>(state.params.size())}, at::kFloat);
+  std::copy(state.params.begin(), state.params.end(), best.mutable_data_ptr<float>());
+  setup_.hooks.write_adapter(best, folder);
+  console_->notice(fmt::format("adapter/ holds the best model: step {}, {} {:.4f}", best_step_,
+                               setup_.options.metric_for_best_model, best_metric_));
+}
+
+void Trainer::finish(RunStatus status) {
+  const double seconds = start_seconds_ > 0.0 ? core::now_seconds() - start_seconds_ : 0.0;
+  add(since_log_, since_start_);
+  since_start_.seconds = seconds;
+  since_start_.peak_memory_bytes = std::max(since_start_.peak_memory_bytes, setup_.hooks.peak_memory_bytes());
+  const std::vector<metrics::DeviceMeasure> devices = gather(session_, since_start_);
+  session_.on_root([&]() -> std::string {
+    console_->finish();
+    if (status == RunStatus::kCompleted) write_final_adapter();
+    if (step_ > first_step_) {
+      int64_t samples = 0, tokens = 0;
+      for (const metrics::DeviceMeasure& device : devices) {
+        samples += device.samples;
+        tokens += device.tokens;
+      }
+      write_event({{"event", "run_end"},
+                   {"status", status == RunStatus::kCompleted ? "completed" : "stopped"},
+                   {"step", step_},
+                   {"train_runtime", seconds},
+                   {"train_samples_per_second", static_cast<double>(samples) / seconds},
+                   {"train_tokens_per_second", static_cast<double>(tokens) / seconds}});
+      console_->notice(metrics::device_table(devices));
+    } else {
+      write_event({{"event", "run_end"}, {"status", "completed"}, {"step", step_}, {"train_runtime", 0.0}});
+    }
+    if (status == RunStatus::kStopped) {
+      console_->notice(
+          fmt::format("stopped on request at step {} of {}; the same command resumes", step_, plan_.total_steps));
+    }
+    return "";
+  });
+}
+
+}  // namespace neoloom::train
