@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <ATen/Parallel.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/linalg_vector_norm.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <vector>
+
+#include "runtime/core/error.h"
+#include "runtime/optim/adamw.h"
+
+namespace neoloom::optim {
+namespace {
+
+constexpr int64_t kBlockElements = 8192;
+
+// Eight partial sums, because the compiler may not reorder one.
+double block_square_sum(const float* values, int64_t count) {
+  constexpr int64_t kLanes = 8;
+  std::array<double, kLanes> sums{};
+  int64_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) {
+    for (int64_t lane = 0; lane < kLanes; ++lane) {
+      const auto value = static_cast<double>(values[i + lane]);
+      sums[lane] += value * value;
+    }
+  }
+  for (; i < count; ++i) sums[i % kLanes] += static_cast<double>(values[i]) * static_cast<double>(values[i]);
+  return ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]));
+}
+
+// Threads share out blocks; each block's sum and the order of their addition are fixed.
+double cpu_norm(const at::Tensor& grads) {
+  const int64_t n = grads.numel();
+  const float* values = grads.const_data_ptr<float>();
+  std::vector<double> sums(static_cast<size_t>((n + kBlockElements - 1) / kBlockElements));
+  at::parallel_for(0, static_cast<int64_t>(sums.size()), /*grain_size=*/16, [&](int64_t begin, int64_t end) {
+    for (int64_t block = begin; block < end; ++block) {
+      const int64_t first = block * kBlockElements;
+      sums[static_cast<size_t>(block)] = block_square_sum(values + first, std::min(kBlockElements, n - first));
+    }
+  });
+  double total = 0.0;
+  for (const double sum : sums) total += sum;
+  return std::sqrt(total);
+}
+
+double device_norm(const at::Tensor& grads) {
+  return at::linalg_vector_norm(grads, 2, c10::nullopt, /*keepdim=*/false, at::kDouble).item<double>();
+}
+
+}  // namespace
+
+double clip_grad_norm(at::Tensor& grads, double max_norm) {
+  core::require(grads.dim() == 1 && grads.is_contiguous() && grads.scalar_type() == at::kFloat,
+                core::ErrorKind::kInternal, "clip_grad_norm wants a flat contiguous fp32 buffer");
+  const double norm = grads.is_cpu() ? cpu_norm(grads) : device_norm(grads);
+  const double factor = max_norm / (norm + 1e-6);
+  if (max_norm > 0.0 && std::isfinite(norm) && factor < 1.0) grads.mul_(factor);
+  return norm;
+}
+
+}  // namespace neoloom::optim
