@@ -24,9 +24,7 @@ bool replace_if_true(const std::string& name, Node& node, const std::string& tex
   return true;
 }
 
-bool ratio_to_steps(const std::string& name, Node& node) {
-  return read_number(name, node, kBelowOne) > 0;
-}
+bool ratio_to_steps(const std::string& name, Node& node) { return read_number(name, node, kBelowOne) > 0; }
 bool to_group_by_length(const std::string& name, Node& node) { return replace_if_true(name, node, "group_by_length"); }
 bool to_cpu(const std::string& name, Node& node) { return replace_if_true(name, node, "cpu"); }
 bool to_plain(const std::string& name, Node& node) { return !node.is_null() && replace_if_true(name, node, "plain"); }

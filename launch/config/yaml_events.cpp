@@ -117,7 +117,9 @@ class Handler : public YAML::EventHandler {
 
 void read_yaml(const std::string& text, TreeBuilder& builder) {
   try {
-    std::istringstream stream(text);
+    // yaml-cpp closes a quote that is still open at a final line break in silence; a last line without a break keeps it
+    // from doing so.
+    std::istringstream stream(text + "\n#");
     YAML::Parser parser(stream);
     Handler handler(builder);
     if (!parser.HandleNextDocument(handler)) return;

@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "tests/unit/config/support.h"
+
+namespace neoloom::launch {
+namespace {
+
+using testing::HasSubstr;
+
+TEST(ComputeDtype, FollowsBf16AndFp16) {
+  EXPECT_EQ(parse("trainer_config: {bf16: true}\n").runtime.compute_dtype, "bfloat16");
+  EXPECT_EQ(parse("trainer_config: {fp16: true}\n").runtime.compute_dtype, "float16");
+  EXPECT_EQ(parse("trainer_config: {fp16: false}\n").runtime.compute_dtype, "auto");
+  EXPECT_THAT(refusal("trainer_config: {fp16: true, bf16: true}\n"), HasSubstr("cannot both be true"));
+  EXPECT_THAT(refusal("trainer_config: {bf16: true}\nruntime: {compute_dtype: float32}\n"),
+              HasSubstr("run.yaml:2: runtime.compute_dtype"));
+}
+
+TEST(BestModel, NeedsEvaluationsThatMeetSaves) {
+  const std::string data = "data: {validation: v}\n";
+  EXPECT_THAT(refusal("trainer_config: {load_best_model_at_end: true}\n"), HasSubstr("needs eval_strategy"));
+  EXPECT_THAT(refusal(data + "trainer_config: {load_best_model_at_end: true, eval_strategy: epoch}\n"),
+              HasSubstr("to be the same"));
+  const auto steps = [&](const std::string& more) {
+    return refusal(data + "trainer_config: {load_best_model_at_end: true, eval_strategy: steps, " + more + "}\n");
+  };
+  EXPECT_THAT(steps("eval_steps: 30, save_steps: 100"),
+              HasSubstr("save_steps (100) to be a multiple of eval_steps (30)"));
+  EXPECT_EQ(steps("eval_steps: 50, save_steps: 100"), "accepted");
+  EXPECT_EQ(steps("eval_steps: 0.05, save_steps: 0.1"), "accepted");
+  EXPECT_THAT(steps("eval_steps: 0.04, save_steps: 0.1"), HasSubstr("multiple"));
+  EXPECT_THAT(steps("eval_steps: 0.5, save_steps: 100"), HasSubstr("multiple"));
+  EXPECT_THAT(steps("logging_steps: 7, save_steps: 100"), HasSubstr("eval_steps (7)"));
+}
+
+TEST(Evaluation, NeedsValidationData) {
+  EXPECT_THAT(refusal("trainer_config: {eval_strategy: epoch}\n"), HasSubstr("needs data.validation"));
+}
+
+TEST(GlobalBatch, IsAWholeNumberOfMicroBatches) {
+  EXPECT_EQ(refusal("runtime: {global_batch_size: 16}\n"), "accepted");
+  EXPECT_THAT(refusal("runtime: {global_batch_size: 12}\n"), HasSubstr("12 is not a multiple"));
+  EXPECT_THAT(refusal("runtime: {global_batch_size: 16}\ntrainer_config: {gradient_accumulation_steps: 2}\n"),
+              HasSubstr("give one of them"));
+}
+
+TEST(Columns, DefaultToHuggingFacesNamesWhenATaskAsksForLabels) {
+  EXPECT_EQ(parse("peft_config: {task_type: SEQ_CLS}\n").data.label_column, "label");
+  EXPECT_EQ(parse("model_config: {problem_type: single_label_classification}\n").data.label_column, "label");
+  EXPECT_EQ(parse("model_config: {problem_type: multi_label_classification}\n").data.labels_column, "labels");
+  EXPECT_EQ(parse("peft_config: {task_type: SEQ_CLS}\ndata: {labels_column: tags}\n").data.label_column, "");
+  EXPECT_EQ(parse("peft_config: {task_type: CAUSAL_LM}\n").data.label_column, "");
+  EXPECT_EQ(parse("").data.label_column, "");
+}
+
+TEST(Columns, ThatContradictEachOtherAreRefused) {
+  EXPECT_THAT(refusal("data: {label_column: a, labels_column: b}\n"), HasSubstr("exclude each other"));
+  EXPECT_THAT(refusal("data: {prompt_column: a}\n"), HasSubstr("come together"));
+  EXPECT_THAT(refusal("data: {response_column: a}\n"), HasSubstr("come together"));
+  EXPECT_EQ(refusal("data: {prompt_column: a, response_column: b}\n"), "accepted");
+  EXPECT_THAT(refusal("data: {prompt_column: a, response_column: b, label_column: c}\n"), HasSubstr("without labels"));
+  EXPECT_THAT(refusal("data: {prompt_column: a, response_column: b}\npeft_config: {task_type: SEQ_CLS}\n"),
+              HasSubstr("without labels"));
+  EXPECT_THAT(refusal("data: {label_column: a}\npeft_config: {task_type: CAUSAL_LM}\n"), HasSubstr("no labels"));
+  EXPECT_THAT(refusal("data: {label_column: a}\nmodel_config: {problem_type: multi_label_classification}\n"),
+              HasSubstr("labels_column"));
+  EXPECT_THAT(refusal("data: {labels_column: a}\nmodel_config: {problem_type: single_label_classification}\n"),
+              HasSubstr("label_column"));
+}
+
+TEST(Labels, CountsAndNamesMustAgree) {
+  EXPECT_THAT(refusal("model_config: {num_labels: 3}\ndata: {label_column: l, label_names: [a, b]}\n"),
+              HasSubstr("data.label_names has 2"));
+  EXPECT_EQ(refusal("model_config: {num_labels: 2}\ndata: {label_column: l, label_names: [a, b]}\n"), "accepted");
+  EXPECT_THAT(refusal("model_config: {num_labels: 1}\ndata: {label_column: l}\n"), HasSubstr("regression"));
+  EXPECT_THAT(refusal("data: {label_names: [a, b]}\n"), HasSubstr("data.label_column"));
+}
+
+TEST(Adapter, TargetsAndSavedModulesAreKnown) {
+  EXPECT_THAT(refusal("peft_config: {target_modules: []}\n"), HasSubstr("at least one module name"));
+  EXPECT_THAT(refusal("peft_config: {modules_to_save: [wte]}\n"), HasSubstr("\"wte\" is not supported yet"));
+  EXPECT_EQ(parse("peft_config: {target_modules: all-linear}\n").peft_config->target_modules.at(0), "all-linear");
+}
+
+}  // namespace
+}  // namespace neoloom::launch

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+// hf_defaults.json was written by make_hf_defaults.py from transformers and peft themselves.
+#include <fmt/format.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+
+#include "launch/config/schema.h"
+#include "runtime/core/files.h"
+#include "tests/unit/config/support.h"
+
+namespace neoloom::launch {
+namespace {
+
+using testing::AnyOf;
+using testing::HasSubstr;
+
+nlohmann::json hugging_face_defaults() {
+  return nlohmann::json::parse(core::read_file(NL_SOURCE_DIR "/tests/unit/config/hf_defaults.json"));
+}
+
+TEST(ForeignKeys, EveryFieldOfTrainingArgumentsAndLoraConfigIsKnown) {
+  const nlohmann::json defaults = hugging_face_defaults();
+  for (const char* group : {"trainer_config", "peft_config"}) {
+    for (const auto& [key, value] : defaults.at(group).items()) {
+      const nlohmann::json document = {{group, {{key, "a value that no key takes"}}}};
+      EXPECT_THAT(refusal(document.dump()), AnyOf("accepted", HasSubstr("not supported yet"), HasSubstr("expected")))
+          << key;
+    }
+  }
+}
+
+TEST(ForeignKeys, EveryDefaultIsAcceptedAndChangesNothing) {
+  const nlohmann::json defaults = hugging_face_defaults();
+  for (const char* group : {"trainer_config", "peft_config"}) {
+    for (const auto& [key, value] : defaults.at(group).items()) {
+      const nlohmann::json document = {{group, {{key, value}}}};
+      EXPECT_EQ(refusal(document.dump()), "accepted") << key << ": " << value;
+    }
+  }
+}
+
+TEST(ForeignKeys, OwnDefaultsAreHuggingFacesButForTheDocumentedOnes) {
+  const nlohmann::json defaults = hugging_face_defaults();
+  const std::map<std::string, std::string> documented = {
+      {"trainer_config.output_dir", "runs/default"},    {"trainer_config.logging_steps", "10"},
+      {"trainer_config.save_total_limit", "3"},         {"trainer_config.eval_steps", "0"},
+      {"trainer_config.metric_for_best_model", "loss"}, {"peft_config.target_modules", "[q_proj, v_proj]"}};
+  const auto own = flatten(parse("peft_config: {}"));
+  for (const Field& field : make_fields()) {
+    const bool foreign = defaults.contains(field.group) && defaults.at(field.group).contains(field.key);
+    if (!foreign || documented.contains(field.name())) continue;
+    const nlohmann::json document = {{field.group, {{field.key, defaults.at(field.group).at(field.key)}}}};
+    EXPECT_EQ(flatten(parse(document.dump(), {"peft_config={}"})).at(field.name()), own.at(field.name()))
+        << field.name();
+  }
+  for (const auto& [name, value] : documented) EXPECT_THAT(own.at(name), AnyOf(value, '"' + value + '"')) << name;
+}
+
+TEST(ForeignKeys, ValuesThatWouldChangeTheResultAreRefusedByName) {
+  for (const std::string text : {"trainer_config: {optim: adafactor}",
+                                 "trainer_config: {gradient_checkpointing: true}",
+                                 "trainer_config: {label_smoothing_factor: 0.1}",
+                                 "trainer_config: {neftune_noise_alpha: 5}",
+                                 "trainer_config: {push_to_hub: true}",
+                                 "trainer_config: {overwrite_output_dir: true}",
+                                 "trainer_config: {report_to: wandb}",
+                                 "trainer_config: {report_to: [tensorboard]}",
+                                 "trainer_config: {deepspeed: ds.json}",
+                                 "trainer_config: {resume_from_checkpoint: some/where}",
+                                 "trainer_config: {average_tokens_across_devices: false}",
+                                 "peft_config: {use_dora: true}",
+                                 "peft_config: {bias: all}",
+                                 "peft_config: {init_lora_weights: pissa}",
+                                 "peft_config: {rank_pattern: {a: 1}}",
+                                 "peft_config: {inference_mode: true}",
+                                 "tokenizer_config: {padding_side: left}",
+                                 "model_config: {load_in_8bit: true}",
+                                 "model_config: {device_map: auto}",
+                                 "data: {messages_column: m}",
+                                 "runtime: {deterministic: false}"}) {
+    EXPECT_THAT(refusal(text + "\n"), HasSubstr("is not supported yet")) << text;
+  }
+}
+
+TEST(ForeignKeys, AdviceIsGivenWhereThereIsAnotherWay) {
+  EXPECT_THAT(refusal("trainer_config: {overwrite_output_dir: true}\n"), HasSubstr("--resume none"));
+  EXPECT_THAT(refusal("trainer_config: {max_seq_length: 128}\n"), HasSubstr("tokenizer_config.max_length"));
+}
+
+TEST(Schema, EveryKeyHasOneMeaning) {
+  const Schema schema;
+  for (const ForeignKey& key : schema.foreign) {
+    EXPECT_EQ(schema.field(key.group, key.key), nullptr) << key.group << "." << key.key;
+    EXPECT_EQ(schema.alias(key.group, key.key), nullptr) << key.group << "." << key.key;
+    EXPECT_EQ(schema.foreign_key(key.group, key.key), &key) << key.group << "." << key.key << " is listed twice";
+  }
+  for (const Alias& alias : schema.aliases) {
+    EXPECT_EQ(schema.field(alias.group, alias.old_key), nullptr) << alias.old_key;
+    EXPECT_NE(schema.field(alias.target_group, alias.key), nullptr) << alias.old_key;
+  }
+}
+
+}  // namespace
+}  // namespace neoloom::launch

@@ -1,0 +1,231 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "tests/unit/config/support.h"
+
+namespace neoloom::launch {
+namespace {
+
+using testing::AllOf;
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::IsEmpty;
+using testing::SizeIs;
+using testing::StartsWith;
+
+// The template that this project's users come from, as they write it.
+constexpr const char* kTemplate = R"({
+  "model_config": {
+    "pretrained_model_name": "EleutherAI/gpt-neo-125m",
+    "problem_type": "multi_label_classification",
+    "torch_dtype": "torch.float32"
+  },
+  "quantization_config": {},
+  "peft_config": {
+    "peft_type": "LORA", "task_type": "SEQ_CLS", "r": 16, "lora_alpha": 16, "lora_dropout": 0.1,
+    "inference_mode": false
+  },
+  "tokenizer_config": {},
+  "trainer_config": {
+    "num_train_epochs": 1, "auto_find_batch_size": true, "per_device_train_batch_size": 8,
+    "gradient_accumulation_steps": 4, "warmup_ratio": 0.03, "weight_decay": 0.01, "bf16": false,
+    "optim": "adamw_torch", "report_to": "none", "remove_unused_columns": true, "push_to_hub": false
+  },
+  "invalid_data_tolerance_percent": 5
+})";
+
+TEST(Template, ReadsWhole) {
+  const RunConfig config = parse_config(kTemplate, "template.json", {"data.train=rows.jsonl"});
+  EXPECT_EQ(config.model_config.pretrained_model_name, "EleutherAI/gpt-neo-125m");
+  EXPECT_EQ(config.model_config.problem_type, "multi_label_classification");
+  EXPECT_EQ(config.model_config.frozen_dtype, model::Dtype::kFloat32);
+  ASSERT_TRUE(config.peft_config.has_value());
+  EXPECT_EQ(config.peft_config->task_type, "SEQ_CLS");
+  EXPECT_EQ(config.peft_config->r, 16);
+  EXPECT_EQ(config.peft_config->lora_alpha, 16.0);
+  EXPECT_EQ(config.peft_config->lora_dropout, 0.1);
+  EXPECT_THAT(config.peft_config->target_modules, ElementsAre("q_proj", "v_proj"));
+  EXPECT_EQ(config.trainer_config.num_train_epochs, 1.0);
+  EXPECT_TRUE(config.trainer_config.auto_find_batch_size);
+  EXPECT_EQ(config.trainer_config.warmup_steps, 0.03);
+  EXPECT_EQ(config.trainer_config.gradient_accumulation_steps, 4);
+  EXPECT_EQ(config.data.invalid_data_tolerance_percent, 5.0);
+  EXPECT_EQ(config.data.train, "rows.jsonl");
+  EXPECT_EQ(config.data.labels_column, "labels");
+  EXPECT_THAT(config.warnings, ElementsAre(HasSubstr("torch_dtype"), HasSubstr("warmup_ratio")));
+}
+
+TEST(Defaults, AreThoseOfTheOptionsWhenNothingIsGiven) {
+  for (const char* text : {"", "# nothing\n", "{}", "trainer_config:\n", "model_config: {}\n"}) {
+    const RunConfig config = parse(text);
+    EXPECT_EQ(flatten(config), flatten(RunConfig{})) << text;
+    EXPECT_FALSE(config.peft_config.has_value()) << text;
+  }
+}
+
+TEST(PeftGroup, EmptyIsLoraAndAbsentOrNullIsFullTraining) {
+  EXPECT_TRUE(parse("peft_config: {}\n").peft_config.has_value());
+  EXPECT_FALSE(parse("peft_config:\n").peft_config.has_value());
+  EXPECT_FALSE(parse("peft_config: {r: 4}\n", {"peft_config=null"}).peft_config.has_value());
+  EXPECT_EQ(parse("", {"peft_config.r=4"}).peft_config.value().r, 4);
+}
+
+TEST(PeftGroup, OtherMethodsAreRefusedByName) {
+  EXPECT_THAT(refusal("peft_config:\n  peft_type: IA3\n"),
+              AllOf(StartsWith("run.yaml:2: peft_config.peft_type"), HasSubstr("\"IA3\" is not supported yet")));
+}
+
+TEST(UnknownKey, NamesPlaceAndNearestKnownKey) {
+  EXPECT_THAT(refusal("trainer_config:\n  learning_rat: 1\n"),
+              AllOf(StartsWith("run.yaml:2: unknown key trainer_config.learning_rat"),
+                    HasSubstr("did you mean learning_rate?")));
+  EXPECT_THAT(refusal("peft_config:\n  lora_alhpa: 1\n"), HasSubstr("did you mean lora_alpha?"));
+  EXPECT_THAT(refusal("train_config: {}\n"), HasSubstr("did you mean trainer_config?"));
+}
+
+TEST(UnknownKey, NamesTheGroupWhereTheKeyBelongs) {
+  EXPECT_THAT(refusal("model_config:\n  learning_rate: 1\n"), HasSubstr("it belongs to trainer_config"));
+  EXPECT_THAT(refusal("learning_rate: 1\n"), HasSubstr("the key learning_rate belongs to trainer_config"));
+}
+
+TEST(UnknownKey, GivesNoHintWhenNothingIsNear) {
+  EXPECT_THAT(refusal("data:\n  zzzzzzzzzzzz: 1\n"), Not(HasSubstr("did you mean")));
+}
+
+TEST(WrongType, NamesPlaceKeyExpectedAndFound) {
+  EXPECT_THAT(refusal("a: 1\n"), HasSubstr("run.yaml:1: unknown group \"a\""));
+  EXPECT_EQ(refusal("trainer_config:\n  learning_rate: fast\n"),
+            "run.yaml:2: trainer_config.learning_rate: expected a number of at least 0, found \"fast\" (a string)");
+  EXPECT_EQ(refusal("trainer_config:\n\n  max_steps: 1.5\n"),
+            "run.yaml:3: trainer_config.max_steps: expected -1 (use num_train_epochs) or an integer of at least 1, "
+            "found 1.5 (a number)");
+  EXPECT_THAT(refusal("trainer_config: {bf16: yes}\n"), HasSubstr("expected true or false"));
+  EXPECT_THAT(refusal("trainer_config: [1]\n"), HasSubstr("expected a map of keys, found a list"));
+  EXPECT_THAT(refusal("data: {train: [a, b]}\n"), HasSubstr("expected a string, found [a, b] (a list)"));
+  EXPECT_THAT(refusal("trainer_config: {seed: 99999999999999999999}\n"), HasSubstr("expected an integer"));
+  EXPECT_THAT(refusal("- 1\n"), HasSubstr("a configuration is a map of groups"));
+  EXPECT_THAT(refusal("trainer_config: {learning_rate:}\n"), HasSubstr("found null"));
+}
+
+TEST(Range, RefusesWhatNoRunCanUse) {
+  for (const char* text :
+       {"trainer_config: {learning_rate: -1}", "trainer_config: {per_device_train_batch_size: 0}",
+        "trainer_config: {num_train_epochs: 0}", "trainer_config: {warmup_steps: 1.5}",
+        "trainer_config: {warmup_ratio: 1.0}", "trainer_config: {adam_beta2: 1.0}", "trainer_config: {max_steps: 0}",
+        "peft_config: {r: 0}", "peft_config: {lora_dropout: 1.0}", "invalid_data_tolerance_percent: 101",
+        "trainer_config: {logging_steps: 0}", "runtime: {threads_per_rank: -1}"}) {
+    std::string yaml = text;
+    EXPECT_THAT(refusal(yaml), HasSubstr("expected")) << text;
+  }
+}
+
+TEST(Choice, KnownToHuggingFaceButNotHereIsSaidSo) {
+  EXPECT_THAT(refusal("trainer_config: {lr_scheduler_type: polynomial}\n"),
+              AllOf(HasSubstr("\"polynomial\" is not supported yet"), HasSubstr("linear, cosine")));
+  EXPECT_THAT(refusal("trainer_config: {lr_scheduler_type: wavy}\n"), HasSubstr("expected one of linear"));
+  EXPECT_THAT(refusal("model_config: {problem_type: regression}\n"), HasSubstr("not supported yet"));
+}
+
+TEST(OldSpelling, IsTakenWithAWarning) {
+  const RunConfig config = parse(
+      "model_config: {torch_dtype: bfloat16}\n"
+      "trainer_config: {evaluation_strategy: epoch, group_by_length: true, no_cuda: true}\n"
+      "data: {validation: dev.jsonl}\n");
+  EXPECT_EQ(config.model_config.frozen_dtype, model::Dtype::kBFloat16);
+  EXPECT_EQ(config.trainer_config.eval_strategy, train::Interval::kEpoch);
+  EXPECT_EQ(config.trainer_config.train_sampling_strategy, "group_by_length");
+  EXPECT_EQ(config.runtime.device, "cpu");
+  EXPECT_THAT(config.warnings, SizeIs(4));
+  EXPECT_THAT(config.warnings.front(), AllOf(StartsWith("run.yaml:1: "), HasSubstr("write model_config.frozen_dtype")));
+}
+
+TEST(OldSpelling, ThatAsksForNothingChangesNothing) {
+  const RunConfig config =
+      parse("trainer_config: {group_by_length: false, no_cuda: false, warmup_ratio: 0.0, warmup_steps: 7}\n");
+  EXPECT_EQ(config.trainer_config.train_sampling_strategy, "random");
+  EXPECT_EQ(config.runtime.device, "auto");
+  EXPECT_EQ(config.trainer_config.warmup_steps, 7.0);
+}
+
+TEST(OldSpelling, BesideTheNewOneIsRefused) {
+  EXPECT_THAT(refusal("trainer_config:\n  warmup_steps: 5\n  warmup_ratio: 0.1\n"),
+              AllOf(StartsWith("run.yaml:3: "), HasSubstr("given twice"), HasSubstr("run.yaml:2")));
+  EXPECT_THAT(refusal("invalid_data_tolerance_percent: 1\ndata: {invalid_data_tolerance_percent: 2}\n"),
+              HasSubstr("given twice"));
+}
+
+TEST(QuantizationGroup, IsAcceptedOnlyEmpty) {
+  EXPECT_EQ(refusal("quantization_config: {}\n"), "accepted");
+  EXPECT_EQ(refusal("quantization_config:\n"), "accepted");
+  EXPECT_THAT(refusal("quantization_config:\n  load_in_4bit: true\n"),
+              StartsWith("run.yaml:2: quantization_config.load_in_4bit is not supported yet"));
+}
+
+TEST(Override, WinsOverTheFileAndIsCheckedLikeIt) {
+  const std::string text = "trainer_config: {learning_rate: 1, evaluation_strategy: epoch}\ndata: {validation: v}\n";
+  const RunConfig config = parse(text, {"trainer_config.learning_rate=1e-4", "trainer_config.eval_strategy=no",
+                                        "peft_config.target_modules=[c_fc, c_proj]", "data.validation="});
+  EXPECT_EQ(config.trainer_config.learning_rate, 1e-4);
+  EXPECT_EQ(config.trainer_config.eval_strategy, train::Interval::kNo);
+  EXPECT_THAT(config.peft_config.value().target_modules, ElementsAre("c_fc", "c_proj"));
+  EXPECT_EQ(config.data.validation, "");
+  EXPECT_EQ(parse("", {"trainer_config.seed=1", "trainer_config.seed=2"}).trainer_config.seed, 2);
+  EXPECT_THAT(refusal("", {"trainer_config.learning_rate=x"}),
+              StartsWith("--set trainer_config.learning_rate=x: trainer_config.learning_rate: expected"));
+  EXPECT_THAT(refusal("", {"trainer_config.lr=1"}), HasSubstr("unknown key trainer_config.lr"));
+  EXPECT_THAT(refusal("", {"trainer_config.seed"}), HasSubstr("expected group.key=value"));
+  EXPECT_THAT(refusal("", {"=1"}), HasSubstr("expected group.key=value"));
+  EXPECT_THAT(refusal("", {"trainer_config=5"}), HasSubstr("expected a map"));
+}
+
+TEST(Override, KeepsPathsAndWordsAsTheyStand) {
+  EXPECT_EQ(parse("", {"data.train=/tmp/a b/x=y.jsonl"}).data.train, "/tmp/a b/x=y.jsonl");
+  EXPECT_EQ(parse("", {"data.labels_separator=\"\\t\""}).data.labels_separator, "\t");
+}
+
+TEST(Names, MayLookLikeNumbers) {
+  const RunConfig config =
+      parse("data: {header: false, text_column: 1, label_column: 0, label_names: [0, 1, \"\xF0\x9F\x98\x80\"]}\n");
+  EXPECT_EQ(config.data.text_column, "1");
+  EXPECT_EQ(config.data.label_column, "0");
+  EXPECT_THAT(config.data.label_names, ElementsAre("0", "1", "\xF0\x9F\x98\x80"));
+  EXPECT_THAT(refusal("data: {label_column: l, label_names: [a, b, a]}\n"), HasSubstr("\"a\" is listed twice"));
+}
+
+TEST(Resolved, ReadsBackToTheSameConfiguration) {
+  const std::string text =
+      "model_config: {pretrained_model_name: 'a: b # c', num_labels: 3, frozen_dtype: bf16}\n"
+      "peft_config: {r: 3, lora_alpha: 0.1, task_type: SEQ_CLS, modules_to_save: [score], use_rslora: true}\n"
+      "tokenizer_config: {model_max_length: 128}\n"
+      "trainer_config: {learning_rate: 1.0e-7, adam_epsilon: 1.0e-8, eval_strategy: epoch, save_strategy: epoch,\n"
+      "  load_best_model_at_end: true, data_seed: 3, greater_is_better: false, bf16: true, save_total_limit: null}\n"
+      "data: {train: \"tab\\there\", validation: 'no', label_names: ['yes', 'no', \"\\u0007 \\\"q\\\"\"], "
+      "label_column: 'on'}\n"
+      "runtime: {threads_per_rank: 2, cache_dir: '~'}\n";
+  const RunConfig config = parse(text);
+  EXPECT_EQ(config.trainer_config.save_total_limit, 0);
+  EXPECT_EQ(config.runtime.compute_dtype, "bfloat16");
+  const RunConfig again = parse_config(to_yaml(config), "config.yaml", {});
+  EXPECT_EQ(flatten(again), flatten(config));
+  EXPECT_EQ(to_yaml(again), to_yaml(config));
+  EXPECT_EQ(again.trainer_config.learning_rate, config.trainer_config.learning_rate);
+  EXPECT_EQ(again.data.label_names, config.data.label_names);
+  EXPECT_THAT(again.warnings, IsEmpty());
+}
+
+TEST(Resolved, FullTrainingStaysFullTraining) {
+  const RunConfig config = parse("model_config: {train_all: true}\n");
+  EXPECT_FALSE(parse_config(to_yaml(config), "config.yaml", {}).peft_config.has_value());
+}
+
+TEST(Flatten, NamesTheKeysThatDiffer) {
+  const auto a = flatten(parse("trainer_config: {seed: 1}\n"));
+  const auto b = flatten(parse("trainer_config: {seed: 2}\n"));
+  EXPECT_EQ(a.at("trainer_config.seed"), "1");
+  EXPECT_EQ(b.at("trainer_config.seed"), "2");
+  EXPECT_EQ(a.size(), b.size());
+}
+
+}  // namespace
+}  // namespace neoloom::launch
