@@ -46,6 +46,7 @@ class MultiLabelCounts {
 };
 
 /// The confusion matrix as an aligned text table with label names (at most `max_labels` shown).
-std::string confusion_table(const ConfusionCounts& counts, const std::vector<std::string>& labels, int64_t max_labels = 20);
+std::string confusion_table(const ConfusionCounts& counts, const std::vector<std::string>& labels,
+                            int64_t max_labels = 20);
 
 }  // namespace neoloom::metrics

@@ -45,14 +45,17 @@ struct DeviceMeasure {
 };
 
 /// One object of the `devices` list of a `train` event: rank, host, device, batches_per_s, samples_per_s, tokens_per_s,
-/// tflops, peak_memory_bytes, compute_share, comm_share, data_share.
+/// tflops, peak_memory_bytes, compute_share, comm_share, data_share, padding_share.
 nlohmann::ordered_json device_json(const DeviceMeasure& measure);
+
+/// Share of the computed positions that are padding.
+double padding_share(const DeviceMeasure& measure);
 
 /// For sending measures between ranks.
 std::string pack(const DeviceMeasure& measure);
 DeviceMeasure unpack(const std::string& text);
 
-/// The table at the end of a run: one row per device, a header and units.
+/// The table at the end of a run: a header with units, one row per device, and for several devices a row of sums.
 std::string device_table(const std::vector<DeviceMeasure>& measures);
 
 /// Peak resident memory of this process (VmHWM), and the part of it that is private to this process now.

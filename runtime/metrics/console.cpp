@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/metrics/console.h"
+
+#include <fmt/format.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <cstdlib>
+#include <cstring>
+#include <string_view>
+
+#include "runtime/core/clock.h"
+#include "runtime/core/error.h"
+#include "runtime/core/files.h"
+#include "runtime/metrics/text_width.h"
+
+namespace neoloom::metrics {
+namespace {
+
+constexpr std::string_view kClearLine = "\r\x1b[K";
+constexpr double kRedrawSeconds = 0.1;
+
+std::string_view environment(const char* name) {
+  const char* value = std::getenv(name);
+  return value == nullptr ? std::string_view() : std::string_view(value);
+}
+
+bool is_terminal() { return ::isatty(STDERR_FILENO) == 1 && environment("TERM") != "dumb"; }
+
+bool speaks_utf8() {
+  for (const char* name : {"LC_ALL", "LC_CTYPE", "LANG"}) {
+    const std::string_view value = environment(name);
+    if (value.empty()) continue;
+    return value.find("UTF-8") != std::string_view::npos || value.find("utf8") != std::string_view::npos;
+  }
+  return false;
+}
+
+// Asked at every redraw: people resize windows.
+size_t terminal_columns() {
+  constexpr size_t kUsual = 80;
+  winsize size{};
+  if (::ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0) return size.ws_col;
+  const std::string_view text = environment("COLUMNS");
+  size_t columns = 0;
+  std::from_chars(text.data(), text.data() + text.size(), columns);
+  return columns > 0 ? columns : kUsual;
+}
+
+// One write(), so that lines of other ranks do not fall into the middle.
+void put(const std::string& text) { core::write_fully(STDERR_FILENO, text.data(), text.size()); }
+
+std::string repeated(std::string_view piece, size_t count) {
+  std::string text;
+  for (size_t i = 0; i < count; ++i) text += piece;
+  return text;
+}
+
+// Loss and gradient norm keep five digits whatever their size.
+std::string number(double value) {
+  if (!std::isfinite(value)) return fmt::format("{}", value);
+  const double size = std::fabs(value);
+  if (size != 0.0 && (size < 1e-3 || size >= 1e5)) return fmt::format("{:.2e}", value);
+  return fmt::format("{:.{}f}", value, size >= 1000.0 ? 1 : size >= 10.0 ? 3 : 4);
+}
+
+std::string rate(double value) {
+  if (value >= 1000.0) return with_thousands(std::llround(value));
+  return fmt::format("{:.{}f}", value, value >= 100.0 ? 0 : value >= 10.0 ? 1 : 2);
+}
+
+}  // namespace
+
+Console::Console(const std::string& progress, bool quiet) : quiet_(quiet) {
+  core::require(progress == "auto" || progress == "bar" || progress == "plain" || progress == "off",
+                core::ErrorKind::kUsage, "logging.progress is \"{}\", expected auto, bar, plain or off", progress);
+  const bool terminal = is_terminal();
+  lines_ = progress != "off" && !quiet;
+  bar_ = lines_ && (progress == "bar" || (progress == "auto" && terminal));
+  colours_ = terminal && environment("NO_COLOR").empty();
+  unicode_ = speaks_utf8();
+}
+
+Console::~Console() { finish(); }
+
+void Console::step(const StepLine& line) {
+  if (!lines_) return;
+  std::string text;
+  if (!header_done_) {
+    header_done_ = true;
+    step_width_ = static_cast<int>(std::max(std::strlen("step"), fmt::format("{0}/{0}", line.total_steps).size()));
+    text = fmt::format("{:>{}} {:>7} {:>9} {:>9} {:>9} {:>9} {:>10} {:>9}\n", "step", step_width_, "epoch", "loss",
+                       "grad norm", "lr", "samples/s", "tokens/s", "left");
+  }
+  text += fmt::format("{:>{}} {:>7.2f} {:>9} {:>9} {:>9.2e} {:>9} {:>10} {:>9}\n",
+                      fmt::format("{}/{}", line.step, line.total_steps), step_width_, line.epoch, number(line.loss),
+                      number(line.grad_norm), line.learning_rate, rate(line.samples_per_s), rate(line.tokens_per_s),
+                      duration_text(line.seconds_left));
+  if (bar_) {
+    step_ = line.step;
+    total_steps_ = line.total_steps;
+    seconds_left_ = line.seconds_left;
+  }
+  print_above_bar(text);
+}
+
+void Console::tick(int64_t step, int64_t total_steps, double seconds_left) {
+  if (!bar_ || total_steps <= 0) return;
+  step_ = step;
+  total_steps_ = total_steps;
+  seconds_left_ = seconds_left;
+  const double now = core::now_seconds();
+  if (bar_drawn_ && now - drawn_at_seconds_ < kRedrawSeconds && step < total_steps) return;
+  put(fmt::format("{}{}", kClearLine, bar_text()));
+  bar_drawn_ = true;
+  drawn_at_seconds_ = now;
+}
+
+void Console::notice(const std::string& text) {
+  if (!quiet_) print_above_bar(text + "\n");
+}
+
+void Console::warning(const std::string& text) {
+  print_above_bar(fmt::format("{}warning:{} {}\n", colours_ ? "\x1b[33m" : "", colours_ ? "\x1b[0m" : "", text));
+}
+
+void Console::finish() {
+  if (!bar_drawn_) return;
+  bar_drawn_ = false;
+  put(fmt::format("{}{}\n", kClearLine, bar_text()));
+}
+
+void Console::print_above_bar(const std::string& lines) {
+  put(bar_drawn_ ? fmt::format("{}{}{}", kClearLine, lines, bar_text()) : lines);
+}
+
+std::string Console::bar_text() const {
+  constexpr size_t kWidestBar = 50;
+  constexpr size_t kNarrowestBar = 8;
+  const double share = std::clamp(static_cast<double>(step_) / static_cast<double>(total_steps_), 0.0, 1.0);
+  const std::string head = fmt::format("{:>3}% ", static_cast<int>(share * 100.0));
+  const std::string left = step_ >= total_steps_ ? "done" : duration_text(seconds_left_) + " left";
+  const std::string tail = fmt::format(" {}/{} steps, {}", step_, total_steps_, left);
+  // The last column stays free: some terminals wrap when it is filled.
+  const size_t columns = terminal_columns() - 1;
+  if (head.size() + tail.size() + kNarrowestBar > columns) return cut_to_width(head + tail.substr(1), columns);
+  const size_t room = std::min(kWidestBar, columns - head.size() - tail.size());
+  const auto filled = static_cast<size_t>(std::lround(share * static_cast<double>(room)));
+  const std::string done = repeated(unicode_ ? "\u2501" : "#", filled);
+  const std::string open = repeated(unicode_ ? "\u2500" : "-", room - filled);
+  if (!colours_) return head + done + open + tail;
+  return fmt::format("{}\x1b[32m{}\x1b[90m{}\x1b[0m{}", head, done, open, tail);
+}
+
+}  // namespace neoloom::metrics

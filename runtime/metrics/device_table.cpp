@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <set>
+
+#include "runtime/metrics/events.h"
+#include "runtime/metrics/text_width.h"
+
+namespace neoloom::metrics {
+namespace {
+
+constexpr size_t kColumns = 12;
+using Row = std::array<std::string, kColumns>;
+
+const Row kHeader = {"rank",    "host",    "device", "batches/s", "samples/s",   "tokens/s",
+                     "padding", "compute", "comm",   "data",      "peak memory", "TFLOP/s"};
+
+bool is_text(size_t column) { return column == 1 || column == 2; }
+
+// Three significant digits or so: 0.123, 1.23, 12.3, 12,345.
+std::string rate(double value) {
+  if (value >= 1000.0) return with_thousands(static_cast<int64_t>(value + 0.5));
+  if (value >= 100.0) return fmt::format("{:.0f}", value);
+  if (value >= 10.0) return fmt::format("{:.1f}", value);
+  return fmt::format("{:.{}f}", value, value >= 1.0 || value == 0.0 ? 2 : 3);
+}
+
+std::string percent(double share) { return fmt::format("{:.1f}%", 100.0 * share); }
+
+std::string memory(int64_t bytes) {
+  constexpr double kGiB = 1024.0 * 1024.0 * 1024.0;
+  constexpr double kMiB = 1024.0 * 1024.0;
+  if (bytes <= 0) return "-";
+  const auto value = static_cast<double>(bytes);
+  return value >= kGiB ? fmt::format("{:.2f} GiB", value / kGiB) : fmt::format("{:.0f} MiB", value / kMiB);
+}
+
+Row device_row(const DeviceMeasure& measure) {
+  const double seconds = std::max(measure.seconds, 1e-9);
+  return {fmt::format("{}", measure.rank),
+          measure.host,
+          measure.device,
+          rate(static_cast<double>(measure.batches) / seconds),
+          rate(static_cast<double>(measure.samples) / seconds),
+          rate(static_cast<double>(measure.tokens) / seconds),
+          percent(padding_share(measure)),
+          percent(measure.compute_seconds / seconds),
+          percent(measure.comm_seconds / seconds),
+          percent(measure.data_seconds / seconds),
+          memory(measure.peak_memory_bytes),
+          measure.flops > 0.0 ? rate(measure.flops / seconds * 1e-12) : "-"};
+}
+
+// All devices work side by side: their rates add up, their shares are means over device time.
+Row total_row(const std::vector<DeviceMeasure>& measures) {
+  DeviceMeasure sum;
+  std::set<std::string> hosts;
+  double batches = 0.0, samples = 0.0, tokens = 0.0, flops = 0.0;
+  for (const DeviceMeasure& measure : measures) {
+    const double seconds = std::max(measure.seconds, 1e-9);
+    batches += static_cast<double>(measure.batches) / seconds;
+    samples += static_cast<double>(measure.samples) / seconds;
+    tokens += static_cast<double>(measure.tokens) / seconds;
+    flops += measure.flops / seconds;
+    sum.tokens += measure.tokens;
+    sum.padded_tokens += measure.padded_tokens;
+    sum.seconds += measure.seconds;
+    sum.compute_seconds += measure.compute_seconds;
+    sum.comm_seconds += measure.comm_seconds;
+    sum.data_seconds += measure.data_seconds;
+    sum.peak_memory_bytes += measure.peak_memory_bytes;
+    hosts.insert(measure.host);
+  }
+  Row row = device_row(sum);
+  row[0] = "all";
+  row[1] = fmt::format("{} host{}", hosts.size(), hosts.size() == 1 ? "" : "s");
+  row[2] = fmt::format("{} devices", measures.size());
+  row[3] = rate(batches);
+  row[4] = rate(samples);
+  row[5] = rate(tokens);
+  row[11] = flops > 0.0 ? rate(flops * 1e-12) : "-";
+  return row;
+}
+
+std::string line_of(const Row& row, const std::array<size_t, kColumns>& widths) {
+  std::string line;
+  for (size_t i = 0; i < kColumns; ++i) {
+    line += "  " + (is_text(i) ? pad_right(row[i], widths[i]) : pad_left(row[i], widths[i]));
+  }
+  return line + "\n";
+}
+
+}  // namespace
+
+std::string device_table(const std::vector<DeviceMeasure>& measures) {
+  if (measures.empty()) return "";
+  std::vector<Row> rows = {kHeader};
+  for (const DeviceMeasure& measure : measures) rows.push_back(device_row(measure));
+  if (measures.size() > 1) rows.push_back(total_row(measures));
+  std::array<size_t, kColumns> widths{};
+  size_t line_width = 0;
+  for (size_t i = 0; i < kColumns; ++i) {
+    for (const Row& row : rows) widths[i] = std::max(widths[i], display_width(row[i]));
+    line_width += widths[i] + 2;
+  }
+  const std::string rule = "  " + std::string(line_width - 2, '-') + "\n";
+  std::string table = line_of(rows.front(), widths) + rule;
+  for (size_t i = 1; i <= measures.size(); ++i) table += line_of(rows[i], widths);
+  if (measures.size() > 1) table += rule + line_of(rows.back(), widths);
+  return table;
+}
+
+}  // namespace neoloom::metrics

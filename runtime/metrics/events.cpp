@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/metrics/events.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "runtime/core/error.h"
+#include "runtime/core/files.h"
+
+namespace neoloom::metrics {
+namespace {
+
+using nlohmann::ordered_json;
+
+double per_second(int64_t count, double seconds) { return seconds > 0.0 ? static_cast<double>(count) / seconds : 0.0; }
+
+double share(double part_seconds, double seconds) { return seconds > 0.0 ? part_seconds / seconds : 0.0; }
+
+// A process that was killed in the middle of a write() leaves half a line; the next event must not be glued to it.
+void end_broken_line(int descriptor) {
+  char last = '\n';
+  const off_t size = ::lseek(descriptor, 0, SEEK_END);
+  if (size > 0 && ::pread(descriptor, &last, 1, size - 1) == 1 && last != '\n') core::write_fully(descriptor, "\n", 1);
+}
+
+}  // namespace
+
+EventLog::EventLog(const std::string& path) {
+  const std::filesystem::path folder = std::filesystem::path(path).parent_path();
+  if (!folder.empty()) core::make_directories(folder.string(), core::ErrorKind::kUsage);
+  descriptor_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+  core::require(descriptor_ >= 0, core::ErrorKind::kUsage, "cannot write the metrics file {}: {}", path,
+                std::strerror(errno));
+  end_broken_line(descriptor_);
+}
+
+EventLog::~EventLog() {
+  if (descriptor_ >= 0) ::close(descriptor_);
+}
+
+void EventLog::write(const ordered_json& event) {
+  // Class names and paths may hold broken UTF-8; a replaced letter is better than a run that ends here.
+  const std::string line = event.dump(-1, ' ', false, ordered_json::error_handler_t::replace) + "\n";
+  const int code = core::write_fully(descriptor_, line.data(), line.size());
+  if (code == 0 || warned_) return;
+  warned_ = true;
+  fmt::print(stderr, "warning: cannot write to metrics.jsonl: {}; the run goes on without these lines\n",
+             std::strerror(code));
+}
+
+ordered_json device_json(const DeviceMeasure& measure) {
+  const double seconds = measure.seconds;
+  ordered_json json;
+  json["rank"] = measure.rank;
+  json["host"] = measure.host;
+  json["device"] = measure.device;
+  json["batches_per_s"] = per_second(measure.batches, seconds);
+  json["samples_per_s"] = per_second(measure.samples, seconds);
+  json["tokens_per_s"] = per_second(measure.tokens, seconds);
+  json["tflops"] = share(measure.flops, seconds) * 1e-12;
+  json["peak_memory_bytes"] = measure.peak_memory_bytes;
+  json["compute_share"] = share(measure.compute_seconds, seconds);
+  json["comm_share"] = share(measure.comm_seconds, seconds);
+  json["data_share"] = share(measure.data_seconds, seconds);
+  json["padding_share"] = padding_share(measure);
+  return json;
+}
+
+double padding_share(const DeviceMeasure& measure) {
+  if (measure.padded_tokens <= 0) return 0.0;
+  return static_cast<double>(measure.padded_tokens - measure.tokens) / static_cast<double>(measure.padded_tokens);
+}
+
+std::string pack(const DeviceMeasure& measure) {
+  const ordered_json json = {measure.rank,
+                             measure.host,
+                             measure.device,
+                             measure.batches,
+                             measure.samples,
+                             measure.tokens,
+                             measure.padded_tokens,
+                             measure.flops,
+                             measure.seconds,
+                             measure.compute_seconds,
+                             measure.comm_seconds,
+                             measure.data_seconds,
+                             measure.peak_memory_bytes};
+  return json.dump(-1, ' ', false, ordered_json::error_handler_t::replace);
+}
+
+DeviceMeasure unpack(const std::string& text) {
+  try {
+    const auto json = ordered_json::parse(text);
+    DeviceMeasure measure;
+    json.at(0).get_to(measure.rank);
+    json.at(1).get_to(measure.host);
+    json.at(2).get_to(measure.device);
+    json.at(3).get_to(measure.batches);
+    json.at(4).get_to(measure.samples);
+    json.at(5).get_to(measure.tokens);
+    json.at(6).get_to(measure.padded_tokens);
+    json.at(7).get_to(measure.flops);
+    json.at(8).get_to(measure.seconds);
+    json.at(9).get_to(measure.compute_seconds);
+    json.at(10).get_to(measure.comm_seconds);
+    json.at(11).get_to(measure.data_seconds);
+    json.at(12).get_to(measure.peak_memory_bytes);
+    return measure;
+  } catch (const nlohmann::json::exception& error) {
+    core::fail(core::ErrorKind::kInternal, "a rank sent measures that cannot be read: {}", error.what());
+  }
+}
+
+}  // namespace neoloom::metrics

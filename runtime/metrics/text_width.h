@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <string>
+#include <string_view>
+
+namespace neoloom::metrics {
+
+/// Columns that UTF-8 text takes on a terminal: 2 for East Asian wide letters and emoji, 0 for combining marks.
+size_t display_width(std::string_view text);
+
+/// The longest beginning of at most `columns` columns; a cut text ends in "~".
+std::string cut_to_width(std::string_view text, size_t columns);
+
+std::string pad_left(std::string_view text, size_t columns);
+std::string pad_right(std::string_view text, size_t columns);
+
+/// 12345678 -> "12,345,678".
+std::string with_thousands(int64_t value);
+
+/// Seconds as mm:ss, h:mm:ss or "3d 04h"; "--:--" when negative or not finite.
+std::string duration_text(double seconds);
+
+}  // namespace neoloom::metrics
