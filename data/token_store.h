@@ -22,8 +22,8 @@ struct StoreRequest {
   ProblemType problem_type = ProblemType::kSingleLabel;
   int64_t max_length_tokens = 2048;  // samples are cut to this many tokens (front kept)
   bool require_labels = true;        // false: prediction input, labels may be absent
-  std::optional<std::vector<std::string>>
-      label_names;                    // fixed map (validation, resume); a label outside it is an error
+  // Fixed map (validation, resume): a label outside it is an error. Overrides options.label_names.
+  std::optional<std::vector<std::string>> label_names;
   std::optional<int64_t> num_labels;  // integer labels 0..num_labels-1 without names
 };
 
@@ -55,14 +55,20 @@ class TokenStore {
   virtual int64_t label(int64_t sample) const = 0;
   /// Multi-label: [num_labels] of 0 or 1.
   virtual std::span<const uint8_t> multi_label(int64_t sample) const = 0;
+  /// Every sample has its targets; always true for causal LM.
   virtual bool labelled() const = 0;
   virtual const std::vector<std::string>& label_names() const = 0;
   /// Lengths in tokens, [size()].
   virtual std::span<const int32_t> lengths() const = 0;
-  /// Targets that count for the loss: causal LM max(0, supervised tokens after the first); classification 1.
+  /// Targets that count for the loss: causal LM max(0, supervised tokens after the first); classification 1, 0 for an
+  /// unlabelled sample.
   virtual std::span<const int32_t> target_counts() const = 0;
+  /// Rows that could not be read and were skipped, the first 10,000 of them.
   virtual const std::vector<InvalidRow>& invalid_rows() const = 0;
+  virtual int64_t invalid_row_count() const { return static_cast<int64_t>(invalid_rows().size()); }
   virtual int64_t truncated_samples() const = 0;
+  /// Samples without any target for the loss (a response that truncation cut off, an unlabelled row).
+  int64_t samples_without_target() const;
   /// SHA-256 that identifies inputs, tokenizer and settings.
   virtual const std::string& content_hash() const = 0;
 };

@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "data/readers/rows.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <array>
+#include <cctype>
+#include <filesystem>
+
+#include "data/readers/csv_reader.h"
+#include "data/readers/json_reader.h"
+#include "data/readers/lines.h"
+#include "data/utf8.h"
+#include "runtime/core/error.h"
+
+namespace neoloom::data {
+namespace {
+
+using core::ErrorKind;
+using core::fail;
+
+struct NamedFormat {
+  std::string_view name;  // of data.format, and with a dot of a file
+  Format format;
+};
+constexpr std::array<NamedFormat, 8> kFormats = {{{"jsonl", Format::kJsonLines},
+                                                  {"ndjson", Format::kJsonLines},
+                                                  {"json", Format::kJsonArray},
+                                                  {"csv", Format::kCsv},
+                                                  {"tsv", Format::kTsv},
+                                                  {"tab", Format::kTsv},
+                                                  {"txt", Format::kText},
+                                                  {"text", Format::kText}}};
+
+bool starts_with_bracket(std::string_view text) {
+  text = without_byte_order_mark(text);
+  const size_t first = text.find_first_not_of(" \t\r\n");
+  return first != std::string_view::npos && text[first] == '[';
+}
+
+/// One row per line; the first wanted column is the line, others are absent.
+class TextLineReader : public RowReader {
+ public:
+  explicit TextLineReader(const ReaderRequest& request)
+      : request_(request), lines_(without_byte_order_mark(request.text)) {
+    for (const Column& column : request.columns) {
+      if (&column != &request.columns.front() && !column.optional) {
+        fail_without_column(request.path, column, columns_);
+      }
+    }
+  }
+  bool next(Row& row) override {
+    std::string_view line;
+    if (!lines_.next(line)) return false;
+    row.line = lines_.number();
+    row.error = utf8_complaint(line);
+    row.cells.assign(request_.columns.size(), Cell{});
+    if (row.error.empty()) row.cells.front() = {Cell::Kind::kText, std::string(line), {}};
+    return true;
+  }
+  const std::vector<std::string>& columns_found() const override { return columns_; }
+
+ private:
+  ReaderRequest request_;
+  Lines lines_;
+  std::vector<std::string> columns_;
+};
+
+}  // namespace
+
+Format format_of(const std::string& path, const Options& options, std::string_view text) {
+  std::string name = options.format;
+  if (name == "auto") {
+    name = std::filesystem::path(path).extension().string();
+    if (!name.empty()) name.erase(0, 1);
+    std::transform(name.begin(), name.end(), name.begin(), [](unsigned char c) { return std::tolower(c); });
+  }
+  const auto found =
+      std::find_if(kFormats.begin(), kFormats.end(), [&](const auto& each) { return each.name == name; });
+  if (found == kFormats.end()) {
+    fail(
+        ErrorKind::kData,
+        "{}: the format \"{}\" is not supported; expected a file that ends in .jsonl .ndjson .json .csv .tsv .tab .txt "
+        ".text, or data.format jsonl, json, csv, tsv or text (compressed files must be unpacked first)",
+        path, name);
+  }
+  if (found->format == Format::kJsonArray && !starts_with_bracket(text)) return Format::kJsonLines;
+  return found->format;
+}
+
+std::unique_ptr<RowReader> open_rows(const ReaderRequest& request) {
+  switch (request.format) {
+    case Format::kJsonLines:
+      return open_json_lines(request);
+    case Format::kJsonArray:
+      return open_json_array(request);
+    case Format::kCsv:
+    case Format::kTsv:
+      return open_csv(request);
+    case Format::kText:
+      break;
+  }
+  return std::make_unique<TextLineReader>(request);
+}
+
+void fail_without_column(const std::string& path, const Column& column, const std::vector<std::string>& found) {
+  const std::string columns =
+      found.empty() ? "it has no named columns" : fmt::format("its columns are: {}", fmt::join(found, ", "));
+  fail(ErrorKind::kData, "{}: no column \"{}\" ({}); {}; name the right one with {}", path, column.name, column.key,
+       columns, column.key);
+}
+
+std::string utf8_complaint(std::string_view text) {
+  const size_t valid = utf8_prefix_bytes(text);
+  if (valid == text.size()) return {};
+  return fmt::format("not UTF-8: 0x{:02X} at byte {}", static_cast<unsigned char>(text[valid]), valid + 1);
+}
+
+}  // namespace neoloom::data

@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "data/store/labels.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <numeric>
+
+#include "runtime/core/error.h"
+
+namespace neoloom::data {
+namespace {
+
+using core::ErrorKind;
+using core::fail;
+using core::require;
+
+constexpr size_t kNamesInMessages = 50;
+constexpr size_t kLongestIntegerDigits = 18;
+
+/// The value of a text that is an integer in its shortest decimal form.
+std::optional<int64_t> integer_of(const std::string& text) {
+  const bool negative = text.starts_with('-');
+  const std::string digits = text.substr(negative ? 1 : 0);
+  if (digits.empty() || digits.size() > kLongestIntegerDigits) return std::nullopt;
+  if (digits.find_first_not_of("0123456789") != std::string::npos) return std::nullopt;
+  if (digits.size() > 1 && digits[0] == '0') return std::nullopt;
+  if (negative && digits == "0") return std::nullopt;
+  return std::stoll(text);
+}
+
+std::string list_of(const std::vector<std::string>& names) {
+  const auto end = names.begin() + static_cast<int64_t>(std::min(names.size(), kNamesInMessages));
+  return fmt::format("{}{}", fmt::join(names.begin(), end, ", "), end == names.end() ? "" : ", ...");
+}
+
+}  // namespace
+
+Labels::Labels(Request request) : request_(std::move(request)) {
+  if (!request_.names) return;
+  const std::vector<std::string>& names = *request_.names;
+  require(!request_.num_labels || *request_.num_labels == static_cast<int64_t>(names.size()), ErrorKind::kUsage,
+          "num_labels is {} but there are {} label names ({})", request_.num_labels.value_or(0), names.size(),
+          list_of(names));
+  for (size_t i = 0; i < names.size(); ++i) {
+    require(numbers_.emplace(names[i], static_cast<int64_t>(i)).second, ErrorKind::kUsage,
+            "the label name \"{}\" stands twice in the list of label names", names[i]);
+  }
+  positions_allowed_ = std::none_of(names.begin(), names.end(), [](const auto& name) { return integer_of(name); });
+}
+
+void Labels::fail_outside(const std::string& label, int64_t line, const std::string& known) const {
+  fail(ErrorKind::kData, "{}: line {}: label \"{}\" is not one of the known labels: {}", request_.path, line, label,
+       known);
+}
+
+int64_t Labels::number_of(const std::string& label, int64_t line) {
+  const auto known = numbers_.find(label);
+  if (known != numbers_.end()) return known->second;
+  if (request_.names) {
+    const std::optional<int64_t> position = positions_allowed_ ? integer_of(label) : std::nullopt;
+    if (position && *position >= 0 && *position < static_cast<int64_t>(request_.names->size())) return *position;
+    fail_outside(label, line, list_of(*request_.names));
+  }
+  const auto number = static_cast<int64_t>(found_.size());
+  numbers_.emplace(label, number);
+  found_.push_back(label);
+  first_lines_.push_back(line);
+  return number;
+}
+
+Labels::Result Labels::number_integers(int64_t num_labels) const {
+  Result result;
+  for (int64_t i = 0; i < num_labels; ++i) result.names.push_back(std::to_string(i));
+  for (size_t number = 0; number < found_.size(); ++number) {
+    const int64_t index = *integer_of(found_[number]);
+    if (index < 0 || index >= num_labels) {
+      fail_outside(found_[number], first_lines_[number],
+                   fmt::format("the integers from 0 to {} (num_labels is {}); data.label_names maps other labels",
+                               num_labels - 1, num_labels));
+    }
+    result.class_index.push_back(index);
+  }
+  return result;
+}
+
+Labels::Result Labels::finish() const {
+  Result result;
+  if (request_.names) {
+    result.names = *request_.names;
+    result.class_index.resize(result.names.size());
+    std::iota(result.class_index.begin(), result.class_index.end(), 0);
+    return result;
+  }
+  const bool all_integers =
+      std::all_of(found_.begin(), found_.end(), [](const auto& label) { return integer_of(label).has_value(); });
+  if (request_.num_labels && all_integers) return number_integers(*request_.num_labels);
+  require(!request_.num_labels || *request_.num_labels == static_cast<int64_t>(found_.size()), ErrorKind::kData,
+          "{}: {} different labels ({}), but num_labels is {}; correct it, or list all names in data.label_names",
+          request_.path, found_.size(), list_of(found_), request_.num_labels.value_or(0));
+  result.names = found_;
+  // UTF-8 sorts by bytes as by code points.
+  std::sort(result.names.begin(), result.names.end(), [&](const std::string& a, const std::string& b) {
+    return all_integers ? *integer_of(a) < *integer_of(b) : a < b;
+  });
+  result.class_index.resize(found_.size());
+  for (size_t i = 0; i < result.names.size(); ++i) {
+    result.class_index[static_cast<size_t>(numbers_.at(result.names[i]))] = static_cast<int64_t>(i);
+  }
+  return result;
+}
+
+}  // namespace neoloom::data

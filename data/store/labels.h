@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+namespace neoloom::data {
+
+/// Numbers the class names of a file. With fixed names a label is its position among them; where no name is itself an
+/// integer, an integer label from 0 counts as a position. With only a number of classes, integer labels are the class
+/// indices. With neither, the labels found are sorted: integers ascending when all are integers, else by code point.
+class Labels {
+ public:
+  struct Request {
+    std::string path;  // for messages
+    std::optional<std::vector<std::string>> names;
+    std::optional<int64_t> num_labels;
+  };
+  /// Throws: Error(kUsage) when fixed names repeat, or are not num_labels.
+  explicit Labels(Request request);
+
+  /// A number for the label, to be translated by finish().
+  /// Throws: Error(kData) when it is outside fixed names, with the line, the label and the names.
+  int64_t number_of(const std::string& label, int64_t line);
+
+  struct Result {
+    std::vector<std::string> names;    // by class index
+    std::vector<int64_t> class_index;  // by number
+  };
+  /// Throws: Error(kData) when the labels found do not fit num_labels.
+  Result finish() const;
+
+ private:
+  [[noreturn]] void fail_outside(const std::string& label, int64_t line, const std::string& known) const;
+  Result number_integers(int64_t num_labels) const;
+
+  Request request_;
+  bool positions_allowed_ = false;
+  std::unordered_map<std::string, int64_t> numbers_;
+  std::vector<std::string> found_;    // by number, labels in order of appearance
+  std::vector<int64_t> first_lines_;  // by number
+};
+
+}  // namespace neoloom::data

@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "data/store/sample_maker.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "data/utf8.h"
+#include "runtime/core/error.h"
+
+namespace neoloom::data {
+namespace {
+
+using core::ErrorKind;
+using core::require;
+
+constexpr size_t kLabelInMessagesBytes = 60;
+
+std::string expected_but_found(const Column& column, std::string_view expected, const Cell& cell) {
+  switch (cell.kind) {
+    case Cell::Kind::kMissing:
+      return fmt::format("no value for \"{}\"", column.name);
+    case Cell::Kind::kText:
+      return fmt::format("\"{}\": expected {}, found the text \"{}\"", column.name, expected,
+                         utf8_head(cell.text, kLabelInMessagesBytes));
+    case Cell::Kind::kInteger:
+      return fmt::format("\"{}\": expected {}, found the integer {}", column.name, expected, cell.text);
+    case Cell::Kind::kList:
+      return fmt::format("\"{}\": expected {}, found a list", column.name, expected);
+    case Cell::Kind::kOther:
+      break;
+  }
+  return fmt::format("\"{}\": expected {}, found {}", column.name, expected, cell.text);
+}
+
+std::vector<std::string> split(const std::string& text, const std::string& separator) {
+  std::vector<std::string> parts;
+  if (text.empty()) return parts;
+  size_t begin = 0;
+  for (size_t end; (end = text.find(separator, begin)) != std::string::npos; begin = end + separator.size()) {
+    parts.push_back(text.substr(begin, end - begin));
+  }
+  parts.push_back(text.substr(begin));
+  return parts;
+}
+
+int32_t causal_targets(const Sample& sample) {
+  // The first token of a sample has nothing before it that could predict it.
+  const auto length = static_cast<int32_t>(sample.ids.size());
+  return std::max(0, length - std::max(1, sample.prompt_tokens));
+}
+
+}  // namespace
+
+SampleMaker::SampleMaker(const StoreRequest& request, const Tokenizer& tokenizer)
+    : request_(request), tokenizer_(tokenizer) {
+  const Options& options = request.options;
+  require(request.max_length_tokens > 0, ErrorKind::kUsage, "expected a positive max_length, found {}",
+          request.max_length_tokens);
+  max_length_tokens_ = static_cast<size_t>(request.max_length_tokens);
+  const bool causal = request.task == Task::kCausalLm;
+  prompted_ = causal && (!options.prompt_column.empty() || !options.response_column.empty());
+  if (prompted_) {
+    require(!options.prompt_column.empty() && !options.response_column.empty(), ErrorKind::kUsage,
+            "data.prompt_column and data.response_column go together: \"{}\" and \"{}\" were given",
+            options.prompt_column, options.response_column);
+    columns_.push_back({options.prompt_column, "data.prompt_column"});
+    columns_.push_back({options.response_column, "data.response_column"});
+  } else {
+    require(!options.text_column.empty(), ErrorKind::kUsage, "data.text_column is empty: name the column of the text");
+    columns_.push_back({options.text_column, "data.text_column"});
+  }
+  if (causal && request.tokenizer_options.add_eos_token) {
+    eos_id_ = tokenizer.eos_token_id();
+    require(eos_id_ >= 0, ErrorKind::kUsage,
+            "tokenizer_config.add_eos_token is true but the tokenizer has no eos token; set it to false");
+  }
+  if (causal) return;
+  const bool multi = request.problem_type == ProblemType::kMultiLabel;
+  const std::string& column = multi ? options.labels_column : options.label_column;
+  const char* key = multi ? "data.labels_column" : "data.label_column";
+  require(!column.empty() || !request.require_labels, ErrorKind::kUsage, "{} is empty: name the column of the labels",
+          key);
+  require(!multi || !options.labels_separator.empty(), ErrorKind::kUsage, "data.labels_separator is empty");
+  has_label_column_ = !column.empty();
+  if (has_label_column_) columns_.push_back({column, key, !request.require_labels});
+}
+
+std::vector<int32_t> SampleMaker::encode(std::string_view text) const {
+  return tokenizer_.encode(text, request_.tokenizer_options.split_special_tokens);
+}
+
+std::vector<int32_t> SampleMaker::encode_stream(std::string_view text) const {
+  std::vector<int32_t> ids = encode(text);
+  if (eos_id_ >= 0) ids.push_back(eos_id_);
+  return ids;
+}
+
+std::string SampleMaker::make(const Row& row, Labels& labels, Sample& sample) const {
+  if (!row.error.empty()) return row.error;
+  sample = Sample{};
+  const size_t texts = prompted_ ? 2 : 1;
+  for (size_t i = 0; i < texts; ++i) {
+    if (row.cells[i].kind != Cell::Kind::kText) return expected_but_found(columns_[i], "a text", row.cells[i]);
+  }
+  if (has_label_column_) {
+    const bool multi = request_.problem_type == ProblemType::kMultiLabel;
+    const std::string complaint = multi ? make_labels(row.cells[texts], row.line, labels, sample)
+                                        : make_label(row.cells[texts], row.line, labels, sample);
+    if (!complaint.empty()) return complaint;
+  }
+  if (prompted_) {
+    make_prompted(row.cells[0].text, row.cells[1].text, sample);
+  } else {
+    make_text(row.cells[0].text, sample);
+  }
+  if (request_.task == Task::kCausalLm) {
+    sample.target_count = causal_targets(sample);
+  } else {
+    sample.target_count = sample.label || sample.multi_labels ? 1 : 0;
+  }
+  return {};
+}
+
+void SampleMaker::make_text(const std::string& text, Sample& sample) const {
+  sample.ids = encode_stream(text);
+  sample.truncated = sample.ids.size() > max_length_tokens_;
+  if (sample.truncated) sample.ids.resize(max_length_tokens_);
+}
+
+void SampleMaker::make_prompted(const std::string& prompt, const std::string& response, Sample& sample) const {
+  // Apart, so that the border is exact and generation meets the same prompt ids.
+  std::vector<int32_t> front = encode(prompt);
+  const std::vector<int32_t> back = encode_stream(response);
+  const size_t length = front.size() + back.size();
+  sample.truncated = length > max_length_tokens_;
+  if (sample.truncated) {
+    const size_t excess = std::min(length - max_length_tokens_, front.size());
+    front.erase(front.begin(), front.begin() + static_cast<int64_t>(excess));
+  }
+  sample.prompt_tokens = static_cast<int32_t>(front.size());
+  sample.ids = std::move(front);
+  sample.ids.insert(sample.ids.end(), back.begin(), back.end());
+  sample.ids.resize(std::min(sample.ids.size(), max_length_tokens_));
+}
+
+std::string SampleMaker::make_label(const Cell& cell, int64_t line, Labels& labels, Sample& sample) const {
+  const bool absent = cell.kind == Cell::Kind::kMissing || (cell.kind == Cell::Kind::kText && cell.text.empty());
+  if (absent) return request_.require_labels ? fmt::format("no value for \"{}\"", columns_.back().name) : "";
+  if (cell.kind != Cell::Kind::kText && cell.kind != Cell::Kind::kInteger) {
+    return expected_but_found(columns_.back(), "a label (text or integer)", cell);
+  }
+  if (cell.text.find('\0') != std::string::npos) return "the label holds a NUL character";
+  sample.label = labels.number_of(cell.text, line);
+  return {};
+}
+
+std::string SampleMaker::make_labels(const Cell& cell, int64_t line, Labels& labels, Sample& sample) const {
+  if (cell.kind == Cell::Kind::kMissing) {
+    return request_.require_labels ? fmt::format("no value for \"{}\"", columns_.back().name) : "";
+  }
+  if (cell.kind != Cell::Kind::kList && cell.kind != Cell::Kind::kText) {
+    return expected_but_found(columns_.back(), "a list of labels", cell);
+  }
+  sample.multi_labels.emplace();
+  const auto names = cell.kind == Cell::Kind::kList ? cell.items : split(cell.text, request_.options.labels_separator);
+  for (const std::string& name : names) {
+    if (name.empty()) return "one of the labels is empty";
+    if (name.find('\0') != std::string::npos) return "a label holds a NUL character";
+    sample.multi_labels->push_back(labels.number_of(name, line));
+  }
+  return {};
+}
+
+}  // namespace neoloom::data

@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "data/readers/rows.h"
+#include "data/store/labels.h"
+#include "data/token_store.h"
+
+namespace neoloom::data {
+
+/// One tokenised row. Labels are the numbers of Labels, to be translated when all rows were read.
+struct Sample {
+  std::vector<int32_t> ids;
+  int32_t prompt_tokens = 0;
+  int32_t target_count = 0;
+  bool truncated = false;
+  std::optional<int64_t> label;
+  std::optional<std::vector<int64_t>> multi_labels;
+};
+
+/// Turns rows into samples by the roles of the columns.
+class SampleMaker {
+ public:
+  /// Throws: Error(kUsage) when the request lacks a column name or an eos token that it needs.
+  SampleMaker(const StoreRequest& request, const Tokenizer& tokenizer);
+
+  /// The columns to read, in the order in which make() expects their cells.
+  const std::vector<Column>& columns() const { return columns_; }
+  /// Returns why the row cannot be used; empty when `sample` holds it.
+  /// Throws: Error(kData) for a label outside a fixed map.
+  std::string make(const Row& row, Labels& labels, Sample& sample) const;
+  /// A whole text as one run of ids (causal LM), with eos at its end when asked for.
+  std::vector<int32_t> encode_stream(std::string_view text) const;
+
+ private:
+  std::vector<int32_t> encode(std::string_view text) const;
+  void make_text(const std::string& text, Sample& sample) const;
+  void make_prompted(const std::string& prompt, const std::string& response, Sample& sample) const;
+  std::string make_label(const Cell& cell, int64_t line, Labels& labels, Sample& sample) const;
+  std::string make_labels(const Cell& cell, int64_t line, Labels& labels, Sample& sample) const;
+
+  const StoreRequest& request_;
+  const Tokenizer& tokenizer_;
+  std::vector<Column> columns_;
+  size_t max_length_tokens_ = 0;
+  int32_t eos_id_ = -1;  // appended when not negative
+  bool prompted_ = false;
+  bool has_label_column_ = false;
+};
+
+}  // namespace neoloom::data

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "data/token_store.h"
+#include "runtime/core/unique_handle.h"
+
+namespace neoloom::data {
+
+inline constexpr int64_t kStoreFormatVersion = 1;
+
+/// Token ids on their way into a store: an unnamed file beside it, so that memory stays bounded.
+class IdSpool {
+ public:
+  /// Throws: Error(kData) when no file can be made in `directory`.
+  explicit IdSpool(const std::string& directory);
+  void append(std::span<const int32_t> ids);
+  int64_t size_tokens() const { return size_tokens_; }
+  /// Calls `each(begin, ids)` over all ids in order, in pieces.
+  template <typename Each>
+  void for_pieces(Each each) {
+    flush();
+    std::vector<int32_t> piece;
+    for (int64_t begin = 0; begin < size_tokens_; begin += static_cast<int64_t>(piece.size())) {
+      read_piece(begin, piece);
+      each(begin, std::span<const int32_t>(piece));
+    }
+  }
+
+ private:
+  void flush();
+  void read_piece(int64_t begin_tokens, std::vector<int32_t>& piece) const;
+  std::string directory_;
+  core::UniqueFd file_;
+  std::vector<int32_t> buffer_;
+  int64_t size_tokens_ = 0;
+};
+
+/// All of a store but its ids.
+struct StoreContent {
+  std::string content_hash;
+  std::vector<int64_t> offsets = {0};  // [n + 1] in tokens
+  std::vector<int32_t> prompt_tokens;  // [n]
+  std::vector<int32_t> target_counts;  // [n]
+  std::vector<int64_t> labels;         // [n]
+  std::vector<uint8_t> multi_labels;   // [n, k]; empty unless multi-label
+  std::vector<std::string> label_names;
+  std::vector<InvalidRow> invalid_rows;  // the first kept ones
+  int64_t invalid_row_count = 0;
+  int64_t truncated_samples = 0;
+  bool labelled = false;
+};
+
+/// Writes a store and publishes it by rename. Throws: Error(kData); the temporary file is removed.
+void publish_store(const StoreContent& content, IdSpool& ids, const std::string& store_path);
+
+/// Maps a store after checking its layout. Throws: Error(kData).
+std::shared_ptr<const TokenStore> map_store(const std::string& store_path);
+
+}  // namespace neoloom::data

@@ -1,0 +1,251 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "data/token_store.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <filesystem>
+
+#include "data/readers/lines.h"
+#include "data/readers/rows.h"
+#include "data/store/labels.h"
+#include "data/store/sample_maker.h"
+#include "data/store/store_file.h"
+#include "data/utf8.h"
+#include "runtime/core/error.h"
+#include "runtime/core/files.h"
+#include "runtime/core/hash.h"
+
+namespace neoloom::data {
+namespace {
+
+using core::ErrorKind;
+using core::fail;
+using core::require;
+
+constexpr size_t kInvalidRowsListed = 20;
+constexpr size_t kInvalidRowsKept = 10'000;
+constexpr size_t kHashDigitsInName = 32;
+
+bool is_stream(const StoreRequest& request, Format format) {
+  return format == Format::kText && request.task == Task::kCausalLm;
+}
+
+/// The whole-file faults that would otherwise show as thousands of unreadable rows.
+void check_whole_file(const std::string& path, std::string_view text) {
+  require(!without_byte_order_mark(text).empty(), ErrorKind::kData, "{} is empty; expected at least one row", path);
+  const bool utf16 = text.starts_with("\xFF\xFE") || text.starts_with("\xFE\xFF");
+  require(!utf16, ErrorKind::kData,
+          "{} is UTF-16 (it starts with that byte order mark), not UTF-8; convert it: iconv -f UTF-16 -t UTF-8", path);
+  require(!text.starts_with("\x1F\x8B") && !text.starts_with("PK\x03\x04") && !text.starts_with("PAR1"),
+          ErrorKind::kData, "{} is a compressed or binary file; expected JSON lines, CSV, TSV or text, unpacked", path);
+}
+
+/// What decides the bytes of a store besides the file and the tokenizer.
+std::string settings_text(const StoreRequest& request, Format format) {
+  const Options& options = request.options;
+  return fmt::format(
+      "format={} header={} quoting={} task={} problem={} max_length={} require_labels={} tolerance={:a} eos={} "
+      "split={} "
+      "num_labels={}",
+      static_cast<int>(format), options.header, options.quoting, static_cast<int>(request.task),
+      static_cast<int>(request.problem_type), request.max_length_tokens, request.require_labels,
+      options.invalid_data_tolerance_percent, request.tokenizer_options.add_eos_token,
+      request.tokenizer_options.split_special_tokens, request.num_labels.value_or(-1));
+}
+
+std::optional<std::vector<std::string>> fixed_names(const StoreRequest& request) {
+  if (request.label_names) return request.label_names;
+  if (!request.options.label_names.empty()) return request.options.label_names;
+  return std::nullopt;
+}
+
+std::string content_hash_of(const StoreRequest& request, const Tokenizer& tokenizer, std::string_view text) {
+  const Options& options = request.options;
+  core::Sha256 hash;
+  hash.add_field(fmt::format("neoloom token store {}", kStoreFormatVersion));
+  hash.add_field(core::sha256_hex(text));
+  hash.add_field(tokenizer.content_hash());
+  hash.add_field(settings_text(request, format_of(request.path, options, text)));
+  for (const std::string& name : {options.text_column, options.label_column, options.labels_column,
+                                  options.labels_separator, options.prompt_column, options.response_column}) {
+    hash.add_field(name);
+  }
+  const auto names = fixed_names(request);
+  hash.add_field(names ? fmt::format("{} names", names->size()) : "names from the data");
+  for (const std::string& name : names.value_or(std::vector<std::string>{})) hash.add_field(name);
+  return hash.hex();
+}
+
+/// Collects the samples of one file.
+class Builder {
+ public:
+  Builder(const StoreRequest& request, const Tokenizer& tokenizer, const std::string& store_path)
+      : request_(request),
+        file_(request.path, ErrorKind::kData),
+        maker_(request, tokenizer),
+        labels_({request.path, fixed_names(request), request.num_labels}),
+        spool_(directory_for(store_path)) {
+    check_whole_file(request.path, file_.text());
+    content_.content_hash = content_hash_of(request, tokenizer, file_.text());
+    content_.labelled = true;
+  }
+
+  void build(const std::string& store_path) {
+    const Format format = format_of(request_.path, request_.options, file_.text());
+    if (is_stream(request_, format)) {
+      read_stream();
+    } else {
+      read_rows(format);
+    }
+    require(content_.offsets.size() > 1, ErrorKind::kData, "{} has no row that can be used; expected at least one{}",
+            request_.path, listed_rows());
+    if (request_.task == Task::kSequenceClassification) finish_labels();
+    publish_store(content_, spool_, store_path);
+  }
+
+ private:
+  static std::string directory_for(const std::string& store_path) {
+    const std::filesystem::path parent = std::filesystem::path(store_path).parent_path();
+    const std::string directory = parent.empty() ? std::string(".") : parent.string();
+    core::make_directories(directory, ErrorKind::kData);
+    return directory;
+  }
+
+  /// The whole file is one stream, cut into windows; the last one may be shorter.
+  void read_stream() {
+    const std::string_view text = without_byte_order_mark(file_.text());
+    const size_t valid = utf8_prefix_bytes(text);
+    require(valid == text.size(), ErrorKind::kData, "{}: line {}: {}; convert the file, e.g. iconv -f LATIN1 -t UTF-8",
+            request_.path, 1 + std::count(text.begin(), text.begin() + static_cast<int64_t>(valid), '\n'),
+            utf8_complaint(text));
+    const std::vector<int32_t> ids = maker_.encode_stream(text);
+    const auto window = static_cast<size_t>(request_.max_length_tokens);
+    for (size_t begin = 0; begin < ids.size(); begin += window) {
+      Sample sample;
+      sample.ids.assign(ids.begin() + static_cast<int64_t>(begin),
+                        ids.begin() + static_cast<int64_t>(std::min(ids.size(), begin + window)));
+      sample.target_count = static_cast<int32_t>(sample.ids.size()) - 1;
+      add(sample);
+    }
+  }
+
+  void read_rows(Format format) {
+    const auto reader = open_rows(
+        {request_.path, file_.text(), format, request_.options.header, request_.options.quoting, maker_.columns()});
+    std::vector<bool> seen(maker_.columns().size(), false);
+    int64_t rows = 0;
+    Row row;
+    Sample sample;
+    while (reader->next(row)) {
+      ++rows;
+      for (size_t i = 0; i < seen.size(); ++i) seen[i] = seen[i] || row.cells[i].kind != Cell::Kind::kMissing;
+      const std::string complaint = maker_.make(row, labels_, sample);
+      if (complaint.empty()) {
+        add(sample);
+      } else {
+        add_invalid(row.line, complaint);
+      }
+    }
+    require(rows > 0, ErrorKind::kData, "{} has no rows; expected at least one", request_.path);
+    for (size_t i = 0; i < seen.size(); ++i) {
+      const Column& column = maker_.columns()[i];
+      const std::vector<std::string>& found = reader->columns_found();
+      const bool named = std::find(found.begin(), found.end(), column.name) != found.end();
+      if (!seen[i] && !named && !column.optional && !found.empty()) fail_without_column(request_.path, column, found);
+    }
+    check_tolerance(rows);
+  }
+
+  void add(const Sample& sample) {
+    spool_.append(sample.ids);
+    content_.offsets.push_back(spool_.size_tokens());
+    content_.prompt_tokens.push_back(sample.prompt_tokens);
+    content_.target_counts.push_back(sample.target_count);
+    content_.labels.push_back(sample.label.value_or(-1));
+    content_.truncated_samples += sample.truncated ? 1 : 0;
+    if (request_.task == Task::kCausalLm) return;
+    content_.labelled = content_.labelled && sample.target_count > 0;
+    if (request_.problem_type == ProblemType::kMultiLabel) {
+      multi_labels_.push_back(sample.multi_labels.value_or(std::vector<int64_t>{}));
+    }
+  }
+
+  void add_invalid(int64_t line, const std::string& reason) {
+    ++content_.invalid_row_count;
+    if (content_.invalid_rows.size() < kInvalidRowsKept) {
+      std::string clean = reason;
+      std::replace(clean.begin(), clean.end(), '\0', ' ');
+      content_.invalid_rows.push_back({line, clean});
+    }
+  }
+
+  std::string listed_rows() const {
+    std::string text;
+    for (size_t i = 0; i < std::min(content_.invalid_rows.size(), kInvalidRowsListed); ++i) {
+      text += fmt::format("\n  line {}: {}", content_.invalid_rows[i].line, content_.invalid_rows[i].reason);
+    }
+    const auto listed = static_cast<int64_t>(std::min(content_.invalid_rows.size(), kInvalidRowsListed));
+    if (content_.invalid_row_count > listed)
+      text += fmt::format("\n  and {} more", content_.invalid_row_count - listed);
+    return text;
+  }
+
+  void check_tolerance(int64_t rows) const {
+    const double percent = 100.0 * static_cast<double>(content_.invalid_row_count) / static_cast<double>(rows);
+    if (percent <= request_.options.invalid_data_tolerance_percent) return;
+    fail(ErrorKind::kData,
+         "{}: {} of {} rows cannot be read ({:.3g} %), more than data.invalid_data_tolerance_percent = {} allows; "
+         "correct "
+         "the rows or raise it:{}",
+         request_.path, content_.invalid_row_count, rows, percent, request_.options.invalid_data_tolerance_percent,
+         listed_rows());
+  }
+
+  void finish_labels() {
+    const Labels::Result result = labels_.finish();
+    content_.label_names = result.names;
+    for (int64_t& label : content_.labels) {
+      if (label >= 0) label = result.class_index[static_cast<size_t>(label)];
+    }
+    if (request_.problem_type != ProblemType::kMultiLabel) return;
+    const size_t width = result.names.size();
+    content_.multi_labels.assign(multi_labels_.size() * width, 0);
+    for (size_t sample = 0; sample < multi_labels_.size(); ++sample) {
+      for (const int64_t number : multi_labels_[sample]) {
+        content_.multi_labels[sample * width + static_cast<size_t>(result.class_index[static_cast<size_t>(number)])] =
+            1;
+      }
+    }
+  }
+
+  const StoreRequest& request_;
+  core::MappedFile file_;
+  SampleMaker maker_;
+  Labels labels_;
+  IdSpool spool_;
+  StoreContent content_;
+  std::vector<std::vector<int64_t>> multi_labels_;  // numbers of Labels, per sample
+};
+
+}  // namespace
+
+std::string TokenStore::path_for(const StoreRequest& request, const Tokenizer& tokenizer,
+                                 const std::string& cache_dir) {
+  const core::MappedFile file(request.path, ErrorKind::kData);
+  const std::string hash = content_hash_of(request, tokenizer, file.text());
+  return (std::filesystem::path(cache_dir) / fmt::format("tokens-{}.h5", hash.substr(0, kHashDigitsInName))).string();
+}
+
+void TokenStore::build(const StoreRequest& request, const Tokenizer& tokenizer, const std::string& store_path) {
+  Builder(request, tokenizer, store_path).build(store_path);
+}
+
+std::shared_ptr<const TokenStore> TokenStore::open(const std::string& store_path) { return map_store(store_path); }
+
+int64_t TokenStore::samples_without_target() const {
+  const auto counts = target_counts();
+  return std::count(counts.begin(), counts.end(), 0);
+}
+
+}  // namespace neoloom::data
