@@ -22,8 +22,8 @@ struct Batch {
   at::Tensor lengths;  // [B] int64, real tokens, at least 1
   at::Tensor labels;   // kSingleLabel [B] int64; kMultiLabel [B, num_labels] fp32; kCausalLm [B, T] int64, unshifted,
                        // -100 = no loss; undefined: no loss wanted
-  std::vector<int64_t> sample_ids;       // [B] host, keys of the dropout masks
-  std::vector<int64_t> host_lengths;     // [B] host copy of lengths, so that no kernel has to be waited for
+  std::vector<int64_t> sample_ids;    // [B] host, keys of the dropout masks
+  std::vector<int64_t> host_lengths;  // [B] host copy of lengths, so that no kernel has to be waited for
 };
 
 /// Key of the counter-based dropout masks: with (sample, token, channel, layer, site) it decides each element.
@@ -46,10 +46,10 @@ struct EvalOutput {
 struct ModelSetup {
   GptNeoConfig config;
   Head head = Head::kCausalLm;
-  int64_t num_labels = 0;                   // classification only
-  std::optional<LoraOptions> lora;          // nullopt: full-parameter training
-  Dtype compute_dtype = Dtype::kFloat32;    // inputs of frozen products
-  int64_t logits_chunk_rows = 0;            // causal LM: rows of logits held at once; 0: a default
+  int64_t num_labels = 0;                 // classification only
+  std::optional<LoraOptions> lora;        // nullopt: full-parameter training
+  Dtype compute_dtype = Dtype::kFloat32;  // inputs of frozen products
+  int64_t logits_chunk_rows = 0;          // causal LM: rows of logits held at once; 0: a default
 };
 
 /// GPT-Neo with explicit forward and backward; no autograd. Frozen weights are shared and read-only; trainable values
@@ -64,9 +64,9 @@ class Model {
   virtual const ModelSetup& setup() const = 0;
   virtual const ParameterLayout& layout() const = 0;
 
-  /// Initial values: LoRA A ~ U(-1/sqrt(in), 1/sqrt(in)) (PEFT's default), B = 0, score from the weights or N(0, initializer_range); in
-  /// full-parameter mode the loaded weights. A pure function of seed and slot name.
-  /// Shapes: params [layout().total_elements] fp32; padding is zeroed.
+  /// Initial values: LoRA A ~ U(-1/sqrt(in), 1/sqrt(in)) (PEFT's default), B = 0, score from the weights or N(0,
+  /// initializer_range); in full-parameter mode the loaded weights. A pure function of seed and slot name. Shapes:
+  /// params [layout().total_elements] fp32; padding is zeroed.
   virtual void initialize(at::Tensor& params, uint64_t seed) const = 0;
 
   /// One micro-batch in training mode: loss sum, and gradients of (loss sum * loss_scale) OVERWRITTEN into `grads`.

@@ -14,21 +14,21 @@ namespace neoloom::model {
 
 /// Frozen weights of one block, all in the frozen dtype, as Hugging Face stores them: linear weights [out, in].
 struct BlockWeights {
-  at::Tensor ln_1_weight, ln_1_bias;                                // [h]
-  at::Tensor q_proj_weight, k_proj_weight, v_proj_weight;           // [h, h], no bias
-  at::Tensor out_proj_weight, out_proj_bias;                        // [h, h], [h]
-  at::Tensor ln_2_weight, ln_2_bias;                                // [h]
-  at::Tensor c_fc_weight, c_fc_bias;                                // [ff, h], [ff]
-  at::Tensor c_proj_weight, c_proj_bias;                            // [h, ff], [h]
+  at::Tensor ln_1_weight, ln_1_bias;                       // [h]
+  at::Tensor q_proj_weight, k_proj_weight, v_proj_weight;  // [h, h], no bias
+  at::Tensor out_proj_weight, out_proj_bias;               // [h, h], [h]
+  at::Tensor ln_2_weight, ln_2_bias;                       // [h]
+  at::Tensor c_fc_weight, c_fc_bias;                       // [ff, h], [ff]
+  at::Tensor c_proj_weight, c_proj_bias;                   // [h, ff], [h]
 };
 
 struct Weights {
   at::Tensor wte;  // [V, h]
   at::Tensor wpe;  // [max_pos, h]
   std::vector<BlockWeights> blocks;
-  at::Tensor ln_f_weight, ln_f_bias;  // [h]
-  at::Tensor lm_head;                 // [V, h]; the same tensor as wte when tied
-  at::Tensor score;                   // [num_labels, h] fp32 when the source has one, else undefined
+  at::Tensor ln_f_weight, ln_f_bias;    // [h]
+  at::Tensor lm_head;                   // [V, h]; the same tensor as wte when tied
+  at::Tensor score;                     // [num_labels, h] fp32 when the source has one, else undefined
   std::shared_ptr<const void> storage;  // keeps the mapping alive; tensors are views of it
   std::string source_hash;              // SHA-256 of the source files' bytes
   std::vector<std::string> notes;       // what the loader found worth telling the user

@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <map>
+#include <tuple>
+#include <vector>
+
+namespace neoloom::model {
+
+/// Queries and keys of one sample inside packed tensors: the queries are the LAST `query_rows` of its `key_rows`
+/// tokens, so that the same code serves training (equal), the last token only (1) and decoding (the new tokens).
+struct Segment {
+  int64_t query_begin = 0;
+  int64_t query_rows = 0;
+  int64_t key_begin = 0;
+  int64_t key_rows = 0;
+};
+
+struct AttentionGradients {
+  at::Tensor dq;  // [queries, h]
+  at::Tensor dk;  // [keys, h]
+  at::Tensor dv;  // [keys, h]
+};
+
+/// GPT-Neo's attention: scale 1, causal, softmax in fp32; local layers see the token itself and the window - 1 before
+/// it. Works in blocks of queries; keys that no query of a block may see are skipped, so that memory is
+/// O(T x block) and a local layer costs O(T x window). Probabilities are recomputed by backward.
+class Attention {
+ public:
+  /// `window` 0: global.
+  Attention(int64_t num_heads, int64_t window) : num_heads_(num_heads), window_(window) {}
+
+  /// Shapes: q [queries, h], k, v [keys, h] fp32; returns [queries, h].
+  at::Tensor forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                     const std::vector<Segment>& segments) const;
+
+  /// `grad` [queries, h] is the gradient of forward's result.
+  AttentionGradients backward(const at::Tensor& grad, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                              const std::vector<Segment>& segments) const;
+
+ private:
+  struct Block;
+  std::vector<Block> blocks_of(const Segment& segment) const;
+  at::Tensor probabilities(const at::Tensor& q, const at::Tensor& k, const Block& block) const;
+
+  int64_t num_heads_;
+  int64_t window_;
+};
+
+}  // namespace neoloom::model

@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <vector>
+
+#include "model/adapters/dropout.h"
+#include "model/attention.h"
+#include "model/linear.h"
+#include "model/products.h"
+
+namespace neoloom::model {
+
+/// Which rows a block works on: packed real tokens, and per sample where its queries and keys lie.
+struct RowPlan {
+  std::vector<RowKey> key_rows;   // [N] names of all rows
+  std::vector<Segment> segments;  // one per sample
+  // The final block of a classifier: only these rows are wanted (the last token of each sample).
+  at::Tensor query_index;          // [n] int64 rows among the N; undefined: all
+  std::vector<RowKey> query_rows;  // [n] names of the wanted rows; empty: all
+
+  bool all_queries() const { return !query_index.defined(); }
+  const std::vector<RowKey>& query_keys() const { return all_queries() ? key_rows : query_rows; }
+};
+
+/// What forward keeps for backward. LayerNorm outputs, GELU outputs, probabilities and x A^T are recomputed.
+struct BlockSaved {
+  at::Tensor x;  // [N, h] input of ln_1
+  Norm::Statistics ln_1;
+  at::Tensor q;         // [n, h]
+  at::Tensor k, v;      // [N, h]
+  at::Tensor attended;  // [n, h] input of out_proj
+  at::Tensor middle;    // [n, h] input of ln_2
+  Norm::Statistics ln_2;
+  at::Tensor pre_activation;  // [n, ff] output of c_fc
+};
+
+/// What backward has to find out about a block: everything below the lowest trainable tensor is skipped.
+struct BlockWants {
+  bool dx = true;  // someone below needs the gradient of the block's input
+};
+
+/// Keys and values of the tokens decoded so far.
+struct KeyValueCache {
+  at::Tensor k, v;  // [max tokens, h] fp32
+};
+
+/// x = x + attention(ln_1(x)); x = x + c_proj(gelu(c_fc(ln_2(x)))).
+struct Block {
+  Norm ln_1, ln_2;
+  Linear q_proj, k_proj, v_proj, out_proj, c_fc, c_proj;
+  Attention attention{1, 0};
+
+  /// Shapes: x [N, h] -> [n, h]; `saved` may be null.
+  at::Tensor forward(Products& products, const at::Tensor& x, const RowPlan& rows, BlockSaved* saved) const;
+
+  /// Writes the block's parameter gradients. Shapes: dy [n, h] (consumed) -> gradient of x [N, h], undefined unless
+  /// wants.dx.
+  at::Tensor backward(Products& products, at::Tensor dy, const RowPlan& rows, const BlockSaved& saved,
+                      BlockWants wants) const;
+
+  /// Forward of the next tokens of one sequence: x [n, h] at `position`; their keys and values join the cache.
+  at::Tensor decode(Products& products, const at::Tensor& x, KeyValueCache& cache, int64_t position) const;
+
+  bool trains() const { return attention_trains() || mlp_trains(); }
+
+ private:
+  bool inputs_train() const {
+    return q_proj.trains() || k_proj.trains() || v_proj.trains() || ln_1.weight_grad.defined();
+  }
+  bool attention_trains() const { return inputs_train() || out_proj.trains(); }
+  bool mlp_trains() const { return c_fc.trains() || c_proj.trains() || ln_2.weight_grad.defined(); }
+
+  at::Tensor mlp_backward(Products& products, const at::Tensor& dy, const RowPlan& rows, const BlockSaved& saved,
+                          bool wants_dx) const;
+  at::Tensor attention_backward(Products& products, const at::Tensor& dy, const RowPlan& rows, const BlockSaved& saved,
+                                bool wants_dx) const;
+};
+
+}  // namespace neoloom::model

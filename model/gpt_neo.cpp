@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "model/gpt_neo.h"
+
+#include <ATen/ops/embedding.h>
+#include <ATen/ops/index_copy.h>
+#include <ATen/ops/zeros.h>
+
+#include <algorithm>
+
+#include "model/decoder.h"
+#include "runtime/core/error.h"
+
+namespace neoloom::model {
+
+namespace {
+
+using core::ErrorKind;
+
+/// 256 rows of GPT-2's vocabulary are 51 MB of fp32.
+constexpr int64_t kDefaultLogitsRows = 256;
+
+}  // namespace
+
+at::Tensor embed(const Network& network, const at::Tensor& ids, const at::Tensor& positions) {
+  const at::Tensor words = at::embedding(network.wte, ids).to(at::kFloat);
+  return words.add(at::embedding(network.wpe, positions).to(at::kFloat));
+}
+
+std::unique_ptr<Model> Model::create(const ModelSetup& setup, std::shared_ptr<const Weights> weights) {
+  core::require(weights != nullptr, ErrorKind::kInternal, "a model needs weights");
+  return std::make_unique<GptNeo>(setup, std::move(weights));
+}
+
+GptNeo::GptNeo(const ModelSetup& setup, std::shared_ptr<const Weights> weights)
+    : setup_(setup), builder_(setup, std::move(weights)), products_(setup.compute_dtype) {}
+
+int64_t GptNeo::chunk_rows() const {
+  return setup_.logits_chunk_rows > 0 ? setup_.logits_chunk_rows : kDefaultLogitsRows;
+}
+
+const RowPlan& GptNeo::plan_of(const PackedBatch& packed, size_t layer) const {
+  const bool final_block = layer + 1 == setup_.config.layer_is_local.size();
+  return classifies() && final_block ? packed.last_rows : packed.rows;
+}
+
+at::Tensor GptNeo::run_blocks(const Network& network, const PackedBatch& packed, std::vector<BlockSaved>* saved) {
+  const size_t lowest = saved != nullptr ? network.lowest_trainable_block() : network.blocks.size();
+  if (saved != nullptr) saved->resize(network.blocks.size());
+  at::Tensor x = embed(network, packed.ids, packed.positions);
+  for (size_t layer = 0; layer < network.blocks.size(); ++layer) {
+    BlockSaved* const kept = saved != nullptr && layer >= lowest ? &(*saved)[layer] : nullptr;
+    x = network.blocks[layer].forward(products_, x, plan_of(packed, layer), kept);
+  }
+  return x;
+}
+
+HeadResult GptNeo::run_head(const Network& network, const Batch& batch, const at::Tensor& hidden, HeadWants wants) {
+  if (classifies()) return classify(network, setup_.head, hidden, batch.labels, wants);
+  if (!batch.labels.defined()) return {};
+  return causal_lm(network, products_, hidden, supervised_rows(batch, setup_.config), chunk_rows(), wants);
+}
+
+void GptNeo::run_backward(const Network& network, const PackedBatch& packed, std::vector<BlockSaved>& saved,
+                          at::Tensor d_hidden) {
+  const size_t lowest = network.lowest_trainable_block();
+  for (size_t layer = network.blocks.size(); layer-- > lowest;) {
+    const BlockWants wants{.dx = layer > lowest || network.trains_embedding()};
+    d_hidden =
+        network.blocks[layer].backward(products_, std::move(d_hidden), plan_of(packed, layer), saved[layer], wants);
+    saved[layer] = {};
+  }
+  if (!network.trains_embedding()) return;
+  at::Tensor wte_grad = network.wte_grad;  // holds the tied head's part already
+  at::Tensor wpe_grad = network.wpe_grad;
+  wte_grad.index_add_(0, packed.ids, d_hidden);
+  wpe_grad.index_add_(0, packed.positions, d_hidden);
+}
+
+LossSum GptNeo::forward_backward(const Batch& batch, const at::Tensor& params, at::Tensor& grads, const DropoutKey& key,
+                                 double loss_scale) {
+  core::require(batch.labels.defined(), ErrorKind::kInternal, "training needs labels");
+  core::require(grads.sizes() == params.sizes() && grads.scalar_type() == at::kFloat, ErrorKind::kInternal,
+                "gradients: expected {} fp32 elements, found {}", params.numel(), grads.numel());
+  grads.zero_();
+  const PackedBatch packed = pack(batch, setup_.config);
+  const Network network = builder_.build(params, grads, &key);
+  std::vector<BlockSaved> saved;
+  const at::Tensor hidden = run_blocks(network, packed, &saved);
+  HeadResult head = run_head(network, batch, hidden, {.gradients = true, .loss_scale = loss_scale});
+  run_backward(network, packed, saved, std::move(head.d_hidden));
+  return head.loss;
+}
+
+EvalOutput GptNeo::evaluate(const Batch& batch, const at::Tensor& params) {
+  const PackedBatch packed = pack(batch, setup_.config);
+  const Network network = builder_.build(params, {}, nullptr);
+  const HeadResult head = run_head(network, batch, run_blocks(network, packed, nullptr), {});
+  return {head.loss, head.logits};
+}
+
+at::Tensor GptNeo::lm_logits(const Batch& batch, const at::Tensor& params) {
+  core::require(!classifies(), ErrorKind::kInternal, "a classifier has no logits over the vocabulary");
+  const PackedBatch packed = pack(batch, setup_.config);
+  const Network network = builder_.build(params, {}, nullptr);
+  const at::Tensor normed = network.ln_f.forward(run_blocks(network, packed, nullptr), nullptr);
+  const at::Tensor logits = products_.forward(normed, network.head, {});
+  at::Tensor padded = at::zeros({batch.ids.numel(), setup_.config.vocab_size}, logits.options());
+  padded.index_copy_(0, packed.source, logits);
+  return padded.view({batch.ids.size(0), batch.ids.size(1), setup_.config.vocab_size});
+}
+
+std::unique_ptr<Model::Decoder> GptNeo::make_decoder(const at::Tensor& params, int64_t max_tokens) {
+  core::require(!classifies(), ErrorKind::kUsage, "a classifier cannot generate text: expected a causal LM");
+  return std::make_unique<GptNeoDecoder>(setup_, builder_.build(params, {}, nullptr), max_tokens);
+}
+
+double GptNeo::training_flops_per_token(int64_t length) const {
+  const GptNeoConfig& config = setup_.config;
+  const auto h = static_cast<double>(config.hidden_size);
+  const auto ff = static_cast<double>(config.intermediate_size);
+  const auto tokens = static_cast<double>(length);
+  const auto window = static_cast<double>(std::min(config.window_size, length));
+  double keys = 0;  // mean number of visible keys, summed over blocks
+  for (const bool local : config.layer_is_local) {
+    keys += local ? (window * (window + 1) / 2 + (tokens - window) * window) / tokens : (tokens + 1) / 2;
+  }
+  double frozen = static_cast<double>(config.num_layers) * (4 * h * h + 2 * h * ff);
+  if (!classifies()) frozen += static_cast<double>(config.vocab_size) * h;
+  const double attention = 3 * 4 * h * keys;
+  if (!setup_.lora) return 6 * frozen + attention;
+  return 4 * frozen + 6 * static_cast<double>(layout().trainable_elements) + attention;
+}
+
+}  // namespace neoloom::model

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "model/heads.h"
+#include "model/model.h"
+#include "model/network.h"
+#include "model/packing.h"
+#include "model/products.h"
+
+namespace neoloom::model {
+
+/// The Model there is: wires embedding, blocks and head. Keeps no state between calls but scratch memory.
+class GptNeo final : public Model {
+ public:
+  GptNeo(const ModelSetup& setup, std::shared_ptr<const Weights> weights);
+
+  const ModelSetup& setup() const override { return setup_; }
+  const ParameterLayout& layout() const override { return builder_.layout(); }
+  void initialize(at::Tensor& params, uint64_t seed) const override { builder_.initialize(params, seed); }
+  LossSum forward_backward(const Batch& batch, const at::Tensor& params, at::Tensor& grads, const DropoutKey& key,
+                           double loss_scale) override;
+  EvalOutput evaluate(const Batch& batch, const at::Tensor& params) override;
+  at::Tensor lm_logits(const Batch& batch, const at::Tensor& params) override;
+  std::unique_ptr<Decoder> make_decoder(const at::Tensor& params, int64_t max_tokens) override;
+  double training_flops_per_token(int64_t length) const override;
+
+ private:
+  bool classifies() const { return setup_.head != Head::kCausalLm; }
+  const RowPlan& plan_of(const PackedBatch& packed, size_t layer) const;
+  at::Tensor run_blocks(const Network& network, const PackedBatch& packed, std::vector<BlockSaved>* saved);
+  HeadResult run_head(const Network& network, const Batch& batch, const at::Tensor& hidden, HeadWants wants);
+  void run_backward(const Network& network, const PackedBatch& packed, std::vector<BlockSaved>& saved,
+                    at::Tensor d_hidden);
+  int64_t chunk_rows() const;
+
+  ModelSetup setup_;
+  NetworkBuilder builder_;
+  Products products_;
+};
+
+/// wte[ids] + wpe[positions] in fp32: [N, h].
+at::Tensor embed(const Network& network, const at::Tensor& ids, const at::Tensor& positions);
+
+}  // namespace neoloom::model

@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "model/loss.h"
+
+#include <ATen/ops/gather.h>
+#include <ATen/ops/log_softmax.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/sigmoid.h>
+#include <ATen/ops/softplus.h>
+
+namespace neoloom::model {
+
+at::Tensor cross_entropy_rows(at::Tensor& logits, const at::Tensor& targets, double scale, bool wants_gradient) {
+  const at::Tensor column = targets.unsqueeze(1);
+  at::Tensor log_probabilities = at::log_softmax(logits, 1);
+  at::Tensor losses = at::gather(log_probabilities, 1, column).squeeze(1).neg();
+  if (wants_gradient) {
+    logits = log_probabilities.exp_();
+    logits.scatter_add_(1, column, at::ones({column.size(0), 1}, logits.options()).neg_());
+    if (scale != 1.0) logits.mul_(scale);
+  }
+  return losses;
+}
+
+at::Tensor binary_cross_entropy_rows(const at::Tensor& logits, const at::Tensor& labels, double scale,
+                                     at::Tensor* gradient) {
+  // max(x, 0) - x y + log(1 + exp(-|x|)) overflows for no x.
+  const at::Tensor losses = logits.clamp_min(0).sub(logits.mul(labels)).add(logits.abs().neg().exp().log1p());
+  if (gradient != nullptr) {
+    *gradient = at::sigmoid(logits).sub(labels).mul(scale / static_cast<double>(logits.size(1)));
+  }
+  return losses.mean(1);
+}
+
+}  // namespace neoloom::model

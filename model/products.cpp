@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "model/products.h"
+
+#include <ATen/ops/addmm.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/linear.h>
+#include <ATen/ops/mm.h>
+
+#include <algorithm>
+
+namespace neoloom::model {
+
+namespace {
+
+// 16 MiB of fp32: large enough for full GEMM speed, small enough to stay near the cache.
+constexpr int64_t kScratchElements = int64_t{4} << 20;
+
+int64_t slice_rows(const at::Tensor& weight) {
+  return std::clamp<int64_t>(kScratchElements / weight.size(1), 1, weight.size(0));
+}
+
+/// fp16 is never multiplied on CPUs: few have arithmetic for it, and fp32 is what the result is compared with.
+bool cpu_multiplies(Dtype dtype) {
+#if defined(__x86_64__)
+  return dtype == Dtype::kBFloat16 && __builtin_cpu_supports("avx512bf16") != 0;
+#else
+  return dtype == Dtype::kFloat32;
+#endif
+}
+
+}  // namespace
+
+at::ScalarType scalar_type(Dtype dtype) {
+  switch (dtype) {
+    case Dtype::kFloat16:
+      return at::kHalf;
+    case Dtype::kBFloat16:
+      return at::kBFloat16;
+    case Dtype::kFloat32:
+      break;
+  }
+  return at::kFloat;
+}
+
+at::ScalarType Products::input_type() const { return scalar_type(compute_dtype_); }
+
+bool Products::multiplies_16bit(const at::Tensor& weight) const {
+  if (compute_dtype_ == Dtype::kFloat32) return false;
+  return !weight.is_cpu() || cpu_multiplies(compute_dtype_);
+}
+
+at::Tensor Products::widened_rows(const at::Tensor& weight, int64_t begin, int64_t rows) {
+  const at::Tensor source = weight.narrow(0, begin, rows);
+  if (weight.scalar_type() == at::kFloat) return source;
+  const int64_t elements = rows * weight.size(1);
+  if (!scratch_.defined() || scratch_.numel() < elements || scratch_.device() != weight.device()) {
+    scratch_ =
+        at::empty({std::max(elements, std::min(kScratchElements, weight.numel()))}, weight.options().dtype(at::kFloat));
+  }
+  at::Tensor wide = scratch_.narrow(0, 0, elements).view({rows, weight.size(1)});
+  wide.copy_(source);
+  return wide;
+}
+
+at::Tensor Products::forward(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
+  if (multiplies_16bit(weight)) {
+    at::Tensor y = at::linear(x.to(input_type()), weight.to(input_type())).to(at::kFloat);
+    if (bias.defined()) y.add_(bias);
+    return y;
+  }
+  if (weight.scalar_type() == at::kFloat) return at::linear(x, weight, bias);
+  at::Tensor y = at::empty({x.size(0), weight.size(0)}, x.options());
+  const int64_t step = slice_rows(weight);
+  for (int64_t begin = 0; begin < weight.size(0); begin += step) {
+    const int64_t rows = std::min(step, weight.size(0) - begin);
+    at::Tensor part = y.narrow(1, begin, rows);
+    const at::Tensor wide = widened_rows(weight, begin, rows);
+    if (bias.defined()) {
+      at::addmm_out(part, bias.narrow(0, begin, rows), x, wide.t());
+    } else {
+      at::mm_out(part, x, wide.t());
+    }
+  }
+  return y;
+}
+
+at::Tensor Products::input_gradient(const at::Tensor& dy, const at::Tensor& weight) {
+  if (multiplies_16bit(weight)) return at::mm(dy.to(input_type()), weight.to(input_type())).to(at::kFloat);
+  const int64_t step = slice_rows(weight);
+  if (weight.scalar_type() == at::kFloat) return at::mm(dy, weight);
+  at::Tensor dx = at::mm(dy.narrow(1, 0, step), widened_rows(weight, 0, step));
+  for (int64_t begin = step; begin < weight.size(0); begin += step) {
+    const int64_t rows = std::min(step, weight.size(0) - begin);
+    dx.addmm_(dy.narrow(1, begin, rows), widened_rows(weight, begin, rows));
+  }
+  return dx;
+}
+
+void Products::add_input_gradient(at::Tensor& dx, const at::Tensor& dy, const at::Tensor& weight) {
+  if (multiplies_16bit(weight)) {
+    dx.add_(at::mm(dy.to(input_type()), weight.to(input_type())));
+    return;
+  }
+  if (weight.scalar_type() == at::kFloat) {
+    dx.addmm_(dy, weight);
+    return;
+  }
+  const int64_t step = slice_rows(weight);
+  for (int64_t begin = 0; begin < weight.size(0); begin += step) {
+    const int64_t rows = std::min(step, weight.size(0) - begin);
+    dx.addmm_(dy.narrow(1, begin, rows), widened_rows(weight, begin, rows));
+  }
+}
+
+}  // namespace neoloom::model
