@@ -87,9 +87,14 @@ std::string pad_right(std::string_view text, size_t columns) {
 }
 
 std::string with_thousands(int64_t value) {
-  std::string digits = fmt::format("{}", value < 0 ? -value : value);
-  for (auto at = static_cast<int64_t>(digits.size()) - 3; at > 0; at -= 3) digits.insert(static_cast<size_t>(at), ",");
-  return fmt::format("{}{}", value < 0 ? "-" : "", digits);
+  const std::string digits = fmt::format("{}", value < 0 ? -value : value);
+  std::string text;
+  if (value < 0) text += '-';
+  for (size_t i = 0; i < digits.size(); ++i) {
+    if (i > 0 && (digits.size() - i) % 3 == 0) text += ',';
+    text += digits[i];
+  }
+  return text;
 }
 
 std::string duration_text(double seconds) {
