@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""cluster/bootstrap/bootstrap.sh: quick when nothing is to do, clear when it may not install."""
+
+import os
+import pathlib
+import re
+import subprocess
+import time
+
+ROOT = pathlib.Path(os.environ["NEOLOOM_SOURCE_DIR"])
+BOOTSTRAP = ROOT / "cluster/bootstrap/bootstrap.sh"
+
+
+def run(*arguments, **variables):
+    return subprocess.run(["bash", BOOTSTRAP, *arguments], env=os.environ | variables, capture_output=True, text=True)
+
+
+def test_the_prefix_is_printed_without_doing_anything(tmp_path):
+    done = run("--print-prefix", NEOLOOM_DEPS=str(tmp_path / "deps"))
+    assert done.returncode == 0 and done.stdout.startswith(str(tmp_path / "deps"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_clones_with_equal_versions_share_a_prefix(tmp_path):
+    clone = tmp_path / "clone"
+    clone.mkdir()
+    for path in BOOTSTRAP.parent.iterdir():
+        (clone / path.name).write_bytes(path.read_bytes())
+    prefix = lambda folder: subprocess.run(["bash", folder / "bootstrap.sh", "--print-prefix"], capture_output=True, text=True).stdout
+    assert prefix(clone) == prefix(BOOTSTRAP.parent)
+    requirements = clone / "requirements.txt"
+    requirements.write_text(requirements.read_text().replace("torch==", "torch==9."))
+    assert prefix(clone) != prefix(BOOTSTRAP.parent)
+
+
+def fake_system(folder, installed, identity):
+    """A PATH where dpkg-query knows the packages in `installed`, there is no sudo, and id says who is asking."""
+    folder.mkdir()
+    for name in ("bash", "cat", "cut", "dirname", "env", "flock", "grep", "mkdir", "mktemp", "rm", "sed", "sha256sum", "tail", "tr"):
+        (folder / name).symlink_to(subprocess.run(["which", name], capture_output=True, text=True).stdout.strip())
+    scripts = {
+        "dpkg-query": f'case " {" ".join(installed)} " in *" ${{@: -1}} "*) printf "ii " ;; *) exit 1 ;; esac',
+        "apt-get": f'echo "$@" >> {folder}/apt-calls; test ! -e {folder}/offline',
+        "id": f"echo {identity}",
+    }
+    for name, body in scripts.items():
+        (folder / name).write_text(f"#!/bin/bash\n{body}\n")
+        (folder / name).chmod(0o755)
+    return str(folder)
+
+
+def packages():
+    text = (BOOTSTRAP.parent / "packages.txt").read_text()
+    return [line for line in re.sub(r"#.*", "", text).split()]
+
+
+def test_one_line_per_missing_package_and_code_2_without_rights(tmp_path):
+    known = [name for name in packages() if name not in ("cmake", "libhdf5-dev")]
+    path = fake_system(tmp_path / "bin", known, identity=1000)
+    done = run(PATH=path, NEOLOOM_DEPS=str(tmp_path / "deps"))
+    assert done.returncode == 2
+    missing = [line for line in done.stderr.splitlines() if line.startswith("missing: ")]
+    assert missing == ["missing: Debian package cmake", "missing: Debian package libhdf5-dev"]
+    assert not (tmp_path / "bin/apt-calls").exists() and not (tmp_path / "deps").exists()
+
+
+def test_root_installs_what_is_missing_and_nothing_else(tmp_path):
+    known = [name for name in packages() if name != "cmake"]
+    path = fake_system(tmp_path / "bin", known, identity=0)
+    (tmp_path / "bin/offline").touch()
+    done = run(PATH=path, NEOLOOM_DEPS=str(tmp_path / "deps"))
+    assert done.returncode == 2 and "apt-get update failed" in done.stderr
+    calls = (tmp_path / "bin/apt-calls").read_text().splitlines()
+    assert calls[0].endswith("install --no-install-recommends cmake")
+    assert calls[1].endswith("update")
+
+
+def test_unknown_options_are_refused():
+    assert run("--everything").returncode == 2
+
+
+def test_a_second_call_takes_a_moment():
+    prefix = run("--print-prefix").stdout.strip()
+    if not pathlib.Path(prefix, ".stamp-runtime").is_file():
+        import pytest
+
+        pytest.skip("the prefix was not made by bootstrap.sh")
+    start = time.monotonic()
+    done = run("--no-system")
+    assert done.returncode == 0, done.stderr
+    assert time.monotonic() - start < 3
