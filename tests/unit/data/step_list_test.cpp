@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "data/batching/step_list.h"
+
+#include <algorithm>
+#include <numeric>
+#include <set>
+
+#include "tests/unit/data/support.h"
+
+namespace neoloom::data {
+namespace {
+
+using testing::ElementsAre;
+
+struct Samples {
+  explicit Samples(int64_t n) {
+    for (int64_t i = 0; i < n; ++i) {
+      lengths.push_back(static_cast<int32_t>(1 + (i * 7919) % 97));
+      targets.push_back(static_cast<int32_t>(i % 5));
+    }
+  }
+  std::vector<int32_t> lengths;
+  std::vector<int32_t> targets;
+};
+
+std::vector<int64_t> epoch_of(StepList& list, int64_t epoch) {
+  std::vector<int64_t> ids;
+  for (int64_t step = 0; step < list.steps_per_epoch(); ++step) {
+    for (const auto& batch : list.step(epoch, step).micro_batches) ids.insert(ids.end(), batch.begin(), batch.end());
+  }
+  return ids;
+}
+
+TEST(SeededPermutation, IsTheOneOfTorchRandperm) {
+  // torch.randperm(10, generator=torch.Generator().manual_seed(seed)) of torch 2.11
+  EXPECT_THAT(seeded_permutation(10, 42), ElementsAre(2, 6, 1, 8, 4, 5, 0, 9, 3, 7));
+  EXPECT_THAT(seeded_permutation(10, 43), ElementsAre(8, 4, 9, 0, 5, 1, 6, 7, 2, 3));
+  EXPECT_THAT(seeded_permutation(1, 42), ElementsAre(0));
+  EXPECT_TRUE(seeded_permutation(0, 42).empty());
+}
+
+class Sampled : public testing::TestWithParam<Sampling> {};
+INSTANTIATE_TEST_SUITE_P(All, Sampled,
+                         testing::Values(Sampling::kRandom, Sampling::kSequential, Sampling::kGroupByLength));
+
+TEST_P(Sampled, EveryEpochHoldsEverySampleOnce) {
+  for (const int64_t n : {1, 2, 11, 12, 13, 1000}) {
+    const Samples samples(n);
+    StepList list(samples.lengths, samples.targets,
+                  {.micro_batch_size = 3, .micro_batches_per_step = 4, .sampling = GetParam()});
+    for (int64_t epoch = 0; epoch < 2; ++epoch) {
+      std::vector<int64_t> ids = epoch_of(list, epoch);
+      std::sort(ids.begin(), ids.end());
+      std::vector<int64_t> all(static_cast<size_t>(n));
+      std::iota(all.begin(), all.end(), 0);
+      EXPECT_EQ(ids, all);
+    }
+  }
+}
+
+TEST_P(Sampled, RaggedRestMakesASmallerLastStep) {
+  const Samples samples(29);  // two steps of 12, then 2 + 2 + 1
+  StepList list(samples.lengths, samples.targets,
+                {.micro_batch_size = 2, .micro_batches_per_step = 6, .sampling = GetParam()});
+  ASSERT_EQ(list.steps_per_epoch(), 3);
+  EXPECT_EQ(list.step(0, 0).micro_batches.size(), 6U);
+  const Step last = list.step(0, 2);
+  ASSERT_EQ(last.micro_batches.size(), 3U);
+  EXPECT_EQ(last.micro_batches[1].size(), 2U);
+  EXPECT_EQ(last.micro_batches[2].size(), 1U);
+  EXPECT_EQ(last.samples, 5);
+}
+
+TEST_P(Sampled, DroppingTheRestLeavesFullStepsOnly) {
+  const Samples samples(29);
+  StepList list(samples.lengths, samples.targets,
+                {.micro_batch_size = 2, .micro_batches_per_step = 6, .sampling = GetParam(), .drop_last = true});
+  ASSERT_EQ(list.steps_per_epoch(), 2);
+  const std::vector<int64_t> ids = epoch_of(list, 0);
+  EXPECT_EQ(std::set<int64_t>(ids.begin(), ids.end()).size(), 24U);
+}
+
+TEST_P(Sampled, CountsTheTargetsOfAStep) {
+  const Samples samples(20);
+  StepList list(samples.lengths, samples.targets,
+                {.micro_batch_size = 4, .micro_batches_per_step = 2, .sampling = GetParam()});
+  const Step step = list.step(1, 1);
+  int64_t expected = 0;
+  for (const auto& batch : step.micro_batches) {
+    for (const int64_t id : batch) expected += samples.targets[id];
+  }
+  EXPECT_EQ(step.target_count, expected);
+  EXPECT_EQ(step.samples, 8);
+}
+
+TEST_P(Sampled, AnyStepCanBeAskedForInAnyOrder) {
+  const Samples samples(100);
+  const StepListOptions options{.micro_batch_size = 3, .micro_batches_per_step = 2, .sampling = GetParam()};
+  StepList forward(samples.lengths, samples.targets, options);
+  const std::vector<int64_t> first = epoch_of(forward, 0);
+  epoch_of(forward, 1);
+  StepList backward(samples.lengths, samples.targets, options);
+  backward.step(1, 5);
+  EXPECT_EQ(backward.step(0, 7).micro_batches, forward.step(0, 7).micro_batches);
+  EXPECT_EQ(epoch_of(backward, 0), first);
+}
+
+TEST(StepLists, RandomOrderIsThePermutationOfSeedPlusEpoch) {
+  const Samples samples(37);
+  StepList list(samples.lengths, samples.targets, {.seed = 5, .micro_batch_size = 4});
+  EXPECT_EQ(epoch_of(list, 3), seeded_permutation(37, 8));
+  EXPECT_NE(epoch_of(list, 0), epoch_of(list, 1));
+}
+
+TEST(StepLists, SequentialOrderIsTheFiles) {
+  const Samples samples(5);
+  StepList list(samples.lengths, samples.targets, {.micro_batch_size = 2, .sampling = Sampling::kSequential});
+  EXPECT_THAT(epoch_of(list, 4), ElementsAre(0, 1, 2, 3, 4));
+}
+
+TEST(StepLists, MicroBatchesDoNotDependOnHowManyMakeAStep) {
+  const Samples samples(50);
+  for (const Sampling sampling : {Sampling::kRandom, Sampling::kGroupByLength}) {
+    StepList small(samples.lengths, samples.targets,
+                   {.micro_batch_size = 4, .micro_batches_per_step = 1, .sampling = sampling});
+    StepList large(samples.lengths, samples.targets,
+                   {.micro_batch_size = 4, .micro_batches_per_step = 8, .sampling = sampling});
+    EXPECT_EQ(epoch_of(small, 0), epoch_of(large, 0));
+  }
+}
+
+TEST(GroupingByLength, PadsFarLessThanRandomOrder) {
+  const Samples samples(4000);
+  const auto padding = [&](Sampling sampling) {
+    StepList list(samples.lengths, samples.targets, {.micro_batch_size = 8, .sampling = sampling});
+    int64_t real = 0;
+    int64_t padded = 0;
+    for (int64_t step = 0; step < list.steps_per_epoch(); ++step) {
+      for (const auto& batch : list.step(0, step).micro_batches) {
+        int64_t longest = 0;
+        for (const int64_t id : batch) {
+          real += samples.lengths[id];
+          longest = std::max<int64_t>(longest, samples.lengths[id]);
+        }
+        padded += longest * static_cast<int64_t>(batch.size());
+      }
+    }
+    return 1.0 - static_cast<double>(real) / static_cast<double>(padded);
+  };
+  EXPECT_LT(padding(Sampling::kGroupByLength), 0.05);
+  EXPECT_GT(padding(Sampling::kRandom), 0.3);
+}
+
+TEST(GroupingByLength, LongestSampleComesFirstAndEpochsDiffer) {
+  const Samples samples(1000);
+  StepList list(samples.lengths, samples.targets, {.micro_batch_size = 8, .sampling = Sampling::kGroupByLength});
+  const int32_t longest = *std::max_element(samples.lengths.begin(), samples.lengths.end());
+  EXPECT_EQ(samples.lengths[list.step(0, 0).micro_batches[0][0]], longest);
+  EXPECT_NE(epoch_of(list, 0), epoch_of(list, 1));
+}
+
+TEST(GroupingByLength, BatchesAreNotSortedWithinAMegaBatch) {
+  const Samples samples(1600);  // four mega-batches of 50 batches of 8
+  StepList list(samples.lengths, samples.targets, {.micro_batch_size = 8, .sampling = Sampling::kGroupByLength});
+  int rises = 0;
+  int32_t before = 0;
+  for (int64_t step = 0; step < list.steps_per_epoch(); ++step) {
+    const int32_t now = samples.lengths[list.step(0, step).micro_batches[0][0]];
+    rises += now > before ? 1 : 0;
+    before = now;
+  }
+  EXPECT_GT(rises, 60);  // sorted mega-batches would rise four times
+}
+
+TEST(StepLists, ImpossibleListsAreRefused) {
+  const Samples samples(5);
+  expect_error(
+      [&] {
+        StepList(samples.lengths, samples.targets,
+                 {.micro_batch_size = 3, .micro_batches_per_step = 2, .drop_last = true});
+      },
+      core::ErrorKind::kUsage, {"drop_last", "5 samples"});
+  expect_error([&] { StepList({}, {}, {}); }, core::ErrorKind::kData, {"no samples"});
+  expect_error([&] { StepList(samples.lengths, samples.targets, {.micro_batch_size = 0}); }, core::ErrorKind::kUsage,
+               {"0 samples"});
+}
+
+TEST(ShareOfRank, SharesAreDisjointCompleteAndEven) {
+  for (int64_t n = 0; n < 20; ++n) {
+    for (int world = 1; world < 8; ++world) {
+      int64_t next = 0;
+      for (int rank = 0; rank < world; ++rank) {
+        const Share share = share_of_rank(n, rank, world);
+        EXPECT_EQ(share.begin, next);
+        EXPECT_GE(share.end - share.begin, n / world);
+        EXPECT_LE(share.end - share.begin, (n + world - 1) / world);
+        next = share.end;
+      }
+      EXPECT_EQ(next, n);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace neoloom::data

@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "data/tokenizer/tokenizer.h"
+
+#include "data/utf8.h"
+#include "tests/unit/data/support.h"
+
+namespace neoloom::data {
+namespace {
+
+using core::ErrorKind;
+using testing::ElementsAre;
+using testing::ElementsAreArray;
+
+class TokenizerFolders : public testing::Test {
+ protected:
+  TokenizerFolders() { write_byte_tokenizer(folder_); }
+  Tokenizer load() const { return Tokenizer::from_folder(folder_.path()); }
+  TemporaryFolder folder_;
+};
+
+TEST_F(TokenizerFolders, EveryByteStringHasAnEncoding) {
+  const Tokenizer tokenizer = load();
+  std::string all;
+  for (int byte = 0; byte < 256; ++byte) all.push_back(static_cast<char>(byte));
+  EXPECT_EQ(tokenizer.encode(all), bytes_of(all));
+  EXPECT_TRUE(tokenizer.encode("").empty());
+}
+
+TEST_F(TokenizerFolders, MergesFollowTheirRankFromTheLeft) {
+  std::string vocab = "{\"a\": 0, \"b\": 1, \"aa\": 2, \"ab\": 3, \"aab\": 4}";
+  folder_.write("vocab.json", vocab);
+  folder_.write("merges.txt", "#version: 0.2\na a\na b\naa b\n");
+  const Tokenizer tokenizer = load();
+  EXPECT_THAT(tokenizer.encode("aaab"), ElementsAre(2, 3));
+  EXPECT_THAT(tokenizer.encode("aab"), ElementsAre(4));
+  EXPECT_EQ(tokenizer.vocab_size(), 5);
+  EXPECT_EQ(tokenizer.eos_token_id(), -1);
+}
+
+TEST_F(TokenizerFolders, MergesThatNeedAnAbsentTokenAreRefused) {
+  folder_.write("merges.txt", "#version: 0.2\na b\n");
+  expect_error([&] { load(); }, ErrorKind::kWeights, {"merge 1", "\"ab\"", "not in the vocabulary"});
+  folder_.write("merges.txt", "#version: 0.2\na b c\n");
+  expect_error([&] { load(); }, ErrorKind::kWeights, {"merges.txt", "merge 1", "a b c"});
+}
+
+TEST_F(TokenizerFolders, BrokenFilesAreNamed) {
+  folder_.write("vocab.json", "{\"a\": ");
+  expect_error([&] { load(); }, ErrorKind::kWeights, {"vocab.json", "not valid JSON"});
+  folder_.write("vocab.json", "{\"a\": -1}");
+  expect_error([&] { load(); }, ErrorKind::kWeights, {"vocab.json", "\"a\"", "-1"});
+  folder_.write("vocab.json", "{\"a\": 2147483647}");
+  expect_error([&] { load(); }, ErrorKind::kWeights, {"vocab.json", "2147483647"});
+  expect_error([&] { Tokenizer::from_folder(folder_.file("absent")); }, ErrorKind::kWeights,
+               {"absent", "does not exist"});
+}
+
+TEST_F(TokenizerFolders, PadTokenComesFromTheConfiguration) {
+  EXPECT_EQ(load().pad_token_id(), -1);
+  EXPECT_EQ(load().eos_token_id(), kEos);
+  folder_.write("special_tokens_map.json", "{\"pad_token\": {\"content\": \"<|endoftext|>\"}, \"eos_token\": \"q\"}");
+  EXPECT_EQ(load().pad_token_id(), kEos);
+  EXPECT_EQ(load().eos_token_id(), 'q');
+  folder_.write("tokenizer_config.json", "{\"pad_token\": \"<pad>\"}");
+  expect_error([&] { load(); }, ErrorKind::kWeights, {"<pad>"});
+  folder_.write("added_tokens.json", "{\"<pad>\": 300}");
+  EXPECT_EQ(load().pad_token_id(), 300);
+  EXPECT_EQ(load().vocab_size(), 301);
+  EXPECT_THAT(load().encode("a<pad>b"), ElementsAre('a', 300, 'b'));
+}
+
+TEST_F(TokenizerFolders, IdsBeyondTheVocabularyPrintNothing) {
+  const Tokenizer tokenizer = load();
+  const std::vector<int32_t> ids = {'a', 9999, -5, kEos, 'b'};
+  EXPECT_EQ(tokenizer.decode(ids), "a<|endoftext|>b");
+  EXPECT_EQ(tokenizer.decode(ids, true), "ab");
+  EXPECT_EQ(tokenizer.token_bytes(0xC3), "\xC3");
+}
+
+TEST_F(TokenizerFolders, CloneOutlivesTheOriginal) {
+  std::optional<Tokenizer> original(load());
+  Tokenizer copy = original->clone();
+  original.reset();
+  EXPECT_THAT(copy.encode("hi"), ElementsAre('h', 'i'));
+  copy = load();
+  EXPECT_THAT(copy.encode("hi"), ElementsAre('h', 'i'));
+}
+
+TEST_F(TokenizerFolders, MoreWordsThanTheCacheHolds) {
+  const Tokenizer tokenizer = load();
+  std::string text;
+  for (int i = 0; i < 150'000; ++i) text += fmt::format("w{:x} ", i);
+  EXPECT_EQ(tokenizer.encode(text), bytes_of(text));
+  EXPECT_EQ(tokenizer.encode(text), bytes_of(text));
+}
+
+TEST_F(TokenizerFolders, FilesAreListedForCopying) {
+  EXPECT_THAT(load().files(), ElementsAre(folder_.file("vocab.json"), folder_.file("merges.txt")));
+}
+
+TEST(Utf8, FindsTheFirstInvalidByte) {
+  EXPECT_EQ(utf8_prefix_bytes("plain ascii text"), 16U);
+  EXPECT_EQ(utf8_prefix_bytes("caf\u00e9 \U0001F600"), 10U);
+  for (const char* invalid : {"\x80", "\xC0\x80", "\xC1\xBF", "\xE0\x80\x80", "\xED\xA0\x80", "\xF0\x80\x80\x80",
+                              "\xF4\x90\x80\x80", "\xF5\x80\x80\x80", "\xE2\x82", "\xFF"}) {
+    EXPECT_EQ(utf8_prefix_bytes("abcdefghij" + std::string(invalid)), 10U) << invalid;
+  }
+}
+
+TEST(Utf8, InvalidPartsAreReplacedAsPythonReplacesThem) {
+  // bytes.decode("utf-8", errors="replace") of Python 3
+  const std::string r = "\uFFFD";
+  EXPECT_EQ(utf8_lossy("a\xFFz"), "a" + r + "z");
+  EXPECT_EQ(utf8_lossy("\xE2\x82z"), r + "z");
+  EXPECT_EQ(utf8_lossy("\xF0\x9F\x98"), r);
+  EXPECT_EQ(utf8_lossy("\xED\xA0\x80"), r + r + r);
+  EXPECT_EQ(utf8_lossy("\xC0\xAF"), r + r);
+}
+
+TEST(Utf8, HeadsAreCutBetweenCodePoints) {
+  EXPECT_EQ(utf8_head("a\u00e9b", 2), "a");
+  EXPECT_EQ(utf8_head("a\u00e9b", 3), "a\u00e9");
+  EXPECT_EQ(utf8_head("ab", 9), "ab");
+}
+
+}  // namespace
+}  // namespace neoloom::data
