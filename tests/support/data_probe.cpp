@@ -5,6 +5,7 @@
 //   bytes, text) data_probe info FOLDER                       stdout: vocab size, eos, pad, content hash, notes, one a
 //   line data_probe speed FOLDER FILE SECONDS         encodes FILE again and again; stdout: megabytes per second
 //   data_probe permutation N SEED                stdout: the seeded permutation
+//   data_probe store FOLDER INPUT OUTPUT [KEY=VALUE]...   builds a token store; keys: see set_option
 #include <fmt/format.h>
 
 #include <cstdio>
@@ -15,6 +16,7 @@
 #include <vector>
 
 #include "data/batching/step_list.h"
+#include "data/token_store.h"
 #include "data/tokenizer/tokenizer.h"
 #include "data/tokenizer/word_splitter.h"
 #include "runtime/core/clock.h"
@@ -109,6 +111,45 @@ int permutation(int64_t n, uint64_t seed) {
   return 0;
 }
 
+void set_option(neoloom::data::StoreRequest& request, const std::string& key, const std::string& value) {
+  namespace data = neoloom::data;
+  auto& options = request.options;
+  if (key == "task") {
+    request.task = value == "causal" ? data::Task::kCausalLm : data::Task::kSequenceClassification;
+  } else if (key == "max_length") {
+    request.max_length_tokens = std::stoll(value);
+  } else if (key == "header") {
+    options.header = value == "true";
+  } else if (key == "quoting") {
+    options.quoting = value == "true";
+  } else if (key == "text") {
+    options.text_column = value;
+  } else if (key == "label") {
+    options.label_column = value;
+  } else if (key == "labels") {
+    options.labels_column = value;
+    request.problem_type = data::ProblemType::kMultiLabel;
+  } else if (key == "prompt") {
+    options.prompt_column = value;
+  } else if (key == "response") {
+    options.response_column = value;
+  } else {
+    neoloom::core::fail(neoloom::core::ErrorKind::kUsage, "data_probe store: no key \"{}\"", key);
+  }
+}
+
+int store(const std::vector<std::string>& args) {
+  neoloom::data::StoreRequest request;
+  request.path = args[2];
+  for (size_t i = 4; i < args.size(); ++i) {
+    const size_t equals = args[i].find('=');
+    set_option(request, args[i].substr(0, equals), args[i].substr(equals + 1));
+  }
+  neoloom::data::TokenStore::build(request, Tokenizer::from_folder(args[1]), args[3]);
+  fmt::print("{}\n", neoloom::data::TokenStore::open(args[3])->size());
+  return 0;
+}
+
 int run(const std::vector<std::string>& args) {
   const bool has_flag = args.size() > 2 && args.back().starts_with("--");
   if (args.size() >= 2 && args[0] == "encode") return encode(Tokenizer::from_folder(args[1]), has_flag);
@@ -117,7 +158,8 @@ int run(const std::vector<std::string>& args) {
   if (args.size() == 2 && args[0] == "info") return info(Tokenizer::from_folder(args[1]));
   if (args.size() == 4 && args[0] == "speed") return speed(args[1], args[2], std::stod(args[3]));
   if (args.size() == 3 && args[0] == "permutation") return permutation(std::stoll(args[1]), std::stoull(args[2]));
-  fmt::print(stderr, "usage: data_probe encode|decode|words|info|speed|permutation ...\n");
+  if (args.size() >= 4 && args[0] == "store") return store(args);
+  fmt::print(stderr, "usage: data_probe encode|decode|words|info|speed|permutation|store ...\n");
   return 2;
 }
 
