@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Finds what cluster/bootstrap/bootstrap.sh installs. LibTorch, CUDA headers and NCCL come from the torch wheel in the
 # private Python prefix; find_package(Torch) of that wheel wants nvcc, so its libraries are declared here as imported
-# targets.
+# targets. The wheel brings headers of a newer fmt than the system's library, and they come first: header-only there.
 if(NOT NEOLOOM_PYTHON_PREFIX)
   execute_process(
     COMMAND bash ${CMAKE_CURRENT_LIST_DIR}/bootstrap.sh --print-prefix
@@ -26,7 +26,7 @@ neoloom_import(nl::torch_cpu "${NL_TORCH}/lib/libtorch_cpu.so")
 set_target_properties(nl::c10 nl::torch_cpu PROPERTIES
   INTERFACE_INCLUDE_DIRECTORIES "${NL_TORCH}/include"
   INTERFACE_SYSTEM_INCLUDE_DIRECTORIES "${NL_TORCH}/include"
-  INTERFACE_COMPILE_DEFINITIONS "_GLIBCXX_USE_CXX11_ABI=1")
+  INTERFACE_COMPILE_DEFINITIONS "_GLIBCXX_USE_CXX11_ABI=1;FMT_HEADER_ONLY=1")
 target_link_libraries(nl::torch_cpu INTERFACE nl::c10)
 
 find_package(MPI REQUIRED COMPONENTS C)
