@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+// A small job that test_job_end.py and test_pmpi_counter.py start under mpirun and that ends in the way its first
+// argument says, with main() written as the executable's is.
+#include <sched.h>
+
+#include <chrono>
+#include <csignal>
+#include <cstdio>
+#include <functional>
+#include <map>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "launch/placement.h"
+#include "runtime/comm/collective_error.h"
+#include "runtime/comm/fixed_point.h"
+#include "runtime/comm/mpi_session.h"
+#include "runtime/comm/signals.h"
+#include "runtime/comm/watchdog.h"
+#include "runtime/core/error.h"
+
+namespace {
+
+using namespace neoloom;
+using comm::MpiSession;
+using core::ErrorKind;
+
+void wait_for_peers(MpiSession& session) {
+  std::vector<int64_t> flag{1};
+  session.all_reduce_sum(flag);
+}
+
+// The other ranks wait in a collective that rank 1 never joins.
+int fail_on_one_rank(MpiSession& session) {
+  if (session.rank() == 1) core::fail(ErrorKind::kWeights, "this rank's file is gone");
+  wait_for_peers(session);
+  return 0;
+}
+
+int fail_together(MpiSession& session) {
+  session.on_root([]() -> std::string { core::fail(ErrorKind::kCheckpoint, "none of 3 checkpoints is valid"); });
+  return 0;
+}
+
+int hang_one_rank(MpiSession& session) {
+  comm::Watchdog watchdog(session.rank(), session.host_name());
+  const auto guard = watchdog.guard("gradient sum", 12, 1.0);
+  if (session.rank() == 1) raise(SIGSTOP);
+  wait_for_peers(session);
+  return 0;
+}
+
+int die_on_one_rank(MpiSession& session) {
+  if (session.rank() == 1) raise(SIGKILL);
+  wait_for_peers(session);
+  return 0;
+}
+
+// Works in steps until any rank was asked to stop; all leave at the same step with the code for "resume me".
+int stop_on_signal(MpiSession& session) {
+  const comm::StopSignal stop;
+  if (session.is_root()) {
+    std::puts("running");
+    std::fflush(stdout);
+  }
+  for (int step = 0; step < 2000; ++step) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    std::vector<int64_t> flag{stop.requested() ? 1 : 0};
+    session.all_reduce_max(flag);
+    if (flag[0] != 0) return core::kExitStopped;
+  }
+  return 0;
+}
+
+int show_cores(MpiSession& session) {
+  launch::place(session, "cpu", 0);
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  sched_getaffinity(0, sizeof set, &set);
+  for (const std::string& text : session.all_gather(std::to_string(CPU_COUNT(&set)))) {
+    if (session.is_root()) std::printf("cores %s\n", text.c_str());
+  }
+  return 0;
+}
+
+// Two marked steps of known traffic.
+int count_bytes(MpiSession& session) {
+  auto communicator = session.make_host_communicator();
+  std::vector<int64_t> gradient(1000, 1);
+  for (int64_t step = 1; step <= 2; ++step) {
+    session.mark(step);
+    communicator->all_reduce_sum(gradient.data(), 500 * static_cast<size_t>(step), comm::Element::kInt64);
+  }
+  session.mark(-1);
+  char letters[10] = "";
+  session.broadcast(letters, sizeof letters);
+  session.patient_barrier();
+  return 0;
+}
+
+int run(MpiSession& session, const std::string& mode) {
+  static const std::map<std::string, std::function<int(MpiSession&)>> kModes{{"fail_on_one_rank", fail_on_one_rank},
+                                                                             {"fail_together", fail_together},
+                                                                             {"hang_one_rank", hang_one_rank},
+                                                                             {"die_on_one_rank", die_on_one_rank},
+                                                                             {"stop_on_signal", stop_on_signal},
+                                                                             {"show_cores", show_cores},
+                                                                             {"count_bytes", count_bytes}};
+  try {
+    return kModes.at(mode)(session);
+  } catch (const comm::CollectiveError& error) {
+    if (session.is_root()) std::fprintf(stderr, "error: %s\n", error.what());
+    return error.exit_code();
+  } catch (const core::Error& error) {
+    std::fprintf(stderr, "error: rank %d: %s\n", session.rank(), error.what());
+    session.abort(error.exit_code());
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  MpiSession session(&argc, &argv);
+  return run(session, argc > 1 ? argv[1] : "");
+}
