@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launch/commands/doctor.h"
+
+#include <ATen/Parallel.h>
+#include <ATen/Version.h>
+#include <fmt/format.h>
+#include <torch/headeronly/version.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <fstream>
+#include <memory>
+#include <sstream>
+#include <vector>
+
+#include "launch/commands/self_test.h"
+#include "launch/placement.h"
+#include "launch/version.h"
+#include "runtime/comm/communicator.h"
+#include "runtime/core/clock.h"
+#include "runtime/core/error.h"
+#include "runtime/cuda/plugin.h"
+
+namespace neoloom::launch {
+namespace {
+
+constexpr int kDeviceIsWrong = static_cast<int>(core::ErrorKind::kDevice);
+
+/// Text for people, and whether all is well.
+struct Findings {
+  std::string text;
+  bool good = true;
+
+  void add(const Findings& other) {
+    text += other.text;
+    good = good && other.good;
+  }
+};
+
+std::string cpu_model() {
+  std::ifstream file("/proc/cpuinfo");
+  for (std::string line; std::getline(file, line);) {
+    if (line.rfind("model name", 0) == 0) return line.substr(line.find(':') + 2);
+  }
+  return "unknown CPU";
+}
+
+double memory_gib() {
+  std::ifstream file("/proc/meminfo");
+  std::string word;
+  double kibibytes = 0;
+  file >> word >> kibibytes;
+  return kibibytes / (1024.0 * 1024.0);
+}
+
+std::string first_words(const std::string& text) { return text.substr(0, text.find(" (")); }
+
+std::string versions(const comm::MpiSession& session) {
+  return fmt::format("neoloom {}\n  LibTorch {}\n  {}\n  {}\n  {}\n", version(), TORCH_VERSION,
+                     first_words(at::get_mkldnn_version()), first_words(at::get_mkl_version()),
+                     session.library_version());
+}
+
+Findings kernels_on(const std::string& device) {
+  Findings findings;
+  for (const KernelResult& result : test_kernels(device)) {
+    findings.good = findings.good && result.passed();
+    findings.text += fmt::format("    {:<6} {:<20} ", result.passed() ? "ok" : "WRONG", result.kernel);
+    findings.text += result.error.empty() ? fmt::format("difference {:.1e} (allowed {:.0e}), {:.3f} ms\n",
+                                                        result.difference, result.tolerance, result.milliseconds)
+                                          : result.error + "\n";
+  }
+  return findings;
+}
+
+Findings cpu_findings(const Placement& placement) {
+  Findings findings{
+      fmt::format("  cpu: {}, {:.0f} GiB, kernels for {}, {} thread{} per rank\n", cpu_model(), memory_gib(),
+                  at::get_cpu_capability(), placement.threads, placement.threads == 1 ? "" : "s"),
+      true};
+  findings.add(kernels_on("cpu"));
+  return findings;
+}
+
+Findings gpu_findings(cuda::DevicePlugin& plugin) {
+  Findings findings{fmt::format("  CUDA runtime {}, driver for CUDA {}, NCCL {}\n", plugin.runtime_version(),
+                                plugin.driver_version(), plugin.nccl_version()),
+                    true};
+  for (int i = 0; i < plugin.device_count(); ++i) {
+    findings.text += fmt::format("  cuda:{}: {}, {:.0f} GiB, compute capability {}, PCI {}\n", i, plugin.device_name(i),
+                                 static_cast<double>(plugin.total_memory_bytes(i)) / (1 << 30),
+                                 plugin.compute_capability(i), plugin.device_id(i));
+    plugin.select(i);
+    findings.add(kernels_on(fmt::format("cuda:{}", i)));
+  }
+  return findings;
+}
+
+// One rank of each host tests all its devices, so that no two ranks load one device.
+Findings host_findings(comm::MpiSession& session, const Placement& placement, cuda::DevicePlugin* plugin) {
+  Findings findings;
+  session.all_or_none([&] {
+    if (session.local_rank() != 0) return;
+    findings.text = fmt::format("host {} ({} rank{})\n", session.host_name(), session.local_size(),
+                                session.local_size() == 1 ? "" : "s");
+    findings.add(cpu_findings(placement));
+    if (plugin != nullptr) findings.add(gpu_findings(*plugin));
+  });
+  return findings;
+}
+
+// Rank r adds r + i to element i: the sum is known, and so is every rank's error.
+Findings host_all_reduce(comm::MpiSession& session) {
+  constexpr size_t kElements = size_t{1} << 19;  // 4 MiB
+  const std::unique_ptr<comm::Communicator> communicator = session.make_host_communicator();
+  std::vector<int64_t> data(kElements);
+  session.patient_barrier();
+  const double start = core::now_seconds();
+  for (size_t i = 0; i < kElements; ++i) data[i] = session.rank() + static_cast<int64_t>(i);
+  communicator->all_reduce_sum(data.data(), data.size(), comm::Element::kInt64);
+  const double seconds = core::now_seconds() - start;
+  const int64_t ranks = session.size();
+  int64_t wrong = 0;
+  for (size_t i = 0; i < kElements; ++i) {
+    if (data[i] != ranks * (ranks - 1) / 2 + ranks * static_cast<int64_t>(i)) ++wrong;
+  }
+  session.all_reduce_sum({&wrong, 1});
+  return {fmt::format("transport between ranks\n  {}\n    {:<6} exact all-reduce of 4 MiB, {:.2f} ms\n",
+                      communicator->description(), wrong == 0 ? "ok" : "WRONG", seconds * 1e3),
+          wrong == 0};
+}
+
+std::unique_ptr<cuda::DevicePlugin> plugin_for(comm::MpiSession& session, const Placement& placement) {
+  std::unique_ptr<cuda::DevicePlugin> plugin;
+  session.all_or_none([&] {
+    if (placement.device == "cpu") return;
+    plugin = cuda::load_device_plugin();
+    plugin->set_deterministic();
+  });
+  return plugin;
+}
+
+}  // namespace
+
+int run_doctor(comm::MpiSession& session, const std::string& device) {
+  const Placement placement = place(session, device, 0);
+  at::set_num_threads(placement.threads);
+  const std::unique_ptr<cuda::DevicePlugin> plugin = plugin_for(session, placement);
+  const Findings host = host_findings(session, placement, plugin.get());
+  const Findings transport = host_all_reduce(session);
+  const std::vector<std::string> hosts = session.all_gather(host.text);
+  const std::vector<std::string> places = session.all_gather(
+      fmt::format("  rank {} on {}: {}\n", session.rank(), session.host_name(), placement.explanation));
+  int64_t bad = host.good && transport.good ? 0 : 1;
+  session.all_reduce_sum({&bad, 1});
+  if (session.is_root()) {
+    std::string report = versions(session);
+    for (const std::string& text : hosts) report += text;
+    report += "placement\n";
+    for (const std::string& text : places) report += text;
+    report += transport.text;
+    report +=
+        bad == 0 ? "All is well.\n" : "Some results are WRONG: do not train on this machine before it is mended.\n";
+    std::fputs(report.c_str(), stdout);
+    std::fflush(stdout);
+  }
+  return bad == 0 ? 0 : kDeviceIsWrong;
+}
+
+}  // namespace neoloom::launch
