@@ -6,7 +6,6 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <cstdio>
 #include <cstring>
 #include <filesystem>
 #include <nlohmann/json.hpp>
@@ -51,8 +50,10 @@ void EventLog::write(const ordered_json& event) {
   const int code = core::write_fully(descriptor_, line.data(), line.size());
   if (code == 0 || warned_) return;
   warned_ = true;
-  fmt::print(stderr, "warning: cannot write to metrics.jsonl: {}; the run goes on without these lines\n",
-             std::strerror(code));
+  // Not through stdio or fmt: stderr may be a file on the same full disk, and that must not end the run either.
+  const std::string warning = fmt::format(
+      "warning: cannot write to metrics.jsonl: {}; the run goes on without these lines\n", std::strerror(code));
+  core::write_fully(STDERR_FILENO, warning.data(), warning.size());
 }
 
 ordered_json device_json(const DeviceMeasure& measure) {

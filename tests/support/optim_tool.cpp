@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+// Gives tests in Python the optimizer and the task metrics: one JSON request a line on standard input, one JSON answer
+// a line on standard output. See tests/support/optim_tool.py.
+#include <ATen/Parallel.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/from_blob.h>
+#include <ATen/ops/zeros_like.h>
+
+#include <iostream>
+#include <nlohmann/json.hpp>
+
+#include "runtime/metrics/classification.h"
+#include "runtime/optim/adamw.h"
+#include "runtime/optim/schedule.h"
+
+namespace {
+
+using nlohmann::json;
+namespace optim = neoloom::optim;
+namespace metrics = neoloom::metrics;
+
+at::Tensor tensor_of(const json& values) {
+  auto floats = values.get<std::vector<float>>();
+  return at::from_blob(floats.data(), {static_cast<int64_t>(floats.size())}, at::kFloat).clone();
+}
+
+json list_of(const at::Tensor& tensor) {
+  const float* data = tensor.const_data_ptr<float>();
+  return std::vector<float>(data, data + tensor.numel());
+}
+
+json schedule(const json& request) {
+  const optim::Schedule kind = optim::schedule_from_name(request.at("name"));
+  const int64_t total = request.at("total");
+  const int64_t warmup = optim::resolve_warmup_steps(request.at("warmup"), total);
+  json factors = json::array();
+  for (int64_t t = 0; t < total; ++t) factors.push_back(optim::schedule_factor(kind, t, warmup, total));
+  return {{"warmup", warmup}, {"factors", factors}};
+}
+
+json adamw(const json& request) {
+  at::set_num_threads(request.value("threads", 1));
+  at::Tensor params = tensor_of(request.at("params"));
+  at::Tensor exp_avg = at::zeros_like(params);
+  at::Tensor exp_avg_sq = at::zeros_like(params);
+  std::vector<optim::ParameterRange> ranges;
+  for (const json& range : request.at("ranges")) ranges.push_back({range.at(0), range.at(1), range.at(2)});
+  const optim::AdamWOptions options{request.at("beta1"), request.at("beta2"), request.at("epsilon"),
+                                    request.at("weight_decay")};
+  json answer = {{"params", json::array()}, {"norms", json::array()}};
+  for (size_t i = 0; i < request.at("grads").size(); ++i) {
+    at::Tensor grads = tensor_of(request.at("grads")[i]);
+    answer["norms"].push_back(optim::clip_grad_norm(grads, request.at("max_norm")));
+    optim::adamw_step(params, grads, exp_avg, exp_avg_sq, ranges, options, request.at("learning_rates")[i],
+                      static_cast<int64_t>(i) + 1);
+    answer["params"].push_back(list_of(params));
+  }
+  answer["exp_avg"] = list_of(exp_avg);
+  answer["exp_avg_sq"] = list_of(exp_avg_sq);
+  return answer;
+}
+
+json single_label(const json& request) {
+  metrics::ConfusionCounts counts(request.at("num_labels"));
+  for (size_t i = 0; i < request.at("truth").size(); ++i) {
+    counts.add(request.at("truth")[i], request.at("predicted")[i]);
+  }
+  const std::vector<int64_t> cells(counts.cells().begin(), counts.cells().end());
+  return {{"accuracy", counts.accuracy()}, {"macro_f1", counts.macro_f1()}, {"cells", cells}};
+}
+
+json multi_label(const json& request) {
+  metrics::MultiLabelCounts counts(request.at("num_labels"));
+  for (size_t i = 0; i < request.at("truth").size(); ++i) {
+    counts.add(request.at("truth")[i].get<std::vector<uint8_t>>(),
+               request.at("predicted")[i].get<std::vector<uint8_t>>());
+  }
+  return {
+      {"subset_accuracy", counts.subset_accuracy()}, {"micro_f1", counts.micro_f1()}, {"macro_f1", counts.macro_f1()}};
+}
+
+}  // namespace
+
+int main() {
+  for (std::string line; std::getline(std::cin, line);) {
+    json answer;
+    try {
+      const json request = json::parse(line);
+      const std::string what = request.at("what");
+      if (what == "schedule") answer = schedule(request);
+      if (what == "adamw") answer = adamw(request);
+      if (what == "single_label") answer = single_label(request);
+      if (what == "multi_label") answer = multi_label(request);
+      if (answer.is_null()) answer = {{"error", "unknown request " + what}};
+    } catch (const std::exception& error) {
+      answer = {{"error", error.what()}};
+    }
+    std::cout << answer.dump() << std::endl;
+  }
+  return 0;
+}

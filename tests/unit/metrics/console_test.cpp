@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/metrics/console.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <pty.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <functional>
+#include <sstream>
+
+#include "runtime/core/error.h"
+#include "runtime/metrics/text_width.h"
+
+namespace neoloom::metrics {
+namespace {
+
+using testing::HasSubstr;
+using testing::Not;
+
+StepLine line(int64_t step) { return {step, 500, 0.25, 1.23456, 0.987654, 2e-4, 123.4, 45678.0, 754.0}; }
+
+std::string in_a_file(const std::function<void()>& act) {
+  testing::internal::CaptureStderr();
+  act();
+  return testing::internal::GetCapturedStderr();
+}
+
+// What a process writes to a terminal of this width.
+std::string on_a_terminal(unsigned short columns, bool no_color, const std::function<void()>& act) {
+  winsize size{};
+  size.ws_row = 25;
+  size.ws_col = columns;
+  int master = -1;
+  const pid_t child = ::forkpty(&master, nullptr, nullptr, &size);
+  if (child == 0) {
+    ::setenv("TERM", "xterm", 1);
+    ::setenv("LC_ALL", "C.UTF-8", 1);
+    no_color ? ::setenv("NO_COLOR", "1", 1) : ::unsetenv("NO_COLOR");
+    act();
+    ::_exit(0);
+  }
+  std::string text;
+  char piece[4096];
+  for (ssize_t got = 0; (got = ::read(master, piece, sizeof piece)) > 0;) text.append(piece, static_cast<size_t>(got));
+  ::close(master);
+  ::waitpid(child, nullptr, 0);
+  return text;
+}
+
+// The lines that a person sees: a redraw replaces what its line held before.
+std::vector<std::string> screen(const std::string& written) {
+  std::vector<std::string> lines = {""};
+  for (size_t i = 0; i < written.size(); ++i) {
+    if (written[i] == '\n') {
+      lines.emplace_back();
+    } else if (written[i] == '\r') {
+      if (i + 1 < written.size() && written[i + 1] != '\n') lines.back().clear();
+    } else if (written[i] == '\x1b') {
+      i = written.find_first_of("mK", i);
+    } else {
+      lines.back() += written[i];
+    }
+  }
+  return lines;
+}
+
+TEST(ConsoleInAFile, WritesPlainAlignedLinesUnderOneHeader) {
+  const std::string text = in_a_file([] {
+    Console console("auto", false);
+    console.notice("starting");
+    console.step(line(1));
+    console.tick(2, 500, 700.0);
+    console.step(line(10));
+    console.finish();
+  });
+  EXPECT_THAT(text, Not(HasSubstr("\r")));
+  EXPECT_THAT(text, Not(HasSubstr("\x1b")));
+  std::istringstream lines(text);
+  std::vector<std::string> found;
+  for (std::string each; std::getline(lines, each);) found.push_back(each);
+  ASSERT_EQ(found.size(), 4U);
+  EXPECT_EQ(found[0], "starting");
+  EXPECT_THAT(found[1], HasSubstr("grad norm"));
+  EXPECT_EQ(found[1].size(), found[2].size());
+  EXPECT_EQ(found[2].size(), found[3].size());
+  EXPECT_THAT(found[3], testing::AllOf(HasSubstr("10/500"), HasSubstr("1.2346"), HasSubstr("2.00e-04"),
+                                       HasSubstr("45,678"), HasSubstr("12:34")));
+}
+
+TEST(ConsoleInAFile, QuietLeavesOnlyWarningsAndOffLeavesNotices) {
+  const auto everything = [](const char* progress, bool quiet) {
+    Console console(progress, quiet);
+    console.notice("notice");
+    console.step(line(1));
+    console.tick(1, 500, 1.0);
+    console.warning("careful");
+  };
+  EXPECT_EQ(in_a_file([&] { everything("auto", true); }), "warning: careful\n");
+  EXPECT_EQ(in_a_file([&] { everything("off", false); }), "notice\nwarning: careful\n");
+  EXPECT_THROW(Console("fancy", false), core::Error);
+}
+
+TEST(ConsoleOnATerminal, ABarIsRedrawnInPlaceAndEndsOnALineOfItsOwn) {
+  const std::string text = on_a_terminal(80, true, [] {
+    Console console("auto", false);
+    console.tick(100, 500, 60.0);
+    console.tick(500, 500, 0.0);
+    console.finish();
+    console.notice("after");
+  });
+  const std::vector<std::string> lines = screen(text);
+  EXPECT_THAT(lines[0], testing::AllOf(HasSubstr("100%"), HasSubstr("500/500 steps, done")));
+  EXPECT_EQ(lines[1], "after");
+  EXPECT_THAT(text, HasSubstr(" 20%"));
+  EXPECT_THAT(text, HasSubstr("100/500 steps, 01:00 left"));
+}
+
+TEST(ConsoleOnATerminal, NoticesStandAboveTheBarAndNeverTearIt) {
+  const std::string text = on_a_terminal(80, true, [] {
+    Console console("auto", false);
+    console.tick(100, 500, 60.0);
+    console.step(line(100));
+    console.warning("one checkpoint was skipped");
+    console.finish();
+  });
+  const std::vector<std::string> lines = screen(text);
+  ASSERT_EQ(lines.size(), 5U) << "header, step, warning, bar, end";
+  EXPECT_THAT(lines[1], HasSubstr("100/500"));
+  EXPECT_EQ(lines[2], "warning: one checkpoint was skipped");
+  EXPECT_THAT(lines[3], HasSubstr(" 20%"));
+  EXPECT_EQ(lines[4], "");
+}
+
+TEST(ConsoleOnATerminal, TheBarFitsIntoAnyWidth) {
+  for (const unsigned short columns : {10, 20, 39, 40, 41, 60, 80, 200}) {
+    const std::string text = on_a_terminal(columns, false, [] {
+      Console console("auto", false);
+      console.tick(100, 500, 60.0);
+      console.finish();
+    });
+    for (const std::string& each : screen(text)) EXPECT_LT(display_width(each), columns) << each;
+  }
+}
+
+TEST(ConsoleOnATerminal, ColoursObeyNoColor) {
+  const auto warn = [] { Console("auto", false).warning("careful"); };
+  EXPECT_THAT(on_a_terminal(80, false, warn), HasSubstr("\x1b[33m"));
+  EXPECT_THAT(on_a_terminal(80, true, warn), Not(HasSubstr("\x1b[33m")));
+}
+
+}  // namespace
+}  // namespace neoloom::metrics
