@@ -1,0 +1,80 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# Set-up, build, and every test that needs no GPU:
+#
+#   bash tests/run.sh                 release build and all tests
+#   bash tests/run.sh --asan          unit tests once more, under AddressSanitizer and UBSan (a build of its own)
+#   bash tests/run.sh --tidy          clang-tidy over the project's own sources
+#   bash tests/run.sh -R parity -V    other arguments go to ctest
+#
+# NEOLOOM_JOBS: parallel compilers and tests (default: the number of cores; tests at most 2, they start ranks of their own).
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+jobs=${NEOLOOM_JOBS:-$(nproc)}
+phases=()
+
+phase() { # NAME COMMAND...: runs it, remembers how long it took
+  local name=$1 started=$SECONDS code=0
+  shift
+  printf '\n== %s\n' "$name"
+  "$@" || code=$?
+  phases+=("$(printf '%-22s %5d s%s' "$name" $((SECONDS - started)) "$([ $code = 0 ] || echo "  failed ($code)")")")
+  return $code
+}
+
+report() {
+  local code=$?
+  printf '\n== time taken\n'
+  if [ ${#phases[@]} -gt 0 ]; then printf '%s\n' "${phases[@]}"; fi
+  exit $code
+}
+trap report EXIT
+
+# Ranks and threads of the tests share few cores: waiting ranks must not spin.
+export OMPI_MCA_mpi_yield_when_idle=1 OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_hwloc_base_binding_policy=none
+export PRTE_MCA_rmaps_default_mapping_policy=:oversubscribe PRTE_MCA_hwloc_default_binding_policy=none
+if [ "$(id -u)" = 0 ]; then
+  export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+  export PRTE_ALLOW_RUN_AS_ROOT=1 PRTE_ALLOW_RUN_AS_ROOT_CONFIRM=1
+fi
+export CTEST_OUTPUT_ON_FAILURE=1 OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
+
+# The prefix is passed each time: a build folder would keep the one of older requirements.
+configure() { cmake --preset "$1" -DNEOLOOM_PYTHON_PREFIX="$(bash cluster/bootstrap/bootstrap.sh --print-prefix)"; }
+
+run_tests() { ctest --test-dir build --output-on-failure --parallel "$((jobs < 2 ? jobs : 2))" --no-tests=error "$@"; }
+
+run_asan() {
+  # Open MPI and the CUDA libraries keep memory until the process ends; own leaks show in the default build's tests.
+  export ASAN_OPTIONS=detect_leaks=1:abort_on_error=0:protect_shadow_gap=0
+  export LSAN_OPTIONS=suppressions=$PWD/tests/structure/lsan.supp:print_suppressions=0
+  export UBSAN_OPTIONS=print_stacktrace=1
+  ctest --test-dir build-asan --output-on-failure --parallel "$((jobs < 2 ? jobs : 2))" --no-tests=error -L unit "$@"
+}
+
+case ${1:-} in
+  --asan)
+    shift
+    phase "set-up" bash cluster/bootstrap/bootstrap.sh --tests
+    phase "configure (asan)" configure asan
+    phase "build (asan)" cmake --build build-asan --parallel "$jobs" --target unit_tests
+    phase "unit tests (asan)" run_asan "$@"
+    ;;
+  --tidy)
+    shift
+    phase "set-up" bash cluster/bootstrap/bootstrap.sh --tests
+    phase "configure" configure release
+    phase "clang-tidy" bash tests/structure/tidy.sh "$@"
+    ;;
+  -h | --help)
+    trap - EXIT
+    sed -n '3,11s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+    ;;
+  *)
+    phase "set-up" bash cluster/bootstrap/bootstrap.sh --tests
+    phase "configure" configure release
+    phase "build" cmake --build build --parallel "$jobs"
+    phase "tests" run_tests "$@"
+    ;;
+esac
