@@ -76,7 +76,7 @@ Tensors all_as(const Tensors& inputs, at::Device device, at::ScalarType dtype) {
 
 double relative_difference(const at::Tensor& result, const at::Tensor& reference) {
   const double scale = reference.abs().max().item<double>();
-  const double difference = (result.to(at::kCPU, at::kDouble) - reference).abs().max().item<double>();
+  const double difference = result.to(at::kCPU, at::kDouble).sub(reference).abs().max().item<double>();
   return std::isfinite(difference) ? difference / std::max(scale, 1e-300) : std::numeric_limits<double>::infinity();
 }
 
