@@ -14,8 +14,8 @@ namespace {
 constexpr size_t kColumns = 12;
 using Row = std::array<std::string, kColumns>;
 
-const Row kHeader = {"rank",    "host",    "device", "batches/s", "samples/s",   "tokens/s",
-                     "padding", "compute", "comm",   "data",      "peak memory", "TFLOP/s"};
+const Row kHeader = {"rank",    "host",    "device", "batches/s", "samples/s", "tokens/s",
+                     "padding", "compute", "comm",   "data",      "peak mem",  "TFLOP/s"};
 
 bool is_text(size_t column) { return column == 1 || column == 2; }
 
@@ -53,7 +53,8 @@ Row device_row(const DeviceMeasure& measure) {
           measure.flops > 0.0 ? rate(measure.flops / seconds * 1e-12) : "-"};
 }
 
-// All devices work side by side: their rates add up, their shares are means over device time.
+// All devices work side by side: their rates add up, their shares are means over device time. Ranks of one host share
+// pages, so the sum of their memory would mean nothing.
 Row total_row(const std::vector<DeviceMeasure>& measures) {
   DeviceMeasure sum;
   std::set<std::string> hosts;
@@ -70,7 +71,6 @@ Row total_row(const std::vector<DeviceMeasure>& measures) {
     sum.compute_seconds += measure.compute_seconds;
     sum.comm_seconds += measure.comm_seconds;
     sum.data_seconds += measure.data_seconds;
-    sum.peak_memory_bytes += measure.peak_memory_bytes;
     hosts.insert(measure.host);
   }
   Row row = device_row(sum);
@@ -87,7 +87,9 @@ Row total_row(const std::vector<DeviceMeasure>& measures) {
 std::string line_of(const Row& row, const std::array<size_t, kColumns>& widths) {
   std::string line;
   for (size_t i = 0; i < kColumns; ++i) {
-    line += "  " + (is_text(i) ? pad_right(row[i], widths[i]) : pad_left(row[i], widths[i]));
+    // Numbers stand right in their columns and need no second blank: wide terminals are rare.
+    if (i > 0) line += is_text(i) || is_text(i - 1) ? "  " : " ";
+    line += is_text(i) ? pad_right(row[i], widths[i]) : pad_left(row[i], widths[i]);
   }
   return line + "\n";
 }
@@ -100,12 +102,10 @@ std::string device_table(const std::vector<DeviceMeasure>& measures) {
   for (const DeviceMeasure& measure : measures) rows.push_back(device_row(measure));
   if (measures.size() > 1) rows.push_back(total_row(measures));
   std::array<size_t, kColumns> widths{};
-  size_t line_width = 0;
   for (size_t i = 0; i < kColumns; ++i) {
     for (const Row& row : rows) widths[i] = std::max(widths[i], display_width(row[i]));
-    line_width += widths[i] + 2;
   }
-  const std::string rule = "  " + std::string(line_width - 2, '-') + "\n";
+  const std::string rule = std::string(display_width(line_of(kHeader, widths)) - 1, '-') + "\n";
   std::string table = line_of(rows.front(), widths) + rule;
   for (size_t i = 1; i <= measures.size(); ++i) table += line_of(rows[i], widths);
   if (measures.size() > 1) table += rule + line_of(rows.back(), widths);

@@ -23,6 +23,7 @@ namespace {
 
 using nlohmann::ordered_json;
 using testing::HasSubstr;
+using testing::Not;
 
 class EventFile : public testing::Test {
  protected:
@@ -145,11 +146,11 @@ TEST(DeviceTable, HasOneAlignedRowPerDeviceAndTheirSum) {
   for (std::string line; std::getline(lines, line);) table.push_back(line);
   ASSERT_EQ(table.size(), 6U) << "header, rule, two devices, rule, sum";
   for (const std::string& line : table) EXPECT_EQ(line.size(), table[0].size()) << line;
-  for (const char* unit : {"batches/s", "samples/s", "tokens/s", "padding", "peak memory", "TFLOP/s"}) {
+  for (const char* unit : {"batches/s", "samples/s", "tokens/s", "padding", "peak mem", "TFLOP/s"}) {
     EXPECT_THAT(table[0], HasSubstr(unit));
   }
   EXPECT_THAT(table[2], testing::AllOf(HasSubstr("1,125"), HasSubstr("10.0%"), HasSubstr("1.50 GiB")));
-  EXPECT_THAT(table[5], testing::AllOf(HasSubstr("2 hosts"), HasSubstr("2,250"), HasSubstr("3.00 GiB")));
+  EXPECT_THAT(table[5], testing::AllOf(HasSubstr("2 hosts"), HasSubstr("2,250"), Not(HasSubstr("GiB"))));
 }
 
 TEST(DeviceTable, OneDeviceNeedsNoSum) {
