@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Logits, losses and gradients against live transformers + peft (eager attention, fp32, CPU), through model_probe."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import peft
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "support"))
+import tiny_model  # noqa: E402
+
+PROBE = Path(os.environ.get("NEOLOOM_BUILD_DIR", "build")) / "model_probe"
+TOLERANCE = 1e-5
+QV = ["q_proj", "v_proj"]
+SIX = ["q_proj", "k_proj", "v_proj", "out_proj", "c_fc", "c_proj"]
+
+torch.set_num_threads(1)
+
+
+def distance(found, expected):
+    """max|difference| / max|reference|; a reference of zeros wants zeros."""
+    top = expected.abs().max().item()
+    difference = (found.double() - expected.double()).abs().max().item()
+    assert math.isfinite(difference)
+    return difference / top if top > 0 else difference
+
+
+def probe(tmp_path, cases, threads=1):
+    request = tmp_path / "request.json"
+    request.write_text(json.dumps({"threads": threads, "cases": cases}))
+    done = subprocess.run([PROBE, request], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    return [(answer, load_file(case["output"])) for answer, case in zip(answers, cases)]
+
+
+def make_batch(head, lengths, vocab_size, num_labels, seed=0, seen=None):
+    """Right-padded ids; labels of a causal LM leave out some real tokens and all padding."""
+    generator = torch.Generator().manual_seed(seed)
+    width = max(lengths)
+    ids = torch.randint(0, vocab_size - 1, (len(lengths), width), generator=generator)
+    mask = torch.arange(width).unsqueeze(0) < torch.tensor(lengths).unsqueeze(1)
+    ids = torch.where(mask, ids, torch.tensor(vocab_size - 1))
+    if head == "causal_lm":
+        dropped = torch.rand(ids.shape, generator=generator) < 0.2
+        labels = torch.where(mask & ~dropped, ids, torch.tensor(-100))
+    elif head == "multi_label":
+        labels = torch.randint(0, 2, (len(lengths), num_labels), generator=generator)
+    else:
+        labels = torch.randint(0, num_labels, (len(lengths),), generator=generator)
+    return ids, mask, labels
+
+
+class Situation:
+    """One random model with its adapter, saved for the probe and kept for transformers."""
+
+    def __init__(self, tmp_path, head="causal_lm", lora=None, num_labels=3, seed=0, dtype="float32", **config):
+        self.head, self.lora, self.num_labels = head, lora, num_labels
+        self.folder = tmp_path / "base"
+        labels = [f"class {i}" for i in range(num_labels)]
+        problem = {"single_label": "single_label_classification", "multi_label": "multi_label_classification"}
+        extra = {} if head == "causal_lm" else dict(labels=labels, problem_type=problem[head])
+        kind = "causal_lm" if head == "causal_lm" else "sequence_classification"
+        vocab = config.get("vocab_size", 512)
+        self.model = tiny_model.make_model(kind, seed=seed, pad_token_id=vocab - 1, **extra, **config)
+        self.model.to(getattr(torch, dtype)).save_pretrained(self.folder)
+        self.config = self.model.config
+        self.tmp_path = tmp_path
+        self.params = None
+        if lora is not None:
+            task = "CAUSAL_LM" if head == "causal_lm" else "SEQ_CLS"
+            self.model = peft.get_peft_model(self.model, peft.LoraConfig(task_type=task, **lora))
+            self.randomize_adapter(seed + 1)
+        self.model.eval()
+
+    def randomize_adapter(self, seed):
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for _, parameter in self.trainable():
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.2)
+        self.params = self.tmp_path / "adapter.safetensors"
+        save_file({name: parameter.detach().float().clone() for name, parameter in self.trainable()}, self.params)
+
+    def trainable(self):
+        """(the probe's slot name, parameter)"""
+        for name, parameter in self.model.named_parameters():
+            if parameter.requires_grad:
+                yield name.replace(".default", "").replace(".modules_to_save", ""), parameter
+
+    def reference(self, ids, mask, labels, reduction="sum"):
+        self.model.zero_grad()
+        logits = self.model(input_ids=ids, attention_mask=mask.long()).logits
+        if self.head == "causal_lm":
+            flat, target = logits[:, :-1].reshape(-1, logits.size(-1)).float(), labels[:, 1:].reshape(-1)
+            loss = torch.nn.functional.cross_entropy(flat, target, ignore_index=-100, reduction="sum")
+            count = int((target != -100).sum())
+        elif self.head == "multi_label":
+            loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, labels.float()) * len(ids)
+            count = len(ids)
+        else:
+            loss = torch.nn.functional.cross_entropy(logits, labels, reduction="sum")
+            count = len(ids)
+        (loss / count if reduction == "mean" else loss).backward()
+        gradients = {name: parameter.grad.clone() for name, parameter in self.trainable()}
+        return logits.detach(), loss.item(), count, gradients
+
+    def case(self, name, ids, mask, labels, **extra):
+        case = dict(
+            model=str(self.folder),
+            cache=str(self.tmp_path / "cache"),
+            head=self.head,
+            num_labels=self.num_labels,
+            lora=self.lora,
+            output=str(self.tmp_path / f"{name}.safetensors"),
+            batch=dict(ids=ids.tolist(), lengths=mask.sum(1).tolist(), labels=labels.tolist()),
+        )
+        if self.params is not None:
+            case["params"] = str(self.params)
+        return {**case, **extra}
+
+
+def compare(situation, batch, answer, tensors, reduction="sum"):
+    logits, loss, count, gradients = situation.reference(*batch, reduction=reduction)
+    mask = batch[1]
+    assert answer["count"] == count
+    assert abs(answer["loss"] - loss) <= TOLERANCE * abs(loss)
+    assert abs(answer["eval_loss"] - loss) <= TOLERANCE * abs(loss)
+    found = tensors["logits"]
+    if situation.head == "causal_lm":
+        found, logits = found[mask], logits[mask]
+    distances = {"logits": distance(found, logits)}
+    divisor = count if reduction == "mean" else 1
+    for name, gradient in gradients.items():
+        distances[name] = distance(tensors["grad." + name] / divisor, gradient)
+    slots = {name for name in tensors if name.startswith("grad.")}
+    assert slots == {"grad." + name for name in gradients}
+    worst = max(distances, key=distances.get)
+    print(f"worst {distances[worst]:.1e} at {worst}")
+    assert distances[worst] <= TOLERANCE, f"{worst}: {distances[worst]:.2e}"
+
+
+SHAPES = {
+    "two small blocks": dict(),
+    "one block": dict(num_layers=1),
+    "wide head, odd intermediate": dict(hidden_size=24, num_heads=1, intermediate_size=40),
+    "four blocks, window 4": dict(num_layers=4, window_size=4, hidden_size=32, num_heads=4),
+    "three blocks, window 256": dict(num_layers=3, window_size=256, max_position_embeddings=520),
+}
+LENGTHS = {
+    "two small blocks": [9, 1, 16, 7, 8],
+    "one block": [5, 12],
+    "wide head, odd intermediate": [6, 3, 20],
+    "four blocks, window 4": [3, 4, 5, 17],
+    "three blocks, window 256": [255, 256, 257, 130],
+}
+HEADS = ["causal_lm", "single_label", "multi_label"]
+
+
+@pytest.mark.parametrize("targets", [QV, SIX], ids=["q and v", "all six"])
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("head", HEADS)
+def test_logits_and_adapter_gradients_equal_peft(tmp_path, head, shape, targets):
+    lora = dict(r=4, lora_alpha=8, target_modules=targets)
+    situation = Situation(tmp_path, head, lora, **SHAPES[shape])
+    batch = make_batch(head, LENGTHS[shape], 512, 3)
+    ((answer, tensors),) = probe(tmp_path, [situation.case("out", *batch)])
+    for reduction in ("sum", "mean"):
+        compare(situation, batch, answer, tensors, reduction)
+
+
+@pytest.mark.parametrize("length", [300, 512])
+def test_blocked_attention_of_long_samples_equals_peft(tmp_path, length):
+    lora = dict(r=4, lora_alpha=8, target_modules=SIX)
+    situation = Situation(tmp_path, "causal_lm", lora, window_size=100, max_position_embeddings=512, num_layers=4)
+    batch = make_batch("causal_lm", [length, 129], 512, 3)
+    ((answer, tensors),) = probe(tmp_path, [situation.case("out", *batch)])
+    compare(situation, batch, answer, tensors)
+
+
+@pytest.mark.parametrize(
+    "lora",
+    [
+        dict(r=8, lora_alpha=3, use_rslora=True, target_modules=QV),
+        dict(r=2, lora_alpha=16, target_modules=["k_proj", "out_proj"]),
+        dict(r=2, target_modules=["c_fc"]),
+        dict(r=2, target_modules=["h.1.mlp.c_proj"]),
+        dict(r=2, target_modules=["transformer.h.1.attn.attention.q_proj", "h.0.mlp.c_fc"]),
+        dict(r=3, target_modules=["k_proj"]),
+    ],
+    ids=["rslora", "k and out", "fc only", "one module", "full names", "k only"],
+)
+@pytest.mark.parametrize("head", ["causal_lm", "single_label"])
+def test_any_choice_of_modules_equals_peft(tmp_path, head, lora):
+    situation = Situation(tmp_path, head, lora, num_layers=3)
+    batch = make_batch(head, [11, 4, 16], 512, 3, seed=5)
+    ((answer, tensors),) = probe(tmp_path, [situation.case("out", *batch)])
+    compare(situation, batch, answer, tensors)
+
+
+def test_all_linear_means_the_modules_that_peft_finds(tmp_path):
+    situation = Situation(tmp_path, "single_label", dict(r=2, target_modules="all-linear"))
+    situation.lora = dict(r=2, target_modules=["all-linear"])
+    batch = make_batch("single_label", [11, 4], 512, 3)
+    ((answer, tensors),) = probe(tmp_path, [situation.case("out", *batch)])
+    compare(situation, batch, answer, tensors)
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_full_parameter_gradients_equal_transformers(tmp_path, head):
+    situation = Situation(tmp_path, head, None, num_layers=3)
+    batch = make_batch(head, [9, 1, 16], 512, 3)
+    ((answer, tensors),) = probe(tmp_path, [situation.case("out", *batch)])
+    compare(situation, batch, answer, tensors)
+    assert answer["trainable"] == sum(parameter.numel() for _, parameter in situation.trainable())
+
+
+def test_full_parameter_gradients_of_an_untied_head_equal_transformers(tmp_path):
+    situation = Situation(tmp_path, "causal_lm", None, tie_word_embeddings=False)
+    batch = make_batch("causal_lm", [9, 5], 512, 3)
+    ((answer, tensors),) = probe(tmp_path, [situation.case("out", *batch)])
+    compare(situation, batch, answer, tensors)

@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0
+// Runs the model on batches that a JSON file describes, for comparisons with transformers and peft.
+//
+//   model_probe REQUEST.json        prints one JSON line per case
+//
+// A case: model (folder), cache, frozen, compute, head, num_labels, lora (null: full-parameter), params (safetensors by
+// slot name; absent: initial values of `seed`), batch {ids, lengths, labels, sample_ids}, loss_scale, dropout_seed,
+// dropout_epoch, repeats, decode (ids to feed one by one), output (safetensors that receives logits, gradients,
+// values).
+#include <ATen/Parallel.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/stack.h>
+#include <ATen/ops/zeros.h>
+
+#include <iostream>
+#include <nlohmann/json.hpp>
+
+#include "model/model.h"
+#include "model/pretrained/loader.h"
+#include "model/pretrained/safetensors.h"
+#include "runtime/core/error.h"
+#include "runtime/core/files.h"
+
+namespace {
+
+using namespace neoloom;
+using nlohmann::json;
+using NamedTensors = std::vector<std::pair<std::string, at::Tensor>>;
+
+at::Tensor integers(const json& nested) {
+  const bool matrix = nested[0].is_array();
+  const auto rows = static_cast<int64_t>(nested.size());
+  const auto columns = matrix ? static_cast<int64_t>(nested[0].size()) : 1;
+  at::Tensor out = at::empty({rows, columns}, at::TensorOptions().dtype(at::kLong));
+  int64_t* value = out.mutable_data_ptr<int64_t>();
+  for (const json& row : nested) {
+    if (!matrix) *value++ = row.get<int64_t>();
+    for (size_t i = 0; matrix && i < row.size(); ++i) *value++ = row[i].get<int64_t>();
+  }
+  return matrix ? out : out.squeeze(1);
+}
+
+model::Batch read_batch(const json& text, model::Head head) {
+  model::Batch batch;
+  batch.ids = integers(text.at("ids"));
+  batch.lengths = integers(text.at("lengths"));
+  batch.host_lengths = text.at("lengths").get<std::vector<int64_t>>();
+  if (text.contains("labels")) batch.labels = integers(text.at("labels"));
+  if (head == model::Head::kMultiLabel && batch.labels.defined()) batch.labels = batch.labels.to(at::kFloat);
+  for (int64_t row = 0; row < batch.ids.size(0); ++row) batch.sample_ids.push_back(row);
+  if (text.contains("sample_ids")) batch.sample_ids = text.at("sample_ids").get<std::vector<int64_t>>();
+  return batch;
+}
+
+model::ModelSetup read_setup(const json& text) {
+  model::ModelSetup setup;
+  setup.config = model::GptNeoConfig::from_file(text.at("model").get<std::string>() + "/config.json");
+  const std::string head = text.value("head", "causal_lm");
+  setup.head = head == "single_label"  ? model::Head::kSingleLabel
+               : head == "multi_label" ? model::Head::kMultiLabel
+                                       : model::Head::kCausalLm;
+  setup.num_labels = text.value("num_labels", 0);
+  setup.compute_dtype = model::dtype_from_name(text.value("compute", "float32"));
+  setup.logits_chunk_rows = text.value("logits_chunk_rows", 0);
+  if (text.contains("lora") && !text.at("lora").is_null()) {
+    const json& lora = text.at("lora");
+    model::LoraOptions options;
+    options.r = lora.value("r", options.r);
+    options.lora_alpha = lora.value("lora_alpha", options.lora_alpha);
+    options.lora_dropout = lora.value("lora_dropout", 0.0);
+    options.use_rslora = lora.value("use_rslora", false);
+    options.target_modules = lora.value("target_modules", options.target_modules);
+    setup.lora = options;
+  }
+  return setup;
+}
+
+void load_params(const model::Model& model, const std::string& path, at::Tensor& params) {
+  const model::SafetensorsFile file(path);
+  for (const model::ParameterSlot& slot : model.layout().slots) {
+    params.narrow(0, slot.offset_elements, slot.elements()).view(slot.shape).copy_(file.tensor(slot.name));
+  }
+}
+
+void append_slots(NamedTensors& out, const model::Model& model, const at::Tensor& buffer, const std::string& prefix) {
+  for (const model::ParameterSlot& slot : model.layout().slots) {
+    out.emplace_back(prefix + slot.name, buffer.narrow(0, slot.offset_elements, slot.elements()).view(slot.shape));
+  }
+}
+
+at::Tensor decode(model::Model& model, const at::Tensor& params, const json& text) {
+  const auto ids = text.at("decode").get<std::vector<int64_t>>();
+  const auto first = text.value("decode_prompt", int64_t{1});
+  const auto decoder = model.make_decoder(params, static_cast<int64_t>(ids.size()));
+  std::vector<at::Tensor> rows = {decoder->feed({ids.begin(), ids.begin() + first})};
+  for (size_t i = static_cast<size_t>(first); i < ids.size(); ++i) rows.push_back(decoder->feed({ids[i]}));
+  return at::stack(rows);  // logits after the prompt, then after each further token
+}
+
+json run_case(const json& text) {
+  const model::ModelSetup setup = read_setup(text);
+  const std::string weights_path = model::prepare_weights(
+      text.at("model"), setup.config, model::dtype_from_name(text.value("frozen", "float32")), text.at("cache"), false);
+  const auto model = model::Model::create(setup, model::map_weights(weights_path, setup.config));
+  const auto options = at::TensorOptions().dtype(at::kFloat);
+  at::Tensor params = at::zeros({model->layout().total_elements}, options);
+  at::Tensor grads = at::empty({model->layout().total_elements}, options);
+  model->initialize(params, text.value("seed", uint64_t{0}));
+  if (text.contains("params")) load_params(*model, text.at("params"), params);
+  NamedTensors out;
+  append_slots(out, *model, params, "value.");
+  json answer = {{"trainable", model->layout().trainable_elements}};
+  if (text.contains("batch")) {
+    const model::Batch batch = read_batch(text.at("batch"), setup.head);
+    const model::DropoutKey key{text.value("dropout_seed", uint64_t{0}), text.value("dropout_epoch", int64_t{0})};
+    if (batch.labels.defined()) {
+      for (int repeat = 0; repeat < text.value("repeats", 1); ++repeat) {
+        const model::LossSum loss = model->forward_backward(batch, params, grads, key, text.value("loss_scale", 1.0));
+        answer["loss"] = loss.loss.item<double>();
+        answer["count"] = loss.count;
+      }
+      append_slots(out, *model, grads, "grad.");
+    }
+    const model::EvalOutput evaluated = model->evaluate(batch, params);
+    if (evaluated.loss.loss.defined()) answer["eval_loss"] = evaluated.loss.loss.item<double>();
+    out.emplace_back("logits",
+                     setup.head == model::Head::kCausalLm ? model->lm_logits(batch, params) : evaluated.logits);
+  }
+  if (text.contains("decode")) out.emplace_back("decoded", decode(*model, params, text));
+  model::write_safetensors(text.at("output"), out);
+  return answer;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  if (argc != 2) {
+    std::cerr << "usage: model_probe REQUEST.json\n";
+    return 2;
+  }
+  try {
+    const json request = json::parse(core::read_file(argv[1]));
+    at::set_num_threads(request.value("threads", 1));
+    for (const json& one : request.at("cases")) std::cout << run_case(one).dump() << std::endl;
+  } catch (const core::Error& error) {
+    std::cerr << error.what() << '\n';
+    return error.exit_code();
+  }
+  return 0;
+}
