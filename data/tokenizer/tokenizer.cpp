@@ -2,6 +2,7 @@
 #include "data/tokenizer/tokenizer.h"
 
 #include <algorithm>
+#include <array>
 #include <unordered_set>
 #include <utility>
 
