@@ -55,7 +55,8 @@ TEST(ForeignKeys, OwnDefaultsAreHuggingFacesButForTheDocumentedOnes) {
     EXPECT_EQ(flatten(parse(document.dump(), {"peft_config={}"})).at(field.name()), own.at(field.name()))
         << field.name();
   }
-  for (const auto& [name, value] : documented) EXPECT_THAT(own.at(name), AnyOf(value, '"' + value + '"')) << name;
+  for (const auto& [name, value] : documented)
+    EXPECT_THAT(own.at(name), AnyOf(value, fmt::format("\"{}\"", value))) << name;
 }
 
 TEST(ForeignKeys, ValuesThatWouldChangeTheResultAreRefusedByName) {

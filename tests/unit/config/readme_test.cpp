@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // configs/README.md is where users look keys up: its tables and the reader must not drift apart.
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -36,7 +37,7 @@ TEST(Readme, ListsEveryKeyWithItsDefaultAndNoOther) { EXPECT_EQ(documented_keys(
 TEST(Readme, NamesEveryOtherSpelling) {
   const std::string readme = core::read_file(NL_SOURCE_DIR "/configs/README.md");
   for (const Alias& alias : make_aliases()) {
-    EXPECT_THAT(readme, testing::HasSubstr("`" + std::string(alias.old_key) + "`"));
+    EXPECT_THAT(readme, testing::HasSubstr(fmt::format("`{}`", alias.old_key)));
   }
 }
 
