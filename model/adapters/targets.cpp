@@ -60,7 +60,7 @@ TargetMap match_targets(const std::vector<std::string>& target_modules, int64_t 
     }
   }
   core::require(
-      any, core::ErrorKind::kUsage,
+      any || target_modules.empty(), core::ErrorKind::kUsage,
       "peft_config.target_modules: [{}] matches no module; expected some of q_proj, k_proj, v_proj, out_proj, "
       "c_fc, c_proj, full names from {} to {}, or all-linear",
       fmt::join(target_modules, ", "), module_name(0, LinearSite::kQProj),

@@ -23,7 +23,8 @@ std::string module_name(int64_t layer, LinearSite site);
 using TargetMap = std::vector<std::array<bool, 6>>;  // [L][site]
 
 /// PEFT's rule: an entry matches the full module name, or its end after a dot; "all-linear" (any case) matches all.
-/// Throws: Error(kUsage) when nothing matches, naming the modules there are.
+/// An empty list means a frozen model without LoRA.
+/// Throws: Error(kUsage) when entries match nothing, naming the modules there are.
 TargetMap match_targets(const std::vector<std::string>& target_modules, int64_t num_layers);
 
 }  // namespace neoloom::model

@@ -223,8 +223,8 @@ void Trainer::write_final_adapter() {
 
 void Trainer::finish(RunStatus status) {
   const double seconds = start_seconds_ > 0.0 ? core::now_seconds() - start_seconds_ : 0.0;
+  if (start_seconds_ > 0.0) since_log_.seconds = core::now_seconds() - log_seconds_;
   add(since_log_, since_start_);
-  since_start_.seconds = seconds;
   since_start_.peak_memory_bytes = std::max(since_start_.peak_memory_bytes, setup_.hooks.peak_memory_bytes());
   const std::vector<metrics::DeviceMeasure> devices = gather(session_, since_start_);
   session_.on_root([&]() -> std::string {

@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <optional>
+
+#include "model/gpt_neo_config.h"
+#include "model/layout.h"
+#include "model/options.h"
+
+namespace neoloom::model {
+
+/// Sizes of what a configuration trains, without loading weights.
+struct TrainableCount {
+  int64_t parameters = 0;     // PEFT's count
+  int64_t flat_elements = 0;  // with padding to 64-byte boundaries
+};
+
+/// LoRA (or, when absent, every parameter) and the score head of `num_labels` classes (0: causal LM).
+/// Throws: Error(kUsage) when a target matches no module.
+TrainableCount count_trainable(const GptNeoConfig& config, const std::optional<LoraOptions>& lora, int64_t num_labels);
+
+/// Bytes kept from forward to backward for `rows` x `length` tokens, in fp32: per token and layer the inputs of both
+/// LayerNorms, q, k, v, the attention output and the MLP's pre-activation; plus one block's scratch of four MLP widths.
+double activation_bytes(const GptNeoConfig& config, int64_t rows, int64_t length);
+
+}  // namespace neoloom::model
