@@ -139,6 +139,9 @@ class CsvReader : public RowReader {
     std::vector<std::string> record;
     if (!scanner_.next(record, first_error_)) return;
     if (request.header) {
+      for (const std::string& name : record) {
+        if (first_error_.empty()) first_error_ = utf8_complaint(name);
+      }
       if (!first_error_.empty())
         fail(ErrorKind::kData, "{}: the header cannot be read: {}", request.path, first_error_);
       columns_ = std::move(record);

@@ -160,6 +160,10 @@ TEST_F(Readers, FilesWithNothingToLearnFromAreNamed) {
 TEST_F(Readers, FilesThatAreNotTextAreNamed) {
   expect_data_error("a.csv", std::string_view("\xFF\xFEt\0", 4), {"UTF-16", "iconv"});
   expect_data_error("a.jsonl", "\x1F\x8B\x08", {"compressed"});
+  expect_data_error("a.csv",
+                    "text,gr\xF6\xDF"
+                    "e\na,b\n",
+                    {"header cannot be read", "not UTF-8: 0xF6"});
   expect_data_error("a.parquet", "PAR1", {"\"parquet\"", "not supported", ".jsonl"});
   request_.path = folder_.file("absent.csv");
   expect_error([&] { TokenStore::build(request_, *tokenizer_, folder_.file("s.h5")); }, core::ErrorKind::kData,
