@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Adapter folders, full models and merged exports: both directions against peft and transformers, logits equal."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
+import tiny_model  # noqa: E402
+from pretrained_tool import Refused, call  # noqa: E402
+
+LABELS = ["ham", "spam 😀", "other"]
+IDS = [[3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8], [100], [7, 300, 20, 11]]
+ALL_LINEAR = ["c_fc", "c_proj", "k_proj", "out_proj", "q_proj", "v_proj"]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """A causal LM whose folder carries a tokenizer."""
+    return tiny_model.make_model_folder(tmp_path_factory.mktemp("base") / "gpt-neo", num_layers=3)
+
+
+@pytest.fixture
+def cache(tmp_path):
+    return tmp_path / "cache"
+
+
+def oracle_logits(model, classifies):
+    model.eval()
+    rows = []
+    with torch.no_grad():
+        for ids in IDS:
+            logits = model(input_ids=torch.tensor([ids])).logits
+            rows.append(logits[0] if classifies else logits[0].reshape(-1))
+    return rows
+
+
+def assert_close(found, expected, tolerance=2e-5):
+    for left, right in zip(found, expected, strict=True):
+        left = torch.as_tensor(left)
+        assert left.shape == right.shape
+        assert (left - right).abs().max() <= tolerance * right.abs().max()
+
+
+def tokenizer_files(folder):
+    return [str(path) for path in sorted(folder.glob("tokenizer*"))]
+
+
+def peft_model(base, classifies, **lora):
+    if classifies:
+        model = AutoModelForSequenceClassification.from_pretrained(
+            base, num_labels=len(LABELS), id2label=dict(enumerate(LABELS)),
+            label2id={name: i for i, name in enumerate(LABELS)}, pad_token_id=0, attn_implementation="eager")
+    else:
+        model = AutoModelForCausalLM.from_pretrained(base, attn_implementation="eager")
+    settings = dict(task_type="SEQ_CLS" if classifies else "CAUSAL_LM", r=4, lora_alpha=16)
+    model = get_peft_model(model, LoraConfig(**{**settings, **lora}))
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
+    return model
+
+
+def ours(base, cache, adapter, classifies, **request):
+    head = dict(head="single_label", num_labels=len(LABELS)) if classifies else {}
+    return call("logits", folder=base, cache=cache, adapter=adapter, ids=IDS, **head, **request)["logits"]
+
+
+@pytest.mark.parametrize("classifies", [True, False])
+@pytest.mark.parametrize("lora", [
+    dict(target_modules=["q_proj", "v_proj"]),
+    dict(target_modules="all-linear", r=3, lora_alpha=7),
+    dict(target_modules=ALL_LINEAR, use_rslora=True, init_lora_weights="gaussian"),
+    dict(target_modules=r".*\.h\.[02]\..*\.(q_proj|c_fc)"),
+    dict(target_modules=["transformer.h.1.mlp.c_proj", "h.0.attn.attention.out_proj"]),
+], ids=["q_v", "all_linear", "rslora", "expression", "full_names"])
+def test_adapters_that_peft_wrote_compute_the_same(base, cache, tmp_path, classifies, lora):
+    model = peft_model(base, classifies, **lora)
+    model.save_pretrained(tmp_path / "adapter")
+    assert_close(ours(base, cache, tmp_path / "adapter", classifies), oracle_logits(model, classifies))
+
+
+def test_sixteen_bit_tensors_and_a_float_alpha_of_foreign_files_are_read(base, cache, tmp_path):
+    model = peft_model(base, True)
+    adapter = tmp_path / "adapter"
+    model.save_pretrained(adapter)
+    tensors = {name: value.half() for name, value in load_file(adapter / "adapter_model.safetensors").items()}
+    save_file(tensors, adapter / "adapter_model.safetensors", {"format": "pt"})
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    config["lora_alpha"] = 11.313708498984761
+    (adapter / "adapter_config.json").write_text(json.dumps(config))
+    plain = AutoModelForSequenceClassification.from_pretrained(
+        base, num_labels=len(LABELS), pad_token_id=0, attn_implementation="eager")
+    oracle = PeftModel.from_pretrained(plain, adapter)
+    assert_close(ours(base, cache, adapter, True), oracle_logits(oracle.float(), True))
+
+
+@pytest.mark.parametrize("lora", [dict(use_dora=True), dict(bias="lora_only"), dict(rank_pattern={"q_proj": 2}),
+                                  dict(alpha_pattern={"q_proj": 2}), dict(layers_to_transform=[1]),
+                                  dict(lora_bias=True), dict(init_lora_weights="olora"),
+                                  dict(modules_to_save=["wpe"])],
+                         ids=lambda lora: next(iter(lora)))
+def test_peft_adapters_with_unsupported_fields_are_refused_by_name(base, cache, tmp_path, lora):
+    peft_model(base, False, target_modules=["q_proj"], **lora).save_pretrained(tmp_path / "adapter")
+    with pytest.raises(Refused, match=f"adapter_config.json: {next(iter(lora))} is ") as refused:
+        ours(base, cache, tmp_path / "adapter", False)
+    assert refused.value.code == 4
+
+
+def test_all_tensors_that_do_not_belong_come_in_one_report(base, cache, tmp_path):
+    adapter = tmp_path / "adapter"
+    peft_model(base, True).save_pretrained(adapter)
+    tensors = load_file(adapter / "adapter_model.safetensors")
+    prefix = "base_model.model.transformer.h.0.attn.attention."
+    tensors.pop(prefix + "q_proj.lora_A.weight")
+    tensors[prefix + "v_proj.lora_B.weight"] = torch.zeros(16, 5)
+    tensors["base_model.model.transformer.wte.weight"] = torch.zeros(3, 16)
+    save_file(tensors, adapter / "adapter_model.safetensors", {"format": "pt"})
+    with pytest.raises(Refused) as refused:
+        ours(base, cache, adapter, True)
+    text = str(refused.value)
+    assert f"missing (1): {prefix}q_proj.lora_A.weight [4, 16]" in text
+    assert f"{prefix}v_proj.lora_B.weight expected [16, 4] found [16, 5]" in text
+    assert "unexpected (1): base_model.model.transformer.wte.weight [3, 16]" in text
+
+
+@pytest.mark.parametrize("targets", [["v_proj", "q_proj"], ["all-linear"]], ids=["q_v", "all_linear"])
+@pytest.mark.parametrize("use_rslora", [False, True])
+def test_a_classifier_that_we_wrote_loads_in_peft_and_transformers(base, cache, tmp_path, targets, use_rslora):
+    adapter = tmp_path / "adapter"
+    lora = dict(r=3, lora_alpha=5.0, target_modules=targets, use_rslora=use_rslora)
+    for _ in range(2):  # the second time it replaces itself
+        answer = call("write", folder=base, cache=cache, output=adapter, head="single_label", labels=LABELS,
+                      problem_type="single_label_classification", pad_token_id=0, lora=lora, fill_lora_b=True,
+                      tokenizer_files=tokenizer_files(base))
+    assert {path.name for path in adapter.iterdir()} == {
+        "adapter_config.json", "adapter_model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json"}
+    config = (adapter / "adapter_config.json").read_text()
+    assert config == json.dumps(json.loads(config), sort_keys=True, indent=2) + "\n"
+
+    plain = AutoModelForSequenceClassification.from_pretrained(
+        base, num_labels=len(LABELS), pad_token_id=0, attn_implementation="eager")
+    wrapped = PeftModel.from_pretrained(plain, adapter, is_trainable=True)
+    trainable = sum(parameter.numel() for parameter in wrapped.parameters() if parameter.requires_grad)
+    assert trainable == answer["trainable"]
+    expected = ours(base, cache, adapter, True)
+    assert_close(oracle_logits(wrapped, True), [torch.tensor(row) for row in expected])
+
+    direct = AutoModelForSequenceClassification.from_pretrained(adapter, attn_implementation="eager")
+    assert direct.config.id2label == dict(enumerate(LABELS))
+    assert direct.config.problem_type == "single_label_classification"
+    assert direct.config.pad_token_id == 0
+    assert_close(oracle_logits(direct, True), [torch.tensor(row) for row in expected])
+    assert AutoTokenizer.from_pretrained(adapter)("free cash").input_ids == \
+        AutoTokenizer.from_pretrained(base)("free cash").input_ids
+
+
+def test_peft_reads_our_language_adapter_and_writes_it_back_unchanged(base, cache, tmp_path):
+    adapter = tmp_path / "adapter"
+    call("write", folder=base, cache=cache, output=adapter, lora=dict(r=2, target_modules=ALL_LINEAR),
+         fill_lora_b=True)
+    plain = AutoModelForCausalLM.from_pretrained(base, attn_implementation="eager")
+    wrapped = PeftModel.from_pretrained(plain, adapter)
+    expected = ours(base, cache, adapter, False)
+    assert_close(oracle_logits(wrapped, False), [torch.tensor(row) for row in expected])
+    wrapped.save_pretrained(tmp_path / "again")
+    left, right = (load_file(path / "adapter_model.safetensors") for path in (adapter, tmp_path / "again"))
+    assert set(left) == set(right)
+    assert all(torch.equal(left[name], right[name]) for name in left)
+
+
+@pytest.mark.parametrize("classifies", [True, False])
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_a_merged_export_is_a_transformers_model_rounded_once(base, cache, tmp_path, classifies, dtype):
+    adapter = tmp_path / "adapter"
+    model = peft_model(base, classifies, target_modules="all-linear", use_rslora=True)
+    model.save_pretrained(adapter)
+    head = dict(head="single_label", labels=LABELS, problem_type="single_label_classification",
+                pad_token_id=0) if classifies else {}
+    call("export", folder=base, cache=cache, adapter=adapter, output=tmp_path / "merged", export_dtype=dtype,
+         tokenizer_files=tokenizer_files(base), **head)
+
+    kind = AutoModelForSequenceClassification if classifies else AutoModelForCausalLM
+    loaded = kind.from_pretrained(tmp_path / "merged", attn_implementation="eager")
+    assert loaded.dtype == getattr(torch, dtype)
+    if classifies:
+        assert loaded.config.id2label == dict(enumerate(LABELS))
+    expected = oracle_logits(model, classifies)
+    assert_close(oracle_logits(loaded.float(), classifies), expected, 2e-5 if dtype == "float32" else 5e-3)
+    merged = model.merge_and_unload().state_dict()
+    for name, value in load_file(tmp_path / "merged" / "model.safetensors").items():
+        exact = merged[name].to(getattr(torch, dtype)).float()
+        # The product's last bit may fall on the other side of a rounding step.
+        assert torch.allclose(value.float(), exact, rtol=2e-3 if dtype == "float16" else 1e-5, atol=1e-6), name
+    assert AutoTokenizer.from_pretrained(tmp_path / "merged")("free cash").input_ids
+
+
+def test_a_full_model_that_we_wrote_is_a_transformers_model(base, cache, tmp_path):
+    for head in (dict(), dict(head="single_label", labels=LABELS, pad_token_id=0)):
+        output = tmp_path / ("full" + head.get("head", ""))
+        call("write", folder=base, cache=cache, output=output, tokenizer_files=tokenizer_files(base), **head)
+        kind = AutoModelForSequenceClassification if head else AutoModelForCausalLM
+        model, info = kind.from_pretrained(output, attn_implementation="eager", output_loading_info=True)
+        assert not info["unexpected_keys"] and not info["mismatched_keys"]
+        assert [key for key in info["missing_keys"] if key != "lm_head.weight"] == []
+        found = ours(output, cache, output, bool(head), full=True)
+        assert_close(oracle_logits(model, bool(head)), [torch.tensor(row) for row in found])
+
+
+def test_an_export_does_not_replace_its_own_base(base, cache, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(base, copy)
+    adapter = tmp_path / "adapter"
+    peft_model(base, False).save_pretrained(adapter)
+    with pytest.raises(Refused, match="own folder"):
+        call("export", folder=copy, cache=cache, adapter=adapter, output=copy)
+    assert (copy / "tokenizer.json").exists()

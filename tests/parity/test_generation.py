@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Logits processors and greedy decoding against transformers."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import GPTNeoForCausalLM
+from transformers.generation import (
+    LogitsProcessorList,
+    RepetitionPenaltyLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
+import tiny_model  # noqa: E402
+from pretrained_tool import call  # noqa: E402
+
+VOCABULARY = 300
+
+
+def random_logits(rows, seed):
+    """Half of the rows on a coarse grid, so that ties stand at every cut."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(rows, VOCABULARY, generator=generator) * 4
+    logits[::2] = (logits[::2] * 2).round() / 2
+    context = torch.randint(0, VOCABULARY, (rows, 40), generator=generator)
+    context[:, ::3] = context[:, :1]  # repeats
+    return logits, context
+
+
+@pytest.mark.parametrize("top_k,top_p,temperature,penalty", [
+    (50, 1.0, 1.0, 1.0),
+    (7, 1.0, 0.7, 1.0),
+    (0, 0.9, 1.0, 1.0),
+    (0, 0.3, 1.7, 1.2),
+    (20, 0.8, 0.5, 1.3),
+    (1, 0.01, 3.0, 0.8),
+    (1000, 1.0, 1.0, 1.5),
+])
+def test_processed_logits_equal_those_of_transformers(top_k, top_p, temperature, penalty):
+    logits, context = random_logits(12, seed=top_k)
+    processors = LogitsProcessorList()
+    if penalty != 1.0:
+        processors.append(RepetitionPenaltyLogitsProcessor(penalty))
+    processors.append(TemperatureLogitsWarper(temperature))
+    if top_k:
+        processors.append(TopKLogitsWarper(top_k))
+    if top_p < 1.0:
+        processors.append(TopPLogitsWarper(top_p))
+    expected = processors(context, logits.clone())
+    answer = call("process_logits", logits=logits.tolist(), context=context.tolist(), top_k=top_k, top_p=top_p,
+                  temperature=temperature, repetition_penalty=penalty, repetition_penalty_range=-1)
+    found = torch.tensor([[float("-inf") if v is None else v for v in row] for row in answer["logits"]])
+    assert torch.equal(found == float("-inf"), expected == float("-inf"))
+    assert torch.equal(found, expected)
+
+
+def test_a_range_penalises_as_if_the_context_began_there():
+    logits, context = random_logits(6, seed=3)
+    expected = RepetitionPenaltyLogitsProcessor(1.4)(context[:, -10:], logits.clone())
+    answer = call("process_logits", logits=logits.tolist(), context=context.tolist(), temperature=0,
+                  repetition_penalty=1.4, repetition_penalty_range=10)
+    assert torch.equal(torch.tensor(answer["logits"]), expected)
+
+
+@pytest.mark.parametrize("penalty", [1.0, 1.3])
+def test_greedy_text_equals_transformers_beyond_the_window(tmp_path, penalty):
+    folder = tiny_model.make_model_folder(
+        tmp_path / "base", num_layers=3, hidden_size=32, window_size=8, std=0.3, tokenizer=False)
+    model = GPTNeoForCausalLM.from_pretrained(folder, attn_implementation="eager")
+    for prompt in ([5], list(range(40, 47)), list(range(100, 120))):
+        oracle = model.generate(torch.tensor([prompt]), attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
+                                do_sample=False, max_new_tokens=30, repetition_penalty=penalty, pad_token_id=0)
+        expected = oracle[0, len(prompt):].tolist()
+        if expected and expected[-1] == model.config.eos_token_id:
+            expected.pop()
+        found = call("generate", folder=folder, cache=tmp_path / "cache", prompt=prompt, temperature=0, max_tokens=30,
+                     repetition_penalty=penalty, repetition_penalty_range=-1, eos_token_id=model.config.eos_token_id)
+        assert found["ids"] == expected
+        assert len(set(expected)) > 3, "a constant sequence would prove little"
+
+
+def test_generation_ends_at_the_last_position(tmp_path):
+    folder = tiny_model.make_model_folder(tmp_path / "base", max_position_embeddings=16, tokenizer=False)
+    found = call("generate", folder=folder, cache=tmp_path / "cache", prompt=[1, 2, 3], temperature=0)
+    assert len(found["ids"]) == 13
+
+
+def test_sampling_depends_on_the_seed_alone(tmp_path):
+    folder = tiny_model.make_model_folder(tmp_path / "base", tokenizer=False)
+
+    def sample(**options):
+        return call("generate", folder=folder, cache=tmp_path / "cache", prompt=[1, 2, 3], max_tokens=20,
+                    temperature=1.5, **options)["ids"]
+
+    assert sample(seed=1) == sample(seed=1)
+    assert sample(seed=1) != sample(seed=2)

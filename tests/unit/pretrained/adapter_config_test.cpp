@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <ATen/ops/randn.h>
+
+#include <nlohmann/json.hpp>
+
+#include "model/pretrained/adapter_folder.h"
+#include "model/pretrained/safetensors.h"
+#include "tests/unit/pretrained/scratch.h"
+
+namespace neoloom::model {
+namespace {
+
+using core::ErrorKind;
+using nlohmann::json;
+using ::testing::AllOf;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+class AdapterConfig : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    write_safetensors(scratch_.path("adapter_model.safetensors"),
+                      {{"base_model.model.transformer.h.1.mlp.c_fc.lora_A.weight", at::randn({2, 4})},
+                       {"base_model.model.transformer.h.1.mlp.c_fc.lora_B.weight", at::randn({16, 2})}});
+  }
+  AdapterFolder read(const json& extra) {
+    json config = {{"peft_type", "LORA"}, {"task_type", "CAUSAL_LM"}, {"r", 2}, {"target_modules", {"c_fc"}}};
+    config.update(extra);
+    scratch_.write("adapter_config.json", config.dump());
+    return read_adapter_folder(scratch_.path());
+  }
+  std::string refusal(const json& extra) {
+    return error_of(ErrorKind::kWeights, [&] { read(extra); });
+  }
+  ScratchFolder scratch_;
+};
+
+TEST_F(AdapterConfig, MissingFieldsTakePeftsDefaults) {
+  const AdapterFolder folder = read(json::object());
+  EXPECT_EQ(folder.lora.lora_alpha, 8.0);
+  EXPECT_EQ(folder.lora.lora_dropout, 0.0);
+  EXPECT_FALSE(folder.lora.use_rslora);
+  EXPECT_THAT(folder.lora.target_modules, ElementsAre("c_fc"));
+  EXPECT_EQ(folder.pad_token_id, -1);
+  EXPECT_TRUE(folder.labels.empty());
+  EXPECT_THAT(read({{"target_modules", nullptr}}).lora.target_modules, ElementsAre("q_proj", "v_proj"));
+}
+
+TEST_F(AdapterConfig, ExpressionsAndExclusionsBecomeTheModulesThatTheTensorsName) {
+  EXPECT_THAT(read({{"target_modules", ".*\\.c_fc"}}).lora.target_modules, ElementsAre("transformer.h.1.mlp.c_fc"));
+  EXPECT_THAT(read({{"exclude_modules", {"h.0.mlp.c_fc"}}}).lora.target_modules,
+              ElementsAre("transformer.h.1.mlp.c_fc"));
+}
+
+TEST_F(AdapterConfig, AFloatAlphaAndForeignDefaultsAreRead) {
+  const AdapterFolder folder = read({{"lora_alpha", 11.313708498984761},
+                                     {"megatron_core", "megatron.core"},
+                                     {"qalora_group_size", 16},
+                                     {"loftq_config", json::object()},
+                                     {"alpha_pattern", json::object()},
+                                     {"a_field_of_the_future", nullptr}});
+  EXPECT_EQ(folder.lora.lora_alpha, 11.313708498984761);
+}
+
+TEST_F(AdapterConfig, LabelsAndPaddingComeFromTheConfigurationBeside) {
+  scratch_.write("config.json", R"({"id2label":{"1":"spam 😀","0":"ham"},"problem_type":"single_label_classification",
+                                    "pad_token_id":50256})");
+  const AdapterFolder folder = read({{"task_type", "SEQ_CLS"}});
+  EXPECT_THAT(folder.labels, ElementsAre("ham", "spam 😀"));
+  EXPECT_EQ(folder.pad_token_id, 50256);
+  EXPECT_EQ(folder.problem_type, "single_label_classification");
+  scratch_.write("config.json", R"({"id2label":{"0":"ham","2":"spam"}})");
+  EXPECT_THAT(refusal(json::object()), HasSubstr("none for 1"));
+}
+
+TEST_F(AdapterConfig, WhatIsNotSupportedIsRefusedByName) {
+  const std::map<std::string, json> unsupported = {
+      {"peft_type", "IA3"},
+      {"task_type", "SEQ_2_SEQ_LM"},
+      {"use_dora", true},
+      {"lora_bias", true},
+      {"bias", "all"},
+      {"rank_pattern", {{"q_proj", 4}}},
+      {"alpha_pattern", {{"q_proj", 4}}},
+      {"modules_to_save", {"wte"}},
+      {"layers_to_transform", 1},
+      {"layers_pattern", "h"},
+      {"init_lora_weights", "pissa"},
+      {"trainable_token_indices", {1, 2}},
+      {"target_parameters", {"x"}},
+      {"layer_replication", json::array({json::array({0, 1})})},
+      {"alora_invocation_tokens", {1}},
+      {"eva_config", {{"rho", 2}}},
+      {"corda_config", {{"a", 1}}},
+      {"lora_ga_config", {{"a", 1}}},
+      {"velora_config", {{"a", 1}}},
+      {"kasa_config", {{"a", 1}}},
+      {"use_bdlora", true},
+      {"monteclora_config", {{"a", 1}}},
+      {"arrow_config", {{"a", 1}}},
+      {"use_qalora", true},
+      {"megatron_config", {{"a", 1}}},
+      {"loftq_config", {{"a", 1}}},
+      {"ensure_weight_tying", true},
+      {"a_field_of_the_future", 3},
+      {"r", 0},
+      {"lora_alpha", "8"},
+      {"lora_dropout", 1.0},
+      {"use_rslora", "yes"},
+      {"target_modules", json::array()},
+  };
+  for (const auto& [key, value] : unsupported) {
+    EXPECT_THAT(refusal({{key, value}}),
+                AllOf(HasSubstr("adapter_config.json: " + key + " is "), HasSubstr("expected")));
+  }
+  for (const char* init : {"olora", "pissa_niter_4", "loftq", "corda", "eva", "lora_ga"}) {
+    EXPECT_THAT(refusal({{"init_lora_weights", init}}), HasSubstr(init));
+  }
+}
+
+TEST_F(AdapterConfig, FilesThatAreNotThereAreNamed) {
+  std::filesystem::remove(scratch_.path("adapter_model.safetensors"));
+  EXPECT_THAT(refusal(json::object()), HasSubstr("no adapter_model.safetensors"));
+  scratch_.write("adapter_model.bin", "x");
+  EXPECT_THAT(refusal(json::object()), HasSubstr("can run code"));
+  std::filesystem::remove(scratch_.path("adapter_config.json"));
+  EXPECT_THAT(error_of(ErrorKind::kWeights, [&] { read_adapter_folder(scratch_.path()); }),
+              HasSubstr("expected an adapter folder"));
+}
+
+TEST_F(AdapterConfig, HostileJsonIsRefused) {
+  const auto read_text = [&](const std::string& text) {
+    scratch_.write("adapter_config.json", text);
+    return error_of(ErrorKind::kWeights, [&] { read_adapter_folder(scratch_.path()); });
+  };
+  EXPECT_THAT(read_text(R"({"r":1,"r":2})"), HasSubstr("'r' appears twice"));
+  EXPECT_THAT(read_text(std::string(100'000, '[')), HasSubstr("deeper than 32"));
+  EXPECT_THAT(read_text(R"({"a":)" + std::string(40, '[') + std::string(40, ']') + "}"), HasSubstr("deeper than 32"));
+  EXPECT_THAT(read_text("[1]"), HasSubstr("expected a JSON object"));
+  EXPECT_THAT(read_text("{"), HasSubstr("not valid JSON"));
+  EXPECT_THAT(read_text(R"({"a":")" + std::string(size_t{1} << 20, 'x') + "\"}"), HasSubstr("at most 1048576"));
+}
+
+TEST(AdapterConfigText, IsSortedAndNamesModulesAsPeftDoes) {
+  LoraOptions lora;
+  lora.target_modules = {"all-linear"};
+  lora.lora_alpha = 16;
+  const json config = json::parse(adapter_config_text(lora, Head::kSingleLabel, "EleutherAI/gpt-neo-125m"));
+  EXPECT_EQ(config["target_modules"].size(), 6U);
+  EXPECT_TRUE(config["lora_alpha"].is_number_integer());
+  EXPECT_EQ(config["modules_to_save"], json({"classifier", "score"}));
+  EXPECT_EQ(config["task_type"], "SEQ_CLS");
+}
+
+}  // namespace
+}  // namespace neoloom::model

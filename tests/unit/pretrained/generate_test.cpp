@@ -1,0 +1,215 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "model/generation/generate.h"
+
+#include <ATen/ops/empty.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros.h>
+
+#include <cmath>
+#include <limits>
+
+#include "tests/unit/pretrained/scratch.h"
+
+namespace neoloom::model {
+namespace {
+
+using core::ErrorKind;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+constexpr float kOut = -std::numeric_limits<float>::infinity();
+
+std::vector<float> processed(std::vector<float> scores, const std::vector<int64_t>& context,
+                             const GenerationOptions& options) {
+  at::Tensor logits = at::tensor(scores);
+  process_logits(logits, context, options);
+  return {logits.const_data_ptr<float>(), logits.const_data_ptr<float>() + logits.numel()};
+}
+
+GenerationOptions plain() {
+  GenerationOptions options;
+  options.top_k = 0;
+  return options;
+}
+
+TEST(ProcessLogits, TopKKeepsTiesAtTheLastPlace) {
+  GenerationOptions options = plain();
+  options.top_k = 2;
+  EXPECT_THAT(processed({1, 2, 2, 3}, {}, options), ElementsAre(kOut, 2, 2, 3));
+  options.top_k = 9;
+  EXPECT_THAT(processed({1, 2, 2, 3}, {}, options), ElementsAre(1, 2, 2, 3));
+}
+
+TEST(ProcessLogits, TopPKeepsTheSmallestSetAboveP) {
+  const std::vector<float> scores = {std::log(.5F), std::log(.25F), std::log(.15F), std::log(.1F)};
+  GenerationOptions options = plain();
+  options.top_p = 0.5;
+  EXPECT_THAT(processed(scores, {}, options), ElementsAre(scores[0], kOut, kOut, kOut));
+  options.top_p = 0.51;
+  EXPECT_THAT(processed(scores, {}, options), ElementsAre(scores[0], scores[1], kOut, kOut));
+  options.top_p = 1e-9;
+  EXPECT_THAT(processed(scores, {}, options), ElementsAre(scores[0], kOut, kOut, kOut));
+}
+
+TEST(ProcessLogits, ThePenaltyReachesTheLastTokensOnly) {
+  GenerationOptions options = plain();
+  options.repetition_penalty = 2.0;
+  options.repetition_penalty_range = 3;
+  const std::vector<float> scores = {8, -8, 8, 8};
+  const std::vector<int64_t> context = {3, 0, 1, 0};
+  EXPECT_THAT(processed(scores, context, options), ElementsAre(4, -16, 8, 8));
+  options.count_occurrences = true;
+  EXPECT_THAT(processed(scores, context, options), ElementsAre(2, -16, 8, 8));
+  options.repetition_penalty_range = -1;
+  EXPECT_THAT(processed(scores, context, options), ElementsAre(2, -16, 8, 4));
+  options.repetition_penalty_range = 0;
+  EXPECT_THAT(processed(scores, context, options), ElementsAre(8, -8, 8, 8));
+}
+
+TEST(ProcessLogits, GreedyStillPenalisesAndCutsNothing) {
+  GenerationOptions options;
+  options.temperature = 0;
+  options.top_k = 1;
+  options.repetition_penalty = 2.0;
+  EXPECT_THAT(processed({8, 7, 6}, {0}, options), ElementsAre(4, 7, 6));
+}
+
+TEST(ProcessLogits, ImpossibleOptionsAreNamed) {
+  const auto refusal = [](auto change) {
+    GenerationOptions options;
+    change(options);
+    return error_of(ErrorKind::kUsage, [&] { processed({1, 2}, {}, options); });
+  };
+  EXPECT_THAT(refusal([](auto& o) { o.temperature = -1; }), HasSubstr("temperature is -1"));
+  EXPECT_THAT(refusal([](auto& o) { o.temperature = std::nan(""); }), HasSubstr("temperature"));
+  EXPECT_THAT(refusal([](auto& o) { o.top_k = -1; }), HasSubstr("top_k"));
+  EXPECT_THAT(refusal([](auto& o) { o.top_p = 0; }), HasSubstr("top_p"));
+  EXPECT_THAT(refusal([](auto& o) { o.repetition_penalty = 0; }), HasSubstr("repetition_penalty"));
+  EXPECT_THAT(refusal([](auto& o) { o.max_tokens = -1; }), HasSubstr("max_tokens"));
+}
+
+TEST(ChooseToken, DrawsFollowTheDistribution) {
+  const std::vector<double> probability = {.4, .3, .2, .1, 0.0};
+  at::Tensor logits = at::empty({5});
+  for (int i = 0; i < 5; ++i) logits[i] = std::log(probability[static_cast<size_t>(i)]);
+  GenerationOptions options;
+  options.seed = 11;
+  constexpr int kDraws = 20'000;
+  std::vector<int> counts(5);
+  for (int position = 0; position < kDraws; ++position) {
+    ++counts[static_cast<size_t>(choose_token(logits, options, position))];
+  }
+  EXPECT_EQ(counts[4], 0);
+  double chi_square = 0;
+  for (size_t i = 0; i < 4; ++i) {
+    const double expected = kDraws * probability[i];
+    chi_square += (counts[i] - expected) * (counts[i] - expected) / expected;
+  }
+  EXPECT_LT(chi_square, 16.3);  // 3 degrees of freedom, p = 0.001
+}
+
+TEST(ChooseToken, DependsOnSeedAndPositionAlone) {
+  const at::Tensor logits = at::zeros({1000});
+  GenerationOptions options;
+  const int64_t first = choose_token(logits, options, 5);
+  EXPECT_EQ(choose_token(logits, options, 5), first);
+  EXPECT_NE(choose_token(logits, options, 6), first);
+  options.seed = uint64_t{1} << 33;
+  EXPECT_NE(choose_token(logits, options, 5), first);
+}
+
+TEST(ChooseToken, GreedyTakesTheFirstOfEquals) {
+  GenerationOptions options;
+  options.temperature = 0;
+  EXPECT_EQ(choose_token(at::tensor(std::vector<float>{1, 3, 3}), options, 0), 1);
+}
+
+TEST(ChooseToken, LogitsWithoutAFiniteLargestAreNumericErrors) {
+  for (const float bad : {std::nanf(""), kOut, -kOut}) {
+    error_of(ErrorKind::kNumeric, [&] { choose_token(at::full({3}, bad), {}, 0); });
+  }
+  error_of(ErrorKind::kNumeric, [&] { choose_token(at::tensor(std::vector<float>{1, std::nanf("")}), {}, 0); });
+}
+
+/// Prefers the id one above the last it was fed.
+class CountingModel : public Model {
+ public:
+  CountingModel() {
+    setup_.config.vocab_size = 10;
+    setup_.config.max_position_embeddings = 8;
+    setup_.config.eos_token_id = 9;
+  }
+  const ModelSetup& setup() const override { return setup_; }
+  const ParameterLayout& layout() const override { return layout_; }
+  void initialize(at::Tensor&, uint64_t) const override {}
+  LossSum forward_backward(const Batch&, const at::Tensor&, at::Tensor&, const DropoutKey&, double) override {
+    return {};
+  }
+  EvalOutput evaluate(const Batch&, const at::Tensor&) override { return {}; }
+  at::Tensor lm_logits(const Batch&, const at::Tensor&) override { return {}; }
+  double training_flops_per_token(int64_t) const override { return 0; }
+  std::unique_ptr<Decoder> make_decoder(const at::Tensor&, int64_t max_tokens) override {
+    return std::make_unique<Counter>(max_tokens);
+  }
+
+ private:
+  class Counter : public Decoder {
+   public:
+    explicit Counter(int64_t max_tokens) : max_tokens_(max_tokens) {}
+    at::Tensor feed(const std::vector<int64_t>& ids) override {
+      position_ += static_cast<int64_t>(ids.size());
+      EXPECT_LE(position_, max_tokens_);
+      at::Tensor logits = at::zeros({10});
+      logits[(ids.back() + 1) % 10] = 5.0F;
+      return logits;
+    }
+    int64_t position() const override { return position_; }
+
+   private:
+    int64_t max_tokens_, position_ = 0;
+  };
+  ModelSetup setup_;
+  ParameterLayout layout_;
+};
+
+class Generation : public ::testing::Test {
+ protected:
+  Generation() { options_.temperature = 0; }
+  std::vector<int64_t> run(std::vector<int64_t> prompt) {
+    CountingModel model;
+    return generate(model, {}, std::move(prompt), options_, [this](int64_t id) { streamed_.push_back(id); });
+  }
+  GenerationOptions options_;
+  std::vector<int64_t> streamed_;
+};
+
+TEST_F(Generation, StopsAtTheStopTokenWithoutReturningIt) {
+  options_.eos_token_id = 9;
+  EXPECT_THAT(run({6}), ElementsAre(7, 8));
+  EXPECT_THAT(streamed_, ElementsAre(7, 8));
+}
+
+TEST_F(Generation, StopsAtTheLimitAndAtTheLastPosition) {
+  options_.max_tokens = 3;
+  EXPECT_THAT(run({1, 2}), ElementsAre(3, 4, 5));
+  options_.max_tokens = 100;
+  EXPECT_THAT(run({1, 2}), ElementsAre(3, 4, 5, 6, 7, 8));
+  EXPECT_TRUE(run({1, 2, 3, 4, 5, 6, 7, 8}).empty());
+  options_.max_tokens = 0;
+  EXPECT_TRUE(run({1}).empty());
+}
+
+TEST_F(Generation, AnEmptyPromptBeginsAfterTheEndOfText) {
+  options_.max_tokens = 2;
+  EXPECT_THAT(run({}), ElementsAre(0, 1));
+}
+
+TEST_F(Generation, PromptsThatDoNotFitAreDataErrors) {
+  EXPECT_THAT(error_of(ErrorKind::kData, [&] { run(std::vector<int64_t>(9, 1)); }), HasSubstr("9 tokens"));
+  EXPECT_THAT(error_of(ErrorKind::kData, [&] { run({10}); }), HasSubstr("token id 10"));
+  EXPECT_THAT(error_of(ErrorKind::kData, [&] { run({-1}); }), HasSubstr("token id -1"));
+}
+
+}  // namespace
+}  // namespace neoloom::model

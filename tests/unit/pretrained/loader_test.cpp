@@ -1,0 +1,310 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "model/pretrained/loader.h"
+
+#include <ATen/ops/equal.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/randn.h>
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <nlohmann/json.hpp>
+
+#include "model/pretrained/safetensors.h"
+#include "model/pretrained/tensor_names.h"
+#include "tests/unit/pretrained/scratch.h"
+
+namespace neoloom::model {
+namespace {
+
+namespace fs = std::filesystem;
+using core::ErrorKind;
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+using NamedTensors = std::vector<std::pair<std::string, at::Tensor>>;
+
+GptNeoConfig small_config() {
+  GptNeoConfig config;
+  config.vocab_size = 13;
+  config.max_position_embeddings = 6;
+  config.hidden_size = 4;
+  config.num_layers = 2;
+  config.num_heads = 2;
+  config.intermediate_size = 12;
+  return config;
+}
+
+NamedTensors random_body(at::ScalarType dtype = at::kFloat) {
+  NamedTensors tensors;
+  for (const WeightSlot& slot : body_slots(small_config())) {
+    tensors.emplace_back(slot.name, at::randn(slot.shape).to(dtype));
+  }
+  return tensors;
+}
+
+class Loader : public ::testing::Test {
+ protected:
+  void write(const NamedTensors& tensors, const std::string& name = "model.safetensors") {
+    fs::create_directories(scratch_.path("base"));
+    write_safetensors(scratch_.path("base/" + name), tensors);
+  }
+  std::string prepare(Dtype dtype = Dtype::kFloat32, bool verify = false) {
+    return prepare_weights(scratch_.path("base"), config_, dtype, scratch_.path("cache"), verify);
+  }
+  std::string prepare_error() {
+    return error_of(ErrorKind::kWeights, [&] { prepare(); });
+  }
+  void write_index(const std::map<std::string, std::string>& map) {
+    scratch_.write("base/model.safetensors.index.json", nlohmann::json{{"weight_map", map}}.dump());
+  }
+  ScratchFolder scratch_;
+  GptNeoConfig config_ = small_config();
+};
+
+TEST_F(Loader, ValuesArriveUnchangedAndAlignedWhateverTheFileCallsThem) {
+  const NamedTensors body = random_body();
+  for (const bool prefixed : {true, false}) {
+    NamedTensors stored = body;
+    if (!prefixed) {
+      for (auto& [name, value] : stored) name.erase(0, std::string("transformer.").size());
+    }
+    write(stored);
+    const auto weights = map_weights(prepare(), config_);
+    Weights copy = *weights;
+    size_t index = 0;
+    for (const WeightSlot& slot : body_slots(config_)) {
+      const at::Tensor value = slot.member(copy);
+      EXPECT_TRUE(at::equal(value, body[index++].second)) << slot.name;
+      EXPECT_EQ(reinterpret_cast<uintptr_t>(value.data_ptr()) % 64, 0U) << slot.name;
+    }
+    EXPECT_TRUE(weights->lm_head.is_same(weights->wte));
+    EXPECT_FALSE(weights->score.defined());
+    EXPECT_EQ(weights->source_hash, weights_hash(scratch_.path("base"), scratch_.path("cache"), true));
+  }
+}
+
+TEST_F(Loader, EveryStoredTypeBecomesEveryFrozenTypeByOneRounding) {
+  for (const at::ScalarType from : {at::kFloat, at::kHalf, at::kBFloat16}) {
+    const NamedTensors body = random_body(from);
+    write(body);
+    for (const auto& [to, scalar] : {std::pair(Dtype::kFloat16, at::kHalf), std::pair(Dtype::kBFloat16, at::kBFloat16),
+                                     std::pair(Dtype::kFloat32, at::kFloat)}) {
+      const auto weights = map_weights(prepare(to), config_);
+      EXPECT_TRUE(at::equal(weights->wte, body.front().second.to(scalar)));
+      EXPECT_EQ(weights->ln_f_bias.scalar_type(), scalar);
+    }
+  }
+}
+
+TEST_F(Loader, AllThatIsWrongComesInOneReport) {
+  NamedTensors body = random_body();
+  body.erase(body.begin() + 1);                                      // wpe
+  body[3].second = at::randn({5, 4});                                // h.0 q_proj
+  body.emplace_back("transformer.h.7.ln_1.weight", at::randn({4}));  // a layer too many
+  body.emplace_back("classifier.weight", at::randn({2, 4}));
+  body.emplace_back("lm_head.weight", at::randn({12, 4}));
+  write(body);
+  EXPECT_THAT(prepare_error(),
+              AllOf(HasSubstr("missing (1): transformer.wpe.weight [6, 4]"), HasSubstr("unexpected (2)"),
+                    HasSubstr("transformer.h.7.ln_1.weight [4]"), HasSubstr("classifier.weight [2, 4]"),
+                    HasSubstr("misshaped (2)"), HasSubstr("q_proj.weight expected [4, 4] found [5, 4]"),
+                    HasSubstr("lm_head.weight expected [13, 4] found [12, 4]")));
+  EXPECT_FALSE(fs::exists(scratch_.path("cache/weights")));
+}
+
+TEST_F(Loader, AMappedFileThatDoesNotFitTheConfigurationIsReported) {
+  write(random_body());
+  const std::string path = prepare();
+  config_.num_layers = 3;
+  EXPECT_THAT(error_of(ErrorKind::kWeights, [&] { map_weights(path, config_); }), HasSubstr("missing (13)"));
+  config_.num_layers = 1;
+  EXPECT_THAT(error_of(ErrorKind::kWeights, [&] { map_weights(path, config_); }), HasSubstr("unexpected (13)"));
+}
+
+TEST_F(Loader, MaskBuffersOfOldFilesAreNotWeights) {
+  NamedTensors body = random_body();
+  body.emplace_back("transformer.h.0.attn.attention.bias", at::full({1, 1, 6, 6}, 1, at::kByte));
+  body.emplace_back("transformer.h.0.attn.attention.masked_bias", at::full({}, -1e9));
+  write(body);
+  EXPECT_TRUE(at::equal(map_weights(prepare(), config_)->wte, body.front().second));
+}
+
+TEST_F(Loader, AHeadOfItsOwnIsKeptAndSaidAnEqualOneIsTied) {
+  NamedTensors body = random_body();
+  body.emplace_back("lm_head.weight", body.front().second);
+  body.emplace_back("score.weight", at::randn({3, 4}).to(at::kHalf));
+  write(body);
+  auto weights = map_weights(prepare(Dtype::kFloat16), config_);
+  EXPECT_TRUE(weights->lm_head.is_same(weights->wte));
+  EXPECT_TRUE(weights->notes.empty());
+  EXPECT_EQ(weights->score.scalar_type(), at::kFloat);
+  EXPECT_TRUE(at::equal(weights->score, body.back().second.to(at::kFloat)));
+
+  body[body.size() - 2].second = at::randn({13, 4});
+  write(body);
+  weights = map_weights(prepare(Dtype::kFloat16), config_);
+  EXPECT_TRUE(at::equal(weights->lm_head, body[body.size() - 2].second.to(at::kHalf)));
+  ASSERT_EQ(weights->notes.size(), 1U);
+  EXPECT_THAT(weights->notes[0], HasSubstr("lm_head.weight differs"));
+}
+
+TEST_F(Loader, ShardsAreReadThroughTheirIndexAndMustAgreeWithIt) {
+  const NamedTensors body = random_body();
+  const auto middle = body.begin() + 10;
+  std::map<std::string, std::string> map;
+  for (auto it = body.begin(); it != body.end(); ++it) map[it->first] = it < middle ? "a.safetensors" : "b.safetensors";
+  write({body.begin(), middle}, "a.safetensors");
+  write({middle, body.end()}, "b.safetensors");
+  write_index(map);
+  EXPECT_TRUE(at::equal(map_weights(prepare(), config_)->ln_f_bias, body.back().second));
+
+  map["transformer.wte.weight"] = "b.safetensors";
+  write_index(map);
+  write({body.begin(), middle + 1}, "a.safetensors");
+  EXPECT_THAT(prepare_error(), AllOf(HasSubstr("transformer.wte.weight is not in b.safetensors"),
+                                     HasSubstr(middle->first + " is stored twice")));
+  for (const char* name : {"../a.safetensors", "/a.safetensors", ".a.safetensors", "a.bin", "absent.safetensors"}) {
+    map["transformer.wte.weight"] = name;
+    write_index(map);
+    EXPECT_THAT(prepare_error(), AllOf(HasSubstr(name), HasSubstr(scratch_.path("base")))) << name;
+  }
+  scratch_.write("base/model.safetensors.index.json", R"({"weight_map":{"a":"a.safetensors","a":"b.safetensors"}})");
+  EXPECT_THAT(prepare_error(), HasSubstr("'a' appears twice"));
+}
+
+TEST_F(Loader, PicklesAreRefusedWithTheWayToConvertThem) {
+  scratch_.write("base/pytorch_model.bin", "x");
+  EXPECT_THAT(prepare_error(),
+              AllOf(HasSubstr("can run code"), HasSubstr("save_pretrained('" + scratch_.path("base"))));
+  fs::remove(scratch_.path("base/pytorch_model.bin"));
+  EXPECT_THAT(prepare_error(), HasSubstr("found neither"));
+}
+
+TEST_F(Loader, TheConvertedFileIsReusedRepairedAndVerifiedOnRequest) {
+  write(random_body());
+  const std::string path = prepare();
+  const auto inode = [&] {
+    struct stat status {};
+    EXPECT_EQ(::stat(path.c_str(), &status), 0);
+    return status.st_ino;
+  };
+  const auto first = inode();
+  const at::Tensor wte = map_weights(path, config_)->wte.clone();
+  EXPECT_EQ(prepare(), path);
+  EXPECT_EQ(inode(), first);
+  EXPECT_EQ(prepare(Dtype::kFloat32, /*verify=*/true), path);
+  EXPECT_EQ(inode(), first) << "equal content is not written again";
+
+  const auto size = static_cast<off_t>(fs::file_size(path));
+  ASSERT_EQ(::truncate(path.c_str(), size / 2), 0);
+  prepare();
+  EXPECT_TRUE(at::equal(map_weights(path, config_)->wte, wte)) << "a torn file is made again";
+  {
+    std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
+    file.seekp(size - 70);
+    file.put('\x55');
+  }
+  prepare(Dtype::kFloat32, /*verify=*/true);
+  const auto weights = map_weights(path, config_);
+  EXPECT_TRUE(at::equal(weights->wte, wte));
+  write_safetensors(scratch_.path("again.safetensors"), {{"x", weights->ln_f_bias}});
+}
+
+TEST_F(Loader, TheHashIsRememberedUntilTheFileChanges) {
+  write(random_body());
+  const std::string base = scratch_.path("base/model.safetensors");
+  const auto hash = [&](bool verify) { return weights_hash(scratch_.path("base"), scratch_.path("cache"), verify); };
+  const auto set_time = [&](int64_t seconds) {
+    const timespec times[2] = {{seconds, 5}, {seconds, 5}};
+    ASSERT_EQ(::utimensat(AT_FDCWD, base.c_str(), times, 0), 0);
+  };
+  const auto damage = [&] {
+    std::fstream file(base, std::ios::in | std::ios::out | std::ios::binary);
+    file.seekp(-1, std::ios::end);
+    file.put('\x55');
+  };
+  const std::string fresh = hash(false);
+  EXPECT_FALSE(fs::exists(scratch_.path("cache/hashes"))) << "a file written this moment may still change";
+  set_time(1'000'000'000);
+  EXPECT_EQ(hash(false), fresh);
+  damage();
+  set_time(1'000'000'000);
+  EXPECT_EQ(hash(false), fresh) << "same size and time: not read again";
+  const std::string changed = hash(true);
+  EXPECT_NE(changed, fresh);
+  set_time(1'000'000'001);
+  EXPECT_EQ(hash(false), changed);
+  for (const auto& record : fs::directory_iterator(scratch_.path("cache/hashes"))) {
+    std::ofstream(record.path()) << "{broken";
+  }
+  EXPECT_EQ(hash(false), changed) << "a damaged record is only a forgotten one";
+}
+
+TEST_F(Loader, ProcessesThatBuildAtOnceEndWithOneWholeFile) {
+  write(random_body());
+  std::vector<pid_t> builders;
+  for (int i = 0; i < 4; ++i) {
+    const pid_t pid = ::fork();
+    if (pid == 0) {
+      int code = 1;
+      try {
+        for (int round = 0; round < 5; ++round) {
+          map_weights(prepare(), config_);
+          fs::remove(prepare());
+        }
+        code = 0;
+      } catch (const std::exception& error) {
+        // Losing the race to another builder's removal is the one thing that may happen here.
+        code = std::string(error.what()).find("cannot open") != std::string::npos ? 0 : 1;
+      }
+      ::_exit(code);
+    }
+    builders.push_back(pid);
+  }
+  for (const pid_t pid : builders) {
+    int status = 1;
+    ::waitpid(pid, &status, 0);
+    EXPECT_EQ(status, 0);
+  }
+  map_weights(prepare(), config_);
+  EXPECT_EQ(std::distance(fs::directory_iterator(scratch_.path("cache/weights")), {}), 1);
+}
+
+TEST_F(Loader, LeftoversOfKilledBuildersAreRemovedLiveOnesStay) {
+  write(random_body());
+  const std::string path = prepare();
+  const fs::path dead = fs::path(path).parent_path() / fmt::format(".{}.tmp-dead", fs::path(path).filename().string());
+  const fs::path live = fs::path(path).parent_path() / fmt::format(".{}.tmp-live", fs::path(path).filename().string());
+  std::ofstream(dead) << "x";
+  std::ofstream(live) << "x";
+  fs::last_write_time(dead, fs::file_time_type::clock::now() - std::chrono::hours(2));
+  fs::remove(path);
+  prepare();
+  EXPECT_FALSE(fs::exists(dead));
+  EXPECT_TRUE(fs::exists(live));
+}
+
+TEST_F(Loader, AFullDiskIsSaidBeforeWriting) {
+  config_.vocab_size = int64_t{1} << 44;
+  const TensorToWrite huge{"w", at::kFloat, {config_.vocab_size}, [] { return at::Tensor(); }, {}};
+  EXPECT_THAT(error_of(ErrorKind::kWeights, [&] { write_safetensors(scratch_.path("x/y.safetensors"), {huge}, {}); }),
+              AllOf(HasSubstr("bytes are needed"), HasSubstr("free")));
+}
+
+TEST_F(Loader, CopiesToADeviceOwnTheirMemoryAndStayTied) {
+  write(random_body());
+  const auto mapped = map_weights(prepare(), config_);
+  const auto owned = to_device(mapped, "cpu");
+  EXPECT_TRUE(owned->lm_head.is_same(owned->wte));
+  EXPECT_FALSE(owned->wte.is_same(mapped->wte));
+  EXPECT_NE(owned->wte.data_ptr(), mapped->wte.data_ptr());
+  EXPECT_TRUE(at::equal(owned->blocks[1].c_proj_weight, mapped->blocks[1].c_proj_weight));
+}
+
+}  // namespace
+}  // namespace neoloom::model

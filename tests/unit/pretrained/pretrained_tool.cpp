@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: Apache-2.0
+// Reads one JSON request from standard input, prints one JSON answer. For the comparisons in tests/parity.
+#include <ATen/ops/empty.h>
+#include <ATen/ops/from_blob.h>
+#include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros.h>
+
+#include <cmath>
+#include <iostream>
+#include <limits>
+#include <nlohmann/json.hpp>
+
+#include "model/generation/generate.h"
+#include "model/pretrained/adapter_files.h"
+#include "model/pretrained/loader.h"
+#include "runtime/core/clock.h"
+#include "runtime/core/error.h"
+
+namespace neoloom::model {
+namespace {
+
+using nlohmann::json;
+
+/// A base model with an adapter (read from a folder, or fresh), or a full model.
+struct Opened {
+  std::unique_ptr<Model> model;
+  at::Tensor params;
+  HeadDescription description;
+};
+
+Head head_of(const json& request) {
+  const std::string name = request.value("head", "causal_lm");
+  return name == "single_label" ? Head::kSingleLabel : name == "multi_label" ? Head::kMultiLabel : Head::kCausalLm;
+}
+
+LoraOptions fresh_lora(const json& request) {
+  LoraOptions lora;
+  lora.r = request.value("r", 8);
+  lora.lora_alpha = request.value("lora_alpha", 16.0);
+  lora.use_rslora = request.value("use_rslora", false);
+  lora.target_modules = request.value("target_modules", lora.target_modules);
+  return lora;
+}
+
+Opened open_model(const json& request) {
+  const std::string folder = request.at("folder");
+  const std::string cache = request.at("cache");
+  Opened opened;
+  ModelSetup setup;
+  setup.config = GptNeoConfig::from_file(folder + "/config.json");
+  setup.head = head_of(request);
+  opened.description.labels = request.value("labels", std::vector<std::string>{});
+  opened.description.problem_type = request.value("problem_type", "");
+  opened.description.pad_token_id = request.value("pad_token_id", int64_t{-1});
+  setup.num_labels = request.value("num_labels", static_cast<int64_t>(opened.description.labels.size()));
+  const Dtype dtype = dtype_from_name(request.value("dtype", "float32"));
+  setup.compute_dtype = dtype;
+  const std::string adapter = request.value("adapter", "");
+  if (!adapter.empty() && !request.value("full", false)) setup.lora = read_adapter_folder(adapter).lora;
+  if (request.contains("lora")) setup.lora = fresh_lora(request["lora"]);
+
+  const std::string path = prepare_weights(folder, setup.config, dtype, cache, false);
+  opened.model = Model::create(setup, map_weights(path, setup.config));
+  opened.params = at::zeros({opened.model->layout().total_elements});
+  opened.model->initialize(opened.params, request.value("seed", uint64_t{0}));
+  if (!adapter.empty()) load_adapter_values(adapter, *opened.model, opened.params);
+  if (request.value("fill_lora_b", false)) {
+    // B is zero at first; a pattern that is not makes the adapter count.
+    for (const ParameterSlot& slot : opened.model->layout().slots) {
+      float* values = opened.params.mutable_data_ptr<float>() + slot.offset_elements;
+      for (int64_t i = 0; i < slot.elements(); ++i) values[i] += 0.1F * std::sin(static_cast<float>(3 * i + 1));
+    }
+  }
+  return opened;
+}
+
+GenerationOptions generation_options(const json& request) {
+  GenerationOptions options;
+  options.max_tokens = request.value("max_tokens", options.max_tokens);
+  options.temperature = request.value("temperature", options.temperature);
+  options.top_k = request.value("top_k", options.top_k);
+  options.top_p = request.value("top_p", options.top_p);
+  options.repetition_penalty = request.value("repetition_penalty", options.repetition_penalty);
+  options.repetition_penalty_range = request.value("repetition_penalty_range", options.repetition_penalty_range);
+  options.count_occurrences = request.value("count_occurrences", options.count_occurrences);
+  options.eos_token_id = request.value("eos_token_id", options.eos_token_id);
+  options.seed = request.value("seed", options.seed);
+  return options;
+}
+
+std::vector<float> values_of(const at::Tensor& tensor) {
+  const at::Tensor flat = tensor.to(at::kFloat).contiguous();
+  return {flat.const_data_ptr<float>(), flat.const_data_ptr<float>() + flat.numel()};
+}
+
+json process(const json& request) {
+  json rows = json::array();
+  const auto context = request.at("context").get<std::vector<std::vector<int64_t>>>();
+  for (size_t i = 0; i < context.size(); ++i) {
+    at::Tensor logits = at::tensor(request.at("logits")[i].get<std::vector<float>>());
+    process_logits(logits, context[i], generation_options(request));
+    json row = json::array();
+    for (const float value : values_of(logits)) {
+      row.push_back(value == -std::numeric_limits<float>::infinity() ? json() : json(value));
+    }
+    rows.push_back(std::move(row));
+  }
+  return {{"logits", rows}};
+}
+
+json logits(const json& request) {
+  Opened opened = open_model(request);
+  json rows = json::array();
+  for (const auto& ids : request.at("ids").get<std::vector<std::vector<int64_t>>>()) {
+    Batch batch;
+    const auto length = static_cast<int64_t>(ids.size());
+    batch.ids = at::tensor(ids).view({1, length});
+    batch.lengths = at::tensor(std::vector<int64_t>{length});
+    batch.sample_ids = {0};
+    batch.host_lengths = {length};
+    const bool lm = opened.model->setup().head == Head::kCausalLm;
+    const at::Tensor result =
+        lm ? opened.model->lm_logits(batch, opened.params) : opened.model->evaluate(batch, opened.params).logits;
+    rows.push_back(values_of(result));
+  }
+  return {{"logits", rows}};
+}
+
+json prepare(const json& request) {
+  const std::string folder = request.at("folder");
+  const GptNeoConfig config = GptNeoConfig::from_file(folder + "/config.json");
+  const double start = core::now_seconds();
+  const std::string path = prepare_weights(folder, config, dtype_from_name(request.value("dtype", "float16")),
+                                           request.at("cache"), request.value("verify", false));
+  const double prepared = core::now_seconds();
+  const auto weights = map_weights(path, config);
+  const double mapped = core::now_seconds();
+  return {{"path", path},
+          {"notes", weights->notes},
+          {"source_hash", weights->source_hash},
+          {"prepare_seconds", prepared - start},
+          {"map_seconds", mapped - prepared}};
+}
+
+json answer(const json& request) {
+  const std::string operation = request.at("op");
+  if (operation == "resolve") {
+    return {{"folder", resolve_model_folder(request.at("name"), request.value("revision", "main"))}};
+  }
+  if (operation == "prepare") return prepare(request);
+  if (operation == "process_logits") return process(request);
+  if (operation == "logits") return logits(request);
+  Opened opened = open_model(request);
+  const std::vector<std::string> tokenizer = request.value("tokenizer_files", std::vector<std::string>{});
+  if (operation == "generate") {
+    return {{"ids", generate(*opened.model, opened.params, request.at("prompt").get<std::vector<int64_t>>(),
+                             generation_options(request))}};
+  }
+  if (operation == "write") {
+    write_adapter_folder(request.at("output"), *opened.model, opened.params, request.at("folder"), opened.description,
+                         tokenizer);
+    return {{"trainable", opened.model->layout().trainable_elements}};
+  }
+  if (operation == "export") {
+    export_merged(request.at("output"), *opened.model, opened.params, request.at("folder"),
+                  dtype_from_name(request.value("export_dtype", "float32")), opened.description, tokenizer);
+    return json::object();
+  }
+  core::fail(core::ErrorKind::kUsage, "unknown operation {}", operation);
+}
+
+}  // namespace
+}  // namespace neoloom::model
+
+int main() {
+  try {
+    std::cout << neoloom::model::answer(nlohmann::json::parse(std::cin)).dump() << std::endl;
+    return 0;
+  } catch (const neoloom::core::Error& error) {
+    std::cerr << error.what() << std::endl;
+    return error.exit_code();
+  } catch (const std::exception& error) {
+    std::cerr << "unexpected: " << error.what() << std::endl;
+    return 70;
+  }
+}
