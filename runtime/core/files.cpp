@@ -73,6 +73,7 @@ void sync_directory(const std::string& path, ErrorKind kind) {
 }
 
 void make_directories(const std::string& path, ErrorKind kind) {
+  if (path.empty()) return;  // a bare file name's parent: the working directory
   std::error_code code;
   std::filesystem::create_directories(path, code);
   require(!code, kind, "cannot create directory {}: {}", path, code.message());
