@@ -67,6 +67,7 @@ TEST(Watchdog, TimeInWhichTheWholeProcessWasStoppedDoesNotCount) {
   if (child == 0) {
     Watchdog watchdog(0, "node1");
     const auto guard = watchdog.guard("step", 1, 1.0);
+    sleep_seconds(0.2);  // the watching thread is in the middle of a tick when everything stops
     raise(SIGSTOP);
     sleep_seconds(0.2);
     _exit(0);
