@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "model/attention.h"
 
+#include <ATen/Parallel.h>
 #include <ATen/ops/_softmax.h>
 #include <ATen/ops/_softmax_backward_data.h>
 #include <ATen/ops/arange.h>
@@ -11,11 +12,14 @@
 #include <algorithm>
 #include <limits>
 
+#include "model/cpu_kernels.h"
+
 namespace neoloom::model {
 
 namespace {
 
 constexpr int64_t kQueriesPerBlock = 128;
+constexpr int64_t kRowsPerTask = 64;
 
 /// [rows, h] -> [H, rows, d], a view.
 at::Tensor heads_first(const at::Tensor& rows, int64_t num_heads) {
@@ -46,19 +50,49 @@ std::vector<Attention::Block> Attention::blocks_of(const Segment& segment) const
   return blocks;
 }
 
+/// Calls body(row, begin, end) for every row of scores [H, queries, keys] with its visible keys.
+template <typename Body>
+void for_each_row(int64_t heads, const Attention::Block& block, int64_t window, Body body) {
+  at::parallel_for(0, heads * block.query_rows, kRowsPerTask, [&](int64_t first, int64_t last) {
+    for (int64_t row = first; row < last; ++row) {
+      const int64_t end = block.first_distance + row % block.query_rows + 1;
+      body(row, window > 0 ? std::max<int64_t>(0, end - window) : 0, end);
+    }
+  });
+}
+
+at::Tensor Attention::hidden_keys(const Block& block, const at::TensorOptions& options) const {
+  const at::Tensor distance = at::arange(block.first_distance, block.first_distance + block.query_rows, options)
+                                  .unsqueeze(1)
+                                  .sub(at::arange(block.key_rows, options));  // [queries, keys], query - key
+  at::Tensor hidden = distance.lt(0);
+  return window_ > 0 ? hidden.logical_or(distance.ge(window_)) : hidden;
+}
+
 at::Tensor Attention::probabilities(const at::Tensor& q, const at::Tensor& k, const Block& block) const {
   at::Tensor scores = at::bmm(q, k.transpose(1, 2));  // [H, queries, keys]
-  const bool beyond_window = window_ > 0 && block.first_distance + block.query_rows > window_;
-  if (block.query_rows > 1 || beyond_window) {
-    const auto options = scores.options().dtype(at::kLong);
-    const at::Tensor distance = at::arange(block.first_distance, block.first_distance + block.query_rows, options)
-                                    .unsqueeze(1)
-                                    .sub(at::arange(block.key_rows, options));  // [queries, keys], query - key
-    at::Tensor hidden = distance.lt(0);
-    if (window_ > 0) hidden = hidden.logical_or(distance.ge(window_));
-    scores.masked_fill_(hidden, -std::numeric_limits<float>::infinity());  // every query sees itself: no empty row
+  if (scores.is_cpu()) {
+    float* const values = scores.mutable_data_ptr<float>();
+    const int64_t width = block.key_rows;
+    for_each_row(num_heads_, block, window_, [&](int64_t row, int64_t begin, int64_t end) {
+      cpu::softmax_range(values + row * width, begin, end, width);
+    });
+    return scores;
   }
+  // Every query sees itself, so no row is empty.
+  scores.masked_fill_(hidden_keys(block, scores.options().dtype(at::kLong)), -std::numeric_limits<float>::infinity());
   return at::_softmax(scores, -1, /*half_to_float=*/false);
+}
+
+at::Tensor Attention::score_gradient(at::Tensor dp, const at::Tensor& p, const Block& block) const {
+  if (!dp.is_cpu()) return at::_softmax_backward_data(dp, p, -1, at::kFloat);
+  float* const gradient = dp.mutable_data_ptr<float>();
+  const float* const probability = p.const_data_ptr<float>();
+  const int64_t width = block.key_rows;
+  for_each_row(num_heads_, block, window_, [&](int64_t row, int64_t begin, int64_t end) {
+    cpu::softmax_backward_range(probability + row * width, gradient + row * width, begin, end, width);
+  });
+  return dp;
 }
 
 at::Tensor Attention::forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
@@ -86,8 +120,7 @@ AttentionGradients Attention::backward(const at::Tensor& grad, const at::Tensor&
       const at::Tensor block_k = heads_first(k.narrow(0, block.key_begin, block.key_rows), num_heads_);
       const at::Tensor block_v = heads_first(v.narrow(0, block.key_begin, block.key_rows), num_heads_);
       const at::Tensor p = probabilities(block_q, block_k, block);
-      const at::Tensor dp = at::bmm(block_grad, block_v.transpose(1, 2));
-      const at::Tensor ds = at::_softmax_backward_data(dp, p, -1, at::kFloat);
+      const at::Tensor ds = score_gradient(at::bmm(block_grad, block_v.transpose(1, 2)), p, block);
       heads_first(out.dv.narrow(0, block.key_begin, block.key_rows), num_heads_)
           .add_(at::bmm(p.transpose(1, 2), block_grad));
       heads_first(out.dk.narrow(0, block.key_begin, block.key_rows), num_heads_)

@@ -41,9 +41,12 @@ class Attention {
   AttentionGradients backward(const at::Tensor& grad, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                               const std::vector<Segment>& segments) const;
 
+  struct Block;  // some queries of a segment with the keys they may see
+
  private:
-  struct Block;
   std::vector<Block> blocks_of(const Segment& segment) const;
+  at::Tensor hidden_keys(const Block& block, const at::TensorOptions& options) const;
+  at::Tensor score_gradient(at::Tensor dp, const at::Tensor& p, const Block& block) const;
   at::Tensor probabilities(const at::Tensor& q, const at::Tensor& k, const Block& block) const;
 
   int64_t num_heads_;

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "model/block.h"
 
-#include <ATen/ops/gelu.h>
-#include <ATen/ops/gelu_backward.h>
 #include <ATen/ops/index_select.h>
+
+#include <utility>
+
+#include "model/activation.h"
 
 namespace neoloom::model {
 
 namespace {
-
-constexpr const char* kGeluApproximation = "tanh";  // gelu_new
 
 at::Tensor select_rows(const at::Tensor& x, const RowPlan& rows) {
   return rows.all_queries() ? x : at::index_select(x, 0, rows.query_index);
@@ -39,7 +39,7 @@ at::Tensor Block::forward(Products& products, const at::Tensor& x, const RowPlan
   kept.attended = attention.forward(kept.q, kept.k, kept.v, rows.segments);
   kept.middle = out_proj.forward(products, kept.attended, rows.query_keys()).add_(select_rows(x, rows));
   kept.pre_activation = c_fc.forward(products, ln_2.forward(kept.middle, &kept.ln_2), rows.query_keys());
-  const at::Tensor activated = at::gelu(kept.pre_activation, kGeluApproximation);
+  const at::Tensor activated = gelu_new(kept.pre_activation);
   return c_proj.forward(products, activated, rows.query_keys()).add_(kept.middle);
 }
 
@@ -55,7 +55,7 @@ at::Tensor Block::decode(Products& products, const at::Tensor& x, KeyValueCache&
       attention.forward(q, cache.k.narrow(0, 0, seen), cache.v.narrow(0, 0, seen), {{0, count, 0, seen}});
   const at::Tensor middle = out_proj.forward(products, attended, no_keys).add_(x);
   const at::Tensor pre_activation = c_fc.forward(products, ln_2.forward(middle, nullptr), no_keys);
-  return c_proj.forward(products, at::gelu(pre_activation, kGeluApproximation), no_keys).add_(middle);
+  return c_proj.forward(products, gelu_new(pre_activation), no_keys).add_(middle);
 }
 
 at::Tensor Block::backward(Products& products, at::Tensor dy, const RowPlan& rows, const BlockSaved& saved,
@@ -78,11 +78,11 @@ at::Tensor Block::mlp_backward(Products& products, const at::Tensor& dy, const R
   at::Tensor d_activated;
   {
     at::Tensor activated;
-    if (c_proj.trains()) activated = at::gelu(saved.pre_activation, kGeluApproximation);
+    if (c_proj.trains()) activated = gelu_new(saved.pre_activation);
     d_activated = c_proj.backward(products, dy, activated, rows.query_keys(), below_projection);
   }
   if (!below_projection) return {};
-  const at::Tensor d_pre = at::gelu_backward(d_activated, saved.pre_activation, kGeluApproximation);
+  const at::Tensor d_pre = gelu_new_backward(std::move(d_activated), saved.pre_activation);
   at::Tensor normed;
   if (c_fc.trains()) normed = ln_2.forward(saved.middle, nullptr);
   const bool below_fc = wants_dx || ln_2.weight_grad.defined();

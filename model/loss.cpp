@@ -1,15 +1,40 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "model/loss.h"
 
+#include <ATen/Parallel.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/gather.h>
 #include <ATen/ops/log_softmax.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/sigmoid.h>
+
 #include <ATen/ops/softplus.h>
+#include "model/cpu_kernels.h"
 
 namespace neoloom::model {
 
+namespace {
+
+at::Tensor cpu_cross_entropy_rows(at::Tensor& logits, const at::Tensor& targets, float scale) {
+  at::Tensor losses = at::empty({logits.size(0)}, logits.options());
+  const int64_t width = logits.size(1);
+  float* const rows = logits.mutable_data_ptr<float>();
+  float* const loss = losses.mutable_data_ptr<float>();
+  const int64_t* const target = targets.const_data_ptr<int64_t>();
+  at::parallel_for(0, logits.size(0), 1, [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) {
+      loss[row] = cpu::cross_entropy_row(rows + row * width, width, target[row], scale);
+    }
+  });
+  return losses;
+}
+
+}  // namespace
+
 at::Tensor cross_entropy_rows(at::Tensor& logits, const at::Tensor& targets, double scale, bool wants_gradient) {
+  if (logits.is_cpu()) {
+    return cpu_cross_entropy_rows(logits, targets.contiguous(), wants_gradient ? static_cast<float>(scale) : 0.0F);
+  }
   const at::Tensor column = targets.unsqueeze(1);
   at::Tensor log_probabilities = at::log_softmax(logits, 1);
   at::Tensor losses = at::gather(log_probabilities, 1, column).squeeze(1).neg();

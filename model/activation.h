@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+namespace neoloom::model {
+
+/// gelu_new of an fp32 tensor of any shape; own loops on the CPU (ATen's tanh is compute bound), ATen elsewhere.
+at::Tensor gelu_new(const at::Tensor& x);
+
+/// dy * gelu_new'(x), written over dy where possible: dy is consumed.
+at::Tensor gelu_new_backward(at::Tensor dy, const at::Tensor& x);
+
+}  // namespace neoloom::model

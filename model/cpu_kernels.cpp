@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "model/cpu_kernels.h"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <limits>
+
+// One binary for all machines: the loader picks the widest version that the CPU has. Sanitizers cannot run before it.
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__) && \
+    !defined(__SANITIZE_THREAD__)
+#define NL_VECTOR_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else
+#define NL_VECTOR_CLONES
+#endif
+#define NL_INLINE static inline __attribute__((always_inline))
+
+namespace neoloom::model::cpu {
+
+namespace {
+
+constexpr int64_t kLanes = 16;  // partial sums, so that reductions vectorise without changing their order
+constexpr float kGeluCubic = 0.044715F;
+constexpr float kTwoRootTwoOverPi = 1.5957691216057308F;  // 2 sqrt(2/pi)
+
+/// e^x to about one unit in the last place, for x up to 88; below -87 about 1e-38. Cody and Waite's reduction, Taylor.
+NL_INLINE float exponential(float x) {
+  constexpr float kLog2E = 1.44269504088896341F;
+  constexpr float kLn2High = 0.693359375F;  // few bits: its product with a small integer is exact
+  constexpr float kLn2Low = -2.12194440e-4F;
+  constexpr float kRound = 12582912.0F;  // 1.5 * 2^23: adding it rounds to an integer in the low bits
+  x = x < -87.0F ? -87.0F : x;
+  x = x > 88.0F ? 88.0F : x;
+  const float shifted = x * kLog2E + kRound;
+  const float n = shifted - kRound;
+  const float r = (x - n * kLn2High) - n * kLn2Low;
+  float p = 1.0F / 5040.0F;
+  p = p * r + 1.0F / 720.0F;
+  p = p * r + 1.0F / 120.0F;
+  p = p * r + 1.0F / 24.0F;
+  p = p * r + 1.0F / 6.0F;
+  p = p * r + 0.5F;
+  p = p * r + 1.0F;
+  p = p * r + 1.0F;
+  const int32_t exponent = std::bit_cast<int32_t>(shifted) - std::bit_cast<int32_t>(kRound);
+  return p * std::bit_cast<float>((exponent + 127) << 23);
+}
+
+/// e^(-2u): 0.5 (1 + tanh(u)) = 1 / (1 + e^(-2u)), and 0.5 (1 - tanh(u)) = e^(-2u) / (1 + e^(-2u)).
+NL_INLINE float gelu_exponential(float x) { return exponential(-kTwoRootTwoOverPi * (x + kGeluCubic * x * x * x)); }
+
+NL_INLINE float maximum(const float* row, int64_t begin, int64_t end) {
+  float lanes[kLanes];
+  std::fill(lanes, lanes + kLanes, -std::numeric_limits<float>::infinity());
+  int64_t i = begin;
+  for (; i + kLanes <= end; i += kLanes) {
+    for (int64_t lane = 0; lane < kLanes; ++lane)
+      lanes[lane] = row[i + lane] > lanes[lane] ? row[i + lane] : lanes[lane];
+  }
+  float top = lanes[0];
+  for (int64_t lane = 1; lane < kLanes; ++lane) top = std::max(top, lanes[lane]);
+  for (; i < end; ++i) top = std::max(top, row[i]);
+  return top;
+}
+
+NL_INLINE float total(const float* lanes) {
+  double sum = 0.0;
+  for (int64_t lane = 0; lane < kLanes; ++lane) sum += static_cast<double>(lanes[lane]);
+  return static_cast<float>(sum);
+}
+
+/// row = e^(row - top) over [begin, end); returns the sum. A NaN stays one.
+NL_INLINE float exponentials(float* row, int64_t begin, int64_t end, float top) {
+  float lanes[kLanes] = {};
+  int64_t i = begin;
+  for (; i + kLanes <= end; i += kLanes) {
+    for (int64_t lane = 0; lane < kLanes; ++lane) {
+      const float e = exponential(row[i + lane] - top);
+      row[i + lane] = e;
+      lanes[lane] += e;
+    }
+  }
+  for (; i < end; ++i) {
+    row[i] = exponential(row[i] - top);
+    lanes[i % kLanes] += row[i];
+  }
+  return total(lanes);
+}
+
+}  // namespace
+
+NL_VECTOR_CLONES void gelu(const float* x, float* y, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) y[i] = x[i] / (1.0F + gelu_exponential(x[i]));
+}
+
+NL_VECTOR_CLONES void gelu_backward(const float* dy, const float* x, float* dx, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) {
+    const float value = x[i];
+    const float e = gelu_exponential(value);
+    const float gate = 1.0F / (1.0F + e);
+    const float d_twice_u = kTwoRootTwoOverPi * (1.0F + 3.0F * kGeluCubic * value * value);
+    dx[i] = dy[i] * (gate + value * gate * (e * gate) * d_twice_u);
+  }
+}
+
+NL_VECTOR_CLONES void softmax_range(float* row, int64_t begin, int64_t end, int64_t width) {
+  const float top = maximum(row, begin, end);
+  const float inverse = 1.0F / exponentials(row, begin, end, top);
+  for (int64_t i = begin; i < end; ++i) row[i] *= inverse;
+  std::fill(row, row + begin, 0.0F);
+  std::fill(row + end, row + width, 0.0F);
+}
+
+NL_VECTOR_CLONES void softmax_backward_range(const float* p, float* dp, int64_t begin, int64_t end, int64_t width) {
+  float lanes[kLanes] = {};
+  int64_t i = begin;
+  for (; i + kLanes <= end; i += kLanes) {
+    for (int64_t lane = 0; lane < kLanes; ++lane) lanes[lane] += p[i + lane] * dp[i + lane];
+  }
+  for (; i < end; ++i) lanes[i % kLanes] += p[i] * dp[i];
+  const float mean = total(lanes);
+  for (i = begin; i < end; ++i) dp[i] = p[i] * (dp[i] - mean);
+  std::fill(dp, dp + begin, 0.0F);
+  std::fill(dp + end, dp + width, 0.0F);
+}
+
+NL_VECTOR_CLONES float cross_entropy_row(float* row, int64_t width, int64_t target, float scale) {
+  const float top = maximum(row, 0, width);
+  const float at_target = row[target] - top;
+  const float sum = exponentials(row, 0, width, top);
+  const float loss = std::log(sum) - at_target;
+  if (scale == 0.0F) return loss;
+  const float factor = scale / sum;
+  for (int64_t i = 0; i < width; ++i) row[i] *= factor;
+  row[target] -= scale;
+  return loss;
+}
+
+}  // namespace neoloom::model::cpu
