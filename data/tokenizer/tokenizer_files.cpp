@@ -262,11 +262,7 @@ void read_configs(const fs::path& folder, bool has_tokenizer_json, TokenizerFile
   }
 }
 
-}  // namespace
-
-TokenizerFiles read_tokenizer_files(const std::string& folder_name) {
-  const fs::path folder = fs::absolute(folder_name).lexically_normal();
-  require(fs::is_directory(folder), ErrorKind::kWeights, "tokenizer folder {} does not exist", folder.string());
+TokenizerFiles read_folder(const fs::path& folder) {
   TokenizerFiles out;
   const bool has_tokenizer_json = fs::exists(folder / "tokenizer.json");
   if (has_tokenizer_json) {
@@ -287,6 +283,19 @@ TokenizerFiles read_tokenizer_files(const std::string& folder_name) {
     if (fs::exists(folder / name)) out.files.push_back((folder / name).string());
   }
   return out;
+}
+
+}  // namespace
+
+TokenizerFiles read_tokenizer_files(const std::string& folder_name) {
+  const fs::path folder = fs::absolute(folder_name).lexically_normal();
+  require(fs::is_directory(folder), ErrorKind::kWeights, "tokenizer folder {} does not exist", folder.string());
+  try {
+    return read_folder(folder);
+  } catch (const json::exception& error) {
+    fail(ErrorKind::kWeights, "{}: a tokenizer file holds a value of an unexpected type: {}", folder.string(),
+         error.what());
+  }
 }
 
 }  // namespace neoloom::data

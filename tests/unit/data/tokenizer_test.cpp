@@ -55,6 +55,18 @@ TEST_F(TokenizerFolders, BrokenFilesAreNamed) {
                {"absent", "does not exist"});
 }
 
+TEST_F(TokenizerFolders, ValuesOfUnexpectedTypesAreErrorsOfTheFolder) {
+  for (const char* content :
+       {"[]", "{\"model\": 5}", "{\"model\": {\"type\": 5}, \"pre_tokenizer\": {\"type\": \"ByteLevel\"}}",
+        "{\"model\": {\"vocab\": [], \"merges\": {}}, \"pre_tokenizer\": {\"type\": \"ByteLevel\"}}",
+        "{\"model\": {\"vocab\": {\"a\": 0}, \"merges\": [[1, 2]]}, \"pre_tokenizer\": {\"type\": \"ByteLevel\"}}",
+        "{\"model\": {\"vocab\": {\"a\": 0}, \"merges\": []}, \"added_tokens\": [7], \"pre_tokenizer\": {\"type\": "
+        "\"ByteLevel\"}}"}) {
+    folder_.write("tokenizer.json", content);
+    expect_error([&] { load(); }, ErrorKind::kWeights, {folder_.path()});
+  }
+}
+
 TEST_F(TokenizerFolders, PadTokenComesFromTheConfiguration) {
   EXPECT_EQ(load().pad_token_id(), -1);
   EXPECT_EQ(load().eos_token_id(), kEos);
