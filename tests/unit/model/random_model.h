@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <ATen/CPUGeneratorImpl.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/full_like.h>
+#include <ATen/ops/randint.h>
+#include <ATen/ops/randn.h>
+#include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
+
+#include <cstring>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "model/model.h"
+
+namespace neoloom::model::testing {
+
+inline at::Tensor random(std::vector<int64_t> shape, double deviation, uint64_t seed) {
+  return at::randn(shape, at::detail::createCPUGenerator(seed)).mul_(deviation);
+}
+
+/// Three blocks (global, local, global), 2 heads of 8, window 4, 97 words, 64 positions.
+inline GptNeoConfig tiny_config() {
+  GptNeoConfig config;
+  config.vocab_size = 97;
+  config.max_position_embeddings = 300;
+  config.hidden_size = 16;
+  config.num_layers = 3;
+  config.num_heads = 2;
+  config.intermediate_size = 64;
+  config.window_size = 4;
+  config.layer_is_local = {false, true, false};
+  return config;
+}
+
+inline LoraOptions lora_options(int64_t r, double alpha, double dropout, std::vector<std::string> targets) {
+  LoraOptions options;
+  options.r = r;
+  options.lora_alpha = alpha;
+  options.lora_dropout = dropout;
+  options.target_modules = std::move(targets);
+  return options;
+}
+
+inline std::shared_ptr<Weights> random_weights(const GptNeoConfig& config, at::ScalarType dtype) {
+  uint64_t seed = 1;
+  const auto make = [&](std::vector<int64_t> shape) { return random(std::move(shape), 0.2, seed++).to(dtype); };
+  const int64_t h = config.hidden_size;
+  const int64_t ff = config.intermediate_size;
+  auto weights = std::make_shared<Weights>();
+  weights->wte = make({config.vocab_size, h});
+  weights->wpe = make({config.max_position_embeddings, h});
+  weights->lm_head = weights->wte;
+  weights->ln_f_weight = make({h}).add_(1);
+  weights->ln_f_bias = make({h});
+  for (int64_t layer = 0; layer < config.num_layers; ++layer) {
+    BlockWeights block;
+    block.ln_1_weight = make({h}).add_(1);
+    block.ln_2_weight = make({h}).add_(1);
+    for (at::Tensor* bias : {&block.ln_1_bias, &block.ln_2_bias, &block.out_proj_bias, &block.c_proj_bias}) {
+      *bias = make({h});
+    }
+    for (at::Tensor* square :
+         {&block.q_proj_weight, &block.k_proj_weight, &block.v_proj_weight, &block.out_proj_weight}) {
+      *square = make({h, h});
+    }
+    block.c_fc_weight = make({ff, h});
+    block.c_fc_bias = make({ff});
+    block.c_proj_weight = make({h, ff});
+    weights->blocks.push_back(block);
+  }
+  return weights;
+}
+
+/// Right-padded random ids; `pad` fills the padding.
+inline Batch random_batch(const std::vector<int64_t>& lengths, int64_t padded, int64_t vocab, int64_t pad) {
+  Batch batch;
+  const auto rows = static_cast<int64_t>(lengths.size());
+  batch.ids = at::empty({rows, padded}, at::TensorOptions().dtype(at::kLong));
+  batch.ids.fill_(pad);
+  batch.lengths = at::empty({rows}, batch.ids.options());
+  batch.host_lengths = lengths;
+  for (int64_t row = 0; row < rows; ++row) {
+    const int64_t length = lengths[static_cast<size_t>(row)];
+    // The ids of a row depend on its length only, so that batches of other compositions hold the same samples.
+    batch.ids[row]
+        .narrow(0, 0, length)
+        .copy_(at::randint(vocab, {length}, at::detail::createCPUGenerator(static_cast<uint64_t>(length)), at::kLong));
+    batch.lengths[row].fill_(length);
+    batch.sample_ids.push_back(1000 + length);
+  }
+  return batch;
+}
+
+inline Batch with_lm_labels(Batch batch) {
+  batch.labels = batch.ids.clone();
+  for (size_t row = 0; row < batch.host_lengths.size(); ++row) {
+    const int64_t length = batch.host_lengths[row];
+    batch.labels[static_cast<int64_t>(row)].narrow(0, length, batch.ids.size(1) - length).fill_(-100);
+  }
+  return batch;
+}
+
+inline Batch with_class_labels(Batch batch, int64_t classes) {
+  batch.labels = batch.lengths.remainder(classes);
+  return batch;
+}
+
+inline bool same_bits(const at::Tensor& a, const at::Tensor& b) {
+  const at::Tensor x = a.contiguous();
+  const at::Tensor y = b.contiguous();
+  return x.sizes() == y.sizes() && std::memcmp(x.const_data_ptr(), y.const_data_ptr(), x.nbytes()) == 0;
+}
+
+/// max|a - b| / max|b|
+inline double distance(const at::Tensor& a, const at::Tensor& b) {
+  return a.sub(b).abs().max().item<double>() / b.abs().max().item<double>();
+}
+
+struct Trial {
+  at::Tensor grads;
+  double loss = 0;
+  int64_t count = 0;
+};
+
+inline Trial train_once(Model& model, const Batch& batch, const at::Tensor& params, DropoutKey key = {},
+                        double scale = 1.0) {
+  Trial trial;
+  trial.grads = at::empty({model.layout().total_elements}, at::TensorOptions().dtype(at::kFloat)).fill_(7.0);
+  const LossSum sum = model.forward_backward(batch, params, trial.grads, key, scale);
+  trial.loss = sum.loss.item<double>();
+  trial.count = sum.count;
+  return trial;
+}
+
+/// All adapter values random, B too.
+inline at::Tensor random_params(const Model& model) {
+  at::Tensor params = at::zeros({model.layout().total_elements}, at::TensorOptions().dtype(at::kFloat));
+  uint64_t seed = 500;
+  for (const ParameterSlot& slot : model.layout().slots) {
+    params.narrow(0, slot.offset_elements, slot.elements()).copy_(random({slot.elements()}, 0.2, seed++));
+  }
+  return params;
+}
+
+}  // namespace neoloom::model::testing
