@@ -30,12 +30,8 @@ void list(const std::string& path) {
   }
   fmt::print("{:>12}  {:>14}  {}\n", "step", "bytes", "state");
   for (const checkpoint::Entry& entry : entries) {
-    std::string verdict = "valid";
-    try {
-      checkpoint::load(entry.path);
-    } catch (const core::Error& error) {
-      verdict = error.what();
-    }
+    const std::string problem = checkpoint::problem_with(entry.path);
+    const std::string verdict = problem.empty() ? "valid" : "INVALID: " + problem;
     std::error_code ignored;
     fmt::print("{:>12}  {:>14}  {}\n", entry.step, fs::file_size(entry.path, ignored), verdict);
   }

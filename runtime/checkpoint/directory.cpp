@@ -222,6 +222,15 @@ State load(const std::string& path) {
   }
 }
 
+std::string problem_with(const std::string& path) {
+  try {
+    load_without_name(path);
+    return "";
+  } catch (const core::Error& error) {
+    return error.what();
+  }
+}
+
 uint64_t verify_hash(const std::string& path) {
   try {
     const HashedFile found = hash_file(path);

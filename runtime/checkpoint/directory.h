@@ -76,6 +76,9 @@ std::string file_name(int64_t step);
 /// Throws: Error(kCheckpoint) with path and reason (no hash file, hash differs, newer format, damaged structure).
 State load(const std::string& path);
 
+/// Why load() would refuse this file; empty for a valid checkpoint.
+std::string problem_with(const std::string& path);
+
 /// Compares a file with its .sha256 and returns its size, without looking into it. Throws as load().
 uint64_t verify_hash(const std::string& path);
 

@@ -16,6 +16,7 @@ namespace {
 namespace fs = std::filesystem;
 constexpr auto kCheckpoint = core::ErrorKind::kCheckpoint;
 constexpr size_t kHexDigits = 64;
+constexpr size_t kShownDigits = 16;
 constexpr uintmax_t kLongestBytes = 4096;
 
 std::string hash_line(const std::string& checkpoint_path, const std::string& sha256) {

@@ -76,6 +76,15 @@ TEST(Directory, ABadCheckpointIsNamedAndTheNextOlderOneIsUsed) {
   EXPECT_TRUE(equal(loaded->state, make_state(2)));
 }
 
+TEST(Directory, TheProblemWithAFileIsWhatLoadingWouldSay) {
+  const ScratchFolder folder;
+  const std::string path = Directory(folder.path()).publish(make_state(1)).path;
+  EXPECT_EQ(problem_with(path), "");
+  write_bytes(path, read_bytes(path) + "x");
+  EXPECT_THAT(refusal([&] { load(path); }), HasSubstr(problem_with(path)));
+  EXPECT_THAT(problem_with(path), HasSubstr("its hash file says"));
+}
+
 TEST(Directory, FilesWithoutAValidOneAreAnErrorAndNotAFreshStart) {
   const ScratchFolder folder;
   const Directory directory(folder.path());
