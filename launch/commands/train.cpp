@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "launch/commands/train.h"
 
+#include <ATen/ops/zeros.h>
+#include <fmt/ranges.h>
+
 #include <filesystem>
 #include <iostream>
 
@@ -135,6 +138,24 @@ std::optional<train::Resumed> find_resume(comm::MpiSession& session, Session& s,
   return resumed;
 }
 
+// peft_config.init_from: the values of an adapter that computes the same function here as where it was made.
+void start_from_adapter(const Session& s, const model::Model& model, at::Tensor& params) {
+  const model::LoraOptions& ours = *s.config.peft_config;
+  const model::AdapterFolder theirs = model::read_adapter_folder(ours.init_from);
+  core::require(theirs.lora.lora_alpha == ours.lora_alpha && theirs.lora.use_rslora == ours.use_rslora,
+                ErrorKind::kUsage,
+                "peft_config.init_from: {} was made with lora_alpha {} and use_rslora {}, but this run has {} and {}; "
+                "give the run the adapter's values",
+                ours.init_from, theirs.lora.lora_alpha, theirs.lora.use_rslora, ours.lora_alpha, ours.use_rslora);
+  core::require(!s.task.classifies() || theirs.labels.empty() || theirs.labels == s.labels, ErrorKind::kUsage,
+                "peft_config.init_from: {} has the labels [{}], but this run has [{}]; data.label_names sets their "
+                "order",
+                ours.init_from, fmt::join(theirs.labels, ", "), fmt::join(s.labels, ", "));
+  at::Tensor host = at::zeros({model.layout().total_elements}, at::kFloat);
+  model::load_adapter_values(ours.init_from, model, host);
+  params.copy_(host);
+}
+
 train::TrainerSetup trainer_setup(comm::MpiSession& session, const Session& s, Device& device,
                                   const model::Model& model, const comm::StopSignal& stop) {
   train::TrainerSetup setup;
@@ -170,6 +191,9 @@ train::TrainerSetup trainer_setup(comm::MpiSession& session, const Session& s, D
     model::write_adapter_folder(folder, model, params, s.config.model_config.pretrained_model_name,
                                 {s.labels, s.task.problem_type_name(), s.pad_id}, s.tokenizer->files());
   };
+  if (s.config.peft_config && !s.config.peft_config->init_from.empty()) {
+    setup.hooks.initial_values = [&s, &model](at::Tensor& params) { start_from_adapter(s, model, params); };
+  }
   setup.hooks.peak_memory_bytes = [&device] { return device.peak_memory_bytes(); };
   setup.hooks.synchronize = [&device] { device.synchronize(); };
   setup.hooks.before_micro_batch = fault_from_environment(session.rank());

@@ -35,8 +35,10 @@ struct Hooks {
   std::function<std::string(const Batching&)> identity;  // JSON object stored in checkpoints
   std::function<void(const at::Tensor& params, const std::string& folder)> write_adapter;  // rank 0 only
   std::function<int64_t()> peak_memory_bytes;
+  /// Overwrites the fresh start of a run that does not resume (peft_config.init_from); may be empty.
+  std::function<void(at::Tensor& params)> initial_values;
   std::function<void()> synchronize;  // waits for the device; nothing on CPUs
-  /// Fault injection for tests: called before each micro-batch of this rank.
+  /// Faults and traces for tests: called before each micro-batch of this rank.
   std::function<void(int64_t step, int64_t rows)> before_micro_batch;
 };
 
