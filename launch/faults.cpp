@@ -1,31 +1,62 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "launch/faults.h"
 
+#include <chrono>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
-#include <cstring>
+#include <fstream>
+#include <memory>
 #include <new>
 #include <string>
+#include <thread>
 
 #include "runtime/core/error.h"
 
 namespace neoloom::launch {
 
-std::function<void(int64_t, int64_t)> fault_from_environment(int rank) {
+MicroBatchHook fault_from_environment(int rank) {
   const char* text = std::getenv("NEOLOOM_FAULT");
   if (text == nullptr || *text == '\0') return {};
   char kind[8] = {};
   int who = 0;
   long long first_step = 0, min_rows = 1;
   const int fields = std::sscanf(text, "%7[a-z]:rank=%d:step=%lld:rows=%lld", kind, &who, &first_step, &min_rows);
-  const bool kills = std::strcmp(kind, "kill") == 0;
-  core::require(fields >= 3 && (kills || std::strcmp(kind, "oom") == 0), core::ErrorKind::kUsage,
-                "NEOLOOM_FAULT: expected kill:rank=R:step=S or oom:rank=R:step=S:rows=N, found {}", text);
+  const std::string name = kind;
+  const bool known = name == "kill" || name == "oom" || name == "slow";
+  core::require(fields >= 3 && known, core::ErrorKind::kUsage,
+                "NEOLOOM_FAULT: expected kill:rank=R:step=S, oom:rank=R:step=S:rows=N or slow:rank=R:step=S, found {}",
+                text);
   if (who != -1 && who != rank) return {};
-  return [=](int64_t step, int64_t rows) {
-    if (kills && step == first_step) std::raise(SIGKILL);
-    if (!kills && step >= first_step && rows >= min_rows) throw std::bad_alloc();
+  return [=](int64_t step, const std::vector<int64_t>& sample_ids) {
+    const auto rows = static_cast<int64_t>(sample_ids.size());
+    if (name == "kill" && step == first_step) std::raise(SIGKILL);
+    if (name == "oom" && step >= first_step && rows >= min_rows) throw std::bad_alloc();
+    if (name == "slow" && step >= first_step) std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  };
+}
+
+MicroBatchHook sample_trace_from_environment(int rank) {
+  const char* name = std::getenv("NEOLOOM_TRACE_SAMPLES");
+  if (name == nullptr || *name == '\0') return {};
+  const std::string path = std::string(name) + "." + std::to_string(rank);
+  auto file = std::make_shared<std::ofstream>(path, std::ios::app);
+  core::require(file->is_open(), core::ErrorKind::kUsage, "NEOLOOM_TRACE_SAMPLES: cannot append to {}", path);
+  return [file](int64_t step, const std::vector<int64_t>& sample_ids) {
+    *file << step;
+    for (const int64_t id : sample_ids) *file << ' ' << id;
+    *file << std::endl;  // each line at once: the process may be killed
+  };
+}
+
+MicroBatchHook micro_batch_hook_from_environment(int rank) {
+  const MicroBatchHook fault = fault_from_environment(rank);
+  const MicroBatchHook trace = sample_trace_from_environment(rank);
+  if (!fault) return trace;
+  if (!trace) return fault;
+  return [fault, trace](int64_t step, const std::vector<int64_t>& sample_ids) {
+    fault(step, sample_ids);
+    trace(step, sample_ids);
   };
 }
 

@@ -3,14 +3,26 @@
 
 #include <cstdint>
 #include <functional>
+#include <vector>
 
 namespace neoloom::launch {
+
+/// Called before a rank computes a micro-batch: the step, counted from 1, and the ids of the samples in it.
+using MicroBatchHook = std::function<void(int64_t step, const std::vector<int64_t>& sample_ids)>;
 
 /// Fault injection for tests, from $NEOLOOM_FAULT: "KIND:rank=R:step=S[:rows=N]", KIND one of
 ///   kill   SIGKILL of this process before its first micro-batch of step S
 ///   oom    std::bad_alloc before micro-batches of at least N rows, from step S on
+///   slow   a pause of 0.1 s before each micro-batch, from step S on
 /// Rank -1 means every rank. Empty when the variable is not set.
 /// Throws: Error(kUsage) for a text of another form.
-std::function<void(int64_t step, int64_t rows)> fault_from_environment(int rank);
+MicroBatchHook fault_from_environment(int rank);
+
+/// For tests: with $NEOLOOM_TRACE_SAMPLES=FILE, appends one line "step id id ..." per micro-batch to FILE.<rank>.
+/// Empty when the variable is not set. Throws: Error(kUsage) when the file cannot be opened.
+MicroBatchHook sample_trace_from_environment(int rank);
+
+/// Both of the above, the fault first, so that a trace holds only what was computed. Empty when neither is asked for.
+MicroBatchHook micro_batch_hook_from_environment(int rank);
 
 }  // namespace neoloom::launch

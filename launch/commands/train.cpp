@@ -196,7 +196,7 @@ train::TrainerSetup trainer_setup(comm::MpiSession& session, const Session& s, D
   }
   setup.hooks.peak_memory_bytes = [&device] { return device.peak_memory_bytes(); };
   setup.hooks.synchronize = [&device] { device.synchronize(); };
-  setup.hooks.before_micro_batch = fault_from_environment(session.rank());
+  setup.hooks.before_micro_batch = micro_batch_hook_from_environment(session.rank());
   return setup;
 }
 

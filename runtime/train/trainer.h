@@ -39,7 +39,7 @@ struct Hooks {
   std::function<void(at::Tensor& params)> initial_values;
   std::function<void()> synchronize;  // waits for the device; nothing on CPUs
   /// Faults and traces for tests: called before each micro-batch of this rank.
-  std::function<void(int64_t step, int64_t rows)> before_micro_batch;
+  std::function<void(int64_t step, const std::vector<int64_t>& sample_ids)> before_micro_batch;
 };
 
 struct TrainerSetup {
