@@ -61,7 +61,7 @@ def make_batch(head, lengths, vocab_size, num_labels, seed=0, seen=None):
 class Situation:
     """One random model with its adapter, saved for the probe and kept for transformers."""
 
-    def __init__(self, tmp_path, head="causal_lm", lora=None, num_labels=3, seed=0, dtype="float32", **config):
+    def __init__(self, tmp_path, head="causal_lm", lora=None, num_labels=3, seed=0, rounded_to=None, **config):
         self.head, self.lora, self.num_labels = head, lora, num_labels
         self.folder = tmp_path / "base"
         labels = [f"class {i}" for i in range(num_labels)]
@@ -70,7 +70,11 @@ class Situation:
         kind = "causal_lm" if head == "causal_lm" else "sequence_classification"
         vocab = config.get("vocab_size", 512)
         self.model = tiny_model.make_model(kind, seed=seed, pad_token_id=vocab - 1, **extra, **config)
-        self.model.to(getattr(torch, dtype)).save_pretrained(self.folder)
+        if rounded_to is not None:  # values that 16 bit holds exactly, so that only arithmetic differs between runs
+            with torch.no_grad():
+                for parameter in self.model.parameters():
+                    parameter.copy_((parameter * 0.3).to(rounded_to))
+        self.model.save_pretrained(self.folder)
         self.config = self.model.config
         self.tmp_path = tmp_path
         self.params = None
@@ -226,3 +230,44 @@ def test_full_parameter_gradients_of_an_untied_head_equal_transformers(tmp_path)
     batch = make_batch("causal_lm", [9, 5], 512, 3)
     ((answer, tensors),) = probe(tmp_path, [situation.case("out", *batch)])
     compare(situation, batch, answer, tensors)
+
+
+def half_precision_reference(situation, batch, dtype):
+    """transformers + peft with the whole base in 16 bit: how far its own arithmetic is from fp32."""
+    situation.model.to(dtype)
+    for _, parameter in situation.trainable():
+        parameter.data = parameter.data.float()  # peft's autocast_adapter_dtype
+    if situation.head != "causal_lm":
+        situation.model.base_model.model.score.to(dtype)  # transformers runs the head in the base's dtype
+    return situation.reference(*batch)
+
+
+@pytest.mark.parametrize("head", ["causal_lm", "single_label"])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_16_bit_weights_stay_closer_to_fp32_than_transformers_own_run(tmp_path, head, dtype):
+    lora = dict(r=4, lora_alpha=8, target_modules=QV)
+    shape = dict(hidden_size=64, num_heads=4, num_layers=4, window_size=16)
+    torch_dtype = getattr(torch, dtype)
+    situation = Situation(tmp_path, head, lora, rounded_to=torch_dtype, **shape)
+    batch = make_batch(head, [48, 20, 33, 48, 9, 27, 48, 40], 512, 3)
+    logits, _, _, gradients = situation.reference(*batch)
+    case = situation.case("out", *batch, frozen=dtype, compute=dtype)
+    ((answer, tensors),) = probe(tmp_path, [case])
+    theirs_logits, _, _, theirs = half_precision_reference(situation, batch, torch_dtype)
+    mask = batch[1]
+    found = tensors["logits"]
+    if head == "causal_lm":
+        found, logits, theirs_logits = found[mask], logits[mask], theirs_logits[mask]
+    ours_worst = max(distance(tensors["grad." + name], gradient) for name, gradient in gradients.items())
+    theirs_worst = max(distance(theirs[name], gradient) for name, gradient in gradients.items())
+    ours_logits, theirs_logits = distance(found, logits), distance(theirs_logits, logits)
+    print(f"{head} {dtype}: logits {ours_logits:.1e} (transformers {theirs_logits:.1e}), "
+          f"gradients {ours_worst:.1e} (transformers {theirs_worst:.1e})")
+    assert ours_logits < theirs_logits
+    assert ours_worst < theirs_worst
+    if dtype == "float16":
+        # 1/N is applied in double after the sum, so the share of the error is the same for every N.
+        for samples in (8, 1 << 12, 1 << 19):
+            for name, gradient in gradients.items():
+                mean = tensors["grad." + name].double() / samples
+                assert distance(mean, gradient.double() / samples) <= 3e-3
