@@ -1,7 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <ATen/ops/_is_all_true.h>
-#include <ATen/ops/isfinite.h>
-
 #include <algorithm>
 #include <nlohmann/json.hpp>
 #include <numeric>
@@ -61,6 +58,28 @@ std::string header_text(const std::vector<TensorToWrite>& tensors, const std::ma
   return text;
 }
 
+/// True when some value has all exponent bits set. One pass over the bits: at::isfinite makes several.
+template <typename Bits>
+bool any_full_exponent(const at::Tensor& values, Bits exponent) {
+  const auto* bits = static_cast<const Bits*>(values.const_data_ptr());
+  bool found = false;
+  for (int64_t i = 0; i < values.numel(); ++i) found |= (bits[i] & exponent) == exponent;
+  return found;
+}
+
+bool all_finite(const at::Tensor& values) {
+  switch (values.scalar_type()) {
+    case at::kFloat:
+      return !any_full_exponent<uint32_t>(values, 0x7F800000U);
+    case at::kHalf:
+      return !any_full_exponent<uint16_t>(values, 0x7C00U);
+    case at::kBFloat16:
+      return !any_full_exponent<uint16_t>(values, 0x7F80U);
+    default:
+      return true;  // integers
+  }
+}
+
 void write_converted(AtomicFile& file, const TensorToWrite& tensor, const std::string& path) {
   at::Tensor value = tensor.value();
   core::require(value.sizes() == at::IntArrayRef(tensor.shape), ErrorKind::kInternal,
@@ -69,9 +88,8 @@ void write_converted(AtomicFile& file, const TensorToWrite& tensor, const std::s
   for (int64_t begin = 0; begin < value.numel(); begin += kPieceElements) {
     const at::Tensor source = value.narrow(0, begin, std::min(kPieceElements, value.numel() - begin));
     const at::Tensor piece = source.to(tensor.dtype);
-    const bool finite = !piece.is_floating_point() || at::_is_all_true(at::isfinite(piece)).item<bool>();
-    if (!finite) {
-      const bool was_finite = at::_is_all_true(at::isfinite(source)).item<bool>();
+    if (!all_finite(piece)) {
+      const bool was_finite = all_finite(source);
       core::fail(ErrorKind::kWeights, "{}: tensor '{}' holds {}", path, tensor.name,
                  was_finite ? fmt::format("values beyond the range of {}; choose bfloat16 or float32",
                                           format_name(tensor.dtype))

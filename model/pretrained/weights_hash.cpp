@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <fcntl.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <cstring>
 #include <ctime>
 #include <filesystem>
 #include <optional>
+#include <vector>
 
 #include "model/pretrained/loader.h"
 #include "model/pretrained/strict_json.h"
@@ -13,6 +16,7 @@
 #include "runtime/core/error.h"
 #include "runtime/core/files.h"
 #include "runtime/core/hash.h"
+#include "runtime/core/unique_handle.h"
 
 namespace neoloom::model {
 namespace {
@@ -54,6 +58,22 @@ std::optional<std::string> recall(const std::string& record_path, const FileStam
   return std::nullopt;
 }
 
+/// Read in pieces: a mapping of the whole file would count as memory of the process.
+std::string hash_bytes(const std::string& path) {
+  const auto reason = [] { return std::strerror(errno); };
+  const core::UniqueFd file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  core::require(file.valid(), ErrorKind::kWeights, "cannot open {}: {}", path, reason());
+  std::vector<char> piece(size_t{1} << 20);
+  core::Sha256 hash;
+  while (true) {
+    const ssize_t count = ::read(file.get(), piece.data(), piece.size());
+    if (count < 0 && errno == EINTR) continue;
+    core::require(count >= 0, ErrorKind::kWeights, "cannot read {}: {}", path, reason());
+    if (count == 0) return hash.hex();
+    hash.add(piece.data(), static_cast<size_t>(count));
+  }
+}
+
 std::string hash_file(const std::string& path, const std::string& cache_dir, bool verify_always) {
   const FileStamp stamp = stamp_of(path);
   const std::string record_path =
@@ -61,7 +81,7 @@ std::string hash_file(const std::string& path, const std::string& cache_dir, boo
   if (!verify_always) {
     if (const std::optional<std::string> known = recall(record_path, stamp)) return *known;
   }
-  const std::string hash = core::sha256_of_file(path);
+  const std::string hash = hash_bytes(path);
   core::require(stamp_of(path) == stamp, ErrorKind::kWeights, "{} changed while it was read", path);
   if (settled(stamp)) {
     const nlohmann::json record = {{"path", stamp.path},
