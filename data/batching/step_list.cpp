@@ -93,9 +93,11 @@ void StepList::prepare(int64_t epoch) {
     order_ = seeded_permutation(n, seed);
   }
   if (options_.sampling == Sampling::kGroupByLength) {
-    sort_mega_batches(order_, lengths_, options_.micro_batch_size);
+    // Whole steps, so that the order stays when a step is cut into other micro-batches, as after a lack of memory.
+    const int64_t step_samples = options_.micro_batch_size * options_.micro_batches_per_step;
+    sort_mega_batches(order_, lengths_, step_samples);
     put_longest_first(order_, lengths_);
-    shuffle_batches(order_, options_.micro_batch_size, seed);
+    shuffle_batches(order_, step_samples, seed);
   }
   prepared_epoch_ = epoch;
 }

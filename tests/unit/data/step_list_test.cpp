@@ -118,14 +118,21 @@ TEST(StepLists, SequentialOrderIsTheFiles) {
   EXPECT_THAT(epoch_of(list, 4), ElementsAre(0, 1, 2, 3, 4));
 }
 
-TEST(StepLists, MicroBatchesDoNotDependOnHowManyMakeAStep) {
+TEST(StepLists, SamplesOfAStepDoNotDependOnHowItIsCut) {
   const Samples samples(50);
+  const auto samples_of = [&](Sampling sampling, int64_t size, int64_t count, int64_t epoch, int64_t step) {
+    StepList list(samples.lengths, samples.targets,
+                  {.micro_batch_size = size, .micro_batches_per_step = count, .sampling = sampling});
+    std::vector<int64_t> ids;
+    for (const auto& batch : list.step(epoch, step).micro_batches) ids.insert(ids.end(), batch.begin(), batch.end());
+    return ids;
+  };
   for (const Sampling sampling : {Sampling::kRandom, Sampling::kGroupByLength}) {
-    StepList small(samples.lengths, samples.targets,
-                   {.micro_batch_size = 4, .micro_batches_per_step = 1, .sampling = sampling});
-    StepList large(samples.lengths, samples.targets,
-                   {.micro_batch_size = 4, .micro_batches_per_step = 8, .sampling = sampling});
-    EXPECT_EQ(epoch_of(small, 0), epoch_of(large, 0));
+    for (int64_t step = 0; step < 5; ++step) {
+      const std::vector<int64_t> whole = samples_of(sampling, 12, 1, 1, step);
+      EXPECT_EQ(samples_of(sampling, 1, 12, 1, step), whole);
+      EXPECT_EQ(samples_of(sampling, 4, 3, 1, step), whole);
+    }
   }
 }
 
