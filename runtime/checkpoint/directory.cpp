@@ -60,11 +60,14 @@ HashedFile write_image(const State& state, TemporaryFile& target) {
   return {core::sha256_hex(image.bytes().data(), image.bytes().size()), image.bytes().size()};
 }
 
+// HDF5 writes into the mapped file, for it must never meet a full disk itself: its library does not survive that. The
+// room is for the payload, the padding of each dataset's last chunk, and the structure.
 HashedFile write_straight(const State& state, TemporaryFile& target) {
-  hdf5::File file = hdf5::create_file(target.path(), kCheckpoint);
-  write_state(file.get(), state);
-  hdf5::close_file(file, kCheckpoint);
-  target.sync();
+  constexpr uint64_t kSlackBytes = uint64_t{8} << 20;
+  const uint64_t payload = payload_bytes(state);
+  hdf5::ImageWriter writer(target.map(payload + payload / 64 + kSlackBytes), kCheckpoint);
+  write_state(writer.file(), state);
+  target.finish_mapping(writer.finish_in_room());
   return hash_file(target.path());
 }
 

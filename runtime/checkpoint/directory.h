@@ -27,7 +27,7 @@ struct Published {
 /// The directory protocol of FORMAT.md. Only rank 0 writes; other ranks learn by message. One thread at a time.
 class Directory {
  public:
-  /// States above `largest_image_bytes` are written straight to the temporary file instead of being built in memory.
+  /// States above `largest_image_bytes` are built straight in the mapped temporary file instead of in memory.
   explicit Directory(std::string path, uint64_t largest_image_bytes = uint64_t{2} << 30)
       : path_(std::move(path)), largest_image_bytes_(largest_image_bytes) {}
   const std::string& path() const { return path_; }

@@ -3,13 +3,16 @@
 
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <charconv>
 #include <cstring>
+#include <utility>
 #include <vector>
 
 #include "runtime/core/error.h"
@@ -40,6 +43,17 @@ core::UniqueFd open_for_reading(const std::string& path) {
   return file;
 }
 
+core::UniqueFd create(const std::string& path) {
+  core::UniqueFd file(::open(path.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
+  if (!file.valid()) fail_call("cannot create", path, errno);
+  return file;
+}
+
+void sync_and_close(core::UniqueFd file, const std::string& path) {
+  if (::fsync(file.get()) != 0) fail_call("cannot fsync", path, errno);
+  if (::close(file.release()) != 0) fail_call("cannot close", path, errno);
+}
+
 // Up to `count` bytes; 0 at the end of the file.
 size_t read_some(int descriptor, void* out, size_t count, const std::string& path) {
   constexpr size_t kMostBytes = size_t{1} << 30;
@@ -56,22 +70,40 @@ TemporaryFile::TemporaryFile(const std::string& directory, const std::string& na
     : path_(fmt::format("{}/{}{}-{}", directory, temporary_prefix_of_host(), ::getpid(), name)) {}
 
 TemporaryFile::~TemporaryFile() {
+  unmap();
   if (!renamed_) ::unlink(path_.c_str());
 }
 
 void TemporaryFile::write(std::span<const std::byte> bytes) {
-  core::UniqueFd file(::open(path_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
-  if (!file.valid()) fail_call("cannot create", path_, errno);
+  core::UniqueFd file = create(path_);
   if (const int code = core::write_fully(file.get(), bytes.data(), bytes.size()); code != 0) {
     fail_call("cannot write", path_, code);
   }
-  if (::fsync(file.get()) != 0) fail_call("cannot fsync", path_, errno);
-  if (::close(file.release()) != 0) fail_call("cannot close", path_, errno);
+  sync_and_close(std::move(file), path_);
 }
 
-void TemporaryFile::sync() {
-  const core::UniqueFd file = open_for_reading(path_);
-  if (::fsync(file.get()) != 0) fail_call("cannot fsync", path_, errno);
+std::span<std::byte> TemporaryFile::map(size_t bytes) {
+  const core::UniqueFd file = create(path_);
+  if (const int code = ::posix_fallocate(file.get(), 0, static_cast<off_t>(bytes)); code != 0) {
+    fail_call(fmt::format("cannot write {} bytes to", bytes).c_str(), path_, code);
+  }
+  void* address = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, file.get(), 0);
+  if (address == MAP_FAILED) fail_call("cannot map", path_, errno);
+  mapped_ = {static_cast<std::byte*>(address), bytes};
+  return mapped_;
+}
+
+void TemporaryFile::finish_mapping(size_t bytes) {
+  unmap();
+  core::UniqueFd file(::open(path_.c_str(), O_WRONLY | O_CLOEXEC));
+  if (!file.valid()) fail_call("cannot open", path_, errno);
+  if (::ftruncate(file.get(), static_cast<off_t>(bytes)) != 0) fail_call("cannot cut", path_, errno);
+  sync_and_close(std::move(file), path_);
+}
+
+void TemporaryFile::unmap() {
+  if (!mapped_.empty()) ::munmap(mapped_.data(), mapped_.size());
+  mapped_ = {};
 }
 
 void TemporaryFile::rename_to(const std::string& target) {

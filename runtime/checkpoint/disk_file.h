@@ -24,12 +24,17 @@ class TemporaryFile {
   const std::string& path() const { return path_; }
   /// Creates the file with these bytes and fsyncs it.
   void write(std::span<const std::byte> bytes);
-  /// fsyncs a file that somebody else wrote under path().
-  void sync();
+  /// Creates the file with room for `bytes` zeros on the disk and maps it: writing there cannot run out of space.
+  std::span<std::byte> map(size_t bytes);
+  /// Ends a mapping, cuts the file to its first `bytes` and fsyncs it.
+  void finish_mapping(size_t bytes);
   void rename_to(const std::string& target);
 
  private:
+  void unmap();
+
   std::string path_;
+  std::span<std::byte> mapped_;
   bool renamed_ = false;
 };
 

@@ -60,9 +60,14 @@ void require_consistent(const State& state, ErrorKind kind) {
   }
 }
 
-void write_index(Id file, const std::vector<IndexEntry>& index) {
+size_t widest_shape(const std::vector<IndexEntry>& index) {
   size_t widest = 1;
   for (const IndexEntry& entry : index) widest = std::max(widest, entry.shape.size());
+  return widest;
+}
+
+void write_index(Id file, const std::vector<IndexEntry>& index) {
+  const size_t widest = widest_shape(index);
   std::vector<std::string> names;
   std::vector<int64_t> ranks, offsets, shapes;
   for (const IndexEntry& entry : index) {
@@ -138,8 +143,9 @@ uint64_t payload_bytes(const State& state) {
   uint64_t bytes = 0;
   for (const auto& [name, member] : kArrays) bytes += (state.*member).size() * sizeof(float);
   for (const auto& [name, member] : kTexts) bytes += (state.*member).size();
-  for (const IndexEntry& entry : state.index) bytes += entry.name.size() + (entry.shape.size() + 2) * sizeof(int64_t);
-  return bytes;
+  size_t longest_name = 1;
+  for (const IndexEntry& entry : state.index) longest_name = std::max(longest_name, entry.name.size());
+  return bytes + state.index.size() * (longest_name + (widest_shape(state.index) + 2) * sizeof(int64_t));
 }
 
 void write_state(Id file, const State& state) {

@@ -18,7 +18,7 @@ class NewerFormat : public core::Error {
   using core::Error::Error;
 };
 
-/// Bytes of the state's arrays and texts, a little less than its file's size.
+/// Bytes of the state's arrays, texts and index as stored, without HDF5's structure and chunk padding.
 uint64_t payload_bytes(const State& state);
 
 /// Writes `state` under the root of an open HDF5 file as FORMAT.md says.

@@ -44,8 +44,8 @@ void AttributeTraits::close(Type id) noexcept { H5Aclose(id); }
 void PropertyListTraits::close(Type id) noexcept { H5Pclose(id); }
 
 void close_file(File& file, core::ErrorKind kind) {
-  NL_H5(kind, H5Fclose(file.get()));
-  file.release();
+  // Given up either way: after a failed flush, closing again crashes HDF5 1.10.
+  NL_H5(kind, H5Fclose(file.release()));
 }
 
 }  // namespace neoloom::hdf5

@@ -60,7 +60,8 @@ using Attribute = core::UniqueHandle<AttributeTraits>;
 using PropertyList = core::UniqueHandle<PropertyListTraits>;
 
 /// Closes a file and reports what the last flush says. All objects in it must be closed before.
-/// Throws: Error(kind).
+/// Throws: Error(kind); `file` is empty then too, and HDF5 keeps a descriptor and some memory for good. Where a full
+/// disk is to be survived often, build an image (image.h) and write it without HDF5.
 void close_file(File& file, core::ErrorKind kind = core::ErrorKind::kInternal);
 
 }  // namespace neoloom::hdf5

@@ -6,9 +6,12 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <utility>
 
 namespace neoloom::hdf5 {
 namespace {
+
+constexpr size_t kSmallestIncrementBytes = size_t{1} << 16;
 
 PropertyList access_properties(core::ErrorKind kind) {
   prepare_library();
@@ -34,21 +37,29 @@ void ImageBytes::Free::operator()(std::byte* data) const noexcept { std::free(da
 
 // HDF5's in-memory driver frees its buffer when the file is closed. These callbacks keep it instead: it is the file.
 struct ImageWriter::Buffer {
+  std::span<std::byte> room;    // the caller's memory; empty: own memory
   void* live = nullptr;         // the driver's current buffer
-  std::byte* closed = nullptr;  // set when the driver gives it up at the end
+  std::byte* closed = nullptr;  // own memory that the driver gave up at the end
   size_t capacity = 0;
 
-  ~Buffer() {
-    if (closed != nullptr) std::free(closed);
+  ~Buffer() { std::free(closed); }
+
+  void* in_room(size_t count) {
+    if (count > room.size()) return nullptr;
+    capacity = count;
+    return live = room.data();
   }
   static void* allocate(size_t count, H5FD_file_image_op_t, void* user) {
     auto* buffer = static_cast<Buffer*>(user);
+    if (!buffer->room.empty()) return buffer->in_room(count);
     buffer->live = std::calloc(count, 1);
     buffer->capacity = count;
     return buffer->live;
   }
-  static void* grow(void* old, size_t count, H5FD_file_image_op_t, void* user) {
+  static void* grow(void* old, size_t count, H5FD_file_image_op_t operation, void* user) {
     auto* buffer = static_cast<Buffer*>(user);
+    if (old == nullptr) return allocate(count, operation, user);
+    if (!buffer->room.empty()) return buffer->in_room(count);
     void* grown = std::realloc(old, count);
     if (grown == nullptr) return nullptr;
     if (count > buffer->capacity) {
@@ -63,6 +74,7 @@ struct ImageWriter::Buffer {
   }
   static herr_t release(void* pointer, H5FD_file_image_op_t operation, void* user) {
     auto* buffer = static_cast<Buffer*>(user);
+    if (pointer != nullptr && pointer == buffer->room.data()) return 0;
     if (operation == H5FD_FILE_IMAGE_OP_FILE_CLOSE && pointer == buffer->live) {
       buffer->closed = static_cast<std::byte*>(pointer);
     } else {
@@ -98,24 +110,43 @@ size_t end_of_file(const std::byte* image, size_t capacity, core::ErrorKind kind
 
 ImageWriter::ImageWriter(size_t expected_bytes, core::ErrorKind kind)
     : buffer_(std::make_unique<Buffer>()), kind_(kind) {
-  constexpr size_t kSmallestIncrement = size_t{1} << 16;
-  const PropertyList access = access_properties(kind);
-  const PropertyList creation = creation_properties(kind);
-  NL_H5(kind, H5Pset_fapl_core(access.get(), std::max(expected_bytes, kSmallestIncrement), /*backing_store=*/false));
-  H5FD_file_image_callbacks_t callbacks = {Buffer::allocate, Buffer::copy,   Buffer::grow, Buffer::release,
-                                           same_user_data,   keep_user_data, buffer_.get()};
-  NL_H5(kind, H5Pset_file_image_callbacks(access.get(), &callbacks));
-  file_.reset(NL_H5(kind, H5Fcreate("image", H5F_ACC_TRUNC, creation.get(), access.get())));
+  open(std::max(expected_bytes, kSmallestIncrementBytes));
+}
+
+ImageWriter::ImageWriter(std::span<std::byte> room, core::ErrorKind kind)
+    : buffer_(std::make_unique<Buffer>()), kind_(kind) {
+  core::require(!room.empty(), kind, "no room to build an HDF5 image in");
+  buffer_->room = room;
+  open(kSmallestIncrementBytes);
 }
 
 ImageWriter::~ImageWriter() = default;
 
-ImageBytes ImageWriter::finish() {
+void ImageWriter::open(size_t increment_bytes) {
+  const PropertyList access = access_properties(kind_);
+  const PropertyList creation = creation_properties(kind_);
+  NL_H5(kind_, H5Pset_fapl_core(access.get(), increment_bytes, /*backing_store=*/false));
+  H5FD_file_image_callbacks_t callbacks = {Buffer::allocate, Buffer::copy,   Buffer::grow, Buffer::release,
+                                           same_user_data,   keep_user_data, buffer_.get()};
+  NL_H5(kind_, H5Pset_file_image_callbacks(access.get(), &callbacks));
+  file_.reset(NL_H5(kind_, H5Fcreate("image", H5F_ACC_TRUNC, creation.get(), access.get())));
+}
+
+size_t ImageWriter::close() {
+  const int64_t open_objects = NL_H5(kind_, H5Fget_obj_count(file_.get(), H5F_OBJ_ALL)) - 1;
+  core::require(open_objects == 0, kind_, "{} objects of an HDF5 image are still open", open_objects);
   close_file(file_, kind_);
-  core::require(buffer_->closed != nullptr, kind_, "HDF5 closed an image without handing over its bytes");
-  const size_t size = end_of_file(buffer_->closed, buffer_->capacity, kind_);
+  const std::byte* image = buffer_->room.empty() ? buffer_->closed : buffer_->room.data();
+  core::require(image != nullptr, kind_, "HDF5 closed an image without handing over its bytes");
+  return end_of_file(image, buffer_->capacity, kind_);
+}
+
+ImageBytes ImageWriter::finish() {
+  const size_t size = close();
   return ImageBytes(std::exchange(buffer_->closed, nullptr), size);
 }
+
+size_t ImageWriter::finish_in_room() { return close(); }
 
 // Every copy that HDF5 asks for on the way from the property list to the driver is the caller's memory itself.
 struct ImageReader::View {
@@ -149,14 +180,5 @@ ImageReader::ImageReader(std::span<const std::byte> bytes, core::ErrorKind kind)
 }
 
 ImageReader::~ImageReader() = default;
-
-File create_file(const std::string& path, core::ErrorKind kind) {
-  const PropertyList access = access_properties(kind);
-  const PropertyList creation = creation_properties(kind);
-#if H5_VERSION_GE(1, 10, 7)
-  NL_H5(kind, H5Pset_file_locking(access.get(), /*use_file_locking=*/false, /*ignore_when_disabled=*/true));
-#endif
-  return File(NL_H5(kind, H5Fcreate(path.c_str(), H5F_ACC_TRUNC, creation.get(), access.get())));
-}
 
 }  // namespace neoloom::hdf5

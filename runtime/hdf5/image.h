@@ -29,18 +29,26 @@ class ImageBytes {
 /// written. Usage: create objects under file(), close them, finish().
 class ImageWriter {
  public:
-  /// `expected_bytes` saves copies while the image grows; it is no limit.
+  /// In memory of its own. `expected_bytes` saves copies while the image grows; it is no limit.
   explicit ImageWriter(size_t expected_bytes, core::ErrorKind kind = core::ErrorKind::kInternal);
+  /// In the caller's memory, which holds zeros, outlives the object and may be a mapped file. What does not fit fails.
+  explicit ImageWriter(std::span<std::byte> room, core::ErrorKind kind = core::ErrorKind::kInternal);
   ~ImageWriter();
   ImageWriter(const ImageWriter&) = delete;
   ImageWriter& operator=(const ImageWriter&) = delete;
 
   Id file() const { return file_.get(); }
-  /// Closes the file and hands over its bytes. Throws: Error(kind), also when an object in it is still open.
+  /// Closes the file and hands over its bytes; only without a room.
+  /// Throws: Error(kind), also when an object in it is still open: close that and try again.
   ImageBytes finish();
+  /// Closes the file and returns how many bytes from the start of the room it takes; only with a room. Throws as above.
+  size_t finish_in_room();
 
  private:
   struct Buffer;
+  void open(size_t increment_bytes);
+  size_t close();
+
   std::unique_ptr<Buffer> buffer_;  // before file_: closing the file writes into it
   core::ErrorKind kind_;
   File file_;
@@ -63,9 +71,5 @@ class ImageReader {
   std::unique_ptr<View> view_;  // before file_
   File file_;
 };
-
-/// Creates an HDF5 file on disk with the settings of an image, for what does not fit into memory twice. An existing
-/// file is overwritten; no lock is taken. Close it with close_file(). Throws: Error(kind).
-File create_file(const std::string& path, core::ErrorKind kind);
 
 }  // namespace neoloom::hdf5

@@ -57,7 +57,7 @@ TEST(FullDisk, WhereverTheWriteStopsTheOldCheckpointStaysAndNothingIsLeftBehind)
   EXPECT_EQ(directory.list().size(), 2U) << "saving works again once there is room";
 }
 
-// HDF5 itself writes here; its library must survive the failure, and the process must end cleanly.
+// The HDF5 library must survive the failure, and the process must end cleanly.
 TEST(FullDisk, AlsoWhenAStateGoesStraightToDisk) {
   const ScratchFolder folder;
   Directory(folder.path()).publish(make_state(1, 200000));
@@ -107,14 +107,14 @@ TEST(KilledWriter, LeavesALoadableNewestCheckpointAtAnyMoment) {
   constexpr int kKills = 30;
   const ScratchFolder folder;
   const Directory directory(folder.path());
-  directory.publish(make_state(0, 200000));
+  const double seconds = directory.publish(make_state(0, 200000)).seconds;
   std::mt19937 random(20240607);
   int64_t newest = 0;
   for (int kill = 0; kill < kKills; ++kill) {
     const pid_t writer = ::fork();
     ASSERT_GE(writer, 0);
     if (writer == 0) publish_for_ever(folder.path(), newest + 1);
-    ::usleep(std::uniform_int_distribution<useconds_t>(5000, 90000)(random));
+    ::usleep(static_cast<useconds_t>(std::uniform_real_distribution<double>(0.0, 4e6 * seconds)(random)));
     ::kill(writer, SIGKILL);
     ASSERT_EQ(::waitpid(writer, nullptr, 0), writer);
     const auto loaded = directory.newest_valid(
@@ -126,7 +126,7 @@ TEST(KilledWriter, LeavesALoadableNewestCheckpointAtAnyMoment) {
     directory.remove_leftovers();
     for (const std::string& name : folder.names()) EXPECT_FALSE(name.starts_with(".tmp-")) << name;
   }
-  EXPECT_GT(newest, kKills / 2) << "the writer must get somewhere, or nothing was tested";
+  EXPECT_GT(newest, kKills / 5) << "the writer must get somewhere, or nothing was tested";
 }
 
 }  // namespace

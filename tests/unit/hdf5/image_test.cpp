@@ -4,7 +4,6 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <hdf5.h>
-#include <unistd.h>
 
 #include <numeric>
 #include <thread>
@@ -79,17 +78,29 @@ TEST(Image, AFailedCallNamesTheCallAndHdf5sReason) {
   }
 }
 
-TEST(Image, AFileOnDiskHoldsTheSameObjects) {
-  const std::string path = testing::TempDir() + "/neoloom-hdf5-" + std::to_string(::getpid()) + ".h5";
-  const std::vector<float> values = {1.0F, 2.0F, 3.0F};
-  File file = create_file(path, kKind);
-  write_array(file.get(), "values", array_view<float>(values), kKind);
-  close_file(file, kKind);
-  File again(NL_H5(kKind, H5Fopen(path.c_str(), H5F_ACC_RDONLY, H5P_DEFAULT)));
-  std::vector<float> found(3);
-  read_array(again.get(), "values", Element::kFloat32, found.data(), kKind);
-  EXPECT_EQ(found, values);
-  ::unlink(path.c_str());
+TEST(Image, InARoomOfTheCallersItHasTheSameBytes) {
+  std::vector<float> values(600000);
+  std::iota(values.begin(), values.end(), 0.5F);
+  std::vector<std::byte> room(size_t{4} << 20);
+  ImageWriter writer(room, kKind);
+  write_array(writer.file(), "values", array_view<float>(values), kKind);
+  write_text(writer.file(), "text", "two\nlines", kKind);
+  write_attribute(writer.file(), "step", int64_t{7}, kKind);
+  room.resize(writer.finish_in_room());
+  EXPECT_EQ(room, build(600000));
+}
+
+TEST(Image, WhatDoesNotFitIntoTheRoomFailsAndTheLibraryLivesOn) {
+  const std::vector<float> values(600000);
+  std::vector<std::byte> room(size_t{1} << 20);
+  EXPECT_THROW(
+      {
+        ImageWriter writer(room, kKind);
+        write_array(writer.file(), "values", array_view<float>(values), kKind);
+        writer.finish_in_room();
+      },
+      core::Error);
+  EXPECT_FALSE(build(10).empty());
 }
 
 }  // namespace
