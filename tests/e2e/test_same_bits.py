@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The same run on 1, 2, 3 and 4 ranks: every bit of the state, every loss, every evaluation, every sample."""
+
+import math
+from collections import Counter
+from itertools import groupby
+
+import pytest
+from common import ROWS, TOTAL_STEPS, Run, make_config, read_trace
+
+CASES = [
+    ("classification", "float32"),
+    ("classification", "float16"),
+    ("classification", "bfloat16"),
+    ("causal_lm", "float16"),
+]
+RANKS = (1, 2, 3, 4)
+
+
+@pytest.fixture(scope="module", params=CASES, ids="-".join)
+def runs(request, tmp_path_factory, data, cache):
+    """{ranks: (run, trace)}"""
+    kind, dtype = request.param
+    folder = tmp_path_factory.mktemp("same_bits")
+    finished = {}
+    for ranks in RANKS:
+        run = Run(folder / f"np{ranks}", make_config(kind, data, cache, dtype))
+        trace = folder / f"trace{ranks}"
+        run.train(ranks, NEOLOOM_TRACE_SAMPLES=trace).expect(0)
+        finished[ranks] = run, read_trace(trace, ranks)
+    return finished
+
+
+def test_the_run_learns_and_reports_its_world_size(runs):
+    for ranks, (run, _) in runs.items():
+        (start,) = run.events("run_start")
+        assert (start["world_size"], start["global_batch_size"], start["total_steps"]) == (ranks, 12, TOTAL_STEPS)
+        losses = [loss for _, _, loss, _, _ in run.losses() if loss is not None]
+        assert len(losses) >= TOTAL_STEPS - 3  # a float16 run may lower its loss scale first
+        assert min(losses[-5:]) < losses[0]
+
+
+def test_parameters_and_moments_are_equal_to_the_bit(runs):
+    states = {ranks: run.state() for ranks, (run, _) in runs.items()}
+    assert states[1]["step"] == TOTAL_STEPS
+    for ranks in RANKS[1:]:
+        assert states[ranks] == states[1], f"{ranks} ranks"
+
+
+def test_every_logged_loss_is_equal(runs):
+    expected = runs[1][0].losses()
+    assert [step for step, *_ in expected] == list(range(1, TOTAL_STEPS + 1))
+    for ranks in RANKS[1:]:
+        assert runs[ranks][0].losses() == expected, f"{ranks} ranks"
+
+
+def test_every_evaluation_line_is_equal(runs):
+    expected = runs[1][0].evaluations()
+    assert [line["step"] for line in expected] == [4, 8, 12, TOTAL_STEPS]
+    for ranks in RANKS[1:]:
+        assert runs[ranks][0].evaluations() == expected, f"{ranks} ranks"
+
+
+def test_ranks_share_the_samples_of_each_epoch_without_overlap(runs):
+    steps_per_epoch = TOTAL_STEPS // 3
+    for _, trace in runs.values():
+        by_epoch = {}
+        for lines in trace:
+            for step, ids in lines:
+                by_epoch.setdefault((step - 1) // steps_per_epoch, Counter()).update(ids)
+        assert by_epoch == {epoch: Counter(range(ROWS)) for epoch in range(3)}
+
+
+def test_every_number_of_ranks_walks_the_same_list(runs):
+    def in_order(trace):
+        # A rank's share of a step is contiguous: the ranks' shares one after the other are the step's list.
+        lines = [(step, rank, i, ids) for rank, rank_lines in enumerate(trace)
+                 for i, (step, ids) in enumerate(rank_lines)]
+        return [(step, ids) for step, _, _, ids in sorted(lines)]
+
+    expected = in_order(runs[1][1])
+    assert {len(ids) for _, ids in expected} == {1, 2}, "the tail was to be ragged"
+    for ranks in RANKS[1:]:
+        assert in_order(runs[ranks][1]) == expected, f"{ranks} ranks"
+
+
+def test_no_rank_computes_more_than_its_even_share(runs):
+    micro_batches = Counter(step for step, _ in runs[1][1][0])
+    assert set(micro_batches.values()) == {6, 3}
+    for ranks, (_, trace) in runs.items():
+        for rank, lines in enumerate(trace):
+            for step, group in groupby(lines, key=lambda line: line[0]):
+                share = len(list(group))
+                assert share <= math.ceil(micro_batches[step] / ranks), f"rank {rank} of {ranks}, step {step}"
+
+
+def test_other_micro_batches_do_change_the_bits(tmp_path, data, cache):
+    """The comparison above can fail: another cut of the same 12 rows rounds differently."""
+    config = make_config("classification", data, cache)
+    pairs = Run(tmp_path / "pairs", config)
+    fours = Run(tmp_path / "fours", config, trainer_config={"per_device_train_batch_size": 4})
+    for run in (pairs, fours):
+        run.train(2).expect(0)
+    assert pairs.state()["params"] != fours.state()["params"]
+    assert pairs.losses()[0][2] == pytest.approx(fours.losses()[0][2], rel=1e-5)
