@@ -17,6 +17,7 @@ import sys
 
 SECTIONS = 12  # the most frequent sections become the classes
 VALIDATION_SHARE = 20  # one text in so many is held out
+LABELLED_CHARACTERS = 400  # longer texts serve pretraining only: a small model reads short ones whole
 
 
 def paragraphs(lines):
@@ -134,7 +135,8 @@ def main():
     training = [row for row in rows if int(row[0][:8], 16) % VALIDATION_SHARE != 0]
 
     def labelled(part, limit):
-        return [{"text": text, "section": section} for _, text, section in part if section in frequent][:limit]
+        return [{"text": text, "section": section} for _, text, section in part
+                if section in frequent and len(text) <= LABELLED_CHARACTERS][:limit]
 
     train, validation = labelled(training, arguments.max_train), labelled(held_out, arguments.max_validation)
     write(f"{arguments.output}/corpus.jsonl", ({"text": text} for _, text, _ in training))
