@@ -24,26 +24,9 @@ endfunction()
 neoloom_import(nl::c10 "${NL_TORCH}/lib/libc10.so")
 neoloom_import(nl::torch_cpu "${NL_TORCH}/lib/libtorch_cpu.so")
 set_target_properties(nl::c10 nl::torch_cpu PROPERTIES
-  INTERFACE_INCLUDE_DIRECTORIES "${NL_TORCH}/include"
-  INTERFACE_SYSTEM_INCLUDE_DIRECTORIES "${NL_TORCH}/include"
+  INTERFACE_COMPILE_OPTIONS "SHELL:-idirafter ${NL_TORCH}/include"
   INTERFACE_COMPILE_DEFINITIONS "_GLIBCXX_USE_CXX11_ABI=1")
-# The wheel brings headers of a newer fmt than the system's library, and they come first in every file that includes
-# LibTorch. Their definitions are compiled once here; header-only, each such file would take twice as long.
-file(CONFIGURE OUTPUT ${CMAKE_BINARY_DIR}/fmt_of_torch.cpp @ONLY CONTENT
-[[#include <fmt/format-inl.h>
-FMT_BEGIN_NAMESPACE
-namespace detail {
-template FMT_API auto thousands_sep_impl<char>(locale_ref) -> thousands_sep_result<char>;
-template FMT_API auto decimal_point_impl(locale_ref) -> char;
-template FMT_API auto dragonbox::to_decimal(float) noexcept -> dragonbox::decimal_fp<float>;
-template FMT_API auto dragonbox::to_decimal(double) noexcept -> dragonbox::decimal_fp<double>;
-template FMT_API void buffer<char>::append(const char*, const char*);
-}
-FMT_END_NAMESPACE
-]])
-add_library(nl_fmt_of_torch STATIC ${CMAKE_BINARY_DIR}/fmt_of_torch.cpp)
-target_include_directories(nl_fmt_of_torch SYSTEM PRIVATE "${NL_TORCH}/include")
-target_link_libraries(nl::torch_cpu INTERFACE nl::c10 nl_fmt_of_torch)
+target_link_libraries(nl::torch_cpu INTERFACE nl::c10)
 
 find_package(MPI REQUIRED COMPONENTS C)
 add_library(nl::mpi INTERFACE IMPORTED GLOBAL)
