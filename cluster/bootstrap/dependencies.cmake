@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # Finds what cluster/bootstrap/bootstrap.sh installs. LibTorch, CUDA headers and NCCL come from the torch wheel in the
 # private Python prefix; find_package(Torch) of that wheel wants nvcc, so its libraries are declared here as imported
-# targets.
+# targets. The wheel also brings headers of other libraries (a newer fmt among them): its folder is searched after the
+# system's, so that headers and libraries match.
 if(NOT NEOLOOM_PYTHON_PREFIX)
   execute_process(
     COMMAND bash ${CMAKE_CURRENT_LIST_DIR}/bootstrap.sh --print-prefix
