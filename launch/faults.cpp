@@ -32,7 +32,7 @@ MicroBatchHook fault_from_environment(int rank) {
     const auto rows = static_cast<int64_t>(sample_ids.size());
     if (name == "kill" && step == first_step) std::raise(SIGKILL);
     if (name == "oom" && step >= first_step && rows >= min_rows) throw std::bad_alloc();
-    if (name == "slow" && step >= first_step) std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    if (name == "slow" && step >= first_step) std::this_thread::sleep_for(std::chrono::milliseconds(250));
   };
 }
 

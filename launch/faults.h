@@ -13,7 +13,7 @@ using MicroBatchHook = std::function<void(int64_t step, const std::vector<int64_
 /// Fault injection for tests, from $NEOLOOM_FAULT: "KIND:rank=R:step=S[:rows=N]", KIND one of
 ///   kill   SIGKILL of this process before its first micro-batch of step S
 ///   oom    std::bad_alloc before micro-batches of at least N rows, from step S on
-///   slow   a pause of 0.1 s before each micro-batch, from step S on
+///   slow   a pause of 0.25 s before each micro-batch, from step S on
 /// Rank -1 means every rank. Empty when the variable is not set.
 /// Throws: Error(kUsage) for a text of another form.
 MicroBatchHook fault_from_environment(int rank);

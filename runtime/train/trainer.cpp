@@ -235,7 +235,12 @@ void Trainer::compute_share(const data::Step& step, StepOutcome& outcome) {
     try {
       compute_micro_batch();
     } catch (const std::exception& error) {
-      if (!setup_.options.auto_find_batch_size || !is_out_of_memory(error)) throw;
+      if (!is_out_of_memory(error)) throw;
+      core::require(setup_.options.auto_find_batch_size, ErrorKind::kDevice,
+                    "out of memory in step {} with micro-batches of {} samples ({}): set "
+                    "trainer_config.auto_find_batch_size: true, or lower trainer_config.per_device_train_batch_size or "
+                    "tokenizer_config.max_length",
+                    step_ + 1, setup_.batching.micro_batch_size, error.what());
       outcome.out_of_memory = true;
       return;
     }

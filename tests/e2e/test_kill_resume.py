@@ -16,12 +16,12 @@ KILL_POINTS = 10
 
 
 def draw_points():
-    """(rank killed, its step, ranks' step at the signal, who gets the signal) in ten places of a 15 step run."""
+    """(rank killed, its step, step of the signal, who gets the signal)"""
     rng = random.Random(SEED)
     points = []
     for index in range(KILL_POINTS):
         kill_step = rng.randint(1, TOTAL_STEPS - 4)
-        stop_step = rng.randint(kill_step, TOTAL_STEPS - 3)
+        stop_step = rng.randint(kill_step, TOTAL_STEPS - 4)
         receiver = ("script", "mpirun", "one rank")[index % 3]
         points.append((rng.randrange(2), kill_step, stop_step, receiver))
     return points
@@ -63,10 +63,11 @@ def stop_with_usr1(run, ranks, step, receiver, tmp_path):
     process = run.start(ranks, NEOLOOM_FAULT=f"slow:rank=0:step={step}", NEOLOOM_TRACE_SAMPLES=trace)
     try:
         own = Path(f"{trace}.0")
-        reached = wait_until(lambda: own.exists() and f"\n{step} " in "\n" + own.read_text(), process)
-        assert reached, process.communicate()[0]
+        assert wait_until(own.exists, process), process.communicate()[0]
         mpirun = mpirun_of(process.pid)
         receivers = {"script": process.pid, "mpirun": mpirun, "one rank": random.Random(step).choice(children(mpirun))}
+        reached = wait_until(lambda: f"\n{step} " in "\n" + own.read_text(), process)
+        assert reached, process.communicate()[0]
         os.kill(receivers[receiver], signal.SIGUSR1)
         output, _ = process.communicate(timeout=60)
     finally:
@@ -84,12 +85,13 @@ def test_killed_on_two_ranks_stopped_on_three_and_finished_on_one(
     killed = run.train(2, NEOLOOM_FAULT=f"kill:rank={rank}:step={kill_step}")
     assert killed.code not in (0, STOPPED), killed.err
     saved = [int(path.stem[5:]) for path in run.checkpoints()]
-    assert max(saved, default=0) == (kill_step - 1) // 2 * 2
+    due = (kill_step - 1) // 2 * 2
+    assert max(saved, default=0) in (due, due - 2)  # rank 1 may die while rank 0 still writes
 
     stop_with_usr1(run, 3, stop_step, receiver, tmp_path)
     stopped_at = run.events("run_end")[-1]
     assert stopped_at["status"] == "stopped"
-    assert stop_step <= stopped_at["step"] <= stop_step + 1
+    assert stop_step <= stopped_at["step"] <= stop_step + 2
     assert int(run.checkpoints()[-1].stem[5:]) == stopped_at["step"]
 
     run.train(1).expect(0)
@@ -153,7 +155,7 @@ def test_without_any_valid_checkpoint_the_run_stops_and_overwrites_nothing(copy_
 class TestOutOfMemory:
     """One rank cannot hold two rows: all ranks go on with micro-batches of one, and the global batch stays."""
 
-    @pytest.fixture(scope="class")
+    @pytest.fixture
     def automatic(self, config):
         return {**config, "trainer_config": {**config["trainer_config"], "auto_find_batch_size": True}}
 
@@ -187,4 +189,6 @@ class TestOutOfMemory:
         run = Run(tmp_path / "run", config)
         ended = run.train(2, NEOLOOM_FAULT="oom:rank=1:step=3:rows=2", timeout=60)
         assert ended.code == 8, ended.err
+        assert "out of memory in step 3 with micro-batches of 2 samples" in ended.err
+        assert "auto_find_batch_size: true" in ended.err
         assert [int(path.stem[5:]) for path in run.checkpoints()] == [2]
