@@ -70,7 +70,7 @@ int main(int argc, char** argv) {
     line = launch::parse_command_line(argc, argv);
   } catch (const neoloom::core::Error& error) {
     const char* rank = std::getenv("OMPI_COMM_WORLD_RANK");
-    if (rank == nullptr || std::string(rank) == "0") std::cerr << "neoloom: " << error.what() << "\n";
+    if (rank == nullptr || std::string(rank) == "0") std::cerr << "neoloom: error: " << error.what() << "\n";
     return error.exit_code();
   }
   if (line.command.empty()) {

@@ -6,6 +6,7 @@
 
 #include <filesystem>
 #include <iostream>
+#include <map>
 
 #include "launch/assembly.h"
 #include "launch/commands/dry_run.h"
@@ -139,7 +140,9 @@ std::optional<train::Resumed> find_resume(comm::MpiSession& session, Session& s,
 }
 
 // peft_config.init_from: the values of an adapter that computes the same function here as where it was made.
-void start_from_adapter(const Session& s, const model::Model& model, at::Tensor& params) {
+// Undefined without the key.
+at::Tensor values_to_start_from(const Session& s, const model::Model& model) {
+  if (!s.config.peft_config || s.config.peft_config->init_from.empty()) return {};
   const model::LoraOptions& ours = *s.config.peft_config;
   const model::AdapterFolder theirs = model::read_adapter_folder(ours.init_from);
   core::require(theirs.lora.lora_alpha == ours.lora_alpha && theirs.lora.use_rslora == ours.use_rslora,
@@ -151,9 +154,9 @@ void start_from_adapter(const Session& s, const model::Model& model, at::Tensor&
                 "peft_config.init_from: {} has the labels [{}], but this run has [{}]; data.label_names sets their "
                 "order",
                 ours.init_from, fmt::join(theirs.labels, ", "), fmt::join(s.labels, ", "));
-  at::Tensor host = at::zeros({model.layout().total_elements}, at::kFloat);
-  model::load_adapter_values(ours.init_from, model, host);
-  params.copy_(host);
+  at::Tensor values = at::zeros({model.layout().total_elements}, at::kFloat);
+  model::load_adapter_values(ours.init_from, model, values);
+  return values;
 }
 
 train::TrainerSetup trainer_setup(comm::MpiSession& session, const Session& s, Device& device,
@@ -191,9 +194,6 @@ train::TrainerSetup trainer_setup(comm::MpiSession& session, const Session& s, D
     model::write_adapter_folder(folder, model, params, s.config.model_config.pretrained_model_name,
                                 {s.labels, s.task.problem_type_name(), s.pad_id}, s.tokenizer->files());
   };
-  if (s.config.peft_config && !s.config.peft_config->init_from.empty()) {
-    setup.hooks.initial_values = [&s, &model](at::Tensor& params) { start_from_adapter(s, model, params); };
-  }
   setup.hooks.peak_memory_bytes = [&device] { return device.peak_memory_bytes(); };
   setup.hooks.synchronize = [&device] { device.synchronize(); };
   setup.hooks.before_micro_batch = micro_batch_hook_from_environment(session.rank());
@@ -213,6 +213,9 @@ int run_train(comm::MpiSession& session, const TrainArguments& arguments) {
     session.on_root([&]() -> std::string { return dry_run(s.config, s.task, s.base, *s.tokenizer, session.size()); });
     return 0;
   }
+  // Before the ranks do anything together that unlike configurations would take apart.
+  const std::map<std::string, std::string> keys = flatten(s.config);
+  comm::require_equal_fingerprints(session, {keys.begin(), keys.end()});
   Device device(session, s.config);
   session.all_or_none([&] {
     require_reasonable_size(s);
@@ -231,17 +234,23 @@ int run_train(comm::MpiSession& session, const TrainArguments& arguments) {
   std::optional<train::Resumed> resumed = find_resume(session, s, arguments);
   set_threads(s.resolved.threads_per_rank);
   comm::require_equal_fingerprints(session, fingerprint(session, s.config, s.resolved));
+  // What can be refused is refused before the output folder remembers this configuration.
+  std::unique_ptr<model::Model> model;
+  at::Tensor initial_values;
+  session.all_or_none([&] {
+    model = model::Model::create(model_setup(s), s.base.weights);
+    if (!resumed) initial_values = values_to_start_from(s, *model);
+  });
   if (session.is_root()) print_notes(s, device);
   session.on_root([&]() -> std::string {
     core::publish_file(s.config.trainer_config.output_dir + "/config.yaml", to_yaml(s.config), ErrorKind::kUsage);
     return "";
   });
 
-  std::unique_ptr<model::Model> model;
-  session.all_or_none([&] { model = model::Model::create(model_setup(s), s.base.weights); });
   const comm::StopSignal stop;
-  train::Trainer trainer(session, device.communicator(), *model, trainer_setup(session, s, device, *model, stop),
-                         std::move(resumed));
+  train::TrainerSetup setup = trainer_setup(session, s, device, *model, stop);
+  setup.initial_values = initial_values;
+  train::Trainer trainer(session, device.communicator(), *model, std::move(setup), std::move(resumed));
   return trainer.run() == train::RunStatus::kStopped ? core::kExitStopped : 0;
 }
 

@@ -102,9 +102,7 @@ Trainer::Trainer(comm::MpiSession& session, comm::Communicator& communicator, mo
     restore(*resumed);
   } else {
     model_.initialize(params_, static_cast<uint64_t>(setup_.options.seed));
-    if (setup_.hooks.initial_values) {
-      session_.all_or_none([&] { setup_.hooks.initial_values(params_); });
-    }
+    if (setup_.initial_values.defined()) params_.copy_(setup_.initial_values);
   }
   first_step_ = step_;
   since_start_.rank = session_.rank();

@@ -35,8 +35,6 @@ struct Hooks {
   std::function<std::string(const Batching&)> identity;  // JSON object stored in checkpoints
   std::function<void(const at::Tensor& params, const std::string& folder)> write_adapter;  // rank 0 only
   std::function<int64_t()> peak_memory_bytes;
-  /// Overwrites the fresh start of a run that does not resume (peft_config.init_from); may be empty.
-  std::function<void(at::Tensor& params)> initial_values;
   std::function<void()> synchronize;  // waits for the device; nothing on CPUs
   /// Faults and traces for tests: called before each micro-batch of this rank.
   std::function<void(int64_t step, const std::vector<int64_t>& sample_ids)> before_micro_batch;
@@ -51,6 +49,7 @@ struct TrainerSetup {
   data::Task task = data::Task::kSequenceClassification;
   data::ProblemType problem_type = data::ProblemType::kSingleLabel;
   int64_t pad_id = 0;
+  at::Tensor initial_values;  // [n] fp32, where a run that does not resume starts; undefined: Model::initialize
   std::string device = "cpu";
   double initial_loss_scale = 1.0;  // above 1 only for float16 compute
   std::string config_yaml;
