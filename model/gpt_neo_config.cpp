@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "model/gpt_neo_config.h"
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "runtime/core/error.h"
@@ -128,6 +129,19 @@ std::vector<std::string> read_labels(const Reader& reader) {
   return labels;
 }
 
+/// transformers leaves out the two default labels of a classifier, and the problem type that it finds in the labels of
+/// the first batch: class numbers, unless there is only one output.
+void complete_classifier(const Reader& reader, GptNeoConfig& config) {
+  const json* architectures = reader.find({"architectures"});
+  if (architectures == nullptr || !architectures->is_array()) return;
+  if (std::find(architectures->begin(), architectures->end(), json("GPTNeoForSequenceClassification")) ==
+      architectures->end()) {
+    return;
+  }
+  if (config.labels.empty()) config.labels = {"LABEL_0", "LABEL_1"};
+  if (config.problem_type.empty() && config.labels.size() > 1) config.problem_type = "single_label_classification";
+}
+
 void check_supported(const Reader& reader) {
   const json* type = reader.find({"model_type"});
   if (type == nullptr || *type != "gpt_neo") {
@@ -183,6 +197,7 @@ GptNeoConfig GptNeoConfig::from_file(const std::string& path) {
   read_special_tokens(reader, config);
   config.labels = read_labels(reader);
   config.problem_type = reader.text_of("problem_type", "");
+  complete_classifier(reader, config);
   return config;
 }
 
