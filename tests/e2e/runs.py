@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the comparisons with transformers and peft, and the tests of bad input, share beyond common.py."""
+
+import json
+import os
+from pathlib import Path
+
+import common
+import pytest
+import torch
+from common import Run, merged
+
+QUICK = {
+    "trainer_config": {"save_strategy": "no", "logging_steps": 1},
+    "runtime": {"device": "cpu", "threads_per_rank": 1},
+    "logging": {"progress": "plain"},
+}
+
+
+def train(folder, cache, config, code=0, ranks=0):
+    """Trains into folder/run and expects this exit code. Returns the run and how the command ended."""
+    run = Run(folder / "run", merged(QUICK, config), runtime={**config.get("runtime", {}), **QUICK["runtime"],
+                                                              "cache_dir": str(cache)})
+    return run, run.train(ranks).expect(code)
+
+
+def command(cache, *arguments, code=0, ranks=0):
+    """One of the commands that take a trained model, in float32 on one thread. Returns its standard output."""
+    settings = ["runtime.device=cpu", "runtime.threads_per_rank=1", f"runtime.cache_dir={cache}",
+                "model_config.frozen_dtype=float32"]
+    sets = [word for setting in settings for word in ("--set", setting)]
+    return common.neoloom(ranks, *arguments, *sets).expect(code).out
+
+
+def assert_one_message(ended, *fragments):
+    """One error for the whole job, and it holds all of these words. Notes and mpirun's own remarks do not count."""
+    lines = [line for line in ended.err.splitlines() if line.startswith("neoloom: ")]
+    assert len(lines) == 1, ended.err
+    assert lines[0].startswith("neoloom: error: ")
+    message = ended.err[ended.err.index(lines[0]) :]
+    for fragment in fragments:
+        assert str(fragment) in message, f"{fragment!r} is not in:\n{message}"
+    assert "terminate called" not in ended.err
+
+
+def losses(run):
+    return [event["loss"] for event in run.events("train")]
+
+
+def json_lines(text):
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def write_jsonl(path, rows):
+    Path(path).write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    return Path(path)
+
+
+def shared_data(*parts):
+    """A path in the folder of shared test data; the test is skipped where there is none."""
+    root = Path(os.environ.get("NEOLOOM_SHARED", common.SOURCE.parent / "shared"))
+    path = root.joinpath("data", *parts)
+    if not path.exists():
+        pytest.skip(f"no shared test data with {'/'.join(parts)} (NEOLOOM_SHARED names the folder)")
+    return path
+
+
+def padded(rows, pad_id):
+    """Rows of ids as transformers takes them: padded on the right to the longest."""
+    longest = max(map(len, rows))
+    ids = torch.full((len(rows), longest), pad_id)
+    mask = torch.zeros_like(ids)
+    for row, values in enumerate(rows):
+        ids[row, : len(values)] = torch.tensor(values)
+        mask[row, : len(values)] = 1
+    return {"input_ids": ids, "attention_mask": mask}
