@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Killed, stopped, out of memory, with damaged checkpoints: the run ends where the undisturbed one ends, to the bit."""
 
+import itertools
 import os
 import random
 import re
 import shutil
 import signal
+from collections import Counter
 from pathlib import Path
 
 import pytest
-from common import STOPPED, TOTAL_STEPS, Run, children, end, make_config, mpirun_of, wait_until
+from common import ROWS, STOPPED, TOTAL_STEPS, Run, children, end, make_config, mpirun_of, read_trace, wait_until
 
 SEED = 20240607
 KILL_POINTS = 10
@@ -172,10 +174,18 @@ class TestOutOfMemory:
 
     def test_later_goes_on_from_the_last_step_on_any_number_of_ranks(self, tmp_path, automatic, undisturbed):
         two, three = Run(tmp_path / "two", automatic), Run(tmp_path / "three", automatic)
-        two.train(2, NEOLOOM_FAULT="oom:rank=1:step=3:rows=2").expect(0)  # every step compares the ranks' states
+        trace = tmp_path / "trace"
+        # Every step compares the ranks' states.
+        two.train(2, NEOLOOM_FAULT="oom:rank=1:step=3:rows=2", NEOLOOM_TRACE_SAMPLES=trace).expect(0)
         three.train(3, NEOLOOM_FAULT="oom:rank=2:step=3:rows=2").expect(0)
         assert_same_end(three, two)
         assert two.losses()[:2] == undisturbed.losses()[:2]
+        # Each epoch takes each sample once, whatever was computed in vain (pairs, from the third step on).
+        seen = [Counter(), Counter(), Counter()]
+        for step, ids in itertools.chain(*read_trace(trace, 2)):
+            if step < 3 or len(ids) == 1:
+                seen[(step - 1) // (TOTAL_STEPS // 3)].update(ids)
+        assert seen == [Counter(range(ROWS))] * 3
         # A resume keeps the smaller size, although the configuration still says two rows.
         shutil.rmtree(two.folder / "adapter")
         newest = two.checkpoints()[-1]
