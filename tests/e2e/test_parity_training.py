@@ -2,14 +2,17 @@
 """Thirty training steps against a loop of transformers + peft + torch.optim.AdamW, and accumulation against one batch."""
 
 import copy
+import json
+import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import common
 import pytest
 import tiny_model
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from runs import assert_one_message, losses, padded, train, write_jsonl
+from runs import assert_one_message, losses, padded, shared_data, train, write_jsonl
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, get_scheduler
 
@@ -189,3 +192,18 @@ def test_an_adapter_that_does_not_fit_is_no_start(task, tmp_path, change, code, 
     run, ended = train(tmp_path, task.cache, config, code=code)
     assert_one_message(ended, *words)
     assert not (run.folder / "config.yaml").exists()
+
+
+def test_a_real_small_model_has_its_golden_logits(tmp_path):
+    folder = shared_data("weights", "gpt-nano-sort-as-gptneo")
+    golden = json.loads((folder / "golden-logits.json").read_text())["cases"]
+    cases = [{"model": str(folder), "cache": str(tmp_path / "cache"), "output": str(tmp_path / f"{i}.safetensors"),
+              "batch": {"ids": [case["input_ids"]], "lengths": [len(case["input_ids"])]}}
+             for i, case in enumerate(golden)]
+    request = tmp_path / "request.json"
+    request.write_text(json.dumps({"cases": cases}))
+    subprocess.run([common.BUILD / "model_probe", request], check=True, capture_output=True, timeout=120)
+    for case, ran in zip(golden, cases, strict=True):
+        [found] = load_file(ran["output"])["logits"]
+        expected = torch.tensor(case["logits"])
+        assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
