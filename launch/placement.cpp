@@ -216,7 +216,8 @@ bool binding_chosen_by_user(const char* (*lookup)(const char*)) {
   for (const char* name :
        {"OMPI_MCA_hwloc_base_binding_policy", "OMPI_MCA_hwloc_base_cpu_list", "OMPI_MCA_rmaps_base_cpus_per_rank",
         "OMPI_MCA_rmaps_rank_file_path", "PRTE_MCA_hwloc_default_binding_policy"}) {
-    if (!value_of(name).empty()) return true;
+    const std::string value = value_of(name);
+    if (!value.empty() && !value.starts_with("none")) return true;
   }
   // A mapping such as ppr:2:node says where ranks go, and only its pe=N modifier says what they are bound to.
   for (const char* name : {"OMPI_MCA_rmaps_base_mapping_policy", "PRTE_MCA_rmaps_default_mapping_policy"}) {

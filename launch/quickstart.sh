@@ -118,7 +118,7 @@ fi
 
 phase
 printf '\n== Where everything lies\n'
-printf '%-34s %s\n' \
+printf '%-42s %s\n' \
   "$run/adapter/" "the result: loads in PEFT and transformers" \
   "$run/metrics.jsonl" "every logged step, evaluation, checkpoint" \
   "$run/checkpoints/" "HDF5, resumed from by the same command" \

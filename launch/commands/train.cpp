@@ -19,6 +19,7 @@
 #include "runtime/checkpoint/directory.h"
 #include "runtime/comm/fingerprint.h"
 #include "runtime/comm/signals.h"
+#include "runtime/comm/watchdog.h"
 #include "runtime/core/error.h"
 #include "runtime/core/files.h"
 #include "runtime/train/trainer.h"
@@ -250,6 +251,8 @@ int run_train(comm::MpiSession& session, const TrainArguments& arguments) {
   const comm::StopSignal stop;
   train::TrainerSetup setup = trainer_setup(session, s, device, *model, stop);
   setup.initial_values = initial_values;
+  comm::Watchdog watchdog(session.rank(), session.host_name());
+  setup.watchdog = &watchdog;
   train::Trainer trainer(session, device.communicator(), *model, std::move(setup), std::move(resumed));
   return trainer.run() == train::RunStatus::kStopped ? core::kExitStopped : 0;
 }

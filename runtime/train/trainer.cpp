@@ -217,6 +217,7 @@ Trainer::StepOutcome Trainer::run_step() {
   if (!agree_on_flags(outcome)) return outcome;
   {
     const core::ScopedTimer timer(since_log_.comm_seconds);
+    const auto bounded = guard("all-reduce of gradients");
     sum_.all_reduce(communicator_);
     setup_.hooks.synchronize();
   }
@@ -273,6 +274,7 @@ bool Trainer::agree_on_flags(StepOutcome& outcome) {
   std::array<int64_t, 2> flags = {setup_.hooks.stop_requested() ? kStop : 0, outcome.out_of_memory ? kOutOfMemory : 0};
   {
     const core::ScopedTimer timer(since_log_.comm_seconds);
+    const auto bounded = guard("agreeing on flags");
     session_.all_reduce_max(flags);
   }
   outcome.stop = flags[0] != 0;
@@ -366,11 +368,16 @@ void Trainer::start_loader() {
                                .prefetch_batches = static_cast<int>(setup_.runtime.prefetch_batches)});
 }
 
+comm::Watchdog::Guard Trainer::guard(const std::string& phase) {
+  return setup_.watchdog->guard(phase, step_ + 1, static_cast<double>(setup_.runtime.peer_timeout_seconds));
+}
+
 void Trainer::check_replicas() {
   const auto hash = [](const at::Tensor& tensor, uint64_t seed) {
     const at::Tensor host = tensor.cpu();
     return core::xxh3(host.const_data_ptr(), static_cast<size_t>(host.nbytes()), seed);
   };
+  const auto bounded = guard("comparing replicas");
   comm::require_equal_state(session_, hash(exp_avg_sq_, hash(exp_avg_, hash(params_, 0))), step_);
 }
 

@@ -17,6 +17,7 @@
 #include "model/model.h"
 #include "runtime/comm/communicator.h"
 #include "runtime/comm/mpi_session.h"
+#include "runtime/comm/watchdog.h"
 #include "runtime/metrics/console.h"
 #include "runtime/metrics/events.h"
 #include "runtime/optim/adamw.h"
@@ -57,6 +58,7 @@ struct TrainerSetup {
   std::string progress = "auto";
   nlohmann::ordered_json run_start;  // what the run_start event says beyond the trainer's own numbers
   Hooks hooks;
+  comm::Watchdog* watchdog = nullptr;  // ends this process when peers keep it waiting; must outlive the trainer
 };
 
 enum class RunStatus { kCompleted, kStopped };
@@ -100,6 +102,8 @@ class Trainer {
   void finish(RunStatus status);
   void write_final_adapter();
   checkpoint::State snapshot() const;
+  /// Bounds a phase that waits for peers.
+  comm::Watchdog::Guard guard(const std::string& phase);
   void write_event(const nlohmann::ordered_json& event);
   double seconds_left() const;
 

@@ -58,7 +58,10 @@ void Trainer::log_step(const StepOutcome& outcome) {
   const double now = core::now_seconds();
   since_log_.seconds = now - log_seconds_;
   since_log_.peak_memory_bytes = setup_.hooks.peak_memory_bytes();
-  const std::vector<metrics::DeviceMeasure> devices = gather(session_, since_log_);
+  const std::vector<metrics::DeviceMeasure> devices = [&] {
+    const auto bounded = guard("gathering throughput");
+    return gather(session_, since_log_);
+  }();
   const double loss = loss_since_log_ / static_cast<double>(steps_since_log_);
   history_.push_back({{"event", "train"},
                       {"step", step_},

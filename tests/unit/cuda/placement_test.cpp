@@ -71,6 +71,9 @@ TEST(Binding, IsTheUsersOnlyWhenAParameterSaysSo) {
   EXPECT_TRUE(binding_chosen_by_user([](const char* name) -> const char* {
     return std::string_view(name) == "OMPI_MCA_hwloc_base_binding_policy" ? "core" : nullptr;
   }));
+  EXPECT_FALSE(binding_chosen_by_user([](const char* name) -> const char* {
+    return std::string_view(name) == "OMPI_MCA_hwloc_base_binding_policy" ? "none" : nullptr;
+  }));
 }
 
 TEST(Binding, MappingRanksToNodesIsNotABindingButCoresPerRankIs) {
