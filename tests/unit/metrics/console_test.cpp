@@ -127,6 +127,7 @@ TEST(ConsoleOnATerminal, NoticesStandAboveTheBarAndNeverTearIt) {
   });
   const std::vector<std::string> lines = screen(text);
   ASSERT_EQ(lines.size(), 5U) << "header, step, warning, bar, end";
+  EXPECT_THAT(lines[0], testing::AllOf(HasSubstr("grad norm"), Not(HasSubstr("%"))));
   EXPECT_THAT(lines[1], HasSubstr("100/500"));
   EXPECT_EQ(lines[2], "warning: one checkpoint was skipped");
   EXPECT_THAT(lines[3], HasSubstr(" 20%"));
