@@ -10,6 +10,9 @@ inline double now_seconds() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
+/// Seconds since this process was started by the kernel (10 ms resolution); 0 where /proc does not say.
+double process_age_seconds();
+
 /// Adds the time between construction and destruction to `total_seconds`.
 class ScopedTimer {
  public:

@@ -185,6 +185,10 @@ RunStatus Trainer::run() {
     return RunStatus::kCompleted;
   }
   start_loader();
+  if (session_.is_root()) {
+    console_->notice(
+        fmt::format("the first step begins {:.2f} s after the start of the process", core::process_age_seconds()));
+  }
   start_seconds_ = log_seconds_ = core::now_seconds();
   while (step_ < plan_.total_steps) {
     const StepOutcome outcome = run_step();
