@@ -78,7 +78,8 @@ TEST_F(HubCache, AnAbsentModelNamesPlacesAndCommands) {
 }
 
 TEST_F(HubCache, NamesThatLeaveTheCacheAreRefused) {
-  for (const char* name : {"../secret", "a/..", "/etc/nothing-here", "a/b/c", "a/", "", "a b", ".hidden/x", "-x/y"}) {
+  for (const char* name :
+       {"../secret", "a/..", "/etc/nothing-here", "a/b/c", "a/", "a..b/c", "", "a b", ".hidden/x", "-x/y"}) {
     EXPECT_THAT(error_of(ErrorKind::kWeights, [&] { resolve_model_folder(name, "main"); }),
                 HasSubstr("not the id of a hub model"))
         << name;

@@ -21,7 +21,10 @@ class ScratchFolder {
     std::string pattern = (std::filesystem::temp_directory_path() / "neoloom-pretrained-XXXXXX").string();
     path_ = ::mkdtemp(pattern.data());
   }
-  ~ScratchFolder() { std::filesystem::remove_all(path_); }
+  ~ScratchFolder() {
+    std::error_code ignored;
+    std::filesystem::remove_all(path_, ignored);
+  }
   ScratchFolder(const ScratchFolder&) = delete;
   ScratchFolder& operator=(const ScratchFolder&) = delete;
 
