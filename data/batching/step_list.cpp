@@ -120,11 +120,17 @@ Step StepList::step(int64_t epoch, int64_t step) {
   return out;
 }
 
-Share share_of_rank(int64_t n_micro_batches, int rank, int world_size) {
-  require(world_size > 0 && rank >= 0 && rank < world_size && n_micro_batches >= 0, ErrorKind::kInternal,
-          "no share of {} micro-batches for rank {} of {}", n_micro_batches, rank, world_size);
-  const int64_t base = n_micro_batches / world_size;
-  const int64_t larger = n_micro_batches % world_size;  // the first ranks take one more
+std::vector<int64_t> dealt_to_rank(int64_t n_micro_batches, int rank, int world_size) {
+  std::vector<int64_t> mine;
+  for (int64_t i = rank; i < n_micro_batches; i += world_size) mine.push_back(i);
+  return mine;
+}
+
+Share share_of_rank(int64_t n, int rank, int world_size) {
+  require(world_size > 0 && rank >= 0 && rank < world_size && n >= 0, ErrorKind::kInternal,
+          "no share of {} things for rank {} of {}", n, rank, world_size);
+  const int64_t base = n / world_size;
+  const int64_t larger = n % world_size;  // the first ranks take one more
   const int64_t begin = rank * base + std::min<int64_t>(rank, larger);
   return {begin, begin + base + (rank < larger ? 1 : 0)};
 }

@@ -47,12 +47,16 @@ class StepList {
 /// with seed = (data_seed or seed) + epoch.
 std::vector<int64_t> seeded_permutation(int64_t n, uint64_t seed);
 
-/// The micro-batches of a step that `rank` of `world_size` computes: contiguous, sizes differ by at most one, none
-/// larger than ceil(n / world_size). Returns [begin, end).
+/// Indices of a step's micro-batches that `rank` of `world_size` computes, ascending: dealt in turn, because neighbours
+/// are of similar length and ranks should have similar work. None gets more than ceil(n / world_size).
+std::vector<int64_t> dealt_to_rank(int64_t n_micro_batches, int rank, int world_size);
+
+/// A contiguous part of n things for `rank` of `world_size`: sizes differ by at most one, ranks in ascending order.
+/// [begin, end).
 struct Share {
   int64_t begin = 0;
   int64_t end = 0;
 };
-Share share_of_rank(int64_t n_micro_batches, int rank, int world_size);
+Share share_of_rank(int64_t n, int rank, int world_size);
 
 }  // namespace neoloom::data

@@ -29,8 +29,8 @@ class ShareCursor {
   std::optional<data::PaddedBatch> next() {
     while (step_ < request_.total_steps) {
       if (!loaded_) load_step();
-      if (position_ < share_.end) {
-        const auto& samples = current_.micro_batches[static_cast<size_t>(position_++)];
+      if (position_ < mine_.size()) {
+        const auto& samples = current_.micro_batches[static_cast<size_t>(mine_[position_++])];
         return data::collate(*request_.store, samples, request_.task, request_.problem_type, request_.pad_id);
       }
       ++step_;
@@ -43,18 +43,18 @@ class ShareCursor {
   void load_step() {
     const int64_t per_epoch = steps_.steps_per_epoch();
     current_ = steps_.step(step_ / per_epoch, step_ % per_epoch);
-    share_ =
-        data::share_of_rank(static_cast<int64_t>(current_.micro_batches.size()), request_.rank, request_.world_size);
-    position_ = share_.begin;
+    mine_ =
+        data::dealt_to_rank(static_cast<int64_t>(current_.micro_batches.size()), request_.rank, request_.world_size);
+    position_ = 0;
     loaded_ = true;
   }
 
   ShareRequest request_;
   data::StepList steps_;
   data::Step current_;
-  data::Share share_;
+  std::vector<int64_t> mine_;  // indices of this rank's micro-batches of the step
   int64_t step_;
-  int64_t position_ = 0;
+  size_t position_ = 0;
   bool loaded_ = false;
 };
 

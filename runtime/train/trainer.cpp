@@ -232,9 +232,9 @@ Trainer::StepOutcome Trainer::run_step() {
 
 void Trainer::compute_share(const data::Step& step, StepOutcome& outcome) {
   const auto micro_batches = static_cast<int64_t>(step.micro_batches.size());
-  const data::Share share = data::share_of_rank(micro_batches, session_.rank(), session_.size());
   sum_.begin(step.target_count, loss_scale_, micro_batches);
-  for (int64_t i = share.begin; i < share.end; ++i) {
+  const size_t mine = data::dealt_to_rank(micro_batches, session_.rank(), session_.size()).size();
+  for (size_t i = 0; i < mine; ++i) {
     try {
       compute_micro_batch();
     } catch (const std::exception& error) {

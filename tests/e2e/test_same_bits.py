@@ -73,10 +73,12 @@ def test_ranks_share_the_samples_of_each_epoch_without_overlap(runs):
 
 def test_every_number_of_ranks_walks_the_same_list(runs):
     def in_order(trace):
-        # A rank's share of a step is contiguous: the ranks' shares one after the other are the step's list.
-        lines = [(step, rank, i, ids) for rank, rank_lines in enumerate(trace)
-                 for i, (step, ids) in enumerate(rank_lines)]
-        return [(step, ids) for step, _, _, ids in sorted(lines)]
+        # A step's micro-batches are dealt to the ranks in turn: the k-th of rank r stands at place r + k * ranks.
+        lines = []
+        for rank, rank_lines in enumerate(trace):
+            for step, group in groupby(rank_lines, key=lambda line: line[0]):
+                lines += [(step, rank + k * len(trace), ids) for k, (_, ids) in enumerate(group)]
+        return [(step, ids) for step, _, ids in sorted(lines)]
 
     expected = in_order(runs[1][1])
     assert {len(ids) for _, ids in expected} == {1, 2}, "the tail was to be ragged"

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <numeric>
 #include <set>
+#include <vector>
 
 #include "tests/unit/data/support.h"
 
@@ -190,6 +191,21 @@ TEST(StepLists, ImpossibleListsAreRefused) {
   expect_error([&] { StepList({}, {}, {}); }, core::ErrorKind::kData, {"no samples"});
   expect_error([&] { StepList(samples.lengths, samples.targets, {.micro_batch_size = 0}); }, core::ErrorKind::kUsage,
                {"0 samples"});
+}
+
+TEST(DealtToRank, EachMicroBatchGoesToOneRankAndNoneGetsMoreThanItsPart) {
+  for (int64_t n = 0; n < 20; ++n) {
+    for (int world = 1; world < 8; ++world) {
+      std::vector<int> owners(static_cast<size_t>(n), 0);
+      for (int rank = 0; rank < world; ++rank) {
+        const std::vector<int64_t> mine = dealt_to_rank(n, rank, world);
+        EXPECT_LE(static_cast<int64_t>(mine.size()), (n + world - 1) / world);
+        EXPECT_TRUE(std::is_sorted(mine.begin(), mine.end()));
+        for (const int64_t i : mine) ++owners.at(static_cast<size_t>(i));
+      }
+      EXPECT_EQ(owners, std::vector<int>(static_cast<size_t>(n), 1));
+    }
+  }
 }
 
 TEST(ShareOfRank, SharesAreDisjointCompleteAndEven) {
