@@ -13,6 +13,7 @@
 #include "model/pretrained/safetensors.h"
 #include "model/pretrained/tensor_names.h"
 #include "model/pretrained/weight_files.h"
+#include "model/products.h"
 #include "runtime/core/error.h"
 
 namespace neoloom::model {
@@ -27,18 +28,6 @@ constexpr const char* kWordEmbedding = "transformer.wte.weight";
 constexpr const char* kPadding = "padding.";  // tensors that keep the next one at a 64-byte boundary
 constexpr size_t kAlignmentBytes = 64;
 constexpr const char* kFormatVersion = "1";
-
-at::ScalarType scalar_type(Dtype dtype) {
-  switch (dtype) {
-    case Dtype::kFloat16:
-      return at::kHalf;
-    case Dtype::kBFloat16:
-      return at::kBFloat16;
-    case Dtype::kFloat32:
-      return at::kFloat;
-  }
-  core::fail(ErrorKind::kInternal, "unknown dtype");
-}
 
 std::string converted_path(const std::string& cache_dir, const std::string& hash, Dtype dtype) {
   const std::string name = fmt::format("{}-{}-v{}.safetensors", hash.substr(0, 32), dtype_name(dtype), kFormatVersion);

@@ -65,14 +65,10 @@ Row total_row(const std::vector<DeviceMeasure>& measures) {
     samples += static_cast<double>(measure.samples) / seconds;
     tokens += static_cast<double>(measure.tokens) / seconds;
     flops += measure.flops / seconds;
-    sum.tokens += measure.tokens;
-    sum.padded_tokens += measure.padded_tokens;
-    sum.seconds += measure.seconds;
-    sum.compute_seconds += measure.compute_seconds;
-    sum.comm_seconds += measure.comm_seconds;
-    sum.data_seconds += measure.data_seconds;
+    accumulate(measure, sum);
     hosts.insert(measure.host);
   }
+  sum.peak_memory_bytes = 0;
   Row row = device_row(sum);
   row[0] = "all";
   row[1] = fmt::format("{} host{}", hosts.size(), hosts.size() == 1 ? "" : "s");

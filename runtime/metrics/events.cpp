@@ -79,6 +79,19 @@ double padding_share(const DeviceMeasure& measure) {
   return static_cast<double>(measure.padded_tokens - measure.tokens) / static_cast<double>(measure.padded_tokens);
 }
 
+void accumulate(const DeviceMeasure& part, DeviceMeasure& total) {
+  total.batches += part.batches;
+  total.samples += part.samples;
+  total.tokens += part.tokens;
+  total.padded_tokens += part.padded_tokens;
+  total.flops += part.flops;
+  total.seconds += part.seconds;
+  total.compute_seconds += part.compute_seconds;
+  total.comm_seconds += part.comm_seconds;
+  total.data_seconds += part.data_seconds;
+  total.peak_memory_bytes = std::max(total.peak_memory_bytes, part.peak_memory_bytes);
+}
+
 std::string pack(const DeviceMeasure& measure) {
   const ordered_json json = {measure.rank,
                              measure.host,

@@ -51,6 +51,9 @@ nlohmann::ordered_json device_json(const DeviceMeasure& measure);
 /// Share of the computed positions that are padding.
 double padding_share(const DeviceMeasure& measure);
 
+/// Adds counts and seconds of `part` to `total`; peak memory is the larger of both. Names stay `total`'s.
+void accumulate(const DeviceMeasure& part, DeviceMeasure& total);
+
 /// For sending measures between ranks.
 std::string pack(const DeviceMeasure& measure);
 DeviceMeasure unpack(const std::string& text);

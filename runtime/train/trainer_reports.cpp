@@ -22,19 +22,6 @@ std::vector<float> to_host(const at::Tensor& tensor) {
   return {values, values + host.numel()};
 }
 
-void add(const metrics::DeviceMeasure& part, metrics::DeviceMeasure& total) {
-  total.batches += part.batches;
-  total.samples += part.samples;
-  total.tokens += part.tokens;
-  total.padded_tokens += part.padded_tokens;
-  total.flops += part.flops;
-  total.seconds += part.seconds;
-  total.compute_seconds += part.compute_seconds;
-  total.comm_seconds += part.comm_seconds;
-  total.data_seconds += part.data_seconds;
-  total.peak_memory_bytes = std::max(total.peak_memory_bytes, part.peak_memory_bytes);
-}
-
 std::vector<metrics::DeviceMeasure> gather(comm::MpiSession& session, const metrics::DeviceMeasure& mine) {
   std::vector<metrics::DeviceMeasure> all;
   for (const std::string& text : session.all_gather(metrics::pack(mine))) all.push_back(metrics::unpack(text));
@@ -98,7 +85,7 @@ void Trainer::log_step(const StepOutcome& outcome) {
                     .tokens_per_s = static_cast<double>(tokens) / since_log_.seconds,
                     .seconds_left = seconds_left()});
   }
-  add(since_log_, since_start_);
+  metrics::accumulate(since_log_, since_start_);
   metrics::DeviceMeasure fresh;
   fresh.rank = since_log_.rank;
   fresh.host = since_log_.host;
@@ -227,7 +214,7 @@ void Trainer::write_final_adapter() {
 void Trainer::finish(RunStatus status) {
   const double seconds = start_seconds_ > 0.0 ? core::now_seconds() - start_seconds_ : 0.0;
   if (start_seconds_ > 0.0) since_log_.seconds = core::now_seconds() - log_seconds_;
-  add(since_log_, since_start_);
+  metrics::accumulate(since_log_, since_start_);
   since_start_.peak_memory_bytes = std::max(since_start_.peak_memory_bytes, setup_.hooks.peak_memory_bytes());
   const std::vector<metrics::DeviceMeasure> devices = gather(session_, since_start_);
   session_.on_root([&]() -> std::string {
