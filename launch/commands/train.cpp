@@ -48,7 +48,7 @@ struct Session {
 
 void read_everything_small(Session& s, const TrainArguments& arguments) {
   s.config = read_config(arguments.config, arguments.overrides);
-  s.config.checkpoint.extend = arguments.extend;
+  s.config.checkpoint.extend |= arguments.extend;
   if (arguments.print_config) return;
   core::require(!s.config.data.train.empty(), ErrorKind::kUsage, "{}: data.train is missing: the file to train on",
                 arguments.config);
@@ -127,7 +127,7 @@ std::optional<train::Resumed> find_resume(comm::MpiSession& session, Session& s,
   session.all_or_none([&] {
     if (resumed) {
       for (std::string& warning :
-           adopt_identity(resumed->path, resumed->state.identity, s.config, arguments.extend, s.resolved)) {
+           adopt_identity(resumed->path, resumed->state.identity, s.config, s.config.checkpoint.extend, s.resolved)) {
         s.config.warnings.push_back(std::move(warning));
       }
       return;
