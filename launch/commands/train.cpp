@@ -214,6 +214,7 @@ int run_train(comm::MpiSession& session, const TrainArguments& arguments) {
     session.on_root([&]() -> std::string { return dry_run(s.config, s.task, s.base, *s.tokenizer, session.size()); });
     return 0;
   }
+  const comm::StopSignal stop;  // from here on: a request during set-up stops the run after its first step
   // Before the ranks do anything together that unlike configurations would take apart.
   const std::map<std::string, std::string> keys = flatten(s.config);
   comm::require_equal_fingerprints(session, {keys.begin(), keys.end()});
@@ -248,7 +249,6 @@ int run_train(comm::MpiSession& session, const TrainArguments& arguments) {
     return "";
   });
 
-  const comm::StopSignal stop;
   train::TrainerSetup setup = trainer_setup(session, s, device, *model, stop);
   setup.initial_values = initial_values;
   comm::Watchdog watchdog(session.rank(), session.host_name());

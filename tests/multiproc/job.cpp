@@ -60,6 +60,7 @@ int die_on_one_rank(MpiSession& session) {
 // Works in steps until any rank was asked to stop; all leave at the same step with the code for "resume me".
 int stop_on_signal(MpiSession& session) {
   const comm::StopSignal stop;
+  session.patient_barrier();  // a rank without its handler would die of the signal
   if (session.is_root()) {
     std::puts("running");
     std::fflush(stdout);
