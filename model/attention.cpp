@@ -19,12 +19,6 @@ namespace neoloom::model {
 namespace {
 
 constexpr int64_t kQueriesPerBlock = 128;
-constexpr int64_t kRowsPerTask = 64;
-
-/// [rows, h] -> [H, rows, d], a view.
-at::Tensor heads_first(const at::Tensor& rows, int64_t num_heads) {
-  return rows.view({rows.size(0), num_heads, rows.size(1) / num_heads}).transpose(0, 1);
-}
 
 }  // namespace
 
@@ -36,6 +30,11 @@ struct Attention::Block {
   int64_t key_rows = 0;
   int64_t first_distance = 0;  // position of the first query minus position of the first key
 };
+
+at::Tensor Attention::heads_first(const at::Tensor& rows, Heads heads) const {
+  const int64_t size = rows.size(1) / num_heads_;
+  return rows.narrow(1, heads.first * size, heads.count * size).view({rows.size(0), heads.count, size}).transpose(0, 1);
+}
 
 std::vector<Attention::Block> Attention::blocks_of(const Segment& segment) const {
   std::vector<Block> blocks;
@@ -50,15 +49,13 @@ std::vector<Attention::Block> Attention::blocks_of(const Segment& segment) const
   return blocks;
 }
 
-/// Calls body(row, begin, end) for every row of scores [H, queries, keys] with its visible keys.
+/// Calls body(row, begin, end) for every row of scores [heads, queries, keys] with its visible keys.
 template <typename Body>
-void for_each_row(int64_t heads, const Attention::Block& block, int64_t window, Body body) {
-  at::parallel_for(0, heads * block.query_rows, kRowsPerTask, [&](int64_t first, int64_t last) {
-    for (int64_t row = first; row < last; ++row) {
-      const int64_t end = block.first_distance + row % block.query_rows + 1;
-      body(row, window > 0 ? std::max<int64_t>(0, end - window) : 0, end);
-    }
-  });
+void for_each_row(const at::Tensor& scores, const Attention::Block& block, int64_t window, Body body) {
+  for (int64_t row = 0; row < scores.size(0) * block.query_rows; ++row) {
+    const int64_t end = block.first_distance + row % block.query_rows + 1;
+    body(row, window > 0 ? std::max<int64_t>(0, end - window) : 0, end);
+  }
 }
 
 at::Tensor Attention::hidden_keys(const Block& block, const at::TensorOptions& options) const {
@@ -74,7 +71,7 @@ at::Tensor Attention::probabilities(const at::Tensor& q, const at::Tensor& k, co
   if (scores.is_cpu()) {
     float* const values = scores.mutable_data_ptr<float>();
     const int64_t width = block.key_rows;
-    for_each_row(num_heads_, block, window_, [&](int64_t row, int64_t begin, int64_t end) {
+    for_each_row(scores, block, window_, [&](int64_t row, int64_t begin, int64_t end) {
       cpu::softmax_range(values + row * width, begin, end, width);
     });
     return scores;
@@ -89,45 +86,62 @@ at::Tensor Attention::score_gradient(at::Tensor dp, const at::Tensor& p, const B
   float* const gradient = dp.mutable_data_ptr<float>();
   const float* const probability = p.const_data_ptr<float>();
   const int64_t width = block.key_rows;
-  for_each_row(num_heads_, block, window_, [&](int64_t row, int64_t begin, int64_t end) {
+  for_each_row(dp, block, window_, [&](int64_t row, int64_t begin, int64_t end) {
     cpu::softmax_backward_range(probability + row * width, gradient + row * width, begin, end, width);
   });
   return dp;
 }
 
+template <typename Body>
+void Attention::for_each_share(const std::vector<Segment>& segments, bool on_cpu, Body body) const {
+  if (!on_cpu) {
+    for (const Segment& segment : segments) body(segment, Heads{0, num_heads_});
+    return;
+  }
+  // One head of one sample at a time: its scores stay in the cache, and the threads meet once for the whole batch.
+  const int64_t shares = static_cast<int64_t>(segments.size()) * num_heads_;
+  at::parallel_for(0, shares, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t share = begin; share < end; ++share) {
+      body(segments[static_cast<size_t>(share / num_heads_)], Heads{share % num_heads_, 1});
+    }
+  });
+}
+
 at::Tensor Attention::forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                               const std::vector<Segment>& segments) const {
   at::Tensor out = at::empty_like(q);
-  for (const Segment& segment : segments) {
+  for_each_share(segments, q.is_cpu(), [&](const Segment& segment, Heads heads) {
     for (const Block& block : blocks_of(segment)) {
-      const at::Tensor block_q = heads_first(q.narrow(0, block.query_begin, block.query_rows), num_heads_);
-      const at::Tensor block_k = heads_first(k.narrow(0, block.key_begin, block.key_rows), num_heads_);
-      const at::Tensor block_v = heads_first(v.narrow(0, block.key_begin, block.key_rows), num_heads_);
-      const at::Tensor p = probabilities(block_q, block_k, block);
-      heads_first(out.narrow(0, block.query_begin, block.query_rows), num_heads_).copy_(at::bmm(p, block_v));
+      const auto queries = [&](const at::Tensor& x) {
+        return heads_first(x.narrow(0, block.query_begin, block.query_rows), heads);
+      };
+      const auto keys = [&](const at::Tensor& x) {
+        return heads_first(x.narrow(0, block.key_begin, block.key_rows), heads);
+      };
+      queries(out).copy_(at::bmm(probabilities(queries(q), keys(k), block), keys(v)));
     }
-  }
+  });
   return out;
 }
 
 AttentionGradients Attention::backward(const at::Tensor& grad, const at::Tensor& q, const at::Tensor& k,
                                        const at::Tensor& v, const std::vector<Segment>& segments) const {
   AttentionGradients out{at::empty_like(q), at::zeros_like(k), at::zeros_like(v)};
-  for (const Segment& segment : segments) {
+  for_each_share(segments, q.is_cpu(), [&](const Segment& segment, Heads heads) {
     for (const Block& block : blocks_of(segment)) {
-      const at::Tensor block_q = heads_first(q.narrow(0, block.query_begin, block.query_rows), num_heads_);
-      const at::Tensor block_grad = heads_first(grad.narrow(0, block.query_begin, block.query_rows), num_heads_);
-      const at::Tensor block_k = heads_first(k.narrow(0, block.key_begin, block.key_rows), num_heads_);
-      const at::Tensor block_v = heads_first(v.narrow(0, block.key_begin, block.key_rows), num_heads_);
-      const at::Tensor p = probabilities(block_q, block_k, block);
-      const at::Tensor ds = score_gradient(at::bmm(block_grad, block_v.transpose(1, 2)), p, block);
-      heads_first(out.dv.narrow(0, block.key_begin, block.key_rows), num_heads_)
-          .add_(at::bmm(p.transpose(1, 2), block_grad));
-      heads_first(out.dk.narrow(0, block.key_begin, block.key_rows), num_heads_)
-          .add_(at::bmm(ds.transpose(1, 2), block_q));
-      heads_first(out.dq.narrow(0, block.query_begin, block.query_rows), num_heads_).copy_(at::bmm(ds, block_k));
+      const auto queries = [&](const at::Tensor& x) {
+        return heads_first(x.narrow(0, block.query_begin, block.query_rows), heads);
+      };
+      const auto keys = [&](const at::Tensor& x) {
+        return heads_first(x.narrow(0, block.key_begin, block.key_rows), heads);
+      };
+      const at::Tensor p = probabilities(queries(q), keys(k), block);
+      const at::Tensor ds = score_gradient(at::bmm(queries(grad), keys(v).transpose(1, 2)), p, block);
+      keys(out.dv).add_(at::bmm(p.transpose(1, 2), queries(grad)));
+      keys(out.dk).add_(at::bmm(ds.transpose(1, 2), queries(q)));
+      queries(out.dq).copy_(at::bmm(ds, keys(k)));
     }
-  }
+  });
   return out;
 }
 

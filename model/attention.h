@@ -4,8 +4,6 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
-#include <map>
-#include <tuple>
 #include <vector>
 
 namespace neoloom::model {
@@ -44,6 +42,14 @@ class Attention {
   struct Block;  // some queries of a segment with the keys they may see
 
  private:
+  struct Heads {
+    int64_t first = 0;
+    int64_t count = 0;
+  };
+  template <typename Body>
+  void for_each_share(const std::vector<Segment>& segments, bool on_cpu, Body body) const;
+  /// [rows, h] -> [heads, rows, d], a view.
+  at::Tensor heads_first(const at::Tensor& rows, Heads heads) const;
   std::vector<Block> blocks_of(const Segment& segment) const;
   at::Tensor hidden_keys(const Block& block, const at::TensorOptions& options) const;
   at::Tensor score_gradient(at::Tensor dp, const at::Tensor& p, const Block& block) const;

@@ -105,21 +105,27 @@ NL_VECTOR_CLONES void gelu_backward(const float* dy, const float* x, float* dx, 
 
 NL_VECTOR_CLONES void softmax_range(float* row, int64_t begin, int64_t end, int64_t width) {
   const float top = maximum(row, begin, end);
-  const float inverse = 1.0F / exponentials(row, begin, end, top);
-  for (int64_t i = begin; i < end; ++i) row[i] *= inverse;
+  const float sum = exponentials(row, begin, end, top);
+  for (int64_t i = begin; i < end; ++i) row[i] /= sum;
   std::fill(row, row + begin, 0.0F);
   std::fill(row + end, row + width, 0.0F);
 }
 
 NL_VECTOR_CLONES void softmax_backward_range(const float* p, float* dp, int64_t begin, int64_t end, int64_t width) {
-  float lanes[kLanes] = {};
+  // In double: where one probability is almost 1, dp - mean cancels almost everything.
+  double lanes[kLanes] = {};
   int64_t i = begin;
   for (; i + kLanes <= end; i += kLanes) {
-    for (int64_t lane = 0; lane < kLanes; ++lane) lanes[lane] += p[i + lane] * dp[i + lane];
+    for (int64_t lane = 0; lane < kLanes; ++lane) {
+      lanes[lane] += static_cast<double>(p[i + lane]) * static_cast<double>(dp[i + lane]);
+    }
   }
-  for (; i < end; ++i) lanes[i % kLanes] += p[i] * dp[i];
-  const float mean = total(lanes);
-  for (i = begin; i < end; ++i) dp[i] = p[i] * (dp[i] - mean);
+  double mean = 0.0;
+  for (; i < end; ++i) mean += static_cast<double>(p[i]) * static_cast<double>(dp[i]);
+  for (int64_t lane = 0; lane < kLanes; ++lane) mean += lanes[lane];
+  for (i = begin; i < end; ++i) {
+    dp[i] = static_cast<float>(static_cast<double>(p[i]) * (static_cast<double>(dp[i]) - mean));
+  }
   std::fill(dp, dp + begin, 0.0F);
   std::fill(dp + end, dp + width, 0.0F);
 }

@@ -11,6 +11,7 @@
 #include <ATen/ops/randint.h>
 
 #include <chrono>
+#include <ctime>
 #include <fstream>
 #include <iostream>
 #include <nlohmann/json.hpp>
@@ -68,9 +69,11 @@ void run(const json& request) {
   std::cout << "ready" << std::endl;
   for (std::string line; std::getline(std::cin, line) && line == "step";) {
     const auto begin = std::chrono::steady_clock::now();
+    const std::clock_t cpu_begin = std::clock();
     const double loss = model->forward_backward(batch, params, grads, {}, 1.0).loss.item<double>();
     const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - begin;
-    std::cout << json{{"seconds", elapsed.count()}, {"loss", loss}}.dump() << std::endl;
+    const double cpu_seconds = static_cast<double>(std::clock() - cpu_begin) / CLOCKS_PER_SEC;
+    std::cout << json{{"seconds", elapsed.count()}, {"cpu_seconds", cpu_seconds}, {"loss", loss}}.dump() << std::endl;
   }
   std::cout << json{{"peak_kib", status_kib("VmHWM")}, {"private_kib", status_kib("RssAnon")}}.dump() << std::endl;
 }
