@@ -42,7 +42,7 @@ bash cluster/bootstrap/bootstrap.sh
 python=$(bash cluster/bootstrap/bootstrap.sh --print-prefix)/bin/python3
 
 phase "Build"
-[ -f build/build.ninja ] || cmake --preset release -DNEOLOOM_PYTHON_PREFIX="${python%/bin/python3}" >/dev/null
+cmake --preset release -DNEOLOOM_PYTHON_PREFIX="${python%/bin/python3}" >/dev/null
 NINJA_STATUS='[%f/%t] ' ninja -C build neoloom neoloom_cuda_plugin
 neoloom=build/neoloom
 
