@@ -46,7 +46,7 @@ configure() { cmake --preset "$1" -DNEOLOOM_PYTHON_PREFIX="$(bash cluster/bootst
 run_tests() { ctest --test-dir build --output-on-failure --parallel "$((jobs < 2 ? jobs : 2))" --no-tests=error "$@"; }
 
 run_asan() {
-  # Open MPI and the CUDA libraries keep memory until the process ends; own leaks show in the default build's tests.
+  # What third-party libraries keep until the process ends is listed in lsan.supp; every other leak is ours.
   export ASAN_OPTIONS=detect_leaks=1:abort_on_error=0:protect_shadow_gap=0
   export LSAN_OPTIONS=suppressions=$PWD/tests/structure/lsan.supp:print_suppressions=0
   export UBSAN_OPTIONS=print_stacktrace=1
