@@ -23,6 +23,7 @@ function(neoloom_import name location)
 endfunction()
 
 neoloom_import(nl::c10 "${NL_TORCH}/lib/libc10.so")
+neoloom_import(nl::gomp "${NL_TORCH}/lib/libgomp.so.1")
 neoloom_import(nl::torch_cpu "${NL_TORCH}/lib/libtorch_cpu.so")
 set_target_properties(nl::c10 nl::torch_cpu PROPERTIES
   INTERFACE_COMPILE_OPTIONS "SHELL:-idirafter ${NL_TORCH}/include"
