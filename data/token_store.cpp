@@ -107,7 +107,7 @@ class Builder {
  private:
   static std::string directory_for(const std::string& store_path) {
     const std::filesystem::path parent = std::filesystem::path(store_path).parent_path();
-    const std::string directory = parent.empty() ? std::string(".") : parent.string();
+    std::string directory = parent.empty() ? std::string(".") : parent.string();
     core::make_directories(directory, ErrorKind::kData);
     return directory;
   }

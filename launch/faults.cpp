@@ -50,8 +50,8 @@ MicroBatchHook sample_trace_from_environment(int rank) {
 }
 
 MicroBatchHook micro_batch_hook_from_environment(int rank) {
-  const MicroBatchHook fault = fault_from_environment(rank);
-  const MicroBatchHook trace = sample_trace_from_environment(rank);
+  MicroBatchHook fault = fault_from_environment(rank);
+  MicroBatchHook trace = sample_trace_from_environment(rank);
   if (!fault) return trace;
   if (!trace) return fault;
   return [fault, trace](int64_t step, const std::vector<int64_t>& sample_ids) {

@@ -19,7 +19,7 @@ namespace fs = std::filesystem;
 // The configuration of a run folder, or the least one that names a model; and the adapter folder, if any.
 std::string read_sources(const ModelArguments& arguments, Inference& result) {
   if (!arguments.run.empty()) {
-    const std::string adapter = arguments.run + "/adapter";
+    std::string adapter = arguments.run + "/adapter";
     core::require(fs::exists(arguments.run + "/config.yaml"), ErrorKind::kUsage,
                   "{} is not a run folder: it has no config.yaml (give trainer_config.output_dir of a training run)",
                   arguments.run);

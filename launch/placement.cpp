@@ -77,10 +77,10 @@ pid_t parent_of(pid_t process) {
 
 // The cores that mpirun (or its daemon on this host) was itself allowed: it binds its children, never itself.
 std::optional<std::vector<int>> cores_of_launcher() {
-  static const std::set<std::string> kLaunchers{"mpirun", "mpiexec", "orterun", "orted", "prterun", "prted", "prte"};
+  static const std::set<std::string> launchers{"mpirun", "mpiexec", "orterun", "orted", "prterun", "prted", "prte"};
   pid_t process = getppid();
   for (int depth = 0; depth < 8 && process > 1; ++depth) {
-    if (kLaunchers.contains(first_line(fmt::format("/proc/{}/comm", process)))) return affinity_of(process);
+    if (launchers.contains(first_line(fmt::format("/proc/{}/comm", process)))) return affinity_of(process);
     process = parent_of(process);
   }
   return std::nullopt;

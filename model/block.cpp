@@ -58,7 +58,7 @@ at::Tensor Block::decode(Products& products, const at::Tensor& x, KeyValueCache&
   return c_proj.forward(products, gelu_new(pre_activation), no_keys).add_(middle);
 }
 
-at::Tensor Block::backward(Products& products, at::Tensor dy, const RowPlan& rows, const BlockSaved& saved,
+at::Tensor Block::backward(Products& products, const at::Tensor& dy, const RowPlan& rows, const BlockSaved& saved,
                            BlockWants wants) const {
   const bool below_mlp = wants.dx || attention_trains();
   if (below_mlp || mlp_trains()) {

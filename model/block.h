@@ -55,9 +55,9 @@ struct Block {
   /// Shapes: x [N, h] -> [n, h]; `saved` may be null.
   at::Tensor forward(Products& products, const at::Tensor& x, const RowPlan& rows, BlockSaved* saved) const;
 
-  /// Writes the block's parameter gradients. Shapes: dy [n, h] (consumed) -> gradient of x [N, h], undefined unless
+  /// Writes the block's parameter gradients. Shapes: dy [n, h] (overwritten) -> gradient of x [N, h], undefined unless
   /// wants.dx.
-  at::Tensor backward(Products& products, at::Tensor dy, const RowPlan& rows, const BlockSaved& saved,
+  at::Tensor backward(Products& products, const at::Tensor& dy, const RowPlan& rows, const BlockSaved& saved,
                       BlockWants wants) const;
 
   /// Forward of the next tokens of one sequence: x [n, h] at `position`; their keys and values join the cache.

@@ -122,7 +122,7 @@ NL_VECTOR_CLONES void softmax_backward_range(const float* p, float* dp, int64_t 
   }
   double mean = 0.0;
   for (; i < end; ++i) mean += static_cast<double>(p[i]) * static_cast<double>(dp[i]);
-  for (int64_t lane = 0; lane < kLanes; ++lane) mean += lanes[lane];
+  for (const double lane : lanes) mean += lane;
   for (i = begin; i < end; ++i) {
     dp[i] = static_cast<float>(static_cast<double>(p[i]) * (static_cast<double>(dp[i]) - mean));
   }

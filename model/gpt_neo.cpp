@@ -65,8 +65,7 @@ void GptNeo::run_backward(const Network& network, const PackedBatch& packed, std
   const size_t lowest = network.lowest_trainable_block();
   for (size_t layer = network.blocks.size(); layer-- > lowest;) {
     const BlockWants wants{.dx = layer > lowest || network.trains_embedding()};
-    d_hidden =
-        network.blocks[layer].backward(products_, std::move(d_hidden), plan_of(packed, layer), saved[layer], wants);
+    d_hidden = network.blocks[layer].backward(products_, d_hidden, plan_of(packed, layer), saved[layer], wants);
     saved[layer] = {};
   }
   if (!network.trains_embedding()) return;

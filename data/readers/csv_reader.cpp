@@ -18,7 +18,7 @@ using core::fail;
 /// Cuts text into records of fields.
 class RecordScanner {
  public:
-  RecordScanner(const ReaderRequest& request)
+  explicit RecordScanner(const ReaderRequest& request)
       : path_(request.path),
         text_(without_byte_order_mark(request.text)),
         delimiter_(request.format == Format::kTsv ? '\t' : ','),

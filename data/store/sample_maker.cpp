@@ -105,8 +105,8 @@ std::string SampleMaker::make(const Row& row, Labels& labels, Sample& sample) co
   }
   if (has_label_column_) {
     const bool multi = request_.problem_type == ProblemType::kMultiLabel;
-    const std::string complaint = multi ? make_labels(row.cells[texts], row.line, labels, sample)
-                                        : make_label(row.cells[texts], row.line, labels, sample);
+    std::string complaint = multi ? make_labels(row.cells[texts], row.line, labels, sample)
+                                  : make_label(row.cells[texts], row.line, labels, sample);
     if (!complaint.empty()) return complaint;
   }
   if (prompted_) {

@@ -26,7 +26,7 @@ class Mapper {
   Mapper(const core::MappedFile& file, hdf5::Id root) : file_(file), root_(root) {}
 
   template <typename T>
-  std::span<const T> array(const char* name, std::vector<uint64_t> shape) const {
+  std::span<const T> array(const char* name, const std::vector<uint64_t>& shape) const {
     const auto found = hdf5::array_shape(root_, name, hdf5::element_of<T>(), file_.size_bytes(), kKind);
     require(found == shape, kKind, "dataset {} has another shape than the attributes say", name);
     uint64_t count = 1;

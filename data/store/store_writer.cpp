@@ -2,7 +2,6 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <hdf5.h>
-#include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
 

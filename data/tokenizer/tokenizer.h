@@ -45,7 +45,7 @@ class Tokenizer {
  private:
   struct Tables;
   struct Cache;
-  Tokenizer(std::shared_ptr<const Tables> tables);
+  explicit Tokenizer(std::shared_ptr<const Tables> tables);
   std::shared_ptr<const Tables> tables_;
   std::unique_ptr<Cache> cache_;
 };

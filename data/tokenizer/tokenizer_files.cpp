@@ -130,7 +130,8 @@ void check_model_is_byte_level(const json& document, const fs::path& path) {
       path, "expected pre_tokenizer ByteLevel with use_regex", splitter);
   for (const char* key : {"continuing_subword_prefix", "end_of_word_suffix"}) {
     const json value = model.contains(key) ? model[key] : json(nullptr);
-    refuse_unless(value.is_null() || value == "", path, fmt::format("expected no model.{}", key), value);
+    refuse_unless(value.is_null() || (value.is_string() && value.get_ref<const std::string&>().empty()), path,
+                  fmt::format("expected no model.{}", key), value);
   }
   for (const char* key : {"byte_fallback", "fuse_unk"}) {
     refuse_unless(!flag(model, key, false), path, fmt::format("expected model.{} false", key), true);

@@ -16,8 +16,8 @@ namespace {
 using core::ErrorKind;
 using core::fail;
 
-constexpr size_t kJitStackStartBytes = 32 * 1024;
-constexpr size_t kJitStackLargestBytes = 1024 * 1024;
+constexpr size_t kJitStackStartBytes = size_t{32} * 1024;
+constexpr size_t kJitStackLargestBytes = size_t{1024} * 1024;
 
 template <typename T, void (*Free)(T*)>
 struct PcreTraits {

@@ -122,8 +122,9 @@ void write_safetensors(const std::string& path, const std::vector<TensorToWrite>
 
 void write_safetensors(const std::string& path, const std::vector<std::pair<std::string, at::Tensor>>& tensors) {
   std::vector<TensorToWrite> list;
-  for (const auto& [name, value] : tensors) {
-    list.push_back({name, value.scalar_type(), value.sizes().vec(), [value] { return value; }, {}});
+  for (const auto& entry : tensors) {
+    const at::Tensor& value = entry.second;
+    list.push_back({entry.first, value.scalar_type(), value.sizes().vec(), [value] { return value; }, {}});
   }
   write_safetensors(path, list, {});
 }

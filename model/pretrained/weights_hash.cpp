@@ -81,7 +81,7 @@ std::string hash_file(const std::string& path, const std::string& cache_dir, boo
   if (!verify_always) {
     if (const std::optional<std::string> known = recall(record_path, stamp)) return *known;
   }
-  const std::string hash = hash_bytes(path);
+  std::string hash = hash_bytes(path);
   core::require(stamp_of(path) == stamp, ErrorKind::kWeights, "{} changed while it was read", path);
   if (settled(stamp)) {
     const nlohmann::json record = {{"path", stamp.path},

@@ -16,7 +16,6 @@ namespace {
 namespace fs = std::filesystem;
 constexpr auto kCheckpoint = core::ErrorKind::kCheckpoint;
 constexpr size_t kHexDigits = 64;
-constexpr size_t kShownDigits = 16;
 constexpr uintmax_t kLongestBytes = 4096;
 
 std::string hash_line(const std::string& checkpoint_path, const std::string& sha256) {
@@ -54,7 +53,7 @@ std::string read_hash(const std::string& checkpoint_path) {
   core::require(size < kLongestBytes, kCheckpoint, "{} is too long for a hash file: {} bytes", path, size);
   const FileBytes content = read_whole_file(path);
   const std::string_view text(reinterpret_cast<const char*>(content.data.get()), content.size);
-  const std::string hash(text.substr(0, kHexDigits));
+  std::string hash(text.substr(0, kHexDigits));
   const bool hex = hash.find_first_not_of("0123456789abcdef") == std::string::npos;
   core::require(hex && text == hash_line(checkpoint_path, hash), kCheckpoint,
                 "{} is not a hash file: expected 64 hex digits, two blanks and the name of the checkpoint", path);

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <set>
 
 #include "runtime/metrics/events.h"
@@ -21,7 +22,7 @@ bool is_text(size_t column) { return column == 1 || column == 2; }
 
 // Three significant digits or so: 0.123, 1.23, 12.3, 12,345.
 std::string rate(double value) {
-  if (value >= 1000.0) return with_thousands(static_cast<int64_t>(value + 0.5));
+  if (value >= 1000.0) return with_thousands(std::llround(value));
   if (value >= 100.0) return fmt::format("{:.0f}", value);
   if (value >= 10.0) return fmt::format("{:.1f}", value);
   return fmt::format("{:.{}f}", value, value >= 1.0 || value == 0.0 ? 2 : 3);
