@@ -10,7 +10,9 @@
 #include <set>
 #include <sstream>
 
+#include "model/panels.h"
 #include "model/pretrained/loader.h"
+#include "model/pretrained/panel_file.h"
 #include "runtime/core/error.h"
 
 namespace neoloom::launch {
@@ -101,13 +103,21 @@ void load_weights(comm::MpiSession& session, const RunConfig& config, const std:
   const std::string cache = cache_directory(config);
   const bool always = config.runtime.verify_weights == "always";
   const model::Dtype dtype = config.model_config.frozen_dtype;
+  const model::Dtype compute_dtype = resolve_compute_dtype(config, device);
+  const bool frozen = config.peft_config.has_value();
   std::string path;
-  build_where_missing(session, [&] { path = model::prepare_weights(base.folder, base.config, dtype, cache, always); });
+  std::string panels;
+  const auto prepare = [&](bool verify) {
+    path = model::prepare_weights(base.folder, base.config, dtype, cache, verify);
+    if (frozen && device == "cpu") panels = model::prepare_panels(path, base.config, compute_dtype, verify);
+  };
+  build_where_missing(session, [&] { prepare(always); });
   session.all_or_none([&] {
-    if (path.empty()) path = model::prepare_weights(base.folder, base.config, dtype, cache, /*verify_always=*/false);
+    if (path.empty()) prepare(/*verify=*/false);
     base.weights_hash = model::weights_hash(base.folder, cache, /*verify_always=*/false);
-    base.weights = model::map_weights(path, base.config);
-    if (device != "cpu") base.weights = model::to_device(base.weights, device);
+    const std::shared_ptr<model::Weights> weights = model::map_weights(path, base.config);
+    model::map_panels(panels, compute_dtype, *weights);
+    base.weights = device == "cpu" ? weights : model::to_device(weights, device);
   });
 }
 
@@ -186,6 +196,9 @@ std::string instruction_sets() {
   std::string found;
   for (std::string word; words >> word;) {
     if (deciding.count(word) != 0) found += word + " ";
+  }
+  for (const model::Dtype dtype : {model::Dtype::kFloat32, model::Dtype::kBFloat16}) {
+    if (model::multiplies_panels(dtype)) found += model::dtype_name(dtype) + "-panels ";
   }
   return found + "| " + at::get_cpu_capability();
 }

@@ -14,17 +14,12 @@
 #include "runtime/comm/collective_error.h"
 #include "runtime/comm/mpi_session.h"
 #include "runtime/core/error.h"
+#include "runtime/core/process.h"
 
 namespace {
 
 using neoloom::core::ErrorKind;
 namespace launch = neoloom::launch;
-
-// Libraries read these once, before their first kernel: bits must not depend on the memory alignment of buffers.
-void settle_environment() {
-  ::setenv("MKL_CBWR", "AVX512,STRICT", /*overwrite=*/0);
-  ::setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8", /*overwrite=*/0);
-}
 
 int run(neoloom::comm::MpiSession& session, const launch::CommandLine& line) {
   if (line.command == "train") return launch::run_train(session, line.train);
@@ -64,7 +59,7 @@ int run_guarded(neoloom::comm::MpiSession& session, const launch::CommandLine& l
 }  // namespace
 
 int main(int argc, char** argv) {
-  settle_environment();
+  neoloom::core::settle_process();
   launch::CommandLine line;
   try {
     line = launch::parse_command_line(argc, argv);

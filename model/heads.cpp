@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "model/heads.h"
 
+#include <ATen/ops/empty.h>
 #include <ATen/ops/index_select.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/sum.h>
@@ -86,10 +87,12 @@ HeadResult causal_lm(const Network& network, Products& products, const at::Tenso
   const at::Tensor normed = network.ln_f.forward(selected, &statistics);
   at::Tensor d_normed;
   if (wants.gradients) d_normed = at::zeros_like(normed);
+  const at::Tensor buffer = at::empty({std::min(chunk_rows, rows), network.head.plain.size(0)}, hidden.options());
   for (int64_t begin = 0; begin < rows; begin += chunk_rows) {
     const int64_t count = std::min(chunk_rows, rows - begin);
     const at::Tensor chunk = normed.narrow(0, begin, count);
-    at::Tensor logits = products.forward(chunk, network.head, {});
+    at::Tensor logits = buffer.narrow(0, 0, count);
+    products.forward_into(logits, chunk, network.head, {});
     const at::Tensor losses =
         cross_entropy_rows(logits, supervised.targets.narrow(0, begin, count), wants.loss_scale, wants.gradients);
     result.loss.loss.add_(at::sum(losses, at::kDouble));

@@ -13,7 +13,7 @@ namespace neoloom::model {
 /// One of the six linears of a block as a step sees it: a weight (frozen, or trained when weight_grad is defined), a
 /// bias, an adapter.
 struct Linear {
-  at::Tensor weight;       // [out, in], any dtype
+  Matrix weight;           // [out, in], any dtype
   at::Tensor bias;         // [out] fp32, or undefined
   at::Tensor weight_grad;  // [out, in] fp32 view of the gradient buffer; undefined: frozen
   at::Tensor bias_grad;    // [out]

@@ -175,7 +175,7 @@ Network NetworkBuilder::build_frozen(const at::Tensor& params, const at::Tensor&
   Network network;
   network.wte = weights_->wte;
   network.wpe = weights_->wpe;
-  network.head = weights_->lm_head;
+  network.head = {weights_->lm_head, weights_->head_panels};
   network.ln_f = {ln_f_weight_, ln_f_bias_, {}, {}, setup_.config.layer_norm_epsilon};
   for (size_t layer = 0; layer < frozen_blocks_.size(); ++layer) {
     network.blocks.push_back(build_block(layer, params, grads, dropout));
@@ -190,7 +190,9 @@ Block NetworkBuilder::build_block(size_t layer, const at::Tensor& params, const 
   Block block;
   block.ln_1 = {weights.ln_1_weight, weights.ln_1_bias, {}, {}, epsilon};
   block.ln_2 = {weights.ln_2_weight, weights.ln_2_bias, {}, {}, epsilon};
-  for (const LinearSite site : kLinearSites) (block.*linear_member(site)).weight = weights.*weight_member(site);
+  for (const LinearSite site : kLinearSites) {
+    (block.*linear_member(site)).weight = {weights.*weight_member(site), weights.panels[static_cast<size_t>(site)]};
+  }
   block.out_proj.bias = weights.out_proj_bias;
   block.c_fc.bias = weights.c_fc_bias;
   block.c_proj.bias = weights.c_proj_bias;
@@ -231,7 +233,7 @@ Network NetworkBuilder::build_full(const at::Tensor& params, const at::Tensor& g
     norm.epsilon = setup_.config.layer_norm_epsilon;
   };
   const auto take_linear = [&](Linear& linear, bool has_bias) {
-    take(linear.weight, linear.weight_grad);
+    take(linear.weight.plain, linear.weight_grad);
     if (has_bias) take(linear.bias, linear.bias_grad);
   };
   Network network;
@@ -252,7 +254,7 @@ Network NetworkBuilder::build_full(const at::Tensor& params, const at::Tensor& g
   take_norm(network.ln_f);
   const bool tied = weights_->lm_head.is_same(weights_->wte);
   if (setup_.head == Head::kCausalLm && !tied) {
-    take(network.head, network.head_grad);
+    take(network.head.plain, network.head_grad);
   } else {
     network.head = network.wte;
     network.head_grad = network.wte_grad;

@@ -21,7 +21,7 @@ struct Network {
   at::Tensor wte_grad, wpe_grad;  // undefined: frozen
   std::vector<Block> blocks;
   Norm ln_f;
-  at::Tensor head;       // causal LM: [V, h]
+  Matrix head;           // causal LM: [V, h]
   at::Tensor head_grad;  // the same view as wte_grad when tied; undefined: frozen
   at::Tensor score;      // classification: [C, h] fp32
   at::Tensor score_grad;

@@ -5,6 +5,7 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/mm.h>
+#include <ATen/ops/zeros.h>
 
 #include <algorithm>
 
@@ -50,7 +51,7 @@ bool Products::multiplies_16bit(const at::Tensor& weight) const {
 }
 
 at::Tensor Products::widened_rows(const at::Tensor& weight, int64_t begin, int64_t rows) {
-  const at::Tensor source = weight.narrow(0, begin, rows);
+  at::Tensor source = weight.narrow(0, begin, rows);
   if (weight.scalar_type() == at::kFloat) return source;
   const int64_t elements = rows * weight.size(1);
   if (!scratch_.defined() || scratch_.numel() < elements || scratch_.device() != weight.device()) {
@@ -62,7 +63,7 @@ at::Tensor Products::widened_rows(const at::Tensor& weight, int64_t begin, int64
   return wide;
 }
 
-at::Tensor Products::forward(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
+at::Tensor Products::plain_forward(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
   if (multiplies_16bit(weight)) {
     at::Tensor y = at::linear(x.to(input_type()), weight.to(input_type())).to(at::kFloat);
     if (bias.defined()) y.add_(bias);
@@ -84,7 +85,7 @@ at::Tensor Products::forward(const at::Tensor& x, const at::Tensor& weight, cons
   return y;
 }
 
-at::Tensor Products::input_gradient(const at::Tensor& dy, const at::Tensor& weight) {
+at::Tensor Products::plain_input_gradient(const at::Tensor& dy, const at::Tensor& weight) {
   if (multiplies_16bit(weight)) return at::mm(dy.to(input_type()), weight.to(input_type())).to(at::kFloat);
   const int64_t step = slice_rows(weight);
   if (weight.scalar_type() == at::kFloat) return at::mm(dy, weight);
@@ -96,7 +97,7 @@ at::Tensor Products::input_gradient(const at::Tensor& dy, const at::Tensor& weig
   return dx;
 }
 
-void Products::add_input_gradient(at::Tensor& dx, const at::Tensor& dy, const at::Tensor& weight) {
+void Products::add_plain_input_gradient(at::Tensor& dx, const at::Tensor& dy, const at::Tensor& weight) {
   if (multiplies_16bit(weight)) {
     dx.add_(at::mm(dy.to(input_type()), weight.to(input_type())));
     return;
@@ -110,6 +111,54 @@ void Products::add_input_gradient(at::Tensor& dx, const at::Tensor& dy, const at
     const int64_t rows = std::min(step, weight.size(0) - begin);
     dx.addmm_(dy.narrow(1, begin, rows), widened_rows(weight, begin, rows));
   }
+}
+
+bool Products::has_panels(const Matrix& weight) const {
+  return weight.panels.forward.defined() && multiplies_panels(compute_dtype_);
+}
+
+/// x in the type of the products' inputs, with an even number of columns where rows of panels come in pairs.
+at::Tensor Products::left_side(const at::Tensor& x) const {
+  if (compute_dtype_ == Dtype::kFloat32) return x.stride(1) == 1 ? x : x.contiguous();
+  if (x.size(1) % 2 == 0) return x.to(input_type());
+  at::Tensor even = at::zeros({x.size(0), x.size(1) + 1}, x.options().dtype(input_type()));
+  even.narrow(1, 0, x.size(1)).copy_(x);
+  return even;
+}
+
+RightSide Products::backward_side(const Matrix& weight) const {
+  const at::Tensor& panels = weight.panels.backward;
+  const int64_t k = weight.plain.size(0);
+  return {panels.defined() ? panels : weight.plain, panels.defined() ? k + k % 2 : k, weight.plain.size(1)};
+}
+
+at::Tensor Products::forward(const at::Tensor& x, const Matrix& weight, const at::Tensor& bias) {
+  at::Tensor y;
+  forward_into(y, x, weight, bias);
+  return y;
+}
+
+void Products::forward_into(at::Tensor& y, const at::Tensor& x, const Matrix& weight, const at::Tensor& bias) {
+  if (!has_panels(weight)) {
+    y = plain_forward(x, weight.plain, bias);
+    return;
+  }
+  const int64_t columns = weight.plain.size(0);
+  if (!y.defined()) y = at::empty({x.size(0), columns}, x.options());
+  const at::Tensor left = left_side(x);
+  panel_product(y, left, {weight.panels.forward, left.size(1), columns}, bias);
+}
+
+at::Tensor Products::input_gradient(const at::Tensor& dy, const Matrix& weight) {
+  if (!has_panels(weight)) return plain_input_gradient(dy, weight.plain);
+  at::Tensor dx = at::empty({dy.size(0), weight.plain.size(1)}, dy.options());
+  panel_product(dx, left_side(dy), backward_side(weight), {});
+  return dx;
+}
+
+void Products::add_input_gradient(at::Tensor& dx, const at::Tensor& dy, const Matrix& weight) {
+  if (!has_panels(weight)) return add_plain_input_gradient(dx, dy, weight.plain);
+  add_panel_product(dx, left_side(dy), backward_side(weight));
 }
 
 }  // namespace neoloom::model

@@ -4,11 +4,14 @@
 #include <ATen/core/Tensor.h>
 
 #include "model/options.h"
+#include "model/panel_products.h"
+#include "model/panels.h"
 
 namespace neoloom::model {
 
 /// Matrix products with weights that are stored in any dtype. Activations come and go in fp32; what happens between is
 /// decided by the compute dtype and by what the device multiplies well:
+///   panels          on CPUs that multiply them (see panels.h), when the matrix has them;
 ///   16-bit inputs   where the compute dtype is 16 bit and the device has arithmetic for it;
 ///   fp32            everywhere else: 16-bit weights are widened slice by slice into a bounded scratch.
 /// On a CPU without fp16 arithmetic a product of fp16 matrices runs element by element, hundreds of times slower.
@@ -17,15 +20,24 @@ class Products {
   explicit Products(Dtype compute_dtype) : compute_dtype_(compute_dtype) {}
 
   /// x W^T + bias. Shapes: x [n, in] fp32; weight [out, in]; bias [out] fp32 or undefined; returns [n, out] fp32.
-  at::Tensor forward(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias);
+  at::Tensor forward(const at::Tensor& x, const Matrix& weight, const at::Tensor& bias);
+
+  /// The same written to `y`, which may be replaced where it does not fit the way of multiplying.
+  void forward_into(at::Tensor& y, const at::Tensor& x, const Matrix& weight, const at::Tensor& bias);
 
   /// dy W, the gradient of x. Shapes: dy [n, out] fp32; weight [out, in]; returns [n, in] fp32.
-  at::Tensor input_gradient(const at::Tensor& dy, const at::Tensor& weight);
+  at::Tensor input_gradient(const at::Tensor& dy, const Matrix& weight);
 
   /// The same, added to `dx` [n, in] fp32.
-  void add_input_gradient(at::Tensor& dx, const at::Tensor& dy, const at::Tensor& weight);
+  void add_input_gradient(at::Tensor& dx, const at::Tensor& dy, const Matrix& weight);
 
  private:
+  bool has_panels(const Matrix& weight) const;
+  at::Tensor left_side(const at::Tensor& x) const;
+  RightSide backward_side(const Matrix& weight) const;
+  at::Tensor plain_forward(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias);
+  at::Tensor plain_input_gradient(const at::Tensor& dy, const at::Tensor& weight);
+  void add_plain_input_gradient(at::Tensor& dx, const at::Tensor& dy, const at::Tensor& weight);
   bool multiplies_16bit(const at::Tensor& weight) const;
   at::ScalarType input_type() const;
   at::Tensor widened_rows(const at::Tensor& weight, int64_t begin, int64_t rows);

@@ -3,6 +3,8 @@
 
 #include <fmt/format.h>
 
+#include "model/adapters/targets.h"
+
 namespace neoloom::model {
 
 std::vector<std::pair<std::string, at::Tensor>> named_tensors(const Weights& weights) {
@@ -35,6 +37,22 @@ std::vector<std::pair<std::string, at::Tensor>> named_tensors(const Weights& wei
   }
   if (weights.score.defined()) named.emplace_back("score.weight", weights.score);
   return named;
+}
+
+std::vector<FrozenMatrix> frozen_matrices(Weights& weights) {
+  std::vector<FrozenMatrix> matrices;
+  for (size_t layer = 0; layer < weights.blocks.size(); ++layer) {
+    BlockWeights& block = weights.blocks[layer];
+    const at::Tensor* const values[] = {&block.q_proj_weight,   &block.k_proj_weight, &block.v_proj_weight,
+                                        &block.out_proj_weight, &block.c_fc_weight,   &block.c_proj_weight};
+    for (const LinearSite site : kLinearSites) {
+      const auto index = static_cast<size_t>(site);
+      matrices.push_back(
+          {module_name(static_cast<int64_t>(layer), site) + ".weight", *values[index], &block.panels[index]});
+    }
+  }
+  if (weights.lm_head.defined()) matrices.push_back({"lm_head.weight", weights.lm_head, &weights.head_panels});
+  return matrices;
 }
 
 }  // namespace neoloom::model

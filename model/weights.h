@@ -3,12 +3,14 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <array>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "model/gpt_neo_config.h"
 #include "model/options.h"
+#include "model/panels.h"
 
 namespace neoloom::model {
 
@@ -20,6 +22,7 @@ struct BlockWeights {
   at::Tensor ln_2_weight, ln_2_bias;                       // [h]
   at::Tensor c_fc_weight, c_fc_bias;                       // [ff, h], [ff]
   at::Tensor c_proj_weight, c_proj_bias;                   // [h, ff], [h]
+  std::array<Panels, 6> panels;                            // of the six linears, in the order of LinearSite
 };
 
 struct Weights {
@@ -28,6 +31,7 @@ struct Weights {
   std::vector<BlockWeights> blocks;
   at::Tensor ln_f_weight, ln_f_bias;    // [h]
   at::Tensor lm_head;                   // [V, h]; the same tensor as wte when tied
+  Panels head_panels;                   // of lm_head
   at::Tensor score;                     // [num_labels, h] fp32 when the source has one, else undefined
   std::shared_ptr<const void> storage;  // keeps the mapping alive; tensors are views of it
   std::string source_hash;              // SHA-256 of the source files' bytes
@@ -36,5 +40,15 @@ struct Weights {
 
 /// (Hugging Face name with "transformer." prefix, tensor) in file order; for full-parameter training and export.
 std::vector<std::pair<std::string, at::Tensor>> named_tensors(const Weights& weights);
+
+/// A matrix of the frozen products, and where its panels belong.
+struct FrozenMatrix {
+  std::string name;
+  at::Tensor values;
+  Panels* panels;
+};
+
+/// The six linears of every block in the order of LinearSite, then the language model's head where there is one.
+std::vector<FrozenMatrix> frozen_matrices(Weights& weights);
 
 }  // namespace neoloom::model

@@ -28,7 +28,10 @@ neoloom_import(nl::torch_cpu "${NL_TORCH}/lib/libtorch_cpu.so")
 set_target_properties(nl::c10 nl::torch_cpu PROPERTIES
   INTERFACE_COMPILE_OPTIONS "SHELL:-idirafter ${NL_TORCH}/include"
   INTERFACE_COMPILE_DEFINITIONS "_GLIBCXX_USE_CXX11_ABI=1")
-target_link_libraries(nl::torch_cpu INTERFACE nl::c10)
+# ATen's parallel_for is a template: a file compiled without OpenMP runs its loops on one thread. The runtime is the torch
+# wheel's, so that a process has one pool of threads.
+target_compile_options(nl::torch_cpu INTERFACE -fopenmp)
+target_link_libraries(nl::torch_cpu INTERFACE nl::c10 nl::gomp)
 
 find_package(MPI REQUIRED COMPONENTS C)
 add_library(nl::mpi INTERFACE IMPORTED GLOBAL)

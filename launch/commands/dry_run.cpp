@@ -10,6 +10,7 @@
 
 #include "data/batching/step_list.h"
 #include "model/adapters/count.h"
+#include "model/panels.h"
 #include "runtime/core/error.h"
 #include "runtime/train/gradient_sum.h"
 #include "runtime/train/plan.h"
@@ -111,8 +112,11 @@ std::string dry_run(const RunConfig& config, const TaskChoice& task, const Base&
         fmt::format("{} ({} an epoch, {} of warm-up)", plan.total_steps, plan.steps_per_epoch, plan.warmup_steps));
   print("bytes per all-reduce", std::to_string((trainable.flat_elements + train::GradientSum::kTailElements) * 8));
   const double weight_bytes = config.model_config.frozen_dtype == model::Dtype::kFloat32 ? 4.0 : 2.0;
-  print("frozen weights",
-        megabytes(static_cast<double>(parameters) * weight_bytes) + " a node (shared by its ranks on CPUs)");
+  const bool panels = config.runtime.device != "cuda" && config.peft_config &&
+                      model::multiplies_panels(resolve_compute_dtype(config, "cpu"));
+  print("frozen weights", megabytes(static_cast<double>(parameters) * weight_bytes * (panels ? 2.0 : 1.0)) +
+                              " a node (shared by its ranks on CPUs" +
+                              (panels ? ", in the order of products too)" : ")"));
   print("training state",
         megabytes(static_cast<double>(trainable.flat_elements) * 24.0) + " a rank (values, gradients, sums, moments)");
   const int32_t longest = *std::max_element(store->lengths().begin(), store->lengths().end());

@@ -16,10 +16,10 @@ void LoraBranch::backward(const at::Tensor& dy, const at::Tensor& x, const std::
   if (!present()) return;
   const at::Tensor dropped = dropout.active() ? dropout.apply(x, keys) : x;
   const at::Tensor reduced = at::mm(dropped, a.t()).mul_(scaling);  // [n, r]
-  const at::Tensor d_reduced = at::mm(dy, b).mul_(scaling);         // [n, r]
-  at::Tensor b_out = b_grad;
+  // Products with a thin side run several times faster with the thin side on the left, or transposed and contiguous.
+  const at::Tensor d_reduced = at::mm(dy, b.t().contiguous().t()).mul_(scaling);  // [n, r]
+  b_grad.copy_(at::mm(reduced.t(), dy).t());
   at::Tensor a_out = a_grad;
-  at::mm_out(b_out, dy.t(), reduced);
   at::mm_out(a_out, d_reduced.t(), dropped);
   if (dx == nullptr) return;
   if (dropout.active()) {

@@ -20,8 +20,6 @@ namespace neoloom::model {
 namespace {
 
 namespace fs = std::filesystem;
-using core::ErrorKind;
-
 constexpr const char* kLmHead = "lm_head.weight";
 constexpr const char* kScore = "score.weight";
 constexpr const char* kWordEmbedding = "transformer.wte.weight";
@@ -100,29 +98,6 @@ std::vector<TensorToWrite> plan_conversion(const SourceTensors& source, const Gp
   return list;
 }
 
-/// A converted file that is whole, or nothing.
-std::optional<SafetensorsFile> open_converted(const std::string& path) {
-  if (!fs::exists(path)) return std::nullopt;
-  try {
-    return SafetensorsFile(path);
-  } catch (const core::Error&) {
-    return std::nullopt;  // it is a cache: a damaged file is made again
-  }
-}
-
-bool same_content(const SafetensorsFile& file, const std::vector<TensorToWrite>& tensors) {
-  for (const TensorToWrite& tensor : tensors) {
-    if (!file.tensors().contains(tensor.name)) return false;
-    const at::Tensor stored = file.tensor(tensor.name);
-    const bool equal = stored.scalar_type() == tensor.dtype && stored.sizes() == at::IntArrayRef(tensor.shape) &&
-                       at::equal(stored, tensor.value().to(tensor.dtype));
-    if (!equal) return false;
-    file.drop_pages(tensor.name);
-    if (tensor.after_writing) tensor.after_writing();
-  }
-  return true;
-}
-
 /// Untied as transformers decides it: both are stored and differ. A head equal to the embedding is left out.
 bool is_untied(const SourceTensors& source) {
   const SourceTensors::Entry* head = source.find(kLmHead);
@@ -145,21 +120,21 @@ std::string note_on_head(const GptNeoConfig& config, bool untied) {
 std::string prepare_weights(const std::string& folder, const GptNeoConfig& config, Dtype dtype,
                             const std::string& cache_dir, bool verify_always) {
   const std::string hash = weights_hash(folder, cache_dir, verify_always);
-  const std::string path = converted_path(cache_dir, hash, dtype);
-  const std::optional<SafetensorsFile> existing = open_converted(path);
+  std::string path = converted_path(cache_dir, hash, dtype);
+  const std::optional<SafetensorsFile> existing = open_cached(path);
   if (existing && !verify_always) return path;
 
   const SourceTensors source(folder);
   check_source(source, config, folder);
   const bool untied = is_untied(source);
   const std::vector<TensorToWrite> tensors = plan_conversion(source, config, dtype, untied);
-  if (existing && same_content(*existing, tensors)) return path;
+  if (existing && holds(*existing, tensors)) return path;
   if (fs::exists(fs::path(path).parent_path())) remove_stale_temporaries(path);
   write_safetensors(path, tensors, {{"source_sha256", hash}, {"note", note_on_head(config, untied)}});
   return path;
 }
 
-std::shared_ptr<const Weights> map_weights(const std::string& converted_path, const GptNeoConfig& config) {
+std::shared_ptr<Weights> map_weights(const std::string& converted_path, const GptNeoConfig& config) {
   const auto file = std::make_shared<const SafetensorsFile>(converted_path);
   auto weights = std::make_shared<Weights>();
   weights->blocks.resize(static_cast<size_t>(config.num_layers));

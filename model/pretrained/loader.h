@@ -27,7 +27,7 @@ std::string prepare_weights(const std::string& folder, const GptNeoConfig& confi
                             const std::string& cache_dir, bool verify_always);
 
 /// Maps a converted file read-only; ranks of a node share its pages. Tensors are views of the mapping (CPU).
-std::shared_ptr<const Weights> map_weights(const std::string& converted_path, const GptNeoConfig& config);
+std::shared_ptr<Weights> map_weights(const std::string& converted_path, const GptNeoConfig& config);
 
 /// Copies weights to a device (CUDA): owned storage there. `device` as in at::Device ("cuda:0").
 std::shared_ptr<const Weights> to_device(const std::shared_ptr<const Weights>& weights, const std::string& device);

@@ -2,11 +2,13 @@
 #include "model/pretrained/safetensors.h"
 
 #include <ATen/ops/empty.h>
+#include <ATen/ops/equal.h>
 #include <ATen/ops/from_blob.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 #include <cstring>
+#include <filesystem>
 
 #include "model/pretrained/safetensors_header.h"
 #include "runtime/core/error.h"
@@ -49,7 +51,7 @@ at::Tensor SafetensorsFile::tensor(const std::string& name) const {
   const at::ScalarType dtype = scalar_type(entry, name, path_);
   // The mapping is read-only: a write through the view faults, which is better than a silent change for all ranks.
   void* data = const_cast<std::byte*>(file_->data() + data_begin_ + entry.begin_byte);
-  const at::Tensor view = at::from_blob(
+  at::Tensor view = at::from_blob(
       data, entry.shape, [file = file_](void*) {}, at::TensorOptions().dtype(dtype));
   const bool aligned = reinterpret_cast<uintptr_t>(data) % c10::elementSize(dtype) == 0;
   if (aligned) return view;
@@ -65,6 +67,28 @@ void SafetensorsFile::drop_pages(const std::string& name) const {
   const size_t end = (data_begin_ + entry.end_byte) / page * page;
   // Advice only: a refusal costs memory accounting, nothing else.
   if (begin < end) (void)::madvise(const_cast<std::byte*>(file_->data()) + begin, end - begin, MADV_DONTNEED);
+}
+
+std::optional<SafetensorsFile> open_cached(const std::string& path) {
+  if (!std::filesystem::exists(path)) return std::nullopt;
+  try {
+    return SafetensorsFile(path);
+  } catch (const core::Error&) {
+    return std::nullopt;
+  }
+}
+
+bool holds(const SafetensorsFile& file, const std::vector<TensorToWrite>& tensors) {
+  for (const TensorToWrite& tensor : tensors) {
+    if (!file.tensors().contains(tensor.name)) return false;
+    const at::Tensor stored = file.tensor(tensor.name);
+    const bool equal = stored.scalar_type() == tensor.dtype && stored.sizes() == at::IntArrayRef(tensor.shape) &&
+                       at::equal(stored, tensor.value().to(tensor.dtype));
+    if (!equal) return false;
+    file.drop_pages(tensor.name);
+    if (tensor.after_writing) tensor.after_writing();
+  }
+  return true;
 }
 
 }  // namespace neoloom::model

@@ -7,6 +7,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -68,5 +69,11 @@ void write_safetensors(const std::string& path, const std::vector<TensorToWrite>
 
 /// The same for values at hand, each in its own dtype.
 void write_safetensors(const std::string& path, const std::vector<std::pair<std::string, at::Tensor>>& tensors);
+
+/// A file of a cache that is whole, or nothing: a damaged one is to be made again.
+std::optional<SafetensorsFile> open_cached(const std::string& path);
+
+/// Whether the file holds exactly these bits under these names.
+bool holds(const SafetensorsFile& file, const std::vector<TensorToWrite>& tensors);
 
 }  // namespace neoloom::model

@@ -3,7 +3,8 @@
 //
 //   step_bench REQUEST.json         reads one line from stdin per step, answers with its seconds, then the memory
 //
-// The request: model (folder), cache, frozen, compute, head (single_label | causal_lm), rows, length, threads, lora_r.
+// The request: model (folder), cache, frozen, compute, head (single_label | causal_lm), rows, length, threads, lora_r,
+// panels (false: plain matrices).
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
@@ -19,8 +20,10 @@
 
 #include "model/model.h"
 #include "model/pretrained/loader.h"
+#include "model/pretrained/panel_file.h"
 #include "runtime/core/error.h"
 #include "runtime/core/files.h"
+#include "runtime/core/process.h"
 
 namespace {
 
@@ -61,7 +64,12 @@ void run(const json& request) {
   setup.lora->lora_alpha = 16;
   const std::string converted = model::prepare_weights(
       request.at("model"), setup.config, model::dtype_from_name(request.at("frozen")), request.at("cache"), false);
-  const auto model = model::Model::create(setup, model::map_weights(converted, setup.config));
+  const auto weights = model::map_weights(converted, setup.config);
+  if (request.value("panels", true)) {
+    model::map_panels(model::prepare_panels(converted, setup.config, setup.compute_dtype, false), setup.compute_dtype,
+                      *weights);
+  }
+  const auto model = model::Model::create(setup, weights);
   at::Tensor params = at::empty({model->layout().total_elements}, at::TensorOptions().dtype(at::kFloat));
   at::Tensor grads = at::empty_like(params);
   model->initialize(params, 1);
@@ -85,6 +93,7 @@ int main(int argc, char** argv) {
     std::cerr << "usage: step_bench REQUEST.json\n";
     return 2;
   }
+  core::settle_process();
   try {
     run(json::parse(core::read_file(argv[1])));
   } catch (const core::Error& error) {

@@ -17,6 +17,7 @@
 
 #include "model/model.h"
 #include "model/pretrained/loader.h"
+#include "model/pretrained/panel_file.h"
 #include "model/pretrained/safetensors.h"
 #include "runtime/core/error.h"
 #include "runtime/core/files.h"
@@ -101,7 +102,12 @@ json run_case(const json& text) {
   const model::ModelSetup setup = read_setup(text);
   const std::string weights_path = model::prepare_weights(
       text.at("model"), setup.config, model::dtype_from_name(text.value("frozen", "float32")), text.at("cache"), false);
-  const auto model = model::Model::create(setup, model::map_weights(weights_path, setup.config));
+  const auto weights = model::map_weights(weights_path, setup.config);
+  if (setup.lora) {
+    model::map_panels(model::prepare_panels(weights_path, setup.config, setup.compute_dtype, false),
+                      setup.compute_dtype, *weights);
+  }
+  const auto model = model::Model::create(setup, weights);
   const auto options = at::TensorOptions().dtype(at::kFloat);
   at::Tensor params = at::zeros({model->layout().total_elements}, options);
   at::Tensor grads = at::empty({model->layout().total_elements}, options);

@@ -10,17 +10,6 @@
 namespace neoloom::model::testing {
 namespace {
 
-const std::vector<std::string> kSix = {"q_proj", "k_proj", "v_proj", "out_proj", "c_fc", "c_proj"};
-
-ModelSetup tiny_setup(Head head, double dropout = 0.0) {
-  ModelSetup setup;
-  setup.config = tiny_config();
-  setup.head = head;
-  setup.num_labels = head == Head::kCausalLm ? 0 : 3;
-  setup.lora = lora_options(4, 8, dropout, kSix);
-  return setup;
-}
-
 std::unique_ptr<Model> tiny_model(const ModelSetup& setup, at::ScalarType dtype = at::kFloat) {
   return Model::create(setup, random_weights(setup.config, dtype));
 }

@@ -49,6 +49,16 @@ inline LoraOptions lora_options(int64_t r, double alpha, double dropout, std::ve
   return options;
 }
 
+/// Adapters on all six linears.
+inline ModelSetup tiny_setup(Head head, double dropout = 0.0) {
+  ModelSetup setup;
+  setup.config = tiny_config();
+  setup.head = head;
+  setup.num_labels = head == Head::kCausalLm ? 0 : 3;
+  setup.lora = lora_options(4, 8, dropout, {"q_proj", "k_proj", "v_proj", "out_proj", "c_fc", "c_proj"});
+  return setup;
+}
+
 inline std::shared_ptr<Weights> random_weights(const GptNeoConfig& config, at::ScalarType dtype) {
   uint64_t seed = 1;
   const auto make = [&](std::vector<int64_t> shape) { return random(std::move(shape), 0.2, seed++).to(dtype); };

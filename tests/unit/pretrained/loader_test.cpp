@@ -13,6 +13,7 @@
 #include <chrono>
 #include <nlohmann/json.hpp>
 
+#include "model/pretrained/panel_file.h"
 #include "model/pretrained/safetensors.h"
 #include "model/pretrained/tensor_names.h"
 #include "tests/unit/pretrained/scratch.h"
@@ -303,6 +304,50 @@ TEST_F(Loader, CopiesToADeviceOwnTheirMemoryAndStayTied) {
   EXPECT_FALSE(owned->wte.is_same(mapped->wte));
   EXPECT_NE(owned->wte.data_ptr(), mapped->wte.data_ptr());
   EXPECT_TRUE(at::equal(owned->blocks[1].c_proj_weight, mapped->blocks[1].c_proj_weight));
+}
+
+TEST_F(Loader, PanelsOfEveryMatrixLieBesideTheWeightsAndAreMadeAgainWhenDamaged) {
+  for (const Dtype compute : {Dtype::kFloat32, Dtype::kBFloat16}) {
+    if (!multiplies_panels(compute)) GTEST_SKIP() << "this CPU has no block kernel for " << dtype_name(compute);
+    write(random_body());
+    const std::string converted = prepare(Dtype::kBFloat16);
+    const std::string path = prepare_panels(converted, config_, compute, /*verify_always=*/false);
+    const auto expect_right = [&] {
+      const auto weights = map_weights(converted, config_);
+      map_panels(path, compute, *weights);
+      const auto matrices = frozen_matrices(*weights);
+      EXPECT_EQ(matrices.size(), 2U * 6U + 1U);
+      for (const FrozenMatrix& matrix : matrices) {
+        EXPECT_TRUE(at::equal(matrix.panels->forward, pack_panels(matrix.values.t(), compute))) << matrix.name;
+        EXPECT_EQ(reinterpret_cast<uintptr_t>(matrix.panels->forward.const_data_ptr()) % 64, 0U) << matrix.name;
+        EXPECT_EQ(matrix.panels->backward.defined(), compute == Dtype::kBFloat16);
+        if (!matrix.panels->backward.defined()) continue;
+        EXPECT_TRUE(at::equal(matrix.panels->backward, pack_panels(matrix.values, compute))) << matrix.name;
+      }
+    };
+    expect_right();
+    ASSERT_EQ(::truncate(path.c_str(), static_cast<off_t>(fs::file_size(path) / 2)), 0);
+    prepare_panels(converted, config_, compute, /*verify_always=*/false);
+    expect_right();
+    {
+      std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
+      file.seekp(static_cast<off_t>(fs::file_size(path)) - 2);
+      file.put('\x55');
+    }
+    prepare_panels(converted, config_, compute, /*verify_always=*/true);
+    expect_right();
+  }
+}
+
+TEST_F(Loader, PanelsOfAnotherShapeAreRefusedByName) {
+  if (!multiplies_panels(Dtype::kFloat32)) GTEST_SKIP() << "this CPU has no block kernel for float32";
+  write(random_body());
+  const auto weights = map_weights(prepare(), config_);
+  const std::string path = prepare_panels(prepare(), config_, Dtype::kFloat32, false);
+  weights->blocks[1].c_fc_weight = at::randn({100, 4});
+  EXPECT_THAT(error_of(ErrorKind::kWeights, [&] { map_panels(path, Dtype::kFloat32, *weights); }),
+              AllOf(HasSubstr("transformer.h.1.mlp.c_fc.weight.forward expected [2, 4, 64] found [1, 4, 64]"),
+                    HasSubstr("Remove this file")));
 }
 
 }  // namespace

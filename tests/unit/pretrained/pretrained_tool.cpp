@@ -13,6 +13,7 @@
 #include "model/generation/generate.h"
 #include "model/pretrained/adapter_files.h"
 #include "model/pretrained/loader.h"
+#include "model/pretrained/panel_file.h"
 #include "runtime/core/clock.h"
 #include "runtime/core/error.h"
 
@@ -60,7 +61,11 @@ Opened open_model(const json& request) {
   if (request.contains("lora")) setup.lora = fresh_lora(request["lora"]);
 
   const std::string path = prepare_weights(folder, setup.config, dtype, cache, false);
-  opened.model = Model::create(setup, map_weights(path, setup.config));
+  const auto weights = map_weights(path, setup.config);
+  if (setup.lora) {
+    map_panels(prepare_panels(path, setup.config, setup.compute_dtype, false), setup.compute_dtype, *weights);
+  }
+  opened.model = Model::create(setup, weights);
   opened.params = at::zeros({opened.model->layout().total_elements});
   opened.model->initialize(opened.params, request.value("seed", uint64_t{0}));
   if (!adapter.empty()) load_adapter_values(adapter, *opened.model, opened.params);

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <vector>
+
+#include "model/options.h"
+
+namespace neoloom::model {
+
+inline constexpr int64_t kPanelColumns = 64;
+
+/// Copies of a frozen matrix W [out, in] in the order in which ATen's block kernel (brgemm) reads the right side of a
+/// product [K, N]: panels of 64 columns, each with its K rows one after the other; the last one is filled up with
+/// zeros. For 16-bit products two rows are interleaved, which is how AVX512_BF16 and AMX want them.
+struct Panels {
+  at::Tensor forward;   // of W^T, for x W^T; undefined: none
+  at::Tensor backward;  // of W, for dy W; only for 16-bit products, the others read W itself
+};
+
+/// A matrix of the model with what makes its products fast.
+struct Matrix {
+  at::Tensor plain;  // [out, in], any dtype
+  Panels panels;
+
+  Matrix() = default;
+  Matrix(at::Tensor values) : plain(std::move(values)) {}  // NOLINT: a tensor is a matrix without panels
+  Matrix(at::Tensor values, Panels copies) : plain(std::move(values)), panels(std::move(copies)) {}
+};
+
+/// Whether this CPU multiplies panels, for products with inputs of `compute_dtype`. Where it does not, at::linear and
+/// at::mm read the plain matrices. The answer changes the bits of a run: it follows from the CPU's instruction sets and
+/// oneDNN's limit on them (ONEDNN_MAX_CPU_ISA) alone.
+bool multiplies_panels(Dtype compute_dtype);
+
+/// What panels hold: the frozen dtype (widened while multiplying), or bfloat16 for 16-bit products.
+at::ScalarType panel_dtype(at::ScalarType frozen, Dtype compute_dtype);
+
+/// Shape of the panels of a right side [k, n]: [ceil(n / 64), k, 64], or [ceil(n / 64), ceil(k / 2), 64, 2].
+std::vector<int64_t> panel_shape(int64_t k, int64_t n, Dtype compute_dtype);
+
+/// Panels of `right` [k, n], of any strides.
+at::Tensor pack_panels(const at::Tensor& right, Dtype compute_dtype);
+
+}  // namespace neoloom::model

@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/core/process.h"
+
+#include <malloc.h>
+
+#include <climits>
+#include <cstdlib>
+
+namespace neoloom::core {
+
+void settle_process() {
+  ::setenv("MKL_CBWR", "AVX512,STRICT", /*overwrite=*/0);
+  ::setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8", /*overwrite=*/0);
+  constexpr int kLargestHeapBlock = 32 << 20;  // glibc accepts no more
+  constexpr int kHeapGrowth = 16 << 20;
+  if (std::getenv("MALLOC_MMAP_THRESHOLD_") == nullptr) ::mallopt(M_MMAP_THRESHOLD, kLargestHeapBlock);
+  if (std::getenv("MALLOC_TRIM_THRESHOLD_") == nullptr) ::mallopt(M_TRIM_THRESHOLD, INT_MAX);
+  if (std::getenv("MALLOC_TOP_PAD_") == nullptr) ::mallopt(M_TOP_PAD, kHeapGrowth);
+}
+
+}  // namespace neoloom::core

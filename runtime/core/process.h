@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+namespace neoloom::core {
+
+/// Settles what libraries read once, before their first call; first thing in main.
+///   MKL, cuBLAS   results must not depend on the alignment of buffers or on the state of workspaces
+///   malloc        the same large buffers come and go in every step: handing their pages back to the system makes it
+///                 clear them again each time, which takes up to a tenth of a step
+/// Environment variables that the user has set stay.
+void settle_process();
+
+}  // namespace neoloom::core
