@@ -2,9 +2,9 @@
 #include "tests/unit/checkpoint/fixtures.h"
 
 #include <gtest/gtest.h>
-#include <stdlib.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
@@ -14,8 +14,10 @@
 
 // Read by the leak checker of sanitizer builds: HDF5 leaks when it gives up on a damaged structure, which these tests
 // hand to it behind a fitting hash.
+// NOLINTBEGIN(bugprone-reserved-identifier,readability-identifier-naming): the sanitizer names it
 extern "C" const char* __lsan_default_suppressions();
 extern "C" const char* __lsan_default_suppressions() { return "leak:libhdf5"; }
+// NOLINTEND(bugprone-reserved-identifier,readability-identifier-naming)
 
 namespace neoloom::checkpoint {
 

@@ -2,11 +2,11 @@
 #include "runtime/comm/watchdog.h"
 
 #include <gtest/gtest.h>
-#include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <chrono>
+#include <csignal>
 #include <thread>
 
 #include "runtime/core/clock.h"

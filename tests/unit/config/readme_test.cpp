@@ -27,7 +27,7 @@ std::map<std::string, std::string> documented_keys() {
     const size_t open = line.find('`', second);
     std::string value = line.substr(open + 1, line.find('`', open + 1) - open - 1);
     if (const size_t escaped = value.find("\\|"); escaped != std::string::npos) value.erase(escaped, 1);
-    keys[group + "." + key] = value;
+    keys[fmt::format("{}.{}", group, key)] = value;
   }
   return keys;
 }

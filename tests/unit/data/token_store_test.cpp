@@ -169,7 +169,7 @@ TEST_F(Stores, ManyRowsComeBackAsTheyWentIn) {
   std::string content = "text,label\n";
   std::vector<std::string> expected;
   for (int i = 0; i < 30'000; ++i) {
-    expected.push_back(std::string(static_cast<size_t>(i % 90), static_cast<char>('a' + i % 26)));
+    expected.emplace_back(static_cast<size_t>(i % 90), static_cast<char>('a' + i % 26));
     content += expected.back() + "," + std::to_string(i % 7) + "\n";
   }
   const auto store = build("a.csv", content);  // more ids than one piece of the spool

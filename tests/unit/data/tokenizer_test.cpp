@@ -56,12 +56,12 @@ TEST_F(TokenizerFolders, BrokenFilesAreNamed) {
 }
 
 TEST_F(TokenizerFolders, ValuesOfUnexpectedTypesAreErrorsOfTheFolder) {
-  for (const char* content :
-       {"[]", "{\"model\": 5}", "{\"model\": {\"type\": 5}, \"pre_tokenizer\": {\"type\": \"ByteLevel\"}}",
-        "{\"model\": {\"vocab\": [], \"merges\": {}}, \"pre_tokenizer\": {\"type\": \"ByteLevel\"}}",
-        "{\"model\": {\"vocab\": {\"a\": 0}, \"merges\": [[1, 2]]}, \"pre_tokenizer\": {\"type\": \"ByteLevel\"}}",
-        "{\"model\": {\"vocab\": {\"a\": 0}, \"merges\": []}, \"added_tokens\": [7], \"pre_tokenizer\": {\"type\": "
-        "\"ByteLevel\"}}"}) {
+  for (
+      const char* content :
+      {R"([])", R"({"model": 5})", R"({"model": {"type": 5}, "pre_tokenizer": {"type": "ByteLevel"}})",
+       R"({"model": {"vocab": [], "merges": {}}, "pre_tokenizer": {"type": "ByteLevel"}})",
+       R"({"model": {"vocab": {"a": 0}, "merges": [[1, 2]]}, "pre_tokenizer": {"type": "ByteLevel"}})",
+       R"({"model": {"vocab": {"a": 0}, "merges": []}, "added_tokens": [7], "pre_tokenizer": {"type": "ByteLevel"}})"}) {
     folder_.write("tokenizer.json", content);
     expect_error([&] { load(); }, ErrorKind::kWeights, {folder_.path()});
   }

@@ -215,7 +215,9 @@ TEST(Model, FlopsOfATokenFollowTheCostModel) {
   for (int layer = 0; layer < 12; ++layer) setup.config.layer_is_local.push_back(layer % 2 == 1);
   setup.lora = LoraOptions{};
   auto weights = std::make_shared<Weights>();
-  const auto shape = [](std::vector<int64_t> sizes) { return at::empty(sizes, at::TensorOptions().dtype(at::kHalf)); };
+  const auto shape = [](const std::vector<int64_t>& sizes) {
+    return at::empty(sizes, at::TensorOptions().dtype(at::kHalf));
+  };
   weights->wte = shape({50257, 768});
   weights->wpe = shape({2048, 768});
   weights->lm_head = weights->wte;

@@ -22,7 +22,7 @@
 
 namespace neoloom::model::testing {
 
-inline at::Tensor random(std::vector<int64_t> shape, double deviation, uint64_t seed) {
+inline at::Tensor random(const std::vector<int64_t>& shape, double deviation, uint64_t seed) {
   return at::randn(shape, at::detail::createCPUGenerator(seed)).mul_(deviation);
 }
 
@@ -61,7 +61,7 @@ inline ModelSetup tiny_setup(Head head, double dropout = 0.0) {
 
 inline std::shared_ptr<Weights> random_weights(const GptNeoConfig& config, at::ScalarType dtype) {
   uint64_t seed = 1;
-  const auto make = [&](std::vector<int64_t> shape) { return random(std::move(shape), 0.2, seed++).to(dtype); };
+  const auto make = [&](const std::vector<int64_t>& shape) { return random(shape, 0.2, seed++).to(dtype); };
   const int64_t h = config.hidden_size;
   const int64_t ff = config.intermediate_size;
   auto weights = std::make_shared<Weights>();

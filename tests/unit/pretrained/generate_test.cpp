@@ -20,7 +20,7 @@ using ::testing::HasSubstr;
 
 constexpr float kOut = -std::numeric_limits<float>::infinity();
 
-std::vector<float> processed(std::vector<float> scores, const std::vector<int64_t>& context,
+std::vector<float> processed(const std::vector<float>& scores, const std::vector<int64_t>& context,
                              const GenerationOptions& options) {
   at::Tensor logits = at::tensor(scores);
   process_logits(logits, context, options);

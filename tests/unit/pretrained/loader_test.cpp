@@ -25,7 +25,6 @@ namespace fs = std::filesystem;
 using core::ErrorKind;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
-using ::testing::Not;
 
 using NamedTensors = std::vector<std::pair<std::string, at::Tensor>>;
 

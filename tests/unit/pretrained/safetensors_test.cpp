@@ -31,7 +31,7 @@ std::string file_of(const std::string& header, size_t data_bytes) {
 std::string open_error(const std::string& bytes) {
   const ScratchFolder scratch;
   const std::string path = scratch.write("model.safetensors", bytes);
-  const std::string text = error_of(ErrorKind::kWeights, [&] { const SafetensorsFile file(path); });
+  std::string text = error_of(ErrorKind::kWeights, [&] { const SafetensorsFile file(path); });
   EXPECT_THAT(text, HasSubstr(path));
   return text;
 }
@@ -175,7 +175,7 @@ TEST_F(WrittenFile, RandomDamageOfTheHeaderNeverReadsOutsideTheFile) {
 
 TEST_F(WrittenFile, ValuesThatDoNotFitAreRefusedAndNothingIsPublished) {
   const std::string path = scratch_.path("y.safetensors");
-  const auto write = [&](at::Tensor value, at::ScalarType dtype) {
+  const auto write = [&](const at::Tensor& value, at::ScalarType dtype) {
     write_safetensors(path, {{"w", dtype, value.sizes().vec(), [value] { return value; }, {}}}, {});
   };
   EXPECT_THAT(error_of(ErrorKind::kWeights, [&] { write(at::full({3}, 1e5F), at::kHalf); }),
