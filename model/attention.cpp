@@ -12,13 +12,21 @@
 #include <algorithm>
 #include <limits>
 
+#include "model/cpu_attention.h"
 #include "model/cpu_kernels.h"
+#include "model/panels.h"
 
 namespace neoloom::model {
 
 namespace {
 
 constexpr int64_t kQueriesPerBlock = 128;
+
+HeadRows rows_at(const at::Tensor& packed, int64_t row, int64_t channel) {
+  // The tensors that are only read are shared with those that are written in one type of view.
+  auto* const values = static_cast<float*>(packed.data_ptr());
+  return {values + row * packed.stride(0) + channel, packed.stride(0)};
+}
 
 }  // namespace
 
@@ -107,9 +115,38 @@ void Attention::for_each_share(const std::vector<Segment>& segments, bool on_cpu
   });
 }
 
+bool Attention::in_tiles(const at::Tensor& q, const std::vector<Segment>& segments) const {
+  // A few queries over many keys do not pay for packing the keys.
+  constexpr int64_t kFewestQueries = 16;
+  const auto longest = std::max_element(segments.begin(), segments.end(),
+                                        [](const Segment& a, const Segment& b) { return a.query_rows < b.query_rows; });
+  return q.is_cpu() && multiplies_panels(Dtype::kFloat32) && longest != segments.end() &&
+         longest->query_rows >= kFewestQueries;
+}
+
+template <typename Body>
+void Attention::for_each_tiled_head(int64_t channels, const std::vector<Segment>& segments, Body body) const {
+  const int64_t shares = static_cast<int64_t>(segments.size()) * num_heads_;
+  at::parallel_for(0, shares, 1, [&](int64_t begin, int64_t end) {
+    const int64_t head_size = channels / num_heads_;
+    CpuHeadAttention head(head_size, window_);
+    for (int64_t share = begin; share < end; ++share) {
+      body(head, segments[static_cast<size_t>(share / num_heads_)], share % num_heads_ * head_size);
+    }
+  });
+}
+
 at::Tensor Attention::forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                               const std::vector<Segment>& segments) const {
   at::Tensor out = at::empty_like(q);
+  if (in_tiles(q, segments)) {
+    for_each_tiled_head(q.size(1), segments, [&](CpuHeadAttention& head, const Segment& segment, int64_t channel) {
+      head.forward(rows_at(q, segment.query_begin, channel), rows_at(k, segment.key_begin, channel),
+                   rows_at(v, segment.key_begin, channel), rows_at(out, segment.query_begin, channel),
+                   segment.query_rows, segment.key_rows);
+    });
+    return out;
+  }
   for_each_share(segments, q.is_cpu(), [&](const Segment& segment, Heads heads) {
     for (const Block& block : blocks_of(segment)) {
       const auto queries = [&](const at::Tensor& x) {
@@ -126,6 +163,17 @@ at::Tensor Attention::forward(const at::Tensor& q, const at::Tensor& k, const at
 
 AttentionGradients Attention::backward(const at::Tensor& grad, const at::Tensor& q, const at::Tensor& k,
                                        const at::Tensor& v, const std::vector<Segment>& segments) const {
+  if (in_tiles(q, segments)) {
+    AttentionGradients out{at::empty_like(q), at::empty_like(k), at::empty_like(v)};
+    for_each_tiled_head(q.size(1), segments, [&](CpuHeadAttention& head, const Segment& segment, int64_t channel) {
+      head.backward(rows_at(grad, segment.query_begin, channel), rows_at(q, segment.query_begin, channel),
+                    rows_at(k, segment.key_begin, channel), rows_at(v, segment.key_begin, channel),
+                    {rows_at(out.dq, segment.query_begin, channel), rows_at(out.dk, segment.key_begin, channel),
+                     rows_at(out.dv, segment.key_begin, channel)},
+                    segment.query_rows, segment.key_rows);
+    });
+    return out;
+  }
   AttentionGradients out{at::empty_like(q), at::zeros_like(k), at::zeros_like(v)};
   for_each_share(segments, q.is_cpu(), [&](const Segment& segment, Heads heads) {
     for (const Block& block : blocks_of(segment)) {

@@ -51,6 +51,10 @@ class Attention {
   /// [rows, h] -> [heads, rows, d], a view.
   at::Tensor heads_first(const at::Tensor& rows, Heads heads) const;
   std::vector<Block> blocks_of(const Segment& segment) const;
+  /// Whether this work goes to CpuHeadAttention: a decision by CPU and lengths, so equal on all ranks.
+  bool in_tiles(const at::Tensor& q, const std::vector<Segment>& segments) const;
+  template <typename Body>
+  void for_each_tiled_head(int64_t channels, const std::vector<Segment>& segments, Body body) const;
   at::Tensor hidden_keys(const Block& block, const at::TensorOptions& options) const;
   at::Tensor score_gradient(at::Tensor dp, const at::Tensor& p, const Block& block) const;
   at::Tensor probabilities(const at::Tensor& q, const at::Tensor& k, const Block& block) const;

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <cstring>
 #include <limits>
 
 // One binary for all machines: the loader picks the widest version that the CPU has. Sanitizers cannot run before it.
@@ -128,6 +129,39 @@ NL_VECTOR_CLONES void softmax_backward_range(const float* p, float* dp, int64_t 
   }
   std::fill(dp, dp + begin, 0.0F);
   std::fill(dp + end, dp + width, 0.0F);
+}
+
+void transpose(const float* in, int64_t in_stride, int64_t rows, int64_t columns, float* out, int64_t out_stride) {
+  using Four = float __attribute__((vector_size(16)));
+  const auto load = [](const float* from) {
+    Four values;
+    std::memcpy(&values, from, sizeof(values));
+    return values;
+  };
+  const int64_t whole_rows = rows / 4 * 4;
+  const int64_t whole_columns = columns / 4 * 4;
+  for (int64_t row = 0; row < whole_rows; row += 4) {
+    for (int64_t column = 0; column < whole_columns; column += 4) {
+      const float* const from = in + row * in_stride + column;
+      const Four a = load(from);
+      const Four b = load(from + in_stride);
+      const Four c = load(from + 2 * in_stride);
+      const Four d = load(from + 3 * in_stride);
+      const Four ab_low = __builtin_shufflevector(a, b, 0, 4, 1, 5);
+      const Four ab_high = __builtin_shufflevector(a, b, 2, 6, 3, 7);
+      const Four cd_low = __builtin_shufflevector(c, d, 0, 4, 1, 5);
+      const Four cd_high = __builtin_shufflevector(c, d, 2, 6, 3, 7);
+      const Four turned[] = {
+          __builtin_shufflevector(ab_low, cd_low, 0, 1, 4, 5), __builtin_shufflevector(ab_low, cd_low, 2, 3, 6, 7),
+          __builtin_shufflevector(ab_high, cd_high, 0, 1, 4, 5), __builtin_shufflevector(ab_high, cd_high, 2, 3, 6, 7)};
+      for (int64_t i = 0; i < 4; ++i) std::memcpy(out + (column + i) * out_stride + row, &turned[i], sizeof(Four));
+    }
+  }
+  for (int64_t row = 0; row < rows; ++row) {
+    for (int64_t column = row < whole_rows ? whole_columns : 0; column < columns; ++column) {
+      out[column * out_stride + row] = in[row * in_stride + column];
+    }
+  }
 }
 
 NL_VECTOR_CLONES float cross_entropy_row(float* row, int64_t width, int64_t target, float scale) {

@@ -19,6 +19,9 @@ void softmax_range(float* row, int64_t begin, int64_t end, int64_t width);
 /// In place in `dp`: p * (dp - sum(p * dp)) over [begin, end), zero elsewhere in [0, width).
 void softmax_backward_range(const float* p, float* dp, int64_t begin, int64_t end, int64_t width);
 
+/// out [columns, rows] = transposed in [rows, columns]; the strides count from one row to the next.
+void transpose(const float* in, int64_t in_stride, int64_t rows, int64_t columns, float* out, int64_t out_stride);
+
 /// Returns logsumexp(row) - row[target]. With `scale` not 0, row becomes scale * (softmax(row) - onehot(target)).
 float cross_entropy_row(float* row, int64_t width, int64_t target, float scale);
 
