@@ -98,6 +98,8 @@ class Trainer {
   void evaluate_now();
   void keep_best(const EvalResult& result);
   void save();
+  /// Time from `since_seconds` to now is no training time.
+  void leave_out_of_throughput(double since_seconds);
   void check_replicas();
   void finish(RunStatus status);
   void write_final_adapter();

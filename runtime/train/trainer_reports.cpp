@@ -97,6 +97,7 @@ void Trainer::log_step(const StepOutcome& outcome) {
 }
 
 void Trainer::evaluate_now() {
+  const double start = core::now_seconds();
   const EvalResult result = evaluate(session_, model_, params_,
                                      {.store = setup_.validation,
                                       .task = setup_.task,
@@ -121,7 +122,7 @@ void Trainer::evaluate_now() {
     console_->notice(line);
   }
   keep_best(result);
-  log_seconds_ = core::now_seconds();
+  leave_out_of_throughput(start);
 }
 
 // Hugging Face: strictly better; ties keep the earlier one.
@@ -174,8 +175,8 @@ checkpoint::State Trainer::snapshot() const {
 // A failure to save is no reason to stop: old checkpoints stay, training goes on, the next interval tries again.
 void Trainer::save() {
   if (step_ == last_saved_step_) return;
+  const double start = core::now_seconds();
   if (session_.is_root()) {
-    const double start = core::now_seconds();
     try {
       const checkpoint::Directory directory(setup_.options.output_dir + "/checkpoints");
       const checkpoint::Published published = directory.publish(snapshot());
@@ -193,8 +194,10 @@ void Trainer::save() {
       write_event({{"event", "warning"}, {"step", step_}, {"message", text}});
     }
   }
-  log_seconds_ = core::now_seconds();
+  leave_out_of_throughput(start);
 }
+
+void Trainer::leave_out_of_throughput(double since_seconds) { log_seconds_ += core::now_seconds() - since_seconds; }
 
 void Trainer::write_final_adapter() {
   const std::string folder = setup_.options.output_dir + "/adapter";
