@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -21,6 +22,8 @@ namespace neoloom::metrics {
 namespace {
 
 constexpr std::string_view kClearLine = "\r\x1b[K";
+constexpr std::string_view kDoNotWrap = "\x1b[?7l";
+constexpr std::string_view kWrapAgain = "\x1b[?7h";
 constexpr double kRedrawSeconds = 0.1;
 
 std::string_view environment(const char* name) {
@@ -28,7 +31,23 @@ std::string_view environment(const char* name) {
   return value == nullptr ? std::string_view() : std::string_view(value);
 }
 
-bool is_terminal() { return ::isatty(STDERR_FILENO) == 1 && environment("TERM") != "dumb"; }
+size_t columns_in_environment(const char* name) {
+  const std::string_view text = environment(name);
+  size_t columns = 0;
+  std::from_chars(text.data(), text.data() + text.size(), columns);
+  return columns;
+}
+
+// Under mpirun stderr is a pipe; cluster/local/mpirun.sh says how wide the terminal at its end is. 0: there is none.
+size_t columns_behind_mpirun() {
+  struct stat status {};
+  if (::fstat(STDERR_FILENO, &status) != 0 || !S_ISFIFO(status.st_mode)) return 0;
+  return columns_in_environment("NEOLOOM_TERMINAL_COLUMNS");
+}
+
+bool is_terminal() {
+  return columns_behind_mpirun() > 0 || (::isatty(STDERR_FILENO) == 1 && environment("TERM") != "dumb");
+}
 
 bool speaks_utf8() {
   for (const char* name : {"LC_ALL", "LC_CTYPE", "LANG"}) {
@@ -41,13 +60,12 @@ bool speaks_utf8() {
 
 // Asked at every redraw: people resize windows.
 size_t terminal_columns() {
-  constexpr size_t kUsual = 80;
   winsize size{};
   if (::ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0) return size.ws_col;
-  const std::string_view text = environment("COLUMNS");
-  size_t columns = 0;
-  std::from_chars(text.data(), text.data() + text.size(), columns);
-  return columns > 0 ? columns : kUsual;
+  for (const size_t columns : {columns_behind_mpirun(), columns_in_environment("COLUMNS")}) {
+    if (columns > 0) return columns;
+  }
+  return 80;
 }
 
 // One write(), so that lines of other ranks do not fall into the middle.
@@ -137,7 +155,10 @@ void Console::print_above_bar(const std::string& lines) {
   put(bar_drawn_ ? fmt::format("{}{}{}", kClearLine, lines, bar_text()) : lines);
 }
 
-std::string Console::bar_text() const {
+// Behind mpirun a window that became narrower is not noticed: the bar is cut there instead of scrolling at each redraw.
+std::string Console::bar_text() const { return fmt::format("{}{}{}", kDoNotWrap, bar_content(), kWrapAgain); }
+
+std::string Console::bar_content() const {
   constexpr size_t kWidestBar = 50;
   constexpr size_t kNarrowestBar = 8;
   const double share = std::clamp(static_cast<double>(step_) / static_cast<double>(total_steps_), 0.0, 1.0);

@@ -20,7 +20,8 @@ struct StepLine {
 };
 
 /// Rank 0's view of a run on stderr: on a terminal a progress bar with time left that is redrawn in place, in a file
-/// plain aligned lines. Notices never tear the bar. Colours only on a terminal without NO_COLOR.
+/// plain aligned lines. Notices never tear the bar. Colours only on a terminal without NO_COLOR. A pipe is a terminal
+/// of NEOLOOM_TERMINAL_COLUMNS columns when the environment says so: cluster/local/mpirun.sh does.
 class Console {
  public:
   /// `progress`: auto (bar on a terminal) | bar | plain | off (neither bar nor step lines). `quiet`: warnings only.
@@ -39,6 +40,7 @@ class Console {
  private:
   void print_above_bar(const std::string& lines);
   std::string bar_text() const;
+  std::string bar_content() const;
 
   bool bar_ = false;
   bool lines_ = false;

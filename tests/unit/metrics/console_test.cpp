@@ -7,6 +7,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <array>
 #include <functional>
 #include <sstream>
 
@@ -27,6 +28,16 @@ std::string in_a_file(const std::function<void()>& act) {
   return testing::internal::GetCapturedStderr();
 }
 
+std::string everything_from(int descriptor) {
+  std::string text;
+  std::array<char, 4096> piece{};
+  for (ssize_t got = 0; (got = ::read(descriptor, piece.data(), piece.size())) > 0;) {
+    text.append(piece.data(), static_cast<size_t>(got));
+  }
+  ::close(descriptor);
+  return text;
+}
+
 // What a process writes to a terminal of this width.
 std::string on_a_terminal(unsigned short columns, bool no_color, const std::function<void()>& act) {
   winsize size{};
@@ -41,10 +52,25 @@ std::string on_a_terminal(unsigned short columns, bool no_color, const std::func
     act();
     ::_exit(0);
   }
-  std::string text;
-  char piece[4096];
-  for (ssize_t got = 0; (got = ::read(master, piece, sizeof piece)) > 0;) text.append(piece, static_cast<size_t>(got));
-  ::close(master);
+  std::string text = everything_from(master);
+  ::waitpid(child, nullptr, 0);
+  return text;
+}
+
+// What a process writes to a pipe, with this NEOLOOM_TERMINAL_COLUMNS (none when null).
+std::string into_a_pipe(const char* columns, const std::function<void()>& act) {
+  std::array<int, 2> ends{};
+  EXPECT_EQ(::pipe(ends.data()), 0);
+  const pid_t child = ::fork();
+  if (child == 0) {
+    ::dup2(ends[1], STDERR_FILENO);
+    ::setenv("TERM", "dumb", 1);  // as ssh sets none
+    columns != nullptr ? ::setenv("NEOLOOM_TERMINAL_COLUMNS", columns, 1) : ::unsetenv("NEOLOOM_TERMINAL_COLUMNS");
+    act();
+    ::_exit(0);
+  }
+  ::close(ends[1]);
+  std::string text = everything_from(ends[0]);
   ::waitpid(child, nullptr, 0);
   return text;
 }
@@ -58,7 +84,7 @@ std::vector<std::string> screen(const std::string& written) {
     } else if (written[i] == '\r') {
       if (i + 1 < written.size() && written[i + 1] != '\n') lines.back().clear();
     } else if (written[i] == '\x1b') {
-      i = written.find_first_of("mK", i);
+      i = written.find_first_of("mKhl", i);
     } else {
       lines.back() += written[i];
     }
@@ -149,6 +175,39 @@ TEST(ConsoleOnATerminal, ColoursObeyNoColor) {
   const auto warn = [] { Console("auto", false).warning("careful"); };
   EXPECT_THAT(on_a_terminal(80, false, warn), HasSubstr("\x1b[33m"));
   EXPECT_THAT(on_a_terminal(80, true, warn), Not(HasSubstr("\x1b[33m")));
+}
+
+TEST(ConsoleUnderMpirun, APipeThatEndsOnATerminalGetsABarOfItsWidth) {
+  const auto train = [] {
+    Console console("auto", false);
+    console.tick(100, 500, 60.0);
+    console.warning("careful");
+    console.finish();
+  };
+  for (const char* columns : {"40", "132"}) {
+    const std::string text = into_a_pipe(columns, train);
+    EXPECT_THAT(text, HasSubstr("100/500 steps"));
+    for (const std::string& each : screen(text)) EXPECT_LT(display_width(each), std::stoul(columns)) << each;
+  }
+  for (const char* columns : {static_cast<const char*>(nullptr), "0", "wide"}) {
+    EXPECT_EQ(into_a_pipe(columns, train), "warning: careful\n");
+  }
+}
+
+TEST(ConsoleUnderMpirun, AFileStaysPlainWhateverTheTerminal) {
+  ::setenv("NEOLOOM_TERMINAL_COLUMNS", "80", 1);
+  const std::string text = in_a_file([] { Console("auto", false).tick(100, 500, 60.0); });
+  ::unsetenv("NEOLOOM_TERMINAL_COLUMNS");
+  EXPECT_EQ(text, "");
+}
+
+// The window may have become narrower since: a bar that wrapped would leave its upper part behind at every redraw.
+TEST(ConsoleOnATerminal, TheBarIsDrawnWithWrappingOff) {
+  const std::string text = on_a_terminal(80, true, [] { Console("auto", false).tick(100, 500, 60.0); });
+  const size_t off = text.find("\x1b[?7l"), bar = text.find("100/500"), on = text.find("\x1b[?7h");
+  EXPECT_LT(off, bar);
+  EXPECT_LT(bar, on);
+  EXPECT_NE(on, std::string::npos);
 }
 
 }  // namespace
