@@ -7,6 +7,8 @@
 # TERM, INT (Ctrl-C), HUP, USR1 and USR2 become USR2 for the ranks: they agree at the next step, save a checkpoint and
 # end with exit code 75 (resume me). mpirun itself would kill its ranks one second after a TERM. A second Ctrl-C within
 # 3 seconds ends them without saving.
+# The exit code is the ranks' own, 128 + N when signal N killed one, or 6 (a peer or the network failed) when mpirun lost
+# a host.
 # Every setting is an environment variable, so that a value from outside, or one on mpirun's command line, wins.
 # Names with OMPI_ are for Open MPI 4, those with PRTE_ for Open MPI 5.
 # shellcheck disable=SC2317  # functions are called by traps
@@ -34,23 +36,39 @@ default none OMPI_MCA_hwloc_base_binding_policy PRTE_MCA_hwloc_default_binding_p
 default 1 OMPI_MCA_rmaps_base_oversubscribe OMPI_MCA_mpi_yield_when_idle
 default :oversubscribe PRTE_MCA_rmaps_default_mapping_policy
 
+# mpirun hands a pipe to the ranks, so they cannot see that their messages end on a terminal, nor how wide it is.
+forwarded=()
+new_line=
+if [ -t 2 ] && [ "${TERM-}" != dumb ]; then
+  new_line=$'\n' # the cursor may stand behind a progress bar
+  columns=$(stty size <&2) && columns=${columns#* }
+  default "$((columns > 0 ? columns : 80))" NEOLOOM_TERMINAL_COLUMNS
+  # Rank 0 may run on another host. mpirun refuses -x beside mca_base_env_list.
+  case "${OMPI_MCA_mca_base_env_list+ mca_base_env_list} $*" in
+    *" mca_base_env_list "*) ;;
+    *) forwarded=(-x NEOLOOM_TERMINAL_COLUMNS ${NO_COLOR:+-x NO_COLOR}) ;;
+  esac
+fi
+
 child=
 signalled=
+asked=
 last_interrupt=-10
 
 stop() {
   signalled=1
+  asked=1
   if [ -n "$child" ]; then kill -USR2 "$child" 2>/dev/null; fi
 }
 
 interrupt() {
   if [ $((SECONDS - last_interrupt)) -lt 3 ]; then
-    echo "mpirun.sh: second interrupt, ending the ranks without saving" >&2
+    echo "${new_line}mpirun.sh: second interrupt, ending the ranks without saving" >&2
     signalled=1
     kill -TERM "$child" 2>/dev/null
   else
     last_interrupt=$SECONDS
-    echo "mpirun.sh: asking the ranks to save and stop (again within 3 seconds: end without saving)" >&2
+    echo "${new_line}mpirun.sh: asking the ranks to save and stop (again within 3 seconds: end without saving)" >&2
     stop
   fi
 }
@@ -62,9 +80,10 @@ trap interrupt INT
 # process group, where batch systems look for what they must end.
 apart=()
 if [ -t 0 ] || [ -t 1 ] || [ -t 2 ]; then apart=(setsid); fi
-"${apart[@]}" mpirun "$@" </dev/null &
+if [ -n "$asked" ]; then exit 75; fi
+"${apart[@]}" mpirun "${forwarded[@]}" "$@" </dev/null &
 child=$!
-if [ -n "$signalled" ]; then stop; fi
+if [ -n "$asked" ]; then stop; fi
 
 # A trapped signal ends `wait` at once while mpirun still runs; bash still knows the real status afterwards.
 wait "$child"
@@ -74,4 +93,17 @@ while [ -n "$signalled" ]; do
   wait "$child"
   code=$?
 done
+
+case $code in
+  138 | 140) # USR1 or USR2 came before the ranks listened: there was nothing to save
+    if [ -n "$asked" ]; then
+      echo "mpirun.sh: stopped before training began; the same command goes on" >&2
+      code=75
+    fi
+    ;;
+  205 | 255) # Open MPI 4's words for a lost connection, and for an ssh that ended early
+    echo "mpirun.sh: a host is gone or was never reached (mpirun's code $code); the same command resumes" >&2
+    code=6
+    ;;
+esac
 exit "$code"
