@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """cluster/local/mpirun.sh and cluster/slurm/train.sbatch, with a small MPI program in neoloom's place."""
 
+import fcntl
 import os
 import pathlib
 import pty
 import signal
+import struct
 import subprocess
+import termios
 import time
 
 import pytest
@@ -56,6 +59,79 @@ def test_ctrl_c_on_a_terminal_lets_every_rank_save(program, tmp_path):
     _, status = os.waitpid(pid, 0)
     assert os.waitstatus_to_exitcode(status) == 75
     os.close(terminal)
+
+
+def test_a_stop_before_the_ranks_listen_is_one_to_resume_from(tmp_path):
+    log = tmp_path / "log"
+    process = start([MPIRUN, "-np", "2", "bash", "-c", "echo started; exec sleep 60"], log)
+    wait_for(log, "started", 2)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 75, log.read_text()
+
+
+@pytest.fixture
+def far_host(tmp_path):
+    """A host to give to mpirun, on this machine: what mpirun starts there notes its process id."""
+    agent = tmp_path / "agent"
+    agent.write_text(f'#!/bin/sh\nshift\necho $$ > {tmp_path}/daemon\nexec sh -c "exec $*"\n')
+    agent.chmod(0o755)
+    return {"OMPI_MCA_plm": "rsh", "OMPI_MCA_plm_rsh_agent": str(agent)}, tmp_path / "daemon"
+
+
+def test_a_lost_host_ends_with_the_code_for_a_lost_peer(program, tmp_path, far_host):
+    settings, daemon = far_host
+    log = tmp_path / "log"
+    process = start([MPIRUN, "--host", "far.invalid:2", "-np", "2", program], log, env=os.environ | settings)
+    wait_for(log, "started", 2)
+    os.kill(int(daemon.read_text()), signal.SIGKILL)
+    assert process.wait(30) == 6, log.read_text()
+
+
+def test_a_host_that_ssh_does_not_reach_ends_with_the_code_for_a_lost_peer(program, tmp_path):
+    agent = tmp_path / "agent"
+    agent.write_text("#!/bin/sh\nexit 255\n")
+    agent.chmod(0o755)
+    settings = {"OMPI_MCA_plm": "rsh", "OMPI_MCA_plm_rsh_agent": str(agent)}
+    log = tmp_path / "log"
+    process = start([MPIRUN, "--host", "far.invalid:1", "-np", "1", program], log, env=os.environ | settings)
+    assert process.wait(30) == 6, log.read_text()
+
+
+def on_a_terminal(columns, command, **variables):
+    """What the command writes to a terminal of this width."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        os.execve(command[0], command, os.environ | {"TERM": "xterm"} | variables)
+    text = b""
+    try:
+        while piece := os.read(terminal, 4096):
+            text += piece
+    except OSError:  # the end of a terminal
+        pass
+    os.waitpid(pid, 0)
+    os.close(terminal)
+    return text.decode()
+
+
+def test_ranks_are_told_how_wide_the_terminal_behind_their_pipe_is(tmp_path):
+    ask = [str(MPIRUN), "-np", "1", "bash", "-c", "echo columns=$NEOLOOM_TERMINAL_COLUMNS."]
+    assert "columns=111." in on_a_terminal(111, ask)
+    assert "columns=80." in on_a_terminal(0, ask)  # a terminal that does not know its width
+    assert "columns=." in on_a_terminal(111, ask, TERM="dumb")
+    to_a_file = ["/bin/bash", "-c", 'exec "$@" 2>/dev/null', "bash", *ask]
+    assert "columns=." in on_a_terminal(111, to_a_file)
+
+
+def test_ranks_on_another_host_are_told_about_the_terminal(far_host):
+    settings, _ = far_host
+    forgetful = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/")} | settings
+    agent = pathlib.Path(settings["OMPI_MCA_plm_rsh_agent"])
+    agent.write_text(agent.read_text().replace("exec sh", "exec env -u NEOLOOM_TERMINAL_COLUMNS sh"))
+    ask = [str(MPIRUN), "--host", "far.invalid:1", "-np", "1", "bash", "-c", "echo columns=$NEOLOOM_TERMINAL_COLUMNS."]
+    assert "columns=111." in on_a_terminal(111, ask, **forgetful)
+    # mpirun would refuse -x here
+    assert "columns=." in on_a_terminal(111, ask, **forgetful, OMPI_MCA_mca_base_env_list="HOME")
 
 
 def test_exit_codes_pass_through(program):
@@ -118,6 +194,46 @@ def test_a_lost_peer_restarts_inside_the_allocation_first(job):
     ranks = log.count("started")
     assert ranks % 2 == 0 and log.count("inside the allocation") == 1
     assert (folder / "asked").read_text() == "scontrol requeue 17\n"
+
+
+def test_a_crash_is_tried_again_inside_the_allocation_but_not_requeued(job):
+    run, folder = job
+    process = run(folder / "log", PLANNED_CODE="139", NEOLOOM_MAX_RESTARTS="1")
+    assert process.wait(60) == 139
+    assert (folder / "log").read_text().count("inside the allocation") == 1
+    assert (folder / "asked").read_text() == ""
+
+
+def test_a_warning_between_two_starts_requeues_instead_of_starting_again(job):
+    run, folder = job
+    log = folder / "log"
+    process = run(log, PLANNED_CODE="6", NEOLOOM_RESTART_PAUSE_SECONDS="3")
+    wait_for(log, "inside the allocation")
+    ranks = log.read_text().count("started")
+    process.send_signal(signal.SIGUSR2)
+    assert process.wait(30) == 0
+    assert log.read_text().count("started") == ranks
+    assert (folder / "asked").read_text() == "scontrol requeue 17\n"
+
+
+def test_a_cancelled_job_saves_and_does_not_rise_again(job):
+    run, folder = job
+    log = folder / "log"
+    process = run(log)
+    wait_for(log, "started")
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 75
+    assert "saved" in log.read_text()
+    assert (folder / "asked").read_text() == ""
+
+
+def test_a_job_that_finds_no_program_says_where_it_looked(job):
+    run, folder = job
+    (folder / "build/neoloom").unlink()
+    process = run(folder / "log")
+    assert process.wait(30) == 2
+    assert f"there is no {folder}/build/neoloom" in (folder / "log").read_text()
+    assert (folder / "asked").read_text() == ""
 
 
 def test_errors_that_a_restart_does_not_cure_end_the_job(job):
