@@ -1,17 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// Times forward and backward of micro-batches and reports the process's peak memory.
+// Training steps one at a time, as the trainer takes them: data, forward, backward, exact sum, all-reduce, clipping,
+// AdamW, a line of metrics.
 //
-//   step_bench REQUEST.json         reads one line from stdin per step, answers with its seconds, then the memory
+//   step_bench REQUEST.json     prints "ready"; answers each line "step" with that step's seconds, any other line with
+//                               the memory, then ends. Under mpirun every rank takes part and rank 0 speaks.
 //
-// The request: model (folder), cache, frozen, compute, head (single_label | causal_lm), rows, length, threads, lora_r,
-// panels (false: plain matrices).
-#include <ATen/CPUGeneratorImpl.h>
+// The request: model (folder), cache, output (folder), head (causal_lm | single_label), frozen, compute, ids (rows of
+// equal length), micro_batches, threads, lora_r.
 #include <ATen/Parallel.h>
-#include <ATen/ops/empty.h>
-#include <ATen/ops/empty_like.h>
-#include <ATen/ops/randint.h>
 
-#include <chrono>
 #include <ctime>
 #include <fstream>
 #include <iostream>
@@ -21,14 +18,47 @@
 #include "model/model.h"
 #include "model/pretrained/loader.h"
 #include "model/pretrained/panel_file.h"
+#include "runtime/comm/mpi_session.h"
+#include "runtime/core/clock.h"
 #include "runtime/core/error.h"
 #include "runtime/core/files.h"
 #include "runtime/core/process.h"
+#include "runtime/train/trainer.h"
 
 namespace {
 
 using namespace neoloom;
 using nlohmann::json;
+
+struct Ended {};  // no error: the other side has seen enough
+
+/// The request's rows; labels alternate.
+class FixedStore : public data::TokenStore {
+ public:
+  FixedStore(std::vector<std::vector<int32_t>> rows, bool causal)
+      : rows_(std::move(rows)), lengths_(rows_.size(), static_cast<int32_t>(rows_.at(0).size())) {
+    for (const auto& row : rows_) targets_.push_back(causal ? static_cast<int32_t>(row.size()) - 1 : 1);
+  }
+  int64_t size() const override { return static_cast<int64_t>(rows_.size()); }
+  std::span<const int32_t> ids(int64_t sample) const override { return rows_.at(static_cast<size_t>(sample)); }
+  int32_t prompt_tokens(int64_t) const override { return 0; }
+  int64_t label(int64_t sample) const override { return sample % 2; }
+  std::span<const uint8_t> multi_label(int64_t) const override { return {}; }
+  bool labelled() const override { return true; }
+  const std::vector<std::string>& label_names() const override { return names_; }
+  std::span<const int32_t> lengths() const override { return lengths_; }
+  std::span<const int32_t> target_counts() const override { return targets_; }
+  const std::vector<data::InvalidRow>& invalid_rows() const override { return invalid_; }
+  int64_t truncated_samples() const override { return 0; }
+  const std::string& content_hash() const override { return hash_; }
+
+ private:
+  std::vector<std::vector<int32_t>> rows_;
+  std::vector<int32_t> lengths_, targets_;
+  std::vector<std::string> names_ = {"even", "odd"};
+  std::vector<data::InvalidRow> invalid_;
+  std::string hash_;
+};
 
 /// A line of /proc/self/status in KiB, e.g. VmHWM.
 int64_t status_kib(const std::string& key) {
@@ -39,65 +69,118 @@ int64_t status_kib(const std::string& key) {
   return 0;
 }
 
-model::Batch make_batch(const json& request, int64_t vocab, bool causal) {
-  const auto rows = request.at("rows").get<int64_t>();
-  const auto length = request.at("length").get<int64_t>();
-  model::Batch batch;
-  batch.ids = at::randint(vocab, {rows, length}, at::detail::createCPUGenerator(1), at::kLong);
-  batch.host_lengths.assign(static_cast<size_t>(rows), length);
-  batch.lengths = at::empty({rows}, batch.ids.options()).fill_(length);
-  for (int64_t row = 0; row < rows; ++row) batch.sample_ids.push_back(row);
-  batch.labels = causal ? batch.ids.clone() : batch.lengths.remainder(2);
-  return batch;
+json memory() {
+  return {{"peak_kib", status_kib("VmHWM")}, {"mapped_kib", status_kib("RssFile") + status_kib("RssShmem")}};
 }
 
-void run(const json& request) {
-  at::set_num_threads(request.at("threads"));
-  const bool causal = request.at("head") == "causal_lm";
+/// Stops every rank between steps until rank 0 is asked for the next one.
+class Turns {
+ public:
+  explicit Turns(comm::MpiSession& session) : session_(session) {}
+
+  void operator()(int64_t step) {
+    if (step == step_) return;  // another micro-batch of the same step
+    const double seconds = core::now_seconds() - begin_;
+    const double cpu_seconds = static_cast<double>(std::clock() - cpu_begin_) / CLOCKS_PER_SEC;
+    const std::string word = session_.on_root([&] {
+      if (step_ == 0) {
+        std::cout << "ready" << std::endl;
+      } else {
+        std::cout << json{{"seconds", seconds}, {"cpu_seconds", cpu_seconds}}.dump() << std::endl;
+      }
+      std::string line;
+      std::getline(std::cin, line);
+      return line;
+    });
+    if (word != "step") {
+      if (session_.is_root()) std::cout << memory().dump() << std::endl;
+      throw Ended();
+    }
+    step_ = step;
+    std::array<int64_t, 1> together = {0};
+    session_.all_reduce_max(together);  // the ranks that slept are awake
+    cpu_begin_ = std::clock();
+    begin_ = core::now_seconds();
+  }
+
+ private:
+  comm::MpiSession& session_;
+  int64_t step_ = 0;
+  double begin_ = 0.0;
+  std::clock_t cpu_begin_ = 0;
+};
+
+std::unique_ptr<model::Model> open_model(comm::MpiSession& session, const json& request, model::Head head) {
   model::ModelSetup setup;
-  setup.config = model::GptNeoConfig::from_file(request.at("model").get<std::string>() + "/config.json");
-  setup.head = causal ? model::Head::kCausalLm : model::Head::kSingleLabel;
-  setup.num_labels = causal ? 0 : 2;
+  const std::string folder = request.at("model");
+  setup.config = model::GptNeoConfig::from_file(folder + "/config.json");
+  setup.head = head;
+  setup.num_labels = head == model::Head::kCausalLm ? 0 : 2;
   setup.compute_dtype = model::dtype_from_name(request.at("compute"));
   setup.lora.emplace();
-  setup.lora->r = request.value("lora_r", int64_t{8});
+  setup.lora->r = request.at("lora_r");
   setup.lora->lora_alpha = 16;
-  const std::string converted = model::prepare_weights(
-      request.at("model"), setup.config, model::dtype_from_name(request.at("frozen")), request.at("cache"), false);
+  std::string converted;
+  std::string panels;
+  const auto prepare = [&] {
+    converted = model::prepare_weights(folder, setup.config, model::dtype_from_name(request.at("frozen")),
+                                       request.at("cache"), false);
+    panels = model::prepare_panels(converted, setup.config, setup.compute_dtype, false);
+    return std::string();
+  };
+  session.on_root(prepare);
+  prepare();
   const auto weights = model::map_weights(converted, setup.config);
-  if (request.value("panels", true)) {
-    model::map_panels(model::prepare_panels(converted, setup.config, setup.compute_dtype, false), setup.compute_dtype,
-                      *weights);
+  model::map_panels(panels, setup.compute_dtype, *weights);
+  return model::Model::create(setup, weights);
+}
+
+void run(comm::MpiSession& session, const json& request) {
+  at::set_num_threads(request.at("threads"));
+  const bool causal = request.at("head") == "causal_lm";
+  const auto model = open_model(session, request, causal ? model::Head::kCausalLm : model::Head::kSingleLabel);
+  const auto store = std::make_shared<FixedStore>(request.at("ids").get<std::vector<std::vector<int32_t>>>(), causal);
+  const int64_t micro_batches = request.at("micro_batches");
+
+  train::TrainerSetup setup;
+  setup.options.output_dir = request.at("output");
+  setup.options.max_steps = int64_t{1} << 40;
+  setup.options.logging_steps = 1;
+  setup.options.save_strategy = train::Interval::kNo;
+  setup.batching = {store->size() / micro_batches, micro_batches};
+  setup.train = store;
+  setup.task = causal ? data::Task::kCausalLm : data::Task::kSequenceClassification;
+  setup.progress = "off";
+  setup.run_start = nlohmann::ordered_json::object();
+  setup.hooks.stop_requested = [] { return false; };
+  setup.hooks.peak_memory_bytes = [] { return int64_t{0}; };
+  setup.hooks.synchronize = [] {};
+  Turns turns(session);
+  setup.hooks.before_micro_batch = [&turns](int64_t step, const std::vector<int64_t>&) { turns(step); };
+  comm::Watchdog watchdog(session.rank(), session.host_name());
+  setup.watchdog = &watchdog;
+  const auto communicator = session.make_host_communicator();
+  train::Trainer trainer(session, *communicator, *model, std::move(setup), std::nullopt);
+  try {
+    trainer.run();
+  } catch (const Ended&) {
   }
-  const auto model = model::Model::create(setup, weights);
-  at::Tensor params = at::empty({model->layout().total_elements}, at::TensorOptions().dtype(at::kFloat));
-  at::Tensor grads = at::empty_like(params);
-  model->initialize(params, 1);
-  const model::Batch batch = make_batch(request, setup.config.vocab_size, causal);
-  std::cout << "ready" << std::endl;
-  for (std::string line; std::getline(std::cin, line) && line == "step";) {
-    const auto begin = std::chrono::steady_clock::now();
-    const std::clock_t cpu_begin = std::clock();
-    const double loss = model->forward_backward(batch, params, grads, {}, 1.0).loss.item<double>();
-    const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - begin;
-    const double cpu_seconds = static_cast<double>(std::clock() - cpu_begin) / CLOCKS_PER_SEC;
-    std::cout << json{{"seconds", elapsed.count()}, {"cpu_seconds", cpu_seconds}, {"loss", loss}}.dump() << std::endl;
-  }
-  std::cout << json{{"peak_kib", status_kib("VmHWM")}, {"private_kib", status_kib("RssAnon")}}.dump() << std::endl;
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
+  core::settle_process();
   if (argc != 2) {
     std::cerr << "usage: step_bench REQUEST.json\n";
     return 2;
   }
-  core::settle_process();
+  comm::MpiSession session(&argc, &argv);
   try {
-    run(json::parse(core::read_file(argv[1])));
+    run(session, json::parse(core::read_file(argv[1])));
   } catch (const core::Error& error) {
     std::cerr << error.what() << '\n';
+    if (session.size() > 1) session.abort(error.exit_code());
     return error.exit_code();
   }
   return 0;

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How the time of a token grows with length, batch, rank of the adapters and ranks; what the exact sum costs."""
+
+import statistics
+
+from micro import comm_bench, micro_bench, middle
+from report import Section, figure, target_cells
+from sides import in_turns, logged_steps, make_request, neoloom_side
+
+DTYPE = "bfloat16"
+LORA_PARAMETERS = 294_912  # r=8 on q_proj and v_proj of GPT-Neo 125M
+RANKS_TARGET, EXACT_TARGET, COMM_TARGET = 0.95, 0.02, 0.01
+
+
+def open_side(context, name, rows, length, ranks=1, threads=None, head="causal_lm", **fields):
+    request = make_request(context.work, f"growth {name}", model=str(context.model("125M", DTYPE)), head=head,
+                           frozen=DTYPE, compute=DTYPE, rows=rows, length=length,
+                           threads=threads or context.threads, **fields)
+    return request, neoloom_side(context.build, request, ranks)
+
+
+def compare(context, variants):
+    """Variants (name, rows, length, options) in turns: name -> (microseconds a token: spread, request)."""
+    opened = {name: open_side(context, name, rows, length, **options) for name, rows, length, options in variants}
+    results = in_turns({name: side for name, (_, side) in opened.items()}, context.steps, context.warmup)
+    return {name: dict(results[name], us_per_token=1e6 * results[name]["seconds"]["median"] / (rows * length),
+                       request=opened[name][0]) for name, rows, length, _ in variants}
+
+
+def table_of(section, title, context, variants):
+    context.say(f"growth: {title}")
+    results = compare(context, variants)
+    first = next(iter(results.values()))["us_per_token"]
+    rows = []
+    for name, result in results.items():
+        section.data[name] = dict(us_per_token=result["us_per_token"], seconds=result["seconds"],
+                                  peak_gib=result["peak_gib"])
+        rows.append([name, figure(result["us_per_token"]), f"{result['us_per_token'] / first:.2f}",
+                     f"{result['peak_gib']:.2f}"])
+    section.add_table([title, "microseconds a token", "over the first", "peak GiB"], rows)
+    return results
+
+
+def ranks(section, context):
+    """The same 12 micro-batches of a step shared out."""
+    variants = [("1 rank x 2 threads", 12, 128, dict(ranks=1, threads=2, micro_batches=12))]
+    variants += [(f"{count} rank{'s' * (count > 1)} x 1 thread", 12, 128,
+                  dict(ranks=count, threads=1, micro_batches=12)) for count in (1, 2, 3, 4)]
+    results = table_of(section, "ranks, 12 micro-batches of 1 x 128 a step", context, variants)
+    two = results["2 ranks x 1 thread"]
+    share = results["1 rank x 2 threads"]["us_per_token"] / two["us_per_token"]
+    steps = logged_steps(two["request"])[context.warmup:]
+    waiting = statistics.median(max(device["comm_share"] for device in step["devices"]) for step in steps)
+    section.data["two ranks"] = dict(speed_over_two_threads=share, comm_share=waiting)
+    section.add_table(
+        ["two ranks x 1 thread", "measured", "target", ""],
+        [["speed over 1 rank x 2 threads", f"{share:.3f}", *target_cells(share, RANKS_TARGET)],
+         ["communication, waiting for the other rank included", f"{100 * waiting:.2f} %",
+          f"<= {100 * COMM_TARGET:.0f} %, or hidden", ""]])
+
+
+def exact_sum(section, context, step_seconds):
+    context.say("growth: cost of the exact sum")
+    local, wire = micro_bench(context, f"gradient_sum/{LORA_PARAMETERS}/"), comm_bench(context, 2)
+    extra = {"conversion and sum": middle(local, f"gradient_sum/{LORA_PARAMETERS}/fixed")
+             - middle(local, f"gradient_sum/{LORA_PARAMETERS}/float"),
+             "all-reduce of 2 ranks": middle(wire, f"all_reduce/{LORA_PARAMETERS}/int64")
+             - middle(wire, f"all_reduce/{LORA_PARAMETERS}/float32")}
+    total = sum(extra.values()) / step_seconds
+    section.data["exact_sum"] = dict(extra_seconds=extra, share_of_step=total)
+    section.add(f"The exact sum (int64) beside a float sum, in a step of {1e3 * step_seconds:.0f} ms (8 x 128 {DTYPE}):")
+    rows = [[name, f"{1e3 * value:.3f} ms", f"{100 * value / step_seconds:.2f} %", "", ""]
+            for name, value in extra.items()]
+    cells = [f"<= {100 * EXACT_TARGET:.0f} %", target_cells(total, EXACT_TARGET, False)[1]]
+    section.add_table(["extra", "time", "of the step", "target", ""],
+                      [*rows, ["both", "", f"{100 * total:.2f} %", *cells]])
+
+
+def run(context):
+    section = Section("Growth")
+    section.add(f"GPT-Neo 125M shape, causal LM, {DTYPE}, LoRA r=8 on q_proj and v_proj, {context.threads} threads unless "
+                f"said; medians of {context.steps} steps after {context.warmup}, variants in turns.")
+    table_of(section, "length, 2048 tokens", context,
+             [(f"{2048 // length} x {length}", 2048 // length, length, {}) for length in (128, 256, 512, 1024, 2048)])
+    batch = table_of(section, "batch", context, [(f"batch {rows} x 128", rows, 128, {}) for rows in (1, 2, 4, 8, 16)])
+    table_of(section, "rank of the adapters, 8 x 128", context,
+             [(f"r={rank}", 8, 128, dict(lora_r=rank)) for rank in (4, 8, 16, 64)])
+    ranks(section, context)
+    exact_sum(section, context, batch["batch 8 x 128"]["seconds"]["median"])
+    return section

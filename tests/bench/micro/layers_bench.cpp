@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: Apache-2.0
+// Attention, LayerNorm, GELU and cross entropy at the sizes of GPT-Neo 125M.
+#include <ATen/ops/arange.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/gelu.h>
+#include <ATen/ops/gelu_backward.h>
+#include <ATen/ops/log_softmax.h>
+#include <ATen/ops/matmul.h>
+#include <ATen/ops/native_layer_norm_backward.h>
+#include <ATen/ops/softmax.h>
+#include <ATen/ops/zeros_like.h>
+#include <fmt/format.h>
+
+#include <memory>
+
+#include "model/activation.h"
+#include "model/attention.h"
+#include "model/linear.h"
+#include "model/loss.h"
+#include "tests/bench/micro/micro.h"
+
+namespace neoloom::bench {
+namespace {
+
+constexpr int64_t kTokens = 2048, kWidth = 768, kHeads = 12, kWindow = 256, kVocabulary = 50257;
+
+/// `kTokens` tokens in samples of `length`.
+struct AttentionInputs {
+  int64_t length;
+  at::Tensor q, k, v, grad;  // [kTokens, kWidth]
+  std::vector<model::Segment> segments;
+
+  explicit AttentionInputs(int64_t tokens_per_sample) : length(tokens_per_sample) {
+    q = random_matrix(kTokens, kWidth, 1).mul_(0.2);
+    k = random_matrix(kTokens, kWidth, 2).mul_(0.2);
+    v = random_matrix(kTokens, kWidth, 3);
+    grad = random_matrix(kTokens, kWidth, 4);
+    for (int64_t begin = 0; begin < kTokens; begin += length) segments.push_back({begin, length, begin, length});
+  }
+  at::Tensor heads(const at::Tensor& rows) const {
+    return rows.view({kTokens / length, length, kHeads, kWidth / kHeads}).transpose(1, 2);
+  }
+  at::Tensor rows(const at::Tensor& heads) const { return heads.transpose(1, 2).reshape({kTokens, kWidth}); }
+
+  at::Tensor probabilities(int64_t window) const {
+    const at::Tensor position = at::arange(length);
+    const at::Tensor distance = position.unsqueeze(1).sub(position.unsqueeze(0));
+    at::Tensor hidden = distance.lt(0);
+    if (window > 0) hidden = hidden.logical_or(distance.ge(window));
+    return at::softmax(at::matmul(heads(q), heads(k).transpose(2, 3)).masked_fill_(hidden, -1e30), 3);
+  }
+};
+
+std::string check_forward(const AttentionInputs& inputs, const model::Attention& attention, int64_t window) {
+  const at::Tensor expected = inputs.rows(at::matmul(inputs.probabilities(window), inputs.heads(inputs.v)));
+  return difference(attention.forward(inputs.q, inputs.k, inputs.v, inputs.segments), expected, 1e-5);
+}
+
+std::string check_backward(const AttentionInputs& inputs, const model::Attention& attention, int64_t window) {
+  const at::Tensor p = inputs.probabilities(window);
+  at::Tensor ds = at::matmul(inputs.heads(inputs.grad), inputs.heads(inputs.v).transpose(2, 3));
+  ds = ds.sub(ds.mul(p).sum({3}, /*keepdim=*/true)).mul_(p);
+  const model::AttentionGradients found =
+      attention.backward(inputs.grad, inputs.q, inputs.k, inputs.v, inputs.segments);
+  std::string complaint = difference(found.dq, inputs.rows(at::matmul(ds, inputs.heads(inputs.k))), 1e-4);
+  complaint += difference(found.dk, inputs.rows(at::matmul(ds.transpose(2, 3), inputs.heads(inputs.q))), 1e-4);
+  return complaint + difference(found.dv, inputs.rows(at::matmul(p.transpose(2, 3), inputs.heads(inputs.grad))), 1e-4);
+}
+
+void add_attention(int64_t length, int64_t window) {
+  const auto inputs = std::make_shared<std::unique_ptr<AttentionInputs>>();
+  const auto attention = std::make_shared<model::Attention>(kHeads, window);
+  const auto with_inputs = [=](const auto& check) {
+    return [=] {
+      if (!*inputs) *inputs = std::make_unique<AttentionInputs>(length);
+      return check(**inputs, *attention, window);
+    };
+  };
+  const std::string name = fmt::format("attention/{}/{}", window > 0 ? "local" : "global", length);
+  add_case({name + "/forward", with_inputs(check_forward), [=] {
+              const AttentionInputs& in = **inputs;
+              benchmark::DoNotOptimize(attention->forward(in.q, in.k, in.v, in.segments));
+            }});
+  add_case({name + "/backward", with_inputs(check_backward), [=] {
+              const AttentionInputs& in = **inputs;
+              benchmark::DoNotOptimize(attention->backward(in.grad, in.q, in.k, in.v, in.segments));
+            }});
+}
+
+void add_norm() {
+  struct Work {
+    at::Tensor x = random_matrix(1024, kWidth, 1), dy = random_matrix(1024, kWidth, 2);
+    model::Norm norm{at::full({kWidth}, 1.5), at::full({kWidth}, 0.5), {}, {}};
+    model::Norm::Statistics statistics;
+    at::Tensor centred() const { return x.sub(x.mean({1}, true)); }
+    at::Tensor scale() const { return centred().pow(2).mean({1}, true).add(norm.epsilon).rsqrt(); }
+  };
+  const auto work = std::make_shared<Work>();
+  const auto forward = [=] { return work->norm.forward(work->x, &work->statistics); };
+  add_case({"layer_norm/1024x768/forward",
+            [=] { return difference(forward(), work->centred().mul(work->scale()).mul(1.5).add(0.5), 1e-5); },
+            [=] { benchmark::DoNotOptimize(forward()); }});
+  const auto backward = [=] { return work->norm.backward(work->dy, work->x, work->statistics); };
+  add_case({"layer_norm/1024x768/backward",
+            [=] {
+              forward();
+              const at::Tensor y = work->centred().mul(work->scale());
+              const at::Tensor g = work->dy.mul(1.5);
+              const at::Tensor expected =
+                  g.sub(g.mean({1}, true)).sub(y.mul(g.mul(y).mean({1}, true))).mul(work->scale());
+              return difference(backward(), expected, 1e-5);
+            },
+            [=] { benchmark::DoNotOptimize(backward()); }});
+}
+
+void add_gelu() {
+  struct Work {
+    at::Tensor x = random_matrix(1024, 4 * kWidth, 1), dy = random_matrix(1024, 4 * kWidth, 2);
+    // Where GELU's slope is 1: the gradient is overwritten call after call, and must not sink into denormal numbers.
+    at::Tensor steady = x.abs().add(6.0);
+  };
+  const auto work = std::make_shared<Work>();
+  add_case({"gelu/1024x3072/forward",
+            [=] { return difference(model::gelu_new(work->x), at::gelu(work->x.to(at::kDouble), "tanh"), 1e-6); },
+            [=] { benchmark::DoNotOptimize(model::gelu_new(work->x)); }});
+  add_case({"gelu/1024x3072/backward",
+            [=] {
+              const at::Tensor expected = at::gelu_backward(work->dy.to(at::kDouble), work->x.to(at::kDouble), "tanh");
+              return difference(model::gelu_new_backward(work->dy.clone(), work->x), expected, 1e-6);
+            },
+            [=] { work->dy = model::gelu_new_backward(work->dy, work->steady); }});
+}
+
+void add_cross_entropy() {
+  struct Work {
+    at::Tensor logits = random_matrix(256, kVocabulary, 1), targets = at::arange(256).mul_(190);
+  };
+  const auto work = std::make_shared<Work>();
+  add_case({"cross_entropy/256x50257/loss_and_gradient",
+            [=] {
+              const at::Tensor log_p = at::log_softmax(work->logits.to(at::kDouble), 1);
+              const at::Tensor column = work->targets.unsqueeze(1);
+              at::Tensor gradient = work->logits.clone();
+              const at::Tensor losses = model::cross_entropy_rows(gradient, work->targets, 1.0, true);
+              const at::Tensor onehot = at::zeros_like(log_p).scatter_(1, column, 1.0);
+              return difference(losses, log_p.gather(1, column).squeeze(1).neg(), 1e-6) +
+                     difference(gradient, log_p.exp().sub(onehot), 1e-5);
+            },
+            [=] { benchmark::DoNotOptimize(model::cross_entropy_rows(work->logits, work->targets, 1.0, true)); }});
+}
+
+}  // namespace
+
+void register_layers() {
+  for (const int64_t window : {int64_t{0}, kWindow}) {
+    for (const int64_t length : {128, 256, 512, 1024, 2048}) add_attention(length, window);
+  }
+  add_norm();
+  add_gelu();
+  add_cross_entropy();
+}
+
+}  // namespace neoloom::bench

@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: Apache-2.0
+// Products with frozen weights beside the library's own: oneDNN with the weight packed ahead, and at::linear.
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/linear.h>
+#include <ATen/ops/mm.h>
+#include <fmt/format.h>
+
+#include <memory>
+#include <optional>
+
+#include "model/panel_products.h"
+#include "model/panels.h"
+#include "model/products.h"
+#include "tests/bench/micro/micro.h"
+
+namespace neoloom::bench {
+namespace {
+
+struct Shape {
+  int64_t rows, in, out;
+};
+
+/// Operands in the dtype of the products, made when first needed.
+struct Operands {
+  at::Tensor x;         // [rows, in]
+  at::Tensor weight;    // [out, in]
+  at::Tensor expected;  // [rows, out] fp32
+  at::Tensor packed;    // of the way that is measured
+  at::Tensor y;
+};
+
+using Prepare = std::function<void(Operands&)>;
+
+double tolerance(at::ScalarType type, bool fp32_result) {
+  if (type == at::kFloat) return 1e-5;
+  return fp32_result ? 1e-5 : 1e-2;  // the library rounds its result to bfloat16
+}
+
+void add_way(const std::string& way, Shape shape, at::ScalarType type, const Prepare& pack,
+             const std::function<void(Operands&)>& multiply) {
+  const auto operands = std::make_shared<Operands>();
+  const auto check = [=] {
+    operands->x = random_matrix(shape.rows, shape.in, 1).to(type);
+    operands->weight = random_matrix(shape.out, shape.in, 2).to(type);
+    const at::Tensor expected = at::linear(operands->x.to(at::kFloat), operands->weight.to(at::kFloat));
+    pack(*operands);
+    multiply(*operands);
+    return difference(operands->y, expected, tolerance(type, operands->y.scalar_type() == at::kFloat));
+  };
+  const auto rows = static_cast<double>(shape.rows);
+  add_case({fmt::format("product/{}/{}x{}/{}/{}", type == at::kFloat ? "fp32" : "bf16", shape.in, shape.out, shape.rows,
+                        way),
+            check, [=] { multiply(*operands); },
+            2.0 * rows * static_cast<double>(shape.in) * static_cast<double>(shape.out)});
+}
+
+at::Tensor reorder(const at::Tensor& weight, int64_t rows) {
+  static const auto handle = c10::Dispatcher::singleton()
+                                 .findSchemaOrThrow("mkldnn::_reorder_linear_weight", "")
+                                 .typed<at::Tensor(const at::Tensor&, std::optional<int64_t>)>();
+  return handle.call(weight, rows);
+}
+
+at::Tensor multiply_reordered(const at::Tensor& x, const at::Tensor& packed) {
+  static const auto handle =
+      c10::Dispatcher::singleton()
+          .findSchemaOrThrow("mkldnn::_linear_pointwise", "")
+          .typed<at::Tensor(const at::Tensor&, const at::Tensor&, const std::optional<at::Tensor>&, c10::string_view,
+                            c10::List<std::optional<at::Scalar>>, std::optional<c10::string_view>)>();
+  return handle.call(x, packed, std::nullopt, "none", c10::List<std::optional<at::Scalar>>(), std::nullopt);
+}
+
+void add_shape(Shape shape, model::Dtype dtype) {
+  const at::ScalarType type = model::scalar_type(dtype);
+  if (model::multiplies_panels(dtype)) {
+    add_way(
+        "panels", shape, type,
+        [=](Operands& operands) {
+          operands.packed = model::pack_panels(operands.weight.t(), dtype);
+          operands.y = at::empty({shape.rows, shape.out}, at::kFloat);
+        },
+        [=](Operands& operands) {
+          model::panel_product(operands.y, operands.x, {operands.packed, shape.in, shape.out}, {});
+        });
+  }
+  if (model::multiplies_panels(dtype) && type == at::kFloat) {
+    // As gradients of inputs are computed in fp32: the right side as it is stored.
+    add_way(
+        "stored", shape, type,
+        [=](Operands& operands) {
+          operands.packed = operands.weight.t().contiguous();
+          operands.y = at::empty({shape.rows, shape.out}, at::kFloat);
+        },
+        [=](Operands& operands) {
+          model::panel_product(operands.y, operands.x, {operands.packed, shape.in, shape.out}, {});
+        });
+  }
+  add_way(
+      "onednn", shape, type, [=](Operands& operands) { operands.packed = reorder(operands.weight, shape.rows); },
+      [](Operands& operands) { operands.y = multiply_reordered(operands.x, operands.packed); });
+  add_way(
+      "linear", shape, type, [](Operands&) {},
+      [](Operands& operands) { operands.y = at::linear(operands.x, operands.weight); });
+}
+
+}  // namespace
+
+void register_products() {
+  for (const model::Dtype dtype : {model::Dtype::kFloat32, model::Dtype::kBFloat16}) {
+    for (const int64_t rows : {1024, 64}) {
+      for (const auto& [in, out] : {std::pair{768, 768}, {768, 3072}, {3072, 768}, {768, 50257}}) {
+        add_shape({rows, in, out}, dtype);
+      }
+    }
+  }
+}
+
+}  // namespace neoloom::bench
