@@ -110,7 +110,8 @@ std::string dry_run(const RunConfig& config, const TaskChoice& task, const Base&
                                     world_size == 1 ? "" : "s"));
   print("steps",
         fmt::format("{} ({} an epoch, {} of warm-up)", plan.total_steps, plan.steps_per_epoch, plan.warmup_steps));
-  print("bytes per all-reduce", std::to_string((trainable.flat_elements + train::GradientSum::kTailElements) * 8));
+  print("bytes per all-reduce",
+        std::to_string(train::gradient_sum_bytes(config.runtime.gradient_sum, trainable.flat_elements)));
   const double weight_bytes = config.model_config.frozen_dtype == model::Dtype::kFloat32 ? 4.0 : 2.0;
   const bool panels = config.runtime.device != "cuda" && config.peft_config &&
                       model::multiplies_panels(resolve_compute_dtype(config, "cpu"));

@@ -4,6 +4,7 @@
 #include <ATen/Parallel.h>
 #include <ATen/ops/abs.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/isfinite.h>
 #include <ATen/ops/where.h>
 #include <ATen/ops/zeros.h>
 
@@ -13,6 +14,7 @@
 #include <span>
 
 #include "runtime/comm/fixed_point.h"
+#include "runtime/core/error.h"
 
 namespace neoloom::train {
 namespace {
@@ -34,19 +36,32 @@ void add_on_device(const at::Tensor& grads, double scale, double limit, const at
   }
 }
 
-}  // namespace
+class ExactSum final : public GradientSum {
+ public:
+  ExactSum(int64_t n_elements, const at::Tensor& like)
+      : n_elements_(n_elements), sum_(at::zeros({n_elements + kTailElements}, like.options().dtype(at::kLong))) {}
 
-GradientSum::GradientSum(int64_t n_elements, const at::Tensor& like)
-    : n_elements_(n_elements), sum_(at::zeros({n_elements + kTailElements}, like.options().dtype(at::kLong))) {}
+  void begin(int64_t target_count, double loss_scale, int64_t micro_batches) override;
+  void add(const at::Tensor& grads, const at::Tensor& loss) override;
+  void all_reduce(comm::Communicator& communicator) override;
+  Result finish(at::Tensor& grads) const override;
+  int64_t bytes() const override { return sum_.numel() * static_cast<int64_t>(sizeof(int64_t)); }
 
-void GradientSum::begin(int64_t target_count, double loss_scale, int64_t micro_batches) {
+ private:
+  int64_t n_elements_;
+  at::Tensor sum_;  // [n_elements + kTailElements] int64
+  double scale_ = 1.0;
+  double limit_ = 0.0;
+};
+
+void ExactSum::begin(int64_t target_count, double loss_scale, int64_t micro_batches) {
   sum_.zero_();
   // A step without any target has zero gradients; dividing by one keeps them so.
   scale_ = comm::fixed_point_scale(std::max<int64_t>(1, target_count), loss_scale);
   limit_ = comm::fixed_point_limit(std::max<int64_t>(1, micro_batches));
 }
 
-void GradientSum::add(const at::Tensor& grads, const at::Tensor& loss) {
+void ExactSum::add(const at::Tensor& grads, const at::Tensor& loss) {
   const at::Tensor tail = sum_.narrow(0, n_elements_, kTailElements);
   add_on_device(loss.reshape({1}), kLossUnit, limit_, tail.narrow(0, kLossSum, 1), tail.narrow(0, kFlaggedLosses, 1));
   if (!grads.is_cpu()) {
@@ -63,12 +78,12 @@ void GradientSum::add(const at::Tensor& grads, const at::Tensor& loss) {
   sum[n_elements_ + kFlaggedElements] += flagged.load();
 }
 
-void GradientSum::all_reduce(comm::Communicator& communicator) {
+void ExactSum::all_reduce(comm::Communicator& communicator) {
   communicator.all_reduce_sum(sum_.mutable_data_ptr<int64_t>(), static_cast<size_t>(sum_.numel()),
                               comm::Element::kInt64);
 }
 
-GradientSum::Result GradientSum::finish(at::Tensor& grads) const {
+GradientSum::Result ExactSum::finish(at::Tensor& grads) const {
   if (grads.is_cpu()) {
     const int64_t* sum = sum_.const_data_ptr<int64_t>();
     float* mean = grads.mutable_data_ptr<float>();
@@ -86,6 +101,58 @@ GradientSum::Result GradientSum::finish(at::Tensor& grads) const {
   const at::Tensor tail = sum_.narrow(0, n_elements_, kTailElements).cpu();
   const int64_t* values = tail.const_data_ptr<int64_t>();
   return {static_cast<double>(values[kLossSum]) / kLossUnit, values[kFlaggedElements] + values[kFlaggedLosses]};
+}
+
+class FloatSum final : public GradientSum {
+ public:
+  FloatSum(int64_t n_elements, const at::Tensor& like)
+      : n_elements_(n_elements), sum_(at::zeros({n_elements + kTailElements}, like.options().dtype(at::kFloat))) {}
+
+  void begin(int64_t target_count, double loss_scale, int64_t /*micro_batches*/) override {
+    sum_.zero_();
+    scale_ = 1.0 / (static_cast<double>(std::max<int64_t>(1, target_count)) * loss_scale);
+  }
+
+  void add(const at::Tensor& grads, const at::Tensor& loss) override {
+    sum_.narrow(0, 0, n_elements_).add_(grads, scale_);
+    sum_.narrow(0, n_elements_, 1).add_(loss);
+  }
+
+  void all_reduce(comm::Communicator& communicator) override {
+    communicator.all_reduce_sum(sum_.mutable_data_ptr<float>(), static_cast<size_t>(sum_.numel()),
+                                comm::Element::kFloat32);
+  }
+
+  Result finish(at::Tensor& grads) const override {
+    grads.copy_(sum_.narrow(0, 0, n_elements_));
+    const at::Tensor flagged = at::isfinite(sum_).logical_not().sum();
+    return {static_cast<double>(sum_.select(0, n_elements_).item<float>()), flagged.item<int64_t>()};
+  }
+
+  int64_t bytes() const override { return sum_.numel() * static_cast<int64_t>(sizeof(float)); }
+
+ private:
+  int64_t n_elements_;
+  at::Tensor sum_;  // [n_elements + kTailElements] fp32; the first of the tail is the loss
+  double scale_ = 1.0;
+};
+
+bool is_exact(const std::string& kind) {
+  core::require(kind == "fixed" || kind == "float", core::ErrorKind::kUsage,
+                "runtime.gradient_sum: expected fixed or float, found {}", kind);
+  return kind == "fixed";
+}
+
+}  // namespace
+
+std::unique_ptr<GradientSum> make_gradient_sum(const std::string& kind, int64_t n_elements, const at::Tensor& like) {
+  if (is_exact(kind)) return std::make_unique<ExactSum>(n_elements, like);
+  return std::make_unique<FloatSum>(n_elements, like);
+}
+
+int64_t gradient_sum_bytes(const std::string& kind, int64_t n_elements) {
+  return (n_elements + GradientSum::kTailElements) *
+         static_cast<int64_t>(is_exact(kind) ? sizeof(int64_t) : sizeof(float));
 }
 
 }  // namespace neoloom::train

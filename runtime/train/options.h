@@ -53,7 +53,7 @@ struct RuntimeOptions {
   std::string cache_dir;                   // empty: ~/.cache/neoloom
   std::string verify_weights = "changed";  // changed | always
   bool allow_mixed_devices = false;
-  std::string gradient_sum = "fixed";   // exact int64: the only way
+  std::string gradient_sum = "fixed";   // fixed: exact int64 | float: fp32, bits depend on the ranks
   int64_t state_check_steps = 50;       // steps between hash comparisons over ranks; 0: never
   int64_t max_skipped_steps = 20;       // non-finite steps in a row before the run ends with exit code 7
   int64_t peer_timeout_seconds = 1800;  // a rank that waits longer for the others ends the job with exit code 6

@@ -94,7 +94,7 @@ Trainer::Trainer(comm::MpiSession& session, comm::Communicator& communicator, mo
       grads_(at::zeros_like(params_)),
       loss_scale_(setup_.initial_loss_scale),
       history_(nlohmann::json::array()),
-      sum_(model.layout().total_elements, params_) {
+      sum_(make_gradient_sum(setup_.runtime.gradient_sum, model.layout().total_elements, params_)) {
   steps_ = std::make_unique<data::StepList>(setup_.train->lengths(), setup_.train->target_counts(),
                                             step_list_options(setup_));
   plan_ = resolve_plan(setup_.options, steps_->steps_per_epoch());
@@ -158,14 +158,14 @@ void Trainer::announce(const std::optional<Resumed>& resumed) {
                         {"total_steps", plan_.total_steps},
                         {"warmup_steps", plan_.warmup_steps},
                         {"trainable_parameters", layout.trainable_elements},
-                        {"allreduce_bytes_per_step", sum_.bytes()},
+                        {"allreduce_bytes_per_step", sum_->bytes()},
                         {"seed", setup_.options.seed}};
   event.update(setup_.run_start);
   write_event(event);
   console_->notice(fmt::format(
       "training {} samples: {} steps of {} ({} an epoch), {} trainable parameters, {} bytes all-reduced a step",
       setup_.train->size(), plan_.total_steps, setup_.batching.global_batch_size(), plan_.steps_per_epoch,
-      layout.trainable_elements, sum_.bytes()));
+      layout.trainable_elements, sum_->bytes()));
   if (!resumed) return;
   for (const std::string& skipped : resumed->skipped) {
     console_->warning("checkpoint skipped: " + skipped);
@@ -222,7 +222,7 @@ Trainer::StepOutcome Trainer::run_step() {
   {
     const core::ScopedTimer timer(since_log_.comm_seconds);
     const auto bounded = guard("all-reduce of gradients");
-    sum_.all_reduce(communicator_);
+    sum_->all_reduce(communicator_);
     setup_.hooks.synchronize();
   }
   const core::ScopedTimer timer(since_log_.compute_seconds);
@@ -232,7 +232,7 @@ Trainer::StepOutcome Trainer::run_step() {
 
 void Trainer::compute_share(const data::Step& step, StepOutcome& outcome) {
   const auto micro_batches = static_cast<int64_t>(step.micro_batches.size());
-  sum_.begin(step.target_count, loss_scale_, micro_batches);
+  sum_->begin(step.target_count, loss_scale_, micro_batches);
   const size_t mine = data::dealt_to_rank(micro_batches, session_.rank(), session_.size()).size();
   for (size_t i = 0; i < mine; ++i) {
     try {
@@ -262,7 +262,7 @@ void Trainer::compute_micro_batch() {
   const model::Batch batch = to_model_batch(*padded, model_.setup().head, /*labelled=*/true, setup_.device);
   const model::DropoutKey key{static_cast<uint64_t>(setup_.options.seed), step_ / plan_.steps_per_epoch};
   const model::LossSum loss = model_.forward_backward(batch, params_, grads_, key, loss_scale_);
-  sum_.add(grads_, loss.loss);
+  sum_->add(grads_, loss.loss);
   since_log_.batches += 1;
   since_log_.samples += padded->rows;
   since_log_.tokens += padded->tokens;
@@ -287,7 +287,7 @@ bool Trainer::agree_on_flags(StepOutcome& outcome) {
 }
 
 void Trainer::update(const data::Step& step, StepOutcome& outcome) {
-  const GradientSum::Result result = sum_.finish(grads_);
+  const GradientSum::Result result = sum_->finish(grads_);
   outcome.loss = result.loss_sum / static_cast<double>(std::max<int64_t>(1, step.target_count));
   const int64_t updates_done = step_ - skipped_steps_;
   outcome.learning_rate = setup_.options.learning_rate *

@@ -132,7 +132,7 @@ class Trainer {
 
   std::unique_ptr<data::StepList> steps_;
   std::unique_ptr<data::Prefetcher> loader_;
-  GradientSum sum_;
+  std::unique_ptr<GradientSum> sum_;
   std::unique_ptr<metrics::EventLog> events_;  // rank 0
   std::unique_ptr<metrics::Console> console_;  // rank 0
   metrics::DeviceMeasure since_log_, since_start_;
