@@ -117,7 +117,8 @@ void load_weights(comm::MpiSession& session, const RunConfig& config, const std:
     base.weights_hash = model::weights_hash(base.folder, cache, /*verify_always=*/false);
     const std::shared_ptr<model::Weights> weights = model::map_weights(path, base.config);
     model::map_panels(panels, compute_dtype, *weights);
-    base.weights = device == "cpu" ? weights : model::to_device(weights, device);
+    // Without adapters the weights are where training starts: as they are stored.
+    base.weights = device == "cpu" ? weights : model::to_device(weights, device, frozen ? compute_dtype : dtype);
   });
 }
 

@@ -14,6 +14,7 @@ int device_index(const std::string& name) { return std::stoi(name.substr(name.fi
 
 Device::Device(comm::MpiSession& session, const RunConfig& config)
     : placement_(place(session, config.runtime.device, config.runtime.threads_per_rank)) {
+  traits_.deterministic = config.runtime.deterministic;
   set_threads(placement_.threads);
   if (is_cpu()) {
     communicator_ = session.make_host_communicator();
@@ -21,10 +22,18 @@ Device::Device(comm::MpiSession& session, const RunConfig& config)
   }
   session.all_or_none([&] {
     plugin_ = cuda::load_device_plugin();
-    plugin_->set_deterministic();
+    plugin_->restrict_kernels(config.runtime.deterministic);
     plugin_->select(device_index(name()));
+    read_traits();
   });
   communicator_ = plugin_->make_communicator(session);
+}
+
+void Device::read_traits() {
+  traits_.cuda = true;
+  const std::string capability = plugin_->compute_capability(device_index(name()));  // "9.0"
+  traits_.capability_major = std::stoi(capability);
+  traits_.capability_minor = std::stoi(capability.substr(capability.find('.') + 1));
 }
 
 std::string Device::kind() const { return is_cpu() ? "cpu" : plugin_->device_name(device_index(name())); }

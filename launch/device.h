@@ -6,6 +6,7 @@
 
 #include "launch/config/run_config.h"
 #include "launch/placement.h"
+#include "model/kernels.h"
 #include "runtime/comm/communicator.h"
 #include "runtime/comm/mpi_session.h"
 #include "runtime/cuda/plugin.h"
@@ -15,13 +16,15 @@ namespace neoloom::launch {
 /// This rank's device, ready for kernels, and the communicator over its memory.
 class Device {
  public:
-  /// Places the rank, selects its GPU, and restricts LibTorch to deterministic kernels.
+  /// Places the rank, selects its GPU, and, with runtime.deterministic, restricts LibTorch to deterministic kernels.
   /// Collective: every rank. Throws: see place().
   Device(comm::MpiSession& session, const RunConfig& config);
 
   const std::string& name() const { return placement_.device; }  // "cpu", "cuda:0"
   bool is_cpu() const { return placement_.device == "cpu"; }
   std::string kind() const;  // "cpu", or the GPU's name
+  /// What the model's kernels are chosen by.
+  const model::DeviceTraits& traits() const { return traits_; }
   int threads() const { return placement_.threads; }
   const std::string& explanation() const { return placement_.explanation; }
   comm::Communicator& communicator() { return *communicator_; }
@@ -30,7 +33,10 @@ class Device {
   void synchronize() const;
 
  private:
+  void read_traits();
+
   Placement placement_;
+  model::DeviceTraits traits_;
   std::unique_ptr<cuda::DevicePlugin> plugin_;
   std::unique_ptr<comm::Communicator> communicator_;
 };

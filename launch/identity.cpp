@@ -98,6 +98,7 @@ std::string identity_json(const RunConfig& config, const Resolved& resolved) {
       {"device", resolved.device_kind},
       {"compute_dtype", resolved.compute_dtype},
       {"gradient_sum", config.runtime.gradient_sum},
+      {"deterministic", config.runtime.deterministic},
       {"instruction_sets", resolved.instruction_sets},
       {"threads_per_rank", resolved.threads_per_rank},
       {"micro_batch_size", resolved.batching.micro_batch_size},
@@ -114,6 +115,8 @@ std::vector<std::string> adopt_identity(const std::string& path, const std::stri
   compare("tokenizer (SHA-256)", before.at("tokenizer"), resolved.tokenizer_hash, differences);
   compare("training data and its settings (SHA-256)", before.at("data"), resolved.data_hash, differences);
   compare("runtime.compute_dtype", before.at("compute_dtype"), resolved.compute_dtype, differences);
+  compare("runtime.deterministic", fmt::format("{}", before.value("deterministic", true)),
+          fmt::format("{}", config.runtime.deterministic), differences);
   compare("runtime.gradient_sum", before.value("gradient_sum", "fixed"), config.runtime.gradient_sum, differences);
   const train::Batching kept{before.at("micro_batch_size"), before.at("micro_batches_per_step")};
   if (config.runtime.global_batch_size > 0) {

@@ -83,6 +83,7 @@ Inference load_inference(comm::MpiSession& session, const ModelArguments& argume
                   adapter_folder.empty() ? result.base.folder : adapter_folder);
     setup.lora = result.config.peft_config;
     setup.compute_dtype = resolve_compute_dtype(result.config, result.device->name());
+    setup.device = result.device->traits();
     result.model = model::Model::create(setup, result.base.weights);
     at::Tensor host = at::zeros({result.model->layout().total_elements}, at::kFloat);
     result.model->initialize(host, static_cast<uint64_t>(result.config.trainer_config.seed));

@@ -76,7 +76,7 @@ at::Tensor Attention::hidden_keys(const Block& block, const at::TensorOptions& o
 
 at::Tensor Attention::probabilities(const at::Tensor& q, const at::Tensor& k, const Block& block) const {
   at::Tensor scores = at::bmm(q, k.transpose(1, 2));  // [H, queries, keys]
-  if (scores.is_cpu()) {
+  if (on_host(scores)) {
     float* const values = scores.mutable_data_ptr<float>();
     const int64_t width = block.key_rows;
     for_each_row(scores, block, window_, [&](int64_t row, int64_t begin, int64_t end) {
@@ -90,7 +90,7 @@ at::Tensor Attention::probabilities(const at::Tensor& q, const at::Tensor& k, co
 }
 
 at::Tensor Attention::score_gradient(at::Tensor dp, const at::Tensor& p, const Block& block) const {
-  if (!dp.is_cpu()) return at::_softmax_backward_data(dp, p, -1, at::kFloat);
+  if (!on_host(dp)) return at::_softmax_backward_data(dp, p, -1, at::kFloat);
   float* const gradient = dp.mutable_data_ptr<float>();
   const float* const probability = p.const_data_ptr<float>();
   const int64_t width = block.key_rows;
@@ -101,8 +101,8 @@ at::Tensor Attention::score_gradient(at::Tensor dp, const at::Tensor& p, const B
 }
 
 template <typename Body>
-void Attention::for_each_share(const std::vector<Segment>& segments, bool on_cpu, Body body) const {
-  if (!on_cpu) {
+void Attention::for_each_share(const std::vector<Segment>& segments, bool on_host, Body body) const {
+  if (!on_host) {
     for (const Segment& segment : segments) body(segment, Heads{0, num_heads_});
     return;
   }
@@ -120,7 +120,7 @@ bool Attention::in_tiles(const at::Tensor& q, const std::vector<Segment>& segmen
   constexpr int64_t kFewestQueries = 16;
   const auto longest = std::max_element(segments.begin(), segments.end(),
                                         [](const Segment& a, const Segment& b) { return a.query_rows < b.query_rows; });
-  return q.is_cpu() && multiplies_panels(Dtype::kFloat32) && longest != segments.end() &&
+  return on_host(q) && multiplies_panels(Dtype::kFloat32) && longest != segments.end() &&
          longest->query_rows >= kFewestQueries;
 }
 
@@ -147,7 +147,7 @@ at::Tensor Attention::forward(const at::Tensor& q, const at::Tensor& k, const at
     });
     return out;
   }
-  for_each_share(segments, q.is_cpu(), [&](const Segment& segment, Heads heads) {
+  for_each_share(segments, on_host(q), [&](const Segment& segment, Heads heads) {
     for (const Block& block : blocks_of(segment)) {
       const auto queries = [&](const at::Tensor& x) {
         return heads_first(x.narrow(0, block.query_begin, block.query_rows), heads);
@@ -175,7 +175,7 @@ AttentionGradients Attention::backward(const at::Tensor& grad, const at::Tensor&
     return out;
   }
   AttentionGradients out{at::empty_like(q), at::zeros_like(k), at::zeros_like(v)};
-  for_each_share(segments, q.is_cpu(), [&](const Segment& segment, Heads heads) {
+  for_each_share(segments, on_host(q), [&](const Segment& segment, Heads heads) {
     for (const Block& block : blocks_of(segment)) {
       const auto queries = [&](const at::Tensor& x) {
         return heads_first(x.narrow(0, block.query_begin, block.query_rows), heads);

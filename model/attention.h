@@ -17,6 +17,20 @@ struct Segment {
   int64_t key_rows = 0;
 };
 
+/// The same for all samples of a micro-batch, as kernels over packed rows want it.
+struct PackedRows {
+  at::Tensor cu_queries;  // [B + 1] int32 on the device: where each sample's queries begin, then where the last end
+  at::Tensor cu_keys;     // [B + 1] int32
+  int64_t max_queries = 0;
+  int64_t max_keys = 0;
+  bool queries_are_keys = false;
+
+  bool defined() const { return cu_queries.defined(); }
+};
+
+/// Shapes: segments [B], one after the other without gaps. Throws: Error(kInternal) when there are gaps.
+PackedRows packed_rows(const std::vector<Segment>& segments, const at::Device& device);
+
 struct AttentionGradients {
   at::Tensor dq;  // [queries, h]
   at::Tensor dk;  // [keys, h]
@@ -28,8 +42,12 @@ struct AttentionGradients {
 /// O(T x block) and a local layer costs O(T x window). Probabilities are recomputed by backward.
 class Attention {
  public:
-  /// `window` 0: global.
-  Attention(int64_t num_heads, int64_t window) : num_heads_(num_heads), window_(window) {}
+  /// `window` 0: global. `on_device`: only operators that every device has; else also the host's own loops.
+  Attention(int64_t num_heads, int64_t window, bool on_device = false)
+      : num_heads_(num_heads), window_(window), on_device_(on_device) {}
+
+  int64_t num_heads() const { return num_heads_; }
+  int64_t window() const { return window_; }
 
   /// Shapes: q [queries, h], k, v [keys, h] fp32; returns [queries, h].
   at::Tensor forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
@@ -47,7 +65,8 @@ class Attention {
     int64_t count = 0;
   };
   template <typename Body>
-  void for_each_share(const std::vector<Segment>& segments, bool on_cpu, Body body) const;
+  void for_each_share(const std::vector<Segment>& segments, bool on_host, Body body) const;
+  bool on_host(const at::Tensor& x) const { return x.is_cpu() && !on_device_; }
   /// [rows, h] -> [heads, rows, d], a view.
   at::Tensor heads_first(const at::Tensor& rows, Heads heads) const;
   std::vector<Block> blocks_of(const Segment& segment) const;
@@ -61,6 +80,7 @@ class Attention {
 
   int64_t num_heads_;
   int64_t window_;
+  bool on_device_;
 };
 
 }  // namespace neoloom::model

@@ -9,13 +9,10 @@
 
 namespace neoloom::model {
 
-namespace {
-
 at::Tensor select_rows(const at::Tensor& x, const RowPlan& rows) {
   return rows.all_queries() ? x : at::index_select(x, 0, rows.query_index);
 }
 
-/// Adds the gradient of selected rows to that of all rows; each row is selected at most once.
 void add_rows(at::Tensor& all, const at::Tensor& selected, const RowPlan& rows) {
   if (rows.all_queries()) {
     all.add_(selected);
@@ -24,9 +21,8 @@ void add_rows(at::Tensor& all, const at::Tensor& selected, const RowPlan& rows) 
   }
 }
 
-}  // namespace
-
 at::Tensor Block::forward(Products& products, const at::Tensor& x, const RowPlan& rows, BlockSaved* saved) const {
+  if (products.device() != nullptr) return device_forward(products, x, rows, saved);
   BlockSaved local;
   BlockSaved& kept = saved != nullptr ? *saved : local;
   kept.x = x;
@@ -74,6 +70,7 @@ at::Tensor Block::backward(Products& products, const at::Tensor& dy, const RowPl
 
 at::Tensor Block::mlp_backward(Products& products, const at::Tensor& dy, const RowPlan& rows, const BlockSaved& saved,
                                bool wants_dx) const {
+  if (products.device() != nullptr) return device_mlp_backward(products, dy, rows, saved, wants_dx);
   const bool below_projection = wants_dx || c_fc.trains() || ln_2.weight_grad.defined();
   at::Tensor d_activated;
   {
@@ -92,6 +89,7 @@ at::Tensor Block::mlp_backward(Products& products, const at::Tensor& dy, const R
 
 at::Tensor Block::attention_backward(Products& products, const at::Tensor& dy, const RowPlan& rows,
                                      const BlockSaved& saved, bool wants_dx) const {
+  if (products.device() != nullptr) return device_attention_backward(products, dy, rows, saved, wants_dx);
   const bool below_projection = wants_dx || inputs_train();
   const at::Tensor d_attended = out_proj.backward(products, dy, saved.attended, rows.query_keys(), below_projection);
   if (!below_projection) return {};

@@ -3,10 +3,13 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <array>
 #include <vector>
 
+#include "model/adapters/device_lora.h"
 #include "model/adapters/dropout.h"
 #include "model/attention.h"
+#include "model/device_attention.h"
 #include "model/linear.h"
 #include "model/products.h"
 
@@ -19,12 +22,20 @@ struct RowPlan {
   // The final block of a classifier: only these rows are wanted (the last token of each sample).
   at::Tensor query_index;          // [n] int64 rows among the N; undefined: all
   std::vector<RowKey> query_rows;  // [n] names of the wanted rows; empty: all
+  PackedRows packed;               // of `segments`; the device path only
 
   bool all_queries() const { return !query_index.defined(); }
   const std::vector<RowKey>& query_keys() const { return all_queries() ? key_rows : query_rows; }
 };
 
-/// What forward keeps for backward. LayerNorm outputs, GELU outputs, probabilities and x A^T are recomputed.
+/// The rows of x [N, c] that have queries: [n, c].
+at::Tensor select_rows(const at::Tensor& x, const RowPlan& rows);
+
+/// Adds the gradient of selected rows to that of all rows; each row is selected at most once.
+void add_rows(at::Tensor& all, const at::Tensor& selected, const RowPlan& rows);
+
+/// What forward keeps for backward. LayerNorm outputs, GELU outputs, probabilities and, on the host, x A^T are
+/// recomputed. On the host everything is fp32; the device path keeps what only feeds products in the compute dtype.
 struct BlockSaved {
   at::Tensor x;  // [N, h] input of ln_1
   Norm::Statistics ln_1;
@@ -34,6 +45,9 @@ struct BlockSaved {
   at::Tensor middle;    // [n, h] input of ln_2
   Norm::Statistics ln_2;
   at::Tensor pre_activation;  // [n, ff] output of c_fc
+  // Device path:
+  AttentionSaved attention;
+  std::array<AdapterSaved, 6> adapters;  // in the order of LinearSite
 };
 
 /// What backward has to find out about a block: everything below the lowest trainable tensor is skipped.
@@ -51,6 +65,7 @@ struct Block {
   Norm ln_1, ln_2;
   Linear q_proj, k_proj, v_proj, out_proj, c_fc, c_proj;
   Attention attention{1, 0};
+  AttentionKernel attention_kernel = AttentionKernel::kMath;  // of the device path
 
   /// Shapes: x [N, h] -> [n, h]; `saved` may be null.
   at::Tensor forward(Products& products, const at::Tensor& x, const RowPlan& rows, BlockSaved* saved) const;
@@ -66,12 +81,19 @@ struct Block {
   bool trains() const { return attention_trains() || mlp_trains(); }
 
  private:
+  class OnDevice;  // the device path: the same formulas in fewer operators; device_block.cpp
+
   bool inputs_train() const {
     return q_proj.trains() || k_proj.trains() || v_proj.trains() || ln_1.weight_grad.defined();
   }
   bool attention_trains() const { return inputs_train() || out_proj.trains(); }
   bool mlp_trains() const { return c_fc.trains() || c_proj.trains() || ln_2.weight_grad.defined(); }
 
+  at::Tensor device_forward(Products& products, const at::Tensor& x, const RowPlan& rows, BlockSaved* saved) const;
+  at::Tensor device_mlp_backward(Products& products, const at::Tensor& dy, const RowPlan& rows, const BlockSaved& saved,
+                                 bool wants_dx) const;
+  at::Tensor device_attention_backward(Products& products, const at::Tensor& dy, const RowPlan& rows,
+                                       const BlockSaved& saved, bool wants_dx) const;
   at::Tensor mlp_backward(Products& products, const at::Tensor& dy, const RowPlan& rows, const BlockSaved& saved,
                           bool wants_dx) const;
   at::Tensor attention_backward(Products& products, const at::Tensor& dy, const RowPlan& rows, const BlockSaved& saved,

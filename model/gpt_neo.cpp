@@ -1,14 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "model/gpt_neo.h"
 
+#include <ATen/Context.h>
 #include <ATen/ops/embedding.h>
 #include <ATen/ops/index_copy.h>
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
+#include <mutex>
 
 #include "model/decoder.h"
 #include "runtime/core/error.h"
+#include "runtime/core/rng.h"
 
 namespace neoloom::model {
 
@@ -16,8 +19,23 @@ namespace {
 
 using core::ErrorKind;
 
-/// 256 rows of GPT-2's vocabulary are 51 MB of fp32.
+/// 256 rows of GPT-2's vocabulary are 51 MB of fp32; a device wants larger products.
 constexpr int64_t kDefaultLogitsRows = 256;
+constexpr int64_t kDefaultDeviceLogitsRows = 2048;
+
+std::shared_ptr<const DeviceOperators> operators_of(const ModelSetup& setup) {
+  if (!setup.device.cuda || setup.operators) return setup.device.cuda ? setup.operators : nullptr;
+  return std::make_shared<DeviceOperators>(libtorch_operators());
+}
+
+/// Native masks follow from where the micro-batch stands in the run, whatever rank computes it.
+void seed_native_masks(const DropoutKey& key, const at::Device& device) {
+  uint64_t seed = core::mix64(key.seed);
+  for (const int64_t part : {key.step, key.micro_batch}) seed = core::mix64(seed ^ static_cast<uint64_t>(part));
+  at::Generator generator = at::globalContext().defaultGenerator(device);
+  const std::lock_guard<std::mutex> lock(generator.mutex());
+  generator.set_current_seed(seed);
+}
 
 }  // namespace
 
@@ -32,10 +50,25 @@ std::unique_ptr<Model> Model::create(const ModelSetup& setup, std::shared_ptr<co
 }
 
 GptNeo::GptNeo(const ModelSetup& setup, std::shared_ptr<const Weights> weights)
-    : setup_(setup), builder_(setup, std::move(weights)), products_(setup.compute_dtype) {}
+    : setup_(setup), builder_(setup, std::move(weights)), products_(setup.compute_dtype, operators_of(setup)) {}
+
+std::vector<std::string> GptNeo::kernels() const {
+  const GptNeoConfig& config = setup_.config;
+  const auto line = [&](const char* layers, int64_t window) {
+    const AttentionKernel kernel =
+        choose_attention(setup_.device, setup_.compute_dtype, config.hidden_size / config.num_heads, window);
+    return std::string(layers) + " layers: " + describe_attention(kernel, window);
+  };
+  std::vector<std::string> lines = {line("global", 0)};
+  if (std::find(config.layer_is_local.begin(), config.layer_is_local.end(), true) != config.layer_is_local.end()) {
+    lines.push_back(line("local", config.window_size));
+  }
+  return lines;
+}
 
 int64_t GptNeo::chunk_rows() const {
-  return setup_.logits_chunk_rows > 0 ? setup_.logits_chunk_rows : kDefaultLogitsRows;
+  if (setup_.logits_chunk_rows > 0) return setup_.logits_chunk_rows;
+  return setup_.device.cuda ? kDefaultDeviceLogitsRows : kDefaultLogitsRows;
 }
 
 const RowPlan& GptNeo::plan_of(const PackedBatch& packed, size_t layer) const {
@@ -55,7 +88,8 @@ at::Tensor GptNeo::run_blocks(const Network& network, const PackedBatch& packed,
 }
 
 HeadResult GptNeo::run_head(const Network& network, const Batch& batch, const at::Tensor& hidden, HeadWants wants) {
-  if (classifies()) return classify(network, setup_.head, hidden, batch.labels, wants);
+  wants.on_device = setup_.device.cuda;
+  if (classifies()) return classify(network, setup_.head, hidden, batch, wants);
   if (!batch.labels.defined()) return {};
   return causal_lm(network, products_, hidden, supervised_rows(batch, setup_.config), chunk_rows(), wants);
 }
@@ -81,7 +115,10 @@ LossSum GptNeo::forward_backward(const Batch& batch, const at::Tensor& params, a
   core::require(grads.sizes() == params.sizes() && grads.scalar_type() == at::kFloat, ErrorKind::kInternal,
                 "gradients: expected {} fp32 elements, found {}", params.numel(), grads.numel());
   grads.zero_();
-  const PackedBatch packed = pack(batch, setup_.config);
+  const PackedBatch packed = pack(batch, setup_.config, setup_.device.cuda);
+  if (setup_.device.cuda && setup_.lora && setup_.lora->lora_dropout > 0.0) {
+    seed_native_masks(key, params.device());
+  }
   const Network network = builder_.build(params, grads, &key);
   std::vector<BlockSaved> saved;
   const at::Tensor hidden = run_blocks(network, packed, &saved);
@@ -91,7 +128,7 @@ LossSum GptNeo::forward_backward(const Batch& batch, const at::Tensor& params, a
 }
 
 EvalOutput GptNeo::evaluate(const Batch& batch, const at::Tensor& params) {
-  const PackedBatch packed = pack(batch, setup_.config);
+  const PackedBatch packed = pack(batch, setup_.config, setup_.device.cuda);
   const Network network = builder_.build(params, {}, nullptr);
   const HeadResult head = run_head(network, batch, run_blocks(network, packed, nullptr), {});
   return {head.loss, head.logits};
@@ -99,7 +136,7 @@ EvalOutput GptNeo::evaluate(const Batch& batch, const at::Tensor& params) {
 
 at::Tensor GptNeo::lm_logits(const Batch& batch, const at::Tensor& params) {
   core::require(!classifies(), ErrorKind::kInternal, "a classifier has no logits over the vocabulary");
-  const PackedBatch packed = pack(batch, setup_.config);
+  const PackedBatch packed = pack(batch, setup_.config, setup_.device.cuda);
   const Network network = builder_.build(params, {}, nullptr);
   const at::Tensor normed = network.ln_f.forward(run_blocks(network, packed, nullptr), nullptr);
   const at::Tensor logits = products_.forward(normed, network.head, {});

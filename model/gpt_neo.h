@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "model/heads.h"
@@ -19,6 +20,7 @@ class GptNeo final : public Model {
 
   const ModelSetup& setup() const override { return setup_; }
   const ParameterLayout& layout() const override { return builder_.layout(); }
+  std::vector<std::string> kernels() const override;
   void initialize(at::Tensor& params, uint64_t seed) const override { builder_.initialize(params, seed); }
   LossSum forward_backward(const Batch& batch, const at::Tensor& params, at::Tensor& grads, const DropoutKey& key,
                            double loss_scale) override;

@@ -19,15 +19,32 @@ namespace {
 
 at::Tensor zero_loss(const at::Tensor& like) { return at::zeros({}, like.options().dtype(at::kDouble)); }
 
+at::Tensor cross_entropy(at::Tensor& logits, const at::Tensor& targets, HeadWants wants) {
+  return wants.on_device ? device_cross_entropy_rows(logits, targets, wants.loss_scale, wants.gradients)
+                         : cross_entropy_rows(logits, targets, wants.loss_scale, wants.gradients);
+}
+
+/// Counts the labels (0 and above), on the host. Throws: Error(kData) for one that has no class.
+int64_t count_labels(const Batch& batch, int64_t classes) {
+  const at::Tensor labels = host_labels(batch);
+  const int64_t* const values = labels.const_data_ptr<int64_t>();
+  int64_t count = 0;
+  for (int64_t row = 0; row < labels.numel(); ++row) {
+    core::require(values[row] < classes, core::ErrorKind::kData, "label {} with only {} classes", values[row], classes);
+    if (values[row] >= 0) ++count;
+  }
+  return count;
+}
+
 /// Rows without a label (-1) lose their loss and their gradient.
-at::Tensor single_label_losses(const at::Tensor& logits, const at::Tensor& labels, HeadWants wants, int64_t& count,
+at::Tensor single_label_losses(const at::Tensor& logits, const Batch& batch, HeadWants wants, int64_t& count,
                                at::Tensor& d_logits) {
-  const at::Tensor labelled = labels.ge(0);
+  const at::Tensor& labels = batch.labels;
+  count = count_labels(batch, logits.size(1));
   d_logits = logits.clone();
-  at::Tensor losses = cross_entropy_rows(d_logits, labels.clamp_min(0), wants.loss_scale, wants.gradients);
-  count = labelled.sum().item<int64_t>();
+  at::Tensor losses = cross_entropy(d_logits, labels.clamp_min(0), wants);
   if (count != labels.size(0)) {
-    const at::Tensor unlabelled = labelled.logical_not();
+    const at::Tensor unlabelled = labels.lt(0);
     losses.masked_fill_(unlabelled, 0.0);
     d_logits.masked_fill_(unlabelled.unsqueeze(1), 0.0);
   }
@@ -42,16 +59,12 @@ void check_labels(Head head, const at::Tensor& labels, const at::Tensor& logits)
   }
   core::require(labels.dim() == 1 && labels.size(0) == logits.size(0) && labels.scalar_type() == at::kLong,
                 core::ErrorKind::kInternal, "labels: expected int64 of shape [{}]", logits.size(0));
-  if (!labels.is_cpu()) return;
-  const int64_t largest = labels.max().item<int64_t>();
-  core::require(largest < logits.size(1), core::ErrorKind::kData, "label {} with only {} classes", largest,
-                logits.size(1));
 }
 
 }  // namespace
 
-HeadResult classify(const Network& network, Head head, const at::Tensor& hidden, const at::Tensor& labels,
-                    HeadWants wants) {
+HeadResult classify(const Network& network, Head head, const at::Tensor& hidden, const Batch& batch, HeadWants wants) {
+  const at::Tensor& labels = batch.labels;
   Norm::Statistics statistics;
   const at::Tensor normed = network.ln_f.forward(hidden, &statistics);
   HeadResult result;
@@ -61,7 +74,7 @@ HeadResult classify(const Network& network, Head head, const at::Tensor& hidden,
   at::Tensor losses;
   at::Tensor d_logits;
   if (head == Head::kSingleLabel) {
-    losses = single_label_losses(result.logits, labels, wants, result.loss.count, d_logits);
+    losses = single_label_losses(result.logits, batch, wants, result.loss.count, d_logits);
   } else {
     losses = binary_cross_entropy_rows(result.logits, labels, wants.loss_scale, wants.gradients ? &d_logits : nullptr);
     result.loss.count = labels.size(0);
@@ -87,14 +100,14 @@ HeadResult causal_lm(const Network& network, Products& products, const at::Tenso
   const at::Tensor normed = network.ln_f.forward(selected, &statistics);
   at::Tensor d_normed;
   if (wants.gradients) d_normed = at::zeros_like(normed);
-  const at::Tensor buffer = at::empty({std::min(chunk_rows, rows), network.head.plain.size(0)}, hidden.options());
+  at::Tensor buffer;  // the host's products write to it; on a device each chunk gets memory of LibTorch's pool
+  if (!wants.on_device) buffer = at::empty({std::min(chunk_rows, rows), network.head.plain.size(0)}, hidden.options());
   for (int64_t begin = 0; begin < rows; begin += chunk_rows) {
     const int64_t count = std::min(chunk_rows, rows - begin);
     const at::Tensor chunk = normed.narrow(0, begin, count);
-    at::Tensor logits = buffer.narrow(0, 0, count);
+    at::Tensor logits = buffer.defined() ? buffer.narrow(0, 0, count) : at::Tensor();
     products.forward_into(logits, chunk, network.head, {});
-    const at::Tensor losses =
-        cross_entropy_rows(logits, supervised.targets.narrow(0, begin, count), wants.loss_scale, wants.gradients);
+    const at::Tensor losses = cross_entropy(logits, supervised.targets.narrow(0, begin, count), wants);
     result.loss.loss.add_(at::sum(losses, at::kDouble));
     if (!wants.gradients) continue;
     d_normed.narrow(0, begin, count).copy_(products.input_gradient(logits, network.head));

@@ -23,12 +23,12 @@ struct HeadResult {
 struct HeadWants {
   bool gradients = false;
   double loss_scale = 1.0;
+  bool on_device = false;  // operators that every device has; else also the host's own loops
 };
 
 /// Single label: cross entropy summed over samples with a label (>= 0). Multi-label: binary cross entropy, mean over
-/// labels, summed over samples. Shapes: hidden [B, h], the last tokens; labels as in Batch, may be undefined.
-HeadResult classify(const Network& network, Head head, const at::Tensor& hidden, const at::Tensor& labels,
-                    HeadWants wants);
+/// labels, summed over samples. Shapes: hidden [B, h], the last tokens; the labels of `batch` may be undefined.
+HeadResult classify(const Network& network, Head head, const at::Tensor& hidden, const Batch& batch, HeadWants wants);
 
 /// Cross entropy of the supervised rows only, `chunk_rows` rows of logits at a time. Shapes: hidden [N, h].
 HeadResult causal_lm(const Network& network, Products& products, const at::Tensor& hidden,

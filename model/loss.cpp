@@ -13,28 +13,23 @@
 
 namespace neoloom::model {
 
-namespace {
-
-at::Tensor cpu_cross_entropy_rows(at::Tensor& logits, const at::Tensor& targets, float scale) {
+at::Tensor cross_entropy_rows(at::Tensor& logits, const at::Tensor& targets, double scale, bool wants_gradient) {
   at::Tensor losses = at::empty({logits.size(0)}, logits.options());
+  const float factor = wants_gradient ? static_cast<float>(scale) : 0.0F;
   const int64_t width = logits.size(1);
   float* const rows = logits.mutable_data_ptr<float>();
   float* const loss = losses.mutable_data_ptr<float>();
-  const int64_t* const target = targets.const_data_ptr<int64_t>();
+  const at::Tensor contiguous = targets.contiguous();
+  const int64_t* const target = contiguous.const_data_ptr<int64_t>();
   at::parallel_for(0, logits.size(0), 1, [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {
-      loss[row] = cpu::cross_entropy_row(rows + row * width, width, target[row], scale);
+      loss[row] = cpu::cross_entropy_row(rows + row * width, width, target[row], factor);
     }
   });
   return losses;
 }
 
-}  // namespace
-
-at::Tensor cross_entropy_rows(at::Tensor& logits, const at::Tensor& targets, double scale, bool wants_gradient) {
-  if (logits.is_cpu()) {
-    return cpu_cross_entropy_rows(logits, targets.contiguous(), wants_gradient ? static_cast<float>(scale) : 0.0F);
-  }
+at::Tensor device_cross_entropy_rows(at::Tensor& logits, const at::Tensor& targets, double scale, bool wants_gradient) {
   const at::Tensor column = targets.unsqueeze(1);
   at::Tensor log_probabilities = at::log_softmax(logits, 1);
   at::Tensor losses = at::gather(log_probabilities, 1, column).squeeze(1).neg();

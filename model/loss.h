@@ -6,8 +6,11 @@
 namespace neoloom::model {
 
 /// loss_i = logsumexp(logits_i) - logits_i[target_i]. Shapes: logits [n, V] fp32 contiguous, overwritten by
-/// scale * (softmax - onehot) when `wants_gradient`, else left undefined; targets [n] int64.
+/// scale * (softmax - onehot) when `wants_gradient`, else left undefined; targets [n] int64. In host memory.
 at::Tensor cross_entropy_rows(at::Tensor& logits, const at::Tensor& targets, double scale, bool wants_gradient);
+
+/// The same by operators that every device has, for targets on the logits' device: no value is read by the host.
+at::Tensor device_cross_entropy_rows(at::Tensor& logits, const at::Tensor& targets, double scale, bool wants_gradient);
 
 /// Binary cross entropy with logits, mean over the labels of a row. Shapes: logits, labels [n, C] fp32; `gradient`
 /// (may be null) receives scale * d(sum of losses)/d(logits). Returns [n] fp32.

@@ -9,7 +9,9 @@
 #include <string>
 #include <vector>
 
+#include "model/device_operators.h"
 #include "model/gpt_neo_config.h"
+#include "model/kernels.h"
 #include "model/layout.h"
 #include "model/options.h"
 #include "model/weights.h"
@@ -22,14 +24,19 @@ struct Batch {
   at::Tensor lengths;  // [B] int64, real tokens, at least 1
   at::Tensor labels;   // kSingleLabel [B] int64; kMultiLabel [B, num_labels] fp32; kCausalLm [B, T] int64, unshifted,
                        // -100 = no loss; undefined: no loss wanted
-  std::vector<int64_t> sample_ids;    // [B] host, keys of the dropout masks
-  std::vector<int64_t> host_lengths;  // [B] host copy of lengths, so that no kernel has to be waited for
+  std::vector<int64_t> sample_ids;  // [B] host, keys of the dropout masks
+  // Host copies, so that no kernel has to be waited for:
+  std::vector<int64_t> host_lengths;  // [B]
+  at::Tensor host_labels;             // of int64 labels; undefined: labels themselves lie on the host
 };
 
 /// Key of the counter-based dropout masks: with (sample, token, channel, layer, site) it decides each element.
 struct DropoutKey {
   uint64_t seed = 0;
   int64_t epoch = 0;
+  // The device path draws its masks natively, from a seed made of these instead of sample and token:
+  int64_t step = 0;
+  int64_t micro_batch = 0;  // index in the step's list, whatever rank computes it
 };
 
 /// Sums over the rows or tokens that count; divide by the step's global count at the last moment.
@@ -46,10 +53,12 @@ struct EvalOutput {
 struct ModelSetup {
   GptNeoConfig config;
   Head head = Head::kCausalLm;
-  int64_t num_labels = 0;                 // classification only
-  std::optional<LoraOptions> lora;        // nullopt: full-parameter training
-  Dtype compute_dtype = Dtype::kFloat32;  // inputs of frozen products
-  int64_t logits_chunk_rows = 0;          // causal LM: rows of logits held at once; 0: a default
+  int64_t num_labels = 0;                            // classification only
+  std::optional<LoraOptions> lora;                   // nullopt: full-parameter training
+  Dtype compute_dtype = Dtype::kFloat32;             // inputs of frozen products
+  int64_t logits_chunk_rows = 0;                     // causal LM: rows of logits held at once; 0: a default
+  DeviceTraits device;                               // chooses the kernels
+  std::shared_ptr<const DeviceOperators> operators;  // of the device path; null: LibTorch's
 };
 
 /// GPT-Neo with explicit forward and backward; no autograd. Frozen weights are shared and read-only; trainable values
@@ -63,6 +72,8 @@ class Model {
 
   virtual const ModelSetup& setup() const = 0;
   virtual const ParameterLayout& layout() const = 0;
+  /// The kernels that were chosen, for the log: one line each.
+  virtual std::vector<std::string> kernels() const = 0;
 
   /// Initial values: LoRA A ~ U(-1/sqrt(in), 1/sqrt(in)) (PEFT's default), B = 0, score from the weights or N(0,
   /// initializer_range); in full-parameter mode the loaded weights. A pure function of seed and slot name. Shapes:

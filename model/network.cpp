@@ -196,10 +196,17 @@ Block NetworkBuilder::build_block(size_t layer, const at::Tensor& params, const 
   block.out_proj.bias = weights.out_proj_bias;
   block.c_fc.bias = weights.c_fc_bias;
   block.c_proj.bias = weights.c_proj_bias;
-  block.attention =
-      Attention(setup_.config.num_heads, setup_.config.layer_is_local[layer] ? setup_.config.window_size : 0);
+  choose_attention(block, setup_.config.layer_is_local[layer]);
   attach_adapters(block, layer, params, grads, dropout);
   return block;
+}
+
+void NetworkBuilder::choose_attention(Block& block, bool local) const {
+  const GptNeoConfig& config = setup_.config;
+  const int64_t window = local ? config.window_size : 0;
+  block.attention = Attention(config.num_heads, window, setup_.device.cuda);
+  block.attention_kernel =
+      model::choose_attention(setup_.device, setup_.compute_dtype, config.hidden_size / config.num_heads, window);
 }
 
 void NetworkBuilder::attach_adapters(Block& block, size_t layer, const at::Tensor& params, const at::Tensor& grads,
@@ -249,7 +256,7 @@ Network NetworkBuilder::build_full(const at::Tensor& params, const at::Tensor& g
     take_norm(block.ln_2);
     take_linear(block.c_fc, true);
     take_linear(block.c_proj, true);
-    block.attention = Attention(setup_.config.num_heads, local ? setup_.config.window_size : 0);
+    choose_attention(block, local);
   }
   take_norm(network.ln_f);
   const bool tied = weights_->lm_head.is_same(weights_->wte);

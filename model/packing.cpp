@@ -1,11 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "model/packing.h"
 
-#include <ATen/ops/empty.h>
 #include <ATen/ops/index_select.h>
 
-#include <algorithm>
-
+#include "model/upload.h"
 #include "runtime/core/error.h"
 
 namespace neoloom::model {
@@ -15,12 +13,6 @@ namespace {
 using core::ErrorKind;
 
 constexpr int64_t kNoLabel = -100;
-
-at::Tensor to_tensor(const std::vector<int64_t>& values, at::Device device) {
-  at::Tensor host = at::empty({static_cast<int64_t>(values.size())}, at::TensorOptions().dtype(at::kLong));
-  std::copy(values.begin(), values.end(), host.mutable_data_ptr<int64_t>());
-  return host.to(device);
-}
 
 void check_batch(const Batch& batch, const GptNeoConfig& config) {
   const int64_t samples = batch.ids.size(0);
@@ -53,7 +45,7 @@ void check_ids(const at::Tensor& ids, const std::vector<RowKey>& keys, int64_t v
 
 }  // namespace
 
-PackedBatch pack(const Batch& batch, const GptNeoConfig& config) {
+PackedBatch pack(const Batch& batch, const GptNeoConfig& config, bool for_device) {
   check_batch(batch, config);
   const int64_t padded_length = batch.ids.size(1);
   PackedBatch packed;
@@ -75,16 +67,27 @@ PackedBatch pack(const Batch& batch, const GptNeoConfig& config) {
   }
   packed.last_rows.key_rows = packed.rows.key_rows;
   const at::Device device = batch.ids.device();
-  packed.source = to_tensor(source, device);
-  packed.positions = to_tensor(positions, device);
-  packed.last_rows.query_index = to_tensor(last, device);
+  packed.source = upload(source, device);
+  packed.positions = upload(positions, device);
+  packed.last_rows.query_index = upload(last, device);
+  if (for_device) {
+    packed.rows.packed = packed_rows(packed.rows.segments, device);
+    packed.last_rows.packed = packed_rows(packed.last_rows.segments, device);
+  }
   packed.ids = at::index_select(batch.ids.reshape({-1}), 0, packed.source);
   check_ids(packed.ids, packed.rows.key_rows, config.vocab_size);
   return packed;
 }
 
+at::Tensor host_labels(const Batch& batch) {
+  const at::Tensor& labels = batch.host_labels.defined() ? batch.host_labels : batch.labels;
+  core::require(labels.is_cpu() && labels.scalar_type() == at::kLong, ErrorKind::kInternal,
+                "batch: expected a host copy of its int64 labels");
+  return labels.contiguous();
+}
+
 SupervisedRows supervised_rows(const Batch& batch, const GptNeoConfig& config) {
-  const at::Tensor labels = batch.labels.cpu().contiguous();
+  const at::Tensor labels = host_labels(batch);
   core::require(labels.sizes() == batch.ids.sizes() && labels.scalar_type() == at::kLong, ErrorKind::kInternal,
                 "labels of a causal LM: expected int64 of the shape of ids");
   std::vector<int64_t> rows;
@@ -104,7 +107,7 @@ SupervisedRows supervised_rows(const Batch& batch, const GptNeoConfig& config) {
     }
     begin += length;
   }
-  return {to_tensor(rows, batch.ids.device()), to_tensor(targets, batch.ids.device())};
+  return {upload(rows, batch.ids.device()), upload(targets, batch.ids.device())};
 }
 
 }  // namespace neoloom::model

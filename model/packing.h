@@ -21,16 +21,21 @@ struct PackedBatch {
   RowPlan last_rows;     // keys at every row, queries at each sample's last token only
 };
 
-/// Drops the padding. Throws: Error(kData) naming the sample when a length or an id is out of range.
-PackedBatch pack(const Batch& batch, const GptNeoConfig& config);
+/// Drops the padding; with `for_device` also fills RowPlan::packed. The host does not wait for the device.
+/// Throws: Error(kData) naming the sample when a length or an id (of a batch on the host) is out of range.
+PackedBatch pack(const Batch& batch, const GptNeoConfig& config, bool for_device = false);
+
+/// Labels where the host can read them: contiguous int64, of the shape of batch.labels.
+/// Throws: Error(kInternal) when a batch on a device comes without its host copy.
+at::Tensor host_labels(const Batch& batch);
 
 /// Rows whose next token has a label, and that label.
 struct SupervisedRows {
   at::Tensor rows;     // [n] int64, packed rows
   at::Tensor targets;  // [n] int64
 };
-/// Shifted labels of a causal LM; -100 and whatever lies in the padding count as no label.
-/// Throws: Error(kData) for a label outside the vocabulary.
+/// From the host copy of the labels. Shifted labels of a causal LM; -100 and whatever lies in the padding count as no
+/// label. Throws: Error(kData) for a label outside the vocabulary.
 SupervisedRows supervised_rows(const Batch& batch, const GptNeoConfig& config);
 
 }  // namespace neoloom::model

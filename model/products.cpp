@@ -138,7 +138,16 @@ at::Tensor Products::forward(const at::Tensor& x, const Matrix& weight, const at
   return y;
 }
 
+at::Tensor Products::device_product(const at::Tensor& a, const at::Tensor& b, bool wide) const {
+  return wide && compute_dtype_ != Dtype::kFloat32 ? device_->product(a, b) : at::mm(a, b);
+}
+
 void Products::forward_into(at::Tensor& y, const at::Tensor& x, const Matrix& weight, const at::Tensor& bias) {
+  if (device_) {
+    y = device_product(narrowed(x), narrowed(weight.plain).t(), /*wide=*/true);
+    if (bias.defined()) y.add_(bias);
+    return;
+  }
   if (!has_panels(weight)) {
     y = plain_forward(x, weight.plain, bias);
     return;
@@ -150,6 +159,7 @@ void Products::forward_into(at::Tensor& y, const at::Tensor& x, const Matrix& we
 }
 
 at::Tensor Products::input_gradient(const at::Tensor& dy, const Matrix& weight) {
+  if (device_) return device_product(narrowed(dy), narrowed(weight.plain), /*wide=*/true);
   if (!has_panels(weight)) return plain_input_gradient(dy, weight.plain);
   at::Tensor dx = at::empty({dy.size(0), weight.plain.size(1)}, dy.options());
   panel_product(dx, left_side(dy), backward_side(weight), {});
@@ -157,6 +167,10 @@ at::Tensor Products::input_gradient(const at::Tensor& dy, const Matrix& weight) 
 }
 
 void Products::add_input_gradient(at::Tensor& dx, const at::Tensor& dy, const Matrix& weight) {
+  if (device_) {
+    dx.add_(input_gradient(dy, weight));
+    return;
+  }
   if (!has_panels(weight)) return add_plain_input_gradient(dx, dy, weight.plain);
   add_panel_product(dx, left_side(dy), backward_side(weight));
 }

@@ -3,6 +3,10 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <memory>
+#include <utility>
+
+#include "model/device_operators.h"
 #include "model/options.h"
 #include "model/panel_products.h"
 #include "model/panels.h"
@@ -14,10 +18,13 @@ namespace neoloom::model {
 ///   panels          on CPUs that multiply them (see panels.h), when the matrix has them;
 ///   16-bit inputs   where the compute dtype is 16 bit and the device has arithmetic for it;
 ///   fp32            everywhere else: 16-bit weights are widened slice by slice into a bounded scratch.
+/// Along the device path (see kernels.h) inputs have the compute dtype and one product is one operator.
 /// On a CPU without fp16 arithmetic a product of fp16 matrices runs element by element, hundreds of times slower.
 class Products {
  public:
-  explicit Products(Dtype compute_dtype) : compute_dtype_(compute_dtype) {}
+  /// `device`: the device path's operators; null: the host's path.
+  explicit Products(Dtype compute_dtype, std::shared_ptr<const DeviceOperators> device = nullptr)
+      : compute_dtype_(compute_dtype), device_(std::move(device)) {}
 
   /// x W^T + bias. Shapes: x [n, in] fp32; weight [out, in]; bias [out] fp32 or undefined; returns [n, out] fp32.
   at::Tensor forward(const at::Tensor& x, const Matrix& weight, const at::Tensor& bias);
@@ -31,6 +38,16 @@ class Products {
   /// The same, added to `dx` [n, in] fp32.
   void add_input_gradient(at::Tensor& dx, const at::Tensor& dy, const Matrix& weight);
 
+  /// Null: the host's path.
+  const DeviceOperators* device() const { return device_.get(); }
+
+  /// Device path: x as an input of products.
+  at::Tensor narrowed(const at::Tensor& x) const { return x.to(input_type()); }
+
+  /// Device path: a b, from inputs in the compute dtype. Returns fp32 when `wide`, else the compute dtype.
+  /// Shapes: a [n, k], b [k, m].
+  at::Tensor device_product(const at::Tensor& a, const at::Tensor& b, bool wide) const;
+
  private:
   bool has_panels(const Matrix& weight) const;
   at::Tensor left_side(const at::Tensor& x) const;
@@ -43,6 +60,7 @@ class Products {
   at::Tensor widened_rows(const at::Tensor& weight, int64_t begin, int64_t rows);
 
   Dtype compute_dtype_;
+  std::shared_ptr<const DeviceOperators> device_;
   at::Tensor scratch_;  // fp32 copy of a slice of a 16-bit weight
 };
 

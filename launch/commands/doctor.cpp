@@ -135,7 +135,7 @@ std::unique_ptr<cuda::DevicePlugin> plugin_for(comm::MpiSession& session, const 
   session.all_or_none([&] {
     if (placement.device == "cpu") return;
     plugin = cuda::load_device_plugin();
-    plugin->set_deterministic();
+    plugin->restrict_kernels(/*deterministic=*/true);
   });
   return plugin;
 }

@@ -75,7 +75,7 @@ void open_stores(comm::MpiSession& session, Session& s) {
   s.validation = open_store(session, request, *s.tokenizer, cache);
 }
 
-void print_notes(const Session& s, const Device& device) {
+void print_notes(const Session& s, const Device& device, const model::Model& model) {
   const auto note = [](const std::string& text) { std::cerr << text << "\n"; };
   for (const std::string& warning : s.config.warnings) note("warning: " + warning);
   for (const std::string& text : s.tokenizer->notes()) note("tokenizer: " + text);
@@ -83,6 +83,7 @@ void print_notes(const Session& s, const Device& device) {
   note(fmt::format("model {}: {} parameters, frozen in {}, computed in {}; {}", s.base.folder,
                    s.base.config.body_parameters(), model::dtype_name(s.config.model_config.frozen_dtype),
                    s.resolved.compute_dtype, s.resolved.instruction_sets));
+  for (const std::string& kernel : model.kernels()) note("attention: " + kernel);
   for (const auto& [name, store] : {std::pair{"training", s.train}, {"validation", s.validation}}) {
     if (!store) continue;
     if (store->truncated_samples() > 0) {
@@ -95,13 +96,14 @@ void print_notes(const Session& s, const Device& device) {
   }
 }
 
-model::ModelSetup model_setup(const Session& s) {
+model::ModelSetup model_setup(const Session& s, const Device& device) {
   model::ModelSetup setup;
   setup.config = s.base.config;
   setup.head = s.task.head;
   setup.num_labels = s.task.classifies() ? static_cast<int64_t>(s.labels.size()) : 0;
   setup.lora = s.config.peft_config;
   setup.compute_dtype = model::dtype_from_name(s.resolved.compute_dtype);
+  setup.device = device.traits();
   return setup;
 }
 
@@ -183,6 +185,7 @@ train::TrainerSetup trainer_setup(comm::MpiSession& session, const Session& s, D
       {"threads_per_rank", s.resolved.threads_per_rank},
       {"device", s.resolved.device_kind},
       {"instruction_sets", s.resolved.instruction_sets},
+      {"attention", model.kernels()},
       {"communicator", device.communicator().description()},
       {"versions", {{"neoloom", version()}, {"libraries", version_text()}, {"mpi", session.library_version()}}}};
   setup.hooks.stop_requested = [&stop] { return stop.requested(); };
@@ -240,10 +243,10 @@ int run_train(comm::MpiSession& session, const TrainArguments& arguments) {
   std::unique_ptr<model::Model> model;
   at::Tensor initial_values;
   session.all_or_none([&] {
-    model = model::Model::create(model_setup(s), s.base.weights);
+    model = model::Model::create(model_setup(s, device), s.base.weights);
     if (!resumed) initial_values = values_to_start_from(s, *model);
   });
-  if (session.is_root()) print_notes(s, device);
+  if (session.is_root()) print_notes(s, device, *model);
   session.on_root([&]() -> std::string {
     core::publish_file(s.config.trainer_config.output_dir + "/config.yaml", to_yaml(s.config), ErrorKind::kUsage);
     return "";

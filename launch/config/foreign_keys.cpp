@@ -258,7 +258,6 @@ void add_own_keys(std::vector<ForeignKey>& out) {
       {kData, "text_pair_column", {"null", ""}, ""},
       {kData, "messages_column", {"null", ""}, "data.prompt_column and data.response_column take prompts and answers"},
       {kData, "template", {"null", ""}, ""},
-      {kRuntime, "deterministic", {"true"}, "every run is deterministic"},
       {kRuntime, "private_packed_weights", {"false"}, ""},
   };
   out.insert(out.end(), keys.begin(), keys.end());

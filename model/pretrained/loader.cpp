@@ -172,29 +172,37 @@ std::shared_ptr<Weights> map_weights(const std::string& converted_path, const Gp
   return weights;
 }
 
-std::shared_ptr<const Weights> to_device(const std::shared_ptr<const Weights>& weights, const std::string& device) {
+std::shared_ptr<const Weights> to_device(const std::shared_ptr<const Weights>& weights, const std::string& device,
+                                         Dtype matrix_dtype) {
   const at::Device target(device);
-  const auto move = [&](at::Tensor& tensor) {
-    if (tensor.defined()) tensor = tensor.to(target, tensor.scalar_type(), /*non_blocking=*/false, /*copy=*/true);
+  const at::ScalarType type = scalar_type(matrix_dtype);
+  const auto copied = [&](const at::Tensor& tensor, at::ScalarType dtype) {
+    return tensor.defined() ? tensor.to(target, dtype, /*non_blocking=*/false, /*copy=*/true) : tensor;
   };
   auto moved = std::make_shared<Weights>(*weights);
   const bool tied = moved->lm_head.defined() && moved->lm_head.is_same(moved->wte);
   for (at::Tensor* tensor : {&moved->wte, &moved->wpe, &moved->ln_f_weight, &moved->ln_f_bias, &moved->score}) {
-    move(*tensor);
+    *tensor = copied(*tensor, tensor->defined() ? tensor->scalar_type() : type);
   }
   for (BlockWeights& block : moved->blocks) {
-    for (at::Tensor* tensor :
-         {&block.ln_1_weight, &block.ln_1_bias, &block.q_proj_weight, &block.k_proj_weight, &block.v_proj_weight,
-          &block.out_proj_weight, &block.out_proj_bias, &block.ln_2_weight, &block.ln_2_bias, &block.c_fc_weight,
-          &block.c_fc_bias, &block.c_proj_weight, &block.c_proj_bias}) {
-      move(*tensor);
+    for (at::Tensor* vector : {&block.ln_1_weight, &block.ln_1_bias, &block.out_proj_bias, &block.ln_2_weight,
+                               &block.ln_2_bias, &block.c_fc_bias, &block.c_proj_bias}) {
+      *vector = copied(*vector, vector->scalar_type());
+    }
+    for (at::Tensor* matrix : {&block.out_proj_weight, &block.c_fc_weight, &block.c_proj_weight}) {
+      *matrix = copied(*matrix, type);
+    }
+    // Below each other in one piece of memory: one product for the three of them.
+    const int64_t h = block.k_proj_weight.size(0);
+    const at::Tensor inputs = at::empty({3 * h, h}, at::TensorOptions().dtype(type).device(target));
+    int64_t row = 0;
+    for (at::Tensor* matrix : {&block.k_proj_weight, &block.v_proj_weight, &block.q_proj_weight}) {
+      *matrix = inputs.narrow(0, row, h).copy_(*matrix);
+      row += h;
     }
   }
-  if (tied) {
-    moved->lm_head = moved->wte;
-  } else {
-    move(moved->lm_head);
-  }
+  const bool same_head = tied && moved->wte.scalar_type() == type;
+  moved->lm_head = same_head ? moved->wte : copied(moved->lm_head, type);
   moved->storage.reset();
   return moved;
 }

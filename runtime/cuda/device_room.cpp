@@ -17,7 +17,7 @@ std::string cuda_version_text(int version) { return fmt::format("{}.{}", version
 
 class DeviceRoom final : public DevicePlugin {
  public:
-  DeviceRoom(NcclApi nccl, DeviceApi device, std::function<void()> restrict_kernels)
+  DeviceRoom(NcclApi nccl, DeviceApi device, std::function<void(bool)> restrict_kernels)
       : nccl_(std::move(nccl)), device_(std::move(device)), restrict_kernels_(std::move(restrict_kernels)) {}
 
   int device_count() override {
@@ -103,19 +103,19 @@ class DeviceRoom final : public DevicePlugin {
     return {memory, [free = device_.free_pinned](void* pointer) { free(pointer); }};
   }
 
-  void set_deterministic() override { restrict_kernels_(); }
+  void restrict_kernels(bool deterministic) override { restrict_kernels_(deterministic); }
 
  private:
   NcclApi nccl_;
   DeviceApi device_;
-  std::function<void()> restrict_kernels_;
+  std::function<void(bool)> restrict_kernels_;
   int selected_ = -1;
 };
 
 }  // namespace
 
 std::unique_ptr<DevicePlugin> make_device_plugin(NcclApi nccl, DeviceApi device,
-                                                 std::function<void()> restrict_kernels) {
+                                                 std::function<void(bool)> restrict_kernels) {
   return std::make_unique<DeviceRoom>(std::move(nccl), std::move(device), std::move(restrict_kernels));
 }
 

@@ -9,8 +9,8 @@
 
 namespace neoloom::cuda {
 
-/// DevicePlugin over the two tables; `restrict_kernels` is what set_deterministic() does to LibTorch.
+/// DevicePlugin over the two tables; `restrict_kernels` is what the call of that name does to LibTorch.
 std::unique_ptr<DevicePlugin> make_device_plugin(NcclApi nccl, DeviceApi device,
-                                                 std::function<void()> restrict_kernels);
+                                                 std::function<void(bool deterministic)> restrict_kernels);
 
 }  // namespace neoloom::cuda

@@ -41,12 +41,13 @@ class DevicePlugin {
   virtual int64_t peak_memory_bytes() = 0;
   /// Page-locked host memory, for copies that overlap with computation. Throws: Error(kDevice).
   virtual std::shared_ptr<void> pinned_memory(size_t count_bytes) = 0;
-  /// Restricts LibTorch to kernels with the same bits in every run. Call before the first kernel.
-  virtual void set_deterministic() = 0;
+  /// Products accumulate in full precision; with `deterministic` LibTorch is also restricted to kernels with the same
+  /// bits in every run. Call before the first kernel.
+  virtual void restrict_kernels(bool deterministic) = 0;
 };
 
 /// What the plug-in must have been built with: changes whenever this header or comm's change.
-inline constexpr int kPluginInterface = 1;
+inline constexpr int kPluginInterface = 2;
 
 /// True when an NVIDIA device node exists. Asks CUDA nothing.
 bool gpu_present();

@@ -9,19 +9,20 @@
 namespace neoloom::cuda {
 namespace {
 
-void restrict_kernels() {
+void restrict_kernels(bool deterministic) {
+  at::Context& context = at::globalContext();
+  context.setAllowFP16ReductionCuBLAS(false);
+  context.setAllowBF16ReductionCuBLAS(false);
+  context.setAllowTF32CuBLAS(false);
+  if (!deterministic) return;
   constexpr int kKeepUserValue = 0;
   // cuBLAS reads it with its first handle; without it split-K sums may run in any order.
   setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8", kKeepUserValue);
-  at::Context& context = at::globalContext();
   context.setDeterministicAlgorithms(true, false);
   // Every buffer here is written before it is read; filling it first would only cost bandwidth.
   context.setDeterministicFillUninitializedMemory(false);
   context.setDeterministicCuDNN(true);
   context.setBenchmarkCuDNN(false);
-  context.setAllowFP16ReductionCuBLAS(false);
-  context.setAllowBF16ReductionCuBLAS(false);
-  context.setAllowTF32CuBLAS(false);
   context.setSDPUseCuDNN(false);  // its backward is not deterministic
 }
 

@@ -1,22 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/train/batches.h"
 
-#include <ATen/ops/from_blob.h>
 #include <c10/core/Device.h>
 
 #include <optional>
 #include <utility>
 #include <vector>
 
+#include "model/upload.h"
+
 namespace neoloom::train {
 namespace {
-
-template <typename Value>
-at::Tensor copy_to(const std::vector<Value>& values, at::IntArrayRef shape, at::ScalarType type,
-                   const c10::Device& device) {
-  const at::Tensor view = at::from_blob(const_cast<Value*>(values.data()), shape, at::TensorOptions().dtype(type));
-  return device.is_cpu() ? view.clone() : view.to(device);
-}
 
 // Walks (step, micro-batch of this rank) pairs.
 class ShareCursor {
@@ -65,23 +59,20 @@ model::Batch to_model_batch(const data::PaddedBatch& batch, model::Head head, bo
   const c10::Device device(device_name);
   const int64_t rows = batch.rows;
   model::Batch result;
-  result.ids = copy_to(batch.ids, {rows, batch.length}, at::kLong, device);
-  result.lengths = copy_to(batch.lengths, {rows}, at::kLong, device);
+  result.ids = model::upload(batch.ids, {rows, batch.length}, device);
+  result.lengths = model::upload(batch.lengths, device);
   result.sample_ids = batch.sample_ids;
   result.host_lengths = batch.lengths;
   if (!labelled) return result;
-  switch (head) {
-    case model::Head::kCausalLm:
-      result.labels = copy_to(batch.labels, {rows, batch.length}, at::kLong, device);
-      break;
-    case model::Head::kSingleLabel:
-      result.labels = copy_to(batch.labels, {rows}, at::kLong, device);
-      break;
-    case model::Head::kMultiLabel:
-      result.labels = copy_to(batch.multi_labels, {rows, static_cast<int64_t>(batch.multi_labels.size()) / rows},
-                              at::kFloat, device);
-      break;
+  if (head == model::Head::kMultiLabel) {
+    result.labels =
+        model::upload(batch.multi_labels, {rows, static_cast<int64_t>(batch.multi_labels.size()) / rows}, device);
+    return result;
   }
+  const std::vector<int64_t> shape =
+      head == model::Head::kCausalLm ? std::vector<int64_t>{rows, batch.length} : std::vector<int64_t>{rows};
+  result.labels = model::upload(batch.labels, shape, device);
+  result.host_labels = device.is_cpu() ? result.labels : model::upload(batch.labels, shape, at::kCPU);
   return result;
 }
 

@@ -233,10 +233,9 @@ Trainer::StepOutcome Trainer::run_step() {
 void Trainer::compute_share(const data::Step& step, StepOutcome& outcome) {
   const auto micro_batches = static_cast<int64_t>(step.micro_batches.size());
   sum_->begin(step.target_count, loss_scale_, micro_batches);
-  const size_t mine = data::dealt_to_rank(micro_batches, session_.rank(), session_.size()).size();
-  for (size_t i = 0; i < mine; ++i) {
+  for (const int64_t index : data::dealt_to_rank(micro_batches, session_.rank(), session_.size())) {
     try {
-      compute_micro_batch();
+      compute_micro_batch(index);
     } catch (const std::exception& error) {
       if (!is_out_of_memory(error)) throw;
       core::require(setup_.options.auto_find_batch_size, ErrorKind::kDevice,
@@ -250,7 +249,8 @@ void Trainer::compute_share(const data::Step& step, StepOutcome& outcome) {
   }
 }
 
-void Trainer::compute_micro_batch() {
+// `index`: place in the step's list.
+void Trainer::compute_micro_batch(int64_t index) {
   std::optional<data::PaddedBatch> padded;
   {
     const core::ScopedTimer timer(since_log_.data_seconds);
@@ -260,7 +260,7 @@ void Trainer::compute_micro_batch() {
   const core::ScopedTimer timer(since_log_.compute_seconds);
   if (setup_.hooks.before_micro_batch) setup_.hooks.before_micro_batch(step_ + 1, padded->sample_ids);
   const model::Batch batch = to_model_batch(*padded, model_.setup().head, /*labelled=*/true, setup_.device);
-  const model::DropoutKey key{static_cast<uint64_t>(setup_.options.seed), step_ / plan_.steps_per_epoch};
+  const model::DropoutKey key{static_cast<uint64_t>(setup_.options.seed), step_ / plan_.steps_per_epoch, step_, index};
   const model::LossSum loss = model_.forward_backward(batch, params_, grads_, key, loss_scale_);
   sum_->add(grads_, loss.loss);
   since_log_.batches += 1;

@@ -88,7 +88,7 @@ class Trainer {
   void announce(const std::optional<Resumed>& resumed);
   StepOutcome run_step();
   void compute_share(const data::Step& step, StepOutcome& outcome);
-  void compute_micro_batch();
+  void compute_micro_batch(int64_t index);
   bool agree_on_flags(StepOutcome& outcome);
   void update(const data::Step& step, StepOutcome& outcome);
   void note_skipped_step();

@@ -79,8 +79,7 @@ TEST(ForeignKeys, ValuesThatWouldChangeTheResultAreRefusedByName) {
                                  "tokenizer_config: {padding_side: left}",
                                  "model_config: {load_in_8bit: true}",
                                  "model_config: {device_map: auto}",
-                                 "data: {messages_column: m}",
-                                 "runtime: {deterministic: false}"}) {
+                                 "data: {messages_column: m}"}) {
     EXPECT_THAT(refusal(text + "\n"), HasSubstr("is not supported yet")) << text;
   }
 }

@@ -17,9 +17,9 @@ using testing::HasSubstr;
 class DeviceRoomTest : public testing::Test {
  protected:
   std::shared_ptr<FakeMachine> machine_ = std::make_shared<FakeMachine>();
-  int restricted_ = 0;
-  std::unique_ptr<DevicePlugin> room_ =
-      make_device_plugin(fake_nccl(machine_), fake_device(machine_), [this] { ++restricted_; });
+  std::vector<bool> restricted_;
+  std::unique_ptr<DevicePlugin> room_ = make_device_plugin(
+      fake_nccl(machine_), fake_device(machine_), [this](bool deterministic) { restricted_.push_back(deterministic); });
 
   std::string device_error(const std::function<void()>& work) {
     try {
@@ -69,9 +69,10 @@ TEST_F(DeviceRoomTest, FailingSynchronizeNamesTheCall) {
 }
 
 TEST_F(DeviceRoomTest, RestrictsKernelsOnlyWhenAsked) {
-  EXPECT_EQ(restricted_, 0);
-  room_->set_deterministic();
-  EXPECT_EQ(restricted_, 1);
+  EXPECT_THAT(restricted_, testing::IsEmpty());
+  room_->restrict_kernels(false);
+  room_->restrict_kernels(true);
+  EXPECT_THAT(restricted_, testing::ElementsAre(false, true));
 }
 
 }  // namespace

@@ -297,12 +297,27 @@ TEST_F(Loader, AFullDiskIsSaidBeforeWriting) {
 
 TEST_F(Loader, CopiesToADeviceOwnTheirMemoryAndStayTied) {
   write(random_body());
-  const auto mapped = map_weights(prepare(), config_);
-  const auto owned = to_device(mapped, "cpu");
+  const auto mapped = map_weights(prepare(Dtype::kFloat16), config_);
+  const auto owned = to_device(mapped, "cpu", Dtype::kFloat16);
   EXPECT_TRUE(owned->lm_head.is_same(owned->wte));
   EXPECT_FALSE(owned->wte.is_same(mapped->wte));
   EXPECT_NE(owned->wte.data_ptr(), mapped->wte.data_ptr());
   EXPECT_TRUE(at::equal(owned->blocks[1].c_proj_weight, mapped->blocks[1].c_proj_weight));
+}
+
+TEST_F(Loader, CopiesHaveMatricesInTheTypeOfTheirProductsAndTheAttentionInputsInOnePiece) {
+  write(random_body());
+  const auto mapped = map_weights(prepare(Dtype::kFloat16), config_);
+  const auto owned = to_device(mapped, "cpu", Dtype::kBFloat16);
+  EXPECT_EQ(owned->wte.scalar_type(), at::kHalf);
+  EXPECT_EQ(owned->lm_head.scalar_type(), at::kBFloat16);
+  const BlockWeights& block = owned->blocks[0];
+  EXPECT_EQ(block.c_fc_weight.scalar_type(), at::kBFloat16);
+  EXPECT_EQ(block.c_fc_bias.scalar_type(), at::kHalf);
+  EXPECT_EQ(block.v_proj_weight.storage_offset(), block.k_proj_weight.numel());
+  EXPECT_EQ(block.q_proj_weight.storage_offset(), 2 * block.k_proj_weight.numel());
+  EXPECT_TRUE(block.q_proj_weight.is_alias_of(block.k_proj_weight));
+  EXPECT_TRUE(at::equal(block.q_proj_weight, mapped->blocks[0].q_proj_weight.to(at::kBFloat16)));
 }
 
 TEST_F(Loader, PanelsOfEveryMatrixLieBesideTheWeightsAndAreMadeAgainWhenDamaged) {

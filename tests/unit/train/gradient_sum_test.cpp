@@ -12,6 +12,7 @@
 #include <limits>
 
 #include "runtime/core/error.h"
+#include "tests/support/operator_record.h"
 
 namespace neoloom::train {
 namespace {
@@ -96,6 +97,16 @@ TEST_P(EachGradientSum, NextStepStartsFromZero) {
     sum_->finish(*mean);
   }
   EXPECT_TRUE(first.equal(second));
+}
+
+TEST_P(EachGradientSum, AddingReadsNothingBack) {
+  const at::Tensor grads = gradient(1);
+  const at::Tensor loss = loss_of(1.0);
+  sum_->begin(kTargets, kLossScale, 1);
+  const neoloom::support::OperatorRecord record;
+  sum_->add(grads, loss);
+  EXPECT_GT(record.total(), 0);
+  EXPECT_THAT(record.waits(), testing::IsEmpty());
 }
 
 TEST_P(EachGradientSum, SaysHowManyBytesItReduces) {

@@ -1,0 +1,226 @@
+// SPDX-License-Identifier: Apache-2.0
+// A block along the device path: the formulas of block.cpp in few operators. What only feeds products has the compute
+// dtype ("16" below; fp32 computes in fp32), everything else is fp32.
+#include <ATen/ops/addmm.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/gelu.h>
+#include <ATen/ops/gelu_backward.h>
+#include <ATen/ops/sum.h>
+
+#include <vector>
+
+#include "model/adapters/targets.h"
+#include "model/block.h"
+
+namespace neoloom::model {
+
+namespace {
+
+constexpr const char* kApproximation = "tanh";
+
+bool follows(const at::Tensor& next, const at::Tensor& previous) {
+  return next.is_alias_of(previous) && next.is_contiguous() && previous.is_contiguous() &&
+         next.storage_offset() == previous.storage_offset() + previous.numel();
+}
+
+/// Matrices of equal widths below each other: a view where they lie so in memory, which is how to_device() and the flat
+/// buffer of full-parameter training lay out k, v and q.
+at::Tensor below_each_other(const std::vector<at::Tensor>& matrices) {
+  int64_t rows = matrices.front().size(0);
+  bool adjacent = true;
+  for (size_t i = 1; i < matrices.size(); ++i) {
+    rows += matrices[i].size(0);
+    adjacent = adjacent && follows(matrices[i], matrices[i - 1]);
+  }
+  if (!adjacent) return at::cat(matrices, 0);
+  const int64_t width = matrices.front().size(1);
+  return matrices.front().as_strided({rows, width}, {width, 1}, matrices.front().storage_offset());
+}
+
+at::Tensor widened(const at::Tensor& x) { return x.to(at::kFloat); }
+
+}  // namespace
+
+class Block::OnDevice {
+ public:
+  OnDevice(const Block& block, Products& products, const RowPlan& rows)
+      : block_(block),
+        products_(products),
+        rows_(rows),
+        attention_(block.attention_kernel, block.attention, *products.device()) {}
+
+  at::Tensor forward(const at::Tensor& x, BlockSaved& kept) const;
+  at::Tensor mlp_backward(const at::Tensor& dy, const BlockSaved& saved, bool wants_dx) const;
+  at::Tensor attention_backward(const at::Tensor& dy, const BlockSaved& saved, bool wants_dx) const;
+
+ private:
+  AttentionRows attention_rows() const { return {rows_.segments, rows_.packed}; }
+  at::Tensor weight(const Linear& linear) const { return products_.narrowed(linear.weight.plain); }
+  at::Tensor input_weights() const;
+  at::Tensor attention_input(const at::Tensor& x) const { return attention_.wants_16bit() ? products_.narrowed(x) : x; }
+
+  void project_inputs(const at::Tensor& normed, BlockSaved& kept) const;
+  at::Tensor linear(LinearSite site, const at::Tensor& x, BlockSaved& kept) const;
+  at::Tensor pre_activation(const at::Tensor& normed, BlockSaved& kept) const;
+  at::Tensor linear_backward(LinearSite site, const at::Tensor& dy, const at::Tensor& x, const BlockSaved& saved,
+                             bool wants_dx) const;
+  void parameter_gradients(LinearSite site, const at::Tensor& dy, const at::Tensor& x, const BlockSaved& saved,
+                           at::Tensor* dx) const;
+  at::Tensor inputs_backward(const AttentionGradients& d, const BlockSaved& saved, bool wants_dx) const;
+
+  const Linear& at_site(LinearSite site) const;
+
+  const Block& block_;
+  Products& products_;
+  const RowPlan& rows_;
+  DeviceAttention attention_;
+};
+
+const Linear& Block::OnDevice::at_site(LinearSite site) const {
+  const Linear* const linears[] = {&block_.q_proj,   &block_.k_proj, &block_.v_proj,
+                                   &block_.out_proj, &block_.c_fc,   &block_.c_proj};
+  return *linears[static_cast<size_t>(site)];
+}
+
+/// 16 [3h, h], or [2h, h] where only some rows have queries: k, v, and q.
+at::Tensor Block::OnDevice::input_weights() const {
+  std::vector<at::Tensor> matrices = {weight(block_.k_proj), weight(block_.v_proj)};
+  if (rows_.all_queries()) matrices.push_back(weight(block_.q_proj));
+  return below_each_other(matrices);
+}
+
+/// k, v [N, h] and q [n, h] as attention wants them. Shapes: normed [N, h].
+void Block::OnDevice::project_inputs(const at::Tensor& normed, BlockSaved& kept) const {
+  const int64_t h = normed.size(1);
+  at::Tensor together = products_.device_product(products_.narrowed(normed), input_weights().t(), /*wide=*/true);
+  at::Tensor k = together.narrow(1, 0, h);
+  at::Tensor v = together.narrow(1, h, h);
+  add_adapter_on_device(block_.k_proj.lora, k, normed, kept.adapters[static_cast<size_t>(LinearSite::kKProj)]);
+  add_adapter_on_device(block_.v_proj.lora, v, normed, kept.adapters[static_cast<size_t>(LinearSite::kVProj)]);
+  if (rows_.all_queries()) {
+    at::Tensor q = together.narrow(1, 2 * h, h);
+    add_adapter_on_device(block_.q_proj.lora, q, normed, kept.adapters[static_cast<size_t>(LinearSite::kQProj)]);
+  } else {
+    kept.q = attention_input(linear(LinearSite::kQProj, select_rows(normed, rows_), kept));
+  }
+  together = attention_input(together);
+  kept.k = together.narrow(1, 0, h);
+  kept.v = together.narrow(1, h, h);
+  if (rows_.all_queries()) kept.q = together.narrow(1, 2 * h, h);
+}
+
+/// W x + b + adapter in fp32. x: fp32 or 16.
+at::Tensor Block::OnDevice::linear(LinearSite site, const at::Tensor& x, BlockSaved& kept) const {
+  const Linear& linear = at_site(site);
+  at::Tensor y = products_.device_product(products_.narrowed(x), weight(linear).t(), /*wide=*/true);
+  if (linear.bias.defined()) y.add_(linear.bias);
+  if (linear.lora.present()) {
+    add_adapter_on_device(linear.lora, y, widened(x), kept.adapters[static_cast<size_t>(site)]);
+  }
+  return y;
+}
+
+/// [n, ff]: fp32 where c_fc trains, because its gradient makes parameter gradients; else 16.
+at::Tensor Block::OnDevice::pre_activation(const at::Tensor& normed, BlockSaved& kept) const {
+  if (block_.c_fc.trains()) return linear(LinearSite::kCFc, normed, kept);
+  return at::addmm(products_.narrowed(block_.c_fc.bias), products_.narrowed(normed), weight(block_.c_fc).t());
+}
+
+at::Tensor Block::OnDevice::forward(const at::Tensor& x, BlockSaved& kept) const {
+  kept.x = x;
+  project_inputs(block_.ln_1.forward(x, &kept.ln_1), kept);
+  kept.attended = attention_.forward(kept.q, kept.k, kept.v, attention_rows(), kept.attention);
+  kept.middle = linear(LinearSite::kOutProj, kept.attended, kept).add_(select_rows(x, rows_));
+  kept.pre_activation = pre_activation(block_.ln_2.forward(kept.middle, &kept.ln_2), kept);
+  return linear(LinearSite::kCProj, at::gelu(kept.pre_activation, kApproximation), kept).add_(kept.middle);
+}
+
+/// Gradients of the adapter, the weight and the bias; the adapter's part of the input's gradient is added to `dx`.
+void Block::OnDevice::parameter_gradients(LinearSite site, const at::Tensor& dy, const at::Tensor& x,
+                                          const BlockSaved& saved, at::Tensor* dx) const {
+  const Linear& linear = at_site(site);
+  if (linear.lora.present()) {
+    const at::Tensor wide_dy = widened(dy);
+    adapter_backward_on_device(linear.lora, wide_dy, widened(x), saved.adapters[static_cast<size_t>(site)], dx);
+  }
+  if (linear.weight_grad.defined()) {
+    linear.weight_grad.copy_(
+        products_.device_product(products_.narrowed(dy).t(), products_.narrowed(x), /*wide=*/true));
+  }
+  if (linear.bias_grad.defined()) linear.bias_grad.copy_(at::sum(dy, {0}, /*keepdim=*/false, at::kFloat));
+}
+
+/// Parameter gradients, and the gradient of x in fp32: undefined unless wanted. x: undefined where nothing trains.
+at::Tensor Block::OnDevice::linear_backward(LinearSite site, const at::Tensor& dy, const at::Tensor& x,
+                                            const BlockSaved& saved, bool wants_dx) const {
+  const Linear& linear = at_site(site);
+  at::Tensor dx;
+  // Without an adapter nothing is added to it, and what follows reads the compute dtype: elsewhere it is fp32.
+  const bool wide = linear.lora.present() || site == LinearSite::kCFc || site == LinearSite::kQProj;
+  if (wants_dx) dx = products_.device_product(products_.narrowed(dy), weight(linear), wide);
+  parameter_gradients(site, dy, x, saved, wants_dx ? &dx : nullptr);
+  return dx;
+}
+
+at::Tensor Block::OnDevice::mlp_backward(const at::Tensor& dy, const BlockSaved& saved, bool wants_dx) const {
+  const bool below_projection = wants_dx || block_.c_fc.trains() || block_.ln_2.weight_grad.defined();
+  const at::Tensor& pre = saved.pre_activation;
+  const at::Tensor activated = block_.c_proj.trains() ? at::gelu(pre, kApproximation) : at::Tensor();
+  const at::Tensor d_activated = linear_backward(LinearSite::kCProj, dy, activated, saved, below_projection);
+  if (!below_projection) return {};
+  const at::Tensor d_pre = at::gelu_backward(d_activated.to(pre.scalar_type()), pre, kApproximation);
+  const at::Tensor normed = block_.c_fc.trains() ? block_.ln_2.forward(saved.middle, nullptr) : at::Tensor();
+  const bool below_fc = wants_dx || block_.ln_2.weight_grad.defined();
+  const at::Tensor d_normed = linear_backward(LinearSite::kCFc, d_pre, normed, saved, below_fc);
+  return below_fc ? block_.ln_2.backward(d_normed, saved.middle, saved.ln_2) : at::Tensor();
+}
+
+at::Tensor Block::OnDevice::attention_backward(const at::Tensor& dy, const BlockSaved& saved, bool wants_dx) const {
+  const bool below_projection = wants_dx || block_.inputs_train();
+  const at::Tensor d_attended = linear_backward(LinearSite::kOutProj, dy, saved.attended, saved, below_projection);
+  if (!below_projection) return {};
+  const at::Tensor grad = d_attended.to(saved.q.scalar_type());
+  return inputs_backward(
+      attention_.backward(grad, saved.q, saved.k, saved.v, saved.attended, attention_rows(), saved.attention), saved,
+      wants_dx);
+}
+
+/// From the gradients of q, k and v to that of the block's input [N, h].
+at::Tensor Block::OnDevice::inputs_backward(const AttentionGradients& d, const BlockSaved& saved, bool wants_dx) const {
+  const at::Tensor normed = block_.inputs_train() ? block_.ln_1.forward(saved.x, nullptr) : at::Tensor();
+  const bool below_inputs = wants_dx || block_.ln_1.weight_grad.defined();
+  at::Tensor d_normed;
+  if (below_inputs) {
+    const at::Tensor together = rows_.all_queries() ? at::cat({d.dk, d.dv, d.dq}, 1) : at::cat({d.dk, d.dv}, 1);
+    d_normed = products_.device_product(products_.narrowed(together), input_weights(), /*wide=*/true);
+  }
+  at::Tensor* const into = below_inputs ? &d_normed : nullptr;
+  if (block_.k_proj.trains()) parameter_gradients(LinearSite::kKProj, d.dk, normed, saved, into);
+  if (block_.v_proj.trains()) parameter_gradients(LinearSite::kVProj, d.dv, normed, saved, into);
+  if (rows_.all_queries()) {
+    if (block_.q_proj.trains()) parameter_gradients(LinearSite::kQProj, d.dq, normed, saved, into);
+  } else {
+    const at::Tensor query_input = normed.defined() ? select_rows(normed, rows_) : normed;
+    const at::Tensor d_query = linear_backward(LinearSite::kQProj, d.dq, query_input, saved, below_inputs);
+    if (below_inputs) add_rows(d_normed, d_query, rows_);
+  }
+  return below_inputs ? block_.ln_1.backward(d_normed, saved.x, saved.ln_1) : at::Tensor();
+}
+
+at::Tensor Block::device_forward(Products& products, const at::Tensor& x, const RowPlan& rows,
+                                 BlockSaved* saved) const {
+  BlockSaved local;
+  return OnDevice(*this, products, rows).forward(x, saved != nullptr ? *saved : local);
+}
+
+at::Tensor Block::device_mlp_backward(Products& products, const at::Tensor& dy, const RowPlan& rows,
+                                      const BlockSaved& saved, bool wants_dx) const {
+  return OnDevice(*this, products, rows).mlp_backward(dy, saved, wants_dx);
+}
+
+at::Tensor Block::device_attention_backward(Products& products, const at::Tensor& dy, const RowPlan& rows,
+                                            const BlockSaved& saved, bool wants_dx) const {
+  return OnDevice(*this, products, rows).attention_backward(dy, saved, wants_dx);
+}
+
+}  // namespace neoloom::model

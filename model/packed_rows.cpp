@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+
+#include "model/attention.h"
+#include "model/upload.h"
+#include "runtime/core/error.h"
+
+namespace neoloom::model {
+
+PackedRows packed_rows(const std::vector<Segment>& segments, const at::Device& device) {
+  PackedRows packed;
+  packed.queries_are_keys = true;
+  std::vector<int32_t> queries = {0};
+  std::vector<int32_t> keys = {0};
+  for (const Segment& segment : segments) {
+    core::require(segment.query_begin == queries.back() && segment.key_begin == keys.back(), core::ErrorKind::kInternal,
+                  "packed rows: a sample begins at query {} and key {}, expected {} and {}", segment.query_begin,
+                  segment.key_begin, queries.back(), keys.back());
+    queries.push_back(static_cast<int32_t>(segment.query_begin + segment.query_rows));
+    keys.push_back(static_cast<int32_t>(segment.key_begin + segment.key_rows));
+    packed.max_queries = std::max(packed.max_queries, segment.query_rows);
+    packed.max_keys = std::max(packed.max_keys, segment.key_rows);
+    packed.queries_are_keys &= segment.query_rows == segment.key_rows;
+  }
+  packed.cu_keys = upload(keys, device);
+  packed.cu_queries = packed.queries_are_keys ? packed.cu_keys : upload(queries, device);
+  return packed;
+}
+
+}  // namespace neoloom::model

@@ -1,0 +1,279 @@
+// SPDX-License-Identifier: Apache-2.0
+// The device path (the one of CUDA) on CPU tensors, with reference_operators.h for what exists on CUDA only.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <string>
+#include <vector>
+
+#include "model/device_attention.h"
+#include "model/kernels.h"
+#include "runtime/core/error.h"
+#include "tests/support/operator_record.h"
+#include "tests/unit/model/random_model.h"
+#include "tests/unit/model/reference_operators.h"
+
+namespace neoloom::model::testing {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+
+DeviceTraits gpu(int major, int minor, bool deterministic = true) {
+  DeviceTraits traits;
+  traits.cuda = true;
+  traits.capability_major = major;
+  traits.capability_minor = minor;
+  traits.deterministic = deterministic;
+  return traits;
+}
+
+TEST(AttentionChoice, FollowsFromDeviceTypeAndWindowAlone) {
+  struct Row {
+    DeviceTraits device;
+    Dtype compute;
+    int64_t head_size, window;
+    AttentionKernel expected;
+  };
+  const std::vector<Row> table = {
+      {gpu(9, 0), Dtype::kBFloat16, 64, 256, AttentionKernel::kFlash},
+      {gpu(9, 0), Dtype::kBFloat16, 128, 0, AttentionKernel::kFlash},
+      {gpu(9, 0, false), Dtype::kBFloat16, 128, 0, AttentionKernel::kCudnn},
+      {gpu(9, 0, false), Dtype::kFloat16, 128, 256, AttentionKernel::kFlash},  // cuDNN has no window
+      {gpu(8, 0, false), Dtype::kFloat16, 64, 0, AttentionKernel::kFlash},     // cuDNN is slower there
+      {gpu(10, 0, false), Dtype::kFloat16, 64, 0, AttentionKernel::kFlash},
+      {gpu(9, 0), Dtype::kFloat32, 64, 0, AttentionKernel::kMath},
+      {gpu(7, 5), Dtype::kFloat16, 64, 0, AttentionKernel::kMath},   // no flash kernel
+      {gpu(9, 0), Dtype::kFloat16, 60, 0, AttentionKernel::kMath},   // heads in steps of 8 channels
+      {gpu(9, 0), Dtype::kFloat16, 256, 0, AttentionKernel::kMath},  // nor above 128
+      {DeviceTraits{}, Dtype::kBFloat16, 64, 0, AttentionKernel::kMath},
+  };
+  for (size_t row = 0; row < table.size(); ++row) {
+    const Row& r = table[row];
+    EXPECT_EQ(choose_attention(r.device, r.compute, r.head_size, r.window), r.expected) << "row " << row;
+  }
+}
+
+TEST(FlashReach, WindowOfTheKernelDoesNotCountTheTokenItself) {
+  const FlashReach local = flash_reach(256);
+  EXPECT_FALSE(local.causal);
+  EXPECT_EQ(local.left, 255);
+  EXPECT_EQ(local.right, 0);
+  const FlashReach global = flash_reach(0);
+  EXPECT_TRUE(global.causal);
+  EXPECT_FALSE(global.left.has_value());
+  EXPECT_FALSE(global.right.has_value());
+}
+
+TEST(PackedRows, SaysWhereEachSampleBeginsAndHowLongTheLongestIs) {
+  const PackedRows rows = packed_rows({{0, 3, 0, 3}, {3, 5, 3, 5}, {8, 1, 8, 1}}, at::kCPU);
+  EXPECT_TRUE(rows.queries_are_keys);
+  EXPECT_EQ(rows.max_queries, 5);
+  EXPECT_EQ(rows.max_keys, 5);
+  const int32_t* const bounds = rows.cu_keys.const_data_ptr<int32_t>();
+  EXPECT_THAT(std::vector<int32_t>(bounds, bounds + rows.cu_keys.numel()), ElementsAre(0, 3, 8, 9));
+}
+
+TEST(PackedRows, LastTokensOnlyHaveOneQueryASample) {
+  const PackedRows rows = packed_rows({{0, 1, 0, 3}, {1, 1, 3, 5}}, at::kCPU);
+  EXPECT_FALSE(rows.queries_are_keys);
+  EXPECT_EQ(rows.max_queries, 1);
+  EXPECT_EQ(rows.max_keys, 5);
+  const int32_t* const bounds = rows.cu_queries.const_data_ptr<int32_t>();
+  EXPECT_THAT(std::vector<int32_t>(bounds, bounds + rows.cu_queries.numel()), ElementsAre(0, 1, 2));
+}
+
+TEST(PackedRows, GapsBetweenSamplesAreRefused) {
+  EXPECT_THROW(packed_rows({{0, 3, 0, 3}, {4, 2, 4, 2}}, at::kCPU), core::Error);
+}
+
+/// Kernel, window, last tokens only.
+using AttentionCase = std::tuple<AttentionKernel, int64_t, bool>;
+class PackedAttention : public ::testing::TestWithParam<AttentionCase> {};
+
+TEST_P(PackedAttention, EqualsTheHostsSampleBySample) {
+  const auto [kernel, window, last_only] = GetParam();
+  const std::vector<int64_t> lengths = {5, 1, 12, 7};
+  std::vector<Segment> segments;
+  int64_t keys = 0;
+  int64_t queries = 0;
+  for (const int64_t length : lengths) {
+    segments.push_back({queries, last_only ? 1 : length, keys, length});
+    queries += last_only ? 1 : length;
+    keys += length;
+  }
+  const int64_t h = 16;
+  const at::Tensor q = random({queries, h}, 0.5, 1), k = random({keys, h}, 0.5, 2), v = random({keys, h}, 0.5, 3);
+  const at::Tensor grad = random({queries, h}, 0.5, 4);
+  const Attention host(2, window);
+  const auto operators = ReferenceOperators::table();
+  const Attention on_device(2, window, /*on_device=*/true);
+  const DeviceAttention device(kernel, on_device, *operators);
+  const PackedRows packed = packed_rows(segments, at::kCPU);
+  const AttentionRows rows{segments, packed};
+  const neoloom::support::OperatorRecord record;
+  AttentionSaved saved;
+  const at::Tensor out = device.forward(q, k, v, rows, saved);
+  const AttentionGradients d = device.backward(grad, q, k, v, out, rows, saved);
+  EXPECT_LT(distance(out, host.forward(q, k, v, segments)), 1e-5);
+  const AttentionGradients expected = host.backward(grad, q, k, v, segments);
+  EXPECT_LT(distance(d.dq, expected.dq), 1e-5);
+  EXPECT_LT(distance(d.dk, expected.dk), 1e-5);
+  EXPECT_LT(distance(d.dv, expected.dv), 1e-5);
+  const bool cudnn = kernel == AttentionKernel::kCudnn && !last_only;
+  EXPECT_EQ(record.kernels().count("_cudnn_attention_backward"), cudnn ? 1U : 0U);
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Rows, PackedAttention,
+    ::testing::Values(AttentionCase{AttentionKernel::kFlash, 0, false},
+                      AttentionCase{AttentionKernel::kFlash, 4, false}, AttentionCase{AttentionKernel::kFlash, 0, true},
+                      AttentionCase{AttentionKernel::kFlash, 4, true}, AttentionCase{AttentionKernel::kCudnn, 0, false},
+                      AttentionCase{AttentionKernel::kCudnn, 0, true}, AttentionCase{AttentionKernel::kMath, 4, false},
+                      AttentionCase{AttentionKernel::kMath, 0, true}));
+
+ModelSetup device_setup(ModelSetup setup, Dtype compute) {
+  setup.device = gpu(9, 0);
+  setup.compute_dtype = compute;
+  setup.operators = ReferenceOperators::table();
+  return setup;
+}
+
+Batch batch_for(const ModelSetup& setup) {
+  Batch batch = random_batch({9, 3, 14}, 16, setup.config.vocab_size, 0);
+  if (setup.head == Head::kCausalLm) return with_lm_labels(std::move(batch));
+  if (setup.head == Head::kSingleLabel) {
+    batch = with_class_labels(std::move(batch), setup.num_labels);
+    batch.labels[1].fill_(-1);  // a sample without a label
+    return batch;
+  }
+  batch.labels = at::randint(2, {3, setup.num_labels}, at::detail::createCPUGenerator(5)).to(at::kFloat);
+  return batch;
+}
+
+std::vector<ModelSetup> every_setup() {
+  std::vector<ModelSetup> setups;
+  for (const Head head : {Head::kCausalLm, Head::kSingleLabel, Head::kMultiLabel}) {
+    setups.push_back(tiny_setup(head));
+    setups.push_back(tiny_setup(head));
+    setups.back().lora->target_modules = {"q_proj", "v_proj"};
+    setups.push_back(tiny_setup(head));
+    setups.back().lora.reset();  // every parameter
+  }
+  return setups;
+}
+
+struct Both {
+  Trial host, device;
+};
+
+Both both_paths(const ModelSetup& setup, Dtype compute) {
+  const auto weights = random_weights(setup.config, at::kFloat);
+  const auto host = Model::create(setup, weights);
+  const auto device = Model::create(device_setup(setup, compute), weights);
+  const Batch batch = batch_for(setup);
+  at::Tensor params = random_params(*host);
+  if (!setup.lora) host->initialize(params, 1);
+  return {train_once(*host, batch, params), train_once(*device, batch, params)};
+}
+
+TEST(DevicePath, EqualsTheHostsInFp32) {
+  for (const ModelSetup& setup : every_setup()) {
+    const Both both = both_paths(setup, Dtype::kFloat32);
+    EXPECT_NEAR(both.device.loss, both.host.loss, 1e-5 * both.host.loss);
+    EXPECT_EQ(both.device.count, both.host.count);
+    EXPECT_LT(distance(both.device.grads, both.host.grads), 1e-5);
+  }
+}
+
+TEST(DevicePath, IsCloseToFp32In16Bit) {
+  for (const Dtype compute : {Dtype::kBFloat16, Dtype::kFloat16}) {
+    // Adapters on all linears of so small a model magnify the rounding of inputs; the host's 16-bit products err more.
+    const double tolerance = compute == Dtype::kBFloat16 ? 6e-2 : 3e-2;
+    for (const ModelSetup& setup : every_setup()) {
+      const Both both = both_paths(setup, compute);
+      EXPECT_NEAR(both.device.loss, both.host.loss, tolerance * both.host.loss);
+      EXPECT_EQ(both.device.count, both.host.count);
+      EXPECT_LT(distance(both.device.grads, both.host.grads), tolerance);
+    }
+  }
+}
+
+TEST(DevicePath, EvaluatesAndDecodesAsTheHost) {
+  const ModelSetup setup = tiny_setup(Head::kCausalLm);
+  const auto weights = random_weights(setup.config, at::kFloat);
+  const auto host = Model::create(setup, weights);
+  const auto device = Model::create(device_setup(setup, Dtype::kFloat32), weights);
+  const at::Tensor params = random_params(*host);
+  const Batch batch = batch_for(setup);
+  EXPECT_LT(distance(device->lm_logits(batch, params), host->lm_logits(batch, params)), 1e-5);
+  EXPECT_LT(
+      distance(device->make_decoder(params, 20)->feed({1, 2, 3}), host->make_decoder(params, 20)->feed({1, 2, 3})),
+      1e-5);
+}
+
+TEST(DevicePath, MasksFollowFromStepAndMicroBatchAndDifferBetweenThem) {
+  const ModelSetup setup = device_setup(tiny_setup(Head::kCausalLm, 0.5), Dtype::kBFloat16);
+  const auto model = Model::create(setup, random_weights(setup.config, at::kFloat));
+  const at::Tensor params = random_params(*model);
+  const Batch batch = batch_for(setup);
+  const auto grads = [&](int64_t step, int64_t micro_batch) {
+    return train_once(*model, batch, params, {7, 0, step, micro_batch}).grads;
+  };
+  const at::Tensor first = grads(3, 1);
+  EXPECT_FALSE(same_bits(first, grads(3, 2)));
+  EXPECT_FALSE(same_bits(first, grads(4, 1)));
+  EXPECT_TRUE(same_bits(first, grads(3, 1)));
+}
+
+TEST(DevicePath, MaskedGradientsAreThoseOfTheMaskedForward) {
+  // The loss along a direction, by differences, with the masks of one micro-batch.
+  const ModelSetup setup = device_setup(tiny_setup(Head::kCausalLm, 0.3), Dtype::kFloat32);
+  const auto model = Model::create(setup, random_weights(setup.config, at::kFloat));
+  const at::Tensor params = random_params(*model);
+  const Batch batch = batch_for(setup);
+  const at::Tensor direction = random({params.numel()}, 1.0, 77);
+  const double step = 1e-3;
+  const auto loss_at = [&](double t) { return train_once(*model, batch, params.add(direction, t), {7, 0, 1, 0}).loss; };
+  const double slope = (loss_at(step) - loss_at(-step)) / (2 * step);
+  const at::Tensor grads = train_once(*model, batch, params, {7, 0, 1, 0}).grads;
+  EXPECT_NEAR(grads.mul(direction).sum().item<double>(), slope, 2e-2 * std::abs(slope));
+}
+
+TEST(DevicePath, NothingInAMicroStepMakesTheHostWait) {
+  for (ModelSetup setup : every_setup()) {
+    for (const Dtype compute : {Dtype::kFloat32, Dtype::kBFloat16}) {
+      if (setup.lora) setup.lora->lora_dropout = 0.1;
+      const auto model = Model::create(device_setup(setup, compute), random_weights(setup.config, at::kFloat));
+      const at::Tensor params = random_params(*model);
+      at::Tensor grads = at::zeros_like(params);
+      const Batch batch = batch_for(setup);
+      const neoloom::support::OperatorRecord record;
+      model->forward_backward(batch, params, grads, {}, 1.0);
+      EXPECT_GT(record.total(), 50);
+      EXPECT_THAT(record.waits(), IsEmpty());
+    }
+  }
+}
+
+TEST(OperatorRecord, SeesReadsAndMovesButNoConversions) {
+  const at::Tensor x = random({3}, 1.0, 1);
+  const neoloom::support::OperatorRecord record;
+  const at::Tensor narrow = x.to(at::kHalf);
+  EXPECT_THAT(record.waits(), IsEmpty());
+  static_cast<void>(narrow.cpu());
+  static_cast<void>(x.sum().item<float>());
+  EXPECT_THAT(record.waits(), ElementsAre("to", "item", "_local_scalar_dense"));
+}
+
+TEST(DevicePath, EveryChoiceIsNamedForTheLog) {
+  ModelSetup setup = device_setup(tiny_setup(Head::kCausalLm), Dtype::kBFloat16);
+  setup.device.deterministic = false;
+  const auto model = Model::create(setup, random_weights(setup.config, at::kFloat));
+  EXPECT_THAT(model->kernels(), ElementsAre(HasSubstr("global layers: cuDNN attention (not deterministic), causal"),
+                                            HasSubstr("local layers: flash attention, causal, window 4")));
+}
+
+}  // namespace
+}  // namespace neoloom::model::testing
