@@ -19,7 +19,7 @@ struct Segment {
 
 /// The same for all samples of a micro-batch, as kernels over packed rows want it.
 struct PackedRows {
-  at::Tensor cu_queries;  // [B + 1] int32 on the device: where each sample's queries begin, then where the last end
+  at::Tensor cu_queries;  // [B + 1] int32: where each sample's queries begin, then where the last end
   at::Tensor cu_keys;     // [B + 1] int32
   int64_t max_queries = 0;
   int64_t max_keys = 0;
@@ -28,7 +28,8 @@ struct PackedRows {
   bool defined() const { return cu_queries.defined(); }
 };
 
-/// Shapes: segments [B], one after the other without gaps. Throws: Error(kInternal) when there are gaps.
+/// In host memory, page-locked where it will travel to `device`. Shapes: segments [B], one after the other without
+/// gaps. Throws: Error(kInternal) when there are gaps.
 PackedRows packed_rows(const std::vector<Segment>& segments, const at::Device& device);
 
 struct AttentionGradients {

@@ -6,6 +6,8 @@
 #include <ATen/ops/index_copy.h>
 #include <ATen/ops/zeros.h>
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <mutex>
 
@@ -87,11 +89,27 @@ at::Tensor GptNeo::run_blocks(const Network& network, const PackedBatch& packed,
   return x;
 }
 
-HeadResult GptNeo::run_head(const Network& network, const Batch& batch, const at::Tensor& hidden, HeadWants wants) {
+HeadResult GptNeo::run_head(const Network& network, const Targets& targets, const at::Tensor& hidden, HeadWants wants) {
   wants.on_device = setup_.device.cuda;
-  if (classifies()) return classify(network, setup_.head, hidden, batch, wants);
-  if (!batch.labels.defined()) return {};
-  return causal_lm(network, products_, hidden, supervised_rows(batch, setup_.config), chunk_rows(), wants);
+  if (classifies()) return classify(network, setup_.head, hidden, targets, wants);
+  if (!targets.values.defined()) return {};
+  return causal_lm(network, products_, hidden, targets, chunk_rows(), wants);
+}
+
+/// Where attention works sample by sample, kernels follow the lengths of the samples.
+bool GptNeo::has_fixed_shapes() const {
+  const GptNeoConfig& config = setup_.config;
+  const auto in_packed_rows = [&](bool local) {
+    return choose_attention(setup_.device, setup_.compute_dtype, config.hidden_size / config.num_heads,
+                            local ? config.window_size : 0) != AttentionKernel::kMath;
+  };
+  return std::all_of(config.layer_is_local.begin(), config.layer_is_local.end(), in_packed_rows);
+}
+
+MicroBatch GptNeo::packed_on(const at::Device& device, const Batch& batch) const {
+  MicroBatch packed = pack(batch, setup_, device, {.for_device = setup_.device.cuda});
+  move_to(packed, device);
+  return packed;
 }
 
 void GptNeo::run_backward(const Network& network, const PackedBatch& packed, std::vector<BlockSaved>& saved,
@@ -109,39 +127,72 @@ void GptNeo::run_backward(const Network& network, const PackedBatch& packed, std
   wpe_grad.index_add_(0, packed.positions, d_hidden);
 }
 
-LossSum GptNeo::forward_backward(const Batch& batch, const at::Tensor& params, at::Tensor& grads, const DropoutKey& key,
+GptNeo::Place& GptNeo::place_for(const std::string& shape, const MicroBatch& batch, const at::Device& device) {
+  const auto known = places_.find(shape);
+  if (known != places_.end()) {
+    copy_into(known->second.batch, batch);
+    return known->second;
+  }
+  Place& place = places_[shape];
+  place.batch = batch;
+  move_to(place.batch, device);
+  place.loss = at::zeros({}, at::TensorOptions().dtype(at::kDouble).device(device));
+  return place;
+}
+
+at::Tensor GptNeo::compute(const MicroBatch& batch, const at::Tensor& params, at::Tensor& grads, const DropoutKey& key,
+                           double loss_scale) {
+  grads.zero_();
+  const Network network = builder_.build(params, grads, &key);
+  std::vector<BlockSaved> saved;
+  const at::Tensor hidden = run_blocks(network, batch.packed, &saved);
+  HeadResult head = run_head(network, batch.targets, hidden, {.gradients = true, .loss_scale = loss_scale});
+  run_backward(network, batch.packed, saved, std::move(head.d_hidden));
+  return head.loss.loss;
+}
+
+Model::MicroStep GptNeo::prepare(const Batch& batch, const at::Tensor& params, at::Tensor& grads, const DropoutKey& key,
                                  double loss_scale) {
   core::require(batch.labels.defined(), ErrorKind::kInternal, "training needs labels");
   core::require(grads.sizes() == params.sizes() && grads.scalar_type() == at::kFloat, ErrorKind::kInternal,
                 "gradients: expected {} fp32 elements, found {}", params.numel(), grads.numel());
-  grads.zero_();
-  const PackedBatch packed = pack(batch, setup_.config, setup_.device.cuda);
-  if (setup_.device.cuda && setup_.lora && setup_.lora->lora_dropout > 0.0) {
-    seed_native_masks(key, params.device());
-  }
-  const Network network = builder_.build(params, grads, &key);
-  std::vector<BlockSaved> saved;
-  const at::Tensor hidden = run_blocks(network, packed, &saved);
-  HeadResult head = run_head(network, batch, hidden, {.gradients = true, .loss_scale = loss_scale});
-  run_backward(network, packed, saved, std::move(head.d_hidden));
-  return head.loss;
+  const at::Device device = params.device();
+  const bool fixed = has_fixed_shapes();
+  const MicroBatch packed = pack(batch, setup_, device, {.for_device = setup_.device.cuda, .fixed_shapes = fixed});
+  if (setup_.device.cuda && setup_.lora && setup_.lora->lora_dropout > 0.0) seed_native_masks(key, device);
+  MicroStep step;
+  if (fixed) step.shape = fmt::format("{}, loss scale {}", shape_of(packed), loss_scale);
+  if (!fixed) places_.clear();  // nothing comes back to where these inputs lie
+  Place& place = place_for(step.shape, packed, device);
+  step.loss = {place.loss, packed.targets.count};
+  step.enqueue = [this, &place, params, grads, key, loss_scale]() mutable {
+    place.loss.copy_(compute(place.batch, params, grads, key, loss_scale));
+  };
+  return step;
+}
+
+LossSum GptNeo::forward_backward(const Batch& batch, const at::Tensor& params, at::Tensor& grads, const DropoutKey& key,
+                                 double loss_scale) {
+  const MicroStep step = prepare(batch, params, grads, key, loss_scale);
+  step.enqueue();
+  return step.loss;
 }
 
 EvalOutput GptNeo::evaluate(const Batch& batch, const at::Tensor& params) {
-  const PackedBatch packed = pack(batch, setup_.config, setup_.device.cuda);
+  const MicroBatch packed = packed_on(params.device(), batch);
   const Network network = builder_.build(params, {}, nullptr);
-  const HeadResult head = run_head(network, batch, run_blocks(network, packed, nullptr), {});
+  const HeadResult head = run_head(network, packed.targets, run_blocks(network, packed.packed, nullptr), {});
   return {head.loss, head.logits};
 }
 
 at::Tensor GptNeo::lm_logits(const Batch& batch, const at::Tensor& params) {
   core::require(!classifies(), ErrorKind::kInternal, "a classifier has no logits over the vocabulary");
-  const PackedBatch packed = pack(batch, setup_.config, setup_.device.cuda);
+  const MicroBatch packed = packed_on(params.device(), batch);
   const Network network = builder_.build(params, {}, nullptr);
-  const at::Tensor normed = network.ln_f.forward(run_blocks(network, packed, nullptr), nullptr);
+  const at::Tensor normed = network.ln_f.forward(run_blocks(network, packed.packed, nullptr), nullptr);
   const at::Tensor logits = products_.forward(normed, network.head, {});
   at::Tensor padded = at::zeros({batch.ids.numel(), setup_.config.vocab_size}, logits.options());
-  padded.index_copy_(0, packed.source, logits);
+  padded.index_copy_(0, packed.packed.source, logits);
   return padded.view({batch.ids.size(0), batch.ids.size(1), setup_.config.vocab_size});
 }
 

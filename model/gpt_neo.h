@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -13,7 +14,8 @@
 
 namespace neoloom::model {
 
-/// The Model there is: wires embedding, blocks and head. Keeps no state between calls but scratch memory.
+/// The Model there is: wires embedding, blocks and head. Keeps no state between calls but
+/// scratch memory, and on devices where inputs lie.
 class GptNeo final : public Model {
  public:
   GptNeo(const ModelSetup& setup, std::shared_ptr<const Weights> weights);
@@ -24,6 +26,8 @@ class GptNeo final : public Model {
   void initialize(at::Tensor& params, uint64_t seed) const override { builder_.initialize(params, seed); }
   LossSum forward_backward(const Batch& batch, const at::Tensor& params, at::Tensor& grads, const DropoutKey& key,
                            double loss_scale) override;
+  MicroStep prepare(const Batch& batch, const at::Tensor& params, at::Tensor& grads, const DropoutKey& key,
+                    double loss_scale) override;
   EvalOutput evaluate(const Batch& batch, const at::Tensor& params) override;
   at::Tensor lm_logits(const Batch& batch, const at::Tensor& params) override;
   std::unique_ptr<Decoder> make_decoder(const at::Tensor& params, int64_t max_tokens) override;
@@ -33,7 +37,17 @@ class GptNeo final : public Model {
   bool classifies() const { return setup_.head != Head::kCausalLm; }
   const RowPlan& plan_of(const PackedBatch& packed, size_t layer) const;
   at::Tensor run_blocks(const Network& network, const PackedBatch& packed, std::vector<BlockSaved>* saved);
-  HeadResult run_head(const Network& network, const Batch& batch, const at::Tensor& hidden, HeadWants wants);
+  HeadResult run_head(const Network& network, const Targets& targets, const at::Tensor& hidden, HeadWants wants);
+  bool has_fixed_shapes() const;
+  MicroBatch packed_on(const at::Device& device, const Batch& batch) const;
+  /// Inputs of all micro-steps of one shape, and their loss.
+  struct Place {
+    MicroBatch batch;
+    at::Tensor loss;  // [] fp64
+  };
+  Place& place_for(const std::string& shape, const MicroBatch& batch, const at::Device& device);
+  at::Tensor compute(const MicroBatch& batch, const at::Tensor& params, at::Tensor& grads, const DropoutKey& key,
+                     double loss_scale);
   void run_backward(const Network& network, const PackedBatch& packed, std::vector<BlockSaved>& saved,
                     at::Tensor d_hidden);
   int64_t chunk_rows() const;
@@ -41,6 +55,7 @@ class GptNeo final : public Model {
   ModelSetup setup_;
   NetworkBuilder builder_;
   Products products_;
+  std::map<std::string, Place> places_;
 };
 
 /// wte[ids] + wpe[positions] in fp32: [N, h].

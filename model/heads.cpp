@@ -24,61 +24,34 @@ at::Tensor cross_entropy(at::Tensor& logits, const at::Tensor& targets, HeadWant
                          : cross_entropy_rows(logits, targets, wants.loss_scale, wants.gradients);
 }
 
-/// Counts the labels (0 and above), on the host. Throws: Error(kData) for one that has no class.
-int64_t count_labels(const Batch& batch, int64_t classes) {
-  const at::Tensor labels = host_labels(batch);
-  const int64_t* const values = labels.const_data_ptr<int64_t>();
-  int64_t count = 0;
-  for (int64_t row = 0; row < labels.numel(); ++row) {
-    core::require(values[row] < classes, core::ErrorKind::kData, "label {} with only {} classes", values[row], classes);
-    if (values[row] >= 0) ++count;
-  }
-  return count;
-}
-
-/// Rows without a label (-1) lose their loss and their gradient.
-at::Tensor single_label_losses(const at::Tensor& logits, const Batch& batch, HeadWants wants, int64_t& count,
-                               at::Tensor& d_logits) {
-  const at::Tensor& labels = batch.labels;
-  count = count_labels(batch, logits.size(1));
-  d_logits = logits.clone();
-  at::Tensor losses = cross_entropy(d_logits, labels.clamp_min(0), wants);
-  if (count != labels.size(0)) {
-    const at::Tensor unlabelled = labels.lt(0);
-    losses.masked_fill_(unlabelled, 0.0);
-    d_logits.masked_fill_(unlabelled.unsqueeze(1), 0.0);
-  }
-  return losses;
-}
-
-void check_labels(Head head, const at::Tensor& labels, const at::Tensor& logits) {
-  if (head == Head::kMultiLabel) {
-    core::require(labels.sizes() == logits.sizes() && labels.scalar_type() == at::kFloat, core::ErrorKind::kInternal,
-                  "multi-label labels: expected fp32 of shape [{}, {}]", logits.size(0), logits.size(1));
-    return;
-  }
-  core::require(labels.dim() == 1 && labels.size(0) == logits.size(0) && labels.scalar_type() == at::kLong,
-                core::ErrorKind::kInternal, "labels: expected int64 of shape [{}]", logits.size(0));
+/// Rows of weight 0 lose their loss and their gradient.
+void weigh(const Targets& targets, int64_t begin, at::Tensor& losses, at::Tensor& d_logits) {
+  if (!targets.weights.defined()) return;
+  const at::Tensor weights = targets.weights.narrow(0, begin, losses.size(0));
+  losses.mul_(weights);
+  if (d_logits.defined()) d_logits.mul_(weights.unsqueeze(1));
 }
 
 }  // namespace
 
-HeadResult classify(const Network& network, Head head, const at::Tensor& hidden, const Batch& batch, HeadWants wants) {
-  const at::Tensor& labels = batch.labels;
+HeadResult classify(const Network& network, Head head, const at::Tensor& hidden, const Targets& targets,
+                    HeadWants wants) {
   Norm::Statistics statistics;
   const at::Tensor normed = network.ln_f.forward(hidden, &statistics);
   HeadResult result;
   result.logits = at::mm(normed, network.score.t());
-  if (!labels.defined()) return result;
-  check_labels(head, labels, result.logits);
+  if (!targets.values.defined()) return result;
+  result.loss.count = targets.count;
   at::Tensor losses;
   at::Tensor d_logits;
   if (head == Head::kSingleLabel) {
-    losses = single_label_losses(result.logits, batch, wants, result.loss.count, d_logits);
+    d_logits = result.logits.clone();
+    losses = cross_entropy(d_logits, targets.values, wants);
   } else {
-    losses = binary_cross_entropy_rows(result.logits, labels, wants.loss_scale, wants.gradients ? &d_logits : nullptr);
-    result.loss.count = labels.size(0);
+    losses = binary_cross_entropy_rows(result.logits, targets.values, wants.loss_scale,
+                                       wants.gradients ? &d_logits : nullptr);
   }
+  weigh(targets, 0, losses, d_logits);
   result.loss.loss = at::sum(losses, at::kDouble);
   if (!wants.gradients) return result;
   at::Tensor score_grad = network.score_grad;
@@ -87,15 +60,15 @@ HeadResult classify(const Network& network, Head head, const at::Tensor& hidden,
   return result;
 }
 
-HeadResult causal_lm(const Network& network, Products& products, const at::Tensor& hidden,
-                     const SupervisedRows& supervised, int64_t chunk_rows, HeadWants wants) {
+HeadResult causal_lm(const Network& network, Products& products, const at::Tensor& hidden, const Targets& targets,
+                     int64_t chunk_rows, HeadWants wants) {
   HeadResult result;
-  const int64_t rows = supervised.rows.size(0);
-  result.loss.count = rows;
+  const int64_t rows = targets.rows.size(0);
+  result.loss.count = targets.count;
   result.loss.loss = zero_loss(hidden);
   if (wants.gradients) result.d_hidden = at::zeros_like(hidden);
   if (rows == 0) return result;
-  const at::Tensor selected = at::index_select(hidden, 0, supervised.rows);
+  const at::Tensor selected = at::index_select(hidden, 0, targets.rows);
   Norm::Statistics statistics;
   const at::Tensor normed = network.ln_f.forward(selected, &statistics);
   at::Tensor d_normed;
@@ -107,14 +80,15 @@ HeadResult causal_lm(const Network& network, Products& products, const at::Tenso
     const at::Tensor chunk = normed.narrow(0, begin, count);
     at::Tensor logits = buffer.defined() ? buffer.narrow(0, 0, count) : at::Tensor();
     products.forward_into(logits, chunk, network.head, {});
-    const at::Tensor losses = cross_entropy(logits, supervised.targets.narrow(0, begin, count), wants);
+    at::Tensor losses = cross_entropy(logits, targets.values.narrow(0, begin, count), wants);
+    weigh(targets, begin, losses, logits);
     result.loss.loss.add_(at::sum(losses, at::kDouble));
     if (!wants.gradients) continue;
     d_normed.narrow(0, begin, count).copy_(products.input_gradient(logits, network.head));
     if (network.head_grad.defined()) network.head_grad.addmm_(logits.t(), chunk);
   }
   if (wants.gradients) {
-    result.d_hidden.index_copy_(0, supervised.rows, network.ln_f.backward(d_normed, selected, statistics));
+    result.d_hidden.index_copy_(0, targets.rows, network.ln_f.backward(d_normed, selected, statistics));
   }
   return result;
 }

@@ -27,11 +27,12 @@ struct HeadWants {
 };
 
 /// Single label: cross entropy summed over samples with a label (>= 0). Multi-label: binary cross entropy, mean over
-/// labels, summed over samples. Shapes: hidden [B, h], the last tokens; the labels of `batch` may be undefined.
-HeadResult classify(const Network& network, Head head, const at::Tensor& hidden, const Batch& batch, HeadWants wants);
+/// labels, summed over samples. Shapes: hidden [B, h], the last tokens; the values of `targets` may be undefined.
+HeadResult classify(const Network& network, Head head, const at::Tensor& hidden, const Targets& targets,
+                    HeadWants wants);
 
 /// Cross entropy of the supervised rows only, `chunk_rows` rows of logits at a time. Shapes: hidden [N, h].
-HeadResult causal_lm(const Network& network, Products& products, const at::Tensor& hidden,
-                     const SupervisedRows& supervised, int64_t chunk_rows, HeadWants wants);
+HeadResult causal_lm(const Network& network, Products& products, const at::Tensor& hidden, const Targets& targets,
+                     int64_t chunk_rows, HeadWants wants);
 
 }  // namespace neoloom::model

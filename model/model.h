@@ -4,6 +4,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -18,16 +19,14 @@
 
 namespace neoloom::model {
 
-/// A micro-batch on the model's device, padded on the right.
+/// A micro-batch in host memory, padded on the right; the model moves what it needs to its device.
 struct Batch {
   at::Tensor ids;      // [B, T] int64
   at::Tensor lengths;  // [B] int64, real tokens, at least 1
   at::Tensor labels;   // kSingleLabel [B] int64; kMultiLabel [B, num_labels] fp32; kCausalLm [B, T] int64, unshifted,
                        // -100 = no loss; undefined: no loss wanted
-  std::vector<int64_t> sample_ids;  // [B] host, keys of the dropout masks
-  // Host copies, so that no kernel has to be waited for:
-  std::vector<int64_t> host_lengths;  // [B]
-  at::Tensor host_labels;             // of int64 labels; undefined: labels themselves lie on the host
+  std::vector<int64_t> sample_ids;    // [B] host, keys of the dropout masks
+  std::vector<int64_t> host_lengths;  // [B] the same as lengths
 };
 
 /// Key of the counter-based dropout masks: with (sample, token, channel, layer, site) it decides each element.
@@ -84,6 +83,18 @@ class Model {
   /// Shapes: params, grads [layout().total_elements] fp32 on the model's device.
   virtual LossSum forward_backward(const Batch& batch, const at::Tensor& params, at::Tensor& grads,
                                    const DropoutKey& key, double loss_scale) = 0;
+
+  /// The same in two parts, for devices that record kernels and play them again.
+  struct MicroStep {
+    /// Micro-steps of one text enqueue the same kernels on the same memory, given the same buffers. Empty: record
+    /// nothing, each micro-step has kernels of its own.
+    std::string shape;
+    std::function<void()> enqueue;  // computes; valid until the next micro-step is prepared
+    LossSum loss;                   // `loss.loss` is written by enqueue
+  };
+  /// Copies the batch to where enqueue reads it.
+  virtual MicroStep prepare(const Batch& batch, const at::Tensor& params, at::Tensor& grads, const DropoutKey& key,
+                            double loss_scale) = 0;
 
   /// One batch in evaluation mode (no dropout). The loss is undefined when batch.labels is.
   virtual EvalOutput evaluate(const Batch& batch, const at::Tensor& params) = 0;

@@ -22,8 +22,8 @@ PackedRows packed_rows(const std::vector<Segment>& segments, const at::Device& d
     packed.max_keys = std::max(packed.max_keys, segment.key_rows);
     packed.queries_are_keys &= segment.query_rows == segment.key_rows;
   }
-  packed.cu_keys = upload(keys, device);
-  packed.cu_queries = packed.queries_are_keys ? packed.cu_keys : upload(queries, device);
+  packed.cu_keys = staged(keys, {static_cast<int64_t>(keys.size())}, device);
+  packed.cu_queries = staged(queries, {static_cast<int64_t>(queries.size())}, device);
   return packed;
 }
 

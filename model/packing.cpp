@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "model/packing.h"
 
-#include <ATen/ops/index_select.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <bit>
 
 #include "model/upload.h"
 #include "runtime/core/error.h"
@@ -13,6 +16,8 @@ namespace {
 using core::ErrorKind;
 
 constexpr int64_t kNoLabel = -100;
+constexpr int64_t kFewestRows = 128;
+constexpr int64_t kSizesPerOctave = 8;
 
 void check_batch(const Batch& batch, const GptNeoConfig& config) {
   const int64_t samples = batch.ids.size(0);
@@ -20,6 +25,8 @@ void check_batch(const Batch& batch, const GptNeoConfig& config) {
                     static_cast<int64_t>(batch.sample_ids.size()) == samples,
                 ErrorKind::kInternal, "batch: {} rows of ids with {} lengths and {} sample ids", samples,
                 batch.host_lengths.size(), batch.sample_ids.size());
+  core::require(batch.ids.is_cpu() && (!batch.labels.defined() || batch.labels.is_cpu()), ErrorKind::kInternal,
+                "batch: expected ids and labels in host memory");
   for (size_t row = 0; row < batch.host_lengths.size(); ++row) {
     const int64_t length = batch.host_lengths[row];
     core::require(length >= 1 && length <= batch.ids.size(1), ErrorKind::kData,
@@ -31,83 +38,220 @@ void check_batch(const Batch& batch, const GptNeoConfig& config) {
   }
 }
 
-/// On the host only: on a device the check would wait for the device, and the data room has made it before.
-void check_ids(const at::Tensor& ids, const std::vector<RowKey>& keys, int64_t vocab_size) {
-  if (!ids.is_cpu()) return;
-  const int64_t* const values = ids.const_data_ptr<int64_t>();
-  for (size_t row = 0; row < keys.size(); ++row) {
+void check_ids(const std::vector<int64_t>& ids, const std::vector<RowKey>& keys, int64_t vocab_size) {
+  for (size_t row = 0; row < ids.size(); ++row) {
     core::require(
-        values[row] >= 0 && values[row] < vocab_size, ErrorKind::kData,
+        ids[row] >= 0 && ids[row] < vocab_size, ErrorKind::kData,
         "sample {}: token {} has id {}, but the model's vocabulary has {} entries; tokenizer and model differ",
-        keys[row].sample, keys[row].token, values[row], vocab_size);
+        keys[row].sample, keys[row].token, ids[row], vocab_size);
+  }
+}
+
+/// Collects the rows of a micro-batch, then makes tensors of them.
+class Packer {
+ public:
+  Packer(const Batch& batch, const ModelSetup& setup, const at::Device& device, PackOptions options)
+      : batch_(batch), setup_(setup), device_(device), options_(options) {}
+
+  MicroBatch pack() {
+    collect_rows();
+    check_ids(ids_, result_.packed.rows.key_rows, setup_.config.vocab_size);
+    if (options_.fixed_shapes) add_filling_sample();
+    make_row_tensors();
+    if (batch_.labels.defined()) {
+      if (setup_.head == Head::kCausalLm) {
+        collect_supervised_rows();
+      } else {
+        collect_labels();
+      }
+    }
+    return std::move(result_);
+  }
+
+ private:
+  template <typename Value>
+  at::Tensor tensor(const std::vector<Value>& values) const {
+    return staged(values, {static_cast<int64_t>(values.size())}, device_);
+  }
+
+  void collect_rows() {
+    const at::Tensor padded = batch_.ids.contiguous();
+    const int64_t* const values = padded.const_data_ptr<int64_t>();
+    RowPlan& rows = result_.packed.rows;
+    RowPlan& last_rows = result_.packed.last_rows;
+    for (size_t sample = 0; sample < batch_.host_lengths.size(); ++sample) {
+      const int64_t length = batch_.host_lengths[sample];
+      const auto begin = static_cast<int64_t>(ids_.size());
+      rows.segments.push_back({begin, length, begin, length});
+      last_rows.segments.push_back({static_cast<int64_t>(sample), 1, begin, length});
+      for (int64_t token = 0; token < length; ++token) {
+        const int64_t place = static_cast<int64_t>(sample) * padded.size(1) + token;
+        source_.push_back(place);
+        ids_.push_back(values[place]);
+        positions_.push_back(token);
+        rows.key_rows.push_back({batch_.sample_ids[sample], token});
+      }
+      last_.push_back(begin + length - 1);
+      last_rows.query_rows.push_back({batch_.sample_ids[sample], length - 1});
+    }
+    last_rows.key_rows = rows.key_rows;
+  }
+
+  void add_filling_sample() {
+    const auto begin = static_cast<int64_t>(ids_.size());
+    const int64_t rows = rounded_rows(begin);
+    const auto samples = static_cast<int64_t>(last_.size());
+    result_.packed.rows.segments.push_back({begin, rows - begin, begin, rows - begin});
+    result_.packed.last_rows.segments.push_back({samples, 1, begin, rows - begin});
+    ids_.resize(static_cast<size_t>(rows), 0);
+    positions_.resize(static_cast<size_t>(rows), 0);
+    last_.push_back(rows - 1);
+  }
+
+  void make_row_tensors() {
+    PackedBatch& packed = result_.packed;
+    packed.ids = tensor(ids_);
+    packed.positions = tensor(positions_);
+    packed.last_rows.query_index = tensor(last_);
+    if (!options_.fixed_shapes) packed.source = tensor(source_);
+    if (!options_.for_device) return;
+    for (RowPlan* rows : {&packed.rows, &packed.last_rows}) {
+      rows->packed = packed_rows(rows->segments, device_);
+      if (!options_.fixed_shapes) continue;
+      const auto longest = static_cast<uint64_t>(std::max(rows->packed.max_keys, kFewestRows));
+      rows->packed.max_keys = static_cast<int64_t>(std::bit_ceil(longest));
+      if (rows->packed.queries_are_keys) rows->packed.max_queries = rows->packed.max_keys;
+    }
+  }
+
+  void collect_supervised_rows() {
+    const at::Tensor labels = batch_.labels.contiguous();
+    core::require(labels.sizes() == batch_.ids.sizes() && labels.scalar_type() == at::kLong, ErrorKind::kInternal,
+                  "labels of a causal LM: expected int64 of the shape of ids");
+    std::vector<int64_t> rows;
+    std::vector<int64_t> values;
+    int64_t begin = 0;
+    for (size_t sample = 0; sample < batch_.host_lengths.size(); ++sample) {
+      const int64_t* const row = labels.const_data_ptr<int64_t>() + static_cast<int64_t>(sample) * labels.size(1);
+      for (int64_t token = 0; token + 1 < batch_.host_lengths[sample]; ++token) {
+        const int64_t target = row[token + 1];
+        if (target == kNoLabel) continue;
+        core::require(target >= 0 && target < setup_.config.vocab_size, ErrorKind::kData,
+                      "sample {}: label {} at token {} is outside the vocabulary of {} entries",
+                      batch_.sample_ids[sample], target, token + 1, setup_.config.vocab_size);
+        rows.push_back(begin + token);
+        values.push_back(target);
+      }
+      begin += batch_.host_lengths[sample];
+    }
+    Targets& targets = result_.targets;
+    targets.count = static_cast<int64_t>(rows.size());
+    if (options_.fixed_shapes) {
+      std::vector<float> weights(rows.size(), 1.0F);
+      const auto rounded = static_cast<size_t>(rounded_rows(targets.count));
+      rows.resize(rounded, static_cast<int64_t>(ids_.size()) - 1);
+      values.resize(rounded, 0);
+      weights.resize(rounded, 0.0F);
+      targets.weights = tensor(weights);
+    }
+    targets.rows = tensor(rows);
+    targets.values = tensor(values);
+  }
+
+  void collect_labels() {
+    const at::Tensor labels = batch_.labels.contiguous();
+    const int64_t samples = batch_.ids.size(0);
+    const bool multi = setup_.head == Head::kMultiLabel;
+    const std::vector<int64_t> shape =
+        multi ? std::vector<int64_t>{samples, setup_.num_labels} : std::vector<int64_t>{samples};
+    core::require(labels.sizes() == at::IntArrayRef(shape) && labels.scalar_type() == (multi ? at::kFloat : at::kLong),
+                  ErrorKind::kInternal, "labels: expected {} of shape [{}{}]", multi ? "fp32" : "int64", samples,
+                  multi ? fmt::format(", {}", setup_.num_labels) : "");
+    std::vector<float> weights(static_cast<size_t>(samples), 1.0F);
+    Targets& targets = result_.targets;
+    if (multi) {
+      const float* const values = labels.const_data_ptr<float>();
+      targets.values = labels_tensor(std::vector<float>(values, values + labels.numel()), shape);
+    } else {
+      const int64_t* const values = labels.const_data_ptr<int64_t>();
+      targets.values = labels_tensor(class_labels({values, values + labels.numel()}, weights), shape);
+    }
+    targets.count = std::count(weights.begin(), weights.end(), 1.0F);
+    if (options_.fixed_shapes) weights.push_back(0.0F);  // of the filling sample
+    if (targets.count < static_cast<int64_t>(weights.size())) targets.weights = tensor(weights);
+  }
+
+  /// Samples without a label get class 0 and weight 0.
+  std::vector<int64_t> class_labels(std::vector<int64_t> labels, std::vector<float>& weights) const {
+    for (size_t sample = 0; sample < labels.size(); ++sample) {
+      core::require(labels[sample] < setup_.num_labels, ErrorKind::kData, "label {} with only {} classes",
+                    labels[sample], setup_.num_labels);
+      if (labels[sample] >= 0) continue;
+      labels[sample] = 0;
+      weights[sample] = 0.0F;
+    }
+    return labels;
+  }
+
+  template <typename Value>
+  at::Tensor labels_tensor(std::vector<Value> values, std::vector<int64_t> shape) const {
+    if (options_.fixed_shapes) {
+      const size_t per_sample = values.size() / static_cast<size_t>(shape[0]);
+      values.resize(values.size() + per_sample, Value{0});
+      ++shape[0];
+    }
+    return staged(values, shape, device_);
+  }
+
+  const Batch& batch_;
+  const ModelSetup& setup_;
+  at::Device device_;
+  PackOptions options_;
+  MicroBatch result_;
+  std::vector<int64_t> ids_, positions_, source_, last_;
+};
+
+/// Calls body(tensor) for every tensor of a micro-batch that is there.
+template <typename Batch, typename Body>
+void for_each_tensor(Batch& batch, Body body) {
+  auto& packed = batch.packed;
+  for (auto* tensor :
+       {&packed.ids, &packed.positions, &packed.source, &packed.rows.packed.cu_queries, &packed.rows.packed.cu_keys,
+        &packed.last_rows.query_index, &packed.last_rows.packed.cu_queries, &packed.last_rows.packed.cu_keys,
+        &batch.targets.rows, &batch.targets.values, &batch.targets.weights}) {
+    if (tensor->defined()) body(*tensor);
   }
 }
 
 }  // namespace
 
-PackedBatch pack(const Batch& batch, const GptNeoConfig& config, bool for_device) {
-  check_batch(batch, config);
-  const int64_t padded_length = batch.ids.size(1);
-  PackedBatch packed;
-  std::vector<int64_t> source;
-  std::vector<int64_t> positions;
-  std::vector<int64_t> last;
-  for (size_t sample = 0; sample < batch.host_lengths.size(); ++sample) {
-    const int64_t length = batch.host_lengths[sample];
-    const auto begin = static_cast<int64_t>(source.size());
-    packed.rows.segments.push_back({begin, length, begin, length});
-    packed.last_rows.segments.push_back({static_cast<int64_t>(sample), 1, begin, length});
-    for (int64_t token = 0; token < length; ++token) {
-      source.push_back(static_cast<int64_t>(sample) * padded_length + token);
-      positions.push_back(token);
-      packed.rows.key_rows.push_back({batch.sample_ids[sample], token});
-    }
-    last.push_back(begin + length - 1);
-    packed.last_rows.query_rows.push_back({batch.sample_ids[sample], length - 1});
-  }
-  packed.last_rows.key_rows = packed.rows.key_rows;
-  const at::Device device = batch.ids.device();
-  packed.source = upload(source, device);
-  packed.positions = upload(positions, device);
-  packed.last_rows.query_index = upload(last, device);
-  if (for_device) {
-    packed.rows.packed = packed_rows(packed.rows.segments, device);
-    packed.last_rows.packed = packed_rows(packed.last_rows.segments, device);
-  }
-  packed.ids = at::index_select(batch.ids.reshape({-1}), 0, packed.source);
-  check_ids(packed.ids, packed.rows.key_rows, config.vocab_size);
-  return packed;
+MicroBatch pack(const Batch& batch, const ModelSetup& setup, const at::Device& device, PackOptions options) {
+  check_batch(batch, setup.config);
+  return Packer(batch, setup, device, options).pack();
 }
 
-at::Tensor host_labels(const Batch& batch) {
-  const at::Tensor& labels = batch.host_labels.defined() ? batch.host_labels : batch.labels;
-  core::require(labels.is_cpu() && labels.scalar_type() == at::kLong, ErrorKind::kInternal,
-                "batch: expected a host copy of its int64 labels");
-  return labels.contiguous();
+void move_to(MicroBatch& batch, const at::Device& device) {
+  for_each_tensor(batch, [&](at::Tensor& tensor) { tensor = moved(tensor, device); });
 }
 
-SupervisedRows supervised_rows(const Batch& batch, const GptNeoConfig& config) {
-  const at::Tensor labels = host_labels(batch);
-  core::require(labels.sizes() == batch.ids.sizes() && labels.scalar_type() == at::kLong, ErrorKind::kInternal,
-                "labels of a causal LM: expected int64 of the shape of ids");
-  std::vector<int64_t> rows;
-  std::vector<int64_t> targets;
-  int64_t begin = 0;
-  for (size_t sample = 0; sample < batch.host_lengths.size(); ++sample) {
-    const int64_t length = batch.host_lengths[sample];
-    const int64_t* const row = labels.const_data_ptr<int64_t>() + static_cast<int64_t>(sample) * labels.size(1);
-    for (int64_t token = 0; token + 1 < length; ++token) {
-      const int64_t target = row[token + 1];
-      if (target == kNoLabel) continue;
-      core::require(target >= 0 && target < config.vocab_size, ErrorKind::kData,
-                    "sample {}: label {} at token {} is outside the vocabulary of {} entries", batch.sample_ids[sample],
-                    target, token + 1, config.vocab_size);
-      rows.push_back(begin + token);
-      targets.push_back(target);
-    }
-    begin += length;
-  }
-  return {upload(rows, batch.ids.device()), upload(targets, batch.ids.device())};
+void copy_into(MicroBatch& place, const MicroBatch& batch) {
+  std::vector<at::Tensor> sources;
+  for_each_tensor(batch, [&](const at::Tensor& tensor) { sources.push_back(tensor); });
+  size_t next = 0;
+  for_each_tensor(place, [&](at::Tensor& tensor) { tensor.copy_(sources.at(next++), /*non_blocking=*/true); });
+}
+
+std::string shape_of(const MicroBatch& batch) {
+  const int64_t targets = batch.targets.values.defined() ? batch.targets.values.size(0) : 0;
+  return fmt::format("{} rows, {} samples of up to {} tokens, {} targets", batch.packed.ids.size(0),
+                     batch.packed.rows.segments.size(), batch.packed.rows.packed.max_keys, targets);
+}
+
+int64_t rounded_rows(int64_t count) {
+  const int64_t needed = count + 1;
+  const auto octave = static_cast<int64_t>(std::bit_floor(static_cast<uint64_t>(needed)));
+  const int64_t step = std::max(kFewestRows, octave / kSizesPerOctave);
+  return (needed + step - 1) / step * step;
 }
 
 }  // namespace neoloom::model

@@ -16,26 +16,46 @@ namespace neoloom::model {
 struct PackedBatch {
   at::Tensor ids;        // [N] int64
   at::Tensor positions;  // [N] int64
-  at::Tensor source;     // [N] int64: row of the padded batch, b * T + t
+  at::Tensor source;     // [N] int64: row of the padded batch, b * T + t; undefined with fixed shapes
   RowPlan rows;          // every row
   RowPlan last_rows;     // keys at every row, queries at each sample's last token only
 };
 
-/// Drops the padding; with `for_device` also fills RowPlan::packed. The host does not wait for the device.
-/// Throws: Error(kData) naming the sample when a length or an id (of a batch on the host) is out of range.
-PackedBatch pack(const Batch& batch, const GptNeoConfig& config, bool for_device = false);
-
-/// Labels where the host can read them: contiguous int64, of the shape of batch.labels.
-/// Throws: Error(kInternal) when a batch on a device comes without its host copy.
-at::Tensor host_labels(const Batch& batch);
-
-/// Rows whose next token has a label, and that label.
-struct SupervisedRows {
-  at::Tensor rows;     // [n] int64, packed rows
-  at::Tensor targets;  // [n] int64
+/// What the head's outputs are compared with.
+struct Targets {
+  at::Tensor rows;  // causal LM: [n] int64, packed rows whose next token has a label; else undefined: one row a sample
+  at::Tensor values;   // [n] int64, or multi-label [n, C] fp32; undefined: no loss wanted
+  at::Tensor weights;  // [n] fp32: 1, or 0 where there is no label; undefined: all are labelled
+  int64_t count = 0;   // labelled samples, or supervised tokens
 };
-/// From the host copy of the labels. Shifted labels of a causal LM; -100 and whatever lies in the padding count as no
-/// label. Throws: Error(kData) for a label outside the vocabulary.
-SupervisedRows supervised_rows(const Batch& batch, const GptNeoConfig& config);
+
+/// Everything that a micro-step reads beside parameters and weights.
+struct MicroBatch {
+  PackedBatch packed;
+  Targets targets;
+};
+
+struct PackOptions {
+  bool for_device = false;  // fills RowPlan::packed
+  /// Numbers of rows and targets are rounded up, so that few shapes occur: the rows after the real ones form a sample
+  /// of their own, whose last token is the last row; targets after the real ones weigh 0. Needs for_device.
+  bool fixed_shapes = false;
+};
+
+/// Drops the padding. Everything stays in host memory, page-locked where it will travel to `device`.
+/// Throws: Error(kData) naming the sample when a length, an id or a label is out of range.
+MicroBatch pack(const Batch& batch, const ModelSetup& setup, const at::Device& device, PackOptions options = {});
+
+/// Moves what lies in host memory to `device`; the host does not wait.
+void move_to(MicroBatch& batch, const at::Device& device);
+
+/// Copies the values of `batch` over those of `place`, which has the same shapes; the host does not wait.
+void copy_into(MicroBatch& place, const MicroBatch& batch);
+
+/// Equal for micro-batches that differ in tensor values alone: "1024 rows, ...".
+std::string shape_of(const MicroBatch& batch);
+
+/// `count` and at least one more, rounded up to one of at most eight sizes between powers of two, at least 128.
+int64_t rounded_rows(int64_t count);
 
 }  // namespace neoloom::model

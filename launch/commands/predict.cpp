@@ -70,8 +70,7 @@ int run_predict(comm::MpiSession& session, const PredictArguments& arguments) {
                    .task = inference.task.task,
                    .problem_type = inference.task.problem_type,
                    .batch_size = inference.config.trainer_config.per_device_eval_batch_size,
-                   .pad_id = inference.pad_id,
-                   .device = inference.device->name()},
+                   .pad_id = inference.pad_id},
                   [&](int64_t first, const at::Tensor& logits) { mine += lines_of_batch(inference, first, logits); });
   // Shares are contiguous and ascending in rank, so the texts join in row order.
   std::string all;

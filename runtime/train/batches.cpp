@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/train/batches.h"
 
-#include <c10/core/Device.h>
-
 #include <optional>
 #include <utility>
 #include <vector>
@@ -11,6 +9,11 @@
 
 namespace neoloom::train {
 namespace {
+
+template <typename Value>
+at::Tensor tensor_of(const std::vector<Value>& values, at::IntArrayRef shape) {
+  return model::staged(values, shape, at::kCPU);
+}
 
 // Walks (step, micro-batch of this rank) pairs.
 class ShareCursor {
@@ -54,25 +57,25 @@ class ShareCursor {
 
 }  // namespace
 
-model::Batch to_model_batch(const data::PaddedBatch& batch, model::Head head, bool labelled,
-                            const std::string& device_name) {
-  const c10::Device device(device_name);
+model::Batch to_model_batch(const data::PaddedBatch& batch, model::Head head, bool labelled) {
   const int64_t rows = batch.rows;
   model::Batch result;
-  result.ids = model::upload(batch.ids, {rows, batch.length}, device);
-  result.lengths = model::upload(batch.lengths, device);
+  result.ids = tensor_of(batch.ids, {rows, batch.length});
+  result.lengths = tensor_of(batch.lengths, {rows});
   result.sample_ids = batch.sample_ids;
   result.host_lengths = batch.lengths;
   if (!labelled) return result;
-  if (head == model::Head::kMultiLabel) {
-    result.labels =
-        model::upload(batch.multi_labels, {rows, static_cast<int64_t>(batch.multi_labels.size()) / rows}, device);
-    return result;
+  switch (head) {
+    case model::Head::kCausalLm:
+      result.labels = tensor_of(batch.labels, {rows, batch.length});
+      break;
+    case model::Head::kSingleLabel:
+      result.labels = tensor_of(batch.labels, {rows});
+      break;
+    case model::Head::kMultiLabel:
+      result.labels = tensor_of(batch.multi_labels, {rows, static_cast<int64_t>(batch.multi_labels.size()) / rows});
+      break;
   }
-  const std::vector<int64_t> shape =
-      head == model::Head::kCausalLm ? std::vector<int64_t>{rows, batch.length} : std::vector<int64_t>{rows};
-  result.labels = model::upload(batch.labels, shape, device);
-  result.host_labels = device.is_cpu() ? result.labels : model::upload(batch.labels, shape, at::kCPU);
   return result;
 }
 

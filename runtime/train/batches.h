@@ -12,8 +12,8 @@
 
 namespace neoloom::train {
 
-/// A padded batch as tensors on `device` ("cpu", "cuda:0"). Labels are left out for unlabelled data.
-model::Batch to_model_batch(const data::PaddedBatch& batch, model::Head head, bool labelled, const std::string& device);
+/// A padded batch as tensors in host memory. Labels are left out for unlabelled data.
+model::Batch to_model_batch(const data::PaddedBatch& batch, model::Head head, bool labelled);
 
 /// What the loader needs to make a rank's micro-batches.
 struct ShareRequest {

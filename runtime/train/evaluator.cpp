@@ -76,7 +76,7 @@ EvalResult evaluate(comm::MpiSession& session, model::Model& model, const at::Te
       const data::PaddedBatch padded =
           data::collate(store, samples, request.task, request.problem_type, request.pad_id);
       const bool labelled = store.labelled() || head == model::Head::kCausalLm;
-      const model::EvalOutput output = model.evaluate(to_model_batch(padded, head, labelled, request.device), params);
+      const model::EvalOutput output = model.evaluate(to_model_batch(padded, head, labelled), params);
       totals.samples += padded.rows;
       totals.tokens += padded.tokens;
       if (output.loss.loss.defined()) {

@@ -23,7 +23,6 @@ struct EvalRequest {
   data::ProblemType problem_type = data::ProblemType::kSingleLabel;
   int64_t batch_size = 8;  // samples; decides bits, so it never depends on the number of ranks
   int64_t pad_id = 0;
-  std::string device = "cpu";
 };
 
 struct EvalResult {

@@ -259,7 +259,7 @@ void Trainer::compute_micro_batch(int64_t index) {
   core::require(padded.has_value(), ErrorKind::kInternal, "the loader ended before step {}", step_ + 1);
   const core::ScopedTimer timer(since_log_.compute_seconds);
   if (setup_.hooks.before_micro_batch) setup_.hooks.before_micro_batch(step_ + 1, padded->sample_ids);
-  const model::Batch batch = to_model_batch(*padded, model_.setup().head, /*labelled=*/true, setup_.device);
+  const model::Batch batch = to_model_batch(*padded, model_.setup().head, /*labelled=*/true);
   const model::DropoutKey key{static_cast<uint64_t>(setup_.options.seed), step_ / plan_.steps_per_epoch, step_, index};
   const model::LossSum loss = model_.forward_backward(batch, params_, grads_, key, loss_scale_);
   sum_->add(grads_, loss.loss);

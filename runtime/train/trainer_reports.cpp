@@ -103,8 +103,7 @@ void Trainer::evaluate_now() {
                                       .task = setup_.task,
                                       .problem_type = setup_.problem_type,
                                       .batch_size = setup_.options.per_device_eval_batch_size,
-                                      .pad_id = setup_.pad_id,
-                                      .device = setup_.device});
+                                      .pad_id = setup_.pad_id});
   const ordered_json values = result.json();
   nlohmann::json remembered = {{"event", "eval"}, {"step", step_}};
   remembered.update(nlohmann::json(values));

@@ -48,7 +48,8 @@ TEST(BlockOperators, OfForwardAndBackwardAreThoseOfTheTable) {
   const at::Tensor grads = at::zeros_like(params);
   const Network network = NetworkBuilder(setup, weights).build(params, grads, nullptr);
   Products products(setup.compute_dtype, ReferenceOperators::table());
-  const PackedBatch packed = pack(random_batch({9, 3, 14}, 16, setup.config.vocab_size, 0), setup.config, true);
+  const PackedBatch packed =
+      pack(random_batch({9, 3, 14}, 16, setup.config.vocab_size, 0), setup, at::kCPU, {.for_device = true}).packed;
   const at::Tensor x = random({26, setup.config.hidden_size}, 1.0, 1);
   const Block& block = network.blocks[1];
 

@@ -8,6 +8,7 @@
 
 #include "model/device_attention.h"
 #include "model/kernels.h"
+#include "model/packing.h"
 #include "runtime/core/error.h"
 #include "tests/support/operator_record.h"
 #include "tests/unit/model/random_model.h"
@@ -255,6 +256,81 @@ TEST(DevicePath, NothingInAMicroStepMakesTheHostWait) {
       EXPECT_THAT(record.waits(), IsEmpty());
     }
   }
+}
+
+TEST(RoundedRows, LeaveRoomForOneMoreInEightSizesBetweenPowersOfTwo) {
+  EXPECT_EQ(rounded_rows(0), 128);
+  EXPECT_EQ(rounded_rows(127), 128);
+  EXPECT_EQ(rounded_rows(128), 256);
+  EXPECT_EQ(rounded_rows(1023), 1024);
+  EXPECT_EQ(rounded_rows(1024), 1152);
+  EXPECT_EQ(rounded_rows(8192), 9216);
+}
+
+/// Micro-batches of other lengths that have one shape.
+std::pair<Batch, Batch> batches_of_one_shape(const ModelSetup& setup) {
+  std::pair<Batch, Batch> batches{random_batch({9, 3, 14}, 16, setup.config.vocab_size, 0),
+                                  random_batch({2, 16, 11}, 16, setup.config.vocab_size, 0)};
+  for (Batch* batch : {&batches.first, &batches.second}) {
+    if (setup.head == Head::kCausalLm) {
+      *batch = with_lm_labels(std::move(*batch));
+      batch->labels[1].narrow(0, 1, batch->host_lengths[1] - 1).fill_(-100);  // a prompt
+    } else if (setup.head == Head::kSingleLabel) {
+      *batch = with_class_labels(std::move(*batch), setup.num_labels);
+      batch->labels[batch == &batches.first ? 0 : 2].fill_(-1);
+    } else {
+      batch->labels = at::randint(2, {3, setup.num_labels}, at::detail::createCPUGenerator(6)).to(at::kFloat);
+    }
+  }
+  return batches;
+}
+
+// What a recorded graph does: the kernels of the first micro-batch read the values of the second.
+TEST(MicroStep, KernelsOfOneMicroBatchComputeAnotherOfItsShape) {
+  for (const ModelSetup& bare : every_setup()) {
+    const ModelSetup setup = device_setup(bare, Dtype::kBFloat16);
+    const auto weights = random_weights(setup.config, at::kFloat);
+    const auto model = Model::create(setup, weights);
+    at::Tensor params = random_params(*model);
+    if (!setup.lora) model->initialize(params, 1);
+    const auto [first, second] = batches_of_one_shape(setup);
+    const Trial expected = train_once(*Model::create(setup, weights), second, params);
+
+    at::Tensor grads = at::zeros_like(params);
+    const Model::MicroStep recorded = model->prepare(first, params, grads, {}, 1.0);
+    const Model::MicroStep next = model->prepare(second, params, grads, {}, 1.0);
+    ASSERT_FALSE(recorded.shape.empty());
+    EXPECT_EQ(recorded.shape, next.shape);
+    recorded.enqueue();
+    EXPECT_TRUE(same_bits(grads, expected.grads));
+    EXPECT_EQ(next.loss.loss.item<double>(), expected.loss);
+    EXPECT_EQ(next.loss.count, expected.count);
+  }
+}
+
+TEST(MicroStep, ShapeTellsWhatKernelsDependOn) {
+  const ModelSetup setup = device_setup(tiny_setup(Head::kCausalLm), Dtype::kBFloat16);
+  const auto model = Model::create(setup, random_weights(setup.config, at::kFloat));
+  const at::Tensor params = random_params(*model);
+  at::Tensor grads = at::zeros_like(params);
+  const auto shape = [&](const std::vector<int64_t>& lengths, double scale) {
+    const Batch batch = with_lm_labels(random_batch(lengths, 300, setup.config.vocab_size, 0));
+    return model->prepare(batch, params, grads, {}, scale).shape;
+  };
+  const std::string base = shape({50, 20}, 1.0);
+  EXPECT_EQ(shape({30, 60}, 1.0), base);
+  EXPECT_NE(shape({30, 60}, 2.0), base);
+  EXPECT_NE(shape({30, 30, 30}, 1.0), base);
+  EXPECT_NE(shape({100, 100}, 1.0), base);
+  EXPECT_NE(shape({200, 1}, 1.0), shape({100, 101}, 1.0));
+}
+
+TEST(MicroStep, WhereAttentionGoesSampleBySampleNothingIsRecorded) {
+  const ModelSetup setup = device_setup(tiny_setup(Head::kCausalLm), Dtype::kFloat32);
+  const auto model = Model::create(setup, random_weights(setup.config, at::kFloat));
+  const at::Tensor params = random_params(*model);
+  at::Tensor grads = at::zeros_like(params);
+  EXPECT_EQ(model->prepare(batch_for(setup), params, grads, {}, 1.0).shape, "");
 }
 
 TEST(OperatorRecord, SeesReadsAndMovesButNoConversions) {

@@ -142,6 +142,7 @@ class CountingModel : public Model {
   }
   const ModelSetup& setup() const override { return setup_; }
   const ParameterLayout& layout() const override { return layout_; }
+  MicroStep prepare(const Batch&, const at::Tensor&, at::Tensor&, const DropoutKey&, double) override { return {}; }
   std::vector<std::string> kernels() const override { return {}; }
   void initialize(at::Tensor&, uint64_t) const override {}
   LossSum forward_backward(const Batch&, const at::Tensor&, at::Tensor&, const DropoutKey&, double) override {
