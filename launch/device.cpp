@@ -3,6 +3,8 @@
 
 #include <ATen/Parallel.h>
 
+#include <iostream>
+
 #include "runtime/metrics/events.h"
 
 namespace neoloom::launch {
@@ -26,6 +28,12 @@ Device::Device(comm::MpiSession& session, const RunConfig& config)
     plugin_->select(device_index(name()));
     read_traits();
   });
+  if (config.runtime.cuda_graphs) {
+    const bool speaks = session.is_root();
+    graphs_ = plugin_->make_graph_cache([speaks](const std::string& text) {
+      if (speaks) std::cerr << text << "\n";
+    });
+  }
   communicator_ = plugin_->make_communicator(session);
 }
 

@@ -31,6 +31,8 @@ class Device {
   /// Peak resident memory of the process on CPUs, peak allocated memory on a GPU.
   int64_t peak_memory_bytes() const;
   void synchronize() const;
+  /// Plays recorded kernels; null on CPUs and without runtime.cuda_graphs.
+  cuda::GraphCache* graphs() const { return graphs_.get(); }
 
  private:
   void read_traits();
@@ -38,6 +40,7 @@ class Device {
   Placement placement_;
   model::DeviceTraits traits_;
   std::unique_ptr<cuda::DevicePlugin> plugin_;
+  std::unique_ptr<cuda::GraphCache> graphs_;
   std::unique_ptr<comm::Communicator> communicator_;
 };
 

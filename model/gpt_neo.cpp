@@ -159,8 +159,11 @@ Model::MicroStep GptNeo::prepare(const Batch& batch, const at::Tensor& params, a
   const at::Device device = params.device();
   const bool fixed = has_fixed_shapes();
   const MicroBatch packed = pack(batch, setup_, device, {.for_device = setup_.device.cuda, .fixed_shapes = fixed});
-  if (setup_.device.cuda && setup_.lora && setup_.lora->lora_dropout > 0.0) seed_native_masks(key, device);
   MicroStep step;
+  const bool native_masks = setup_.device.cuda && setup_.lora && setup_.lora->lora_dropout > 0.0;
+  step.begin = [native_masks, key, device] {
+    if (native_masks) seed_native_masks(key, device);
+  };
   if (fixed) step.shape = fmt::format("{}, loss scale {}", shape_of(packed), loss_scale);
   if (!fixed) places_.clear();  // nothing comes back to where these inputs lie
   Place& place = place_for(step.shape, packed, device);
@@ -174,6 +177,7 @@ Model::MicroStep GptNeo::prepare(const Batch& batch, const at::Tensor& params, a
 LossSum GptNeo::forward_backward(const Batch& batch, const at::Tensor& params, at::Tensor& grads, const DropoutKey& key,
                                  double loss_scale) {
   const MicroStep step = prepare(batch, params, grads, key, loss_scale);
+  step.begin();
   step.enqueue();
   return step.loss;
 }

@@ -89,6 +89,7 @@ class Model {
     /// Micro-steps of one text enqueue the same kernels on the same memory, given the same buffers. Empty: record
     /// nothing, each micro-step has kernels of its own.
     std::string shape;
+    std::function<void()> begin;    // before each enqueue, and never recorded: sets the seed of native masks
     std::function<void()> enqueue;  // computes; valid until the next micro-step is prepared
     LossSum loss;                   // `loss.loss` is written by enqueue
   };

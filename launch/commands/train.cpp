@@ -200,6 +200,12 @@ train::TrainerSetup trainer_setup(comm::MpiSession& session, const Session& s, D
   };
   setup.hooks.peak_memory_bytes = [&device] { return device.peak_memory_bytes(); };
   setup.hooks.synchronize = [&device] { device.synchronize(); };
+  if (cuda::GraphCache* const graphs = device.graphs(); graphs != nullptr) {
+    setup.hooks.run_micro_step = [graphs](const model::Model::MicroStep& step,
+                                          const std::function<std::function<bool()>()>& snapshot) {
+      graphs->run({step.shape, step.begin, step.enqueue, snapshot});
+    };
+  }
   setup.hooks.before_micro_batch = micro_batch_hook_from_environment(session.rank());
   return setup;
 }

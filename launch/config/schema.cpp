@@ -245,6 +245,7 @@ void add_runtime_fields(std::vector<Field>& out) {
   group.text("verify_weights", &Options::verify_weights, {{"changed", "always"}, {}}, false);
   group.flag("allow_mixed_devices", &Options::allow_mixed_devices);
   group.flag("deterministic", &Options::deterministic);
+  group.flag("cuda_graphs", &Options::cuda_graphs);
   group.text("gradient_sum", &Options::gradient_sum, {{"fixed", "float"}, {}}, false);
   group.integer("state_check_steps", &Options::state_check_steps, kCount);
   group.integer("max_skipped_steps", &Options::max_skipped_steps, kPositive);

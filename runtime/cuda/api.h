@@ -17,6 +17,7 @@ namespace neoloom::cuda {
 using NcclHandle = void*;    // ncclComm_t
 using StreamHandle = void*;  // cudaStream_t
 using EventHandle = void*;   // cudaEvent_t
+using GraphHandle = void*;   // recorded kernels
 using NcclUniqueId = std::array<char, 128>;
 
 inline constexpr int kNcclSuccess = 0;
@@ -59,6 +60,11 @@ struct DeviceApi {
   std::function<int(void** memory, size_t count_bytes)> allocate_pinned;
   std::function<int(void* memory)> free_pinned;
   std::function<std::string(int result)> error_text;
+  /// Graphs, on the selected device. These throw: LibTorch reports with exceptions.
+  std::function<GraphHandle()> begin_capture;  // waits for the device; work of this thread is recorded from here on
+  std::function<void(GraphHandle graph)> end_capture;
+  std::function<void(GraphHandle graph)> replay_graph;  // on the current stream
+  std::function<void(GraphHandle graph)> destroy_graph;
   /// LibTorch's current stream of the selected device, and the peak of its allocator.
   std::function<StreamHandle()> current_stream;
   std::function<int64_t(int device)> peak_memory_bytes;

@@ -6,6 +6,7 @@
 #include <array>
 
 #include "runtime/cuda/api.h"
+#include "runtime/cuda/recorded_graph.h"
 
 namespace neoloom::cuda {
 namespace {
@@ -94,6 +95,7 @@ DeviceApi device_api() {
   api.error_text = [](int result) { return std::string(cudaGetErrorString(static_cast<cudaError_t>(result))); };
   api.current_stream = []() -> StreamHandle { return c10::cuda::getCurrentCUDAStream().stream(); };
   api.peak_memory_bytes = peak_memory_bytes;
+  add_graph_calls(api);
   return api;
 }
 

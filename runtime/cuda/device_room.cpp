@@ -93,6 +93,10 @@ class DeviceRoom final : public DevicePlugin {
     return make_nccl_communicator(setup, nccl_, device_);
   }
 
+  std::unique_ptr<GraphCache> make_graph_cache(std::function<void(const std::string&)> log) override {
+    return std::make_unique<GraphCache>(device_, std::move(log));
+  }
+
   void synchronize() override { check_device(device_, device_.synchronize(), "synchronize"); }
 
   int64_t peak_memory_bytes() override { return device_.peak_memory_bytes(std::max(selected_, 0)); }

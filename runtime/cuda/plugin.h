@@ -3,11 +3,13 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 
 #include "runtime/comm/communicator.h"
 #include "runtime/comm/mpi_session.h"
+#include "runtime/cuda/graph_cache.h"
 
 namespace neoloom::cuda {
 
@@ -35,6 +37,8 @@ class DevicePlugin {
   /// A communicator over memory of the selected device. Its unique id travels by MPI.
   /// Collective: every rank, after select. Throws: Error(kPeer).
   virtual std::unique_ptr<comm::Communicator> make_communicator(comm::MpiSession& session) = 0;
+  /// Graphs of the selected device; `log` gets a line for each shape of work.
+  virtual std::unique_ptr<GraphCache> make_graph_cache(std::function<void(const std::string& text)> log) = 0;
   /// Waits until the selected device has done everything enqueued. Throws: Error(kDevice).
   virtual void synchronize() = 0;
   /// Largest amount of device memory that LibTorch's allocator held for tensors of the selected device.

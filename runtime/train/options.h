@@ -54,6 +54,7 @@ struct RuntimeOptions {
   std::string verify_weights = "changed";  // changed | always
   bool allow_mixed_devices = false;
   bool deterministic = true;            // GPUs: only kernels with the same bits in every run
+  bool cuda_graphs = true;              // GPUs: micro-steps of one shape are recorded once
   std::string gradient_sum = "fixed";   // fixed: exact int64 | float: fp32, bits depend on the ranks
   int64_t state_check_steps = 50;       // steps between hash comparisons over ranks; 0: never
   int64_t max_skipped_steps = 20;       // non-finite steps in a row before the run ends with exit code 7

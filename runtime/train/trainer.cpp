@@ -261,8 +261,18 @@ void Trainer::compute_micro_batch(int64_t index) {
   if (setup_.hooks.before_micro_batch) setup_.hooks.before_micro_batch(step_ + 1, padded->sample_ids);
   const model::Batch batch = to_model_batch(*padded, model_.setup().head, /*labelled=*/true);
   const model::DropoutKey key{static_cast<uint64_t>(setup_.options.seed), step_ / plan_.steps_per_epoch, step_, index};
-  const model::LossSum loss = model_.forward_backward(batch, params_, grads_, key, loss_scale_);
-  sum_->add(grads_, loss.loss);
+  const model::Model::MicroStep step = model_.prepare(batch, params_, grads_, key, loss_scale_);
+  if (setup_.hooks.run_micro_step) {
+    setup_.hooks.run_micro_step(step, [this, &step] {
+      return [this, &step, grads = grads_.clone(), loss = step.loss.loss.clone()] {
+        return grads.equal(grads_) && loss.equal(step.loss.loss);
+      };
+    });
+  } else {
+    step.begin();
+    step.enqueue();
+  }
+  sum_->add(grads_, step.loss.loss);
   since_log_.batches += 1;
   since_log_.samples += padded->rows;
   since_log_.tokens += padded->tokens;

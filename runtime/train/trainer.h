@@ -37,6 +37,9 @@ struct Hooks {
   std::function<void(const at::Tensor& params, const std::string& folder)> write_adapter;  // rank 0 only
   std::function<int64_t()> peak_memory_bytes;
   std::function<void()> synchronize;  // waits for the device; nothing on CPUs
+  /// Runs a micro-step's kernels, recorded or not; `snapshot` as in cuda::RepeatedWork. Empty: one by one.
+  std::function<void(const model::Model::MicroStep& step, const std::function<std::function<bool()>()>& snapshot)>
+      run_micro_step;
   /// Faults and traces for tests: called before each micro-batch of this rank.
   std::function<void(int64_t step, const std::vector<int64_t>& sample_ids)> before_micro_batch;
 };

@@ -4,7 +4,9 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <stdexcept>
 #include <string>
 #include <thread>
 #include <vector>
@@ -27,6 +29,7 @@ struct FakeMachine {
   int devices = 2;
   std::string failing_call;  // this call returns 999
   int64_t pinned_blocks = 0;
+  std::function<void()> played;  // what a replay does
 
   int note(const std::string& call) {
     calls.push_back(call);
@@ -122,6 +125,18 @@ inline DeviceApi fake_device(std::shared_ptr<FakeMachine> machine) {
     --machine->pinned_blocks;
     return 0;
   };
+  api.begin_capture = [machine] {
+    if (machine->note("begin_capture") != 0) throw std::runtime_error("cannot record");
+    return handle<void>(70);
+  };
+  api.end_capture = [machine](GraphHandle) {
+    if (machine->note("end_capture") != 0) throw std::runtime_error("recording is invalid\nwith more lines");
+  };
+  api.replay_graph = [machine](GraphHandle) {
+    machine->note("replay");
+    if (machine->played) machine->played();
+  };
+  api.destroy_graph = [machine](GraphHandle) { machine->note("destroy_graph"); };
   api.error_text = [](int result) { return "cuda text " + std::to_string(result); };
   api.current_stream = [] { return handle<void>(10); };
   api.peak_memory_bytes = [](int device) { return int64_t{1000} + device; };
