@@ -125,13 +125,23 @@ class FloatSum final : public GradientSum {
 
   Result finish(at::Tensor& grads) const override {
     grads.copy_(sum_.narrow(0, 0, n_elements_));
-    const at::Tensor flagged = at::isfinite(sum_).logical_not().sum();
-    return {static_cast<double>(sum_.select(0, n_elements_).item<float>()), flagged.item<int64_t>()};
+    return {static_cast<double>(sum_.select(0, n_elements_).item<float>()), count_not_finite()};
   }
 
   int64_t bytes() const override { return sum_.numel() * static_cast<int64_t>(sizeof(float)); }
 
  private:
+  // One pass on CPUs, where ATen takes five.
+  int64_t count_not_finite() const {
+    if (!sum_.is_cpu()) return at::isfinite(sum_).logical_not().sum().item<int64_t>();
+    const float* const values = sum_.const_data_ptr<float>();
+    std::atomic<int64_t> count{0};
+    at::parallel_for(0, sum_.numel(), 1 << 16, [&](int64_t begin, int64_t end) {
+      count += std::count_if(values + begin, values + end, [](float value) { return !std::isfinite(value); });
+    });
+    return count.load();
+  }
+
   int64_t n_elements_;
   at::Tensor sum_;  // [n_elements + kTailElements] fp32; the first of the tail is the loss
   double scale_ = 1.0;
