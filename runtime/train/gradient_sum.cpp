@@ -63,7 +63,9 @@ void ExactSum::begin(int64_t target_count, double loss_scale, int64_t micro_batc
 
 void ExactSum::add(const at::Tensor& grads, const at::Tensor& loss) {
   const at::Tensor tail = sum_.narrow(0, n_elements_, kTailElements);
-  add_on_device(loss.reshape({1}), kLossUnit, limit_, tail.narrow(0, kLossSum, 1), tail.narrow(0, kFlaggedLosses, 1));
+  // A copy: what is fp64 already would be scaled in place.
+  add_on_device(loss.clone().reshape({1}), kLossUnit, limit_, tail.narrow(0, kLossSum, 1),
+                tail.narrow(0, kFlaggedLosses, 1));
   if (!grads.is_cpu()) {
     add_on_device(grads, scale_, limit_, sum_.narrow(0, 0, n_elements_), tail.narrow(0, kFlaggedElements, 1));
     return;

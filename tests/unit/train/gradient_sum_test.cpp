@@ -88,6 +88,15 @@ TEST_P(EachGradientSum, LossThatIsNotFiniteIsFlagged) {
   EXPECT_EQ(sum_->finish(mean).flagged, 1);
 }
 
+TEST_P(EachGradientSum, LossAndGradientThatWereAddedAreLeftAlone) {
+  const at::Tensor loss = loss_of(2.5);
+  const at::Tensor grads = gradient(3);
+  sum_->begin(kTargets, kLossScale, 1);
+  sum_->add(grads, loss);
+  EXPECT_EQ(loss.item<double>(), 2.5);
+  EXPECT_TRUE(grads.equal(gradient(3)));
+}
+
 TEST_P(EachGradientSum, NextStepStartsFromZero) {
   at::Tensor first = at::empty({kElements}, at::kFloat);
   at::Tensor second = at::empty({kElements}, at::kFloat);
