@@ -126,21 +126,27 @@ bool Attention::in_tiles(const at::Tensor& q, const std::vector<Segment>& segmen
 
 template <typename Body>
 void Attention::for_each_tiled_head(int64_t channels, const std::vector<Segment>& segments, Body body) const {
-  const int64_t shares = static_cast<int64_t>(segments.size()) * num_heads_;
-  at::parallel_for(0, shares, 1, [&](int64_t begin, int64_t end) {
-    const int64_t head_size = channels / num_heads_;
-    CpuHeadAttention head(head_size, window_);
-    for (int64_t share = begin; share < end; ++share) {
-      body(head, segments[static_cast<size_t>(share / num_heads_)], share % num_heads_ * head_size);
-    }
-  });
+  const int64_t head_size = channels / num_heads_;
+  const auto share_out = [&](auto element) {
+    at::parallel_for(0, static_cast<int64_t>(segments.size()) * num_heads_, 1, [&](int64_t begin, int64_t end) {
+      CpuHeadAttention<decltype(element)> head(head_size, window_);
+      for (int64_t share = begin; share < end; ++share) {
+        body(head, segments[static_cast<size_t>(share / num_heads_)], share % num_heads_ * head_size);
+      }
+    });
+  };
+  if (inputs_ == Dtype::kBFloat16 && multiplies_panels(inputs_)) {
+    share_out(at::BFloat16());
+  } else {
+    share_out(float());
+  }
 }
 
 at::Tensor Attention::forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                               const std::vector<Segment>& segments) const {
   at::Tensor out = at::empty_like(q);
   if (in_tiles(q, segments)) {
-    for_each_tiled_head(q.size(1), segments, [&](CpuHeadAttention& head, const Segment& segment, int64_t channel) {
+    for_each_tiled_head(q.size(1), segments, [&](auto& head, const Segment& segment, int64_t channel) {
       head.forward(rows_at(q, segment.query_begin, channel), rows_at(k, segment.key_begin, channel),
                    rows_at(v, segment.key_begin, channel), rows_at(out, segment.query_begin, channel),
                    segment.query_rows, segment.key_rows);
@@ -165,7 +171,7 @@ AttentionGradients Attention::backward(const at::Tensor& grad, const at::Tensor&
                                        const at::Tensor& v, const std::vector<Segment>& segments) const {
   if (in_tiles(q, segments)) {
     AttentionGradients out{at::empty_like(q), at::empty_like(k), at::empty_like(v)};
-    for_each_tiled_head(q.size(1), segments, [&](CpuHeadAttention& head, const Segment& segment, int64_t channel) {
+    for_each_tiled_head(q.size(1), segments, [&](auto& head, const Segment& segment, int64_t channel) {
       head.backward(rows_at(grad, segment.query_begin, channel), rows_at(q, segment.query_begin, channel),
                     rows_at(k, segment.key_begin, channel), rows_at(v, segment.key_begin, channel),
                     {rows_at(out.dq, segment.query_begin, channel), rows_at(out.dk, segment.key_begin, channel),

@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "model/options.h"
+
 namespace neoloom::model {
 
 /// Queries and keys of one sample inside packed tensors: the queries are the LAST `query_rows` of its `key_rows`
@@ -43,9 +45,10 @@ struct AttentionGradients {
 /// O(T x block) and a local layer costs O(T x window). Probabilities are recomputed by backward.
 class Attention {
  public:
-  /// `window` 0: global. `on_device`: only operators that every device has; else also the host's own loops.
-  Attention(int64_t num_heads, int64_t window, bool on_device = false)
-      : num_heads_(num_heads), window_(window), on_device_(on_device) {}
+  /// `window` 0: global. `on_device`: only operators that every device has; else also the host's own loops, whose
+  /// products read `inputs`.
+  Attention(int64_t num_heads, int64_t window, bool on_device = false, Dtype inputs = Dtype::kFloat32)
+      : num_heads_(num_heads), window_(window), on_device_(on_device), inputs_(inputs) {}
 
   int64_t num_heads() const { return num_heads_; }
   int64_t window() const { return window_; }
@@ -82,6 +85,7 @@ class Attention {
   int64_t num_heads_;
   int64_t window_;
   bool on_device_;
+  Dtype inputs_;
 };
 
 }  // namespace neoloom::model

@@ -6,8 +6,7 @@
 
 #include <algorithm>
 #include <bit>
-#include <utility>
-#include <vector>
+#include <type_traits>
 
 #include "model/cpu_kernels.h"
 
@@ -21,27 +20,64 @@ constexpr int64_t kLineFloats = 16;  // of a cache line
 
 int64_t round_up(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
 
-/// c [rows, columns] (+)= a [rows, depth] b [depth, columns], rows contiguous.
-void multiply(int64_t rows, int64_t columns, int64_t depth, const float* a, int64_t a_stride, const float* b,
-              int64_t b_stride, float* c, int64_t c_stride, bool add) {
-  at::native::cpublas::brgemm(rows, columns, depth, a_stride, b_stride, c_stride, add, a, b, c, /*is_vnni=*/false);
+/// Rows of a right side that products read together.
+template <typename Element>
+constexpr int64_t kTogether = std::is_same_v<Element, float> ? 1 : 2;
+
+/// c [rows, columns] (+)= a [rows, depth] b [depth, columns]; rows of c and a lie apart by their strides, b is packed.
+template <typename Element>
+void multiply(int64_t rows, int64_t columns, int64_t depth, const Element* a, int64_t a_stride, const Element* b,
+              float* c, int64_t c_stride, bool add) {
+  at::native::cpublas::brgemm(rows, columns, depth, a_stride, columns, c_stride, add, a, b, c,
+                              /*is_vnni=*/kTogether<Element> > 1);
+}
+
+void convert(const float* in, int64_t count, float* out) { std::copy_n(in, count, out); }
+void convert(const float* in, int64_t count, at::BFloat16* out) {
+  cpu::round_to_bfloat16(in, reinterpret_cast<uint16_t*>(out), count);
+}
+
+/// out = a right side's rows `first` and the next, as products read them; a null `second`: zeros.
+void convert_together(const float* first, const float*, int64_t count, float* out) { std::copy_n(first, count, out); }
+void convert_together(const float* first, const float* second, int64_t count, at::BFloat16* out) {
+  cpu::interleave_bfloat16(first, second, reinterpret_cast<uint32_t*>(out), count);
 }
 
 }  // namespace
 
 /// Some queries and the keys that any of them may see, in whole tiles of keys.
-struct CpuHeadAttention::Tile {
+template <typename Element>
+struct CpuHeadAttention<Element>::Tile {
   int64_t begin = 0;  // first query, among the queries
   int64_t rows = 0;
   int64_t padded_rows = 0;
   int64_t position = 0;   // of the first query, among the keys
   int64_t first_key = 0;  // a multiple of kTile
   int64_t keys = 0;       // a multiple of kTile
+
+  /// Calls body(row, begin, end) for every query with its visible keys among the tile's.
+  template <typename Body>
+  void for_each_row(int64_t window, Body body) const {
+    for (int64_t row = 0; row < rows; ++row) {
+      const int64_t end = position + row + 1;
+      const int64_t visible = window > 0 ? std::max<int64_t>(0, end - window) : 0;
+      body(row, visible - first_key, end - first_key);
+    }
+  }
 };
 
-CpuHeadAttention::~CpuHeadAttention() { at::native::cpublas::brgemm_release(/*is_vnni=*/false); }
+template <typename Element>
+CpuHeadAttention<Element>::CpuHeadAttention(int64_t head_size, int64_t window)
+    : head_size_(head_size), depth_(round_up(head_size, kTogether<Element>)), window_(window) {}
 
-CpuHeadAttention::Tile CpuHeadAttention::tile_at(int64_t begin, int64_t query_rows, int64_t key_rows) const {
+template <typename Element>
+CpuHeadAttention<Element>::~CpuHeadAttention() {
+  at::native::cpublas::brgemm_release(/*is_vnni=*/kTogether<Element> > 1);
+}
+
+template <typename Element>
+typename CpuHeadAttention<Element>::Tile CpuHeadAttention<Element>::tile_at(int64_t begin, int64_t query_rows,
+                                                                            int64_t key_rows) const {
   Tile tile;
   tile.begin = begin;
   tile.rows = std::min(kTile, query_rows - begin);
@@ -52,133 +88,197 @@ CpuHeadAttention::Tile CpuHeadAttention::tile_at(int64_t begin, int64_t query_ro
   return tile;
 }
 
-void CpuHeadAttention::reserve(int64_t key_rows, bool backward) {
+/// Places all parts from `base` on and returns how many floats they take.
+template <typename Element>
+int64_t CpuHeadAttention<Element>::lay_out(float* base, bool backward) {
+  int64_t used = 0;
+  const auto take = [&](auto*& part, int64_t count) {
+    using Part = std::remove_reference_t<decltype(*part)>;
+    part = base == nullptr ? nullptr : reinterpret_cast<Part*>(base + used);
+    used += round_up(count * static_cast<int64_t>(sizeof(Part)) / static_cast<int64_t>(sizeof(float)), kLineFloats);
+  };
+  const int64_t panels = padded_keys_ * depth_;
+  take(k_columns_, panels);
+  take(queries_, kTile * depth_);
+  take(result_, kTile * head_size_);
+  take(scores_, kTile * score_stride_);
+  if (kTogether < Element >> 1) {
+    take(left_, kTile * score_stride_);
+    take(narrow_tile_, kTile * depth_);
+  }
+  if (!backward) {
+    take(v_rows_, panels);
+    return used;
+  }
+  take(v_columns_, panels);
+  take(k_rows_, panels);
+  take(grads_, kTile * depth_);
+  take(query_rows_, kTile * depth_);
+  take(grad_rows_, kTile * depth_);
+  take(dk_, padded_keys_ * head_size_);
+  take(dv_, padded_keys_ * head_size_);
+  take(turned_, kTile * kTile);
+  take(turned_left_, kTile * kTile);
+  take(score_grads_, kTile * score_stride_);
+  return used;
+}
+
+template <typename Element>
+void CpuHeadAttention<Element>::reserve(int64_t key_rows, bool backward) {
   padded_keys_ = round_up(key_rows, kTile);
   // Few different strides, and none at which rows fall on the same cache sets.
   const int64_t widest = window_ > 0 ? std::min(padded_keys_, round_up(window_, kTile) + 2 * kTile) : padded_keys_;
   score_stride_ = static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(widest))) + kLineFloats;
-  const int64_t keys = padded_keys_ * head_size_;
-  const int64_t tile = round_up(kTile * head_size_, kLineFloats);
-  const int64_t scores = kTile * score_stride_;
-  std::vector<std::pair<float**, int64_t>> parts = {
-      {&k_columns_, keys}, {&queries_, tile}, {&result_, tile}, {&scores_, scores}};
-  if (backward) {
-    parts.insert(parts.end(), {{&v_columns_, keys},
-                               {&k_rows_, keys},
-                               {&dk_, keys},
-                               {&dv_, keys},
-                               {&grads_, tile},
-                               {&turned_, kTile * kTile},
-                               {&score_grads_, scores}});
-  } else {
-    parts.emplace_back(&v_rows_, keys);
-  }
-  int64_t needed = 0;
-  for (const auto& part : parts) needed += part.second;
+  const int64_t needed = lay_out(nullptr, backward);
   if (!memory_.defined() || memory_.numel() < needed) {
     memory_ = at::empty({needed}, at::TensorOptions().dtype(at::kFloat));
   }
-  float* next = memory_.mutable_data_ptr<float>();
-  for (const auto& [part, count] : parts) {
-    *part = next;
-    next += count;
+  lay_out(memory_.mutable_data_ptr<float>(), backward);
+}
+
+/// packed [padded rows, depth] = the tile's rows, then zeros: a left side.
+template <typename Element>
+void CpuHeadAttention<Element>::pack_left(HeadRows rows, const Tile& tile, Element* packed) const {
+  std::fill_n(packed + tile.rows * depth_, (tile.padded_rows - tile.rows) * depth_, Element(0));
+  for (int64_t row = 0; row < tile.rows; ++row) {
+    Element* const to = packed + row * depth_;
+    convert(rows.values + (tile.begin + row) * rows.stride, head_size_, to);
+    std::fill(to + head_size_, to + depth_, Element(0));
   }
 }
 
-/// packed [padded, d] = rows [begin, begin + count), then zeros.
-void CpuHeadAttention::pack_rows(HeadRows rows, int64_t begin, int64_t count, int64_t padded, float* packed) const {
-  for (int64_t row = 0; row < count; ++row) {
-    std::copy_n(rows.values + (begin + row) * rows.stride, head_size_, packed + row * head_size_);
-  }
-  std::fill(packed + count * head_size_, packed + padded * head_size_, 0.0F);
-}
-
-/// panels [tiles of keys][d][64] = transposed tiles of rows, filled up with zeros.
-void CpuHeadAttention::pack_columns(HeadRows rows, int64_t count, float* panels) const {
+/// panels: tiles of rows, transposed, filled up with zeros: right sides x^T.
+template <typename Element>
+void CpuHeadAttention<Element>::pack_columns(HeadRows rows, int64_t count, Element* panels) {
   for (int64_t begin = 0; begin < count; begin += kTile) {
-    float* const panel = panels + begin * head_size_;
+    Element* const panel = panels + begin * depth_;
+    const float* source = rows.values + begin * rows.stride;
+    int64_t stride = rows.stride;
     const int64_t here = std::min(kTile, count - begin);
-    cpu::transpose(rows.values + begin * rows.stride, rows.stride, here, head_size_, panel, kTile);
-    if (here == kTile) continue;
-    for (int64_t channel = 0; channel < head_size_; ++channel) {
-      std::fill(panel + channel * kTile + here, panel + (channel + 1) * kTile, 0.0F);
+    if (here < kTile) std::fill_n(panel, kTile * depth_, Element(0));
+    if constexpr (kTogether < Element >> 1) {
+      // Two neighbours of a row stay together, so that pairs are what is transposed.
+      Tile tile;
+      tile.begin = begin;
+      tile.rows = tile.padded_rows = here;
+      pack_left(rows, tile, narrow_tile_);
+      source = reinterpret_cast<const float*>(narrow_tile_);
+      stride = depth_ / kTogether<Element>;
     }
+    cpu::transpose(source, stride, here, depth_ / kTogether<Element>, reinterpret_cast<float*>(panel), kTile);
   }
+}
+
+/// panels [padded, head size] = rows, then zeros, as products read right sides.
+template <typename Element>
+void CpuHeadAttention<Element>::pack_rows(HeadRows rows, int64_t count, int64_t padded, Element* panels) const {
+  constexpr int64_t kStep = kTogether<Element>;
+  for (int64_t row = 0; row < count; row += kStep) {
+    const float* const first = rows.values + row * rows.stride;
+    convert_together(first, row + 1 < count ? first + rows.stride : nullptr, head_size_, panels + row * head_size_);
+  }
+  const int64_t written = round_up(count, kStep) * head_size_;
+  std::fill(panels + written, panels + padded * head_size_, Element(0));
+}
+
+/// The tile's scores as a left side with score_stride_.
+template <typename Element>
+const Element* CpuHeadAttention<Element>::left_of_scores(const Tile& tile, const float* scores) {
+  if constexpr (kTogether<Element> == 1) return scores;
+  for (int64_t row = 0; row < tile.padded_rows; ++row) {
+    convert(scores + row * score_stride_, tile.keys, left_ + row * score_stride_);
+  }
+  return left_;
+}
+
+/// 64 columns of the tile's scores, transposed: a left side [64, padded rows] with stride kTile.
+template <typename Element>
+const Element* CpuHeadAttention<Element>::turned(const Tile& tile, const float* scores) {
+  cpu::transpose(scores, score_stride_, tile.padded_rows, kTile, turned_, kTile);
+  if constexpr (kTogether<Element> == 1) return turned_;
+  convert(turned_, kTile * kTile, turned_left_);
+  return turned_left_;
 }
 
 /// scores_ = softmax of the tile's visible scores; zero elsewhere, also in the rows that fill the tile up.
-void CpuHeadAttention::probabilities(const Tile& tile, HeadRows q) {
-  pack_rows(q, tile.begin, tile.rows, tile.padded_rows, queries_);
+template <typename Element>
+void CpuHeadAttention<Element>::probabilities(const Tile& tile, HeadRows q) {
+  pack_left(q, tile, queries_);
   for (int64_t key = 0; key < tile.keys; key += kTile) {
-    multiply(tile.padded_rows, kTile, head_size_, queries_, head_size_,
-             k_columns_ + (tile.first_key + key) * head_size_, kTile, scores_ + key, score_stride_, false);
+    multiply(tile.padded_rows, kTile, depth_, queries_, depth_, k_columns_ + (tile.first_key + key) * depth_,
+             scores_ + key, score_stride_, false);
   }
-  for (int64_t row = 0; row < tile.rows; ++row) {
-    const int64_t end = tile.position + row + 1;
-    const int64_t begin = window_ > 0 ? std::max<int64_t>(0, end - window_) : 0;
-    cpu::softmax_range(scores_ + row * score_stride_, begin - tile.first_key, end - tile.first_key, tile.keys);
-  }
+  tile.for_each_row(window_, [&](int64_t row, int64_t begin, int64_t end) {
+    cpu::softmax_range(scores_ + row * score_stride_, begin, end, tile.keys);
+  });
   for (int64_t row = tile.rows; row < tile.padded_rows; ++row) {
     std::fill_n(scores_ + row * score_stride_, tile.keys, 0.0F);
   }
 }
 
 /// score_grads_ = gradient of the scores, from the probabilities in scores_.
-void CpuHeadAttention::score_gradient(const Tile& tile, HeadRows grad) {
-  pack_rows(grad, tile.begin, tile.rows, tile.padded_rows, grads_);
+template <typename Element>
+void CpuHeadAttention<Element>::score_gradient(const Tile& tile, HeadRows grad) {
+  pack_left(grad, tile, grads_);
   for (int64_t key = 0; key < tile.keys; key += kTile) {
-    multiply(tile.padded_rows, kTile, head_size_, grads_, head_size_, v_columns_ + (tile.first_key + key) * head_size_,
-             kTile, score_grads_ + key, score_stride_, false);
+    multiply(tile.padded_rows, kTile, depth_, grads_, depth_, v_columns_ + (tile.first_key + key) * depth_,
+             score_grads_ + key, score_stride_, false);
+  }
+  tile.for_each_row(window_, [&](int64_t row, int64_t begin, int64_t end) {
+    cpu::softmax_backward_range(scores_ + row * score_stride_, score_grads_ + row * score_stride_, begin, end,
+                                tile.keys);
+  });
+}
+
+/// out's rows of the tile = scores [rows, keys] times rows [keys, head size].
+template <typename Element>
+void CpuHeadAttention<Element>::sum_over_keys(const Tile& tile, const float* scores, const Element* rows,
+                                              HeadRows out) {
+  const Element* const left = left_of_scores(tile, scores);
+  for (int64_t key = 0; key < tile.keys; key += kTile) {
+    multiply(tile.padded_rows, head_size_, kTile, left + key, score_stride_, rows + (tile.first_key + key) * head_size_,
+             result_, head_size_, key > 0);
   }
   for (int64_t row = 0; row < tile.rows; ++row) {
-    const int64_t end = tile.position + row + 1;
-    const int64_t begin = window_ > 0 ? std::max<int64_t>(0, end - window_) : 0;
-    cpu::softmax_backward_range(scores_ + row * score_stride_, score_grads_ + row * score_stride_,
-                                begin - tile.first_key, end - tile.first_key, tile.keys);
+    std::copy_n(result_ + row * head_size_, head_size_, out.values + (tile.begin + row) * out.stride);
   }
 }
 
-void CpuHeadAttention::forward(HeadRows q, HeadRows k, HeadRows v, HeadRows out, int64_t query_rows, int64_t key_rows) {
+template <typename Element>
+void CpuHeadAttention<Element>::forward(HeadRows q, HeadRows k, HeadRows v, HeadRows out, int64_t query_rows,
+                                        int64_t key_rows) {
   reserve(key_rows, /*backward=*/false);
   pack_columns(k, key_rows, k_columns_);
-  pack_rows(v, 0, key_rows, padded_keys_, v_rows_);
+  pack_rows(v, key_rows, padded_keys_, v_rows_);
   for (int64_t begin = 0; begin < query_rows; begin += kTile) {
     const Tile tile = tile_at(begin, query_rows, key_rows);
     probabilities(tile, q);
-    for (int64_t key = 0; key < tile.keys; key += kTile) {
-      multiply(tile.padded_rows, head_size_, kTile, scores_ + key, score_stride_,
-               v_rows_ + (tile.first_key + key) * head_size_, head_size_, result_, head_size_, key > 0);
-    }
-    for (int64_t row = 0; row < tile.rows; ++row) {
-      std::copy_n(result_ + row * head_size_, head_size_, out.values + (begin + row) * out.stride);
-    }
+    sum_over_keys(tile, scores_, v_rows_, out);
   }
 }
 
-void CpuHeadAttention::backward(HeadRows grad, HeadRows q, HeadRows k, HeadRows v, Gradients out, int64_t query_rows,
-                                int64_t key_rows) {
+template <typename Element>
+void CpuHeadAttention<Element>::backward(HeadRows grad, HeadRows q, HeadRows k, HeadRows v, Gradients out,
+                                         int64_t query_rows, int64_t key_rows) {
   reserve(key_rows, /*backward=*/true);
   pack_columns(k, key_rows, k_columns_);
   pack_columns(v, key_rows, v_columns_);
-  pack_rows(k, 0, key_rows, padded_keys_, k_rows_);
+  pack_rows(k, key_rows, padded_keys_, k_rows_);
   std::fill_n(dk_, padded_keys_ * head_size_, 0.0F);
   std::fill_n(dv_, padded_keys_ * head_size_, 0.0F);
   for (int64_t begin = 0; begin < query_rows; begin += kTile) {
     const Tile tile = tile_at(begin, query_rows, key_rows);
     probabilities(tile, q);
     score_gradient(tile, grad);
+    sum_over_keys(tile, score_grads_, k_rows_, out.dq);
+    pack_rows({q.values + begin * q.stride, q.stride}, tile.rows, tile.padded_rows, query_rows_);
+    pack_rows({grad.values + begin * grad.stride, grad.stride}, tile.rows, tile.padded_rows, grad_rows_);
     for (int64_t key = 0; key < tile.keys; key += kTile) {
       const int64_t at_key = (tile.first_key + key) * head_size_;
-      multiply(tile.padded_rows, head_size_, kTile, score_grads_ + key, score_stride_, k_rows_ + at_key, head_size_,
-               result_, head_size_, key > 0);
-      cpu::transpose(score_grads_ + key, score_stride_, tile.padded_rows, kTile, turned_, kTile);
-      multiply(kTile, head_size_, tile.padded_rows, turned_, kTile, queries_, head_size_, dk_ + at_key, head_size_,
-               true);
-      cpu::transpose(scores_ + key, score_stride_, tile.padded_rows, kTile, turned_, kTile);
-      multiply(kTile, head_size_, tile.padded_rows, turned_, kTile, grads_, head_size_, dv_ + at_key, head_size_, true);
-    }
-    for (int64_t row = 0; row < tile.rows; ++row) {
-      std::copy_n(result_ + row * head_size_, head_size_, out.dq.values + (begin + row) * out.dq.stride);
+      multiply(kTile, head_size_, tile.padded_rows, turned(tile, score_grads_ + key), kTile, query_rows_, dk_ + at_key,
+               head_size_, true);
+      multiply(kTile, head_size_, tile.padded_rows, turned(tile, scores_ + key), kTile, grad_rows_, dv_ + at_key,
+               head_size_, true);
     }
   }
   for (int64_t row = 0; row < key_rows; ++row) {
@@ -186,5 +286,8 @@ void CpuHeadAttention::backward(HeadRows grad, HeadRows q, HeadRows k, HeadRows 
     std::copy_n(dv_ + row * head_size_, head_size_, out.dv.values + row * out.dv.stride);
   }
 }
+
+template class CpuHeadAttention<float>;
+template class CpuHeadAttention<at::BFloat16>;
 
 }  // namespace neoloom::model

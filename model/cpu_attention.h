@@ -13,13 +13,15 @@ struct HeadRows {
   int64_t stride = 0;  // elements from one row to the next
 };
 
-/// Attention of one head of one sample on ATen's fp32 block kernel (see multiplies_panels): tiles of 64 queries by 64
-/// keys, of which those that no query may see are skipped. All shapes of products come from a small set, so that the
-/// kernel's compiled forms stay few whatever lengths the samples have. One object per thread; its memory is reused.
+/// Attention of one head of one sample on ATen's block kernel (see multiplies_panels): tiles of 64 queries by 64 keys,
+/// of which those that no query may see are skipped. All shapes of products come from a small set, so that the kernel's
+/// compiled forms stay few whatever lengths the samples have. `Element`, float or at::BFloat16, is what products read;
+/// scores, softmax and sums are fp32. One object per thread; its memory is reused.
+template <typename Element>
 class CpuHeadAttention {
  public:
   /// `window` 0: global.
-  CpuHeadAttention(int64_t head_size, int64_t window) : head_size_(head_size), window_(window) {}
+  CpuHeadAttention(int64_t head_size, int64_t window);
   ~CpuHeadAttention();
   CpuHeadAttention(const CpuHeadAttention&) = delete;
   CpuHeadAttention& operator=(const CpuHeadAttention&) = delete;
@@ -38,21 +40,31 @@ class CpuHeadAttention {
 
   Tile tile_at(int64_t begin, int64_t query_rows, int64_t key_rows) const;
   void reserve(int64_t key_rows, bool backward);
-  void pack_rows(HeadRows rows, int64_t begin, int64_t count, int64_t padded, float* packed) const;
-  void pack_columns(HeadRows rows, int64_t count, float* panels) const;
+  int64_t lay_out(float* base, bool backward);
+  void pack_left(HeadRows rows, const Tile& tile, Element* packed) const;
+  void pack_columns(HeadRows rows, int64_t count, Element* panels);
+  void pack_rows(HeadRows rows, int64_t count, int64_t padded, Element* panels) const;
+  const Element* left_of_scores(const Tile& tile, const float* scores);
+  const Element* turned(const Tile& tile, const float* scores);
   void probabilities(const Tile& tile, HeadRows q);
   void score_gradient(const Tile& tile, HeadRows grad);
+  void sum_over_keys(const Tile& tile, const float* scores, const Element* rows, HeadRows out);
 
   int64_t head_size_;
+  int64_t depth_;  // head_size_ in whole pairs where products read pairs
   int64_t window_;
   int64_t padded_keys_ = 0;  // whole tiles
   int64_t score_stride_ = 0;
   at::Tensor memory_;
-  // Parts of memory_: see reserve.
-  float *k_columns_ = nullptr, *v_columns_ = nullptr, *k_rows_ = nullptr, *v_rows_ = nullptr;
-  float *dk_ = nullptr, *dv_ = nullptr;
-  float *queries_ = nullptr, *grads_ = nullptr, *result_ = nullptr, *turned_ = nullptr;
+  // Parts of memory_: see lay_out. Panels of tiles of keys: "columns" are right sides x^T, "rows" are right sides x.
+  Element *k_columns_ = nullptr, *v_columns_ = nullptr, *k_rows_ = nullptr, *v_rows_ = nullptr;
+  Element *queries_ = nullptr, *grads_ = nullptr, *query_rows_ = nullptr, *grad_rows_ = nullptr;
+  Element *left_ = nullptr, *turned_left_ = nullptr, *narrow_tile_ = nullptr;
+  float *dk_ = nullptr, *dv_ = nullptr, *result_ = nullptr, *turned_ = nullptr;
   float *scores_ = nullptr, *score_grads_ = nullptr;
 };
+
+extern template class CpuHeadAttention<float>;
+extern template class CpuHeadAttention<at::BFloat16>;
 
 }  // namespace neoloom::model

@@ -88,6 +88,13 @@ NL_INLINE float exponentials(float* row, int64_t begin, int64_t end, float top) 
   return total(lanes);
 }
 
+/// The value's bfloat16 in the low half, rounded to nearest even. A NaN stays one.
+NL_INLINE uint32_t bfloat16_bits(float value) {
+  const auto bits = std::bit_cast<uint32_t>(value);
+  const uint32_t rounded = (bits + 0x7FFFU + ((bits >> 16) & 1U)) >> 16;
+  return (bits & 0x7FFFFFFFU) > 0x7F800000U ? 0x7FC0U : rounded;
+}
+
 }  // namespace
 
 NL_VECTOR_CLONES void gelu(const float* x, float* y, int64_t count) {
@@ -107,7 +114,8 @@ NL_VECTOR_CLONES void gelu_backward(const float* dy, const float* x, float* dx, 
 NL_VECTOR_CLONES void softmax_range(float* row, int64_t begin, int64_t end, int64_t width) {
   const float top = maximum(row, begin, end);
   const float sum = exponentials(row, begin, end, top);
-  for (int64_t i = begin; i < end; ++i) row[i] /= sum;
+  const float share = 1.0F / sum;
+  for (int64_t i = begin; i < end; ++i) row[i] *= share;
   std::fill(row, row + begin, 0.0F);
   std::fill(row + end, row + width, 0.0F);
 }
@@ -162,6 +170,18 @@ void transpose(const float* in, int64_t in_stride, int64_t rows, int64_t columns
       out[column * out_stride + row] = in[row * in_stride + column];
     }
   }
+}
+
+NL_VECTOR_CLONES void round_to_bfloat16(const float* in, uint16_t* out, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) out[i] = static_cast<uint16_t>(bfloat16_bits(in[i]));
+}
+
+NL_VECTOR_CLONES void interleave_bfloat16(const float* first, const float* second, uint32_t* out, int64_t count) {
+  if (second == nullptr) {
+    for (int64_t i = 0; i < count; ++i) out[i] = bfloat16_bits(first[i]);
+    return;
+  }
+  for (int64_t i = 0; i < count; ++i) out[i] = bfloat16_bits(first[i]) | (bfloat16_bits(second[i]) << 16);
 }
 
 NL_VECTOR_CLONES float cross_entropy_row(float* row, int64_t width, int64_t target, float scale) {

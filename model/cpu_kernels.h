@@ -22,6 +22,12 @@ void softmax_backward_range(const float* p, float* dp, int64_t begin, int64_t en
 /// out [columns, rows] = transposed in [rows, columns]; the strides count from one row to the next.
 void transpose(const float* in, int64_t in_stride, int64_t rows, int64_t columns, float* out, int64_t out_stride);
 
+/// To nearest even; `out` holds bfloat16 values.
+void round_to_bfloat16(const float* in, uint16_t* out, int64_t count);
+
+/// out[i] = first[i] and second[i] as two bfloat16 values, side by side; a null `second`: zeros.
+void interleave_bfloat16(const float* first, const float* second, uint32_t* out, int64_t count);
+
 /// Returns logsumexp(row) - row[target]. With `scale` not 0, row becomes scale * (softmax(row) - onehot(target)).
 float cross_entropy_row(float* row, int64_t width, int64_t target, float scale);
 

@@ -204,7 +204,7 @@ Block NetworkBuilder::build_block(size_t layer, const at::Tensor& params, const 
 void NetworkBuilder::choose_attention(Block& block, bool local) const {
   const GptNeoConfig& config = setup_.config;
   const int64_t window = local ? config.window_size : 0;
-  block.attention = Attention(config.num_heads, window, setup_.device.cuda);
+  block.attention = Attention(config.num_heads, window, setup_.device.cuda, setup_.compute_dtype);
   block.attention_kernel =
       model::choose_attention(setup_.device, setup_.compute_dtype, config.hidden_size / config.num_heads, window);
 }
