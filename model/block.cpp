@@ -28,14 +28,15 @@ at::Tensor Block::forward(Products& products, const at::Tensor& x, const RowPlan
   kept.x = x;
   {
     const at::Tensor normed = ln_1.forward(x, &kept.ln_1);
-    kept.k = k_proj.forward(products, normed, rows.key_rows);
-    kept.v = v_proj.forward(products, normed, rows.key_rows);
-    kept.q = q_proj.forward(products, select_rows(normed, rows), rows.query_keys());
+    const at::Tensor input = products.as_input(normed, k_proj.weight);
+    kept.k = k_proj.forward(products, normed, rows.key_rows, input);
+    kept.v = v_proj.forward(products, normed, rows.key_rows, input);
+    kept.q = q_proj.forward(products, select_rows(normed, rows), rows.query_keys(), select_rows(input, rows));
   }
   kept.attended = attention.forward(kept.q, kept.k, kept.v, rows.segments);
   kept.middle = out_proj.forward(products, kept.attended, rows.query_keys()).add_(select_rows(x, rows));
   kept.pre_activation = c_fc.forward(products, ln_2.forward(kept.middle, &kept.ln_2), rows.query_keys());
-  const at::Tensor activated = gelu_new(kept.pre_activation);
+  const at::Tensor activated = gelu_new(kept.pre_activation, c_proj.input_type(products));
   return c_proj.forward(products, activated, rows.query_keys()).add_(kept.middle);
 }
 
@@ -79,7 +80,7 @@ at::Tensor Block::mlp_backward(Products& products, const at::Tensor& dy, const R
     d_activated = c_proj.backward(products, dy, activated, rows.query_keys(), below_projection);
   }
   if (!below_projection) return {};
-  const at::Tensor d_pre = gelu_new_backward(std::move(d_activated), saved.pre_activation);
+  const at::Tensor d_pre = gelu_new_backward(std::move(d_activated), saved.pre_activation, c_fc.input_type(products));
   at::Tensor normed;
   if (c_fc.trains()) normed = ln_2.forward(saved.middle, nullptr);
   const bool below_fc = wants_dx || ln_2.weight_grad.defined();

@@ -32,15 +32,15 @@ void multiply(int64_t rows, int64_t columns, int64_t depth, const Element* a, in
                               /*is_vnni=*/kTogether<Element> > 1);
 }
 
-void convert(const float* in, int64_t count, float* out) { std::copy_n(in, count, out); }
-void convert(const float* in, int64_t count, at::BFloat16* out) {
-  cpu::round_to_bfloat16(in, reinterpret_cast<uint16_t*>(out), count);
+void copy_rows(const cpu::Rows& rows, float* out, int64_t out_stride) { cpu::copy_rows(rows, out, out_stride); }
+void copy_rows(const cpu::Rows& rows, at::BFloat16* out, int64_t out_stride) {
+  cpu::copy_rows(rows, reinterpret_cast<uint16_t*>(out), out_stride);
 }
 
-/// out = a right side's rows `first` and the next, as products read them; a null `second`: zeros.
-void convert_together(const float* first, const float*, int64_t count, float* out) { std::copy_n(first, count, out); }
-void convert_together(const float* first, const float* second, int64_t count, at::BFloat16* out) {
-  cpu::interleave_bfloat16(first, second, reinterpret_cast<uint32_t*>(out), count);
+/// out = rows as products read right sides; the last one may lack its neighbour.
+void pack_together(const cpu::Rows& rows, float* out) { cpu::copy_rows(rows, out, rows.width); }
+void pack_together(const cpu::Rows& rows, at::BFloat16* out) {
+  cpu::interleave_rows(rows, reinterpret_cast<uint32_t*>(out));
 }
 
 }  // namespace
@@ -139,12 +139,10 @@ void CpuHeadAttention<Element>::reserve(int64_t key_rows, bool backward) {
 /// packed [padded rows, depth] = the tile's rows, then zeros: a left side.
 template <typename Element>
 void CpuHeadAttention<Element>::pack_left(HeadRows rows, const Tile& tile, Element* packed) const {
-  std::fill_n(packed + tile.rows * depth_, (tile.padded_rows - tile.rows) * depth_, Element(0));
-  for (int64_t row = 0; row < tile.rows; ++row) {
-    Element* const to = packed + row * depth_;
-    convert(rows.values + (tile.begin + row) * rows.stride, head_size_, to);
-    std::fill(to + head_size_, to + depth_, Element(0));
+  if (tile.rows < tile.padded_rows || head_size_ < depth_) {
+    std::fill_n(packed, tile.padded_rows * depth_, Element(0));
   }
+  copy_rows({rows.values + tile.begin * rows.stride, rows.stride, tile.rows, head_size_}, packed, depth_);
 }
 
 /// panels: tiles of rows, transposed, filled up with zeros: right sides x^T.
@@ -172,12 +170,8 @@ void CpuHeadAttention<Element>::pack_columns(HeadRows rows, int64_t count, Eleme
 /// panels [padded, head size] = rows, then zeros, as products read right sides.
 template <typename Element>
 void CpuHeadAttention<Element>::pack_rows(HeadRows rows, int64_t count, int64_t padded, Element* panels) const {
-  constexpr int64_t kStep = kTogether<Element>;
-  for (int64_t row = 0; row < count; row += kStep) {
-    const float* const first = rows.values + row * rows.stride;
-    convert_together(first, row + 1 < count ? first + rows.stride : nullptr, head_size_, panels + row * head_size_);
-  }
-  const int64_t written = round_up(count, kStep) * head_size_;
+  pack_together({rows.values, rows.stride, count, head_size_}, panels);
+  const int64_t written = round_up(count, kTogether<Element>) * head_size_;
   std::fill(panels + written, panels + padded * head_size_, Element(0));
 }
 
@@ -185,9 +179,7 @@ void CpuHeadAttention<Element>::pack_rows(HeadRows rows, int64_t count, int64_t 
 template <typename Element>
 const Element* CpuHeadAttention<Element>::left_of_scores(const Tile& tile, const float* scores) {
   if constexpr (kTogether<Element> == 1) return scores;
-  for (int64_t row = 0; row < tile.padded_rows; ++row) {
-    convert(scores + row * score_stride_, tile.keys, left_ + row * score_stride_);
-  }
+  copy_rows({scores, score_stride_, tile.padded_rows, tile.keys}, left_, score_stride_);
   return left_;
 }
 
@@ -196,7 +188,7 @@ template <typename Element>
 const Element* CpuHeadAttention<Element>::turned(const Tile& tile, const float* scores) {
   cpu::transpose(scores, score_stride_, tile.padded_rows, kTile, turned_, kTile);
   if constexpr (kTogether<Element> == 1) return turned_;
-  convert(turned_, kTile * kTile, turned_left_);
+  copy_rows({turned_, kTile, kTile, tile.padded_rows}, turned_left_, kTile);
   return turned_left_;
 }
 
@@ -239,9 +231,7 @@ void CpuHeadAttention<Element>::sum_over_keys(const Tile& tile, const float* sco
     multiply(tile.padded_rows, head_size_, kTile, left + key, score_stride_, rows + (tile.first_key + key) * head_size_,
              result_, head_size_, key > 0);
   }
-  for (int64_t row = 0; row < tile.rows; ++row) {
-    std::copy_n(result_ + row * head_size_, head_size_, out.values + (tile.begin + row) * out.stride);
-  }
+  copy_rows({result_, head_size_, tile.rows, head_size_}, out.values + tile.begin * out.stride, out.stride);
 }
 
 template <typename Element>
@@ -281,10 +271,8 @@ void CpuHeadAttention<Element>::backward(HeadRows grad, HeadRows q, HeadRows k, 
                head_size_, true);
     }
   }
-  for (int64_t row = 0; row < key_rows; ++row) {
-    std::copy_n(dk_ + row * head_size_, head_size_, out.dk.values + row * out.dk.stride);
-    std::copy_n(dv_ + row * head_size_, head_size_, out.dv.values + row * out.dv.stride);
-  }
+  copy_rows({dk_, head_size_, key_rows, head_size_}, out.dk.values, out.dk.stride);
+  copy_rows({dv_, head_size_, key_rows, head_size_}, out.dv.values, out.dv.stride);
 }
 
 template class CpuHeadAttention<float>;

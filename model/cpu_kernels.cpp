@@ -21,6 +21,7 @@ namespace neoloom::model::cpu {
 namespace {
 
 constexpr int64_t kLanes = 16;  // partial sums, so that reductions vectorise without changing their order
+constexpr int64_t kRowsAhead = 8;
 constexpr float kGeluCubic = 0.044715F;
 constexpr float kTwoRootTwoOverPi = 1.5957691216057308F;  // 2 sqrt(2/pi)
 
@@ -49,6 +50,15 @@ NL_INLINE float exponential(float x) {
 
 /// e^(-2u): 0.5 (1 + tanh(u)) = 1 / (1 + e^(-2u)), and 0.5 (1 - tanh(u)) = e^(-2u) / (1 + e^(-2u)).
 NL_INLINE float gelu_exponential(float x) { return exponential(-kTwoRootTwoOverPi * (x + kGeluCubic * x * x * x)); }
+
+NL_INLINE float gelu_value(float x) { return x / (1.0F + gelu_exponential(x)); }
+
+NL_INLINE float gelu_slope(float x) {
+  const float e = gelu_exponential(x);
+  const float gate = 1.0F / (1.0F + e);
+  const float d_twice_u = kTwoRootTwoOverPi * (1.0F + 3.0F * kGeluCubic * x * x);
+  return gate + x * gate * (e * gate) * d_twice_u;
+}
 
 NL_INLINE float maximum(const float* row, int64_t begin, int64_t end) {
   float lanes[kLanes];
@@ -95,25 +105,36 @@ NL_INLINE uint32_t bfloat16_bits(float value) {
   return (bits & 0x7FFFFFFFU) > 0x7F800000U ? 0x7FC0U : rounded;
 }
 
+/// Rows of one head lie pages apart, which the CPU's own prefetching does not follow.
+NL_INLINE void prefetch_row(const Rows& rows, int64_t row) {
+  if (row >= rows.count) return;
+  for (int64_t i = 0; i < rows.width; i += kLanes) __builtin_prefetch(rows.values + row * rows.stride + i);
+}
+
 }  // namespace
 
 NL_VECTOR_CLONES void gelu(const float* x, float* y, int64_t count) {
-  for (int64_t i = 0; i < count; ++i) y[i] = x[i] / (1.0F + gelu_exponential(x[i]));
+  for (int64_t i = 0; i < count; ++i) y[i] = gelu_value(x[i]);
+}
+
+NL_VECTOR_CLONES void gelu(const float* x, uint16_t* y, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) y[i] = static_cast<uint16_t>(bfloat16_bits(gelu_value(x[i])));
 }
 
 NL_VECTOR_CLONES void gelu_backward(const float* dy, const float* x, float* dx, int64_t count) {
-  for (int64_t i = 0; i < count; ++i) {
-    const float value = x[i];
-    const float e = gelu_exponential(value);
-    const float gate = 1.0F / (1.0F + e);
-    const float d_twice_u = kTwoRootTwoOverPi * (1.0F + 3.0F * kGeluCubic * value * value);
-    dx[i] = dy[i] * (gate + value * gate * (e * gate) * d_twice_u);
-  }
+  for (int64_t i = 0; i < count; ++i) dx[i] = dy[i] * gelu_slope(x[i]);
+}
+
+NL_VECTOR_CLONES void gelu_backward(const float* dy, const float* x, uint16_t* dx, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) dx[i] = static_cast<uint16_t>(bfloat16_bits(dy[i] * gelu_slope(x[i])));
 }
 
 NL_VECTOR_CLONES void softmax_range(float* row, int64_t begin, int64_t end, int64_t width) {
-  const float top = maximum(row, begin, end);
-  const float sum = exponentials(row, begin, end, top);
+  // Where there is room the range is filled up to whole vectors: what e^-inf gives vanishes beside the maximum's 1.
+  const int64_t whole = std::min(begin + (end - begin + kLanes - 1) / kLanes * kLanes, width);
+  std::fill(row + end, row + whole, -std::numeric_limits<float>::infinity());
+  const float top = maximum(row, begin, whole);
+  const float sum = exponentials(row, begin, whole, top);
   const float share = 1.0F / sum;
   for (int64_t i = begin; i < end; ++i) row[i] *= share;
   std::fill(row, row + begin, 0.0F);
@@ -172,16 +193,36 @@ void transpose(const float* in, int64_t in_stride, int64_t rows, int64_t columns
   }
 }
 
-NL_VECTOR_CLONES void round_to_bfloat16(const float* in, uint16_t* out, int64_t count) {
-  for (int64_t i = 0; i < count; ++i) out[i] = static_cast<uint16_t>(bfloat16_bits(in[i]));
+NL_VECTOR_CLONES void copy_rows(const Rows& rows, float* out, int64_t out_stride) {
+  for (int64_t row = 0; row < rows.count; ++row) {
+    prefetch_row(rows, row + kRowsAhead);
+    const float* const in = rows.values + row * rows.stride;
+    for (int64_t i = 0; i < rows.width; ++i) out[row * out_stride + i] = in[i];
+  }
 }
 
-NL_VECTOR_CLONES void interleave_bfloat16(const float* first, const float* second, uint32_t* out, int64_t count) {
-  if (second == nullptr) {
-    for (int64_t i = 0; i < count; ++i) out[i] = bfloat16_bits(first[i]);
-    return;
+NL_VECTOR_CLONES void copy_rows(const Rows& rows, uint16_t* out, int64_t out_stride) {
+  for (int64_t row = 0; row < rows.count; ++row) {
+    prefetch_row(rows, row + kRowsAhead);
+    const float* const in = rows.values + row * rows.stride;
+    uint16_t* const to = out + row * out_stride;
+    for (int64_t i = 0; i < rows.width; ++i) to[i] = static_cast<uint16_t>(bfloat16_bits(in[i]));
   }
-  for (int64_t i = 0; i < count; ++i) out[i] = bfloat16_bits(first[i]) | (bfloat16_bits(second[i]) << 16);
+}
+
+NL_VECTOR_CLONES void interleave_rows(const Rows& rows, uint32_t* out) {
+  for (int64_t row = 0; row < rows.count; row += 2) {
+    prefetch_row(rows, row + kRowsAhead);
+    prefetch_row(rows, row + 1 + kRowsAhead);
+    const float* const first = rows.values + row * rows.stride;
+    uint32_t* const to = out + row / 2 * rows.width;
+    if (row + 1 < rows.count) {
+      const float* const second = first + rows.stride;
+      for (int64_t i = 0; i < rows.width; ++i) to[i] = bfloat16_bits(first[i]) | (bfloat16_bits(second[i]) << 16);
+    } else {
+      for (int64_t i = 0; i < rows.width; ++i) to[i] = bfloat16_bits(first[i]);
+    }
+  }
 }
 
 NL_VECTOR_CLONES float cross_entropy_row(float* row, int64_t width, int64_t target, float scale) {

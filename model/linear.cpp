@@ -8,8 +8,9 @@
 
 namespace neoloom::model {
 
-at::Tensor Linear::forward(Products& products, const at::Tensor& x, const std::vector<RowKey>& keys) const {
-  at::Tensor y = products.forward(x, weight, bias);
+at::Tensor Linear::forward(Products& products, const at::Tensor& x, const std::vector<RowKey>& keys,
+                           const at::Tensor& input) const {
+  at::Tensor y = products.forward(input.defined() ? input : x, weight, bias);
   lora.add_forward(y, x, keys);
   return y;
 }

@@ -21,8 +21,14 @@ struct Linear {
 
   bool trains() const { return lora.present() || weight_grad.defined(); }
 
-  /// y = W x + b + s B A drop(x). Shapes: x [n, in] -> [n, out].
-  at::Tensor forward(Products& products, const at::Tensor& x, const std::vector<RowKey>& keys) const;
+  /// y = W x + b + s B A drop(x). Shapes: x [n, in] -> [n, out]. `input`: Products::as_input of x, when there is one.
+  at::Tensor forward(Products& products, const at::Tensor& x, const std::vector<RowKey>& keys,
+                     const at::Tensor& input = {}) const;
+
+  /// Which type x, or dy, may have: what products read, unless an adapter or the weight's gradient reads it, too.
+  at::ScalarType input_type(const Products& products) const {
+    return trains() ? at::kFloat : products.input_type(weight);
+  }
 
   /// Writes the parameter gradients. Shapes: dy [n, out]; x [n, in], the forward's input.
   /// Returns the gradient of x [n, in], undefined unless `wants_dx`.

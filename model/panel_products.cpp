@@ -15,6 +15,11 @@ constexpr int64_t kTileRows = 128;
 // Sums of this many products are formed before they meet the rest: longer chains round worse, shorter ones cost more.
 constexpr int64_t kBlockDepth = 768;
 
+// Rows of x that meet all panels before the next ones do, so that they stay in a core's second-level cache: as many as
+// take this much, but enough of them to be worth reading a panel for.
+constexpr int64_t kCachedBytes = int64_t{1} << 20;
+constexpr int64_t kFewestCachedRows = 256;
+
 enum class Start { kKeep, kZero, kBias };
 
 /// One product; `multiply_columns` does a panel's width of it and is called from many threads.
@@ -34,16 +39,16 @@ class PanelProduct {
 
   void run() const {
     const int64_t panels = (right_.n + kPanelColumns - 1) / kPanelColumns;
-    const int64_t tiles = (rows_ + kTileRows - 1) / kTileRows;
-    // Few panels for many threads: the rows are shared out as well.
+    const int64_t tiles = std::max<int64_t>((rows_ + kTileRows - 1) / kTileRows, 1);
     const int64_t wanted = 4 * static_cast<int64_t>(at::get_num_threads());
-    const int64_t groups = std::clamp<int64_t>((wanted + panels - 1) / panels, 1, std::max<int64_t>(tiles, 1));
+    // Few panels for many threads: the rows are shared out as well.
+    const int64_t groups = std::min(std::max((wanted + panels - 1) / panels, groups_in_cache()), tiles);
     at::parallel_for(0, panels * groups, 1, [&](int64_t begin, int64_t end) {
       at::Tensor copy;
       if (copies_) copy = at::empty({kBlockDepth, kPanelColumns}, x_.options());
       for (int64_t task = begin; task < end; ++task) {
-        const int64_t group = task % groups;
-        multiply_columns(task / groups, tiles * group / groups * kTileRows,
+        const int64_t group = task / panels;
+        multiply_columns(task % panels, tiles * group / groups * kTileRows,
                          std::min(tiles * (group + 1) / groups * kTileRows, rows_), copy);
       }
       at::native::cpublas::brgemm_release(pairs_);
@@ -51,6 +56,14 @@ class PanelProduct {
   }
 
  private:
+  /// Products in fp32 take longer than reading x again does.
+  int64_t groups_in_cache() const {
+    if (!pairs_) return 1;
+    const int64_t fitting = kCachedBytes / (right_.k * static_cast<int64_t>(sizeof(at::BFloat16)));
+    const int64_t cached = std::max(fitting, kFewestCachedRows);
+    return (rows_ + cached - 1) / cached;
+  }
+
   void multiply_columns(int64_t panel, int64_t begin_row, int64_t end_row, at::Tensor& copy) const {
     const int64_t column = panel * kPanelColumns;
     const int64_t columns = std::min(kPanelColumns, right_.n - column);

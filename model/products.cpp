@@ -126,6 +126,13 @@ at::Tensor Products::left_side(const at::Tensor& x) const {
   return even;
 }
 
+at::ScalarType Products::input_type(const Matrix& weight) const {
+  const bool even = weight.plain.size(0) % 2 == 0 && weight.plain.size(1) % 2 == 0;
+  return !device_ && even && has_panels(weight) ? input_type() : at::kFloat;
+}
+
+at::Tensor Products::as_input(const at::Tensor& x, const Matrix& weight) const { return x.to(input_type(weight)); }
+
 RightSide Products::backward_side(const Matrix& weight) const {
   const at::Tensor& panels = weight.panels.backward;
   const int64_t k = weight.plain.size(0);
@@ -153,7 +160,7 @@ void Products::forward_into(at::Tensor& y, const at::Tensor& x, const Matrix& we
     return;
   }
   const int64_t columns = weight.plain.size(0);
-  if (!y.defined()) y = at::empty({x.size(0), columns}, x.options());
+  if (!y.defined()) y = at::empty({x.size(0), columns}, x.options().dtype(at::kFloat));
   const at::Tensor left = left_side(x);
   panel_product(y, left, {weight.panels.forward, left.size(1), columns}, bias);
 }
@@ -161,7 +168,7 @@ void Products::forward_into(at::Tensor& y, const at::Tensor& x, const Matrix& we
 at::Tensor Products::input_gradient(const at::Tensor& dy, const Matrix& weight) {
   if (device_) return device_product(narrowed(dy), narrowed(weight.plain), /*wide=*/true);
   if (!has_panels(weight)) return plain_input_gradient(dy, weight.plain);
-  at::Tensor dx = at::empty({dy.size(0), weight.plain.size(1)}, dy.options());
+  at::Tensor dx = at::empty({dy.size(0), weight.plain.size(1)}, dy.options().dtype(at::kFloat));
   panel_product(dx, left_side(dy), backward_side(weight), {});
   return dx;
 }

@@ -26,13 +26,21 @@ class Products {
   explicit Products(Dtype compute_dtype, std::shared_ptr<const DeviceOperators> device = nullptr)
       : compute_dtype_(compute_dtype), device_(std::move(device)) {}
 
-  /// x W^T + bias. Shapes: x [n, in] fp32; weight [out, in]; bias [out] fp32 or undefined; returns [n, out] fp32.
+  /// What the host's products with `weight` read: an input of this type needs no conversion.
+  at::ScalarType input_type(const Matrix& weight) const;
+
+  /// x in that type, for several products with matrices of equal shape.
+  at::Tensor as_input(const at::Tensor& x, const Matrix& weight) const;
+
+  /// x W^T + bias. Shapes: x [n, in] fp32 or as_input; weight [out, in]; bias [out] fp32 or undefined; returns [n, out]
+  /// fp32.
   at::Tensor forward(const at::Tensor& x, const Matrix& weight, const at::Tensor& bias);
 
   /// The same written to `y`, which may be replaced where it does not fit the way of multiplying.
   void forward_into(at::Tensor& y, const at::Tensor& x, const Matrix& weight, const at::Tensor& bias);
 
-  /// dy W, the gradient of x. Shapes: dy [n, out] fp32; weight [out, in]; returns [n, in] fp32.
+  /// dy W, the gradient of x. Shapes: dy [n, out] fp32 or in the type that products read; weight [out, in]; returns [n,
+  /// in] fp32.
   at::Tensor input_gradient(const at::Tensor& dy, const Matrix& weight);
 
   /// The same, added to `dx` [n, in] fp32.
