@@ -135,8 +135,8 @@ NL_VECTOR_CLONES void softmax_range(float* row, int64_t begin, int64_t end, int6
   std::fill(row + end, row + whole, -std::numeric_limits<float>::infinity());
   const float top = maximum(row, begin, whole);
   const float sum = exponentials(row, begin, whole, top);
-  const float share = 1.0F / sum;
-  for (int64_t i = begin; i < end; ++i) row[i] *= share;
+  // A product with 1 / sum would scale the whole row by its rounding, and the gradient's dp - mean feels that.
+  for (int64_t i = begin; i < end; ++i) row[i] /= sum;
   std::fill(row, row + begin, 0.0F);
   std::fill(row + end, row + width, 0.0F);
 }

@@ -126,64 +126,6 @@ TEST(Attention, BlocksAndWindowsEqualTheDefinition) {
   }
 }
 
-/// Gradients by the definition, in double, with whole matrices. Shapes: grad, q [n, h]; k, v [T, h].
-AttentionGradients naive_gradients(const at::Tensor& grad, const at::Tensor& q, const at::Tensor& k,
-                                   const at::Tensor& v, int64_t heads, int64_t window) {
-  const int64_t size = q.size(1) / heads;
-  const at::Tensor distance = at::arange(k.size(0) - q.size(0), k.size(0)).unsqueeze(1).sub(at::arange(k.size(0)));
-  at::Tensor hidden = distance.lt(0);
-  if (window > 0) hidden = hidden.logical_or(distance.ge(window));
-  AttentionGradients out{at::zeros_like(q, at::kDouble), at::zeros_like(k, at::kDouble),
-                         at::zeros_like(v, at::kDouble)};
-  for (int64_t head = 0; head < heads; ++head) {
-    const auto part = [&](const at::Tensor& x) { return x.narrow(1, head * size, size).to(at::kDouble); };
-    const at::Tensor scores = part(q).mm(part(k).t()).masked_fill(hidden, -INFINITY);
-    const at::Tensor p = scores.softmax(1);
-    const at::Tensor dp = part(grad).mm(part(v).t());
-    const at::Tensor ds = p * (dp - (p * dp).sum(1, /*keepdim=*/true));
-    out.dq.narrow(1, head * size, size).copy_(ds.mm(part(k)));
-    out.dk.narrow(1, head * size, size).copy_(ds.t().mm(part(q)));
-    out.dv.narrow(1, head * size, size).copy_(p.t().mm(part(grad)));
-  }
-  return out;
-}
-
-TEST(Attention, GradientsOfPackedSamplesEqualTheDefinition) {
-  // Whole and short tiles, fewer queries than keys, few queries among many; heads of a size that no vector divides.
-  const std::vector<Segment> segments = {{0, 130, 0, 130}, {130, 37, 130, 301}, {167, 64, 431, 64}, {231, 3, 495, 90}};
-  for (const int64_t window : {0, 2, 5, 64, 66, 100}) {
-    for (const int64_t size : {4, 7}) {
-      const int64_t heads = 2;
-      const at::Tensor q = random({234, heads * size}, 1.0, 1);
-      const at::Tensor k = random({585, heads * size}, 1.0, 2);
-      const at::Tensor v = random({585, heads * size}, 1.0, 3);
-      const at::Tensor grad = random({234, heads * size}, 1.0, 4);
-      const AttentionGradients found = Attention(heads, window).backward(grad, q, k, v, segments);
-      for (const Segment& s : segments) {
-        const auto queries = [&](const at::Tensor& x) { return x.narrow(0, s.query_begin, s.query_rows); };
-        const auto keys = [&](const at::Tensor& x) { return x.narrow(0, s.key_begin, s.key_rows); };
-        const AttentionGradients exact = naive_gradients(queries(grad), queries(q), keys(k), keys(v), heads, window);
-        const std::string where = fmt::format("window {} head size {} queries {}", window, size, s.query_rows);
-        EXPECT_LT(distance(queries(found.dq).to(at::kDouble), exact.dq), 3e-6) << where;
-        EXPECT_LT(distance(keys(found.dk).to(at::kDouble), exact.dk), 3e-6) << where;
-        EXPECT_LT(distance(keys(found.dv).to(at::kDouble), exact.dv), 3e-6) << where;
-      }
-    }
-  }
-}
-
-TEST(Kernels, TransposeReachesEveryElement) {
-  for (const int64_t rows : {1, 4, 7, 64}) {
-    for (const int64_t columns : {1, 5, 64}) {
-      const at::Tensor in = random({rows, columns + 3}, 1.0, 1);
-      at::Tensor out = at::zeros({columns, rows + 2});
-      cpu::transpose(in.const_data_ptr<float>(), columns + 3, rows, columns, out.mutable_data_ptr<float>(), rows + 2);
-      EXPECT_TRUE(at::equal(out.narrow(1, 0, rows), in.narrow(1, 0, columns).t()));
-      EXPECT_EQ(out.narrow(1, rows, 2).abs().max().item<float>(), 0.0F);
-    }
-  }
-}
-
 TEST(Attention, ALastQueryAloneSeesWhatItSeesAmongAll) {
   for (const int64_t window : {0, 5}) {
     const Attention attention(2, window);
