@@ -81,8 +81,28 @@ trap interrupt INT
 apart=()
 if [ -t 0 ] || [ -t 1 ] || [ -t 2 ]; then apart=(setsid); fi
 if [ -n "$asked" ]; then exit 75; fi
-"${apart[@]}" mpirun "${forwarded[@]}" "$@" </dev/null &
+
+# Open MPI 5 says that it lost a host, and then ends with code 0. So what it says passes through a listener, which writes
+# "lost" to descriptor $verdict, or nothing until it ends. `words` is where mpirun's messages go.
+words=2
+verdict=
+listen() {
+  trap '' INT TERM HUP USR1 USR2
+  exec 3>&1
+  tee -p >(if grep -aq 'has lost communication with a remote daemon'; then echo lost >&3; fi) >&2 3>&-
+}
+case $(mpirun --version 2>/dev/null) in
+  *"(Open MPI) 5"*)
+    coproc LISTENER { listen; }
+    # Background commands have no access to a coprocess, except through copies of its descriptors.
+    exec {words}>&"${LISTENER[1]}" {verdict}<&"${LISTENER[0]}"
+    eval "exec ${LISTENER[1]}>&- ${LISTENER[0]}<&-"
+    ;;
+esac
+
+"${apart[@]}" mpirun "${forwarded[@]}" "$@" </dev/null 2>&"$words" &
 child=$!
+if [ "$words" != 2 ]; then exec {words}>&-; fi
 if [ -n "$asked" ]; then stop; fi
 
 # A trapped signal ends `wait` at once while mpirun still runs; bash still knows the real status afterwards.
@@ -94,6 +114,11 @@ while [ -n "$signalled" ]; do
   code=$?
 done
 
+# The listener ends when it has passed on mpirun's last words; something that mpirun left behind may hold them open.
+answer=
+if [ -n "$verdict" ]; then read -r -t 5 -u "$verdict" answer; fi
+if [ "$code" = 0 ] && [ "$answer" = lost ]; then code=255; fi
+
 case $code in
   138 | 140) # USR1 or USR2 came before the ranks listened: there was nothing to save
     if [ -n "$asked" ]; then
@@ -101,7 +126,7 @@ case $code in
       code=75
     fi
     ;;
-  205 | 255) # Open MPI 4's words for a lost connection, and for an ssh that ended early
+  205 | 255) # Open MPI 4's code for a lost connection, and both versions' for an ssh that ended early
     echo "mpirun.sh: a host is gone or was never reached (mpirun's code $code); the same command resumes" >&2
     code=6
     ;;

@@ -213,9 +213,10 @@ def children(pid):
 
 
 def mpirun_of(wrapper_pid):
-    """The mpirun that the wrapper script started."""
+    """The mpirun that the wrapper script started; Open MPI 5 calls it prterun."""
     for child in children(wrapper_pid):
-        if b"mpirun" in Path(f"/proc/{child}/cmdline").read_bytes():
+        program = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")[0]
+        if Path(program.decode()).name in ("mpirun", "prterun"):
             return child
     raise AssertionError("the wrapper runs no mpirun")
 

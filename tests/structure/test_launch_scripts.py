@@ -69,13 +69,20 @@ def test_a_stop_before_the_ranks_listen_is_one_to_resume_from(tmp_path):
     assert process.wait(30) == 75, log.read_text()
 
 
+def started_through(agent):
+    """Settings with which mpirun calls `agent` in ssh's place: names of Open MPI 4, then of Open MPI 5."""
+    return {"OMPI_MCA_plm": "rsh", "OMPI_MCA_plm_rsh_agent": str(agent), "PRTE_MCA_plm": "ssh", "PRTE_MCA_plm_ssh_agent": str(agent)}
+
+
 @pytest.fixture
 def far_host(tmp_path):
     """A host to give to mpirun, on this machine: what mpirun starts there notes its process id."""
     agent = tmp_path / "agent"
-    agent.write_text(f'#!/bin/sh\nshift\necho $$ > {tmp_path}/daemon\nexec sh -c "exec $*"\n')
+    # Open MPI 5 sets variables before it names its daemon; with exec the daemon keeps the noted process id.
+    daemon = r"sed -E 's#(^|;) *([^; ]*[op]rted) #\1exec \2 #'"
+    agent.write_text(f'''#!/bin/sh\nshift\necho $$ > {tmp_path}/daemon\nexec sh -c "$(printf %s "$*" | {daemon})"\n''')
     agent.chmod(0o755)
-    return {"OMPI_MCA_plm": "rsh", "OMPI_MCA_plm_rsh_agent": str(agent)}, tmp_path / "daemon"
+    return started_through(agent), tmp_path / "daemon"
 
 
 def test_a_lost_host_ends_with_the_code_for_a_lost_peer(program, tmp_path, far_host):
@@ -91,7 +98,7 @@ def test_a_host_that_ssh_does_not_reach_ends_with_the_code_for_a_lost_peer(progr
     agent = tmp_path / "agent"
     agent.write_text("#!/bin/sh\nexit 255\n")
     agent.chmod(0o755)
-    settings = {"OMPI_MCA_plm": "rsh", "OMPI_MCA_plm_rsh_agent": str(agent)}
+    settings = started_through(agent)
     log = tmp_path / "log"
     process = start([MPIRUN, "--host", "far.invalid:1", "-np", "1", program], log, env=os.environ | settings)
     assert process.wait(30) == 6, log.read_text()
