@@ -43,7 +43,18 @@ export CTEST_OUTPUT_ON_FAILURE=1 OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} TOKENIZER
 # The prefix is passed each time: a build folder would keep the one of older requirements.
 configure() { cmake --preset "$1" -DNEOLOOM_PYTHON_PREFIX="$(bash cluster/bootstrap/bootstrap.sh --print-prefix)"; }
 
-run_tests() { ctest --test-dir build --output-on-failure --parallel "$((jobs < 2 ? jobs : 2))" --no-tests=error "$@"; }
+# ctest shows nothing of a test that passes, so what its file skipped, and why, is told here.
+show_skipped() {
+  awk '/^SKIPPED \[/ { count = substr($2, 2) + 0; sub(/^SKIPPED \[[0-9]+\] [^ ]+ /, ""); tests[$0] += count }
+       END { for (reason in tests) printf "skipped %3d: %s\n", tests[reason], reason }' build/Testing/Temporary/LastTest.log 2>/dev/null | sort
+}
+
+run_tests() {
+  local code=0
+  ctest --test-dir build --output-on-failure --parallel "$((jobs < 2 ? jobs : 2))" --no-tests=error "$@" || code=$?
+  show_skipped
+  return $code
+}
 
 run_asan() {
   # What third-party libraries keep until the process ends is listed in lsan.supp; every other leak is ours.
