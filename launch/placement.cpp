@@ -16,6 +16,7 @@
 #include <optional>
 #include <set>
 #include <sstream>
+#include <string_view>
 
 #include "runtime/comm/collective_error.h"
 #include "runtime/core/error.h"
@@ -109,6 +110,9 @@ RankResources own_cores(const comm::MpiSession& session) {
   if (mine.user_bound || environment("OMPI_COMM_WORLD_SIZE") == nullptr) return mine;
   const std::optional<std::vector<int>> allowed = cores_of_launcher();
   if (!allowed || *allowed == mine.cores) return mine;
+  // Options of its command line reach the ranks of Open MPI 4 as parameters, those of Open MPI 5 not at all.
+  mine.user_bound = default_binding_is_off(environment);
+  if (mine.user_bound) return mine;
   set_own_affinity(*allowed);
   mine.cores = affinity_of(0).value_or(mine.cores);
   return mine;
@@ -226,6 +230,11 @@ bool binding_chosen_by_user(const char* (*lookup)(const char*)) {
     if (mapping.find("pe=") != std::string::npos) return true;
   }
   return false;
+}
+
+bool default_binding_is_off(const char* (*lookup)(const char*)) {
+  const char* policy = lookup("OMPI_MCA_hwloc_base_binding_policy");
+  return policy != nullptr && std::string_view(policy).starts_with("none");
 }
 
 int choose_gpu(const std::vector<RankResources>& ranks, int rank) {

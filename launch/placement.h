@@ -47,4 +47,8 @@ std::vector<int> parse_cpu_list(const std::string& text);
 /// `lookup` stands for getenv.
 bool binding_chosen_by_user(const char* (*lookup)(const char*));
 
+/// Whether Open MPI binds only those ranks for which somebody asks, as under cluster/local/mpirun.sh: a rank that is
+/// bound all the same is bound as its user wants. `lookup` stands for getenv.
+bool default_binding_is_off(const char* (*lookup)(const char*));
+
 }  // namespace neoloom::launch

@@ -85,5 +85,13 @@ TEST(Binding, MappingRanksToNodesIsNotABindingButCoresPerRankIs) {
   }));
 }
 
+TEST(Binding, ByDefaultIsOffOnlyWhereTheParameterSaysNone) {
+  EXPECT_FALSE(default_binding_is_off([](const char*) -> const char* { return nullptr; }));
+  EXPECT_FALSE(default_binding_is_off([](const char*) -> const char* { return "core"; }));
+  EXPECT_TRUE(default_binding_is_off([](const char* name) -> const char* {
+    return std::string_view(name) == "OMPI_MCA_hwloc_base_binding_policy" ? "none" : nullptr;
+  }));
+}
+
 }  // namespace
 }  // namespace neoloom::launch
