@@ -38,7 +38,7 @@ at::Tensor gelu_new(const at::Tensor& x, at::ScalarType result) {
   return y;
 }
 
-at::Tensor gelu_new_backward(at::Tensor dy, const at::Tensor& x, at::ScalarType result) {
+at::Tensor gelu_new_backward(const at::Tensor& dy, const at::Tensor& x, at::ScalarType result) {
   if (!x.is_cpu()) return at::gelu_backward(dy, x, kApproximation);
   const float* const source = x.const_data_ptr<float>();
   const float* const gradient = dy.const_data_ptr<float>();

@@ -10,6 +10,6 @@ namespace neoloom::model {
 at::Tensor gelu_new(const at::Tensor& x, at::ScalarType result = at::kFloat);
 
 /// dy * gelu_new'(x), of fp32 tensors; written over dy where possible: dy is consumed.
-at::Tensor gelu_new_backward(at::Tensor dy, const at::Tensor& x, at::ScalarType result = at::kFloat);
+at::Tensor gelu_new_backward(const at::Tensor& dy, const at::Tensor& x, at::ScalarType result = at::kFloat);
 
 }  // namespace neoloom::model

@@ -3,8 +3,6 @@
 
 #include <ATen/ops/index_select.h>
 
-#include <utility>
-
 #include "model/activation.h"
 
 namespace neoloom::model {
@@ -80,7 +78,7 @@ at::Tensor Block::mlp_backward(Products& products, const at::Tensor& dy, const R
     d_activated = c_proj.backward(products, dy, activated, rows.query_keys(), below_projection);
   }
   if (!below_projection) return {};
-  const at::Tensor d_pre = gelu_new_backward(std::move(d_activated), saved.pre_activation, c_fc.input_type(products));
+  const at::Tensor d_pre = gelu_new_backward(d_activated, saved.pre_activation, c_fc.input_type(products));
   at::Tensor normed;
   if (c_fc.trains()) normed = ln_2.forward(saved.middle, nullptr);
   const bool below_fc = wants_dx || ln_2.weight_grad.defined();
