@@ -192,14 +192,21 @@ const Element* CpuHeadAttention<Element>::turned(const Tile& tile, const float* 
   return turned_left_;
 }
 
+/// out [padded rows, the tile's keys], with score_stride_, = left [padded rows, depth] times columns.
+template <typename Element>
+void CpuHeadAttention<Element>::multiply_by_columns(const Tile& tile, const Element* left, const Element* columns,
+                                                    float* out) const {
+  for (int64_t key = 0; key < tile.keys; key += kTile) {
+    multiply(tile.padded_rows, kTile, depth_, left, depth_, columns + (tile.first_key + key) * depth_, out + key,
+             score_stride_, false);
+  }
+}
+
 /// scores_ = softmax of the tile's visible scores; zero elsewhere, also in the rows that fill the tile up.
 template <typename Element>
 void CpuHeadAttention<Element>::probabilities(const Tile& tile, HeadRows q) {
   pack_left(q, tile, queries_);
-  for (int64_t key = 0; key < tile.keys; key += kTile) {
-    multiply(tile.padded_rows, kTile, depth_, queries_, depth_, k_columns_ + (tile.first_key + key) * depth_,
-             scores_ + key, score_stride_, false);
-  }
+  multiply_by_columns(tile, queries_, k_columns_, scores_);
   tile.for_each_row(window_, [&](int64_t row, int64_t begin, int64_t end) {
     cpu::softmax_range(scores_ + row * score_stride_, begin, end, tile.keys);
   });
@@ -212,10 +219,7 @@ void CpuHeadAttention<Element>::probabilities(const Tile& tile, HeadRows q) {
 template <typename Element>
 void CpuHeadAttention<Element>::score_gradient(const Tile& tile, HeadRows grad) {
   pack_left(grad, tile, grads_);
-  for (int64_t key = 0; key < tile.keys; key += kTile) {
-    multiply(tile.padded_rows, kTile, depth_, grads_, depth_, v_columns_ + (tile.first_key + key) * depth_,
-             score_grads_ + key, score_stride_, false);
-  }
+  multiply_by_columns(tile, grads_, v_columns_, score_grads_);
   tile.for_each_row(window_, [&](int64_t row, int64_t begin, int64_t end) {
     cpu::softmax_backward_range(scores_ + row * score_stride_, score_grads_ + row * score_stride_, begin, end,
                                 tile.keys);

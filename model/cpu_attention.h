@@ -46,6 +46,7 @@ class CpuHeadAttention {
   void pack_rows(HeadRows rows, int64_t count, int64_t padded, Element* panels) const;
   const Element* left_of_scores(const Tile& tile, const float* scores);
   const Element* turned(const Tile& tile, const float* scores);
+  void multiply_by_columns(const Tile& tile, const Element* left, const Element* columns, float* out) const;
   void probabilities(const Tile& tile, HeadRows q);
   void score_gradient(const Tile& tile, HeadRows grad);
   void sum_over_keys(const Tile& tile, const float* scores, const Element* rows, HeadRows out);

@@ -74,7 +74,7 @@ TEST(Attention, GradientsOfPackedSamplesEqualTheDefinition) {
 }
 
 TEST(Attention, SixteenBitInputsCostWhatTheirRoundingCosts) {
-  // Four roundings of 2^-9 meet in dk: of q, k, grad or v, and of the scores' gradient.
+  // Four roundings of 2^-9 meet in dk: of q, k, grad or v, and the scores' gradient.
   for (const int64_t window : {0, 66}) {
     for (const int64_t size : {4, 7}) {
       const double error = gradient_error(size, window, Dtype::kBFloat16);
