@@ -64,7 +64,7 @@ std::vector<TensorToWrite> plan_panels(Weights& weights, Dtype compute_dtype) {
 std::string prepare_panels(const std::string& converted_path, const GptNeoConfig& config, Dtype compute_dtype,
                            bool verify_always) {
   if (!multiplies_panels(compute_dtype)) return "";
-  const std::string path = panel_path(converted_path, compute_dtype);
+  std::string path = panel_path(converted_path, compute_dtype);
   const std::optional<SafetensorsFile> existing = open_cached(path);
   if (existing && !verify_always) return path;
   Weights weights = *map_weights(converted_path, config);
