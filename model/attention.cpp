@@ -124,6 +124,15 @@ bool Attention::in_tiles(const at::Tensor& q, const std::vector<Segment>& segmen
          longest->query_rows >= kFewestQueries;
 }
 
+Dtype Attention::tile_inputs() const {
+  return inputs_ == Dtype::kBFloat16 && multiplies_panels(inputs_) ? inputs_ : Dtype::kFloat32;
+}
+
+std::string Attention::host_kernel() const {
+  if (!multiplies_panels(Dtype::kFloat32)) return "batched products in float32";
+  return "tiles, products in " + dtype_name(tile_inputs());
+}
+
 template <typename Body>
 void Attention::for_each_tiled_head(int64_t channels, const std::vector<Segment>& segments, Body body) const {
   const int64_t head_size = channels / num_heads_;
@@ -135,7 +144,7 @@ void Attention::for_each_tiled_head(int64_t channels, const std::vector<Segment>
       }
     });
   };
-  if (inputs_ == Dtype::kBFloat16 && multiplies_panels(inputs_)) {
+  if (tile_inputs() == Dtype::kBFloat16) {
     share_out(at::BFloat16());
   } else {
     share_out(float());

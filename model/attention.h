@@ -4,6 +4,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "model/options.h"
@@ -53,6 +54,9 @@ class Attention {
   int64_t num_heads() const { return num_heads_; }
   int64_t window() const { return window_; }
 
+  /// How the host computes it, for the log.
+  std::string host_kernel() const;
+
   /// Shapes: q [queries, h], k, v [keys, h] fp32; returns [queries, h].
   at::Tensor forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                      const std::vector<Segment>& segments) const;
@@ -76,6 +80,7 @@ class Attention {
   std::vector<Block> blocks_of(const Segment& segment) const;
   /// Whether this work goes to CpuHeadAttention: a decision by CPU and lengths, so equal on all ranks.
   bool in_tiles(const at::Tensor& q, const std::vector<Segment>& segments) const;
+  Dtype tile_inputs() const;
   template <typename Body>
   void for_each_tiled_head(int64_t channels, const std::vector<Segment>& segments, Body body) const;
   at::Tensor hidden_keys(const Block& block, const at::TensorOptions& options) const;

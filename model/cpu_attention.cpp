@@ -136,13 +136,11 @@ void CpuHeadAttention<Element>::reserve(int64_t key_rows, bool backward) {
   lay_out(memory_.mutable_data_ptr<float>(), backward);
 }
 
-/// packed [padded rows, depth] = the tile's rows, then zeros: a left side.
+/// packed [padded, depth] = rows, then zeros: a left side.
 template <typename Element>
-void CpuHeadAttention<Element>::pack_left(HeadRows rows, const Tile& tile, Element* packed) const {
-  if (tile.rows < tile.padded_rows || head_size_ < depth_) {
-    std::fill_n(packed, tile.padded_rows * depth_, Element(0));
-  }
-  copy_rows({rows.values + tile.begin * rows.stride, rows.stride, tile.rows, head_size_}, packed, depth_);
+void CpuHeadAttention<Element>::pack_left(HeadRows rows, int64_t count, int64_t padded, Element* packed) const {
+  if (count < padded || head_size_ < depth_) std::fill_n(packed, padded * depth_, Element(0));
+  copy_rows({rows.values, rows.stride, count, head_size_}, packed, depth_);
 }
 
 /// panels: tiles of rows, transposed, filled up with zeros: right sides x^T.
@@ -150,20 +148,16 @@ template <typename Element>
 void CpuHeadAttention<Element>::pack_columns(HeadRows rows, int64_t count, Element* panels) {
   for (int64_t begin = 0; begin < count; begin += kTile) {
     Element* const panel = panels + begin * depth_;
-    const float* source = rows.values + begin * rows.stride;
-    int64_t stride = rows.stride;
+    HeadRows source = rows.from(begin);
     const int64_t here = std::min(kTile, count - begin);
     if (here < kTile) std::fill_n(panel, kTile * depth_, Element(0));
     if constexpr (kTogether < Element >> 1) {
       // Two neighbours of a row stay together, so that pairs are what is transposed.
-      Tile tile;
-      tile.begin = begin;
-      tile.rows = tile.padded_rows = here;
-      pack_left(rows, tile, narrow_tile_);
-      source = reinterpret_cast<const float*>(narrow_tile_);
-      stride = depth_ / kTogether<Element>;
+      pack_left(source, here, here, narrow_tile_);
+      source = {reinterpret_cast<float*>(narrow_tile_), depth_ / kTogether<Element>};
     }
-    cpu::transpose(source, stride, here, depth_ / kTogether<Element>, reinterpret_cast<float*>(panel), kTile);
+    cpu::transpose(source.values, source.stride, here, depth_ / kTogether<Element>, reinterpret_cast<float*>(panel),
+                   kTile);
   }
 }
 
@@ -205,7 +199,7 @@ void CpuHeadAttention<Element>::multiply_by_columns(const Tile& tile, const Elem
 /// scores_ = softmax of the tile's visible scores; zero elsewhere, also in the rows that fill the tile up.
 template <typename Element>
 void CpuHeadAttention<Element>::probabilities(const Tile& tile, HeadRows q) {
-  pack_left(q, tile, queries_);
+  pack_left(q.from(tile.begin), tile.rows, tile.padded_rows, queries_);
   multiply_by_columns(tile, queries_, k_columns_, scores_);
   tile.for_each_row(window_, [&](int64_t row, int64_t begin, int64_t end) {
     cpu::softmax_range(scores_ + row * score_stride_, begin, end, tile.keys);
@@ -218,7 +212,7 @@ void CpuHeadAttention<Element>::probabilities(const Tile& tile, HeadRows q) {
 /// score_grads_ = gradient of the scores, from the probabilities in scores_.
 template <typename Element>
 void CpuHeadAttention<Element>::score_gradient(const Tile& tile, HeadRows grad) {
-  pack_left(grad, tile, grads_);
+  pack_left(grad.from(tile.begin), tile.rows, tile.padded_rows, grads_);
   multiply_by_columns(tile, grads_, v_columns_, score_grads_);
   tile.for_each_row(window_, [&](int64_t row, int64_t begin, int64_t end) {
     cpu::softmax_backward_range(scores_ + row * score_stride_, score_grads_ + row * score_stride_, begin, end,
@@ -235,7 +229,7 @@ void CpuHeadAttention<Element>::sum_over_keys(const Tile& tile, const float* sco
     multiply(tile.padded_rows, head_size_, kTile, left + key, score_stride_, rows + (tile.first_key + key) * head_size_,
              result_, head_size_, key > 0);
   }
-  copy_rows({result_, head_size_, tile.rows, head_size_}, out.values + tile.begin * out.stride, out.stride);
+  copy_rows({result_, head_size_, tile.rows, head_size_}, out.from(tile.begin).values, out.stride);
 }
 
 template <typename Element>
@@ -265,8 +259,8 @@ void CpuHeadAttention<Element>::backward(HeadRows grad, HeadRows q, HeadRows k, 
     probabilities(tile, q);
     score_gradient(tile, grad);
     sum_over_keys(tile, score_grads_, k_rows_, out.dq);
-    pack_rows({q.values + begin * q.stride, q.stride}, tile.rows, tile.padded_rows, query_rows_);
-    pack_rows({grad.values + begin * grad.stride, grad.stride}, tile.rows, tile.padded_rows, grad_rows_);
+    pack_rows(q.from(begin), tile.rows, tile.padded_rows, query_rows_);
+    pack_rows(grad.from(begin), tile.rows, tile.padded_rows, grad_rows_);
     for (int64_t key = 0; key < tile.keys; key += kTile) {
       const int64_t at_key = (tile.first_key + key) * head_size_;
       multiply(kTile, head_size_, tile.padded_rows, turned(tile, score_grads_ + key), kTile, query_rows_, dk_ + at_key,

@@ -11,6 +11,8 @@ namespace neoloom::model {
 struct HeadRows {
   float* values = nullptr;
   int64_t stride = 0;  // elements from one row to the next
+
+  HeadRows from(int64_t row) const { return {values + row * stride, stride}; }
 };
 
 /// Attention of one head of one sample on ATen's block kernel (see multiplies_panels): tiles of 64 queries by 64 keys,
@@ -41,7 +43,7 @@ class CpuHeadAttention {
   Tile tile_at(int64_t begin, int64_t query_rows, int64_t key_rows) const;
   void reserve(int64_t key_rows, bool backward);
   int64_t lay_out(float* base, bool backward);
-  void pack_left(HeadRows rows, const Tile& tile, Element* packed) const;
+  void pack_left(HeadRows rows, int64_t count, int64_t padded, Element* packed) const;
   void pack_columns(HeadRows rows, int64_t count, Element* panels);
   void pack_rows(HeadRows rows, int64_t count, int64_t padded, Element* panels) const;
   const Element* left_of_scores(const Tile& tile, const float* scores);

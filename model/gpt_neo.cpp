@@ -56,10 +56,16 @@ GptNeo::GptNeo(const ModelSetup& setup, std::shared_ptr<const Weights> weights)
 
 std::vector<std::string> GptNeo::kernels() const {
   const GptNeoConfig& config = setup_.config;
+  const auto kernel_of = [&](int64_t window) {
+    if (!setup_.device.cuda) {
+      const Attention attention(config.num_heads, window, /*on_device=*/false, setup_.compute_dtype);
+      return describe_attention(attention.host_kernel(), window);
+    }
+    return describe_attention(
+        choose_attention(setup_.device, setup_.compute_dtype, config.hidden_size / config.num_heads, window), window);
+  };
   const auto line = [&](const char* layers, int64_t window) {
-    const AttentionKernel kernel =
-        choose_attention(setup_.device, setup_.compute_dtype, config.hidden_size / config.num_heads, window);
-    return std::string(layers) + " layers: " + describe_attention(kernel, window);
+    return fmt::format("{} layers: {}", layers, kernel_of(window));
   };
   std::vector<std::string> lines = {line("global", 0)};
   if (std::find(config.layer_is_local.begin(), config.layer_is_local.end(), true) != config.layer_is_local.end()) {

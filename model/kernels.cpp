@@ -42,8 +42,11 @@ FlashReach flash_reach(int64_t window) {
 }
 
 std::string describe_attention(AttentionKernel kernel, int64_t window) {
-  const std::string reach = window > 0 ? fmt::format(", window {}", window) : "";
-  return fmt::format("{}, causal{}", kernel_name(kernel), reach);
+  return describe_attention(std::string(kernel_name(kernel)), window);
+}
+
+std::string describe_attention(const std::string& kernel, int64_t window) {
+  return fmt::format("{}, causal{}", kernel, window > 0 ? fmt::format(", window {}", window) : "");
 }
 
 }  // namespace neoloom::model

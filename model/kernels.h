@@ -42,5 +42,6 @@ FlashReach flash_reach(int64_t window);
 
 /// For the log: "flash attention, causal, window 256".
 std::string describe_attention(AttentionKernel kernel, int64_t window);
+std::string describe_attention(const std::string& kernel, int64_t window);
 
 }  // namespace neoloom::model
