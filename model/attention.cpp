@@ -11,10 +11,12 @@
 
 #include <algorithm>
 #include <limits>
+#include <type_traits>
 
 #include "model/cpu_attention.h"
 #include "model/cpu_kernels.h"
 #include "model/panels.h"
+#include "model/parallel_tasks.h"
 
 namespace neoloom::model {
 
@@ -22,9 +24,10 @@ namespace {
 
 constexpr int64_t kQueriesPerBlock = 128;
 
-HeadRows rows_at(const at::Tensor& packed, int64_t row, int64_t channel) {
+template <typename Rows>
+Rows rows_at(const at::Tensor& packed, int64_t row, int64_t channel) {
   // The tensors that are only read are shared with those that are written in one type of view.
-  auto* const values = static_cast<float*>(packed.data_ptr());
+  auto* const values = static_cast<decltype(Rows::values)>(packed.data_ptr());
   return {values + row * packed.stride(0) + channel, packed.stride(0)};
 }
 
@@ -133,13 +136,15 @@ std::string Attention::host_kernel() const {
   return "tiles, products in " + dtype_name(tile_inputs());
 }
 
+at::ScalarType Attention::tile_type() const { return tile_inputs() == Dtype::kBFloat16 ? at::kBFloat16 : at::kFloat; }
+
 template <typename Body>
 void Attention::for_each_tiled_head(int64_t channels, const std::vector<Segment>& segments, Body body) const {
   const int64_t head_size = channels / num_heads_;
   const auto share_out = [&](auto element) {
-    at::parallel_for(0, static_cast<int64_t>(segments.size()) * num_heads_, 1, [&](int64_t begin, int64_t end) {
+    share_tasks(static_cast<int64_t>(segments.size()) * num_heads_, [&](const auto& next) {
       CpuHeadAttention<decltype(element)> head(head_size, window_);
-      for (int64_t share = begin; share < end; ++share) {
+      for (int64_t share = next(); share >= 0; share = next()) {
         body(head, segments[static_cast<size_t>(share / num_heads_)], share % num_heads_ * head_size);
       }
     });
@@ -153,12 +158,16 @@ void Attention::for_each_tiled_head(int64_t channels, const std::vector<Segment>
 
 at::Tensor Attention::forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                               const std::vector<Segment>& segments) const {
+  const bool tiled = in_tiles(q, segments);
+  const at::ScalarType type = tiled ? tile_type() : at::kFloat;
+  if (q.scalar_type() != type) return forward(q.to(type), k.to(type), v.to(type), segments).to(q.scalar_type());
   at::Tensor out = at::empty_like(q);
-  if (in_tiles(q, segments)) {
+  if (tiled) {
     for_each_tiled_head(q.size(1), segments, [&](auto& head, const Segment& segment, int64_t channel) {
-      head.forward(rows_at(q, segment.query_begin, channel), rows_at(k, segment.key_begin, channel),
-                   rows_at(v, segment.key_begin, channel), rows_at(out, segment.query_begin, channel),
-                   segment.query_rows, segment.key_rows);
+      using Rows = typename std::decay_t<decltype(head)>::Rows;
+      const auto rows = [&](const at::Tensor& packed, int64_t row) { return rows_at<Rows>(packed, row, channel); };
+      head.forward(rows(q, segment.query_begin), rows(k, segment.key_begin), rows(v, segment.key_begin),
+                   rows(out, segment.query_begin), segment.query_rows, segment.key_rows);
     });
     return out;
   }
@@ -178,14 +187,22 @@ at::Tensor Attention::forward(const at::Tensor& q, const at::Tensor& k, const at
 
 AttentionGradients Attention::backward(const at::Tensor& grad, const at::Tensor& q, const at::Tensor& k,
                                        const at::Tensor& v, const std::vector<Segment>& segments) const {
-  if (in_tiles(q, segments)) {
+  const bool tiled = in_tiles(q, segments);
+  const at::ScalarType type = tiled ? tile_type() : at::kFloat;
+  if (q.scalar_type() != type) {
+    const AttentionGradients d = backward(grad.to(type), q.to(type), k.to(type), v.to(type), segments);
+    return {d.dq.to(q.scalar_type()), d.dk.to(q.scalar_type()), d.dv.to(q.scalar_type())};
+  }
+  if (tiled) {
     AttentionGradients out{at::empty_like(q), at::empty_like(k), at::empty_like(v)};
     for_each_tiled_head(q.size(1), segments, [&](auto& head, const Segment& segment, int64_t channel) {
-      head.backward(rows_at(grad, segment.query_begin, channel), rows_at(q, segment.query_begin, channel),
-                    rows_at(k, segment.key_begin, channel), rows_at(v, segment.key_begin, channel),
-                    {rows_at(out.dq, segment.query_begin, channel), rows_at(out.dk, segment.key_begin, channel),
-                     rows_at(out.dv, segment.key_begin, channel)},
-                    segment.query_rows, segment.key_rows);
+      using Rows = typename std::decay_t<decltype(head)>::Rows;
+      const auto rows = [&](const at::Tensor& packed, int64_t row) { return rows_at<Rows>(packed, row, channel); };
+      const int64_t queries = segment.query_begin;
+      const int64_t keys = segment.key_begin;
+      head.backward(rows(grad, queries), rows(q, queries), rows(k, keys), rows(v, keys),
+                    {rows(out.dq, queries), rows(out.dk, keys), rows(out.dv, keys)}, segment.query_rows,
+                    segment.key_rows);
     });
     return out;
   }

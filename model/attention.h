@@ -57,7 +57,7 @@ class Attention {
   /// How the host computes it, for the log.
   std::string host_kernel() const;
 
-  /// Shapes: q [queries, h], k, v [keys, h] fp32; returns [queries, h].
+  /// Shapes: q [queries, h], k, v [keys, h], all fp32 or bfloat16; returns [queries, h] in that type.
   at::Tensor forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                      const std::vector<Segment>& segments) const;
 
@@ -81,6 +81,7 @@ class Attention {
   /// Whether this work goes to CpuHeadAttention: a decision by CPU and lengths, so equal on all ranks.
   bool in_tiles(const at::Tensor& q, const std::vector<Segment>& segments) const;
   Dtype tile_inputs() const;
+  at::ScalarType tile_type() const;
   template <typename Body>
   void for_each_tiled_head(int64_t channels, const std::vector<Segment>& segments, Body body) const;
   at::Tensor hidden_keys(const Block& block, const at::TensorOptions& options) const;

@@ -34,20 +34,19 @@ at::Tensor select_rows(const at::Tensor& x, const RowPlan& rows);
 /// Adds the gradient of selected rows to that of all rows; each row is selected at most once.
 void add_rows(at::Tensor& all, const at::Tensor& selected, const RowPlan& rows);
 
-/// What forward keeps for backward. LayerNorm outputs, GELU outputs, probabilities and, on the host, x A^T are
-/// recomputed. On the host everything is fp32; the device path keeps what only feeds products in the compute dtype.
+/// What forward keeps for backward. LayerNorm outputs, GELU outputs and probabilities are recomputed. "narrow": the
+/// type that products read, see Products::input_type and Products::narrowed; the rest is fp32.
 struct BlockSaved {
   at::Tensor x;  // [N, h] input of ln_1
   Norm::Statistics ln_1;
-  at::Tensor q;         // [n, h]
-  at::Tensor k, v;      // [N, h]
-  at::Tensor attended;  // [n, h] input of out_proj
+  at::Tensor q;         // [n, h] narrow
+  at::Tensor k, v;      // [N, h] narrow
+  at::Tensor attended;  // [n, h] narrow, input of out_proj
   at::Tensor middle;    // [n, h] input of ln_2
   Norm::Statistics ln_2;
-  at::Tensor pre_activation;  // [n, ff] output of c_fc
-  // Device path:
-  AttentionSaved attention;
+  at::Tensor pre_activation;             // [n, ff] narrow, output of c_fc; on the host as forward_activated leaves it
   std::array<AdapterSaved, 6> adapters;  // in the order of LinearSite
+  AttentionSaved attention;              // device path
 };
 
 /// What backward has to find out about a block: everything below the lowest trainable tensor is skipped.
@@ -81,7 +80,8 @@ struct Block {
   bool trains() const { return attention_trains() || mlp_trains(); }
 
  private:
-  class OnDevice;  // the device path: the same formulas in fewer operators; device_block.cpp
+  class OnHost;    // host_block.cpp
+  class OnDevice;  // the same formulas in fewer operators; device_block.cpp
 
   bool inputs_train() const {
     return q_proj.trains() || k_proj.trains() || v_proj.trains() || ln_1.weight_grad.defined();
@@ -89,15 +89,12 @@ struct Block {
   bool attention_trains() const { return inputs_train() || out_proj.trains(); }
   bool mlp_trains() const { return c_fc.trains() || c_proj.trains() || ln_2.weight_grad.defined(); }
 
-  at::Tensor device_forward(Products& products, const at::Tensor& x, const RowPlan& rows, BlockSaved* saved) const;
-  at::Tensor device_mlp_backward(Products& products, const at::Tensor& dy, const RowPlan& rows, const BlockSaved& saved,
-                                 bool wants_dx) const;
-  at::Tensor device_attention_backward(Products& products, const at::Tensor& dy, const RowPlan& rows,
-                                       const BlockSaved& saved, bool wants_dx) const;
-  at::Tensor mlp_backward(Products& products, const at::Tensor& dy, const RowPlan& rows, const BlockSaved& saved,
-                          bool wants_dx) const;
-  at::Tensor attention_backward(Products& products, const at::Tensor& dy, const RowPlan& rows, const BlockSaved& saved,
-                                bool wants_dx) const;
+  at::Tensor host_forward(Products& products, const at::Tensor& x, const RowPlan& rows, BlockSaved& kept) const;
+  at::Tensor host_backward(Products& products, at::Tensor dy, const RowPlan& rows, const BlockSaved& saved,
+                           BlockWants wants) const;
+  at::Tensor device_forward(Products& products, const at::Tensor& x, const RowPlan& rows, BlockSaved& kept) const;
+  at::Tensor device_backward(Products& products, const at::Tensor& dy, const RowPlan& rows, const BlockSaved& saved,
+                             BlockWants wants) const;
 };
 
 }  // namespace neoloom::model

@@ -32,15 +32,27 @@ void multiply(int64_t rows, int64_t columns, int64_t depth, const Element* a, in
                               /*is_vnni=*/kTogether<Element> > 1);
 }
 
-void copy_rows(const cpu::Rows& rows, float* out, int64_t out_stride) { cpu::copy_rows(rows, out, out_stride); }
-void copy_rows(const cpu::Rows& rows, at::BFloat16* out, int64_t out_stride) {
-  cpu::copy_rows(rows, reinterpret_cast<uint16_t*>(out), out_stride);
+uint16_t* bits_of(at::BFloat16* values) { return reinterpret_cast<uint16_t*>(values); }
+
+/// Sums as elements.
+void copy_sums(const cpu::Rows& rows, float* out, int64_t out_stride) { cpu::copy_rows(rows, out, out_stride); }
+void copy_sums(const cpu::Rows& rows, at::BFloat16* out, int64_t out_stride) {
+  cpu::copy_rows(rows, bits_of(out), out_stride);
+}
+
+void copy_elements(HeadRows<float> rows, int64_t count, int64_t width, float* out, int64_t out_stride) {
+  cpu::copy_rows(cpu::Rows{rows.values, rows.stride, count, width}, out, out_stride);
+}
+void copy_elements(HeadRows<at::BFloat16> rows, int64_t count, int64_t width, at::BFloat16* out, int64_t out_stride) {
+  cpu::copy_rows(cpu::NarrowRows{bits_of(rows.values), rows.stride, count, width}, bits_of(out), out_stride);
 }
 
 /// out = rows as products read right sides; the last one may lack its neighbour.
-void pack_together(const cpu::Rows& rows, float* out) { cpu::copy_rows(rows, out, rows.width); }
-void pack_together(const cpu::Rows& rows, at::BFloat16* out) {
-  cpu::interleave_rows(rows, reinterpret_cast<uint32_t*>(out));
+void pack_together(HeadRows<float> rows, int64_t count, int64_t width, float* out) {
+  copy_elements(rows, count, width, out, width);
+}
+void pack_together(HeadRows<at::BFloat16> rows, int64_t count, int64_t width, at::BFloat16* out) {
+  cpu::interleave_rows({bits_of(rows.values), rows.stride, count, width}, reinterpret_cast<uint32_t*>(out));
 }
 
 }  // namespace
@@ -100,12 +112,10 @@ int64_t CpuHeadAttention<Element>::lay_out(float* base, bool backward) {
   const int64_t panels = padded_keys_ * depth_;
   take(k_columns_, panels);
   take(queries_, kTile * depth_);
+  take(padded_tile_, kTile * depth_);
   take(result_, kTile * head_size_);
   take(scores_, kTile * score_stride_);
-  if (kTogether < Element >> 1) {
-    take(left_, kTile * score_stride_);
-    take(narrow_tile_, kTile * depth_);
-  }
+  if (kTogether < Element >> 1) take(left_, kTile * score_stride_);
   if (!backward) {
     take(v_rows_, panels);
     return used;
@@ -138,33 +148,34 @@ void CpuHeadAttention<Element>::reserve(int64_t key_rows, bool backward) {
 
 /// packed [padded, depth] = rows, then zeros: a left side.
 template <typename Element>
-void CpuHeadAttention<Element>::pack_left(HeadRows rows, int64_t count, int64_t padded, Element* packed) const {
+void CpuHeadAttention<Element>::pack_left(Rows rows, int64_t count, int64_t padded, Element* packed) const {
   if (count < padded || head_size_ < depth_) std::fill_n(packed, padded * depth_, Element(0));
-  copy_rows({rows.values, rows.stride, count, head_size_}, packed, depth_);
+  copy_elements(rows, count, head_size_, packed, depth_);
 }
 
 /// panels: tiles of rows, transposed, filled up with zeros: right sides x^T.
 template <typename Element>
-void CpuHeadAttention<Element>::pack_columns(HeadRows rows, int64_t count, Element* panels) {
+void CpuHeadAttention<Element>::pack_columns(Rows rows, int64_t count, Element* panels) {
+  constexpr int64_t kPair = kTogether<Element>;
   for (int64_t begin = 0; begin < count; begin += kTile) {
     Element* const panel = panels + begin * depth_;
-    HeadRows source = rows.from(begin);
+    Rows source = rows.from(begin);
     const int64_t here = std::min(kTile, count - begin);
     if (here < kTile) std::fill_n(panel, kTile * depth_, Element(0));
-    if constexpr (kTogether < Element >> 1) {
-      // Two neighbours of a row stay together, so that pairs are what is transposed.
-      pack_left(source, here, here, narrow_tile_);
-      source = {reinterpret_cast<float*>(narrow_tile_), depth_ / kTogether<Element>};
+    if (head_size_ < depth_ || source.stride % kPair != 0) {
+      pack_left(source, here, here, padded_tile_);
+      source = {padded_tile_, depth_};
     }
-    cpu::transpose(source.values, source.stride, here, depth_ / kTogether<Element>, reinterpret_cast<float*>(panel),
-                   kTile);
+    // Two neighbours of a row stay together, so that pairs are what is transposed.
+    cpu::transpose(reinterpret_cast<const float*>(source.values), source.stride / kPair, here, depth_ / kPair,
+                   reinterpret_cast<float*>(panel), kTile);
   }
 }
 
 /// panels [padded, head size] = rows, then zeros, as products read right sides.
 template <typename Element>
-void CpuHeadAttention<Element>::pack_rows(HeadRows rows, int64_t count, int64_t padded, Element* panels) const {
-  pack_together({rows.values, rows.stride, count, head_size_}, panels);
+void CpuHeadAttention<Element>::pack_rows(Rows rows, int64_t count, int64_t padded, Element* panels) const {
+  pack_together(rows, count, head_size_, panels);
   const int64_t written = round_up(count, kTogether<Element>) * head_size_;
   std::fill(panels + written, panels + padded * head_size_, Element(0));
 }
@@ -173,7 +184,7 @@ void CpuHeadAttention<Element>::pack_rows(HeadRows rows, int64_t count, int64_t 
 template <typename Element>
 const Element* CpuHeadAttention<Element>::left_of_scores(const Tile& tile, const float* scores) {
   if constexpr (kTogether<Element> == 1) return scores;
-  copy_rows({scores, score_stride_, tile.padded_rows, tile.keys}, left_, score_stride_);
+  copy_sums({scores, score_stride_, tile.padded_rows, tile.keys}, left_, score_stride_);
   return left_;
 }
 
@@ -182,7 +193,7 @@ template <typename Element>
 const Element* CpuHeadAttention<Element>::turned(const Tile& tile, const float* scores) {
   cpu::transpose(scores, score_stride_, tile.padded_rows, kTile, turned_, kTile);
   if constexpr (kTogether<Element> == 1) return turned_;
-  copy_rows({turned_, kTile, kTile, tile.padded_rows}, turned_left_, kTile);
+  copy_sums({turned_, kTile, kTile, tile.padded_rows}, turned_left_, kTile);
   return turned_left_;
 }
 
@@ -198,7 +209,7 @@ void CpuHeadAttention<Element>::multiply_by_columns(const Tile& tile, const Elem
 
 /// scores_ = softmax of the tile's visible scores; zero elsewhere, also in the rows that fill the tile up.
 template <typename Element>
-void CpuHeadAttention<Element>::probabilities(const Tile& tile, HeadRows q) {
+void CpuHeadAttention<Element>::probabilities(const Tile& tile, Rows q) {
   pack_left(q.from(tile.begin), tile.rows, tile.padded_rows, queries_);
   multiply_by_columns(tile, queries_, k_columns_, scores_);
   tile.for_each_row(window_, [&](int64_t row, int64_t begin, int64_t end) {
@@ -211,7 +222,7 @@ void CpuHeadAttention<Element>::probabilities(const Tile& tile, HeadRows q) {
 
 /// score_grads_ = gradient of the scores, from the probabilities in scores_.
 template <typename Element>
-void CpuHeadAttention<Element>::score_gradient(const Tile& tile, HeadRows grad) {
+void CpuHeadAttention<Element>::score_gradient(const Tile& tile, Rows grad) {
   pack_left(grad.from(tile.begin), tile.rows, tile.padded_rows, grads_);
   multiply_by_columns(tile, grads_, v_columns_, score_grads_);
   tile.for_each_row(window_, [&](int64_t row, int64_t begin, int64_t end) {
@@ -222,19 +233,17 @@ void CpuHeadAttention<Element>::score_gradient(const Tile& tile, HeadRows grad) 
 
 /// out's rows of the tile = scores [rows, keys] times rows [keys, head size].
 template <typename Element>
-void CpuHeadAttention<Element>::sum_over_keys(const Tile& tile, const float* scores, const Element* rows,
-                                              HeadRows out) {
+void CpuHeadAttention<Element>::sum_over_keys(const Tile& tile, const float* scores, const Element* rows, Rows out) {
   const Element* const left = left_of_scores(tile, scores);
   for (int64_t key = 0; key < tile.keys; key += kTile) {
     multiply(tile.padded_rows, head_size_, kTile, left + key, score_stride_, rows + (tile.first_key + key) * head_size_,
              result_, head_size_, key > 0);
   }
-  copy_rows({result_, head_size_, tile.rows, head_size_}, out.from(tile.begin).values, out.stride);
+  copy_sums({result_, head_size_, tile.rows, head_size_}, out.from(tile.begin).values, out.stride);
 }
 
 template <typename Element>
-void CpuHeadAttention<Element>::forward(HeadRows q, HeadRows k, HeadRows v, HeadRows out, int64_t query_rows,
-                                        int64_t key_rows) {
+void CpuHeadAttention<Element>::forward(Rows q, Rows k, Rows v, Rows out, int64_t query_rows, int64_t key_rows) {
   reserve(key_rows, /*backward=*/false);
   pack_columns(k, key_rows, k_columns_);
   pack_rows(v, key_rows, padded_keys_, v_rows_);
@@ -246,8 +255,8 @@ void CpuHeadAttention<Element>::forward(HeadRows q, HeadRows k, HeadRows v, Head
 }
 
 template <typename Element>
-void CpuHeadAttention<Element>::backward(HeadRows grad, HeadRows q, HeadRows k, HeadRows v, Gradients out,
-                                         int64_t query_rows, int64_t key_rows) {
+void CpuHeadAttention<Element>::backward(Rows grad, Rows q, Rows k, Rows v, Gradients out, int64_t query_rows,
+                                         int64_t key_rows) {
   reserve(key_rows, /*backward=*/true);
   pack_columns(k, key_rows, k_columns_);
   pack_columns(v, key_rows, v_columns_);
@@ -269,8 +278,8 @@ void CpuHeadAttention<Element>::backward(HeadRows grad, HeadRows q, HeadRows k, 
                head_size_, true);
     }
   }
-  copy_rows({dk_, head_size_, key_rows, head_size_}, out.dk.values, out.dk.stride);
-  copy_rows({dv_, head_size_, key_rows, head_size_}, out.dv.values, out.dv.stride);
+  copy_sums({dk_, head_size_, key_rows, head_size_}, out.dk.values, out.dk.stride);
+  copy_sums({dv_, head_size_, key_rows, head_size_}, out.dv.values, out.dv.stride);
 }
 
 template class CpuHeadAttention<float>;

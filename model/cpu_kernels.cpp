@@ -14,6 +14,12 @@
 #else
 #define NL_VECTOR_CLONES
 #endif
+// No element of the loop's result is read for another one: it vectorises in place, too.
+#if defined(__clang__)
+#define NL_EACH_ALONE
+#else
+#define NL_EACH_ALONE _Pragma("GCC ivdep")
+#endif
 #define NL_INLINE static inline __attribute__((always_inline))
 
 namespace neoloom::model::cpu {
@@ -21,7 +27,7 @@ namespace neoloom::model::cpu {
 namespace {
 
 constexpr int64_t kLanes = 16;  // partial sums, so that reductions vectorise without changing their order
-constexpr int64_t kRowsAhead = 8;
+constexpr int64_t kRowsAhead = 16;
 constexpr float kGeluCubic = 0.044715F;
 constexpr float kTwoRootTwoOverPi = 1.5957691216057308F;  // 2 sqrt(2/pi)
 
@@ -105,28 +111,139 @@ NL_INLINE uint32_t bfloat16_bits(float value) {
   return (bits & 0x7FFFFFFFU) > 0x7F800000U ? 0x7FC0U : rounded;
 }
 
-/// Rows of one head lie pages apart, which the CPU's own prefetching does not follow.
-NL_INLINE void prefetch_row(const Rows& rows, int64_t row) {
+NL_INLINE float value_of(float value) { return value; }
+NL_INLINE float value_of(uint16_t bits) { return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16); }
+NL_INLINE void store(float value, float& to) { to = value; }
+NL_INLINE void store(float value, uint16_t& to) { to = static_cast<uint16_t>(bfloat16_bits(value)); }
+
+/// Rows of one head or tile lie pages apart, which the CPU's own prefetching does not follow.
+template <typename Value>
+NL_INLINE void prefetch_row(const RowsOf<Value>& rows, int64_t row) {
   if (row >= rows.count) return;
-  for (int64_t i = 0; i < rows.width; i += kLanes) __builtin_prefetch(rows.values + row * rows.stride + i);
+  constexpr int64_t kLine = 64 / sizeof(Value);
+  for (int64_t i = 0; i < rows.width; i += kLine) __builtin_prefetch(rows.values + row * rows.stride + i);
+}
+
+template <typename In, typename Out>
+NL_INLINE void gelu_rows(const RowsOf<In>& x, Out* y, int64_t y_stride) {
+  for (int64_t row = 0; row < x.count; ++row) {
+    const In* const in = x.values + row * x.stride;
+    Out* const out = y + row * y_stride;
+    NL_EACH_ALONE
+    for (int64_t i = 0; i < x.width; ++i) store(gelu_value(value_of(in[i])), out[i]);
+  }
+}
+
+template <typename In, typename Out>
+NL_INLINE void copy_values(const RowsOf<In>& rows, Out* out, int64_t out_stride) {
+  for (int64_t row = 0; row < rows.count; ++row) {
+    prefetch_row(rows, row + kRowsAhead);
+    const In* const in = rows.values + row * rows.stride;
+    Out* const to = out + row * out_stride;
+    for (int64_t i = 0; i < rows.width; ++i) store(value_of(in[i]), to[i]);
+  }
+}
+
+template <typename Value>
+NL_INLINE void gelu_backward_rows(const Rows& dy, const Value* x, int64_t x_stride, Value* dx, int64_t dx_stride) {
+  const RowsOf<const Value> source = {x, x_stride, dy.count, dy.width};
+  for (int64_t row = 0; row < dy.count; ++row) {
+    prefetch_row(source, row + kRowsAhead);
+    const float* const gradient = dy.values + row * dy.stride;
+    const Value* const in = x + row * x_stride;
+    Value* const out = dx + row * dx_stride;
+    NL_EACH_ALONE
+    for (int64_t i = 0; i < dy.width; ++i) store(gradient[i] * gelu_slope(value_of(in[i])), out[i]);
+  }
+}
+
+/// Sum of value(i) over [0, count).
+template <typename Value>
+NL_INLINE double sum_of(int64_t count, Value value) {
+  double lanes[kLanes] = {};
+  int64_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) {
+    for (int64_t lane = 0; lane < kLanes; ++lane) lanes[lane] += static_cast<double>(value(i + lane));
+  }
+  for (; i < count; ++i) lanes[i % kLanes] += static_cast<double>(value(i));
+  double sum = 0.0;
+  for (const double lane : lanes) sum += lane;
+  return sum;
+}
+
+template <typename Out>
+NL_INLINE void layer_norm_rows(const LayerNorm& norm, const Rows& x, Out* y, float* mean, float* rstd) {
+  const auto width = static_cast<double>(x.width);
+  for (int64_t row = 0; row < x.count; ++row) {
+    const float* const in = x.values + row * x.stride;
+    Out* const out = y + row * x.width;
+    const auto m = static_cast<float>(sum_of(x.width, [&](int64_t i) { return in[i]; }) / width);
+    const double variance = sum_of(x.width, [&](int64_t i) { return (in[i] - m) * (in[i] - m); }) / width;
+    const auto r = static_cast<float>(1.0 / std::sqrt(variance + norm.epsilon));
+    for (int64_t i = 0; i < x.width; ++i) store((in[i] - m) * r * norm.weight[i] + norm.bias[i], out[i]);
+    mean[row] = m;
+    rstd[row] = r;
+  }
 }
 
 }  // namespace
 
-NL_VECTOR_CLONES void gelu(const float* x, float* y, int64_t count) {
-  for (int64_t i = 0; i < count; ++i) y[i] = gelu_value(x[i]);
+NL_VECTOR_CLONES void gelu(const Rows& x, float* y, int64_t y_stride) { gelu_rows(x, y, y_stride); }
+NL_VECTOR_CLONES void gelu(const Rows& x, uint16_t* y, int64_t y_stride) { gelu_rows(x, y, y_stride); }
+NL_VECTOR_CLONES void gelu(const NarrowRows& x, uint16_t* y, int64_t y_stride) { gelu_rows(x, y, y_stride); }
+
+NL_VECTOR_CLONES void gelu_backward(const Rows& dy, const float* x, int64_t x_stride, float* dx, int64_t dx_stride) {
+  gelu_backward_rows(dy, x, x_stride, dx, dx_stride);
+}
+NL_VECTOR_CLONES void gelu_backward(const Rows& dy, const uint16_t* x, int64_t x_stride, uint16_t* dx,
+                                    int64_t dx_stride) {
+  gelu_backward_rows(dy, x, x_stride, dx, dx_stride);
 }
 
-NL_VECTOR_CLONES void gelu(const float* x, uint16_t* y, int64_t count) {
-  for (int64_t i = 0; i < count; ++i) y[i] = static_cast<uint16_t>(bfloat16_bits(gelu_value(x[i])));
+NL_VECTOR_CLONES void sum_rows(const float* bias, const Rows& rows, float* out, int64_t out_stride) {
+  for (int64_t row = 0; row < rows.count; ++row) {
+    if (rows.values != nullptr) prefetch_row(rows, row + kRowsAhead);
+    const float* const in = rows.values + row * rows.stride;
+    float* const to = out + row * out_stride;
+    if (rows.values == nullptr) {
+      std::copy_n(bias, rows.width, to);
+    } else if (bias == nullptr) {
+      if (in != to) std::copy_n(in, rows.width, to);
+    } else {
+      NL_EACH_ALONE
+      for (int64_t i = 0; i < rows.width; ++i) to[i] = bias[i] + in[i];
+    }
+  }
 }
 
-NL_VECTOR_CLONES void gelu_backward(const float* dy, const float* x, float* dx, int64_t count) {
-  for (int64_t i = 0; i < count; ++i) dx[i] = dy[i] * gelu_slope(x[i]);
+NL_VECTOR_CLONES void layer_norm(const LayerNorm& norm, const Rows& x, float* y, float* mean, float* rstd) {
+  layer_norm_rows(norm, x, y, mean, rstd);
+}
+NL_VECTOR_CLONES void layer_norm(const LayerNorm& norm, const Rows& x, uint16_t* y, float* mean, float* rstd) {
+  layer_norm_rows(norm, x, y, mean, rstd);
 }
 
-NL_VECTOR_CLONES void gelu_backward(const float* dy, const float* x, uint16_t* dx, int64_t count) {
-  for (int64_t i = 0; i < count; ++i) dx[i] = static_cast<uint16_t>(bfloat16_bits(dy[i] * gelu_slope(x[i])));
+NL_VECTOR_CLONES void add_layer_norm_gradient(const LayerNorm& norm, const Rows& dy, const float* x, const float* mean,
+                                              const float* rstd, float* sum, uint16_t* narrow) {
+  const auto width = static_cast<double>(dy.width);
+  const float* const weight = norm.weight;
+  for (int64_t row = 0; row < dy.count; ++row) {
+    const float* const gradient = dy.values + row * dy.stride;
+    const float* const in = x + row * dy.width;
+    float* const out = sum + row * dy.width;
+    const float m = mean[row];
+    const float r = rstd[row];
+    const auto mean_gradient =
+        static_cast<float>(sum_of(dy.width, [&](int64_t i) { return gradient[i] * weight[i]; }) / width);
+    const auto slope = static_cast<float>(
+        sum_of(dy.width, [&](int64_t i) { return gradient[i] * weight[i] * ((in[i] - m) * r); }) / width);
+    NL_EACH_ALONE
+    for (int64_t i = 0; i < dy.width; ++i) {
+      out[i] += r * (gradient[i] * weight[i] - mean_gradient - (in[i] - m) * r * slope);
+    }
+    if (narrow == nullptr) continue;
+    for (int64_t i = 0; i < dy.width; ++i) store(out[i], narrow[row * dy.width + i]);
+  }
 }
 
 NL_VECTOR_CLONES void softmax_range(float* row, int64_t begin, int64_t end, int64_t width) {
@@ -194,33 +311,32 @@ void transpose(const float* in, int64_t in_stride, int64_t rows, int64_t columns
 }
 
 NL_VECTOR_CLONES void copy_rows(const Rows& rows, float* out, int64_t out_stride) {
-  for (int64_t row = 0; row < rows.count; ++row) {
-    prefetch_row(rows, row + kRowsAhead);
-    const float* const in = rows.values + row * rows.stride;
-    for (int64_t i = 0; i < rows.width; ++i) out[row * out_stride + i] = in[i];
-  }
+  copy_values(rows, out, out_stride);
 }
-
 NL_VECTOR_CLONES void copy_rows(const Rows& rows, uint16_t* out, int64_t out_stride) {
+  copy_values(rows, out, out_stride);
+}
+NL_VECTOR_CLONES void copy_rows(const NarrowRows& rows, float* out, int64_t out_stride) {
+  copy_values(rows, out, out_stride);
+}
+NL_VECTOR_CLONES void copy_rows(const NarrowRows& rows, uint16_t* out, int64_t out_stride) {
   for (int64_t row = 0; row < rows.count; ++row) {
     prefetch_row(rows, row + kRowsAhead);
-    const float* const in = rows.values + row * rows.stride;
-    uint16_t* const to = out + row * out_stride;
-    for (int64_t i = 0; i < rows.width; ++i) to[i] = static_cast<uint16_t>(bfloat16_bits(in[i]));
+    std::copy_n(rows.values + row * rows.stride, rows.width, out + row * out_stride);
   }
 }
 
-NL_VECTOR_CLONES void interleave_rows(const Rows& rows, uint32_t* out) {
+NL_VECTOR_CLONES void interleave_rows(const NarrowRows& rows, uint32_t* out) {
   for (int64_t row = 0; row < rows.count; row += 2) {
     prefetch_row(rows, row + kRowsAhead);
     prefetch_row(rows, row + 1 + kRowsAhead);
-    const float* const first = rows.values + row * rows.stride;
+    const uint16_t* const first = rows.values + row * rows.stride;
     uint32_t* const to = out + row / 2 * rows.width;
     if (row + 1 < rows.count) {
-      const float* const second = first + rows.stride;
-      for (int64_t i = 0; i < rows.width; ++i) to[i] = bfloat16_bits(first[i]) | (bfloat16_bits(second[i]) << 16);
+      const uint16_t* const second = first + rows.stride;
+      for (int64_t i = 0; i < rows.width; ++i) to[i] = first[i] | static_cast<uint32_t>(second[i]) << 16;
     } else {
-      for (int64_t i = 0; i < rows.width; ++i) to[i] = bfloat16_bits(first[i]);
+      std::copy_n(first, rows.width, to);
     }
   }
 }

@@ -7,17 +7,44 @@
 // instruction sets; products and sums are not contracted, so that all of them give the same bits.
 namespace neoloom::model::cpu {
 
-/// gelu_new: y = 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))).
-void gelu(const float* x, float* y, int64_t count);
+/// Rows that lie `stride` elements apart, e.g. those of one head: [count, width]. `Value`: float, or uint16_t for the
+/// bits of bfloat16.
+template <typename Value>
+struct RowsOf {
+  Value* values = nullptr;
+  int64_t stride = 0;
+  int64_t count = 0;
+  int64_t width = 0;
+};
+using Rows = RowsOf<const float>;
+using NarrowRows = RowsOf<const uint16_t>;
 
-/// The same as bfloat16 values.
-void gelu(const float* x, uint16_t* y, int64_t count);
+/// gelu_new: y = 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))), to rows `y_stride` apart.
+void gelu(const Rows& x, float* y, int64_t y_stride);
+void gelu(const Rows& x, uint16_t* y, int64_t y_stride);
+void gelu(const NarrowRows& x, uint16_t* y, int64_t y_stride);
 
-/// dx = dy * gelu_new'(x); dx may be dy.
-void gelu_backward(const float* dy, const float* x, float* dx, int64_t count);
+/// dx = dy * gelu_new'(x), of the count and width of dy; dx may be dy.
+void gelu_backward(const Rows& dy, const float* x, int64_t x_stride, float* dx, int64_t dx_stride);
+void gelu_backward(const Rows& dy, const uint16_t* x, int64_t x_stride, uint16_t* dx, int64_t dx_stride);
 
-/// The same as bfloat16 values.
-void gelu_backward(const float* dy, const float* x, uint16_t* dx, int64_t count);
+/// out = bias + rows, with the count and width of rows; either may have null values, and rows may be out.
+void sum_rows(const float* bias, const Rows& rows, float* out, int64_t out_stride);
+
+/// LayerNorm of rows: y = (x - mean) rstd weight + bias, with rstd = 1 / sqrt(variance + epsilon) of each row.
+struct LayerNorm {
+  const float* weight = nullptr;  // [width]
+  const float* bias = nullptr;
+  double epsilon = 0.0;
+};
+/// Writes y, its rows one after the other, and the rows' statistics [count].
+void layer_norm(const LayerNorm& norm, const Rows& x, float* y, float* mean, float* rstd);
+void layer_norm(const LayerNorm& norm, const Rows& x, uint16_t* y, float* mean, float* rstd);
+
+/// sum [count, width] += the gradient of x, from dy and what layer_norm wrote; `narrow` (may be null) receives the sum
+/// as bfloat16. All rows lie one after the other.
+void add_layer_norm_gradient(const LayerNorm& norm, const Rows& dy, const float* x, const float* mean,
+                             const float* rstd, float* sum, uint16_t* narrow);
 
 /// In place: softmax over row[begin, end), zero elsewhere in [0, width).
 void softmax_range(float* row, int64_t begin, int64_t end, int64_t width);
@@ -28,23 +55,19 @@ void softmax_backward_range(const float* p, float* dp, int64_t begin, int64_t en
 /// out [columns, rows] = transposed in [rows, columns]; the strides count from one row to the next.
 void transpose(const float* in, int64_t in_stride, int64_t rows, int64_t columns, float* out, int64_t out_stride);
 
-/// Rows that lie `stride` elements apart, e.g. those of one head: [count, width].
-struct Rows {
-  const float* values = nullptr;
-  int64_t stride = 0;
-  int64_t count = 0;
-  int64_t width = 0;
-};
-
 /// out [count, width], its rows `out_stride` apart, = rows.
 void copy_rows(const Rows& rows, float* out, int64_t out_stride);
 
-/// The same as bfloat16 values, rounded to nearest even.
+/// The same to bfloat16 values, rounded to nearest even.
 void copy_rows(const Rows& rows, uint16_t* out, int64_t out_stride);
 
-/// out [ceil(count / 2), width]: each element holds the bfloat16 values of two rows, the upper row in the low half; a
-/// missing last row is zeros.
-void interleave_rows(const Rows& rows, uint32_t* out);
+/// The same from bfloat16 values.
+void copy_rows(const NarrowRows& rows, float* out, int64_t out_stride);
+void copy_rows(const NarrowRows& rows, uint16_t* out, int64_t out_stride);
+
+/// out [ceil(count / 2), width]: each element holds the values of two rows, the upper row in the low half; a missing
+/// last row is zeros.
+void interleave_rows(const NarrowRows& rows, uint32_t* out);
 
 /// Returns logsumexp(row) - row[target]. With `scale` not 0, row becomes scale * (softmax(row) - onehot(target)).
 float cross_entropy_row(float* row, int64_t width, int64_t target, float scale);

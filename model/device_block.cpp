@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A block along the device path: the formulas of block.cpp in few operators. What only feeds products has the compute
-// dtype ("16" below; fp32 computes in fp32), everything else is fp32.
+// A block along the device path: the formulas of host_block.cpp in few operators. What only feeds products has the
+// compute dtype ("16" below; fp32 computes in fp32), everything else is fp32.
 #include <ATen/ops/addmm.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/gelu.h>
@@ -50,10 +50,11 @@ class Block::OnDevice {
         attention_(block.attention_kernel, block.attention, *products.device()) {}
 
   at::Tensor forward(const at::Tensor& x, BlockSaved& kept) const;
-  at::Tensor mlp_backward(const at::Tensor& dy, const BlockSaved& saved, bool wants_dx) const;
-  at::Tensor attention_backward(const at::Tensor& dy, const BlockSaved& saved, bool wants_dx) const;
+  at::Tensor backward(const at::Tensor& dy, const BlockSaved& saved, BlockWants wants) const;
 
  private:
+  at::Tensor mlp_backward(const at::Tensor& dy, const BlockSaved& saved, bool wants_dx) const;
+  at::Tensor attention_backward(const at::Tensor& dy, const BlockSaved& saved, bool wants_dx) const;
   AttentionRows attention_rows() const { return {rows_.segments, rows_.packed}; }
   at::Tensor weight(const Linear& linear) const { return products_.narrowed(linear.weight.plain); }
   at::Tensor input_weights() const;
@@ -207,20 +208,26 @@ at::Tensor Block::OnDevice::inputs_backward(const AttentionGradients& d, const B
   return below_inputs ? block_.ln_1.backward(d_normed, saved.x, saved.ln_1) : at::Tensor();
 }
 
-at::Tensor Block::device_forward(Products& products, const at::Tensor& x, const RowPlan& rows,
-                                 BlockSaved* saved) const {
-  BlockSaved local;
-  return OnDevice(*this, products, rows).forward(x, saved != nullptr ? *saved : local);
+at::Tensor Block::OnDevice::backward(const at::Tensor& dy, const BlockSaved& saved, BlockWants wants) const {
+  const bool below_mlp = wants.dx || block_.attention_trains();
+  if (below_mlp || block_.mlp_trains()) {
+    const at::Tensor d_middle = mlp_backward(dy, saved, below_mlp);
+    if (below_mlp) dy.add_(d_middle);
+  }
+  if (!below_mlp) return {};
+  at::Tensor dx = attention_backward(dy, saved, wants.dx);
+  if (!wants.dx) return {};
+  add_rows(dx, dy, rows_);
+  return dx;
 }
 
-at::Tensor Block::device_mlp_backward(Products& products, const at::Tensor& dy, const RowPlan& rows,
-                                      const BlockSaved& saved, bool wants_dx) const {
-  return OnDevice(*this, products, rows).mlp_backward(dy, saved, wants_dx);
+at::Tensor Block::device_forward(Products& products, const at::Tensor& x, const RowPlan& rows, BlockSaved& kept) const {
+  return OnDevice(*this, products, rows).forward(x, kept);
 }
 
-at::Tensor Block::device_attention_backward(Products& products, const at::Tensor& dy, const RowPlan& rows,
-                                            const BlockSaved& saved, bool wants_dx) const {
-  return OnDevice(*this, products, rows).attention_backward(dy, saved, wants_dx);
+at::Tensor Block::device_backward(Products& products, const at::Tensor& dy, const RowPlan& rows,
+                                  const BlockSaved& saved, BlockWants wants) const {
+  return OnDevice(*this, products, rows).backward(dy, saved, wants);
 }
 
 }  // namespace neoloom::model

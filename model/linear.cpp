@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "model/linear.h"
 
+#include <ATen/Parallel.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/native_layer_norm.h>
 #include <ATen/ops/native_layer_norm_backward.h>
@@ -8,38 +10,65 @@
 
 namespace neoloom::model {
 
+namespace {
+
+constexpr int64_t kRowsPerTask = 16;
+
+cpu::Rows rows_of(const at::Tensor& x) { return {x.const_data_ptr<float>(), x.size(1), x.size(0), x.size(1)}; }
+
+/// Calls body(first row, rows) for shares of the rows.
+template <typename Body>
+void for_each_rows(const cpu::Rows& rows, Body body) {
+  at::parallel_for(0, rows.count, kRowsPerTask, [&](int64_t begin, int64_t end) {
+    body(begin, cpu::Rows{rows.values + begin * rows.stride, rows.stride, end - begin, rows.width});
+  });
+}
+
+}  // namespace
+
+ProductTerms Linear::forward_terms(const at::Tensor& x, const std::vector<RowKey>& keys, at::Tensor* reduced) const {
+  ProductTerms terms = {.bias = bias};
+  if (!lora.present()) return terms;
+  const at::Tensor thin = lora.reduce(x, keys);
+  lora.join_forward(thin, terms);
+  if (reduced != nullptr) *reduced = thin;
+  return terms;
+}
+
 at::Tensor Linear::forward(Products& products, const at::Tensor& x, const std::vector<RowKey>& keys,
-                           const at::Tensor& input) const {
-  at::Tensor y = products.forward(input.defined() ? input : x, weight, bias);
-  lora.add_forward(y, x, keys);
-  return y;
+                           at::Tensor* reduced, const at::Tensor& addend, at::ScalarType type) const {
+  ProductTerms terms = forward_terms(x, keys, reduced);
+  terms.addend = addend;
+  return products.forward(x, weight, terms, type);
 }
 
-at::Tensor Linear::backward(Products& products, const at::Tensor& dy, const at::Tensor& x,
-                            const std::vector<RowKey>& keys, bool wants_dx) const {
-  at::Tensor dx;
-  if (wants_dx) dx = products.input_gradient(dy, weight);
-  write_weight_gradients(dy, x);
-  lora.backward(dy, x, keys, wants_dx ? &dx : nullptr);
-  return dx;
+Products::Activated Linear::forward_activated(Products& products, const at::Tensor& x, const std::vector<RowKey>& keys,
+                                              at::Tensor* reduced, at::ScalarType type) const {
+  return products.forward_activated(x, weight, forward_terms(x, keys, reduced), type);
 }
 
-void Linear::backward_into(Products& products, const at::Tensor& dy, const at::Tensor& x,
-                           const std::vector<RowKey>& keys, at::Tensor* dx) const {
-  if (dx != nullptr) products.add_input_gradient(*dx, dy, weight);
-  write_weight_gradients(dy, x);
-  lora.backward(dy, x, keys, dx);
+at::Tensor Linear::backward(Products& products, const Upstream& upstream, const std::vector<RowKey>& keys,
+                            bool wants_dx, at::ScalarType type, const at::Tensor& slope_of) const {
+  const ProductTerms terms = write_gradients(upstream, keys, wants_dx);
+  return wants_dx ? products.input_gradient(upstream.dy, weight, terms, type, slope_of) : at::Tensor();
 }
 
-void Linear::write_weight_gradients(const at::Tensor& dy, const at::Tensor& x) const {
+void Linear::backward_into(Products& products, const Upstream& upstream, const std::vector<RowKey>& keys,
+                           at::Tensor* dx) const {
+  const ProductTerms terms = write_gradients(upstream, keys, dx != nullptr);
+  if (dx != nullptr) products.add_input_gradient(*dx, upstream.dy, weight, terms);
+}
+
+ProductTerms Linear::write_gradients(const Upstream& upstream, const std::vector<RowKey>& keys, bool wants_dx) const {
   if (weight_grad.defined()) {
     at::Tensor out = weight_grad;
-    at::mm_out(out, dy.t(), x);
+    at::mm_out(out, upstream.dy.t(), upstream.x);
   }
   if (bias_grad.defined()) {
     at::Tensor out = bias_grad;
-    at::sum_out(out, dy, {0});
+    at::sum_out(out, upstream.dy, {0});
   }
+  return lora.present() ? lora.backward(upstream.dy, upstream.x, keys, upstream.reduced, wants_dx) : ProductTerms();
 }
 
 at::Tensor Norm::forward(const at::Tensor& x, Statistics* statistics) const {
@@ -57,6 +86,45 @@ at::Tensor Norm::backward(const at::Tensor& dy, const at::Tensor& x, const Stati
     bias_grad.copy_(d_bias);
   }
   return dx;
+}
+
+cpu::LayerNorm Norm::parameters() const {
+  return {weight.const_data_ptr<float>(), bias.const_data_ptr<float>(), epsilon};
+}
+
+at::Tensor Norm::host_forward(const at::Tensor& x, Statistics* statistics, at::ScalarType type) const {
+  const cpu::LayerNorm norm = parameters();
+  at::Tensor y = at::empty(x.sizes(), x.options().dtype(type));
+  const at::Tensor both = at::empty({2, x.size(0), 1}, x.options());
+  const Statistics written = {both.select(0, 0), both.select(0, 1)};
+  const cpu::Rows rows = rows_of(x);
+  for_each_rows(rows, [&](int64_t begin, const cpu::Rows& part) {
+    auto* const mean = static_cast<float*>(written.mean.data_ptr()) + begin;
+    auto* const rstd = static_cast<float*>(written.rstd.data_ptr()) + begin;
+    if (type == at::kBFloat16) {
+      cpu::layer_norm(norm, part, static_cast<uint16_t*>(y.data_ptr()) + begin * part.width, mean, rstd);
+    } else {
+      cpu::layer_norm(norm, part, static_cast<float*>(y.data_ptr()) + begin * part.width, mean, rstd);
+    }
+  });
+  if (statistics != nullptr) *statistics = written;
+  return y;
+}
+
+at::Tensor Norm::host_add_gradient(const at::Tensor& dy, const at::Tensor& x, const Statistics& statistics,
+                                   at::Tensor& sum, at::ScalarType type) const {
+  if (weight_grad.defined()) return sum.add_(backward(dy, x, statistics)).to(type);
+  const cpu::LayerNorm norm = parameters();
+  const bool narrows = type == at::kBFloat16;
+  at::Tensor narrow = narrows ? at::empty(sum.sizes(), sum.options().dtype(type)) : sum;
+  for_each_rows(rows_of(dy), [&](int64_t begin, const cpu::Rows& part) {
+    const int64_t at = begin * part.width;
+    cpu::add_layer_norm_gradient(norm, part, x.const_data_ptr<float>() + at,
+                                 statistics.mean.const_data_ptr<float>() + begin,
+                                 statistics.rstd.const_data_ptr<float>() + begin, sum.mutable_data_ptr<float>() + at,
+                                 narrows ? static_cast<uint16_t*>(narrow.data_ptr()) + at : nullptr);
+  });
+  return narrow;
 }
 
 }  // namespace neoloom::model

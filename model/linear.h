@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "model/adapters/lora.h"
+#include "model/cpu_kernels.h"
 #include "model/products.h"
 
 namespace neoloom::model {
@@ -21,26 +22,35 @@ struct Linear {
 
   bool trains() const { return lora.present() || weight_grad.defined(); }
 
-  /// y = W x + b + s B A drop(x). Shapes: x [n, in] -> [n, out]. `input`: Products::as_input of x, when there is one.
+  /// y = W x + b + s B A drop(x) + addend. Shapes: x [n, in] fp32 or in the type that products read; addend [n, out]
+  /// fp32 or undefined; returns [n, out] in `type`. `reduced` (may be null) receives what backward wants of an adapter.
   at::Tensor forward(Products& products, const at::Tensor& x, const std::vector<RowKey>& keys,
-                     const at::Tensor& input = {}) const;
+                     at::Tensor* reduced = nullptr, const at::Tensor& addend = {},
+                     at::ScalarType type = at::kFloat) const;
 
-  /// Which type x, or dy, may have: what products read, unless an adapter or the weight's gradient reads it, too.
-  at::ScalarType input_type(const Products& products) const {
-    return trains() ? at::kFloat : products.input_type(weight);
-  }
+  /// The same before and after gelu_new; see Products::forward_activated.
+  Products::Activated forward_activated(Products& products, const at::Tensor& x, const std::vector<RowKey>& keys,
+                                        at::Tensor* reduced = nullptr, at::ScalarType type = at::kFloat) const;
 
-  /// Writes the parameter gradients. Shapes: dy [n, out]; x [n, in], the forward's input.
-  /// Returns the gradient of x [n, in], undefined unless `wants_dx`.
-  at::Tensor backward(Products& products, const at::Tensor& dy, const at::Tensor& x, const std::vector<RowKey>& keys,
-                      bool wants_dx) const;
+  /// What backward is given. Shapes: dy [n, out]; x [n, in], the forward's input, where the linear trains; reduced:
+  /// what forward left.
+  struct Upstream {
+    at::Tensor dy, x, reduced;
+  };
 
-  /// The same with the gradient of x added to `dx`; a null `dx`: not wanted.
-  void backward_into(Products& products, const at::Tensor& dy, const at::Tensor& x, const std::vector<RowKey>& keys,
+  /// Writes the parameter gradients. Returns the gradient of x [n, in] in `type`, or that times gelu_new'(slope_of)
+  /// (see Products::input_gradient); undefined unless `wants_dx`.
+  at::Tensor backward(Products& products, const Upstream& upstream, const std::vector<RowKey>& keys, bool wants_dx,
+                      at::ScalarType type = at::kFloat, const at::Tensor& slope_of = {}) const;
+
+  /// The same with the gradient of x added to `dx` in fp32; a null `dx`: not wanted.
+  void backward_into(Products& products, const Upstream& upstream, const std::vector<RowKey>& keys,
                      at::Tensor* dx) const;
 
  private:
-  void write_weight_gradients(const at::Tensor& dy, const at::Tensor& x) const;
+  ProductTerms forward_terms(const at::Tensor& x, const std::vector<RowKey>& keys, at::Tensor* reduced) const;
+  /// Returns the adapter's part of x's gradient.
+  ProductTerms write_gradients(const Upstream& upstream, const std::vector<RowKey>& keys, bool wants_dx) const;
 };
 
 /// LayerNorm with fp32 scale and shift.
@@ -56,6 +66,15 @@ struct Norm {
   at::Tensor forward(const at::Tensor& x, Statistics* statistics) const;
   /// Gradient of x; writes the gradients of scale and shift when they are wanted.
   at::Tensor backward(const at::Tensor& dy, const at::Tensor& x, const Statistics& statistics) const;
+
+  /// The same by the host's own loops: forward to `type`, fp32 or bfloat16, and the gradient of x added to `sum` [n, h]
+  /// fp32. Returns the sum in `type`. All tensors contiguous, in host memory.
+  at::Tensor host_forward(const at::Tensor& x, Statistics* statistics, at::ScalarType type) const;
+  at::Tensor host_add_gradient(const at::Tensor& dy, const at::Tensor& x, const Statistics& statistics, at::Tensor& sum,
+                               at::ScalarType type) const;
+
+ private:
+  cpu::LayerNorm parameters() const;
 };
 
 }  // namespace neoloom::model

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "model/panel_products.h"
 
-#include <ATen/Parallel.h>
 #include <ATen/native/CPUBlas.h>
 #include <ATen/ops/empty.h>
 
 #include <algorithm>
+
+#include "model/cpu_kernels.h"
+#include "model/parallel_tasks.h"
 
 namespace neoloom::model {
 
@@ -14,26 +16,55 @@ namespace {
 constexpr int64_t kTileRows = 128;
 // Sums of this many products are formed before they meet the rest: longer chains round worse, shorter ones cost more.
 constexpr int64_t kBlockDepth = 768;
+constexpr int64_t kPairsBlockDepth = 2048;  // beside the rounding of 16-bit inputs that of the chain is nothing
 
 // Rows of x that meet all panels before the next ones do, so that they stay in a core's second-level cache: as many as
 // take this much, but enough of them to be worth reading a panel for.
 constexpr int64_t kCachedBytes = int64_t{1} << 20;
 constexpr int64_t kFewestCachedRows = 256;
 
-enum class Start { kKeep, kZero, kBias };
+/// A matrix of which tiles are read or written; null when there is none.
+struct Plane {
+  char* values = nullptr;
+  int64_t stride = 0;        // elements from one row to the next
+  int64_t panel_stride = 0;  // from 64 columns to the next
+  bool narrow = false;
+
+  explicit Plane(const at::Tensor& tensor) {
+    if (!tensor.defined()) return;
+    // What is only read shares a type with what is written.
+    values = static_cast<char*>(tensor.data_ptr());
+    const bool in_panels = tensor.dim() == 3;
+    stride = tensor.stride(in_panels ? 1 : 0);
+    panel_stride = in_panels ? tensor.stride(0) : kPanelColumns;
+    narrow = tensor.scalar_type() == at::kBFloat16;
+  }
+  bool present() const { return values != nullptr; }
+  float* wide_at(int64_t row, int64_t panel) const { return at<float>(row, panel); }
+  uint16_t* narrow_at(int64_t row, int64_t panel) const { return at<uint16_t>(row, panel); }
+
+ private:
+  template <typename Value>
+  Value* at(int64_t row, int64_t panel) const {
+    return present() ? reinterpret_cast<Value*>(values) + row * stride + panel * panel_stride : nullptr;
+  }
+};
 
 /// One product; `multiply_columns` does a panel's width of it and is called from many threads.
 class PanelProduct {
  public:
-  PanelProduct(at::Tensor& y, const at::Tensor& x, const RightSide& right, const at::Tensor& bias, Start start)
+  PanelProduct(const at::Tensor& x, const RightSide& right, const ProductTerms& terms, const ProductEnds& ends)
       : x_(x),
         right_(right),
-        start_(start),
-        y_(y.mutable_data_ptr<float>()),
-        bias_(bias.defined() ? bias.const_data_ptr<float>() : nullptr),
+        bias_(terms.bias.defined() ? terms.bias.const_data_ptr<float>() : nullptr),
+        addend_(terms.addend),
+        thin_left_(terms.thin_left),
+        thin_right_(terms.thin_right),
+        rank_(terms.thin_left.defined() ? terms.thin_left.size(1) : 0),
+        y_(ends.y),
+        slope_of_(ends.slope_of),
+        activated_(ends.activated),
         rows_(x.size(0)),
-        y_stride_(y.stride(0)),
-        x_stride_(x.stride(0)),
         pairs_(x.scalar_type() == at::kBFloat16),
         copies_(right.values.scalar_type() != x.scalar_type() || right.values.dim() == 2) {}
 
@@ -43,19 +74,38 @@ class PanelProduct {
     const int64_t wanted = 4 * static_cast<int64_t>(at::get_num_threads());
     // Few panels for many threads: the rows are shared out as well.
     const int64_t groups = std::min(std::max((wanted + panels - 1) / panels, groups_in_cache()), tiles);
-    at::parallel_for(0, panels * groups, 1, [&](int64_t begin, int64_t end) {
-      at::Tensor copy;
-      if (copies_) copy = at::empty({kBlockDepth, kPanelColumns}, x_.options());
-      for (int64_t task = begin; task < end; ++task) {
+    share_tasks(panels * groups, [&](const auto& next) {
+      Scratch scratch;
+      if (copies_) scratch.block = at::empty({kBlockDepth, kPanelColumns}, x_.options());
+      if (!sums_in_y()) scratch.sums = at::empty({kTileRows, kPanelColumns}, x_.options().dtype(at::kFloat));
+      for (int64_t task = next(); task >= 0; task = next()) {
         const int64_t group = task / panels;
         multiply_columns(task % panels, tiles * group / groups * kTileRows,
-                         std::min(tiles * (group + 1) / groups * kTileRows, rows_), copy);
+                         std::min(tiles * (group + 1) / groups * kTileRows, rows_), scratch);
       }
       at::native::cpublas::brgemm_release(pairs_);
     });
   }
 
  private:
+  /// A thread's own memory.
+  struct Scratch {
+    at::Tensor block;  // of the right side, where blocks are copied
+    at::Tensor sums;   // of a tile, where they are not formed in y
+  };
+  struct Tile {
+    int64_t row, rows, panel, columns;
+    float* sums;
+    int64_t stride;
+  };
+  struct Depth {
+    int64_t k, count;
+  };
+  struct Block {
+    const void* values;
+    int64_t stride;
+  };
+
   /// Products in fp32 take longer than reading x again does.
   int64_t groups_in_cache() const {
     if (!pairs_) return 1;
@@ -64,64 +114,109 @@ class PanelProduct {
     return (rows_ + cached - 1) / cached;
   }
 
-  void multiply_columns(int64_t panel, int64_t begin_row, int64_t end_row, at::Tensor& copy) const {
-    const int64_t column = panel * kPanelColumns;
-    const int64_t columns = std::min(kPanelColumns, right_.n - column);
-    if (start_ == Start::kBias) {
-      for (int64_t row = begin_row; row < end_row; ++row) {
-        std::copy_n(bias_ + column, columns, y_ + row * y_stride_ + column);
-      }
-    }
-    for (int64_t k = 0; k < right_.k; k += kBlockDepth) {
-      const int64_t depth = std::min(kBlockDepth, right_.k - k);
-      const Block block = right_block(panel, k, depth, columns, copy);
-      const bool add = start_ != Start::kZero || k > 0;
+  bool sums_in_y() const { return y_.present() && !y_.narrow; }
+
+  void multiply_columns(int64_t panel, int64_t begin_row, int64_t end_row, const Scratch& scratch) const {
+    if (pairs_) {  // a panel's whole depth stays in the cache, so that a tile is done in one go
       for (int64_t row = begin_row; row < end_row; row += kTileRows) {
-        multiply_tile(row, std::min(kTileRows, end_row - row), column, columns, k, depth, block, add);
+        for_each_depth([&](Depth depth) {
+          multiply_tile(tile_at(row, end_row, panel, scratch), depth, right_block(panel, depth, scratch));
+        });
       }
+      return;
     }
+    for_each_depth([&](Depth depth) {
+      const Block block = right_block(panel, depth, scratch);
+      for (int64_t row = begin_row; row < end_row; row += kTileRows) {
+        multiply_tile(tile_at(row, end_row, panel, scratch), depth, block);
+      }
+    });
   }
 
-  struct Block {
-    const void* values;
-    int64_t stride;
-  };
+  template <typename Body>
+  void for_each_depth(Body body) const {
+    const int64_t step = pairs_ ? kPairsBlockDepth : kBlockDepth;
+    for (int64_t k = 0; k < right_.k; k += step) body(Depth{k, std::min(step, right_.k - k)});
+  }
 
-  /// `depth` rows of a panel from row k on, in the type of x.
-  Block right_block(int64_t panel, int64_t k, int64_t depth, int64_t columns, at::Tensor& copy) const {
+  Tile tile_at(int64_t row, int64_t end_row, int64_t panel, const Scratch& scratch) const {
+    const int64_t rows = std::min(kTileRows, end_row - row);
+    const int64_t columns = std::min(kPanelColumns, right_.n - panel * kPanelColumns);
+    if (sums_in_y()) return {row, rows, panel, columns, y_.wide_at(row, panel), y_.stride};
+    return {row, rows, panel, columns, static_cast<float*>(scratch.sums.data_ptr()), kPanelColumns};
+  }
+
+  /// Rows of a panel in the type of x.
+  Block right_block(int64_t panel, Depth depth, const Scratch& scratch) const {
     const at::Tensor& values = right_.values;
     const bool plain = values.dim() == 2;
     const int64_t offset =
-        plain ? k * values.stride(0) + panel * kPanelColumns : panel * values.stride(0) + k * kPanelColumns;
+        plain ? depth.k * values.stride(0) + panel * kPanelColumns : panel * values.stride(0) + depth.k * kPanelColumns;
     const int64_t stride = plain ? values.stride(0) : kPanelColumns;
     if (!copies_) return {static_cast<const char*>(values.const_data_ptr()) + offset * values.element_size(), stride};
-    copy.narrow(0, 0, depth)
+    const int64_t columns = std::min(kPanelColumns, right_.n - panel * kPanelColumns);
+    scratch.block.narrow(0, 0, depth.count)
         .narrow(1, 0, columns)
-        .copy_(values.as_strided({depth, columns}, {stride, 1}, values.storage_offset() + offset));
-    return {copy.const_data_ptr(), kPanelColumns};
+        .copy_(values.as_strided({depth.count, columns}, {stride, 1}, values.storage_offset() + offset));
+    return {scratch.block.const_data_ptr(), kPanelColumns};
   }
 
-  void multiply_tile(int64_t row, int64_t rows, int64_t column, int64_t columns, int64_t k, int64_t depth,
-                     const Block& block, bool add) const {
-    float* const out = y_ + row * y_stride_ + column;
-    const int64_t left = row * x_stride_ + k;
+  void multiply_tile(const Tile& tile, Depth depth, const Block& block) const {
+    if (depth.k == 0) start(tile);
+    const bool add = starts() || depth.k > 0;
+    const int64_t x_stride = x_.stride(0);
+    const int64_t left = tile.row * x_stride + depth.k;
     if (pairs_) {
-      at::native::cpublas::brgemm(rows, columns, depth, x_stride_, block.stride, y_stride_, add,
+      at::native::cpublas::brgemm(tile.rows, tile.columns, depth.count, x_stride, block.stride, tile.stride, add,
                                   x_.const_data_ptr<at::BFloat16>() + left,
-                                  static_cast<const at::BFloat16*>(block.values), out, /*is_vnni=*/true);
+                                  static_cast<const at::BFloat16*>(block.values), tile.sums, /*is_vnni=*/true);
     } else {
-      at::native::cpublas::brgemm(rows, columns, depth, x_stride_, block.stride, y_stride_, add,
-                                  x_.const_data_ptr<float>() + left, static_cast<const float*>(block.values), out,
+      at::native::cpublas::brgemm(tile.rows, tile.columns, depth.count, x_stride, block.stride, tile.stride, add,
+                                  x_.const_data_ptr<float>() + left, static_cast<const float*>(block.values), tile.sums,
                                   /*is_vnni=*/false);
+    }
+    if (depth.k + depth.count == right_.k) finish(tile);
+  }
+
+  bool starts() const { return bias_ != nullptr || addend_.present(); }
+
+  void start(const Tile& tile) const {
+    if (!starts()) return;
+    cpu::sum_rows(bias_ == nullptr ? nullptr : bias_ + tile.panel * kPanelColumns,
+                  {addend_.wide_at(tile.row, tile.panel), addend_.stride, tile.rows, tile.columns}, tile.sums,
+                  tile.stride);
+  }
+
+  void finish(const Tile& tile) const {
+    if (rank_ > 0) {
+      at::native::cpublas::brgemm(tile.rows, tile.columns, rank_, thin_left_.stride, thin_right_.stride, tile.stride,
+                                  true, thin_left_.wide_at(tile.row, 0), thin_right_.wide_at(0, tile.panel), tile.sums,
+                                  /*is_vnni=*/false);
+    }
+    const cpu::Rows sums = {tile.sums, tile.stride, tile.rows, tile.columns};
+    if (activated_.narrow) {
+      cpu::gelu(sums, activated_.narrow_at(tile.row, tile.panel), activated_.stride);
+    } else if (activated_.present()) {
+      cpu::gelu(sums, activated_.wide_at(tile.row, tile.panel), activated_.stride);
+    }
+    if (slope_of_.narrow) {
+      cpu::gelu_backward(sums, slope_of_.narrow_at(tile.row, tile.panel), slope_of_.stride,
+                         y_.narrow_at(tile.row, tile.panel), y_.stride);
+    } else if (slope_of_.present()) {
+      cpu::gelu_backward(sums, slope_of_.wide_at(tile.row, tile.panel), slope_of_.stride,
+                         y_.wide_at(tile.row, tile.panel), y_.stride);
+    } else if (y_.narrow) {
+      cpu::copy_rows(sums, y_.narrow_at(tile.row, tile.panel), y_.stride);
     }
   }
 
   const at::Tensor& x_;
   const RightSide& right_;
-  Start start_;
-  float* y_;
   const float* bias_;
-  int64_t rows_, y_stride_, x_stride_;
+  Plane addend_, thin_left_, thin_right_;
+  int64_t rank_;  // of the thin product; 0: none
+  Plane y_, slope_of_, activated_;
+  int64_t rows_;
   bool pairs_;
   // Blocks of the right side are copied: to widen them, or because the rows of a matrix that is no panel lie far apart
   // (at a multiple of 4 KiB they share few sets of the cache, which makes a third of the speed).
@@ -130,12 +225,17 @@ class PanelProduct {
 
 }  // namespace
 
-void add_panel_product(at::Tensor& y, const at::Tensor& x, const RightSide& right) {
-  PanelProduct(y, x, right, {}, Start::kKeep).run();
+std::vector<int64_t> activation_panels_shape(int64_t m, int64_t n) {
+  return {(n + kPanelColumns - 1) / kPanelColumns, m, kPanelColumns};
 }
 
-void panel_product(at::Tensor& y, const at::Tensor& x, const RightSide& right, const at::Tensor& bias) {
-  PanelProduct(y, x, right, bias, bias.defined() ? Start::kBias : Start::kZero).run();
+at::Tensor rows_of_panels(const at::Tensor& values, int64_t n) {
+  if (values.dim() == 2) return values;
+  return values.transpose(0, 1).reshape({values.size(1), values.size(0) * kPanelColumns}).narrow(1, 0, n).contiguous();
+}
+
+void panel_product(const at::Tensor& x, const RightSide& right, const ProductTerms& terms, const ProductEnds& ends) {
+  PanelProduct(x, right, terms, ends).run();
 }
 
 }  // namespace neoloom::model

@@ -3,6 +3,8 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <vector>
+
 #include "model/panels.h"
 
 namespace neoloom::model {
@@ -15,12 +17,29 @@ struct RightSide {
   int64_t n = 0;
 };
 
-/// y [m, n] += x [m, k] * right, fp32 accumulation in a fixed order over k, whatever the number of rows and threads.
-/// x holds fp32, or bfloat16 when `right` holds pairs of rows (then k even, padded with zeros). A 16-bit right side of
-/// fp32 products is widened block by block. Any thread count; CPU only.
-void add_panel_product(at::Tensor& y, const at::Tensor& x, const RightSide& right);
+/// What joins a product [m, n]; each may be undefined. All fp32, columns contiguous.
+struct ProductTerms {
+  at::Tensor bias{};                     // [n]
+  at::Tensor addend{};                   // [m, n]; may be where the sum goes
+  at::Tensor thin_left{}, thin_right{};  // [m, r], [r, n]: their product, of few r
+};
 
-/// The same with y = bias + x * right; bias [n] fp32 or undefined.
-void panel_product(at::Tensor& y, const at::Tensor& x, const RightSide& right, const at::Tensor& bias);
+/// What becomes of the sum [m, n] of a product and its terms while it is in the cache. Columns contiguous. "In panels":
+/// [ceil(n / 64), m, 64], so that the tiles of what only goes from product to product lie in one piece.
+struct ProductEnds {
+  at::Tensor y{};          // fp32 or bfloat16; [m, n], or in panels
+  at::Tensor slope_of{};   // in panels, in the type of y: y = sum * gelu_new'(slope_of); undefined: y = sum
+  at::Tensor activated{};  // gelu_new(sum), fp32 or bfloat16; undefined: not wanted
+};
+
+std::vector<int64_t> activation_panels_shape(int64_t m, int64_t n);
+
+/// [m, n], contiguous, of a matrix in panels, or of one that is in rows already.
+at::Tensor rows_of_panels(const at::Tensor& values, int64_t n);
+
+/// The sum of x [m, k] * right and the terms, to `ends`: fp32 accumulation in a fixed order over k, whatever the number
+/// of rows and threads. x holds fp32, or bfloat16 when `right` holds pairs of rows (then k even, padded with zeros). A
+/// 16-bit right side of fp32 products is widened block by block; fp32 products need an fp32 y. CPU only.
+void panel_product(const at::Tensor& x, const RightSide& right, const ProductTerms& terms, const ProductEnds& ends);
 
 }  // namespace neoloom::model

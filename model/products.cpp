@@ -9,6 +9,8 @@
 
 #include <algorithm>
 
+#include "model/activation.h"
+
 namespace neoloom::model {
 
 namespace {
@@ -27,6 +29,16 @@ bool cpu_multiplies(Dtype dtype) {
 #else
   return dtype == Dtype::kFloat32;
 #endif
+}
+
+/// All but the bias.
+void add_terms(at::Tensor& y, const ProductTerms& terms) {
+  if (terms.thin_left.defined()) y.addmm_(terms.thin_left, terms.thin_right);
+  if (terms.addend.defined()) y.add_(terms.addend);
+}
+
+RightSide forward_side(const Matrix& weight, const at::Tensor& left) {
+  return {weight.panels.forward, left.size(1), weight.plain.size(0)};
 }
 
 }  // namespace
@@ -131,55 +143,90 @@ at::ScalarType Products::input_type(const Matrix& weight) const {
   return !device_ && even && has_panels(weight) ? input_type() : at::kFloat;
 }
 
-at::Tensor Products::as_input(const at::Tensor& x, const Matrix& weight) const { return x.to(input_type(weight)); }
-
 RightSide Products::backward_side(const Matrix& weight) const {
   const at::Tensor& panels = weight.panels.backward;
   const int64_t k = weight.plain.size(0);
   return {panels.defined() ? panels : weight.plain, panels.defined() ? k + k % 2 : k, weight.plain.size(1)};
 }
 
-at::Tensor Products::forward(const at::Tensor& x, const Matrix& weight, const at::Tensor& bias) {
-  at::Tensor y;
-  forward_into(y, x, weight, bias);
-  return y;
-}
-
 at::Tensor Products::device_product(const at::Tensor& a, const at::Tensor& b, bool wide) const {
   return wide && compute_dtype_ != Dtype::kFloat32 ? device_->product(a, b) : at::mm(a, b);
 }
 
-void Products::forward_into(at::Tensor& y, const at::Tensor& x, const Matrix& weight, const at::Tensor& bias) {
+at::Tensor Products::unfused_forward(const at::Tensor& x, const at::Tensor& weight, const ProductTerms& terms) {
+  at::Tensor y;
   if (device_) {
-    y = device_product(narrowed(x), narrowed(weight.plain).t(), /*wide=*/true);
-    if (bias.defined()) y.add_(bias);
-    return;
+    y = device_product(narrowed(x), narrowed(weight).t(), /*wide=*/true);
+    if (terms.bias.defined()) y.add_(terms.bias);
+  } else {
+    y = plain_forward(x, weight, terms.bias);
   }
-  if (!has_panels(weight)) {
-    y = plain_forward(x, weight.plain, bias);
-    return;
-  }
-  const int64_t columns = weight.plain.size(0);
-  if (!y.defined()) y = at::empty({x.size(0), columns}, x.options().dtype(at::kFloat));
-  const at::Tensor left = left_side(x);
-  panel_product(y, left, {weight.panels.forward, left.size(1), columns}, bias);
+  add_terms(y, terms);
+  return y;
 }
 
-at::Tensor Products::input_gradient(const at::Tensor& dy, const Matrix& weight) {
-  if (device_) return device_product(narrowed(dy), narrowed(weight.plain), /*wide=*/true);
-  if (!has_panels(weight)) return plain_input_gradient(dy, weight.plain);
-  at::Tensor dx = at::empty({dy.size(0), weight.plain.size(1)}, dy.options().dtype(at::kFloat));
-  panel_product(dx, left_side(dy), backward_side(weight), {});
+at::Tensor Products::forward(const at::Tensor& x, const Matrix& weight, const ProductTerms& terms,
+                             at::ScalarType type) {
+  if (device_ || !has_panels(weight)) return unfused_forward(x, weight.plain, terms).to(type);
+  at::Tensor y = at::empty({x.size(0), weight.plain.size(0)}, x.options().dtype(type));
+  const at::Tensor left = left_side(x);
+  panel_product(left, forward_side(weight, left), terms, {.y = y});
+  return y;
+}
+
+void Products::forward_into(at::Tensor& y, const at::Tensor& x, const Matrix& weight, const ProductTerms& terms) {
+  if (device_ || !has_panels(weight) || !y.defined()) {
+    y = forward(x, weight, terms);
+    return;
+  }
+  const at::Tensor left = left_side(x);
+  panel_product(left, forward_side(weight, left), terms, {.y = y});
+}
+
+Products::Activated Products::forward_activated(const at::Tensor& x, const Matrix& weight, const ProductTerms& terms,
+                                                at::ScalarType type) {
+  Activated result;
+  if (device_ || !has_panels(weight)) {
+    result.before = unfused_forward(x, weight.plain, terms);
+    result.after = gelu_new(result.before);
+    return result;
+  }
+  const int64_t columns = weight.plain.size(0);
+  result.after = at::empty({x.size(0), columns}, x.options().dtype(input_type(weight)));
+  result.before = at::empty(activation_panels_shape(x.size(0), columns), x.options().dtype(type));
+  const at::Tensor left = left_side(x);
+  panel_product(left, forward_side(weight, left), terms, {.y = result.before, .activated = result.after});
+  return result;
+}
+
+at::Tensor Products::input_gradient(const at::Tensor& dy, const Matrix& weight, const ProductTerms& terms,
+                                    at::ScalarType type, const at::Tensor& slope_of) {
+  if (device_ || !has_panels(weight)) {
+    at::Tensor dx = device_ ? device_product(narrowed(dy), narrowed(weight.plain), /*wide=*/true)
+                            : plain_input_gradient(dy, weight.plain);
+    add_terms(dx, terms);
+    return slope_of.defined() ? gelu_new_backward(dx, slope_of) : dx.to(type);
+  }
+  at::Tensor dx = at::empty({dy.size(0), weight.plain.size(1)},
+                            dy.options().dtype(slope_of.defined() ? slope_of.scalar_type() : type));
+  panel_product(left_side(dy), backward_side(weight), terms, {.y = dx, .slope_of = slope_of});
   return dx;
 }
 
-void Products::add_input_gradient(at::Tensor& dx, const at::Tensor& dy, const Matrix& weight) {
-  if (device_) {
-    dx.add_(input_gradient(dy, weight));
+void Products::add_input_gradient(at::Tensor& dx, const at::Tensor& dy, const Matrix& weight,
+                                  const ProductTerms& terms) {
+  if (!device_ && has_panels(weight)) {
+    if (terms.addend.defined()) dx.add_(terms.addend);
+    panel_product(left_side(dy), backward_side(weight),
+                  {.addend = dx, .thin_left = terms.thin_left, .thin_right = terms.thin_right}, {.y = dx});
     return;
   }
-  if (!has_panels(weight)) return add_plain_input_gradient(dx, dy, weight.plain);
-  add_panel_product(dx, left_side(dy), backward_side(weight));
+  if (device_) {
+    dx.add_(input_gradient(dy, weight));
+  } else {
+    add_plain_input_gradient(dx, dy, weight.plain);
+  }
+  add_terms(dx, terms);
 }
 
 }  // namespace neoloom::model

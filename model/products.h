@@ -29,22 +29,30 @@ class Products {
   /// What the host's products with `weight` read: an input of this type needs no conversion.
   at::ScalarType input_type(const Matrix& weight) const;
 
-  /// x in that type, for several products with matrices of equal shape.
-  at::Tensor as_input(const at::Tensor& x, const Matrix& weight) const;
+  /// x W^T + terms. Shapes: x [n, in] fp32 or in that type; weight [out, in]; returns [n, out] in fp32, or on the
+  /// host's path in `type`, which is fp32 or bfloat16.
+  at::Tensor forward(const at::Tensor& x, const Matrix& weight, const ProductTerms& terms,
+                     at::ScalarType type = at::kFloat);
 
-  /// x W^T + bias. Shapes: x [n, in] fp32 or as_input; weight [out, in]; bias [out] fp32 or undefined; returns [n, out]
-  /// fp32.
-  at::Tensor forward(const at::Tensor& x, const Matrix& weight, const at::Tensor& bias);
+  /// The same in fp32 written to `y`, which may be replaced where it does not fit the way of multiplying.
+  void forward_into(at::Tensor& y, const at::Tensor& x, const Matrix& weight, const ProductTerms& terms);
 
-  /// The same written to `y`, which may be replaced where it does not fit the way of multiplying.
-  void forward_into(at::Tensor& y, const at::Tensor& x, const Matrix& weight, const at::Tensor& bias);
+  /// forward in `type`, in panels (see ProductEnds) where the host's products write panels, and gelu_new of it [n, out]
+  /// in the type that products read.
+  struct Activated {
+    at::Tensor before, after;
+  };
+  Activated forward_activated(const at::Tensor& x, const Matrix& weight, const ProductTerms& terms,
+                              at::ScalarType type);
 
-  /// dy W, the gradient of x. Shapes: dy [n, out] fp32 or in the type that products read; weight [out, in]; returns [n,
-  /// in] fp32.
-  at::Tensor input_gradient(const at::Tensor& dy, const Matrix& weight);
+  /// dy W + terms, the gradient of x. Shapes: dy [n, out] fp32 or in the type that products read; weight [out, in];
+  /// returns [n, in] in `type`, or in that of `slope_of`, by whose gelu_new' it is multiplied when defined: what
+  /// forward_activated left before it.
+  at::Tensor input_gradient(const at::Tensor& dy, const Matrix& weight, const ProductTerms& terms = {},
+                            at::ScalarType type = at::kFloat, const at::Tensor& slope_of = {});
 
-  /// The same, added to `dx` [n, in] fp32.
-  void add_input_gradient(at::Tensor& dx, const at::Tensor& dy, const Matrix& weight);
+  /// dy W + terms, added to `dx` [n, in] fp32.
+  void add_input_gradient(at::Tensor& dx, const at::Tensor& dy, const Matrix& weight, const ProductTerms& terms = {});
 
   /// Null: the host's path.
   const DeviceOperators* device() const { return device_.get(); }
@@ -63,6 +71,7 @@ class Products {
   at::Tensor plain_forward(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias);
   at::Tensor plain_input_gradient(const at::Tensor& dy, const at::Tensor& weight);
   void add_plain_input_gradient(at::Tensor& dx, const at::Tensor& dy, const at::Tensor& weight);
+  at::Tensor unfused_forward(const at::Tensor& x, const at::Tensor& weight, const ProductTerms& terms);
   bool multiplies_16bit(const at::Tensor& weight) const;
   at::ScalarType input_type() const;
   at::Tensor widened_rows(const at::Tensor& weight, int64_t begin, int64_t rows);

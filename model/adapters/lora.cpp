@@ -3,30 +3,39 @@
 
 #include <ATen/ops/mm.h>
 
+#include "model/thin_products.h"
+
 namespace neoloom::model {
 
-void LoraBranch::add_forward(at::Tensor& y, const at::Tensor& x, const std::vector<RowKey>& keys) const {
-  if (!present()) return;
-  const at::Tensor reduced = at::mm(dropout.active() ? dropout.apply(x, keys) : x, a.t());  // [n, r]
-  y.addmm_(reduced, b.t(), /*beta=*/1, /*alpha=*/scaling);
+at::Tensor LoraBranch::dropped(const at::Tensor& x, const std::vector<RowKey>& keys) const {
+  return dropout.active() ? dropout.apply(x.to(at::kFloat), keys) : x;
 }
 
-void LoraBranch::backward(const at::Tensor& dy, const at::Tensor& x, const std::vector<RowKey>& keys,
-                          at::Tensor* dx) const {
-  if (!present()) return;
-  const at::Tensor dropped = dropout.active() ? dropout.apply(x, keys) : x;
-  const at::Tensor reduced = at::mm(dropped, a.t()).mul_(scaling);  // [n, r]
-  // Products with a thin side run several times faster with the thin side on the left, or transposed and contiguous.
-  const at::Tensor d_reduced = at::mm(dy, b.t().contiguous().t()).mul_(scaling);  // [n, r]
-  b_grad.copy_(at::mm(reduced.t(), dy).t());
+at::Tensor LoraBranch::reduce(const at::Tensor& x, const std::vector<RowKey>& keys) const {
+  return thin_product(dropped(x, keys), a.t());
+}
+
+void LoraBranch::join_forward(const at::Tensor& reduced, ProductTerms& terms) const {
+  terms.thin_left = reduced;
+  terms.thin_right = b.mul(scaling).t().contiguous();
+}
+
+ProductTerms LoraBranch::backward(const at::Tensor& dy, const at::Tensor& x, const std::vector<RowKey>& keys,
+                                  const at::Tensor& reduced, bool wants_dx) const {
+  const at::Tensor d_reduced = thin_product(dy, b.mul(scaling));  // [n, r]
+  at::Tensor b_out = b_grad;
+  b_out.copy_(thin_outer_product(reduced, dy).t()).mul_(scaling);
   at::Tensor a_out = a_grad;
-  at::mm_out(a_out, d_reduced.t(), dropped);
-  if (dx == nullptr) return;
+  a_out.copy_(thin_outer_product(d_reduced, dropped(x, keys)));
+  ProductTerms terms;
+  if (!wants_dx) return terms;
   if (dropout.active()) {
-    dx->add_(dropout.apply(at::mm(d_reduced, a), keys));  // the mask is symmetric: forward and backward scale alike
+    terms.addend = dropout.apply(at::mm(d_reduced, a), keys);  // forward and backward scale alike
   } else {
-    dx->addmm_(d_reduced, a);
+    terms.thin_left = d_reduced;
+    terms.thin_right = a;
   }
+  return terms;
 }
 
 }  // namespace neoloom::model

@@ -6,10 +6,11 @@
 #include <vector>
 
 #include "model/adapters/dropout.h"
+#include "model/panel_products.h"
 
 namespace neoloom::model {
 
-/// One adapter as a step sees it: y += s * drop(x) A^T B^T (PEFT's plain LoRA), everything in fp32.
+/// One adapter as a step sees it: y += s * drop(x) A^T B^T (PEFT's plain LoRA), in fp32 but for the type of x and dy.
 struct LoraBranch {
   at::Tensor a;       // [r, in]; undefined: no adapter here
   at::Tensor b;       // [out, r]
@@ -19,10 +20,20 @@ struct LoraBranch {
   DropoutMask dropout;  // probability 0 outside training
 
   bool present() const { return a.defined(); }
-  /// Shapes: x [n, in], y [n, out]; keys name the rows.
-  void add_forward(at::Tensor& y, const at::Tensor& x, const std::vector<RowKey>& keys) const;
-  /// Gradients of A and B, and, when `dx` is not null, the branch's part added to dx [n, in].
-  void backward(const at::Tensor& dy, const at::Tensor& x, const std::vector<RowKey>& keys, at::Tensor* dx) const;
+
+  /// drop(x) A^T [n, r] fp32, which backward wants. Shapes: x [n, in]; keys name the rows.
+  at::Tensor reduce(const at::Tensor& x, const std::vector<RowKey>& keys) const;
+
+  /// Sets the thin term that makes the adapter's output of `reduced`.
+  void join_forward(const at::Tensor& reduced, ProductTerms& terms) const;
+
+  /// Gradients of A and B. Shapes: dy [n, out], x [n, in]. Returns the adapter's part of x's gradient [n, in], nothing
+  /// unless `wants_dx`.
+  ProductTerms backward(const at::Tensor& dy, const at::Tensor& x, const std::vector<RowKey>& keys,
+                        const at::Tensor& reduced, bool wants_dx) const;
+
+ private:
+  at::Tensor dropped(const at::Tensor& x, const std::vector<RowKey>& keys) const;
 };
 
 }  // namespace neoloom::model

@@ -81,7 +81,7 @@ void add_shape(Shape shape, model::Dtype dtype) {
           operands.y = at::empty({shape.rows, shape.out}, at::kFloat);
         },
         [=](Operands& operands) {
-          model::panel_product(operands.y, operands.x, {operands.packed, shape.in, shape.out}, {});
+          model::panel_product(operands.x, {operands.packed, shape.in, shape.out}, {}, {.y = operands.y});
         });
   }
   if (model::multiplies_panels(dtype) && type == at::kFloat) {
@@ -93,7 +93,7 @@ void add_shape(Shape shape, model::Dtype dtype) {
           operands.y = at::empty({shape.rows, shape.out}, at::kFloat);
         },
         [=](Operands& operands) {
-          model::panel_product(operands.y, operands.x, {operands.packed, shape.in, shape.out}, {});
+          model::panel_product(operands.x, {operands.packed, shape.in, shape.out}, {}, {.y = operands.y});
         });
   }
   add_way(

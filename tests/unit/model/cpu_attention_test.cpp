@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <ATen/ops/arange.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/equal.h>
+#include <ATen/ops/ones_like.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
 #include <gtest/gtest.h>
@@ -11,6 +13,7 @@
 #include "model/activation.h"
 #include "model/attention.h"
 #include "model/cpu_kernels.h"
+#include "model/linear.h"
 #include "model/panels.h"
 #include "tests/unit/model/random_model.h"
 
@@ -112,7 +115,14 @@ TEST(Kernels, RowsBecomeBfloat16AsATenRoundsThem) {
     cpu::copy_rows(source, static_cast<uint16_t*>(copied.mutable_data_ptr()), 30);
     EXPECT_TRUE(at::equal(copied.narrow(1, 0, width), expected));
     at::Tensor pairs = at::zeros({(rows + 1) / 2, width, 2}, expected.options());
-    cpu::interleave_rows(source, static_cast<uint32_t*>(pairs.mutable_data_ptr()));
+    const cpu::NarrowRows narrow{static_cast<const uint16_t*>(copied.const_data_ptr()), 30, rows, width};
+    cpu::interleave_rows(narrow, static_cast<uint32_t*>(pairs.mutable_data_ptr()));
+    at::Tensor wide = at::zeros({rows, width});
+    cpu::copy_rows(narrow, wide.mutable_data_ptr<float>(), width);
+    EXPECT_TRUE(at::equal(wide, expected.to(at::kFloat)));
+    at::Tensor again = at::zeros({rows, 25}, expected.options());
+    cpu::copy_rows(narrow, static_cast<uint16_t*>(again.mutable_data_ptr()), 25);
+    EXPECT_TRUE(at::equal(again.narrow(1, 0, width), expected));
     for (int64_t row = 0; row < rows; ++row) {
       EXPECT_TRUE(at::equal(pairs[row / 2].select(1, row % 2), expected[row])) << row;
     }
@@ -122,16 +132,64 @@ TEST(Kernels, RowsBecomeBfloat16AsATenRoundsThem) {
   }
   in[0][0].fill_(NAN);
   at::Tensor one = at::zeros({1, 1}, at::TensorOptions().dtype(at::kBFloat16));
-  cpu::copy_rows({in.const_data_ptr<float>(), 24, 1, 1}, static_cast<uint16_t*>(one.mutable_data_ptr()), 1);
+  cpu::copy_rows(cpu::Rows{in.const_data_ptr<float>(), 24, 1, 1}, static_cast<uint16_t*>(one.mutable_data_ptr()), 1);
   EXPECT_TRUE(std::isnan(one.item<float>()));
 }
 
 TEST(Kernels, GeluInBfloat16IsGeluRounded) {
   const at::Tensor x = random({3, 50}, 2.0, 1);
   const at::Tensor dy = random({3, 50}, 1.0, 2);
-  EXPECT_TRUE(at::equal(gelu_new(x, at::kBFloat16), gelu_new(x).to(at::kBFloat16)));
-  EXPECT_TRUE(
-      at::equal(gelu_new_backward(dy.clone(), x, at::kBFloat16), gelu_new_backward(dy.clone(), x).to(at::kBFloat16)));
+  const cpu::Rows source{x.const_data_ptr<float>(), 50, 3, 50};
+  at::Tensor y = at::empty({3, 50}, at::kBFloat16);
+  cpu::gelu(source, static_cast<uint16_t*>(y.mutable_data_ptr()), 50);
+  EXPECT_TRUE(at::equal(y, gelu_new(x).to(at::kBFloat16)));
+  const at::Tensor narrow = x.to(at::kBFloat16);
+  EXPECT_TRUE(at::equal(gelu_new(narrow), gelu_new(narrow.to(at::kFloat)).to(at::kBFloat16)));
+  at::Tensor dx = at::empty({3, 50}, at::kBFloat16);
+  cpu::gelu_backward({dy.const_data_ptr<float>(), 50, 3, 50}, static_cast<const uint16_t*>(narrow.const_data_ptr()), 50,
+                     static_cast<uint16_t*>(dx.mutable_data_ptr()), 50);
+  EXPECT_TRUE(at::equal(dx, gelu_new_backward(dy.clone(), narrow.to(at::kFloat)).to(at::kBFloat16)));
+}
+
+TEST(Kernels, RowsAreSummedWithABiasInPlaceToo) {
+  at::Tensor rows = random({5, 21}, 1.0, 1);
+  const at::Tensor bias = random({21}, 1.0, 2);
+  const at::Tensor expected = rows + bias;
+  at::Tensor out = at::zeros({5, 30});
+  const cpu::Rows source{rows.const_data_ptr<float>(), 21, 5, 21};
+  cpu::sum_rows(bias.const_data_ptr<float>(), source, out.mutable_data_ptr<float>(), 30);
+  EXPECT_TRUE(at::equal(out.narrow(1, 0, 21), expected));
+  cpu::sum_rows(nullptr, source, out.mutable_data_ptr<float>(), 30);
+  EXPECT_TRUE(at::equal(out.narrow(1, 0, 21), rows));
+  cpu::sum_rows(bias.const_data_ptr<float>(), {nullptr, 0, 5, 21}, out.mutable_data_ptr<float>(), 30);
+  EXPECT_TRUE(at::equal(out.narrow(1, 0, 21), bias.expand({5, 21})));
+  cpu::sum_rows(bias.const_data_ptr<float>(), source, rows.mutable_data_ptr<float>(), 21);
+  EXPECT_TRUE(at::equal(rows, expected));
+}
+
+TEST(Norm, TheHostsLoopsEqualATenInDouble) {
+  for (const int64_t width : {1, 15, 768}) {
+    const Norm norm = {random({width}, 1.0, 1), random({width}, 1.0, 2), {}, {}, 1e-5};
+    const at::Tensor x = random({37, width}, 3.0, 3) + 2.0;
+    const at::Tensor dy = random({37, width}, 1.0, 4);
+    const Norm exact = {norm.weight.to(at::kDouble), norm.bias.to(at::kDouble), {}, {}, 1e-5};
+    Norm::Statistics wide;
+    Norm::Statistics statistics;
+    const at::Tensor y = norm.host_forward(x, &statistics, at::kFloat);
+    EXPECT_LT(distance(y, exact.forward(x.to(at::kDouble), &wide)), 4e-6) << width;
+    EXPECT_LT(distance(statistics.mean, wide.mean), 1e-6);
+    EXPECT_LT(distance(statistics.rstd / wide.rstd, at::ones_like(wide.rstd)), 1e-6);
+    EXPECT_TRUE(at::equal(norm.host_forward(x, nullptr, at::kBFloat16), y.to(at::kBFloat16)));
+    const at::Tensor before = random({37, width}, 1.0, 5);
+    const at::Tensor expected = before + exact.backward(dy.to(at::kDouble), x.to(at::kDouble), wide);
+    at::Tensor sum = before.clone();
+    const at::Tensor narrow = norm.host_add_gradient(dy, x, statistics, sum, at::kBFloat16);
+    EXPECT_LT(distance(sum, expected), 2e-5 * wide.rstd.max().item<double>()) << width;
+    EXPECT_TRUE(at::equal(narrow, sum.to(at::kBFloat16)));
+    at::Tensor same = before.clone();
+    EXPECT_TRUE(norm.host_add_gradient(dy, x, statistics, same, at::kFloat).is_same(same));
+    EXPECT_TRUE(at::equal(same, sum));
+  }
 }
 
 }  // namespace

@@ -7,7 +7,9 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include "model/activation.h"
 #include "model/products.h"
+#include "model/thin_products.h"
 #include "tests/unit/model/random_model.h"
 
 namespace neoloom::model {
@@ -53,13 +55,59 @@ TEST_P(PanelProducts, EqualExactProductsForAllKindsOfRemainders) {
         const at::Tensor bias = random({out}, 1.0, 3);
         const at::Tensor dy = random({rows, out}, 1.0, 4);
         expect_close(products.forward(x, matrix, {}), rounded(x).mm(exact.t()), where);
-        expect_close(products.forward(x, matrix, bias), rounded(x).mm(exact.t()) + bias, where + " with bias");
+        expect_close(products.forward(x, matrix, {.bias = bias}), rounded(x).mm(exact.t()) + bias,
+                     where + " with bias");
         expect_close(products.input_gradient(dy, matrix), rounded(dy).mm(exact), where + " backward");
         at::Tensor sum = x.clone();
         products.add_input_gradient(sum, dy, matrix);
         expect_close(sum, x.to(at::kDouble) + rounded(dy).mm(exact), where + " backward added");
       }
     }
+  }
+}
+
+TEST_P(PanelProducts, WhatJoinsAProductAndWhatFollowsItEqualSeparateSteps) {
+  Products products(compute());
+  for (const int64_t rows : {1, 129, 300}) {
+    for (const auto& [in, out] : {std::pair{64, 130}, {2500, 64}, {64, 65}, {7, 63}}) {
+      const std::string where = fmt::format("rows {} in {} out {}", rows, in, out);
+      const at::Tensor plain = random({out, in}, 0.1, 1).to(frozen());
+      const at::Tensor exact = rounded(plain);
+      const Matrix matrix = packed(plain);
+      const at::Tensor x = random({rows, in}, 1.0, 2);
+      const at::Tensor left = random({rows, 5}, 1.0, 3);
+      const at::Tensor right = random({5, out}, 1.0, 4);
+      const ProductTerms terms = {random({out}, 1.0, 5), random({rows, out}, 1.0, 6), left, right};
+      const at::Tensor sum =
+          rounded(x).mm(exact.t()) + terms.bias + terms.addend + left.to(at::kDouble).mm(right.to(at::kDouble));
+      const at::Tensor y = products.forward(x, matrix, terms);
+      expect_close(y, sum, where);
+      const at::ScalarType narrow = products.input_type(matrix);
+      EXPECT_TRUE(at::equal(products.forward(x, matrix, terms, narrow), y.to(narrow))) << where;
+      const Products::Activated activated = products.forward_activated(x, matrix, terms, narrow);
+      EXPECT_TRUE(at::equal(rows_of_panels(activated.before, out), y.to(narrow))) << where;
+      EXPECT_TRUE(at::equal(activated.after, gelu_new(y).to(narrow))) << where;
+    }
+  }
+}
+
+TEST_P(PanelProducts, TheSlopeOfGeluMultipliesTheGradientOfWhatWasBeforeIt) {
+  Products products(compute());
+  for (const int64_t inner : {64, 130}) {
+    const Matrix first = packed(random({inner, 64}, 0.1, 1).to(frozen()));
+    const Matrix second = packed(random({32, inner}, 0.1, 2).to(frozen()));
+    const at::ScalarType narrow = products.input_type(second);
+    const at::Tensor x = random({200, 64}, 1.0, 3);
+    const at::Tensor dy = random({200, 32}, 1.0, 4);
+    const ProductTerms terms = {{}, random({200, inner}, 1.0, 5), random({200, 3}, 1.0, 6), random({3, inner}, 1.0, 7)};
+    const Products::Activated activated = products.forward_activated(x, first, {}, narrow);
+    const at::Tensor plain = products.input_gradient(dy, second, terms);
+    const at::Tensor before = rows_of_panels(activated.before, inner).to(at::kFloat);
+    EXPECT_TRUE(at::equal(products.input_gradient(dy, second, terms, narrow, activated.before),
+                          gelu_new_backward(plain.clone(), before).to(narrow)));
+    at::Tensor sum = x.new_zeros({200, inner});
+    products.add_input_gradient(sum, dy, second, terms);
+    expect_close(sum, plain, "added to zeros");
   }
 }
 
@@ -119,6 +167,48 @@ TEST(ModelWithPanels, ComputesWhatTheModelWithPlainMatricesComputes) {
     weights->blocks.front().panels.front().forward.zero_();
     EXPECT_NE(testing::train_once(*model, batch, params).loss, expected.loss) << "the panels are not used";
   }
+}
+
+TEST(ThinProducts, EqualExactProducts) {
+  for (const int64_t rows : {1, 127, 129, 300}) {
+    for (const int64_t columns : {2, 64, 770}) {
+      for (const int64_t rank : {1, 8, 20}) {
+        const std::string where = fmt::format("rows {} columns {} rank {}", rows, columns, rank);
+        const at::Tensor right = random({rank, columns}, 1.0, 1).t();
+        const at::Tensor left = random({rows, rank}, 1.0, 2);
+        for (const at::ScalarType type : {at::kFloat, at::kBFloat16}) {
+          if (type == at::kBFloat16 && !multiplies_panels(Dtype::kBFloat16)) continue;
+          const at::Tensor x = random({rows, columns}, 1.0, 3).to(type);
+          const at::Tensor product = x.to(at::kDouble).mm(right.to(at::kDouble));
+          // fp32 sums of up to 770 products, as above; with bfloat16 the right side keeps 16 bits: 2^-17 of each of as
+          // many terms, of random signs.
+          const double split = type == at::kFloat ? 0.0 : 4 * 0x1p-17 * std::sqrt(static_cast<double>(columns));
+          const double largest = product.abs().max().item<double>();
+          EXPECT_LT((thin_product(x, right) - product).abs().max().item<double>(), 2e-6 * (1 + largest) + split)
+              << where;
+          const at::Tensor outer = left.to(at::kDouble).t().mm(x.to(at::kDouble));
+          EXPECT_LT((thin_outer_product(left, x) - outer).abs().max().item<double>(),
+                    2e-6 * (1 + outer.abs().max().item<double>()))
+              << where;
+        }
+      }
+    }
+  }
+}
+
+TEST(ThinProducts, HaveTheSameBitsWithAnyThreads) {
+  const at::Tensor x = random({300, 770}, 1.0, 1);
+  const at::Tensor right = random({770, 8}, 1.0, 2);
+  const at::Tensor left = random({300, 8}, 1.0, 3);
+  const at::Tensor product = thin_product(x, right);
+  const at::Tensor outer = thin_outer_product(left, x);
+  const int threads = at::get_num_threads();
+  for (const int other : {1, 2, 3}) {
+    at::set_num_threads(other);
+    EXPECT_TRUE(at::equal(thin_product(x, right), product)) << other << " threads";
+    EXPECT_TRUE(at::equal(thin_outer_product(left, x), outer)) << other << " threads";
+  }
+  at::set_num_threads(threads);
 }
 
 }  // namespace

@@ -144,8 +144,8 @@ TEST(Kernels, GeluAndItsSlopeEqualTheFormulaInDouble) {
   std::vector<float> y(x.size());
   std::vector<float> slope(x.size(), 1.0F);
   const auto count = static_cast<int64_t>(x.size());
-  cpu::gelu(x.data(), y.data(), count);
-  cpu::gelu_backward(slope.data(), x.data(), slope.data(), count);
+  cpu::gelu(cpu::Rows{x.data(), count, 1, count}, y.data(), count);
+  cpu::gelu_backward({slope.data(), count, 1, count}, x.data(), count, slope.data(), count);
   const double k = std::sqrt(2.0 / M_PI);
   for (size_t i = 0; i < x.size(); ++i) {
     const double v = x[i];
@@ -185,7 +185,7 @@ TEST(Products, WideningInSlicesEqualsWideningAtOnce) {
   const at::Tensor bias = random({3000}, 1.0, 3);
   const at::Tensor wide = weight.to(at::kFloat);
   Products products(Dtype::kFloat16);
-  EXPECT_LT(distance(products.forward(x, weight, bias), x.mm(wide.t()) + bias), 1e-5);
+  EXPECT_LT(distance(products.forward(x, weight, {.bias = bias}), x.mm(wide.t()) + bias), 1e-5);
   const at::Tensor dy = random({5, 3000}, 1.0, 4);
   EXPECT_LT(distance(products.input_gradient(dy, weight), dy.mm(wide)), 1e-5);
   at::Tensor dx = x.clone();

@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <ATen/Parallel.h>
+
+#include <atomic>
+#include <cstdint>
+
+namespace neoloom::model {
+
+/// Runs tasks 0 to count - 1 on all threads, each taken by the next free one, so that a core that others use, too,
+/// holds nobody up. `worker` is called once per thread with a function that returns its next task, or -1 after the
+/// last; no task may depend on which thread runs it.
+template <typename Worker>
+void share_tasks(int64_t count, Worker worker) {
+  std::atomic<int64_t> next{0};
+  at::parallel_for(0, at::get_num_threads(), 1, [&](int64_t, int64_t) {
+    worker([&]() -> int64_t {
+      const int64_t task = next.fetch_add(1, std::memory_order_relaxed);
+      return task < count ? task : -1;
+    });
+  });
+}
+
+}  // namespace neoloom::model

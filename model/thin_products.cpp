@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "model/thin_products.h"
+
+#include <ATen/Parallel.h>
+#include <ATen/native/CPUBlas.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/mm.h>
+#include <ATen/ops/zeros.h>
+
+#include <algorithm>
+
+#include "model/cpu_kernels.h"
+#include "model/panels.h"
+
+namespace neoloom::model {
+
+namespace {
+
+constexpr int64_t kTileRows = 128;
+constexpr int64_t kSlabColumns = 64;
+constexpr int64_t kBlockDepth = 768;
+
+bool in_blocks(const at::Tensor& x) { return x.is_cpu() && multiplies_panels(Dtype::kFloat32); }
+
+int64_t tiles_of(int64_t rows) { return (rows + kTileRows - 1) / kTileRows; }
+
+/// Columns of `right`, split as high | low, each half filled up to whole vectors; rows in pairs.
+at::Tensor split_in_two(const at::Tensor& right, int64_t half) {
+  const at::Tensor high = right.to(at::kBFloat16);
+  at::Tensor pairs = at::zeros({right.size(0) / 2, 2 * half, 2}, right.options().dtype(at::kBFloat16));
+  const auto place = [&](const at::Tensor& part, int64_t begin) {
+    pairs.narrow(1, begin, right.size(1)).copy_(part.view({-1, 2, right.size(1)}).transpose(1, 2));
+  };
+  place(high, 0);
+  place(right.sub(high.to(at::kFloat)).to(at::kBFloat16), half);
+  return pairs;
+}
+
+at::Tensor narrow_product(const at::Tensor& x, const at::Tensor& right) {
+  constexpr int64_t kVector = 16;
+  const int64_t rank = right.size(1);
+  const int64_t half = (rank + kVector - 1) / kVector * kVector;
+  const at::Tensor pairs = split_in_two(right.contiguous(), half);
+  const int64_t rows = x.size(0);
+  const int64_t depth = x.size(1);
+  at::Tensor y = at::empty({rows, rank}, right.options());
+  at::parallel_for(0, tiles_of(rows), 1, [&](int64_t begin, int64_t end) {
+    const at::Tensor sums = at::empty({kTileRows, 2 * half}, right.options());
+    auto* const tile = static_cast<float*>(sums.data_ptr());
+    for (int64_t row = begin * kTileRows; row < std::min(end * kTileRows, rows); row += kTileRows) {
+      const int64_t here = std::min(kTileRows, rows - row);
+      at::native::cpublas::brgemm(here, 2 * half, depth, x.stride(0), 2 * half, 2 * half, false,
+                                  x.const_data_ptr<at::BFloat16>() + row * x.stride(0),
+                                  pairs.const_data_ptr<at::BFloat16>(), tile, /*is_vnni=*/true);
+      float* const out = y.mutable_data_ptr<float>() + row * rank;
+      for (int64_t i = 0; i < here; ++i) {
+        for (int64_t j = 0; j < rank; ++j) out[i * rank + j] = tile[2 * half * i + j] + tile[2 * half * i + half + j];
+      }
+    }
+    at::native::cpublas::brgemm_release(/*is_vnni=*/true);
+  });
+  return y;
+}
+
+at::Tensor wide_product(const at::Tensor& x, const at::Tensor& right) {
+  const at::Tensor packed = right.contiguous();
+  const int64_t rank = right.size(1);
+  const int64_t rows = x.size(0);
+  const int64_t depth = x.size(1);
+  at::Tensor y = at::empty({rows, rank}, right.options());
+  at::parallel_for(0, tiles_of(rows), 1, [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin * kTileRows; row < std::min(end * kTileRows, rows); row += kTileRows) {
+      for (int64_t k = 0; k < depth; k += kBlockDepth) {
+        at::native::cpublas::brgemm(std::min(kTileRows, rows - row), rank, std::min(kBlockDepth, depth - k),
+                                    x.stride(0), rank, rank, k > 0, x.const_data_ptr<float>() + row * x.stride(0) + k,
+                                    packed.const_data_ptr<float>() + k * rank, y.mutable_data_ptr<float>() + row * rank,
+                                    /*is_vnni=*/false);
+      }
+    }
+    at::native::cpublas::brgemm_release(/*is_vnni=*/false);
+  });
+  return y;
+}
+
+/// tile [kTileRows, kSlabColumns] = rows in fp32, then zeros.
+void copy_tile(const at::Tensor& x, int64_t row, int64_t rows, int64_t column, int64_t columns, float* tile) {
+  const int64_t offset = row * x.stride(0) + column;
+  if (x.scalar_type() == at::kBFloat16) {
+    const auto* const values = static_cast<const uint16_t*>(x.const_data_ptr()) + offset;
+    cpu::copy_rows(cpu::NarrowRows{values, x.stride(0), rows, columns}, tile, kSlabColumns);
+  } else {
+    cpu::copy_rows(cpu::Rows{x.const_data_ptr<float>() + offset, x.stride(0), rows, columns}, tile, kSlabColumns);
+  }
+  std::fill(tile + rows * kSlabColumns, tile + kTileRows * kSlabColumns, 0.0F);
+}
+
+}  // namespace
+
+at::Tensor thin_product(const at::Tensor& x, const at::Tensor& right) {
+  if (x.scalar_type() == at::kBFloat16) return narrow_product(x, right);
+  return in_blocks(x) ? wide_product(x, right) : at::mm(x, right);
+}
+
+at::Tensor thin_outer_product(const at::Tensor& left, const at::Tensor& x) {
+  if (!in_blocks(x)) return at::mm(left.t(), x.to(at::kFloat));
+  const int64_t rank = left.size(1);
+  const int64_t rows = x.size(0);
+  const int64_t columns = x.size(1);
+  const int64_t padded = tiles_of(rows) * kTileRows;  // one depth for all tiles
+  at::Tensor turned = at::zeros({rank, padded}, left.options());
+  turned.narrow(1, 0, rows).copy_(left.t());
+  at::Tensor y = at::empty({rank, columns}, left.options());
+  at::parallel_for(0, (columns + kSlabColumns - 1) / kSlabColumns, 1, [&](int64_t begin, int64_t end) {
+    const at::Tensor scratch = at::empty({kTileRows, kSlabColumns}, left.options());
+    auto* const tile = static_cast<float*>(scratch.data_ptr());
+    for (int64_t column = begin * kSlabColumns; column < std::min(end * kSlabColumns, columns);
+         column += kSlabColumns) {
+      const int64_t width = std::min(kSlabColumns, columns - column);
+      for (int64_t row = 0; row < rows; row += kTileRows) {
+        copy_tile(x, row, std::min(kTileRows, rows - row), column, width, tile);
+        at::native::cpublas::brgemm(rank, width, kTileRows, padded, kSlabColumns, columns, row > 0,
+                                    turned.const_data_ptr<float>() + row, tile, y.mutable_data_ptr<float>() + column,
+                                    /*is_vnni=*/false);
+      }
+    }
+    at::native::cpublas::brgemm_release(/*is_vnni=*/false);
+  });
+  return y;
+}
+
+}  // namespace neoloom::model

@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+namespace neoloom::model {
+
+// The products of LoRA's thin matrices on the host. Accumulation is fp32 in an order that depends on neither rows nor
+// threads. Where the CPU has no block kernel (see multiplies_panels) at::mm does them.
+
+/// x right. Shapes: x [n, k] fp32 or bfloat16, columns contiguous; right [k, r] fp32, any strides, of few r; returns
+/// [n, r] fp32. With bfloat16 x, right is read to 16 bits of mantissa (as a sum of two bfloat16).
+at::Tensor thin_product(const at::Tensor& x, const at::Tensor& right);
+
+/// left^T x. Shapes: left [n, r] fp32 of few r; x [n, c] fp32 or bfloat16, columns contiguous; returns [r, c] fp32.
+at::Tensor thin_outer_product(const at::Tensor& left, const at::Tensor& x);
+
+}  // namespace neoloom::model
