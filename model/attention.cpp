@@ -17,6 +17,7 @@
 #include "model/cpu_kernels.h"
 #include "model/panels.h"
 #include "model/parallel_tasks.h"
+#include "model/rows.h"
 
 namespace neoloom::model {
 
@@ -160,8 +161,9 @@ at::Tensor Attention::forward(const at::Tensor& q, const at::Tensor& k, const at
                               const std::vector<Segment>& segments) const {
   const bool tiled = in_tiles(q, segments);
   const at::ScalarType type = tiled ? tile_type() : at::kFloat;
-  if (q.scalar_type() != type) return forward(q.to(type), k.to(type), v.to(type), segments).to(q.scalar_type());
-  at::Tensor out = at::empty_like(q);
+  if (q.scalar_type() != type)
+    return forward(rows_as(q, type), rows_as(k, type), rows_as(v, type), segments).to(q.scalar_type());
+  at::Tensor out = empty_rows(q.size(0), q.size(1), q.options());
   if (tiled) {
     for_each_tiled_head(q.size(1), segments, [&](auto& head, const Segment& segment, int64_t channel) {
       using Rows = typename std::decay_t<decltype(head)>::Rows;
@@ -194,7 +196,8 @@ AttentionGradients Attention::backward(const at::Tensor& grad, const at::Tensor&
     return {d.dq.to(q.scalar_type()), d.dk.to(q.scalar_type()), d.dv.to(q.scalar_type())};
   }
   if (tiled) {
-    AttentionGradients out{at::empty_like(q), at::empty_like(k), at::empty_like(v)};
+    const auto like = [](const at::Tensor& x) { return empty_rows(x.size(0), x.size(1), x.options()); };
+    AttentionGradients out{like(q), like(k), like(v)};
     for_each_tiled_head(q.size(1), segments, [&](auto& head, const Segment& segment, int64_t channel) {
       using Rows = typename std::decay_t<decltype(head)>::Rows;
       const auto rows = [&](const at::Tensor& packed, int64_t row) { return rows_at<Rows>(packed, row, channel); };

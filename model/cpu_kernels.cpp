@@ -172,11 +172,12 @@ NL_INLINE double sum_of(int64_t count, Value value) {
 }
 
 template <typename Out>
-NL_INLINE void layer_norm_rows(const LayerNorm& norm, const Rows& x, Out* y, float* mean, float* rstd) {
+NL_INLINE void layer_norm_rows(const LayerNorm& norm, const Rows& x, Out* y, int64_t y_stride, float* mean,
+                               float* rstd) {
   const auto width = static_cast<double>(x.width);
   for (int64_t row = 0; row < x.count; ++row) {
     const float* const in = x.values + row * x.stride;
-    Out* const out = y + row * x.width;
+    Out* const out = y + row * y_stride;
     const auto m = static_cast<float>(sum_of(x.width, [&](int64_t i) { return in[i]; }) / width);
     const double variance = sum_of(x.width, [&](int64_t i) { return (in[i] - m) * (in[i] - m); }) / width;
     const auto r = static_cast<float>(1.0 / std::sqrt(variance + norm.epsilon));
@@ -216,21 +217,23 @@ NL_VECTOR_CLONES void sum_rows(const float* bias, const Rows& rows, float* out, 
   }
 }
 
-NL_VECTOR_CLONES void layer_norm(const LayerNorm& norm, const Rows& x, float* y, float* mean, float* rstd) {
-  layer_norm_rows(norm, x, y, mean, rstd);
+NL_VECTOR_CLONES void layer_norm(const LayerNorm& norm, const Rows& x, float* y, int64_t y_stride, float* mean,
+                                 float* rstd) {
+  layer_norm_rows(norm, x, y, y_stride, mean, rstd);
 }
-NL_VECTOR_CLONES void layer_norm(const LayerNorm& norm, const Rows& x, uint16_t* y, float* mean, float* rstd) {
-  layer_norm_rows(norm, x, y, mean, rstd);
+NL_VECTOR_CLONES void layer_norm(const LayerNorm& norm, const Rows& x, uint16_t* y, int64_t y_stride, float* mean,
+                                 float* rstd) {
+  layer_norm_rows(norm, x, y, y_stride, mean, rstd);
 }
 
-NL_VECTOR_CLONES void add_layer_norm_gradient(const LayerNorm& norm, const Rows& dy, const float* x, const float* mean,
-                                              const float* rstd, float* sum, uint16_t* narrow) {
+NL_VECTOR_CLONES void add_layer_norm_gradient(const LayerNorm& norm, const Rows& dy, const Rows& x, const float* mean,
+                                              const float* rstd, float* sum, int64_t sum_stride) {
   const auto width = static_cast<double>(dy.width);
   const float* const weight = norm.weight;
   for (int64_t row = 0; row < dy.count; ++row) {
     const float* const gradient = dy.values + row * dy.stride;
-    const float* const in = x + row * dy.width;
-    float* const out = sum + row * dy.width;
+    const float* const in = x.values + row * x.stride;
+    float* const out = sum + row * sum_stride;
     const float m = mean[row];
     const float r = rstd[row];
     const auto mean_gradient =
@@ -241,8 +244,6 @@ NL_VECTOR_CLONES void add_layer_norm_gradient(const LayerNorm& norm, const Rows&
     for (int64_t i = 0; i < dy.width; ++i) {
       out[i] += r * (gradient[i] * weight[i] - mean_gradient - (in[i] - m) * r * slope);
     }
-    if (narrow == nullptr) continue;
-    for (int64_t i = 0; i < dy.width; ++i) store(out[i], narrow[row * dy.width + i]);
   }
 }
 

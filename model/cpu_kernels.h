@@ -37,14 +37,13 @@ struct LayerNorm {
   const float* bias = nullptr;
   double epsilon = 0.0;
 };
-/// Writes y, its rows one after the other, and the rows' statistics [count].
-void layer_norm(const LayerNorm& norm, const Rows& x, float* y, float* mean, float* rstd);
-void layer_norm(const LayerNorm& norm, const Rows& x, uint16_t* y, float* mean, float* rstd);
+/// Writes y, its rows `y_stride` apart, and the rows' statistics [count].
+void layer_norm(const LayerNorm& norm, const Rows& x, float* y, int64_t y_stride, float* mean, float* rstd);
+void layer_norm(const LayerNorm& norm, const Rows& x, uint16_t* y, int64_t y_stride, float* mean, float* rstd);
 
-/// sum [count, width] += the gradient of x, from dy and what layer_norm wrote; `narrow` (may be null) receives the sum
-/// as bfloat16. All rows lie one after the other.
-void add_layer_norm_gradient(const LayerNorm& norm, const Rows& dy, const float* x, const float* mean,
-                             const float* rstd, float* sum, uint16_t* narrow);
+/// sum [count, width] += the gradient of x, from dy and what layer_norm wrote.
+void add_layer_norm_gradient(const LayerNorm& norm, const Rows& dy, const Rows& x, const float* mean, const float* rstd,
+                             float* sum, int64_t sum_stride);
 
 /// In place: softmax over row[begin, end), zero elsewhere in [0, width).
 void softmax_range(float* row, int64_t begin, int64_t end, int64_t width);

@@ -6,6 +6,7 @@
 #include "model/activation.h"
 #include "model/adapters/targets.h"
 #include "model/block.h"
+#include "model/rows.h"
 
 namespace neoloom::model {
 
@@ -23,9 +24,8 @@ class Block::OnHost {
 
  private:
   void project_inputs(const at::Tensor& x, BlockSaved& kept) const;
-  at::Tensor mlp_backward(at::Tensor& dy, const at::Tensor& narrow_dy, const BlockSaved& saved, bool wants_dx) const;
-  at::Tensor attention_backward(at::Tensor& dy, const at::Tensor& narrow_dy, const BlockSaved& saved,
-                                bool wants_dx) const;
+  void mlp_backward(at::Tensor& dy, const BlockSaved& saved, bool wants_dx) const;
+  at::Tensor attention_backward(at::Tensor& dy, const BlockSaved& saved, bool wants_dx) const;
   at::Tensor inputs_backward(const AttentionGradients& d, const BlockSaved& saved, bool wants_dx) const;
 
   /// Where the adapter of a linear keeps what backward wants.
@@ -69,14 +69,12 @@ at::Tensor Block::OnHost::forward(const at::Tensor& x, BlockSaved& kept) const {
 
 at::Tensor Block::OnHost::backward(at::Tensor dy, const BlockSaved& saved, BlockWants wants) const {
   const bool below_mlp = wants.dx || block_.attention_trains();
-  at::Tensor narrow_dy = dy.to(narrow_);
-  if (below_mlp || block_.mlp_trains()) narrow_dy = mlp_backward(dy, narrow_dy, saved, below_mlp);
-  return below_mlp ? attention_backward(dy, narrow_dy, saved, wants.dx) : at::Tensor();
+  if (below_mlp || block_.mlp_trains()) mlp_backward(dy, saved, below_mlp);
+  return below_mlp ? attention_backward(dy, saved, wants.dx) : at::Tensor();
 }
 
-/// From dy to the gradient of `middle`, which is added to dy. Returns that in the narrow type; undefined unless wanted.
-at::Tensor Block::OnHost::mlp_backward(at::Tensor& dy, const at::Tensor& narrow_dy, const BlockSaved& saved,
-                                       bool wants_dx) const {
+/// Adds to dy, where wanted, what comes back through the MLP: dy becomes the gradient of `middle`.
+void Block::OnHost::mlp_backward(at::Tensor& dy, const BlockSaved& saved, bool wants_dx) const {
   const Linear& c_fc = block_.c_fc;
   const Linear& c_proj = block_.c_proj;
   const bool below_projection = wants_dx || c_fc.trains() || block_.ln_2.weight_grad.defined();
@@ -84,32 +82,30 @@ at::Tensor Block::OnHost::mlp_backward(at::Tensor& dy, const at::Tensor& narrow_
   {
     at::Tensor activated;
     if (c_proj.trains()) activated = rows_of_panels(gelu_new(saved.pre_activation), c_proj.weight.plain.size(1));
-    d_pre = c_proj.backward(products_, {narrow_dy, activated, reduced(saved, LinearSite::kCProj)}, queries_,
+    d_pre = c_proj.backward(products_, {rows_as(dy, narrow_), activated, reduced(saved, LinearSite::kCProj)}, queries_,
                             below_projection, narrow_, saved.pre_activation);
   }
-  if (!below_projection) return {};
+  if (!below_projection) return;
   at::Tensor normed;
   if (c_fc.trains()) normed = block_.ln_2.host_forward(saved.middle, nullptr, narrow_);
   const bool below_fc = wants_dx || block_.ln_2.weight_grad.defined();
   const at::Tensor d_normed =
       c_fc.backward(products_, {d_pre, normed, reduced(saved, LinearSite::kCFc)}, queries_, below_fc);
-  if (!below_fc) return {};
-  return block_.ln_2.host_add_gradient(d_normed, saved.middle, saved.ln_2, dy, narrow_);
+  if (below_fc) block_.ln_2.host_add_gradient(d_normed, saved.middle, saved.ln_2, dy);
 }
 
 /// From the gradient of `middle` to that of the block's input [N, h]; undefined unless wanted. dy may become it.
-at::Tensor Block::OnHost::attention_backward(at::Tensor& dy, const at::Tensor& narrow_dy, const BlockSaved& saved,
-                                             bool wants_dx) const {
+at::Tensor Block::OnHost::attention_backward(at::Tensor& dy, const BlockSaved& saved, bool wants_dx) const {
   const at::Tensor d_attended =
-      block_.out_proj.backward(products_, {narrow_dy, saved.attended, reduced(saved, LinearSite::kOutProj)}, queries_,
-                               wants_dx || block_.inputs_train(), narrow_);
+      block_.out_proj.backward(products_, {rows_as(dy, narrow_), saved.attended, reduced(saved, LinearSite::kOutProj)},
+                               queries_, wants_dx || block_.inputs_train(), narrow_);
   if (!d_attended.defined()) return {};
   const at::Tensor d_normed = inputs_backward(
       block_.attention.backward(d_attended, saved.q, saved.k, saved.v, rows_.segments), saved, wants_dx);
   if (!d_normed.defined()) return {};
   at::Tensor dx = rows_.all_queries() ? dy : at::zeros_like(saved.x);
   if (!rows_.all_queries()) add_rows(dx, dy, rows_);
-  block_.ln_1.host_add_gradient(d_normed, saved.x, saved.ln_1, dx, at::kFloat);
+  block_.ln_1.host_add_gradient(d_normed, saved.x, saved.ln_1, dx);
   return wants_dx ? dx : at::Tensor();
 }
 

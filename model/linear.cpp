@@ -8,20 +8,16 @@
 #include <ATen/ops/native_layer_norm_backward.h>
 #include <ATen/ops/sum.h>
 
+#include "model/rows.h"
+
 namespace neoloom::model {
 
 namespace {
 
 constexpr int64_t kRowsPerTask = 16;
 
-cpu::Rows rows_of(const at::Tensor& x) { return {x.const_data_ptr<float>(), x.size(1), x.size(0), x.size(1)}; }
-
-/// Calls body(first row, rows) for shares of the rows.
-template <typename Body>
-void for_each_rows(const cpu::Rows& rows, Body body) {
-  at::parallel_for(0, rows.count, kRowsPerTask, [&](int64_t begin, int64_t end) {
-    body(begin, cpu::Rows{rows.values + begin * rows.stride, rows.stride, end - begin, rows.width});
-  });
+cpu::Rows rows_of(const at::Tensor& x, int64_t begin, int64_t end) {
+  return {x.const_data_ptr<float>() + begin * x.stride(0), x.stride(0), end - begin, x.size(1)};
 }
 
 }  // namespace
@@ -94,37 +90,38 @@ cpu::LayerNorm Norm::parameters() const {
 
 at::Tensor Norm::host_forward(const at::Tensor& x, Statistics* statistics, at::ScalarType type) const {
   const cpu::LayerNorm norm = parameters();
-  at::Tensor y = at::empty(x.sizes(), x.options().dtype(type));
+  at::Tensor y = empty_rows(x.size(0), x.size(1), x.options().dtype(type));
   const at::Tensor both = at::empty({2, x.size(0), 1}, x.options());
   const Statistics written = {both.select(0, 0), both.select(0, 1)};
-  const cpu::Rows rows = rows_of(x);
-  for_each_rows(rows, [&](int64_t begin, const cpu::Rows& part) {
+  at::parallel_for(0, x.size(0), kRowsPerTask, [&](int64_t begin, int64_t end) {
     auto* const mean = static_cast<float*>(written.mean.data_ptr()) + begin;
     auto* const rstd = static_cast<float*>(written.rstd.data_ptr()) + begin;
+    const auto write = [&](auto* to) {
+      cpu::layer_norm(norm, rows_of(x, begin, end), to + begin * y.stride(0), y.stride(0), mean, rstd);
+    };
     if (type == at::kBFloat16) {
-      cpu::layer_norm(norm, part, static_cast<uint16_t*>(y.data_ptr()) + begin * part.width, mean, rstd);
+      write(static_cast<uint16_t*>(y.data_ptr()));
     } else {
-      cpu::layer_norm(norm, part, static_cast<float*>(y.data_ptr()) + begin * part.width, mean, rstd);
+      write(static_cast<float*>(y.data_ptr()));
     }
   });
   if (statistics != nullptr) *statistics = written;
   return y;
 }
 
-at::Tensor Norm::host_add_gradient(const at::Tensor& dy, const at::Tensor& x, const Statistics& statistics,
-                                   at::Tensor& sum, at::ScalarType type) const {
-  if (weight_grad.defined()) return sum.add_(backward(dy, x, statistics)).to(type);
+void Norm::host_add_gradient(const at::Tensor& dy, const at::Tensor& x, const Statistics& statistics,
+                             at::Tensor& sum) const {
+  if (weight_grad.defined()) {
+    sum.add_(backward(dy, x, statistics));
+    return;
+  }
   const cpu::LayerNorm norm = parameters();
-  const bool narrows = type == at::kBFloat16;
-  at::Tensor narrow = narrows ? at::empty(sum.sizes(), sum.options().dtype(type)) : sum;
-  for_each_rows(rows_of(dy), [&](int64_t begin, const cpu::Rows& part) {
-    const int64_t at = begin * part.width;
-    cpu::add_layer_norm_gradient(norm, part, x.const_data_ptr<float>() + at,
+  at::parallel_for(0, x.size(0), kRowsPerTask, [&](int64_t begin, int64_t end) {
+    cpu::add_layer_norm_gradient(norm, rows_of(dy, begin, end), rows_of(x, begin, end),
                                  statistics.mean.const_data_ptr<float>() + begin,
-                                 statistics.rstd.const_data_ptr<float>() + begin, sum.mutable_data_ptr<float>() + at,
-                                 narrows ? static_cast<uint16_t*>(narrow.data_ptr()) + at : nullptr);
+                                 statistics.rstd.const_data_ptr<float>() + begin,
+                                 sum.mutable_data_ptr<float>() + begin * sum.stride(0), sum.stride(0));
   });
-  return narrow;
 }
 
 }  // namespace neoloom::model

@@ -74,14 +74,18 @@ class PanelProduct {
     const int64_t wanted = 4 * static_cast<int64_t>(at::get_num_threads());
     // Few panels for many threads: the rows are shared out as well.
     const int64_t groups = std::min(std::max((wanted + panels - 1) / panels, groups_in_cache()), tiles);
-    share_tasks(panels * groups, [&](const auto& next) {
+    // Panels of one task read the same columns of x before the next ones: worth it where those are not all of them.
+    const int64_t spans = in_parts() ? std::min(panels, (wanted + groups - 1) / groups) : panels;
+    share_tasks(groups * spans, [&](const auto& next) {
       Scratch scratch;
       if (copies_) scratch.block = at::empty({kBlockDepth, kPanelColumns}, x_.options());
       if (!sums_in_y()) scratch.sums = at::empty({kTileRows, kPanelColumns}, x_.options().dtype(at::kFloat));
       for (int64_t task = next(); task >= 0; task = next()) {
-        const int64_t group = task / panels;
-        multiply_columns(task % panels, tiles * group / groups * kTileRows,
-                         std::min(tiles * (group + 1) / groups * kTileRows, rows_), scratch);
+        const int64_t group = task / spans;
+        const int64_t span = task % spans;
+        multiply({panels * span / spans, panels * (span + 1) / spans},
+                 {tiles * group / groups * kTileRows, std::min(tiles * (group + 1) / groups * kTileRows, rows_)},
+                 scratch);
       }
       at::native::cpublas::brgemm_release(pairs_);
     });
@@ -106,29 +110,39 @@ class PanelProduct {
     int64_t stride;
   };
 
+  struct Range {
+    int64_t begin, end;
+  };
+
   /// Products in fp32 take longer than reading x again does.
   int64_t groups_in_cache() const {
     if (!pairs_) return 1;
-    const int64_t fitting = kCachedBytes / (right_.k * static_cast<int64_t>(sizeof(at::BFloat16)));
+    const int64_t depth = std::min(kPairsBlockDepth, right_.k);
+    const int64_t fitting = kCachedBytes / (depth * static_cast<int64_t>(sizeof(at::BFloat16)));
     const int64_t cached = std::max(fitting, kFewestCachedRows);
     return (rows_ + cached - 1) / cached;
   }
 
+  bool in_parts() const { return pairs_ && right_.k > kPairsBlockDepth; }
+
   bool sums_in_y() const { return y_.present() && !y_.narrow; }
 
-  void multiply_columns(int64_t panel, int64_t begin_row, int64_t end_row, const Scratch& scratch) const {
-    if (pairs_) {  // a panel's whole depth stays in the cache, so that a tile is done in one go
-      for (int64_t row = begin_row; row < end_row; row += kTileRows) {
-        for_each_depth([&](Depth depth) {
-          multiply_tile(tile_at(row, end_row, panel, scratch), depth, right_block(panel, depth, scratch));
+  void multiply(Range panels, Range rows, const Scratch& scratch) const {
+    const auto for_each_tile = [&](int64_t panel, const auto& body) {
+      for (int64_t row = rows.begin; row < rows.end; row += kTileRows) body(tile_at(row, rows.end, panel, scratch));
+    };
+    if (!sums_in_y()) {  // a tile's sums have no place to wait for the next depth
+      for (int64_t panel = panels.begin; panel < panels.end; ++panel) {
+        for_each_tile(panel, [&](const Tile& tile) {
+          for_each_depth([&](Depth depth) { multiply_tile(tile, depth, right_block(panel, depth, scratch)); });
         });
       }
       return;
     }
-    for_each_depth([&](Depth depth) {
-      const Block block = right_block(panel, depth, scratch);
-      for (int64_t row = begin_row; row < end_row; row += kTileRows) {
-        multiply_tile(tile_at(row, end_row, panel, scratch), depth, block);
+    for_each_depth([&](Depth depth) {  // x's columns of one depth meet all panels while they are in the cache
+      for (int64_t panel = panels.begin; panel < panels.end; ++panel) {
+        const Block block = right_block(panel, depth, scratch);
+        for_each_tile(panel, [&](const Tile& tile) { multiply_tile(tile, depth, block); });
       }
     });
   }

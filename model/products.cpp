@@ -10,6 +10,7 @@
 #include <algorithm>
 
 #include "model/activation.h"
+#include "model/rows.h"
 
 namespace neoloom::model {
 
@@ -168,7 +169,7 @@ at::Tensor Products::unfused_forward(const at::Tensor& x, const at::Tensor& weig
 at::Tensor Products::forward(const at::Tensor& x, const Matrix& weight, const ProductTerms& terms,
                              at::ScalarType type) {
   if (device_ || !has_panels(weight)) return unfused_forward(x, weight.plain, terms).to(type);
-  at::Tensor y = at::empty({x.size(0), weight.plain.size(0)}, x.options().dtype(type));
+  at::Tensor y = empty_rows(x.size(0), weight.plain.size(0), x.options().dtype(type));
   const at::Tensor left = left_side(x);
   panel_product(left, forward_side(weight, left), terms, {.y = y});
   return y;
@@ -192,7 +193,7 @@ Products::Activated Products::forward_activated(const at::Tensor& x, const Matri
     return result;
   }
   const int64_t columns = weight.plain.size(0);
-  result.after = at::empty({x.size(0), columns}, x.options().dtype(input_type(weight)));
+  result.after = empty_rows(x.size(0), columns, x.options().dtype(input_type(weight)));
   result.before = at::empty(activation_panels_shape(x.size(0), columns), x.options().dtype(type));
   const at::Tensor left = left_side(x);
   panel_product(left, forward_side(weight, left), terms, {.y = result.before, .activated = result.after});
@@ -207,8 +208,8 @@ at::Tensor Products::input_gradient(const at::Tensor& dy, const Matrix& weight, 
     add_terms(dx, terms);
     return slope_of.defined() ? gelu_new_backward(dx, slope_of) : dx.to(type);
   }
-  at::Tensor dx = at::empty({dy.size(0), weight.plain.size(1)},
-                            dy.options().dtype(slope_of.defined() ? slope_of.scalar_type() : type));
+  at::Tensor dx = empty_rows(dy.size(0), weight.plain.size(1),
+                             dy.options().dtype(slope_of.defined() ? slope_of.scalar_type() : type));
   panel_product(left_side(dy), backward_side(weight), terms, {.y = dx, .slope_of = slope_of});
   return dx;
 }

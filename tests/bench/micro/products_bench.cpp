@@ -12,6 +12,7 @@
 #include "model/panel_products.h"
 #include "model/panels.h"
 #include "model/products.h"
+#include "model/rows.h"
 #include "tests/bench/micro/micro.h"
 
 namespace neoloom::bench {
@@ -41,7 +42,8 @@ void add_way(const std::string& way, Shape shape, at::ScalarType type, const Pre
              const std::function<void(Operands&)>& multiply) {
   const auto operands = std::make_shared<Operands>();
   const auto check = [=] {
-    operands->x = random_matrix(shape.rows, shape.in, 1).to(type);
+    operands->x = model::empty_rows(shape.rows, shape.in, type);
+    operands->x.copy_(random_matrix(shape.rows, shape.in, 1));
     operands->weight = random_matrix(shape.out, shape.in, 2).to(type);
     const at::Tensor expected = at::linear(operands->x.to(at::kFloat), operands->weight.to(at::kFloat));
     pack(*operands);
@@ -78,7 +80,7 @@ void add_shape(Shape shape, model::Dtype dtype) {
         "panels", shape, type,
         [=](Operands& operands) {
           operands.packed = model::pack_panels(operands.weight.t(), dtype);
-          operands.y = at::empty({shape.rows, shape.out}, at::kFloat);
+          operands.y = model::empty_rows(shape.rows, shape.out, at::kFloat);
         },
         [=](Operands& operands) {
           model::panel_product(operands.x, {operands.packed, shape.in, shape.out}, {}, {.y = operands.y});
@@ -90,7 +92,7 @@ void add_shape(Shape shape, model::Dtype dtype) {
         "stored", shape, type,
         [=](Operands& operands) {
           operands.packed = operands.weight.t().contiguous();
-          operands.y = at::empty({shape.rows, shape.out}, at::kFloat);
+          operands.y = model::empty_rows(shape.rows, shape.out, at::kFloat);
         },
         [=](Operands& operands) {
           model::panel_product(operands.x, {operands.packed, shape.in, shape.out}, {}, {.y = operands.y});
@@ -109,7 +111,8 @@ void add_shape(Shape shape, model::Dtype dtype) {
 void register_products() {
   for (const model::Dtype dtype : {model::Dtype::kFloat32, model::Dtype::kBFloat16}) {
     for (const int64_t rows : {1024, 64}) {
-      for (const auto& [in, out] : {std::pair{768, 768}, {768, 3072}, {3072, 768}, {768, 50257}}) {
+      for (const auto& [in, out] :
+           {std::pair{768, 768}, {768, 3072}, {3072, 768}, {2048, 2048}, {2048, 8192}, {8192, 2048}, {768, 50257}}) {
         add_shape({rows, in, out}, dtype);
       }
     }
