@@ -3,7 +3,8 @@
 
 Sections: steps (training steps beside transformers + peft), epoch (an epoch on real text beside HF Trainer), micro
 (products, attention, ..., tokenizer, all-reduce, checkpoint), growth (length, batch, rank of the adapters, ranks), start
-(process start to the first step), data (token store, conversion of weights), instructions (counts under valgrind).
+(process start to the first step), data (token store, conversion of weights), instructions (counts under valgrind),
+operators (where the time of a step goes, by perf).
 """
 
 import argparse
@@ -19,7 +20,7 @@ from context import DATA_HELP, Context, NotMeasured
 from report import ROOT
 from sides import SideFailed
 
-SECTIONS = ("steps", "epoch", "micro", "growth", "start", "data", "instructions")
+SECTIONS = ("steps", "epoch", "micro", "growth", "start", "data", "instructions", "operators")
 
 
 def parse():
@@ -34,6 +35,7 @@ def parse():
     parser.add_argument("--sets", nargs="*", default=["spam", "banking77", "ag_news"], help="data sets of `epoch`")
     parser.add_argument("--limit", type=int, default=1500, help="training rows of `epoch` (default 1500; 0: all)")
     parser.add_argument("--store_rows", type=int, default=1_000_000, help="rows of the token store of `data`")
+    parser.add_argument("--before", type=Path, help="another build folder, for `operators` to set beside this one")
     parser.add_argument("--work", type=Path, help="folder for models and runs; kept (default: a temporary one)")
     parser.add_argument("--output", type=Path, default=Path("bench-report"),
                         help="report without extension (default bench-report: .md and .json)")
@@ -81,7 +83,7 @@ def main():
         work.mkdir(parents=True, exist_ok=True)
         context = Context(ROOT / "build", work, arguments.data and arguments.data.resolve(), arguments.steps,
                           arguments.warmup, arguments.threads, arguments.limit, arguments.sets, arguments.only,
-                          arguments.store_rows)
+                          arguments.store_rows, arguments.before and arguments.before.resolve())
         sections, failures = {}, 0
         for name, section, failed in measure(context, arguments.sections or SECTIONS, bool(arguments.sections)):
             sections[name] = section

@@ -30,6 +30,7 @@ class Context:
     sets: list
     only: list
     store_rows: int
+    before: Path | None
 
     def say(self, text):
         print(f"[{time.strftime('%H:%M:%S')}] {text}", file=sys.stderr, flush=True)
