@@ -56,6 +56,26 @@ int create_event(EventHandle* event) {
   return result;
 }
 
+int create_timed_event(EventHandle* event) {
+  cudaEvent_t created = nullptr;
+  const cudaError_t result = cudaEventCreate(&created);
+  *event = created;
+  return result;
+}
+
+int query_event(EventHandle event, bool* done) {
+  const cudaError_t result = cudaEventQuery(event_of(event));
+  *done = result == cudaSuccess;
+  return result == cudaErrorNotReady ? cudaSuccess : result;
+}
+
+int seconds_between(EventHandle begin, EventHandle end, double* seconds) {
+  float milliseconds = 0.0F;
+  const cudaError_t result = cudaEventElapsedTime(&milliseconds, event_of(begin), event_of(end));
+  *seconds = static_cast<double>(milliseconds) * 1e-3;
+  return result;
+}
+
 int64_t peak_memory_bytes(int device) {
   using c10::CachingAllocator::StatType;
   const auto stats = c10::cuda::CUDACachingAllocator::getDeviceStats(static_cast<c10::DeviceIndex>(device));
@@ -74,13 +94,10 @@ DeviceApi device_api() {
   api.driver_version = [](int* version) { return static_cast<int>(cudaDriverGetVersion(version)); };
   api.runtime_version = [](int* version) { return static_cast<int>(cudaRuntimeGetVersion(version)); };
   api.select = [](int device) { return static_cast<int>(cudaSetDevice(device)); };
-  api.synchronize = [] { return static_cast<int>(cudaDeviceSynchronize()); };
   api.create_stream = create_stream;
   api.destroy_stream = [](StreamHandle stream) { return static_cast<int>(cudaStreamDestroy(stream_of(stream))); };
-  api.synchronize_stream = [](StreamHandle stream) {
-    return static_cast<int>(cudaStreamSynchronize(stream_of(stream)));
-  };
   api.create_event = create_event;
+  api.create_timed_event = create_timed_event;
   api.destroy_event = [](EventHandle event) { return static_cast<int>(cudaEventDestroy(event_of(event))); };
   api.record_event = [](EventHandle event, StreamHandle stream) {
     return static_cast<int>(cudaEventRecord(event_of(event), stream_of(stream)));
@@ -88,6 +105,8 @@ DeviceApi device_api() {
   api.wait_event = [](StreamHandle stream, EventHandle event) {
     return static_cast<int>(cudaStreamWaitEvent(stream_of(stream), event_of(event), 0));
   };
+  api.query_event = query_event;
+  api.seconds_between = seconds_between;
   api.allocate_pinned = [](void** memory, size_t count_bytes) {
     return static_cast<int>(cudaHostAlloc(memory, count_bytes, cudaHostAllocPortable));
   };

@@ -41,7 +41,7 @@ void add_gradient_sum(int64_t n, const std::string& kind) {
               work->grads = random_vector(n, 1);
               work->mean = at::zeros_like(work->grads);
               work->loss = at::full({}, kLoss, at::kDouble);
-              work->sum = train::make_gradient_sum(kind, n, work->grads);
+              work->sum = train::make_gradient_sum({.kind = kind, .n_elements = n});
               const train::GradientSum::Result result = work->step();
               if (result.flagged != 0 || result.loss_sum != kLoss) return std::string("the loss sum is wrong");
               return difference(work->mean, work->grads.div(static_cast<double>(kTargets)), 1e-6);
