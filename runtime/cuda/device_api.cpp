@@ -43,8 +43,12 @@ int compute_capability(int device, int* major, int* minor) {
 
 int create_stream(StreamHandle* stream) {
   cudaStream_t created = nullptr;
-  // Non-blocking: no hidden ordering with the legacy default stream; the events order it.
-  const cudaError_t result = cudaStreamCreateWithFlags(&created, cudaStreamNonBlocking);
+  int least = 0, greatest = 0;
+  const cudaError_t known = cudaDeviceGetStreamPriorityRange(&least, &greatest);
+  if (known != cudaSuccess) return known;
+  // Non-blocking: no hidden ordering with the legacy default stream; the events order it. In front of the kernels that
+  // compute: sums are short, and peers wait for them.
+  const cudaError_t result = cudaStreamCreateWithPriority(&created, cudaStreamNonBlocking, greatest);
   *stream = created;
   return result;
 }
