@@ -66,7 +66,7 @@ double clip_grad_norm(at::Tensor& grads, double max_norm) {
 
 at::Tensor clip_grad_norm_on_device(at::Tensor& grads, double max_norm) {
   require_flat(grads);
-  const at::Tensor norm = at::linalg_vector_norm(grads, 2, c10::nullopt, /*keepdim=*/false, at::kDouble);
+  at::Tensor norm = at::linalg_vector_norm(grads, 2, c10::nullopt, /*keepdim=*/false, at::kDouble);
   if (max_norm > 0.0) grads.mul_(at::full_like(norm, max_norm).div_(norm.add(1e-6)).clamp_max_(1.0));
   return norm;
 }

@@ -21,7 +21,6 @@ namespace {
 
 constexpr double kLossUnit = 0x1.0p32;  // fixed-point steps of a summed loss of 1
 constexpr int64_t kFlaggedElements = 0, kLossSum = 1, kFlaggedLosses = 2;
-constexpr int64_t kHeadElements = GradientSum::kHeadElements;
 constexpr int64_t kChunkElements = int64_t{1} << 22;  // bounds the float64 temporaries on a device
 constexpr int64_t kGrainElements = int64_t{1} << 16;  // of a thread
 
