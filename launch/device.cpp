@@ -3,6 +3,7 @@
 
 #include <ATen/Parallel.h>
 
+#include <cstdlib>
 #include <iostream>
 
 #include "runtime/metrics/events.h"
@@ -16,7 +17,6 @@ int device_index(const std::string& name) { return std::stoi(name.substr(name.fi
 
 Device::Device(comm::MpiSession& session, const RunConfig& config)
     : placement_(place(session, config.runtime.device, config.runtime.threads_per_rank)) {
-  traits_.deterministic = config.runtime.deterministic;
   set_threads(placement_.threads);
   if (is_cpu()) {
     communicator_ = session.make_host_communicator();
@@ -26,7 +26,8 @@ Device::Device(comm::MpiSession& session, const RunConfig& config)
     plugin_ = cuda::load_device_plugin();
     plugin_->restrict_kernels(config.runtime.deterministic);
     plugin_->select(device_index(name()));
-    read_traits();
+    traits_ = gpu_traits(*plugin_, device_index(name()));
+    traits_.deterministic = config.runtime.deterministic;
   });
   if (config.runtime.cuda_graphs) {
     const bool speaks = session.is_root();
@@ -37,11 +38,13 @@ Device::Device(comm::MpiSession& session, const RunConfig& config)
   communicator_ = plugin_->make_communicator(session);
 }
 
-void Device::read_traits() {
-  traits_.cuda = true;
-  const std::string capability = plugin_->compute_capability(device_index(name()));  // "9.0"
-  traits_.capability_major = std::stoi(capability);
-  traits_.capability_minor = std::stoi(capability.substr(capability.find('.') + 1));
+model::DeviceTraits gpu_traits(cuda::DevicePlugin& plugin, int index) {
+  model::DeviceTraits traits;
+  traits.cuda = true;
+  const std::string capability = plugin.compute_capability(index);  // "9.0"
+  traits.capability_major = std::stoi(capability);
+  traits.capability_minor = std::stoi(capability.substr(capability.find('.') + 1));
+  return traits;
 }
 
 std::string Device::kind() const { return is_cpu() ? "cpu" : plugin_->device_name(device_index(name())); }
@@ -50,8 +53,13 @@ int64_t Device::peak_memory_bytes() const {
   return is_cpu() ? metrics::peak_resident_bytes() : plugin_->peak_memory_bytes();
 }
 
-void Device::synchronize() const {
-  if (plugin_) plugin_->synchronize();
+train::DeviceReads Device::reads() const {
+  if (is_cpu()) {
+    return {[] { return [] { return true; }; },
+            [](size_t count_bytes) { return std::shared_ptr<void>(std::malloc(count_bytes), std::free); }};
+  }
+  return {[this] { return plugin_->mark(); },
+          [this](size_t count_bytes) { return plugin_->pinned_memory(count_bytes); }};
 }
 
 void set_threads(int64_t threads) { at::set_num_threads(static_cast<int>(threads)); }

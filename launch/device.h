@@ -10,6 +10,7 @@
 #include "runtime/comm/communicator.h"
 #include "runtime/comm/mpi_session.h"
 #include "runtime/cuda/plugin.h"
+#include "runtime/train/update.h"
 
 namespace neoloom::launch {
 
@@ -30,19 +31,21 @@ class Device {
   comm::Communicator& communicator() { return *communicator_; }
   /// Peak resident memory of the process on CPUs, peak allocated memory on a GPU.
   int64_t peak_memory_bytes() const;
-  void synchronize() const;
+  /// How the host learns what the device computed; on CPUs it has.
+  train::DeviceReads reads() const;
   /// Plays recorded kernels; null on CPUs and without runtime.cuda_graphs.
   cuda::GraphCache* graphs() const { return graphs_.get(); }
 
  private:
-  void read_traits();
-
   Placement placement_;
   model::DeviceTraits traits_;
   std::unique_ptr<cuda::DevicePlugin> plugin_;
   std::unique_ptr<cuda::GraphCache> graphs_;
   std::unique_ptr<comm::Communicator> communicator_;
 };
+
+/// What the model's kernels on GPU `index` of this process are chosen by, with deterministic ones.
+model::DeviceTraits gpu_traits(cuda::DevicePlugin& plugin, int index);
 
 /// Sets LibTorch's threads (and oneDNN's, MKL's) for this process.
 void set_threads(int64_t threads);

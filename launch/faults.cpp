@@ -9,6 +9,7 @@
 #include <memory>
 #include <new>
 #include <string>
+#include <string_view>
 #include <thread>
 
 #include "runtime/core/error.h"
@@ -47,6 +48,14 @@ MicroBatchHook sample_trace_from_environment(int rank) {
     for (const int64_t id : sample_ids) *file << ' ' << id;
     *file << std::endl;  // each line at once: the process may be killed
   };
+}
+
+bool device_step_from_environment() {
+  const char* text = std::getenv("NEOLOOM_STEP");
+  if (text == nullptr || *text == '\0') return false;
+  core::require(std::string_view(text) == "device", core::ErrorKind::kUsage, "NEOLOOM_STEP: expected device, found {}",
+                text);
+  return true;
 }
 
 MicroBatchHook micro_batch_hook_from_environment(int rank) {

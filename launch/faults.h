@@ -22,7 +22,12 @@ MicroBatchHook fault_from_environment(int rank);
 /// Empty when the variable is not set. Throws: Error(kUsage) when the file cannot be opened.
 MicroBatchHook sample_trace_from_environment(int rank);
 
-/// Both of the above, the fault first, so that a trace holds only what was computed. Empty when neither is asked for.
+/// For tests: $NEOLOOM_STEP=device makes the optimizer step of a CPU run as GPUs make it. Throws: Error(kUsage) for
+/// another value.
+bool device_step_from_environment();
+
+/// The fault and the trace, in this order, so that a trace holds only what was computed. Empty when neither is asked
+/// for.
 MicroBatchHook micro_batch_hook_from_environment(int rank);
 
 }  // namespace neoloom::launch

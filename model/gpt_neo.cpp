@@ -119,12 +119,13 @@ MicroBatch GptNeo::packed_on(const at::Device& device, const Batch& batch) const
 }
 
 void GptNeo::run_backward(const Network& network, const PackedBatch& packed, std::vector<BlockSaved>& saved,
-                          at::Tensor d_hidden) {
+                          at::Tensor d_hidden, const GradientsReady& ready) {
   const size_t lowest = network.lowest_trainable_block();
   for (size_t layer = network.blocks.size(); layer-- > lowest;) {
     const BlockWants wants{.dx = layer > lowest || network.trains_embedding()};
     d_hidden = network.blocks[layer].backward(products_, d_hidden, plan_of(packed, layer), saved[layer], wants);
     saved[layer] = {};
+    if (ready) ready(layout().block_begin_elements[layer]);
   }
   if (!network.trains_embedding()) return;
   at::Tensor wte_grad = network.wte_grad;  // holds the tied head's part already
@@ -147,13 +148,13 @@ GptNeo::Place& GptNeo::place_for(const std::string& shape, const MicroBatch& bat
 }
 
 at::Tensor GptNeo::compute(const MicroBatch& batch, const at::Tensor& params, at::Tensor& grads, const DropoutKey& key,
-                           double loss_scale) {
+                           double loss_scale, const GradientsReady& ready) {
   grads.zero_();
   const Network network = builder_.build(params, grads, &key);
   std::vector<BlockSaved> saved;
   const at::Tensor hidden = run_blocks(network, batch.packed, &saved);
   HeadResult head = run_head(network, batch.targets, hidden, {.gradients = true, .loss_scale = loss_scale});
-  run_backward(network, batch.packed, saved, std::move(head.d_hidden));
+  run_backward(network, batch.packed, saved, std::move(head.d_hidden), ready);
   return head.loss.loss;
 }
 
@@ -174,8 +175,8 @@ Model::MicroStep GptNeo::prepare(const Batch& batch, const at::Tensor& params, a
   if (!fixed) places_.clear();  // nothing comes back to where these inputs lie
   Place& place = place_for(step.shape, packed, device);
   step.loss = {place.loss, packed.targets.count};
-  step.enqueue = [this, &place, params, grads, key, loss_scale]() mutable {
-    place.loss.copy_(compute(place.batch, params, grads, key, loss_scale));
+  step.enqueue = [this, &place, params, grads, key, loss_scale](const GradientsReady& ready) mutable {
+    place.loss.copy_(compute(place.batch, params, grads, key, loss_scale, ready));
   };
   return step;
 }
@@ -184,7 +185,7 @@ LossSum GptNeo::forward_backward(const Batch& batch, const at::Tensor& params, a
                                  double loss_scale) {
   const MicroStep step = prepare(batch, params, grads, key, loss_scale);
   step.begin();
-  step.enqueue();
+  step.enqueue({});
   return step.loss;
 }
 

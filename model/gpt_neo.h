@@ -47,9 +47,9 @@ class GptNeo final : public Model {
   };
   Place& place_for(const std::string& shape, const MicroBatch& batch, const at::Device& device);
   at::Tensor compute(const MicroBatch& batch, const at::Tensor& params, at::Tensor& grads, const DropoutKey& key,
-                     double loss_scale);
+                     double loss_scale, const GradientsReady& ready);
   void run_backward(const Network& network, const PackedBatch& packed, std::vector<BlockSaved>& saved,
-                    at::Tensor d_hidden);
+                    at::Tensor d_hidden, const GradientsReady& ready);
   int64_t chunk_rows() const;
 
   ModelSetup setup_;

@@ -21,6 +21,8 @@ struct ParameterLayout {
   std::vector<ParameterSlot> slots;
   int64_t total_elements = 0;      // length of the flat buffer, padding included
   int64_t trainable_elements = 0;  // without padding: PEFT's count of trainable parameters
+  /// Where each block's tensors begin; those of later blocks and of the head follow, in this order.
+  std::vector<int64_t> block_begin_elements;
   /// Appends a slot at the next boundary and returns its index.
   int64_t add(std::string name, std::vector<int64_t> shape, bool decay);
 };

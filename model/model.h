@@ -84,14 +84,18 @@ class Model {
   virtual LossSum forward_backward(const Batch& batch, const at::Tensor& params, at::Tensor& grads,
                                    const DropoutKey& key, double loss_scale) = 0;
 
+  /// Told while gradients are computed, from the last block to the first: those at `begin_elements` and after are
+  /// final. May be empty.
+  using GradientsReady = std::function<void(int64_t begin_elements)>;
+
   /// The same in two parts, for devices that record kernels and play them again.
   struct MicroStep {
     /// Micro-steps of one text enqueue the same kernels on the same memory, given the same buffers. Empty: record
     /// nothing, each micro-step has kernels of its own.
     std::string shape;
-    std::function<void()> begin;    // before each enqueue, and never recorded: sets the seed of native masks
-    std::function<void()> enqueue;  // computes; valid until the next micro-step is prepared
-    LossSum loss;                   // `loss.loss` is written by enqueue
+    std::function<void()> begin;  // before each enqueue, and never recorded: sets the seed of native masks
+    std::function<void(const GradientsReady& ready)> enqueue;  // computes; valid until the next one is prepared
+    LossSum loss;                                              // `loss.loss` is written by enqueue
   };
   /// Copies the batch to where enqueue reads it.
   virtual MicroStep prepare(const Batch& batch, const at::Tensor& params, at::Tensor& grads, const DropoutKey& key,

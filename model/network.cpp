@@ -117,6 +117,7 @@ void NetworkBuilder::lay_out_adapters() {
   const TargetMap targets = match_targets(lora.target_modules, setup_.config.num_layers);
   lora_slots_.resize(targets.size());
   for (size_t layer = 0; layer < targets.size(); ++layer) {
+    layout_.block_begin_elements.push_back(layout_.total_elements);
     for (const LinearSite site : kLinearSites) {
       const auto index = static_cast<size_t>(site);
       if (!targets[layer][index]) continue;
@@ -135,6 +136,10 @@ void NetworkBuilder::lay_out_adapters() {
 void NetworkBuilder::lay_out_everything() {
   for (const auto& [name, tensor] : named_tensors(*weights_)) {
     const bool other_head = name == "score.weight" || (name == "lm_head.weight" && setup_.head != Head::kCausalLm);
+    const size_t next_block = layout_.block_begin_elements.size();
+    if (name.starts_with(fmt::format("transformer.h.{}.", next_block))) {
+      layout_.block_begin_elements.push_back(layout_.total_elements);
+    }
     if (!other_head) layout_.add(name, tensor.sizes().vec(), decays(name));
   }
   if (setup_.head != Head::kCausalLm) {

@@ -13,7 +13,9 @@
 #include <sstream>
 #include <vector>
 
+#include "launch/commands/gpu_self_test.h"
 #include "launch/commands/self_test.h"
+#include "launch/device.h"
 #include "launch/placement.h"
 #include "launch/version.h"
 #include "runtime/comm/communicator.h"
@@ -61,14 +63,15 @@ std::string versions(const comm::MpiSession& session) {
                      session.library_version());
 }
 
-Findings kernels_on(const std::string& device) {
+Findings findings_of(const std::vector<KernelResult>& results) {
   Findings findings;
-  for (const KernelResult& result : test_kernels(device)) {
+  for (const KernelResult& result : results) {
     findings.good = findings.good && result.passed();
     findings.text += fmt::format("    {:<6} {:<20} ", result.passed() ? "ok" : "WRONG", result.kernel);
-    findings.text += result.error.empty() ? fmt::format("difference {:.1e} (allowed {:.0e}), {:.3f} ms\n",
-                                                        result.difference, result.tolerance, result.milliseconds)
-                                          : result.error + "\n";
+    findings.text += result.error.empty()
+                         ? fmt::format("difference {:.1e} (allowed {:.0e})", result.difference, result.tolerance)
+                         : result.error;
+    findings.text += result.milliseconds > 0.0 ? fmt::format(", {:.3f} ms\n", result.milliseconds) : "\n";
   }
   return findings;
 }
@@ -78,7 +81,7 @@ Findings cpu_findings(const Placement& placement) {
       fmt::format("  cpu: {}, {:.0f} GiB, kernels for {}, {} thread{} per rank\n", cpu_model(), memory_gib(),
                   at::get_cpu_capability(), placement.threads, placement.threads == 1 ? "" : "s"),
       true};
-  findings.add(kernels_on("cpu"));
+  findings.add(findings_of(test_kernels("cpu")));
   return findings;
 }
 
@@ -91,7 +94,14 @@ Findings gpu_findings(cuda::DevicePlugin& plugin) {
                                  static_cast<double>(plugin.total_memory_bytes(i)) / (1 << 30),
                                  plugin.compute_capability(i), plugin.device_id(i));
     plugin.select(i);
-    findings.add(kernels_on(fmt::format("cuda:{}", i)));
+    const std::string device = fmt::format("cuda:{}", i);
+    findings.add(findings_of(test_kernels(device)));
+    findings.add(findings_of(test_device_operators(model::libtorch_operators(), gpu_traits(plugin, i), device)));
+    const auto make_graph_cache = [&plugin](std::function<void(const std::string&)> log) {
+      return plugin.make_graph_cache(std::move(log));
+    };
+    findings.add(findings_of({test_graphs(make_graph_cache, device)}));
+    findings.add(findings_of(test_lone_sums(*plugin.make_lone_communicator(), device)));
   }
   return findings;
 }

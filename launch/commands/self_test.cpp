@@ -35,15 +35,10 @@ struct Kernel {
   double tolerance = 1e-5;
 };
 
-at::Tensor random(at::IntArrayRef shape, uint64_t seed) {
-  at::Generator generator = at::detail::createCPUGenerator(seed);
-  return at::randn(shape, generator, at::TensorOptions(at::kFloat));
-}
-
 std::vector<Kernel> training_kernels() {
-  const at::Tensor a = random({192, 256}, 1), b = random({256, 320}, 2);
-  const at::Tensor heads = random({2, 4, 96, 64}, 3), keys = random({2, 4, 96, 64}, 4),
-                   values = random({2, 4, 96, 64}, 5);
+  const at::Tensor a = random_values({192, 256}, 1), b = random_values({256, 320}, 2);
+  const at::Tensor heads = random_values({2, 4, 96, 64}, 3), keys = random_values({2, 4, 96, 64}, 4),
+                   values = random_values({2, 4, 96, 64}, 5);
   const at::Tensor rows = at::arange(0, 192, 3, at::TensorOptions(at::kLong));
   const auto product = [](const Tensors& in) { return at::mm(in[0], in[1]); };
   return {
@@ -74,15 +69,8 @@ Tensors all_as(const Tensors& inputs, at::Device device, at::ScalarType dtype) {
   return out;
 }
 
-double relative_difference(const at::Tensor& result, const at::Tensor& reference) {
-  const double scale = reference.abs().max().item<double>();
-  const double difference = result.to(at::kCPU, at::kDouble).sub(reference).abs().max().item<double>();
-  return std::isfinite(difference) ? difference / std::max(scale, 1e-300) : std::numeric_limits<double>::infinity();
-}
-
 KernelResult test(const Kernel& kernel, at::Device device) {
-  KernelResult result{kernel.name, 0.0, kernel.tolerance, 0.0, ""};
-  try {
+  return measured(kernel.name, kernel.tolerance, [&](KernelResult& result) {
     const at::Tensor reference = kernel.compute(all_as(kernel.inputs, at::kCPU, at::kDouble));
     const Tensors inputs = all_as(kernel.inputs, device, kernel.dtype);
     result.difference = relative_difference(kernel.compute(inputs), reference);
@@ -90,14 +78,33 @@ KernelResult test(const Kernel& kernel, at::Device device) {
     const double start = core::now_seconds();
     kernel.compute(inputs).sum().item<double>();
     result.milliseconds = (core::now_seconds() - start) * 1e3;
+  });
+}
+
+}  // namespace
+
+at::Tensor random_values(at::IntArrayRef shape, uint64_t seed) {
+  at::Generator generator = at::detail::createCPUGenerator(seed);
+  return at::randn(shape, generator, at::TensorOptions(at::kFloat));
+}
+
+double relative_difference(const at::Tensor& result, const at::Tensor& reference) {
+  const double scale = reference.abs().max().item<double>();
+  const double difference = result.to(at::kCPU, at::kDouble).sub(reference).abs().max().item<double>();
+  return std::isfinite(difference) ? difference / std::max(scale, 1e-300) : std::numeric_limits<double>::infinity();
+}
+
+KernelResult measured(const std::string& kernel, double tolerance,
+                      const std::function<void(KernelResult& result)>& test) {
+  KernelResult result{kernel, 0.0, tolerance, 0.0, ""};
+  try {
+    test(result);
   } catch (const std::exception& error) {
     const std::string text = error.what();
     result.error = text.substr(0, text.find('\n'));
   }
   return result;
 }
-
-}  // namespace
 
 std::vector<KernelResult> test_kernels(const std::string& device) {
   std::vector<KernelResult> results;

@@ -174,6 +174,7 @@ train::TrainerSetup trainer_setup(comm::MpiSession& session, const Session& s, D
   setup.problem_type = s.task.problem_type;
   setup.pad_id = s.pad_id;
   setup.device = device.name();
+  setup.device_step = !device.is_cpu() || device_step_from_environment();
   if (model.setup().compute_dtype == model::Dtype::kFloat16) setup.initial_loss_scale = kInitialLossScaleFloat16;
   setup.config_yaml = to_yaml(s.config);
   setup.label_map_json = nlohmann::json(s.labels).dump();
@@ -199,12 +200,9 @@ train::TrainerSetup trainer_setup(comm::MpiSession& session, const Session& s, D
                                 {s.labels, s.task.problem_type_name(), s.pad_id}, s.tokenizer->files());
   };
   setup.hooks.peak_memory_bytes = [&device] { return device.peak_memory_bytes(); };
-  setup.hooks.synchronize = [&device] { device.synchronize(); };
+  setup.hooks.device_reads = device.reads();
   if (cuda::GraphCache* const graphs = device.graphs(); graphs != nullptr) {
-    setup.hooks.run_micro_step = [graphs](const model::Model::MicroStep& step,
-                                          const std::function<std::function<bool()>()>& snapshot) {
-      graphs->run({step.shape, step.begin, step.enqueue, snapshot});
-    };
+    setup.hooks.run_micro_step = [graphs](const cuda::RepeatedWork& work) { graphs->run(work); };
   }
   setup.hooks.before_micro_batch = micro_batch_hook_from_environment(session.rank());
   return setup;

@@ -247,6 +247,7 @@ void add_runtime_fields(std::vector<Field>& out) {
   group.flag("deterministic", &Options::deterministic);
   group.flag("cuda_graphs", &Options::cuda_graphs);
   group.text("gradient_sum", &Options::gradient_sum, {{"fixed", "float"}, {}}, false);
+  group.integer("bucket_bytes", &Options::bucket_bytes, kCount);
   group.integer("state_check_steps", &Options::state_check_steps, kCount);
   group.integer("max_skipped_steps", &Options::max_skipped_steps, kPositive);
   group.integer("peer_timeout_seconds", &Options::peer_timeout_seconds, kPositive);

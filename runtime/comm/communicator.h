@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <string>
+#include <utility>
 
 namespace neoloom::comm {
 
@@ -26,14 +27,28 @@ class Communicator {
   /// Throws: Error(kPeer) with call text and library text.
   virtual void all_reduce_sum(void* data, size_t n_elements, Element element) = 0;
 
+  /// Begins the same sum and returns; `data` belongs to it until finish_sums. Several may be under way. What cannot
+  /// work beside computing sums at once. Collective: every rank, in the same order, finish_sums included.
+  virtual void start_sum(void* data, size_t n_elements, Element element) { all_reduce_sum(data, n_elements, element); }
+  /// Ends the sums under way: host implementations wait, the NCCL one makes the current stream wait.
+  virtual void finish_sums() {}
+
+  /// For who waits for a device: throws Error(kPeer) when a sum given to it has failed.
+  virtual void check() {}
+
+  /// Seconds that computing stood still for sums since the last call: of the host, or, with NCCL, of the stream that
+  /// computes, for sums that the device is done with.
+  double take_exposed_seconds() { return std::exchange(exposed_seconds_, 0.0); }
+
   /// For the log: library, version, transport.
   virtual std::string description() const = 0;
 
-  /// Payload bytes given to all_reduce_sum by this rank since construction.
+  /// Payload bytes of this rank's sums since construction.
   uint64_t reduced_bytes() const { return reduced_bytes_; }
 
  protected:
   uint64_t reduced_bytes_ = 0;
+  double exposed_seconds_ = 0.0;
 };
 
 }  // namespace neoloom::comm

@@ -3,7 +3,10 @@
 
 #include <mpi.h>
 
+#include <vector>
+
 #include "runtime/comm/mpi_check.h"
+#include "runtime/core/clock.h"
 #include "runtime/core/error.h"
 
 namespace neoloom::comm {
@@ -22,12 +25,22 @@ class HostCommunicator final : public Communicator {
   HostCommunicator& operator=(const HostCommunicator&) = delete;
 
   void all_reduce_sum(void* data, size_t n_elements, Element element) override {
-    const MPI_Datatype type = element == Element::kInt64 ? MPI_INT64_T : MPI_FLOAT;
-    for_each_piece(n_elements, kMaxElementsPerCall, [&](size_t first, size_t count) {
-      char* piece = static_cast<char*>(data) + first * element_bytes(element);
-      NL_MPI_CHECK(MPI_Allreduce(MPI_IN_PLACE, piece, static_cast<int>(count), type, MPI_SUM, comm_));
+    const core::ScopedTimer timer(exposed_seconds_);
+    for_each_part(data, n_elements, element, [&](char* part, int count, MPI_Datatype type) {
+      NL_MPI_CHECK(MPI_Allreduce(MPI_IN_PLACE, part, count, type, MPI_SUM, comm_));
     });
-    reduced_bytes_ += n_elements * element_bytes(element);
+  }
+
+  void start_sum(void* data, size_t n_elements, Element element) override {
+    for_each_part(data, n_elements, element, [&](char* part, int count, MPI_Datatype type) {
+      NL_MPI_CHECK(MPI_Iallreduce(MPI_IN_PLACE, part, count, type, MPI_SUM, comm_, &under_way_.emplace_back()));
+    });
+  }
+
+  void finish_sums() override {
+    const core::ScopedTimer timer(exposed_seconds_);
+    NL_MPI_CHECK(MPI_Waitall(static_cast<int>(under_way_.size()), under_way_.data(), MPI_STATUSES_IGNORE));
+    under_way_.clear();
   }
 
   std::string description() const override {
@@ -35,7 +48,17 @@ class HostCommunicator final : public Communicator {
   }
 
  private:
+  template <typename Sum>
+  void for_each_part(void* data, size_t n_elements, Element element, const Sum& sum) {
+    const MPI_Datatype type = element == Element::kInt64 ? MPI_INT64_T : MPI_FLOAT;
+    for_each_piece(n_elements, kMaxElementsPerCall, [&](size_t first, size_t count) {
+      sum(static_cast<char*>(data) + first * element_bytes(element), static_cast<int>(count), type);
+    });
+    reduced_bytes_ += n_elements * element_bytes(element);
+  }
+
   MPI_Comm comm_;
+  std::vector<MPI_Request> under_way_;
   int size_;
   std::string library_version_;
 };

@@ -49,14 +49,15 @@ struct DeviceApi {
   std::function<int(int* version)> driver_version;
   std::function<int(int* version)> runtime_version;
   std::function<int(int device)> select;
-  std::function<int()> synchronize;
   std::function<int(StreamHandle* stream)> create_stream;
   std::function<int(StreamHandle stream)> destroy_stream;
-  std::function<int(StreamHandle stream)> synchronize_stream;
   std::function<int(EventHandle* event)> create_event;
+  std::function<int(EventHandle* event)> create_timed_event;
   std::function<int(EventHandle event)> destroy_event;
   std::function<int(EventHandle event, StreamHandle stream)> record_event;
   std::function<int(StreamHandle stream, EventHandle event)> wait_event;
+  std::function<int(EventHandle event, bool* done)> query_event;  // what was before it on its stream
+  std::function<int(EventHandle begin, EventHandle end, double* seconds)> seconds_between;  // of timed events
   std::function<int(void** memory, size_t count_bytes)> allocate_pinned;
   std::function<int(void* memory)> free_pinned;
   std::function<std::string(int result)> error_text;

@@ -43,8 +43,12 @@ int compute_capability(int device, int* major, int* minor) {
 
 int create_stream(StreamHandle* stream) {
   cudaStream_t created = nullptr;
-  // Non-blocking: no hidden ordering with the legacy default stream; the events order it.
-  const cudaError_t result = cudaStreamCreateWithFlags(&created, cudaStreamNonBlocking);
+  int least = 0, greatest = 0;
+  const cudaError_t known = cudaDeviceGetStreamPriorityRange(&least, &greatest);
+  if (known != cudaSuccess) return known;
+  // Non-blocking: no hidden ordering with the legacy default stream; the events order it. In front of the kernels that
+  // compute: sums are short, and peers wait for them.
+  const cudaError_t result = cudaStreamCreateWithPriority(&created, cudaStreamNonBlocking, greatest);
   *stream = created;
   return result;
 }
@@ -53,6 +57,26 @@ int create_event(EventHandle* event) {
   cudaEvent_t created = nullptr;
   const cudaError_t result = cudaEventCreateWithFlags(&created, cudaEventDisableTiming);
   *event = created;
+  return result;
+}
+
+int create_timed_event(EventHandle* event) {
+  cudaEvent_t created = nullptr;
+  const cudaError_t result = cudaEventCreate(&created);
+  *event = created;
+  return result;
+}
+
+int query_event(EventHandle event, bool* done) {
+  const cudaError_t result = cudaEventQuery(event_of(event));
+  *done = result == cudaSuccess;
+  return result == cudaErrorNotReady ? cudaSuccess : result;
+}
+
+int seconds_between(EventHandle begin, EventHandle end, double* seconds) {
+  float milliseconds = 0.0F;
+  const cudaError_t result = cudaEventElapsedTime(&milliseconds, event_of(begin), event_of(end));
+  *seconds = static_cast<double>(milliseconds) * 1e-3;
   return result;
 }
 
@@ -74,13 +98,10 @@ DeviceApi device_api() {
   api.driver_version = [](int* version) { return static_cast<int>(cudaDriverGetVersion(version)); };
   api.runtime_version = [](int* version) { return static_cast<int>(cudaRuntimeGetVersion(version)); };
   api.select = [](int device) { return static_cast<int>(cudaSetDevice(device)); };
-  api.synchronize = [] { return static_cast<int>(cudaDeviceSynchronize()); };
   api.create_stream = create_stream;
   api.destroy_stream = [](StreamHandle stream) { return static_cast<int>(cudaStreamDestroy(stream_of(stream))); };
-  api.synchronize_stream = [](StreamHandle stream) {
-    return static_cast<int>(cudaStreamSynchronize(stream_of(stream)));
-  };
   api.create_event = create_event;
+  api.create_timed_event = create_timed_event;
   api.destroy_event = [](EventHandle event) { return static_cast<int>(cudaEventDestroy(event_of(event))); };
   api.record_event = [](EventHandle event, StreamHandle stream) {
     return static_cast<int>(cudaEventRecord(event_of(event), stream_of(stream)));
@@ -88,6 +109,8 @@ DeviceApi device_api() {
   api.wait_event = [](StreamHandle stream, EventHandle event) {
     return static_cast<int>(cudaStreamWaitEvent(stream_of(stream), event_of(event), 0));
   };
+  api.query_event = query_event;
+  api.seconds_between = seconds_between;
   api.allocate_pinned = [](void** memory, size_t count_bytes) {
     return static_cast<int>(cudaHostAlloc(memory, count_bytes, cudaHostAllocPortable));
   };

@@ -85,19 +85,34 @@ class DeviceRoom final : public DevicePlugin {
   }
 
   std::unique_ptr<comm::Communicator> make_communicator(comm::MpiSession& session) override {
-    core::require(selected_ >= 0, ErrorKind::kInternal, "Select a device before making its communicator");
     NcclSetup setup;
     setup.rank = session.rank();
     setup.size = session.size();
     setup.broadcast = [&session](void* bytes, size_t count_bytes) { session.broadcast(bytes, count_bytes, 0); };
-    return make_nccl_communicator(setup, nccl_, device_);
+    return join(setup);
+  }
+
+  std::unique_ptr<comm::Communicator> make_lone_communicator() override {
+    NcclSetup setup;
+    setup.broadcast = [](void*, size_t) {};
+    return join(setup);
   }
 
   std::unique_ptr<GraphCache> make_graph_cache(std::function<void(const std::string&)> log) override {
     return std::make_unique<GraphCache>(device_, std::move(log));
   }
 
-  void synchronize() override { check_device(device_, device_.synchronize(), "synchronize"); }
+  std::function<bool()> mark() override {
+    EventHandle created = nullptr;
+    check_device(device_, device_.create_event(&created), "create event");
+    const std::shared_ptr<void> event(created, [destroy = device_.destroy_event](void* handle) { destroy(handle); });
+    check_device(device_, device_.record_event(created, device_.current_stream()), "record event");
+    return [device = device_, event] {
+      bool done = false;
+      check_device(device, device.query_event(event.get(), &done), "query event");
+      return done;
+    };
+  }
 
   int64_t peak_memory_bytes() override { return device_.peak_memory_bytes(std::max(selected_, 0)); }
 
@@ -110,6 +125,11 @@ class DeviceRoom final : public DevicePlugin {
   void restrict_kernels(bool deterministic) override { restrict_kernels_(deterministic); }
 
  private:
+  std::unique_ptr<comm::Communicator> join(const NcclSetup& setup) {
+    core::require(selected_ >= 0, ErrorKind::kInternal, "Select a device before making its communicator");
+    return make_nccl_communicator(setup, nccl_, device_);
+  }
+
   NcclApi nccl_;
   DeviceApi device_;
   std::function<void(bool)> restrict_kernels_;

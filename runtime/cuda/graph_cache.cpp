@@ -10,21 +10,37 @@ namespace neoloom::cuda {
 
 namespace {
 
-void run_eagerly(const RepeatedWork& work) {
+void run_parts(const RepeatedWork& work, const std::function<void(size_t)>& between) {
+  size_t part = 0;
   work.begin();
-  work.enqueue();
+  work.enqueue([&] {
+    if (between) between(part);
+    ++part;
+  });
 }
 
 std::string first_line(const std::string& text) { return text.substr(0, text.find('\n')); }
 
 }  // namespace
 
+void run_eagerly(const RepeatedWork& work) { run_parts(work, work.between); }
+
 GraphCache::GraphCache(DeviceApi device, std::function<void(const std::string&)> log)
     : device_(std::move(device)), log_(std::move(log)) {}
 
 GraphCache::~GraphCache() {
-  for (auto& [shape, entry] : entries_) {
-    if (entry.graph != nullptr) device_.destroy_graph(entry.graph);
+  for (auto& [shape, entry] : entries_) destroy(entry);
+}
+
+void GraphCache::destroy(Entry& entry) {
+  for (const GraphHandle part : entry.parts) device_.destroy_graph(part);
+  entry.parts.clear();
+}
+
+void GraphCache::play(const Entry& entry, const std::function<void(size_t)>& between) {
+  for (size_t part = 0; part < entry.parts.size(); ++part) {
+    if (part > 0 && between) between(part - 1);
+    device_.replay_graph(entry.parts[part]);
   }
 }
 
@@ -34,9 +50,9 @@ void GraphCache::run(const RepeatedWork& work) {
     return;
   }
   Entry& entry = entries_[work.shape];
-  if (entry.graph != nullptr) {
+  if (!entry.parts.empty()) {
     work.begin();
-    device_.replay_graph(entry.graph);
+    play(entry, work.between);
     ++replays_;
     return;
   }
@@ -45,14 +61,14 @@ void GraphCache::run(const RepeatedWork& work) {
   if (!entry.hopeless && entry.eager_runs >= kEagerRuns && graphs_ < kMostGraphs) record(entry, work);
 }
 
-/// The results of an eager run on the same inputs are there.
+/// The results of an eager run on the same inputs are there, and what goes between its parts is done.
 void GraphCache::record(Entry& entry, const RepeatedWork& work) {
   const auto unchanged = work.snapshot();
   std::string reason = "what was recorded gives other bits than the kernels one by one";
   try {
     capture(entry, work);
     work.begin();
-    device_.replay_graph(entry.graph);
+    play(entry, {});
     if (unchanged()) {
       ++graphs_;
       log_(fmt::format("CUDA graph of micro-steps with {}", work.shape));
@@ -62,26 +78,38 @@ void GraphCache::record(Entry& entry, const RepeatedWork& work) {
     reason = first_line(error.what());
   }
   give_up(entry, work.shape, reason);
-  run_eagerly(work);
+  run_parts(work, {});
 }
 
 void GraphCache::capture(Entry& entry, const RepeatedWork& work) {
+  bool recording = false;
+  const auto begin_part = [&] {
+    entry.parts.push_back(device_.begin_capture());
+    recording = true;
+  };
+  const auto end_part = [&] {
+    recording = false;
+    device_.end_capture(entry.parts.back());
+  };
   work.begin();
-  entry.graph = device_.begin_capture();
   try {
-    work.enqueue();
+    begin_part();
+    work.enqueue([&] {
+      end_part();
+      begin_part();
+    });
+    end_part();
   } catch (...) {
     try {
-      device_.end_capture(entry.graph);
+      if (recording) end_part();
     } catch (const std::exception&) {  // the first error says more
     }
     throw;
   }
-  device_.end_capture(entry.graph);
 }
 
 void GraphCache::give_up(Entry& entry, const std::string& shape, const std::string& reason) {
-  if (entry.graph != nullptr) device_.destroy_graph(std::exchange(entry.graph, nullptr));
+  destroy(entry);
   entry.hopeless = true;
   log_(fmt::format("warning: no CUDA graph of micro-steps with {}: {}; their kernels are launched one by one", shape,
                    reason));

@@ -11,6 +11,7 @@
 #include "runtime/core/clock.h"
 #include "runtime/core/error.h"
 #include "runtime/cuda/check.h"
+#include "runtime/cuda/stream_waits.h"
 
 namespace neoloom::cuda {
 namespace {
@@ -20,7 +21,7 @@ using core::ErrorKind;
 class NcclCommunicator final : public comm::Communicator {
  public:
   NcclCommunicator(const NcclSetup& setup, NcclApi nccl, DeviceApi device)
-      : setup_(setup), nccl_(std::move(nccl)), device_(std::move(device)) {
+      : setup_(setup), nccl_(std::move(nccl)), device_(std::move(device)), waits_(device_) {
     try {
       join();
       check_device(device_, device_.create_stream(&stream_), "create stream");
@@ -38,18 +39,31 @@ class NcclCommunicator final : public comm::Communicator {
   NcclCommunicator& operator=(const NcclCommunicator&) = delete;
 
   void all_reduce_sum(void* data, size_t n_elements, comm::Element element) override {
-    // Reports what went wrong since the last call: nothing else would, as sums run without the host.
-    require_settled("ncclAllReduce (earlier)", 0, setup_.call_deadline_seconds);
-    const StreamHandle current = device_.current_stream();
-    check_device(device_, device_.record_event(ready_, current), "record event");
+    start_sum(data, n_elements, element);
+    finish_sums();
+  }
+
+  void start_sum(void* data, size_t n_elements, comm::Element element) override {
+    check();
+    check_device(device_, device_.record_event(ready_, device_.current_stream()), "record event");
     check_device(device_, device_.wait_event(stream_, ready_), "stream wait for event");
     const int result = nccl_.all_reduce_sum(data, n_elements, element, comm_, stream_);
-    // The sum is on the stream only once the call is no longer in progress: the event must come after it.
+    // The sum is on the stream only once the call is no longer in progress: what comes after must come after it.
     require_settled("ncclAllReduce", result, setup_.call_deadline_seconds);
-    check_device(device_, device_.record_event(summed_, stream_), "record event");
-    check_device(device_, device_.wait_event(current, summed_), "stream wait for event");
     reduced_bytes_ += n_elements * comm::element_bytes(element);
   }
+
+  void finish_sums() override {
+    const StreamHandle current = device_.current_stream();
+    check_device(device_, device_.record_event(summed_, stream_), "record event");
+    waits_.begin(current);
+    check_device(device_, device_.wait_event(current, summed_), "stream wait for event");
+    waits_.end(current);
+    exposed_seconds_ += waits_.take_seconds();
+  }
+
+  /// Reports what went wrong since the last call: nothing else would, as sums run without the host.
+  void check() override { require_settled("ncclAllReduce (earlier)", 0, setup_.call_deadline_seconds); }
 
   std::string description() const override {
     int version = 0;
@@ -116,6 +130,7 @@ class NcclCommunicator final : public comm::Communicator {
       comm_ = nullptr;
     }
     if (hung_) return;  // the stream may still be in use
+    waits_.release();
     if (ready_ != nullptr) device_.destroy_event(std::exchange(ready_, nullptr));
     if (summed_ != nullptr) device_.destroy_event(std::exchange(summed_, nullptr));
     if (stream_ != nullptr) device_.destroy_stream(std::exchange(stream_, nullptr));
@@ -149,6 +164,7 @@ class NcclCommunicator final : public comm::Communicator {
   NcclSetup setup_;
   NcclApi nccl_;
   DeviceApi device_;
+  StreamWaits waits_;
   NcclHandle comm_ = nullptr;
   StreamHandle stream_ = nullptr;
   EventHandle ready_ = nullptr;   // the current stream's work before the sum

@@ -37,10 +37,13 @@ class DevicePlugin {
   /// A communicator over memory of the selected device. Its unique id travels by MPI.
   /// Collective: every rank, after select. Throws: Error(kPeer).
   virtual std::unique_ptr<comm::Communicator> make_communicator(comm::MpiSession& session) = 0;
+  /// A communicator of this rank alone, after select. Throws: Error(kPeer).
+  virtual std::unique_ptr<comm::Communicator> make_lone_communicator() = 0;
   /// Graphs of the selected device; `log` gets a line for each shape of work.
   virtual std::unique_ptr<GraphCache> make_graph_cache(std::function<void(const std::string& text)> log) = 0;
-  /// Waits until the selected device has done everything enqueued. Throws: Error(kDevice).
-  virtual void synchronize() = 0;
+  /// The returned function says, without waiting, whether the current stream has done what is enqueued now.
+  /// Both throw: Error(kDevice).
+  virtual std::function<bool()> mark() = 0;
   /// Largest amount of device memory that LibTorch's allocator held for tensors of the selected device.
   virtual int64_t peak_memory_bytes() = 0;
   /// Page-locked host memory, for copies that overlap with computation. Throws: Error(kDevice).
@@ -51,7 +54,7 @@ class DevicePlugin {
 };
 
 /// What the plug-in must have been built with: changes whenever this header or comm's change.
-inline constexpr int kPluginInterface = 2;
+inline constexpr int kPluginInterface = 3;
 
 /// True when an NVIDIA device node exists. Asks CUDA nothing.
 bool gpu_present();

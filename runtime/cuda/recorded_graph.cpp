@@ -21,14 +21,19 @@ RecordedGraph& of(GraphHandle graph) { return *static_cast<RecordedGraph*>(graph
 }  // namespace
 
 void add_graph_calls(DeviceApi& api) {
-  // One pool for all graphs: they are played one after the other, and what outlives a graph lies outside of it.
-  const auto pool = std::make_shared<std::optional<at::cuda::MempoolId_t>>();
-  api.begin_capture = [pool]() -> GraphHandle {
-    if (!pool->has_value()) *pool = at::cuda::graph_pool_handle();
+  // One pool for all graphs: they are played one after the other, and what outlives a graph's micro-step lies outside
+  // of it. One stream, too: LibTorch gives memory of a pool back to the stream that it was taken on.
+  struct Shared {
+    at::cuda::MempoolId_t pool = at::cuda::graph_pool_handle();
+    c10::cuda::CUDAStream stream = c10::cuda::getStreamFromPool();
+  };
+  const auto kept = std::make_shared<std::optional<Shared>>();
+  api.begin_capture = [kept]() -> GraphHandle {
+    if (!kept->has_value()) kept->emplace();
     auto recorded = std::make_unique<RecordedGraph>();
     c10::cuda::device_synchronize();
-    recorded->side.emplace(c10::cuda::getStreamFromPool());
-    recorded->graph.capture_begin(**pool, cudaStreamCaptureModeThreadLocal);
+    recorded->side.emplace((*kept)->stream);
+    recorded->graph.capture_begin((*kept)->pool, cudaStreamCaptureModeThreadLocal);
     return recorded.release();
   };
   api.end_capture = [](GraphHandle graph) {

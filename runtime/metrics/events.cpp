@@ -71,6 +71,8 @@ ordered_json device_json(const DeviceMeasure& measure) {
   json["comm_share"] = share(measure.comm_seconds, seconds);
   json["data_share"] = share(measure.data_seconds, seconds);
   json["padding_share"] = padding_share(measure);
+  json["exposed_sum_share"] = share(measure.exposed_sum_seconds, seconds);
+  json["summed_bytes"] = measure.summed_bytes;
   return json;
 }
 
@@ -89,6 +91,8 @@ void accumulate(const DeviceMeasure& part, DeviceMeasure& total) {
   total.compute_seconds += part.compute_seconds;
   total.comm_seconds += part.comm_seconds;
   total.data_seconds += part.data_seconds;
+  total.exposed_sum_seconds += part.exposed_sum_seconds;
+  total.summed_bytes += part.summed_bytes;
   total.peak_memory_bytes = std::max(total.peak_memory_bytes, part.peak_memory_bytes);
 }
 
@@ -105,7 +109,9 @@ std::string pack(const DeviceMeasure& measure) {
                              measure.compute_seconds,
                              measure.comm_seconds,
                              measure.data_seconds,
-                             measure.peak_memory_bytes};
+                             measure.peak_memory_bytes,
+                             measure.exposed_sum_seconds,
+                             measure.summed_bytes};
   return json.dump(-1, ' ', false, ordered_json::error_handler_t::replace);
 }
 
@@ -126,6 +132,8 @@ DeviceMeasure unpack(const std::string& text) {
     json.at(10).get_to(measure.comm_seconds);
     json.at(11).get_to(measure.data_seconds);
     json.at(12).get_to(measure.peak_memory_bytes);
+    json.at(13).get_to(measure.exposed_sum_seconds);
+    json.at(14).get_to(measure.summed_bytes);
     return measure;
   } catch (const nlohmann::json::exception& error) {
     core::fail(core::ErrorKind::kInternal, "a rank sent measures that cannot be read: {}", error.what());

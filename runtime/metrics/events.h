@@ -42,10 +42,12 @@ struct DeviceMeasure {
   double comm_seconds = 0.0;
   double data_seconds = 0.0;
   int64_t peak_memory_bytes = 0;
+  double exposed_sum_seconds = 0.0;  // of comm_seconds: computing stood still for the gradient sums
+  int64_t summed_bytes = 0;          // payload given to gradient sums
 };
 
 /// One object of the `devices` list of a `train` event: rank, host, device, batches_per_s, samples_per_s, tokens_per_s,
-/// tflops, peak_memory_bytes, compute_share, comm_share, data_share, padding_share.
+/// tflops, peak_memory_bytes, compute_share, comm_share, data_share, padding_share, exposed_sum_share, summed_bytes.
 nlohmann::ordered_json device_json(const DeviceMeasure& measure);
 
 /// Share of the computed positions that are padding.

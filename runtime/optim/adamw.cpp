@@ -8,6 +8,7 @@
 #include <array>
 
 #include "runtime/core/error.h"
+#include "runtime/optim/device_step.h"
 
 namespace neoloom::optim {
 namespace {
@@ -40,33 +41,55 @@ std::vector<ParameterRange> merged(const std::vector<ParameterRange>& ranges, in
   return result;
 }
 
+// Calls update(lists, weight decay) for the ranges with decay and for those without, where there are any.
+template <typename Update>
+void for_each_decay(const FlatBuffers& buffers, const std::vector<ParameterRange>& ranges, const AdamWOptions& options,
+                    const Update& update) {
+  require_flat(buffers.params, buffers.params, "params");
+  require_flat(buffers.grads, buffers.params, "grads");
+  require_flat(buffers.exp_avg, buffers.params, "exp_avg");
+  require_flat(buffers.exp_avg_sq, buffers.params, "exp_avg_sq");
+  for (const bool decay : {true, false}) {
+    TensorLists lists;
+    for (const ParameterRange& range : merged(ranges, buffers.params.numel())) {
+      if (range.decay != decay) continue;
+      lists.params.push_back(buffers.params.slice(0, range.begin, range.end));
+      lists.grads.push_back(buffers.grads.slice(0, range.begin, range.end));
+      lists.exp_avg.push_back(buffers.exp_avg.slice(0, range.begin, range.end));
+      lists.exp_avg_sq.push_back(buffers.exp_avg_sq.slice(0, range.begin, range.end));
+    }
+    if (!lists.params.empty()) update(lists, decay ? options.weight_decay : 0.0);
+  }
+}
+
 }  // namespace
 
+// The fused kernel shares elements out in whole cache lines, so its bits do not depend on the number of threads.
+// It reads the count of updates as fp32: exact up to 2^24.
 void adamw_step(at::Tensor& params, const at::Tensor& grads, at::Tensor& exp_avg, at::Tensor& exp_avg_sq,
                 const std::vector<ParameterRange>& ranges, const AdamWOptions& options, double learning_rate,
                 int64_t update) {
-  require_flat(params, params, "params");
-  require_flat(grads, params, "grads");
-  require_flat(exp_avg, params, "exp_avg");
-  require_flat(exp_avg_sq, params, "exp_avg_sq");
   core::require(update >= 1, ErrorKind::kInternal, "AdamW: update {} is not counted from 1", update);
-  // The fused kernel shares elements out in whole cache lines, so its bits do not depend on the number of threads.
-  // It reads the count of updates as fp32: exact up to 2^24.
   const at::Tensor count = at::full({}, static_cast<double>(update), params.options());
-  for (const bool decay : {true, false}) {
-    std::vector<at::Tensor> p, g, m, v;
-    for (const ParameterRange& range : merged(ranges, params.numel())) {
-      if (range.decay != decay) continue;
-      p.push_back(params.slice(0, range.begin, range.end));
-      g.push_back(grads.slice(0, range.begin, range.end));
-      m.push_back(exp_avg.slice(0, range.begin, range.end));
-      v.push_back(exp_avg_sq.slice(0, range.begin, range.end));
-    }
-    if (p.empty()) continue;
-    const std::vector<at::Tensor> counts(p.size(), count);
-    at::_fused_adamw_(p, g, m, v, /*max_exp_avg_sqs=*/{}, counts, learning_rate, options.beta1, options.beta2,
-                      decay ? options.weight_decay : 0.0, options.epsilon, /*amsgrad=*/false, /*maximize=*/false);
-  }
+  for_each_decay({params, grads, exp_avg, exp_avg_sq}, ranges, options, [&](TensorLists& lists, double decay) {
+    const std::vector<at::Tensor> counts(lists.params.size(), count);
+    at::_fused_adamw_(lists.params, lists.grads, lists.exp_avg, lists.exp_avg_sq, /*max_exp_avg_sqs=*/{}, counts,
+                      learning_rate, options.beta1, options.beta2, decay, options.epsilon, /*amsgrad=*/false,
+                      /*maximize=*/false);
+  });
+}
+
+void fused_adamw(TensorLists& lists, const AdamWOptions& options, double decay, const DeviceNumbers& numbers) {
+  const std::vector<at::Tensor> counts(lists.params.size(), numbers.update);
+  at::_fused_adamw_(lists.params, lists.grads, lists.exp_avg, lists.exp_avg_sq, /*max_exp_avg_sqs=*/{}, counts,
+                    numbers.learning_rate, options.beta1, options.beta2, decay, options.epsilon, /*amsgrad=*/false,
+                    /*maximize=*/false, /*grad_scale=*/{}, /*found_inf=*/numbers.skip);
+}
+
+void adamw_step_on_device(const FlatBuffers& buffers, const std::vector<ParameterRange>& ranges,
+                          const AdamWOptions& options, const DeviceNumbers& numbers, const FusedAdamW& fused) {
+  for_each_decay(buffers, ranges, options,
+                 [&](TensorLists& lists, double decay) { fused(lists, options, decay, numbers); });
 }
 
 }  // namespace neoloom::optim

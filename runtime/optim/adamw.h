@@ -36,7 +36,8 @@ void adamw_step(at::Tensor& params, const at::Tensor& grads, at::Tensor& exp_avg
 
 /// Global L2 norm of `grads` [n] (accumulated in float64, fixed order), and scaling in place to `max_norm` when it is
 /// larger (max_norm <= 0: only the norm). torch.nn.utils.clip_grad_norm_: factor = max_norm / (norm + 1e-6), at most 1.
-/// Same bits for any number of threads. A norm that is not finite is returned and `grads` left alone: skip such a step.
+/// For CPU tensors. Same bits for any number of threads. A norm that is not finite is returned and `grads` left alone:
+/// skip such a step.
 double clip_grad_norm(at::Tensor& grads, double max_norm);
 
 }  // namespace neoloom::optim

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/full_like.h>
 #include <ATen/ops/linalg_vector_norm.h>
 
 #include <algorithm>
@@ -9,7 +10,7 @@
 #include <vector>
 
 #include "runtime/core/error.h"
-#include "runtime/optim/adamw.h"
+#include "runtime/optim/device_step.h"
 
 namespace neoloom::optim {
 namespace {
@@ -47,18 +48,26 @@ double cpu_norm(const at::Tensor& grads) {
   return std::sqrt(total);
 }
 
-double device_norm(const at::Tensor& grads) {
-  return at::linalg_vector_norm(grads, 2, c10::nullopt, /*keepdim=*/false, at::kDouble).item<double>();
+void require_flat(const at::Tensor& grads) {
+  core::require(grads.dim() == 1 && grads.is_contiguous() && grads.scalar_type() == at::kFloat,
+                core::ErrorKind::kInternal, "clipping wants a flat contiguous fp32 buffer");
 }
 
 }  // namespace
 
 double clip_grad_norm(at::Tensor& grads, double max_norm) {
-  core::require(grads.dim() == 1 && grads.is_contiguous() && grads.scalar_type() == at::kFloat,
-                core::ErrorKind::kInternal, "clip_grad_norm wants a flat contiguous fp32 buffer");
-  const double norm = grads.is_cpu() ? cpu_norm(grads) : device_norm(grads);
+  require_flat(grads);
+  core::require(grads.is_cpu(), core::ErrorKind::kInternal, "clip_grad_norm reads on the host: use the device's");
+  const double norm = cpu_norm(grads);
   const double factor = max_norm / (norm + 1e-6);
   if (max_norm > 0.0 && std::isfinite(norm) && factor < 1.0) grads.mul_(factor);
+  return norm;
+}
+
+at::Tensor clip_grad_norm_on_device(at::Tensor& grads, double max_norm) {
+  require_flat(grads);
+  at::Tensor norm = at::linalg_vector_norm(grads, 2, c10::nullopt, /*keepdim=*/false, at::kDouble);
+  if (max_norm > 0.0) grads.mul_(at::full_like(norm, max_norm).div_(norm.add(1e-6)).clamp_max_(1.0));
   return norm;
 }
 

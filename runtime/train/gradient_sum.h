@@ -11,39 +11,58 @@
 
 namespace neoloom::train {
 
-/// The gradient sum of one step, over micro-batches and ranks, in one buffer on the model's device: one all-reduce.
+/// The gradient sum of one step, over micro-batches and ranks, in one buffer on the model's device. Loss and flags lie
+/// before the gradients, so that the part with the first gradients, which the backward pass ends with, takes them
+/// along.
 class GradientSum {
  public:
-  /// Elements after the gradients, for the loss and what went wrong.
-  static constexpr int64_t kTailElements = 8;
+  /// Elements before the gradients, for the loss and what went wrong: 64 bytes of fp32.
+  static constexpr int64_t kHeadElements = 16;
 
   virtual ~GradientSum() = default;
 
   /// Starts a step: everything 0. N: count of the step, S: loss scale, M: micro-batches of the step.
   virtual void begin(int64_t target_count, double loss_scale, int64_t micro_batches) = 0;
-  /// Adds one micro-batch. Shapes: grads [n_elements] fp32; loss [] fp64, the unscaled loss sum.
-  virtual void add(const at::Tensor& grads, const at::Tensor& loss) = 0;
-  /// Collective: every rank.
-  virtual void all_reduce(comm::Communicator& communicator) = 0;
+  /// Adds elements [begin, end) of one micro-batch's gradients. Shapes: grads [n_elements] fp32.
+  virtual void add(const at::Tensor& grads, int64_t begin, int64_t end) = 0;
+  /// Adds the loss of one micro-batch. Shapes: loss [] fp64, the unscaled sum.
+  virtual void add_loss(const at::Tensor& loss) = 0;
 
-  struct Result {
-    double loss_sum = 0.0;
-    int64_t flagged = 0;  // elements and losses that were not finite or too large, over all ranks
+  /// What an all-reduce is given for the gradients [begin, end); begin 0 takes loss and flags along.
+  struct Part {
+    void* data = nullptr;
+    size_t n_elements = 0;
+    comm::Element element = comm::Element::kInt64;
   };
-  /// Writes the mean gradient to grads [n_elements] fp32 and reads the tail (on CUDA this waits for the device).
-  virtual Result finish(at::Tensor& grads) const = 0;
+  virtual Part part(int64_t begin, int64_t end) = 0;
 
+  /// On the gradients' device, which the host does not wait for.
+  struct Totals {
+    at::Tensor loss_sum;  // [] fp64
+    at::Tensor flagged;   // [] fp64: elements and losses that were not finite or too large, over all ranks
+  };
+  /// Writes the mean gradient to grads [n_elements] fp32.
+  virtual Totals finish(at::Tensor& grads) const = 0;
+
+  virtual int64_t n_elements() const = 0;
   virtual int64_t bytes() const = 0;
 };
 
-/// runtime.gradient_sum, for `n_elements` gradients on `like`'s device:
+struct GradientSumSetup {
+  std::string kind = "fixed";  // runtime.gradient_sum
+  int64_t n_elements = 0;
+  at::Device device = at::kCPU;
+  bool device_operators = false;  // the arithmetic in ATen operators that read nothing back; otherwise the host's loops
+};
+
+/// The kinds:
 ///   fixed  exact: each micro-batch's fp32 gradient is converted to 64-bit fixed point, llrint(g * 2^44 / (N * S)), and
 ///          added. Integers add associatively, so any assignment of micro-batches to ranks gives the same bits.
-///          Elements that are not finite, or reach 2^62 / M, add 0 and raise a counter in the tail of the same buffer.
-///   float  g / (N * S) is added in fp32: half the bytes and no conversion, but the bits depend on the number of ranks.
-///          An element that is not finite makes its sum so, on every rank.
+///          Elements that are not finite, or reach 2^62 / M, add 0 and raise a counter in the head of the same buffer.
+///   float  g / (N * S) is added in fp32: half the bytes and no conversion, but the bits depend on the number of ranks
+///          and on the parts that are reduced. An element that is not finite makes its sum so, on every rank.
 /// Throws: Error(kUsage) for another kind.
-std::unique_ptr<GradientSum> make_gradient_sum(const std::string& kind, int64_t n_elements, const at::Tensor& like);
+std::unique_ptr<GradientSum> make_gradient_sum(const GradientSumSetup& setup);
 
 /// Size of the all-reduce. Throws: Error(kUsage) for another kind.
 int64_t gradient_sum_bytes(const std::string& kind, int64_t n_elements);

@@ -3,15 +3,11 @@
 
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
-#include <ATen/ops/zeros_like.h>
 #include <c10/core/Device.h>
-#include <c10/util/Exception.h>
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <fstream>
-#include <new>
 
 #include "runtime/comm/collective_error.h"
 #include "runtime/comm/fingerprint.h"
@@ -51,6 +47,32 @@ std::vector<optim::ParameterRange> decay_ranges(const model::ParameterLayout& la
   return ranges;
 }
 
+optim::FlatBuffers zero_buffers(int64_t n_elements, const std::string& device) {
+  const auto zeros = [&] {
+    return at::zeros({n_elements}, at::TensorOptions().dtype(at::kFloat).device(c10::Device(device)));
+  };
+  return {zeros(), zeros(), zeros(), zeros()};
+}
+
+// Bytes that a bucket of the gradient sum holds at least. On CPUs sums stay whole unless asked otherwise: MPI makes
+// progress inside of its calls only.
+int64_t bucket_bytes(const TrainerSetup& setup, int ranks, int64_t buffer_bytes) {
+  if (setup.runtime.bucket_bytes > 0) return setup.runtime.bucket_bytes;
+  return setup.device == "cpu" || ranks == 1 ? buffer_bytes : automatic_bucket_bytes(buffer_bytes);
+}
+
+BucketedSum make_sum(const TrainerSetup& setup, int ranks, const model::ParameterLayout& layout,
+                     comm::Communicator& communicator) {
+  std::unique_ptr<GradientSum> sum = make_gradient_sum({.kind = setup.runtime.gradient_sum,
+                                                        .n_elements = layout.total_elements,
+                                                        .device = c10::Device(setup.device),
+                                                        .device_operators = setup.device_step});
+  const auto element = static_cast<int64_t>(comm::element_bytes(sum->part(0, 0).element));
+  std::vector<int64_t> begins = cut_buckets(layout.block_begin_elements, layout.total_elements,
+                                            bucket_bytes(setup, ranks, sum->bytes()) / element);
+  return {std::move(sum), communicator, std::move(begins)};
+}
+
 void from_host(const std::vector<float>& values, at::Tensor& tensor) {
   at::Tensor host = at::empty({static_cast<int64_t>(values.size())}, at::kFloat);
   std::copy(values.begin(), values.end(), host.mutable_data_ptr<float>());
@@ -69,14 +91,6 @@ int64_t last_world_size(const std::string& path) {
   return world_size;
 }
 
-bool is_out_of_memory(const std::exception& error) {
-  if (dynamic_cast<const std::bad_alloc*>(&error) != nullptr) return true;
-  if (dynamic_cast<const c10::OutOfMemoryError*>(&error) != nullptr) return true;
-  // LibTorch's CPU allocator reports a failed allocation as a plain error.
-  return std::string_view(error.what()).find("DefaultCPUAllocator: can't allocate memory") != std::string_view::npos ||
-         std::string_view(error.what()).find("DefaultCPUAllocator: not enough memory") != std::string_view::npos;
-}
-
 }  // namespace
 
 Trainer::Trainer(comm::MpiSession& session, comm::Communicator& communicator, model::Model& model, TrainerSetup setup,
@@ -85,26 +99,21 @@ Trainer::Trainer(comm::MpiSession& session, comm::Communicator& communicator, mo
       communicator_(communicator),
       model_(model),
       setup_(std::move(setup)),
-      ranges_(decay_ranges(model.layout())),
-      schedule_(optim::schedule_from_name(setup_.options.lr_scheduler_type)),
-      params_(at::zeros({model.layout().total_elements},
-                        at::TensorOptions().dtype(at::kFloat).device(c10::Device(setup_.device)))),
-      exp_avg_(at::zeros_like(params_)),
-      exp_avg_sq_(at::zeros_like(params_)),
-      grads_(at::zeros_like(params_)),
+      buffers_(zero_buffers(model.layout().total_elements, setup_.device)),
       loss_scale_(setup_.initial_loss_scale),
       history_(nlohmann::json::array()),
-      sum_(make_gradient_sum(setup_.runtime.gradient_sum, model.layout().total_elements, params_)) {
+      sum_(make_sum(setup_, session.size(), model.layout(), communicator)) {
   steps_ = std::make_unique<data::StepList>(setup_.train->lengths(), setup_.train->target_counts(),
                                             step_list_options(setup_));
   plan_ = resolve_plan(setup_.options, steps_->steps_per_epoch());
   if (resumed) {
     restore(*resumed);
   } else {
-    model_.initialize(params_, static_cast<uint64_t>(setup_.options.seed));
-    if (setup_.initial_values.defined()) params_.copy_(setup_.initial_values);
+    model_.initialize(buffers_.params, static_cast<uint64_t>(setup_.options.seed));
+    if (setup_.initial_values.defined()) buffers_.params.copy_(setup_.initial_values);
   }
   first_step_ = step_;
+  make_update();
   since_start_.rank = session_.rank();
   since_start_.host = session_.host_name();
   since_start_.device = setup_.device;
@@ -130,9 +139,9 @@ void Trainer::restore(const Resumed& resumed) {
                     "with the configuration it was written with",
                     resumed.path, state.index.size(), model_.layout().slots.size()));
   }
-  from_host(state.params, params_);
-  from_host(state.exp_avg, exp_avg_);
-  from_host(state.exp_avg_sq, exp_avg_sq_);
+  from_host(state.params, buffers_.params);
+  from_host(state.exp_avg, buffers_.exp_avg);
+  from_host(state.exp_avg_sq, buffers_.exp_avg_sq);
   step_ = last_saved_step_ = state.step;
   skipped_steps_ = state.skipped_steps;
   good_steps_ = state.good_steps;
@@ -144,6 +153,23 @@ void Trainer::restore(const Resumed& resumed) {
   loss_since_log_ = history.at("loss_since_log");
   steps_since_log_ = history.at("steps_since_log");
   skipped_in_a_row_ = history.at("skipped_in_a_row");
+}
+
+void Trainer::make_update() {
+  UpdateSetup setup{.ranges = decay_ranges(model_.layout()),
+                    .adamw = {.beta1 = setup_.options.adam_beta1,
+                              .beta2 = setup_.options.adam_beta2,
+                              .epsilon = setup_.options.adam_epsilon,
+                              .weight_decay = setup_.options.weight_decay},
+                    .max_grad_norm = setup_.options.max_grad_norm,
+                    .learning_rate = setup_.options.learning_rate,
+                    .schedule = optim::schedule_from_name(setup_.options.lr_scheduler_type),
+                    .warmup_steps = plan_.warmup_steps,
+                    .total_steps = plan_.total_steps,
+                    .updates_done = step_ - skipped_steps_};
+  update_ = setup_.device_step
+                ? make_device_update(std::move(setup), setup_.hooks.device_reads, buffers_.params.device())
+                : make_host_update(std::move(setup));
 }
 
 void Trainer::announce(const std::optional<Resumed>& resumed) {
@@ -158,14 +184,15 @@ void Trainer::announce(const std::optional<Resumed>& resumed) {
                         {"total_steps", plan_.total_steps},
                         {"warmup_steps", plan_.warmup_steps},
                         {"trainable_parameters", layout.trainable_elements},
-                        {"allreduce_bytes_per_step", sum_->bytes()},
+                        {"allreduce_bytes_per_step", sum_.sum().bytes()},
+                        {"allreduce_buckets", sum_.buckets()},
                         {"seed", setup_.options.seed}};
   event.update(setup_.run_start);
   write_event(event);
   console_->notice(fmt::format(
       "training {} samples: {} steps of {} ({} an epoch), {} trainable parameters, {} bytes all-reduced a step",
       setup_.train->size(), plan_.total_steps, setup_.batching.global_batch_size(), plan_.steps_per_epoch,
-      layout.trainable_elements, sum_->bytes()));
+      layout.trainable_elements, sum_.sum().bytes()));
   if (!resumed) return;
   for (const std::string& skipped : resumed->skipped) {
     console_->warning("checkpoint skipped: " + skipped);
@@ -191,21 +218,20 @@ RunStatus Trainer::run() {
   }
   start_seconds_ = log_seconds_ = core::now_seconds();
   while (step_ < plan_.total_steps) {
-    const StepOutcome outcome = run_step();
-    if (outcome.out_of_memory) {
+    const StepFlags flags = run_step();
+    if (flags.out_of_memory) {
       shrink_micro_batches();
       continue;
     }
     ++step_;
     session_.mark(step_);
-    loss_since_log_ += outcome.loss;
-    ++steps_since_log_;
-    if (plan_.logs_after(step_, setup_.options.logging_first_step)) log_step(outcome);
+    take_results(needs_results(flags) ? 0 : 1);
+    if (plan_.logs_after(step_, setup_.options.logging_first_step)) log_step();
     if (session_.is_root()) console_->tick(step_, plan_.total_steps, seconds_left());
     if (setup_.validation && plan_.evaluates_after(step_)) evaluate_now();
-    if (setup_.runtime.state_check_steps > 0 && step_ % setup_.runtime.state_check_steps == 0) check_replicas();
-    if (plan_.saves_after(step_) || outcome.stop) save();
-    if (outcome.stop && step_ < plan_.total_steps) {
+    if (checks_replicas()) check_replicas();
+    if (plan_.saves_after(step_) || flags.stop) save();
+    if (flags.stop && step_ < plan_.total_steps) {
       finish(RunStatus::kStopped);
       return RunStatus::kStopped;
     }
@@ -214,125 +240,53 @@ RunStatus Trainer::run() {
   return RunStatus::kCompleted;
 }
 
-Trainer::StepOutcome Trainer::run_step() {
-  const data::Step step = steps_->step(step_ / plan_.steps_per_epoch, step_ % plan_.steps_per_epoch);
-  StepOutcome outcome;
-  compute_share(step, outcome);
-  if (!agree_on_flags(outcome)) return outcome;
-  {
-    const core::ScopedTimer timer(since_log_.comm_seconds);
-    const auto bounded = guard("all-reduce of gradients");
-    sum_->all_reduce(communicator_);
-    setup_.hooks.synchronize();
-  }
-  const core::ScopedTimer timer(since_log_.compute_seconds);
-  update(step, outcome);
-  return outcome;
+bool Trainer::checks_replicas() const {
+  return setup_.runtime.state_check_steps > 0 && step_ % setup_.runtime.state_check_steps == 0;
 }
 
-void Trainer::compute_share(const data::Step& step, StepOutcome& outcome) {
-  const auto micro_batches = static_cast<int64_t>(step.micro_batches.size());
-  sum_->begin(step.target_count, loss_scale_, micro_batches);
-  for (const int64_t index : data::dealt_to_rank(micro_batches, session_.rank(), session_.size())) {
-    try {
-      compute_micro_batch(index);
-    } catch (const std::exception& error) {
-      if (!is_out_of_memory(error)) throw;
-      core::require(setup_.options.auto_find_batch_size, ErrorKind::kDevice,
-                    "out of memory in step {} with micro-batches of {} samples ({}): set "
-                    "trainer_config.auto_find_batch_size: true, or lower trainer_config.per_device_train_batch_size or "
-                    "tokenizer_config.max_length",
-                    step_ + 1, setup_.batching.micro_batch_size, error.what());
-      outcome.out_of_memory = true;
-      return;
+// Whether something after this step depends on its results, or on those of all steps before.
+bool Trainer::needs_results(const StepFlags& flags) const {
+  const bool reads_late = setup_.device_step && setup_.initial_loss_scale <= 1.0;
+  return !reads_late || flags.stop || step_ == plan_.total_steps || checks_replicas() || plan_.saves_after(step_) ||
+         plan_.evaluates_after(step_) || plan_.logs_after(step_, setup_.options.logging_first_step);
+}
+
+// Takes results, oldest first, until those of `left` steps are under way. Every rank takes the same ones at the same
+// step, so all see too many skipped steps together.
+void Trainer::take_results(size_t left) {
+  if (update_->pending() <= left) return;
+  const core::ScopedTimer timer(since_log_.compute_seconds);
+  const auto bounded = guard("waiting for the device");
+  while (update_->pending() > left) note(update_->take([this] { communicator_.check(); }));
+}
+
+void Trainer::note(const StepResult& result) {
+  if (result.skipped) {
+    note_skipped_step(result.step);
+  } else {
+    skipped_in_a_row_ = 0;
+    if (setup_.initial_loss_scale > 1.0 && ++good_steps_ >= kLossScaleGrowthSteps) {
+      loss_scale_ *= 2.0;
+      good_steps_ = 0;
     }
   }
+  loss_since_log_ += result.loss;
+  ++steps_since_log_;
+  last_result_ = result;
 }
 
-// `index`: place in the step's list.
-void Trainer::compute_micro_batch(int64_t index) {
-  std::optional<data::PaddedBatch> padded;
-  {
-    const core::ScopedTimer timer(since_log_.data_seconds);
-    padded = loader_->pop();
-  }
-  core::require(padded.has_value(), ErrorKind::kInternal, "the loader ended before step {}", step_ + 1);
-  const core::ScopedTimer timer(since_log_.compute_seconds);
-  if (setup_.hooks.before_micro_batch) setup_.hooks.before_micro_batch(step_ + 1, padded->sample_ids);
-  const model::Batch batch = to_model_batch(*padded, model_.setup().head, /*labelled=*/true);
-  const model::DropoutKey key{static_cast<uint64_t>(setup_.options.seed), step_ / plan_.steps_per_epoch, step_, index};
-  const model::Model::MicroStep step = model_.prepare(batch, params_, grads_, key, loss_scale_);
-  if (setup_.hooks.run_micro_step) {
-    setup_.hooks.run_micro_step(step, [this, &step] {
-      return [this, &step, grads = grads_.clone(), loss = step.loss.loss.clone()] {
-        return grads.equal(grads_) && loss.equal(step.loss.loss);
-      };
-    });
-  } else {
-    step.begin();
-    step.enqueue();
-  }
-  sum_->add(grads_, step.loss.loss);
-  since_log_.batches += 1;
-  since_log_.samples += padded->rows;
-  since_log_.tokens += padded->tokens;
-  since_log_.padded_tokens += padded->rows * padded->length;
-  since_log_.flops +=
-      model_.training_flops_per_token(padded->length) * static_cast<double>(padded->rows * padded->length);
-}
-
-// One small word of host flags a step: whatever one rank saw, all take the same path.
-bool Trainer::agree_on_flags(StepOutcome& outcome) {
-  constexpr int64_t kStop = 1, kOutOfMemory = 2;
-  // Two elements, so that a maximum keeps both flags.
-  std::array<int64_t, 2> flags = {setup_.hooks.stop_requested() ? kStop : 0, outcome.out_of_memory ? kOutOfMemory : 0};
-  {
-    const core::ScopedTimer timer(since_log_.comm_seconds);
-    const auto bounded = guard("agreeing on flags");
-    session_.all_reduce_max(flags);
-  }
-  outcome.stop = flags[0] != 0;
-  outcome.out_of_memory = flags[1] != 0;
-  return !outcome.out_of_memory;
-}
-
-void Trainer::update(const data::Step& step, StepOutcome& outcome) {
-  const GradientSum::Result result = sum_->finish(grads_);
-  outcome.loss = result.loss_sum / static_cast<double>(std::max<int64_t>(1, step.target_count));
-  const int64_t updates_done = step_ - skipped_steps_;
-  outcome.learning_rate = setup_.options.learning_rate *
-                          optim::schedule_factor(schedule_, updates_done, plan_.warmup_steps, plan_.total_steps);
-  if (result.flagged > 0) {
-    outcome.skipped = true;
-    outcome.loss = outcome.grad_norm = std::nan("");
-    note_skipped_step();
-    return;
-  }
-  skipped_in_a_row_ = 0;
-  outcome.grad_norm = optim::clip_grad_norm(grads_, setup_.options.max_grad_norm);
-  const optim::AdamWOptions adamw{.beta1 = setup_.options.adam_beta1,
-                                  .beta2 = setup_.options.adam_beta2,
-                                  .epsilon = setup_.options.adam_epsilon,
-                                  .weight_decay = setup_.options.weight_decay};
-  optim::adamw_step(params_, grads_, exp_avg_, exp_avg_sq_, ranges_, adamw, outcome.learning_rate, updates_done + 1);
-  if (setup_.initial_loss_scale > 1.0 && ++good_steps_ >= kLossScaleGrowthSteps) {
-    loss_scale_ *= 2.0;
-    good_steps_ = 0;
-  }
-}
-
-void Trainer::note_skipped_step() {
+void Trainer::note_skipped_step(int64_t step) {
   ++skipped_steps_;
   ++skipped_in_a_row_;
   good_steps_ = 0;
   if (setup_.initial_loss_scale > 1.0) loss_scale_ = std::max(1.0, loss_scale_ / 2.0);
   if (session_.is_root()) {
-    const std::string text = fmt::format("step {}: gradients are not finite; the update is skipped", step_ + 1);
+    const std::string text = fmt::format("step {}: gradients are not finite; the update is skipped", step);
     console_->warning(text);
-    write_event({{"event", "warning"}, {"step", step_ + 1}, {"message", text}});
+    write_event({{"event", "warning"}, {"step", step}, {"message", text}});
   }
   if (skipped_in_a_row_ < setup_.runtime.max_skipped_steps) return;
-  if (session_.is_root()) write_event({{"event", "run_end"}, {"status", "failed"}, {"step", step_ + 1}});
+  if (session_.is_root()) write_event({{"event", "run_end"}, {"status", "failed"}, {"step", step}});
   throw comm::CollectiveError(
       ErrorKind::kNumeric,
       fmt::format(
@@ -392,7 +346,8 @@ void Trainer::check_replicas() {
     return core::xxh3(host.const_data_ptr(), static_cast<size_t>(host.nbytes()), seed);
   };
   const auto bounded = guard("comparing replicas");
-  comm::require_equal_state(session_, hash(exp_avg_sq_, hash(exp_avg_, hash(params_, 0))), step_);
+  const uint64_t state = hash(buffers_.exp_avg_sq, hash(buffers_.exp_avg, hash(buffers_.params, 0)));
+  comm::require_equal_state(session_, state, step_);
 }
 
 }  // namespace neoloom::train

@@ -18,15 +18,16 @@
 #include "runtime/comm/communicator.h"
 #include "runtime/comm/mpi_session.h"
 #include "runtime/comm/watchdog.h"
+#include "runtime/cuda/graph_cache.h"
 #include "runtime/metrics/console.h"
 #include "runtime/metrics/events.h"
-#include "runtime/optim/adamw.h"
-#include "runtime/optim/schedule.h"
+#include "runtime/optim/device_step.h"
+#include "runtime/train/bucketed_sum.h"
 #include "runtime/train/evaluator.h"
-#include "runtime/train/gradient_sum.h"
 #include "runtime/train/options.h"
 #include "runtime/train/plan.h"
 #include "runtime/train/resume.h"
+#include "runtime/train/update.h"
 
 namespace neoloom::train {
 
@@ -36,10 +37,9 @@ struct Hooks {
   std::function<std::string(const Batching&)> identity;  // JSON object stored in checkpoints
   std::function<void(const at::Tensor& params, const std::string& folder)> write_adapter;  // rank 0 only
   std::function<int64_t()> peak_memory_bytes;
-  std::function<void()> synchronize;  // waits for the device; nothing on CPUs
-  /// Runs a micro-step's kernels, recorded or not; `snapshot` as in cuda::RepeatedWork. Empty: one by one.
-  std::function<void(const model::Model::MicroStep& step, const std::function<std::function<bool()>()>& snapshot)>
-      run_micro_step;
+  /// Runs a micro-step's kernels, recorded or not. Empty: one by one.
+  std::function<void(const cuda::RepeatedWork& work)> run_micro_step;
+  DeviceReads device_reads;  // for TrainerSetup::device_step
   /// Faults and traces for tests: called before each micro-batch of this rank.
   std::function<void(int64_t step, const std::vector<int64_t>& sample_ids)> before_micro_batch;
 };
@@ -55,6 +55,9 @@ struct TrainerSetup {
   int64_t pad_id = 0;
   at::Tensor initial_values;  // [n] fp32, where a run that does not resume starts; undefined: Model::initialize
   std::string device = "cpu";
+  /// The optimizer step as GPUs make it: enqueued, and its results read while the next step is under way. With a loss
+  /// scale they are read at once, since the next step computes with the scale that follows from them.
+  bool device_step = false;
   double initial_loss_scale = 1.0;  // above 1 only for float16 compute
   std::string config_yaml;
   std::string label_map_json;
@@ -78,26 +81,31 @@ class Trainer {
   RunStatus run();
 
  private:
-  struct StepOutcome {
-    double loss = 0.0;
-    double grad_norm = 0.0;
-    double learning_rate = 0.0;
-    bool skipped = false;
+  /// What the ranks agreed on in a step.
+  struct StepFlags {
     bool out_of_memory = false;
     bool stop = false;
   };
 
   void restore(const Resumed& resumed);
+  void make_update();
   void announce(const std::optional<Resumed>& resumed);
-  StepOutcome run_step();
-  void compute_share(const data::Step& step, StepOutcome& outcome);
-  void compute_micro_batch(int64_t index);
-  bool agree_on_flags(StepOutcome& outcome);
-  void update(const data::Step& step, StepOutcome& outcome);
-  void note_skipped_step();
+  StepFlags run_step();
+  void compute_share(const data::Step& step, StepFlags& flags);
+  void compute_micro_batch(int64_t index, bool last);
+  void run_kernels(const model::Model::MicroStep& step, bool last);
+  void guard_sums();
+  void sum_over_ranks(const StepFlags& flags);
+  void agree_on_flags(StepFlags& flags);
+  bool checks_replicas() const;
+  bool needs_results(const StepFlags& flags) const;
+  void take_results(size_t left);
+  void note(const StepResult& result);
+  void note_skipped_step(int64_t step);
   void shrink_micro_batches();
   void start_loader();
-  void log_step(const StepOutcome& outcome);
+  void log_step();
+  void measure_sums();
   void evaluate_now();
   void keep_best(const EvalResult& result);
   void save();
@@ -117,12 +125,9 @@ class Trainer {
   model::Model& model_;
   TrainerSetup setup_;
   Plan plan_;
-  std::vector<optim::ParameterRange> ranges_;
-  optim::Schedule schedule_;
 
-  at::Tensor params_, exp_avg_, exp_avg_sq_;  // [n] fp32: the training state
-  at::Tensor grads_;                          // [n] fp32: one micro-batch's gradient, then the step's mean
-  int64_t step_ = 0;
+  optim::FlatBuffers buffers_;  // params and moments: the training state; grads: of one micro-batch, then the mean
+  int64_t step_ = 0;            // steps made; on devices: enqueued
   int64_t skipped_steps_ = 0;
   int64_t skipped_in_a_row_ = 0;
   int64_t good_steps_ = 0;
@@ -132,13 +137,17 @@ class Trainer {
   nlohmann::json history_;  // deterministic events
   double loss_since_log_ = 0.0;
   int64_t steps_since_log_ = 0;
+  StepResult last_result_;
 
   std::unique_ptr<data::StepList> steps_;
   std::unique_ptr<data::Prefetcher> loader_;
-  std::unique_ptr<GradientSum> sum_;
-  std::unique_ptr<metrics::EventLog> events_;  // rank 0
-  std::unique_ptr<metrics::Console> console_;  // rank 0
+  BucketedSum sum_;
+  std::unique_ptr<Update> update_;
+  std::optional<comm::Watchdog::Guard> sums_guard_;  // while sums over ranks are under way
+  std::unique_ptr<metrics::EventLog> events_;        // rank 0
+  std::unique_ptr<metrics::Console> console_;        // rank 0
   metrics::DeviceMeasure since_log_, since_start_;
+  uint64_t bytes_before_log_ = 0;
   int64_t first_step_ = 0;
   int64_t last_saved_step_ = -1;
   int64_t world_size_before_ = 0;

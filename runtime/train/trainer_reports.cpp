@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "runtime/checkpoint/directory.h"
 #include "runtime/core/clock.h"
@@ -41,10 +42,11 @@ double Trainer::seconds_left() const {
          static_cast<double>(plan_.total_steps - step_);
 }
 
-void Trainer::log_step(const StepOutcome& outcome) {
+void Trainer::log_step() {
   const double now = core::now_seconds();
   since_log_.seconds = now - log_seconds_;
   since_log_.peak_memory_bytes = setup_.hooks.peak_memory_bytes();
+  measure_sums();
   const std::vector<metrics::DeviceMeasure> devices = [&] {
     const auto bounded = guard("gathering throughput");
     return gather(session_, since_log_);
@@ -53,8 +55,8 @@ void Trainer::log_step(const StepOutcome& outcome) {
   history_.push_back({{"event", "train"},
                       {"step", step_},
                       {"loss", loss},
-                      {"grad_norm", outcome.grad_norm},
-                      {"learning_rate", outcome.learning_rate}});
+                      {"grad_norm", last_result_.grad_norm},
+                      {"learning_rate", last_result_.learning_rate}});
   if (session_.is_root()) {
     int64_t samples = 0, tokens = 0, padded_tokens = 0;
     ordered_json rows = ordered_json::array();
@@ -68,8 +70,8 @@ void Trainer::log_step(const StepOutcome& outcome) {
                  {"step", step_},
                  {"epoch", plan_.epoch_after(step_)},
                  {"loss", loss},
-                 {"grad_norm", outcome.grad_norm},
-                 {"learning_rate", outcome.learning_rate},
+                 {"grad_norm", last_result_.grad_norm},
+                 {"learning_rate", last_result_.learning_rate},
                  {"samples", samples},
                  {"tokens", tokens},
                  {"padded_tokens", padded_tokens},
@@ -79,8 +81,8 @@ void Trainer::log_step(const StepOutcome& outcome) {
                     .total_steps = plan_.total_steps,
                     .epoch = plan_.epoch_after(step_),
                     .loss = loss,
-                    .grad_norm = outcome.grad_norm,
-                    .learning_rate = outcome.learning_rate,
+                    .grad_norm = last_result_.grad_norm,
+                    .learning_rate = last_result_.learning_rate,
                     .samples_per_s = static_cast<double>(samples) / since_log_.seconds,
                     .tokens_per_s = static_cast<double>(tokens) / since_log_.seconds,
                     .seconds_left = seconds_left()});
@@ -96,9 +98,22 @@ void Trainer::log_step(const StepOutcome& outcome) {
   steps_since_log_ = 0;
 }
 
+// On a device, sums are waited for by the stream that computes, not by the host's clock: what the host took for
+// computing holds the time that the stream stood still.
+void Trainer::measure_sums() {
+  const double exposed = communicator_.take_exposed_seconds();
+  since_log_.exposed_sum_seconds += exposed;
+  if (setup_.device != "cpu") {
+    since_log_.comm_seconds += exposed;
+    since_log_.compute_seconds = std::max(0.0, since_log_.compute_seconds - exposed);
+  }
+  const uint64_t bytes = communicator_.reduced_bytes();
+  since_log_.summed_bytes += static_cast<int64_t>(bytes - std::exchange(bytes_before_log_, bytes));
+}
+
 void Trainer::evaluate_now() {
   const double start = core::now_seconds();
-  const EvalResult result = evaluate(session_, model_, params_,
+  const EvalResult result = evaluate(session_, model_, buffers_.params,
                                      {.store = setup_.validation,
                                       .task = setup_.task,
                                       .problem_type = setup_.problem_type,
@@ -142,16 +157,16 @@ void Trainer::keep_best(const EvalResult& result) {
   best_metric_ = value;
   best_step_ = step_;
   if (options.load_best_model_at_end && session_.is_root()) {
-    setup_.hooks.write_adapter(params_, options.output_dir + "/adapter-best");
+    setup_.hooks.write_adapter(buffers_.params, options.output_dir + "/adapter-best");
   }
 }
 
 checkpoint::State Trainer::snapshot() const {
   checkpoint::State state;
   state.index = index_of(model_.layout());
-  state.params = to_host(params_);
-  state.exp_avg = to_host(exp_avg_);
-  state.exp_avg_sq = to_host(exp_avg_sq_);
+  state.params = to_host(buffers_.params);
+  state.exp_avg = to_host(buffers_.exp_avg);
+  state.exp_avg_sq = to_host(buffers_.exp_avg_sq);
   state.step = step_;
   state.epoch = step_ / plan_.steps_per_epoch;
   state.step_in_epoch = step_ % plan_.steps_per_epoch;
@@ -201,7 +216,7 @@ void Trainer::leave_out_of_throughput(double since_seconds) { log_seconds_ += co
 void Trainer::write_final_adapter() {
   const std::string folder = setup_.options.output_dir + "/adapter";
   if (!setup_.options.load_best_model_at_end || best_step_ < 0 || best_step_ == step_) {
-    setup_.hooks.write_adapter(params_, folder);
+    setup_.hooks.write_adapter(buffers_.params, folder);
     return;
   }
   const checkpoint::State state =
@@ -216,6 +231,7 @@ void Trainer::write_final_adapter() {
 void Trainer::finish(RunStatus status) {
   const double seconds = start_seconds_ > 0.0 ? core::now_seconds() - start_seconds_ : 0.0;
   if (start_seconds_ > 0.0) since_log_.seconds = core::now_seconds() - log_seconds_;
+  measure_sums();
   metrics::accumulate(since_log_, since_start_);
   since_start_.peak_memory_bytes = std::max(since_start_.peak_memory_bytes, setup_.hooks.peak_memory_bytes());
   const std::vector<metrics::DeviceMeasure> devices = gather(session_, since_start_);

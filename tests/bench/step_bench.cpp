@@ -154,7 +154,6 @@ void run(comm::MpiSession& session, const json& request) {
   setup.run_start = nlohmann::ordered_json::object();
   setup.hooks.stop_requested = [] { return false; };
   setup.hooks.peak_memory_bytes = [] { return int64_t{0}; };
-  setup.hooks.synchronize = [] {};
   Turns turns(session);
   setup.hooks.before_micro_batch = [&turns](int64_t step, const std::vector<int64_t>&) { turns(step); };
   comm::Watchdog watchdog(session.rank(), session.host_name());

@@ -19,6 +19,8 @@ def test_time_before_a_save_or_an_evaluation_counts(tmp_path, data, cache):
     for line in lines:
         for device in line["devices"]:
             assert sum(device[part] for part in PARTS) <= 1.001, device
+            assert 0.0 < device["exposed_sum_share"] <= device["comm_share"], device
+            assert device["summed_bytes"] == run.events("run_start")[0]["allreduce_bytes_per_step"] * STEPS
             assert device["samples_per_s"] * line["step_seconds"] * STEPS <= line["samples"] * 1.001, line
     trained = sum(line["step_seconds"] * STEPS for line in lines)
     assert trained <= end["train_runtime"] + 0.001

@@ -89,6 +89,25 @@ TEST(HostCommunicator, FloatSumsHaveTheSameBitsOnEveryRank) {
   EXPECT_EQ(communicator->reduced_bytes(), 20000U);
 }
 
+TEST(HostCommunicator, StartedSumsEndTogetherWithTheBitsOfSumsInOnePiece) {
+  auto communicator = session().make_host_communicator();
+  constexpr size_t kElements = 200001, kCut = 70001;
+  std::vector<int64_t> whole(kElements);
+  for (size_t i = 0; i < kElements; ++i)
+    whole[i] = static_cast<int64_t>(i * 0x9e3779b97f4a7c15ULL) / 8 + session().rank();
+  std::vector<int64_t> parts = whole;
+  std::vector<float> small(10, 0.5F);
+  communicator->all_reduce_sum(whole.data(), kElements, comm::Element::kInt64);
+  communicator->start_sum(parts.data() + kCut, kElements - kCut, comm::Element::kInt64);
+  communicator->start_sum(small.data(), small.size(), comm::Element::kFloat32);
+  communicator->start_sum(parts.data(), kCut, comm::Element::kInt64);
+  communicator->finish_sums();
+  EXPECT_EQ(parts, whole);
+  EXPECT_EQ(small, std::vector<float>(10, 0.5F * static_cast<float>(session().size())));
+  EXPECT_EQ(communicator->reduced_bytes(), 16U * kElements + 40U);
+  EXPECT_GT(communicator->take_exposed_seconds(), 0.0);
+}
+
 // The sum that one rank makes of all micro-batches, against shares of them summed over ranks.
 TEST(HostCommunicator, GradientSumHasTheBitsOfOneRank) {
   constexpr int kMicroBatches = 11;

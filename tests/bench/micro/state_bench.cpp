@@ -29,9 +29,10 @@ void add_gradient_sum(int64_t n, const std::string& kind) {
   struct Work {
     at::Tensor grads, mean, loss;
     std::unique_ptr<train::GradientSum> sum;
-    train::GradientSum::Result step() {
+    train::GradientSum::Totals step() {
       sum->begin(kTargets, 1.0, 1);
-      sum->add(grads, loss);
+      sum->add(grads, 0, grads.numel());
+      sum->add_loss(loss);
       return sum->finish(mean);
     }
   };
@@ -41,9 +42,10 @@ void add_gradient_sum(int64_t n, const std::string& kind) {
               work->grads = random_vector(n, 1);
               work->mean = at::zeros_like(work->grads);
               work->loss = at::full({}, kLoss, at::kDouble);
-              work->sum = train::make_gradient_sum(kind, n, work->grads);
-              const train::GradientSum::Result result = work->step();
-              if (result.flagged != 0 || result.loss_sum != kLoss) return std::string("the loss sum is wrong");
+              work->sum = train::make_gradient_sum({.kind = kind, .n_elements = n});
+              const train::GradientSum::Totals totals = work->step();
+              const bool right = totals.flagged.item<double>() == 0.0 && totals.loss_sum.item<double>() == kLoss;
+              if (!right) return std::string("the loss sum is wrong");
               return difference(work->mean, work->grads.div(static_cast<double>(kTargets)), 1e-6);
             },
             [=] { benchmark::DoNotOptimize(work->step()); }});

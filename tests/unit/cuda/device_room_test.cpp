@@ -63,9 +63,28 @@ TEST_F(DeviceRoomTest, PinnedMemoryOutlivesThePluginAndIsFreed) {
   EXPECT_EQ(machine_->pinned_blocks, 0);
 }
 
-TEST_F(DeviceRoomTest, FailingSynchronizeNamesTheCall) {
-  machine_->failing_call = "synchronize";
-  EXPECT_THAT(device_error([&] { room_->synchronize(); }), HasSubstr("CUDA: synchronize failed: cuda text 999"));
+TEST_F(DeviceRoomTest, FailingCallIsNamed) {
+  machine_->failing_call = "record 61 on 10";
+  EXPECT_THAT(device_error([&] { room_->mark(); }), HasSubstr("CUDA: record event failed: cuda text 999"));
+  EXPECT_THAT(machine_->calls, Contains("destroy_event"));
+}
+
+TEST_F(DeviceRoomTest, MarkTellsWithoutWaitingWhetherTheDeviceHasPassedIt) {
+  machine_->events_done = false;
+  std::function<bool()> passed = room_->mark();
+  EXPECT_THAT(machine_->calls, testing::ElementsAre("create_event", "record 61 on 10"));
+  EXPECT_FALSE(passed());
+  machine_->events_done = true;
+  EXPECT_TRUE(passed());
+  passed = nullptr;
+  EXPECT_THAT(machine_->calls, Contains("destroy_event"));
+}
+
+TEST_F(DeviceRoomTest, LoneCommunicatorIsOfOneRankAndWantsADevice) {
+  EXPECT_THROW(room_->make_lone_communicator(), core::Error);
+  room_->select(0);
+  EXPECT_EQ(room_->make_lone_communicator()->description(), "NCCL 2.28.9, device memory, 1 rank");
+  EXPECT_THAT(machine_->calls, Contains("init 0/1"));
 }
 
 TEST_F(DeviceRoomTest, RestrictsKernelsOnlyWhenAsked) {

@@ -29,6 +29,8 @@ struct FakeMachine {
   int devices = 2;
   std::string failing_call;  // this call returns 999
   int64_t pinned_blocks = 0;
+  int64_t timed_events = 0;
+  bool events_done = true;
   std::function<void()> played;  // what a replay does
 
   int note(const std::string& call) {
@@ -97,16 +99,24 @@ inline DeviceApi fake_device(std::shared_ptr<FakeMachine> machine) {
   api.driver_version = [machine](int* version) { return *version = 13010, machine->note("driver_version"); };
   api.runtime_version = [machine](int* version) { return *version = 13000, machine->note("runtime_version"); };
   api.select = [machine](int i) { return machine->note("select " + std::to_string(i)); };
-  api.synchronize = [machine] { return machine->note("synchronize"); };
   api.create_stream = [machine](StreamHandle* stream) {
     return *stream = handle<void>(50), machine->note("create_stream");
   };
   api.destroy_stream = [machine](StreamHandle) { return machine->note("destroy_stream"); };
-  api.synchronize_stream = [machine](StreamHandle) { return machine->note("synchronize_stream"); };
   api.create_event = [machine](EventHandle* event) {
     static_cast<void>(machine->note("create_event"));
     const auto made = std::count(machine->calls.begin(), machine->calls.end(), "create_event");
     return *event = handle<void>(60 + static_cast<uintptr_t>(made)), 0;
+  };
+  api.create_timed_event = [machine](EventHandle* event) {
+    static_cast<void>(machine->note("create_timed_event"));
+    return *event = handle<void>(80 + static_cast<uintptr_t>(machine->timed_events++)), 0;
+  };
+  api.query_event = [machine](EventHandle, bool* done) { return *done = machine->events_done, 0; };
+  api.seconds_between = [](EventHandle begin, EventHandle end, double* seconds) {
+    // Events of a pair have neighbouring numbers.
+    return *seconds = 0.25 * static_cast<double>(reinterpret_cast<uintptr_t>(end) - reinterpret_cast<uintptr_t>(begin)),
+           0;
   };
   api.destroy_event = [machine](EventHandle) { return machine->note("destroy_event"); };
   api.record_event = [machine, number](EventHandle event, StreamHandle stream) {

@@ -23,9 +23,13 @@ class GraphCacheTest : public testing::Test {
     RepeatedWork work;
     work.shape = shape;
     work.begin = [this] { begun_ = true; };
-    work.enqueue = [this] {
+    work.enqueue = [this](const std::function<void()>& pause) {
       EXPECT_TRUE(begun_) << "no begin before these kernels";
       begun_ = false;
+      for (int64_t part = 0; part < pauses_; ++part) {
+        machine_->note("part");
+        pause();
+      }
       const bool recording = machine_->failing_call != "begin_capture" && !machine_->calls.empty() &&
                              machine_->calls.back() == "begin_capture";
       if (recording && enqueue_fails_when_recorded_) throw std::runtime_error("this kernel cannot be recorded");
@@ -56,6 +60,7 @@ class GraphCacheTest : public testing::Test {
   GraphCache cache_{fake_device(machine_), [this](const std::string& text) { log_.push_back(text); }};
   bool begun_ = false;
   bool enqueue_fails_when_recorded_ = false;
+  int64_t pauses_ = 0;
   int64_t input_ = 0, result_ = 0, eager_runs_ = 0;
 };
 
@@ -114,6 +119,46 @@ TEST_F(GraphCacheTest, GraphThatGivesOtherBitsIsThrownAwayAndItsResultsReplaced)
   EXPECT_THAT(log_, ElementsAre(HasSubstr("gives other bits")));
   EXPECT_EQ(cache_.replays(), 0);
   EXPECT_THAT(machine_->calls, Contains("destroy_graph"));
+}
+
+TEST_F(GraphCacheTest, PartsAreRecordedOneByOneAndWhatGoesBetweenThemIsDoneInEveryRun) {
+  pauses_ = 2;
+  machine_->played = [] {};
+  const auto run_with_sums = [this](bool sums) {
+    RepeatedWork parts = work("a");
+    if (sums) parts.between = [this](size_t i) { machine_->note("sum " + std::to_string(i)); };
+    parts.snapshot = [] { return [] { return true; }; };
+    machine_->calls.clear();
+    cache_.run(parts);
+  };
+  for (int64_t i = 1; i < GraphCache::kEagerRuns; ++i) {
+    run_with_sums(true);
+    EXPECT_THAT(machine_->calls, ElementsAre("part", "sum 0", "part", "sum 1"));
+  }
+  run_with_sums(true);  // eager with its sums, then recorded and tried without them
+  EXPECT_THAT(machine_->calls,
+              ElementsAre("part", "sum 0", "part", "sum 1",                                                //
+                          "begin_capture", "part", "end_capture", "begin_capture", "part", "end_capture",  //
+                          "begin_capture", "end_capture", "replay", "replay", "replay"));
+  run_with_sums(true);
+  EXPECT_THAT(machine_->calls, ElementsAre("replay", "sum 0", "replay", "sum 1", "replay"));
+  run_with_sums(false);
+  EXPECT_THAT(machine_->calls, ElementsAre("replay", "replay", "replay"));
+  EXPECT_EQ(cache_.replays(), 2);
+}
+
+TEST_F(GraphCacheTest, PartThatCannotBeRecordedThrowsTheEarlierOnesAwayAndRepeatsNoSum) {
+  pauses_ = 1;
+  enqueue_fails_when_recorded_ = true;
+  int64_t sums = 0;
+  for (int64_t i = 0; i < GraphCache::kEagerRuns; ++i) {
+    RepeatedWork parts = work("a");
+    parts.between = [&](size_t) { ++sums; };
+    cache_.run(parts);
+  }
+  EXPECT_EQ(sums, GraphCache::kEagerRuns);
+  EXPECT_EQ(std::count(machine_->calls.begin(), machine_->calls.end(), "destroy_graph"), 2);
+  EXPECT_THAT(log_, ElementsAre(HasSubstr("this kernel cannot be recorded")));
 }
 
 TEST_F(GraphCacheTest, ShapesBeyondTheLimitStayEager) {

@@ -97,10 +97,46 @@ TEST_F(NcclCommunicatorTest, SumIsOrderedBetweenTheWorkBeforeAndAfterItWithoutTh
   auto communicator = make(setup_for(0, 1));
   machine_->calls.clear();
   communicator->all_reduce_sum(nullptr, 12, comm::Element::kInt64);
-  // 10 is LibTorch's current stream, 50 the communicator's; 61 and 62 are its events.
-  EXPECT_THAT(machine_->calls,
-              ElementsAre("record 61 on 10", "50 waits 61", "all_reduce 12 on 50", "record 62 on 50", "10 waits 62"));
+  // 10 is LibTorch's current stream, 50 the communicator's; 61 and 62 are its events, 80 and 81 time the wait.
+  EXPECT_THAT(machine_->calls, ElementsAre("record 61 on 10", "50 waits 61", "all_reduce 12 on 50", "record 62 on 50",
+                                           "create_timed_event", "create_timed_event", "record 80 on 10", "10 waits 62",
+                                           "record 81 on 10"));
   EXPECT_EQ(communicator->reduced_bytes(), 96U);
+}
+
+TEST_F(NcclCommunicatorTest, StartedSumsRunBesideTheCurrentStreamWhichWaitsForAllOfThemAtTheEnd) {
+  auto communicator = make(setup_for(0, 1));
+  machine_->calls.clear();
+  communicator->start_sum(nullptr, 12, comm::Element::kInt64);
+  communicator->start_sum(nullptr, 5, comm::Element::kFloat32);
+  EXPECT_THAT(machine_->calls, ElementsAre("record 61 on 10", "50 waits 61", "all_reduce 12 on 50",  //
+                                           "record 61 on 10", "50 waits 61", "all_reduce 5 on 50"));
+  EXPECT_EQ(communicator->reduced_bytes(), 116U);
+  communicator->finish_sums();
+  EXPECT_THAT(machine_->calls, AllOf(Contains("record 62 on 50"), Contains("10 waits 62")));
+}
+
+TEST_F(NcclCommunicatorTest, TimeThatTheStreamStoodStillIsReadWhenTheDeviceIsPastIt) {
+  auto communicator = make(setup_for(0, 1));
+  machine_->events_done = false;
+  communicator->all_reduce_sum(nullptr, 1, comm::Element::kInt64);
+  communicator->all_reduce_sum(nullptr, 1, comm::Element::kInt64);
+  EXPECT_EQ(communicator->take_exposed_seconds(), 0.0);
+  machine_->events_done = true;
+  communicator->all_reduce_sum(nullptr, 1, comm::Element::kInt64);
+  EXPECT_EQ(communicator->take_exposed_seconds(), 0.75);
+  EXPECT_EQ(communicator->take_exposed_seconds(), 0.0);
+  communicator->all_reduce_sum(nullptr, 1, comm::Element::kInt64);
+  EXPECT_EQ(machine_->timed_events, 6) << "events that were read are used again";
+}
+
+TEST_F(NcclCommunicatorTest, WhoWaitsForTheDeviceLearnsOfASumThatFailed) {
+  auto communicator = make(setup_for(2, 4));
+  communicator->start_sum(nullptr, 1, comm::Element::kInt64);
+  EXPECT_EQ(error_of([&] { communicator->check(); }), "");
+  machine_->async_states = {6};
+  EXPECT_THAT(error_of([&] { communicator->check(); }), AllOf(HasSubstr("rank 2"), HasSubstr("socket closed by peer")));
+  EXPECT_EQ(kind_, core::ErrorKind::kPeer);
 }
 
 TEST_F(NcclCommunicatorTest, SumInProgressIsEnqueuedBeforeItsEventIsRecorded) {

@@ -258,6 +258,40 @@ TEST(DevicePath, NothingInAMicroStepMakesTheHostWait) {
   }
 }
 
+TEST(GradientsReady, AreFinalWhenAnnouncedFromTheLastBlockToTheFirst) {
+  for (const ModelSetup& bare : every_setup()) {
+    for (const ModelSetup& setup : {bare, device_setup(bare, Dtype::kBFloat16)}) {
+      const auto model = Model::create(setup, random_weights(setup.config, at::kFloat));
+      at::Tensor params = random_params(*model);
+      if (!setup.lora) model->initialize(params, 1);
+      at::Tensor grads = at::zeros_like(params);
+      const Model::MicroStep step = model->prepare(batch_for(setup), params, grads, {}, 1.0);
+      std::vector<std::pair<int64_t, at::Tensor>> announced;
+      step.enqueue([&](int64_t begin) { announced.emplace_back(begin, grads.slice(0, begin).clone()); });
+      ASSERT_EQ(announced.size(), 3U);
+      const auto& blocks = model->layout().block_begin_elements;
+      for (size_t i = 0; i < announced.size(); ++i) {
+        EXPECT_EQ(announced[i].first, blocks[2 - i]);
+        EXPECT_TRUE(same_bits(announced[i].second, grads.slice(0, announced[i].first))) << "block " << 2 - i;
+      }
+      EXPECT_EQ(blocks[0] == 0, setup.lora.has_value()) << "embeddings lie before the blocks";
+    }
+  }
+}
+
+TEST(GradientsReady, BlocksWithoutAdaptersAnnounceNothingNew) {
+  ModelSetup setup = tiny_setup(Head::kSingleLabel);
+  setup.lora->target_modules = {"transformer.h.1.attn.attention.q_proj"};
+  const auto model = Model::create(setup, random_weights(setup.config, at::kFloat));
+  const at::Tensor params = random_params(*model);
+  at::Tensor grads = at::zeros_like(params);
+  std::vector<int64_t> begins;
+  model->prepare(batch_for(setup), params, grads, {}, 1.0).enqueue([&](int64_t begin) { begins.push_back(begin); });
+  const int64_t score = model->layout().slots.back().offset_elements;
+  EXPECT_THAT(begins, ElementsAre(score, 0));
+  EXPECT_THAT(model->layout().block_begin_elements, ElementsAre(0, 0, score));
+}
+
 TEST(RoundedRows, LeaveRoomForOneMoreInEightSizesBetweenPowersOfTwo) {
   EXPECT_EQ(rounded_rows(0), 128);
   EXPECT_EQ(rounded_rows(127), 128);
@@ -301,7 +335,7 @@ TEST(MicroStep, KernelsOfOneMicroBatchComputeAnotherOfItsShape) {
     const Model::MicroStep next = model->prepare(second, params, grads, {}, 1.0);
     ASSERT_FALSE(recorded.shape.empty());
     EXPECT_EQ(recorded.shape, next.shape);
-    recorded.enqueue();
+    recorded.enqueue({});
     EXPECT_TRUE(same_bits(grads, expected.grads));
     EXPECT_EQ(next.loss.loss.item<double>(), expected.loss);
     EXPECT_EQ(next.loss.count, expected.count);

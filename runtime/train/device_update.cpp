@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <ATen/ops/empty.h>
+#include <ATen/ops/from_blob.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/stack.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <deque>
+#include <thread>
+#include <utility>
+
+#include "runtime/train/update.h"
+
+namespace neoloom::train {
+namespace {
+
+/// The schedule of the next updates on the device, which alone knows how many there were.
+class DeviceRates {
+ public:
+  explicit DeviceRates(at::Device device) : device_(device) {}
+
+  /// The rate of the update that `updates` [] int64 counts, [] fp32. The host knows that it is in [at_least, at_most].
+  at::Tensor of(const UpdateSetup& setup, const at::Tensor& updates, int64_t at_least, int64_t at_most) {
+    if (!rates_.defined() || at_most >= first_ + kUpdates) upload(setup, at_least);
+    return rates_.index_select(0, updates.sub(first_).reshape({1})).squeeze(0);
+  }
+
+ private:
+  static constexpr int64_t kUpdates = 4096;
+
+  // The host waits here: once in some thousand steps.
+  void upload(const UpdateSetup& setup, int64_t first) {
+    const at::Tensor host = at::empty({kUpdates}, at::kFloat);
+    for (int64_t i = 0; i < kUpdates; ++i) {
+      const int64_t update = std::min(first + i, std::max<int64_t>(setup.total_steps - 1, first));
+      host.mutable_data_ptr<float>()[i] = static_cast<float>(scheduled_rate(setup, update));
+    }
+    if (!rates_.defined()) rates_ = at::empty({kUpdates}, host.options().device(device_));
+    rates_.copy_(host);
+    first_ = first;
+  }
+
+  at::Device device_;
+  at::Tensor rates_;  // [kUpdates] fp32, of the updates from first_ on
+  int64_t first_ = 0;
+};
+
+class DeviceUpdate final : public Update {
+ public:
+  DeviceUpdate(UpdateSetup setup, DeviceReads reads, at::Device device, optim::FusedAdamW fused)
+      : setup_(std::move(setup)),
+        reads_(std::move(reads)),
+        fused_(std::move(fused)),
+        rates_(device),
+        updates_(at::full({}, setup_.updates_done, at::TensorOptions(at::kLong).device(device))) {}
+
+  void run(const GradientSum& sum, optim::FlatBuffers& buffers, int64_t step, int64_t target_count) override;
+  size_t pending() const override { return under_way_.size(); }
+  StepResult take(const std::function<void()>& while_waiting) override;
+
+ private:
+  static constexpr int64_t kNumbers = 3;  // summed loss, flags, norm
+
+  struct UnderWay {
+    int64_t step = 0;
+    int64_t target_count = 0;
+    at::Tensor numbers;  // [kNumbers] fp64, page-locked
+    std::function<bool()> done;
+  };
+
+  at::Tensor free_numbers() {
+    if (!free_.empty()) {
+      at::Tensor numbers = std::move(free_.back());
+      free_.pop_back();
+      return numbers;
+    }
+    const std::shared_ptr<void> memory = reads_.page_locked_memory(kNumbers * sizeof(double));
+    return at::from_blob(
+        memory.get(), {kNumbers}, [memory](void*) {}, at::TensorOptions(at::kDouble));
+  }
+
+  UpdateSetup setup_;  // updates_done: of the results that were taken
+  DeviceReads reads_;
+  optim::FusedAdamW fused_;
+  DeviceRates rates_;
+  at::Tensor updates_;  // [] int64: updates done
+  std::deque<UnderWay> under_way_;
+  std::vector<at::Tensor> free_;
+};
+
+void DeviceUpdate::run(const GradientSum& sum, optim::FlatBuffers& buffers, int64_t step, int64_t target_count) {
+  const GradientSum::Totals totals = sum.finish(buffers.grads);
+  const at::Tensor norm = optim::clip_grad_norm_on_device(buffers.grads, setup_.max_grad_norm);
+  const at::Tensor flagged = totals.flagged.gt(0.0);
+  const int64_t known = setup_.updates_done;
+  const optim::DeviceNumbers numbers{
+      rates_.of(setup_, updates_, known, known + static_cast<int64_t>(under_way_.size())),
+      updates_.add(1).to(at::kFloat), flagged.to(at::kFloat)};
+  optim::adamw_step_on_device(buffers, setup_.ranges, setup_.adamw, numbers, fused_);
+  updates_.add_(flagged.logical_not());
+  UnderWay& entry = under_way_.emplace_back();
+  entry.step = step;
+  entry.target_count = target_count;
+  entry.numbers = free_numbers();
+  entry.numbers.copy_(at::stack({totals.loss_sum, totals.flagged, norm}), /*non_blocking=*/true);
+  entry.done = reads_.mark();
+}
+
+StepResult DeviceUpdate::take(const std::function<void()>& while_waiting) {
+  UnderWay& oldest = under_way_.front();
+  std::chrono::microseconds pause{10};
+  while (!oldest.done()) {
+    while_waiting();
+    std::this_thread::sleep_for(pause);
+    pause = std::min(pause * 2, std::chrono::microseconds(200));
+  }
+  const double* const numbers = oldest.numbers.const_data_ptr<double>();
+  StepResult result;
+  result.step = oldest.step;
+  result.learning_rate = scheduled_rate(setup_, setup_.updates_done);
+  result.skipped = numbers[1] > 0.0;
+  result.loss = numbers[0] / static_cast<double>(std::max<int64_t>(1, oldest.target_count));
+  result.grad_norm = numbers[2];
+  if (result.skipped) {
+    result.loss = result.grad_norm = std::nan("");
+  } else {
+    ++setup_.updates_done;
+  }
+  free_.push_back(std::move(oldest.numbers));
+  under_way_.pop_front();
+  return result;
+}
+
+}  // namespace
+
+std::unique_ptr<Update> make_device_update(UpdateSetup setup, DeviceReads reads, at::Device device,
+                                           optim::FusedAdamW fused) {
+  return std::make_unique<DeviceUpdate>(std::move(setup), std::move(reads), device, std::move(fused));
+}
+
+}  // namespace neoloom::train

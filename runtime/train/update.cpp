@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/train/update.h"
+
+#include <algorithm>
+#include <cmath>
+#include <deque>
+#include <utility>
+
+namespace neoloom::train {
+namespace {
+
+class HostUpdate final : public Update {
+ public:
+  explicit HostUpdate(UpdateSetup setup) : setup_(std::move(setup)) {}
+
+  void run(const GradientSum& sum, optim::FlatBuffers& buffers, int64_t step, int64_t target_count) override {
+    const GradientSum::Totals totals = sum.finish(buffers.grads);
+    StepResult& result = results_.emplace_back();
+    result.step = step;
+    result.learning_rate = scheduled_rate(setup_, setup_.updates_done);
+    result.skipped = totals.flagged.item<double>() > 0.0;
+    if (result.skipped) {
+      result.loss = result.grad_norm = std::nan("");
+      return;
+    }
+    result.loss = totals.loss_sum.item<double>() / static_cast<double>(std::max<int64_t>(1, target_count));
+    result.grad_norm = optim::clip_grad_norm(buffers.grads, setup_.max_grad_norm);
+    optim::adamw_step(buffers.params, buffers.grads, buffers.exp_avg, buffers.exp_avg_sq, setup_.ranges, setup_.adamw,
+                      result.learning_rate, ++setup_.updates_done);
+  }
+
+  size_t pending() const override { return results_.size(); }
+
+  StepResult take(const std::function<void()>& /*while_waiting*/) override {
+    const StepResult result = results_.front();
+    results_.pop_front();
+    return result;
+  }
+
+ private:
+  UpdateSetup setup_;
+  std::deque<StepResult> results_;
+};
+
+}  // namespace
+
+double scheduled_rate(const UpdateSetup& setup, int64_t updates_done) {
+  return setup.learning_rate *
+         optim::schedule_factor(setup.schedule, updates_done, setup.warmup_steps, setup.total_steps);
+}
+
+std::unique_ptr<Update> make_host_update(UpdateSetup setup) { return std::make_unique<HostUpdate>(std::move(setup)); }
+
+}  // namespace neoloom::train

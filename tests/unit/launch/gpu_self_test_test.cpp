@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+// What `neoloom doctor` asks of a GPU, on CPU tensors: right kernels pass, wrong ones are found.
+#include "launch/commands/gpu_self_test.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+#include "tests/unit/cuda/fake_apis.h"
+#include "tests/unit/model/reference_operators.h"
+
+namespace neoloom::launch {
+namespace {
+
+using model::testing::ReferenceOperators;
+using testing::HasSubstr;
+
+model::DeviceTraits gpu(int major) {
+  model::DeviceTraits traits;
+  traits.cuda = true;
+  traits.capability_major = major;
+  return traits;
+}
+
+std::vector<std::string> failures(const std::vector<KernelResult>& results) {
+  std::vector<std::string> names;
+  for (const KernelResult& result : results) {
+    if (!result.passed()) names.push_back(result.kernel);
+  }
+  return names;
+}
+
+int64_t count_with(const std::vector<KernelResult>& results, const std::string& text) {
+  return std::count_if(results.begin(), results.end(),
+                       [&](const KernelResult& result) { return result.kernel.find(text) != std::string::npos; });
+}
+
+TEST(DeviceOperators, RightOnesPassAndRoundingShows) {
+  const auto results = test_device_operators(*ReferenceOperators::table(), gpu(9), "cpu");
+  EXPECT_THAT(failures(results), testing::IsEmpty());
+  EXPECT_EQ(count_with(results, "cuDNN"), 2);
+  EXPECT_EQ(count_with(results, "attention (flash"), 8);
+  for (const KernelResult& result : results) {
+    EXPECT_EQ(result.difference > 0.0, result.tolerance > 0.0) << result.kernel;
+  }
+}
+
+TEST(DeviceOperators, OnlyKernelsThatTheDeviceWouldBeGivenAreAskedFor) {
+  EXPECT_EQ(count_with(test_device_operators(*ReferenceOperators::table(), gpu(8), "cpu"), "cuDNN"), 0);
+  const auto old = test_device_operators(*ReferenceOperators::table(), gpu(7), "cpu");
+  EXPECT_EQ(count_with(old, "attention"), 0);
+  EXPECT_EQ(old.size(), 2U) << "the product in both types";
+}
+
+TEST(DeviceOperators, WindowThatIsOneTokenTooWideIsFound) {
+  model::DeviceOperators wrong = *ReferenceOperators::table();
+  wrong.flash_forward = [right = wrong.flash_forward](const model::AttentionCall& call, model::AttentionSaved& saved) {
+    return right({call.q, call.k, call.v, call.rows, call.window > 0 ? call.window + 1 : 0}, saved);
+  };
+  const auto found = failures(test_device_operators(wrong, gpu(9), "cpu"));
+  EXPECT_THAT(found, testing::Contains(HasSubstr("flash, window 256")));
+  EXPECT_THAT(found, testing::Not(testing::Contains(HasSubstr("flash, global"))));
+}
+
+TEST(DeviceOperators, BackwardThatForgetsAGradientIsFoundAndWhatThrowsIsTold) {
+  model::DeviceOperators wrong = *ReferenceOperators::table();
+  wrong.cudnn_backward = [right = wrong.cudnn_backward](const at::Tensor& grad, const model::AttentionCall& call,
+                                                        const at::Tensor& out, const model::AttentionSaved& saved) {
+    model::AttentionGradients gradients = right(grad, call, out, saved);
+    gradients.dk.zero_();
+    return gradients;
+  };
+  wrong.product = [](const at::Tensor&, const at::Tensor&) -> at::Tensor {
+    throw std::runtime_error("no kernel image is available\nwith more lines");
+  };
+  const auto results = test_device_operators(wrong, gpu(9), "cpu");
+  EXPECT_EQ(failures(results).size(), 4U);
+  EXPECT_EQ(results.front().error, "no kernel image is available");
+}
+
+TEST(DeviceOperators, BitsThatDoNotRepeatAreFound) {
+  model::DeviceOperators wrong = *ReferenceOperators::table();
+  auto calls = std::make_shared<int64_t>(0);
+  wrong.flash_backward = [right = wrong.flash_backward, calls](const at::Tensor& grad, const model::AttentionCall& call,
+                                                               const at::Tensor& out,
+                                                               const model::AttentionSaved& saved) {
+    model::AttentionGradients gradients = right(grad, call, out, saved);
+    if (++*calls % 2 == 0) gradients.dv[0][0][0].mul_(1.01);
+    return gradients;
+  };
+  const auto found = failures(test_device_operators(wrong, gpu(9), "cpu"));
+  EXPECT_FALSE(found.empty());
+  for (const std::string& name : found) EXPECT_THAT(name, HasSubstr("same bits again"));
+}
+
+/// A machine that plays parts by running them anew, as a graph would.
+class Graphs : public testing::Test {
+ protected:
+  KernelResult test() {
+    const MakeGraphCache make = [this](std::function<void(const std::string&)> log) {
+      return std::make_unique<cuda::GraphCache>(cuda::fake_device(machine_), std::move(log));
+    };
+    return test_graphs(make, "cpu");
+  }
+  std::shared_ptr<cuda::FakeMachine> machine_ = std::make_shared<cuda::FakeMachine>();
+};
+
+TEST_F(Graphs, ThatDoNothingAreFound) {
+  const KernelResult result = test();
+  EXPECT_FALSE(result.passed());
+  EXPECT_EQ(result.error, "");
+  EXPECT_GT(std::count(machine_->calls.begin(), machine_->calls.end(), "replay"), 2);
+}
+
+TEST_F(Graphs, ThatCannotBeRecordedAreToldWithTheReason) {
+  machine_->failing_call = "begin_capture";
+  EXPECT_THAT(test().error, HasSubstr("cannot record"));
+}
+
+class LoneRank final : public comm::Communicator {
+ public:
+  explicit LoneRank(comm::Element broken) : broken_(broken) {}
+  void all_reduce_sum(void* data, size_t n_elements, comm::Element element) override {
+    if (works || element != broken_) return;
+    static_cast<char*>(data)[n_elements * comm::element_bytes(element) - 1] ^= 1;
+  }
+  std::string description() const override { return "alone"; }
+  bool works = false;
+
+ private:
+  comm::Element broken_;
+};
+
+TEST(LoneSums, ChangedValuesAreFoundInTheirType) {
+  LoneRank communicator(comm::Element::kInt64);
+  EXPECT_THAT(failures(test_lone_sums(communicator, "cpu")), testing::ElementsAre(HasSubstr("int64")));
+  communicator.works = true;
+  EXPECT_THAT(failures(test_lone_sums(communicator, "cpu")), testing::IsEmpty());
+}
+
+}  // namespace
+}  // namespace neoloom::launch
