@@ -3,9 +3,9 @@
 
 #include <ATen/native/CPUBlas.h>
 #include <ATen/ops/zeros.h>
-#include <c10/util/Exception.h>
 
 #include <algorithm>
+#include <exception>
 
 namespace neoloom::model {
 
@@ -22,7 +22,8 @@ bool cpu_has_instructions(Dtype compute_dtype) {
 #endif
 }
 
-/// oneDNN may be told to use fewer instruction sets than there are; then its block kernel refuses. A product tells.
+/// oneDNN may be told to use fewer instruction sets than there are; then its block kernel refuses, in LibTorch's or in
+/// its own words. A product tells.
 bool kernel_runs(Dtype compute_dtype) {
   try {
     float c = 0.0F;
@@ -36,7 +37,7 @@ bool kernel_runs(Dtype compute_dtype) {
     at::native::cpublas::brgemm(1, 1, 1, 1, 1, 1, false, &two, &two, &c, /*is_vnni=*/false);
     at::native::cpublas::brgemm_release(/*is_vnni=*/false);
     return c == 4.0F;
-  } catch (const c10::Error&) {
+  } catch (const std::exception&) {
     return false;
   }
 }

@@ -23,14 +23,10 @@ int64_t slice_rows(const at::Tensor& weight) {
   return std::clamp<int64_t>(kScratchElements / weight.size(1), 1, weight.size(0));
 }
 
-/// fp16 is never multiplied on CPUs: few have arithmetic for it, and fp32 is what the result is compared with.
-bool cpu_multiplies(Dtype dtype) {
-#if defined(__x86_64__)
-  return dtype == Dtype::kBFloat16 && __builtin_cpu_supports("avx512bf16") != 0;
-#else
-  return dtype == Dtype::kFloat32;
-#endif
-}
+/// fp16 is never multiplied on CPUs: few have arithmetic for it, and fp32 is what the result is compared with. bfloat16
+/// is where oneDNN does it: where its instruction sets are limited below the CPU's, at::linear and at::mm go element by
+/// element.
+bool cpu_multiplies(Dtype dtype) { return dtype == Dtype::kBFloat16 && multiplies_panels(dtype); }
 
 /// All but the bias.
 void add_terms(at::Tensor& y, const ProductTerms& terms) {

@@ -20,6 +20,8 @@ namespace {
 namespace fs = std::filesystem;
 using core::ErrorKind;
 
+constexpr size_t kSendBytes = size_t{64} << 20;
+
 std::string parent_of(const std::string& path) {
   const fs::path target(path);
   return target.has_parent_path() ? target.parent_path().string() : ".";
@@ -70,8 +72,19 @@ void AtomicFile::give_up(const char* call, int code) const {
   core::fail(ErrorKind::kWeights, "cannot write {}: {}: {}", path_, call, std::strerror(code));
 }
 
-void AtomicFile::write(const void* bytes, size_t count_bytes) {
+void AtomicFile::write_at(size_t offset_bytes, const void* bytes, size_t count_bytes) {
+  if (::lseek(file_.get(), static_cast<off_t>(offset_bytes), SEEK_SET) < 0) give_up("lseek", errno);
   if (const int code = core::write_fully(file_.get(), bytes, count_bytes); code != 0) give_up("write", code);
+  unsent_bytes_ += count_bytes;
+  if (unsent_bytes_ < kSendBytes) return;
+  // The disk works while the next pieces are made, so that the last fsync is short. A refusal only costs that.
+  (void)::sync_file_range(file_.get(), 0, 0, SYNC_FILE_RANGE_WRITE);
+  unsent_bytes_ = 0;
+}
+
+void AtomicFile::publish_as(const std::string& path) {
+  path_ = path;
+  publish();
 }
 
 void AtomicFile::publish() {

@@ -8,9 +8,9 @@
 
 namespace neoloom::model {
 
-/// A large file written in pieces and published at once: a temporary file beside `path`, fsync, rename, fsync of the
-/// directory. Destroyed without publish(), it leaves nothing behind. Any number of processes may publish the same path.
-/// All functions throw Error(kWeights) with the failing call and the system's reason.
+/// A large file written in pieces, in any order, and published at once: a temporary file beside `path`, fsync, rename,
+/// fsync of the directory. Destroyed without publish(), it leaves nothing behind. Any number of processes may publish
+/// the same path. All functions throw Error(kWeights) with the failing call and the system's reason.
 class AtomicFile {
  public:
   /// Creates missing parent directories, and refuses at once when the file system has fewer than `expected_bytes` free.
@@ -19,8 +19,10 @@ class AtomicFile {
   AtomicFile(const AtomicFile&) = delete;
   AtomicFile& operator=(const AtomicFile&) = delete;
 
-  void write(const void* bytes, size_t count_bytes);
+  void write_at(size_t offset_bytes, const void* bytes, size_t count_bytes);
   void publish();
+  /// Under another name in the same folder than the one it was made for.
+  void publish_as(const std::string& path);
 
  private:
   [[noreturn]] void give_up(const char* call, int code) const;
@@ -28,6 +30,7 @@ class AtomicFile {
   std::string path_;
   std::string directory_;
   std::string temporary_;
+  size_t unsent_bytes_ = 0;  // written, and not yet on its way to the disk
   core::UniqueFd file_;
 };
 

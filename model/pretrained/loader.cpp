@@ -9,7 +9,8 @@
 #include <filesystem>
 #include <optional>
 
-#include "model/pretrained/atomic_file.h"
+#include "model/pretrained/conversion.h"
+#include "model/pretrained/file_hashes.h"
 #include "model/pretrained/safetensors.h"
 #include "model/pretrained/tensor_names.h"
 #include "model/pretrained/weight_files.h"
@@ -45,7 +46,7 @@ void check_source(const SourceTensors& source, const GptNeoConfig& config, const
       report.missing(name, shape);
     } else if (entry->shape != shape) {
       report.misshaped(name, shape, entry->shape);
-    } else if (!entry->value().is_floating_point()) {
+    } else if (!at::isFloatingType(entry->dtype())) {
       report.other(fmt::format("{} is not floating point", name));
     }
   }
@@ -110,6 +111,27 @@ bool is_untied(const SourceTensors& source) {
   return !equal;
 }
 
+/// The files with what is known of their hashes. One that may still change is not converted before its hash is known:
+/// the hash could not be remembered, and each rank in turn would convert again.
+std::vector<SourceFile> source_files(const std::string& folder, const std::string& cache_dir, bool verify_always) {
+  std::vector<SourceFile> files;
+  bool hash_first = verify_always;
+  for (const std::string& path : weight_file_paths(folder)) {
+    const FileStamp stamp = stamp_of(path);
+    hash_first = hash_first || !settled(stamp);
+    files.push_back({path, stamp, recall_hash(cache_dir, stamp).value_or("")});
+  }
+  if (!hash_first) return files;
+  for (SourceFile& file : files) file.hash = hash_file(file.path, cache_dir, verify_always);
+  return files;
+}
+
+std::string folder_hash(const std::vector<SourceFile>& files) {
+  std::vector<std::string> hashes;
+  for (const SourceFile& file : files) hashes.push_back(file.hash);
+  return joint_hash(hashes);
+}
+
 std::string note_on_head(const GptNeoConfig& config, bool untied) {
   if (!untied || !config.tie_word_embeddings) return "";
   return "lm_head.weight differs from transformer.wte.weight although config.json ties them: both are used as stored";
@@ -119,19 +141,22 @@ std::string note_on_head(const GptNeoConfig& config, bool untied) {
 
 std::string prepare_weights(const std::string& folder, const GptNeoConfig& config, Dtype dtype,
                             const std::string& cache_dir, bool verify_always) {
-  const std::string hash = weights_hash(folder, cache_dir, verify_always);
-  std::string path = converted_path(cache_dir, hash, dtype);
-  const std::optional<SafetensorsFile> existing = open_cached(path);
-  if (existing && !verify_always) return path;
-
+  Conversion conversion;
+  conversion.path_of = [&](const std::string& name) { return converted_path(cache_dir, name, dtype); };
+  conversion.files = source_files(folder, cache_dir, verify_always);
+  std::optional<SafetensorsFile> existing;
+  if (const std::string hash = folder_hash(conversion.files); !hash.empty()) {
+    std::string path = conversion.path_of(hash);
+    existing = open_cached(path);
+    if (existing && !verify_always) return path;
+  }
   const SourceTensors source(folder);
   check_source(source, config, folder);
   const bool untied = is_untied(source);
-  const std::vector<TensorToWrite> tensors = plan_conversion(source, config, dtype, untied);
-  if (existing && holds(*existing, tensors)) return path;
-  if (fs::exists(fs::path(path).parent_path())) remove_stale_temporaries(path);
-  write_safetensors(path, tensors, {{"source_sha256", hash}, {"note", note_on_head(config, untied)}});
-  return path;
+  conversion.tensors = plan_conversion(source, config, dtype, untied);
+  if (existing && holds(*existing, conversion.tensors)) return existing->path();
+  conversion.note = note_on_head(config, untied);
+  return convert(conversion, source, cache_dir);
 }
 
 std::shared_ptr<Weights> map_weights(const std::string& converted_path, const GptNeoConfig& config) {

@@ -21,8 +21,9 @@ std::string weights_hash(const std::string& folder, const std::string& cache_dir
 
 /// Path inside `cache_dir` of the converted weights in `dtype`. Builds it when missing: checks the safetensors (single
 /// file or sharded index), reports all missing, unexpected and misshaped tensors at once, converts, publishes by
-/// rename. Call on one process per file system; then every rank calls map_weights. Throws: Error(kWeights): no
-/// safetensors (with a hint for .bin files), damaged header, report of tensors.
+/// rename. A source whose hash is not known is hashed while it is converted, so that it is read once. Call on one
+/// process per file system; then every rank calls map_weights. Throws: Error(kWeights): no safetensors (with a hint for
+/// .bin files), damaged header, report of tensors.
 std::string prepare_weights(const std::string& folder, const GptNeoConfig& config, Dtype dtype,
                             const std::string& cache_dir, bool verify_always);
 

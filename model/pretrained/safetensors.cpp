@@ -46,9 +46,11 @@ const TensorInfo& SafetensorsFile::info(const std::string& name) const {
   return found->second;
 }
 
+at::ScalarType SafetensorsFile::dtype(const std::string& name) const { return scalar_type(info(name), name, path_); }
+
 at::Tensor SafetensorsFile::tensor(const std::string& name) const {
   const TensorInfo& entry = info(name);
-  const at::ScalarType dtype = scalar_type(entry, name, path_);
+  const at::ScalarType dtype = this->dtype(name);
   // The mapping is read-only: a write through the view faults, which is better than a silent change for all ranks.
   void* data = const_cast<std::byte*>(file_->data() + data_begin_ + entry.begin_byte);
   at::Tensor view = at::from_blob(

@@ -33,6 +33,10 @@ class SafetensorsFile {
   const std::map<std::string, TensorInfo>& tensors() const { return tensors_; }
   /// The strings of "__metadata__".
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
+  /// Where the data section begins in the file; TensorInfo counts from there.
+  size_t data_begin_byte() const { return data_begin_; }
+  /// The type of a tensor's elements. Throws as tensor() does.
+  at::ScalarType dtype(const std::string& name) const;
   /// A CPU tensor that views the mapping; it keeps the mapping alive and must not be written to. Data that the header
   /// leaves unaligned is copied. Throws: Error(kWeights) for an unknown name or a dtype other than F32, F16, BF16,
   /// I64, I32, U8, BOOL.
@@ -61,9 +65,39 @@ struct TensorToWrite {
   std::function<void()> after_writing;  // may be empty
 };
 
-/// Writes a safetensors file in the order given, with metadata {"format": "pt"} plus `metadata`: temporary file beside,
-/// fsync, rename, fsync of the directory. Memory: one value and a piece of a few MB.
+class AtomicFile;
+
+/// Writes a safetensors file, its tensors in any order: each has its place from the start. Metadata: {"format": "pt"}
+/// plus what is given. Destroyed before it is published, it leaves nothing behind.
 /// Throws: Error(kWeights): system errors, and values that are not finite or do not fit a 16-bit dtype, by name.
+class SafetensorsWriter {
+ public:
+  SafetensorsWriter(const std::string& path, const std::vector<TensorToWrite>& tensors,
+                    const std::map<std::string, std::string>& metadata);
+  ~SafetensorsWriter();
+  SafetensorsWriter(const SafetensorsWriter&) = delete;
+  SafetensorsWriter& operator=(const SafetensorsWriter&) = delete;
+
+  /// The whole tensor of that index. Memory: its value and a piece of a few MB.
+  void write(size_t index);
+  /// A part of it: contiguous `values` from an element on, which came from the file `origin`.
+  void write(size_t index, int64_t begin_element, const at::Tensor& values, const std::string& origin);
+  /// fsync, rename, fsync of the directory.
+  void publish();
+  /// The same under another name of the folder, with other metadata of the same length.
+  void publish_as(const std::string& path, const std::map<std::string, std::string>& metadata);
+
+ private:
+  void write_header();
+
+  std::string path_;
+  std::vector<TensorToWrite> tensors_;
+  std::string header_;
+  std::vector<size_t> begin_bytes_;  // of each tensor, in the file
+  std::unique_ptr<AtomicFile> file_;
+};
+
+/// Writes a safetensors file in the order given.
 void write_safetensors(const std::string& path, const std::vector<TensorToWrite>& tensors,
                        const std::map<std::string, std::string>& metadata);
 

@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <ATen/ops/empty.h>
+
 #include <algorithm>
 #include <nlohmann/json.hpp>
 #include <numeric>
@@ -14,6 +16,7 @@ namespace {
 using core::ErrorKind;
 
 constexpr int64_t kPieceElements = int64_t{1} << 21;
+constexpr int64_t kSerialElements = 16384;  // half of what ATen shares out to threads
 constexpr size_t kAlignmentBytes = 64;
 
 const char* format_name(at::ScalarType dtype) {
@@ -62,9 +65,9 @@ std::string header_text(const std::vector<TensorToWrite>& tensors, const std::ma
 template <typename Bits>
 bool any_full_exponent(const at::Tensor& values, Bits exponent) {
   const auto* bits = static_cast<const Bits*>(values.const_data_ptr());
-  bool found = false;
-  for (int64_t i = 0; i < values.numel(); ++i) found |= (bits[i] & exponent) == exponent;
-  return found;
+  Bits found = 0;  // as wide as the values: the loop becomes two instructions a vector
+  for (int64_t i = 0; i < values.numel(); ++i) found |= (bits[i] & exponent) == exponent ? Bits{1} : Bits{0};
+  return found != 0;
 }
 
 bool all_finite(const at::Tensor& values) {
@@ -80,44 +83,88 @@ bool all_finite(const at::Tensor& values) {
   }
 }
 
-void write_converted(AtomicFile& file, const TensorToWrite& tensor, const std::string& path) {
+at::Tensor in_type(const at::Tensor& values, at::ScalarType dtype) {
+  if (values.scalar_type() == dtype) return values;
+  at::Tensor converted = at::empty({values.numel()}, values.options().dtype(dtype));
+  // So few elements at a time that ATen starts no threads, which would wait in loops on the cores of those who read.
+  for (int64_t begin = 0; begin < values.numel(); begin += kSerialElements) {
+    const int64_t count = std::min(kSerialElements, values.numel() - begin);
+    converted.narrow(0, begin, count).copy_(values.narrow(0, begin, count));
+  }
+  return converted;
+}
+
+}  // namespace
+
+SafetensorsWriter::SafetensorsWriter(const std::string& path, const std::vector<TensorToWrite>& tensors,
+                                     const std::map<std::string, std::string>& metadata)
+    : path_(path), tensors_(tensors), header_(header_text(tensors, metadata)) {
+  size_t offset = sizeof(uint64_t) + header_.size();
+  for (const TensorToWrite& tensor : tensors) {
+    begin_bytes_.push_back(offset);
+    offset += bytes_of(tensor);
+  }
+  file_ = std::make_unique<AtomicFile>(path, offset);
+}
+
+SafetensorsWriter::~SafetensorsWriter() = default;
+
+void SafetensorsWriter::write(size_t index, int64_t begin_element, const at::Tensor& values,
+                              const std::string& origin) {
+  const TensorToWrite& tensor = tensors_.at(index);
+  const at::Tensor piece = in_type(values, tensor.dtype);
+  if (!all_finite(piece)) {
+    const bool was_finite = all_finite(values);
+    core::fail(ErrorKind::kWeights, "{}: tensor '{}' holds {}", origin, tensor.name,
+               was_finite
+                   ? fmt::format("values beyond the range of {}; choose bfloat16 or float32", format_name(tensor.dtype))
+                   : std::string("NaN or infinity: the weights are damaged"));
+  }
+  const size_t offset = begin_bytes_[index] + static_cast<size_t>(begin_element) * piece.element_size();
+  file_->write_at(offset, piece.const_data_ptr(), static_cast<size_t>(piece.nbytes()));
+}
+
+void SafetensorsWriter::write(size_t index) {
+  const TensorToWrite& tensor = tensors_.at(index);
   at::Tensor value = tensor.value();
   core::require(value.sizes() == at::IntArrayRef(tensor.shape), ErrorKind::kInternal,
                 "safetensors: '{}' was announced with another shape", tensor.name);
   value = value.contiguous().view({-1});
   for (int64_t begin = 0; begin < value.numel(); begin += kPieceElements) {
-    const at::Tensor source = value.narrow(0, begin, std::min(kPieceElements, value.numel() - begin));
-    const at::Tensor piece = source.to(tensor.dtype);
-    if (!all_finite(piece)) {
-      const bool was_finite = all_finite(source);
-      core::fail(ErrorKind::kWeights, "{}: tensor '{}' holds {}", path, tensor.name,
-                 was_finite ? fmt::format("values beyond the range of {}; choose bfloat16 or float32",
-                                          format_name(tensor.dtype))
-                            : std::string("NaN or infinity: the weights are damaged"));
-    }
-    file.write(piece.data_ptr(), static_cast<size_t>(piece.nbytes()));
+    write(index, begin, value.narrow(0, begin, std::min(kPieceElements, value.numel() - begin)), path_);
   }
+  if (tensor.after_writing) tensor.after_writing();
 }
 
-}  // namespace
+void SafetensorsWriter::write_header() {
+  unsigned char length[sizeof(uint64_t)];
+  for (size_t i = 0; i < sizeof(length); ++i) {
+    length[i] = static_cast<unsigned char>(uint64_t{header_.size()} >> (8 * i));
+  }
+  file_->write_at(0, length, sizeof(length));
+  file_->write_at(sizeof(length), header_.data(), header_.size());
+}
+
+void SafetensorsWriter::publish() {
+  write_header();
+  file_->publish();
+}
+
+void SafetensorsWriter::publish_as(const std::string& path, const std::map<std::string, std::string>& metadata) {
+  const size_t reserved_bytes = header_.size();
+  header_ = header_text(tensors_, metadata);
+  core::require(header_.size() == reserved_bytes, ErrorKind::kInternal,
+                "safetensors: the header of {} takes {} bytes, {} were kept free", path, header_.size(),
+                reserved_bytes);
+  write_header();
+  file_->publish_as(path);
+}
 
 void write_safetensors(const std::string& path, const std::vector<TensorToWrite>& tensors,
                        const std::map<std::string, std::string>& metadata) {
-  const std::string header = header_text(tensors, metadata);
-  size_t total_bytes = sizeof(uint64_t) + header.size();
-  for (const TensorToWrite& tensor : tensors) total_bytes += bytes_of(tensor);
-
-  AtomicFile file(path, total_bytes);
-  unsigned char length[sizeof(uint64_t)];
-  for (size_t i = 0; i < sizeof(length); ++i)
-    length[i] = static_cast<unsigned char>(uint64_t{header.size()} >> (8 * i));
-  file.write(length, sizeof(length));
-  file.write(header.data(), header.size());
-  for (const TensorToWrite& tensor : tensors) {
-    write_converted(file, tensor, path);
-    if (tensor.after_writing) tensor.after_writing();
-  }
-  file.publish();
+  SafetensorsWriter writer(path, tensors, metadata);
+  for (size_t index = 0; index < tensors.size(); ++index) writer.write(index);
+  writer.publish();
 }
 
 void write_safetensors(const std::string& path, const std::vector<std::pair<std::string, at::Tensor>>& tensors) {

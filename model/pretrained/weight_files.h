@@ -21,6 +21,7 @@ class SourceTensors {
     std::shared_ptr<const SafetensorsFile> file;
     std::string name_in_file;
     std::vector<int64_t> shape;
+    at::ScalarType dtype() const { return file->dtype(name_in_file); }
     at::Tensor value() const { return file->tensor(name_in_file); }
     void drop_pages() const { file->drop_pages(name_in_file); }
   };

@@ -33,7 +33,8 @@ def parse():
     parser.add_argument("--only", nargs="*", default=[], help="rows of `steps` whose names contain one of these")
     parser.add_argument("--data", type=Path, help=DATA_HELP)
     parser.add_argument("--sets", nargs="*", default=["spam", "banking77", "ag_news"], help="data sets of `epoch`")
-    parser.add_argument("--limit", type=int, default=1500, help="training rows of `epoch` (default 1500; 0: all)")
+    parser.add_argument("--limit", type=int, default=600,
+                        help="training rows of each set of `epoch` (default 600, about 10 minutes on 2 cores; 0: all)")
     parser.add_argument("--store_rows", type=int, default=1_000_000, help="rows of the token store of `data`")
     parser.add_argument("--before", type=Path, help="another build folder, for `operators` to set beside this one")
     parser.add_argument("--work", type=Path, help="folder for models and runs; kept (default: a temporary one)")

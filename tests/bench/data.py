@@ -94,7 +94,7 @@ def conversion(context, section):
     source_bytes = sum(path.stat().st_size for path in files)
     section.data["conversion"] = dict(copy_seconds=copied, source_bytes=source_bytes)
     rows = []
-    for name in ("first start: SHA-256, then conversion", "conversion alone, the hash known"):
+    for name in ("first start: SHA-256 and conversion in one pass", "conversion alone, the hash known"):
         for path in [*cache.rglob("*.safetensors"), *files]:
             forget(path)
         for path in cache.rglob("*.safetensors"):

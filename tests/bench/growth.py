@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How the time of a token grows with length, batch, rank of the adapters and ranks; what the exact sum costs."""
+"""How the time of a token grows with length, batch, rank of the adapters and ranks; how attention's layers grow with
+length; what the exact sum costs."""
 
+import itertools
 import statistics
 
 from micro import comm_bench, micro_bench, middle
@@ -10,6 +12,9 @@ from sides import in_turns, logged_steps, make_request, neoloom_side
 DTYPE = "bfloat16"
 LORA_PARAMETERS = 294_912  # r=8 on q_proj and v_proj of GPT-Neo 125M
 RANKS_TARGET, EXACT_TARGET, COMM_TARGET = 0.95, 0.02, 0.01
+LENGTHS = (128, 256, 512, 1024, 2048)
+LAYERS_OF_A_KIND, WINDOW = 6, 256  # of GPT-Neo 125M: local and global ones by turns
+LINEAR_TARGET = 1.25  # the last tokens of a long sample may cost so much more than earlier ones
 
 
 def open_side(context, name, rows, length, ranks=1, threads=None, head="causal_lm", **fields):
@@ -59,6 +64,38 @@ def ranks(section, context):
           f"<= {100 * COMM_TARGET:.0f} %, or hidden", ""]])
 
 
+def layers(section, context, steps):
+    """Attention alone: what one more token costs must not depend on the length of the sample in local layers."""
+    context.say("growth: local and global layers")
+    times = micro_bench(context, "attention/")
+
+    def microseconds(kind, length):
+        """Of one sample: the benchmark takes LENGTHS[-1] tokens in samples of `length`."""
+        both = sum(middle(times, f"attention/{kind}/{length}/{way}") for way in ("forward", "backward"))
+        return 1e6 * both * length / LENGTHS[-1]
+
+    rows = []
+    for shorter, length in itertools.pairwise((0, *LENGTHS)):
+        cells = []
+        for kind in ("local", "global"):
+            whole, before = microseconds(kind, length), microseconds(kind, shorter) if shorter else 0.0
+            more = (whole - before) / (length - shorter)
+            share = LAYERS_OF_A_KIND * whole / length / steps[f"{LENGTHS[-1] // length} x {length}"]["us_per_token"]
+            section.data[f"{kind} layers, {length}"] = dict(us_per_token=whole / length, us_of_one_more=more, share=share)
+            cells += [figure(whole / length), figure(more), f"{100 * share:.1f} %"]
+        rows.append([length, *cells])
+    late, early = (section.data[f"local layers, {length}"]["us_of_one_more"] for length in (2048, 1024))
+    growth = late / early
+    section.data["local layers linear"] = growth
+    section.add(f"Attention of one layer, forward and backward in fp32, microseconds: a token on average; one more token "
+                f"beyond the length above, which is constant where time is linear in the length T (in local layers from "
+                f"2 windows of {WINDOW} on); all {LAYERS_OF_A_KIND} layers of the kind in a step of the first table.")
+    section.add_table(["T", "local: a token", "one more", "in a step", "global: a token", "one more", "in a step"], rows)
+    section.add_table(["local layers", "measured", "target", ""],
+                      [["one more token beyond 1024 over one beyond 512", f"{growth:.2f}",
+                        *target_cells(growth, LINEAR_TARGET, False)]])
+
+
 def exact_sum(section, context, step_seconds):
     context.say("growth: cost of the exact sum")
     local, wire = micro_bench(context, f"gradient_sum/{LORA_PARAMETERS}/"), comm_bench(context, 2)
@@ -80,8 +117,9 @@ def run(context):
     section = Section("Growth")
     section.add(f"GPT-Neo 125M shape, causal LM, {DTYPE}, LoRA r=8 on q_proj and v_proj, {context.threads} threads unless "
                 f"said; medians of {context.steps} steps after {context.warmup}, variants in turns.")
-    table_of(section, "length, 2048 tokens", context,
-             [(f"{2048 // length} x {length}", 2048 // length, length, {}) for length in (128, 256, 512, 1024, 2048)])
+    steps = table_of(section, "length, 2048 tokens", context,
+                     [(f"{LENGTHS[-1] // length} x {length}", LENGTHS[-1] // length, length, {}) for length in LENGTHS])
+    layers(section, context, steps)
     batch = table_of(section, "batch", context, [(f"batch {rows} x 128", rows, 128, {}) for rows in (1, 2, 4, 8, 16)])
     table_of(section, "rank of the adapters, 8 x 128", context,
              [(f"r={rank}", 8, 128, dict(lora_r=rank)) for rank in (4, 8, 16, 64)])

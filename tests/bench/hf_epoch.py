@@ -45,6 +45,20 @@ def encode(path, tokenizer, labels, max_length):
             for ids, mask, row in zip(encoded["input_ids"], encoded["attention_mask"], rows, strict=True)]
 
 
+class Collator(DataCollatorWithPadding):
+    """Dynamic padding, counted: tokens of the texts, and positions that the model computes."""
+
+    def __init__(self, tokenizer):
+        super().__init__(tokenizer)
+        self.tokens = self.positions = 0
+
+    def __call__(self, features):
+        batch = super().__call__(features)
+        self.tokens += int(batch["attention_mask"].sum())
+        self.positions += batch["input_ids"].numel()
+        return batch
+
+
 class FirstStep(TrainerCallback):
     moment = None
 
@@ -71,14 +85,15 @@ def main(request):
         learning_rate=request["learning_rate"], max_steps=request["max_steps"], use_cpu=True, report_to=[],
         disable_tqdm=True, save_strategy="no", seed=42,
         train_sampling_strategy="group_by_length" if request["group_by_length"] else "random")
-    first = FirstStep()
+    first, collator = FirstStep(), Collator(tokenizer)
     trainer = Trainer(model=model, args=arguments, train_dataset=train, eval_dataset=validation, callbacks=[first],
-                      data_collator=DataCollatorWithPadding(tokenizer), compute_metrics=accuracy)
+                      data_collator=collator, compute_metrics=accuracy)
     loop = trainer.train().metrics["train_runtime"]
+    counts = dict(tokens=collator.tokens, positions=collator.positions)
     trainer.save_model()
     done = time.monotonic()
     metrics = trainer.evaluate() if request["evaluate"] else {}
-    print(json.dumps(dict(loop_seconds=loop, first_step=first.moment, done=done,
+    print(json.dumps(dict(loop_seconds=loop, first_step=first.moment, done=done, **counts,
                           eval_loss=metrics.get("eval_loss"), eval_accuracy=metrics.get("eval_accuracy"))), flush=True)
 
 

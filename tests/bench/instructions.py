@@ -13,6 +13,7 @@ from sides import SideFailed, environment, make_request
 
 FEW, MANY = 2, 12  # steps: their difference leaves start and end out
 LAYERS = 12
+REPEATS = 1e-3  # addresses and process ids differ, and with them some branches of MPI, allocators and hash tables
 
 
 def count(command, stdin):
@@ -50,16 +51,25 @@ def step(context):
     return (counts[MANY] - counts[FEW]) / (MANY - FEW)
 
 
+def twice(measure, context):
+    """A figure and the same measured again."""
+    first, again = measure(context), measure(context)
+    if abs(again - first) > REPEATS * first:
+        raise SideFailed(f"{measure.__name__}: {first:.1f} instructions, then {again:.1f}: the count does not repeat")
+    return dict(instructions=first, again=again)
+
+
 def run(context):
     if shutil.which("valgrind") is None:
         raise NotMeasured("not measured: there is no valgrind (Debian: apt-get install valgrind)")
     section = Section("Instructions")
     context.say("instructions: tokenizer")
-    section.data["tokenizer_per_byte"] = tokenizer(context)
+    section.data["tokenizer_per_byte"] = twice(tokenizer, context)
     context.say("instructions: step")
-    section.data["step"] = step(context)
-    section.add("Counts of callgrind, one thread.")
-    section.add_table(["what", "instructions"],
-                      [["tokenizer, for each byte of `LICENSE`, cold cache", f"{section.data['tokenizer_per_byte']:.1f}"],
-                       [f"host side of a step: {LAYERS} layers of width 16, 1 x 4 tokens", f"{section.data['step']:,.0f}"]])
+    section.data["step"] = twice(step, context)
+    section.add("Counts of callgrind, one thread, each measured twice.")
+    names = {"tokenizer_per_byte": "tokenizer, for each byte of `LICENSE`, cold cache",
+             "step": f"host side of a step: {LAYERS} layers of width 16, 1 x 4 tokens"}
+    rows = [[names[key], *(f"{value:,.1f}" for value in found.values())] for key, found in section.data.items()]
+    section.add_table(["what", "instructions", "again"], rows)
     return section

@@ -62,6 +62,20 @@ class Loader : public ::testing::Test {
   void write_index(const std::map<std::string, std::string>& map) {
     scratch_.write("base/model.safetensors.index.json", nlohmann::json{{"weight_map", map}}.dump());
   }
+  /// Dates a file back to a moment at which nothing can change any more.
+  void settle(const std::string& name, int64_t seconds = 1'000'000'000) {
+    const timespec times[2] = {{seconds, 5}, {seconds, 5}};
+    ASSERT_EQ(::utimensat(AT_FDCWD, scratch_.path("base/" + name).c_str(), times, 0), 0);
+  }
+  /// What the cache holds: the names of files in a subfolder of it, and of what is not yet published.
+  std::vector<std::string> cached(const std::string& subfolder) {
+    std::vector<std::string> names;
+    std::error_code none;  // no folder, no files
+    for (const auto& entry : fs::directory_iterator(scratch_.path("cache/" + subfolder), none)) {
+      names.push_back(entry.path().filename().string());
+    }
+    return names;
+  }
   ScratchFolder scratch_;
   GptNeoConfig config_ = small_config();
 };
@@ -218,10 +232,7 @@ TEST_F(Loader, TheHashIsRememberedUntilTheFileChanges) {
   write(random_body());
   const std::string base = scratch_.path("base/model.safetensors");
   const auto hash = [&](bool verify) { return weights_hash(scratch_.path("base"), scratch_.path("cache"), verify); };
-  const auto set_time = [&](int64_t seconds) {
-    const timespec times[2] = {{seconds, 5}, {seconds, 5}};
-    ASSERT_EQ(::utimensat(AT_FDCWD, base.c_str(), times, 0), 0);
-  };
+  const auto set_time = [&](int64_t seconds) { settle("model.safetensors", seconds); };
   const auto damage = [&] {
     std::fstream file(base, std::ios::in | std::ios::out | std::ios::binary);
     file.seekp(-1, std::ios::end);
@@ -242,6 +253,74 @@ TEST_F(Loader, TheHashIsRememberedUntilTheFileChanges) {
     std::ofstream(record.path()) << "{broken";
   }
   EXPECT_EQ(hash(false), changed) << "a damaged record is only a forgotten one";
+}
+
+TEST_F(Loader, WhatIsConvertedAndHashedInOnePassIsTheFileOfAKnownHash) {
+  config_.vocab_size = 500'000;  // 8 MB: several pieces
+  NamedTensors body = random_body();
+  body.front().second = at::randn({config_.vocab_size, 4});
+  body.emplace_back("transformer.h.0.attn.attention.bias", at::full({1, 1, 1, 3}, 1, at::kByte));
+  body.emplace_back("score.weight", at::randn({3, 4}).to(at::kHalf));
+  const auto middle = body.begin() + 10;
+  std::map<std::string, std::string> map;
+  for (auto it = body.begin(); it != body.end(); ++it) map[it->first] = it < middle ? "a.safetensors" : "b.safetensors";
+  for (const Dtype dtype : {Dtype::kFloat16, Dtype::kFloat32}) {
+    // Files of this moment are hashed before anything else.
+    write({body.begin(), middle}, "a.safetensors");
+    write({middle, body.end()}, "b.safetensors");
+    write_index(map);
+    const std::string path = prepare(dtype);
+    const std::string expected = scratch_.read(fs::relative(path, scratch_.path()).string());
+    EXPECT_TRUE(cached("hashes").empty());
+    settle("a.safetensors");
+    settle("b.safetensors");
+    for (const size_t known : {0U, 1U, 2U}) {
+      fs::remove(path);
+      const std::vector<std::string> records = cached("hashes");
+      EXPECT_EQ(records.size(), known == 0 ? 0U : 2U);
+      if (known == 1) fs::remove(scratch_.path("cache/hashes/" + records.front()));
+      EXPECT_EQ(prepare(dtype), path) << known << " hashes known";
+      EXPECT_TRUE(scratch_.read(fs::relative(path, scratch_.path()).string()) == expected) << known << " hashes known";
+      EXPECT_EQ(cached("weights"), std::vector<std::string>{fs::path(path).filename().string()});
+    }
+    EXPECT_EQ(weights_hash(scratch_.path("base"), scratch_.path("cache"), true),
+              weights_hash(scratch_.path("base"), scratch_.path("cache"), false));
+    fs::remove_all(scratch_.path("cache"));
+  }
+}
+
+TEST_F(Loader, WeightsThatAreThereAlreadyStayAsTheyAreWhenAPassFindsTheirHash) {
+  write(random_body());
+  const std::string path = prepare();
+  fs::create_hard_link(path, scratch_.path("the same file"));
+  settle("model.safetensors");
+  EXPECT_EQ(prepare(), path);
+  EXPECT_TRUE(fs::equivalent(path, scratch_.path("the same file")));
+  EXPECT_EQ(cached("weights").size(), 1U);
+}
+
+TEST_F(Loader, TensorsThatLieUnalignedInTheirFileArriveInOnePassToo) {
+  const NamedTensors body = random_body();
+  write(body);
+  std::string bytes = scratch_.read("base/model.safetensors");
+  ++bytes[0];  // a header one byte longer
+  bytes.insert(
+      bytes.begin() + 8 + static_cast<unsigned char>(bytes[0]) - 1 + 256 * static_cast<unsigned char>(bytes[1]), ' ');
+  scratch_.write("base/model.safetensors", bytes);
+  settle("model.safetensors");
+  EXPECT_TRUE(at::equal(map_weights(prepare(), config_)->ln_f_bias, body.back().second));
+}
+
+TEST_F(Loader, WeightsThatAPassRefusesLeaveNothingInTheCache) {
+  NamedTensors body = random_body();
+  body[5].second.view({-1})[0] = 1e6F;
+  write(body);
+  settle("model.safetensors");
+  EXPECT_THAT(error_of(ErrorKind::kWeights, [&] { prepare(Dtype::kFloat16); }),
+              AllOf(HasSubstr(scratch_.path("base/model.safetensors")), HasSubstr(body[5].first),
+                    HasSubstr("beyond the range of F16")));
+  EXPECT_THAT(cached("weights"), ::testing::IsEmpty());
+  EXPECT_THAT(cached("hashes"), ::testing::IsEmpty());
 }
 
 TEST_F(Loader, ProcessesThatBuildAtOnceEndWithOneWholeFile) {

@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "model/pretrained/file_hashes.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <ctime>
+#include <filesystem>
+
+#include "model/pretrained/loader.h"
+#include "model/pretrained/strict_json.h"
+#include "model/pretrained/weight_files.h"
+#include "runtime/core/error.h"
+#include "runtime/core/files.h"
+#include "runtime/core/hash.h"
+#include "runtime/core/unique_handle.h"
+
+namespace neoloom::model {
+namespace {
+
+namespace fs = std::filesystem;
+using core::ErrorKind;
+
+std::string record_path(const std::string& cache_dir, const FileStamp& stamp) {
+  return (fs::path(cache_dir) / "hashes" / (core::sha256_hex(stamp.path).substr(0, 32) + ".json")).string();
+}
+
+/// Read in pieces: a mapping of the whole file would count as memory of the process.
+std::string hash_bytes(const std::string& path) {
+  const auto reason = [] { return std::strerror(errno); };
+  const core::UniqueFd file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  core::require(file.valid(), ErrorKind::kWeights, "cannot open {}: {}", path, reason());
+  std::vector<char> piece(size_t{1} << 20);
+  core::Sha256 hash;
+  while (true) {
+    const ssize_t count = ::read(file.get(), piece.data(), piece.size());
+    if (count < 0 && errno == EINTR) continue;
+    core::require(count >= 0, ErrorKind::kWeights, "cannot read {}: {}", path, reason());
+    if (count == 0) return hash.hex();
+    hash.add(piece.data(), static_cast<size_t>(count));
+  }
+}
+
+}  // namespace
+
+FileStamp stamp_of(const std::string& path) {
+  struct stat status {};
+  core::require(::stat(path.c_str(), &status) == 0, ErrorKind::kWeights, "cannot stat {}: {}", path,
+                std::strerror(errno));
+  return {fs::canonical(path).string(), status.st_size,
+          int64_t{status.st_mtim.tv_sec} * 1'000'000'000 + status.st_mtim.tv_nsec};
+}
+
+bool settled(const FileStamp& stamp) {
+  constexpr int64_t kSettleSeconds = 2;
+  return stamp.mtime_nanoseconds / 1'000'000'000 + kSettleSeconds < static_cast<int64_t>(std::time(nullptr));
+}
+
+std::optional<std::string> recall_hash(const std::string& cache_dir, const FileStamp& stamp) {
+  try {
+    const std::string path = record_path(cache_dir, stamp);
+    if (!fs::exists(path)) return std::nullopt;
+    const nlohmann::json record = read_strict_json(path);
+    const FileStamp seen{record.at("path").get<std::string>(), record.at("size_bytes").get<int64_t>(),
+                         record.at("mtime_nanoseconds").get<int64_t>()};
+    if (seen == stamp) return record.at("sha256").get<std::string>();
+  } catch (const std::exception&) {  // the record is a cache
+  }
+  return std::nullopt;
+}
+
+void remember_hash(const std::string& cache_dir, const std::string& path, const FileStamp& stamp,
+                   const std::string& hash) {
+  core::require(stamp_of(path) == stamp, ErrorKind::kWeights, "{} changed while it was read", path);
+  if (!settled(stamp)) return;
+  const nlohmann::json record = {{"path", stamp.path},
+                                 {"size_bytes", stamp.size_bytes},
+                                 {"mtime_nanoseconds", stamp.mtime_nanoseconds},
+                                 {"sha256", hash}};
+  core::publish_file(record_path(cache_dir, stamp), record.dump(2) + "\n", ErrorKind::kWeights);
+}
+
+std::string hash_file(const std::string& path, const std::string& cache_dir, bool verify_always) {
+  const FileStamp stamp = stamp_of(path);
+  if (!verify_always) {
+    if (const std::optional<std::string> known = recall_hash(cache_dir, stamp)) return *known;
+  }
+  std::string hash = hash_bytes(stamp.path);
+  remember_hash(cache_dir, path, stamp, hash);
+  return hash;
+}
+
+std::string joint_hash(const std::vector<std::string>& hashes) {
+  if (hashes.size() == 1) return hashes.front();
+  if (std::find(hashes.begin(), hashes.end(), "") != hashes.end()) return "";
+  core::Sha256 whole;
+  for (const std::string& hash : hashes) whole.add_field(hash);
+  return whole.hex();
+}
+
+std::string weights_hash(const std::string& folder, const std::string& cache_dir, bool verify_always) {
+  std::vector<std::string> hashes;
+  for (const std::string& path : weight_file_paths(folder)) hashes.push_back(hash_file(path, cache_dir, verify_always));
+  return joint_hash(hashes);
+}
+
+}  // namespace neoloom::model

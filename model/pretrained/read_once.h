@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <functional>
+#include <string>
+#include <vector>
+
+namespace neoloom::model {
+
+/// A part of a file, in the order of the file; the parts of a list cover it without gaps.
+struct FilePart {
+  size_t begin_byte = 0;
+  size_t end_byte = 0;
+  size_t unit_bytes = 1;  // pieces are cut at multiples of it, counted from begin_byte
+  bool used = false;      // else only its hash is wanted
+};
+
+/// Some bytes of a part, aligned for any type.
+struct FilePiece {
+  size_t part = 0;         // index into the list
+  size_t offset_byte = 0;  // into the part
+  const std::byte* data = nullptr;
+  size_t size_bytes = 0;
+};
+
+/// What becomes of a file's pages in the system's cache.
+enum class CachePages { kKeep, kDrop };
+
+/// Reads a file once, from its begin to its end, for two readers: `use` is called with the pieces of used parts, in
+/// order and on the calling thread, while a thread hashes all bytes and another one reads ahead. Returns the SHA-256;
+/// with `hashes` false an empty text, and parts that nobody uses are not read.
+/// Memory: eight pieces of 4 MiB. Throws: Error(kWeights) when the file cannot be read or does not end where the parts
+/// do; what `use` throws.
+std::string read_once(const std::string& path, const std::vector<FilePart>& parts, bool hashes, CachePages pages,
+                      const std::function<void(const FilePiece&)>& use);
+
+}  // namespace neoloom::model

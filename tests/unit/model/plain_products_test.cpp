@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <ATen/ops/equal.h>
+#include <ATen/ops/eye.h>
+#include <ATen/ops/zeros_like.h>
+#include <gtest/gtest.h>
+
+#include "model/panels.h"
+#include "model/products.h"
+#include "tests/unit/model/random_model.h"
+
+namespace neoloom::model {
+namespace {
+
+/// Products with matrices that have no panels, here of the identity: they tell whether their input was rounded.
+class PlainProducts : public ::testing::TestWithParam<Dtype> {
+ protected:
+  static bool keeps(const at::Tensor& x, const at::Tensor& y) { return at::equal(x, y); }
+};
+
+// Also run with oneDNN limited to fewer instruction sets than the CPU has (see CMakeLists.txt): there LibTorch would
+// multiply 16-bit inputs one by one, a hundred times slower than fp32.
+TEST_P(PlainProducts, Read16BitInputsOnlyWhereTheBlockKernelDoes) {
+  const Dtype compute = GetParam();
+  const bool wide = !multiplies_panels(compute) || compute == Dtype::kFloat16;
+  const at::Tensor x = testing::random({8, 32}, 1.0, 1);
+  for (const at::ScalarType frozen : {at::kHalf, at::kBFloat16, at::kFloat}) {
+    const Matrix identity(at::eye(32, at::TensorOptions().dtype(frozen)));
+    Products products(compute);
+    EXPECT_EQ(keeps(x, products.forward(x, identity, {})), wide) << frozen;
+    EXPECT_EQ(keeps(x, products.input_gradient(x, identity)), wide) << frozen;
+    at::Tensor sum = at::zeros_like(x);
+    products.add_input_gradient(sum, x, identity);
+    EXPECT_EQ(keeps(x, sum), wide) << frozen;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(ComputeDtypes, PlainProducts, ::testing::Values(Dtype::kFloat16, Dtype::kBFloat16),
+                         [](const auto& tested) { return std::string(dtype_name(tested.param)); });
+
+}  // namespace
+}  // namespace neoloom::model
