@@ -110,7 +110,7 @@ std::string convert(const Conversion& conversion, const SourceTensors& source, c
     remember_hash(cache_dir, file.path, file.stamp, hashes[i]);
   }
   const std::string hash = joint_hash(hashes);
-  const std::string path = conversion.path_of(hash);
+  std::string path = conversion.path_of(hash);
   if (!known.empty() || !open_cached(path)) writer.publish_as(path, metadata(hash, conversion.note));
   return path;
 }
