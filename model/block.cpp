@@ -17,10 +17,21 @@ void add_rows(at::Tensor& all, const at::Tensor& selected, const RowPlan& rows) 
   }
 }
 
+BlockSaved BlockSaved::inputs() const {
+  BlockSaved result;
+  result.x = x;
+  result.adapters = adapters;
+  return result;
+}
+
 at::Tensor Block::forward(Products& products, const at::Tensor& x, const RowPlan& rows, BlockSaved* saved) const {
   BlockSaved local;
   BlockSaved& kept = saved != nullptr ? *saved : local;
   return products.device() != nullptr ? device_forward(products, x, rows, kept) : host_forward(products, x, rows, kept);
+}
+
+void Block::fill(Products& products, const RowPlan& rows, BlockSaved& saved) const {
+  return products.device() != nullptr ? device_fill(products, rows, saved) : host_fill(products, rows, saved);
 }
 
 at::Tensor Block::backward(Products& products, const at::Tensor& dy, const RowPlan& rows, const BlockSaved& saved,

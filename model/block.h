@@ -47,6 +47,9 @@ struct BlockSaved {
   at::Tensor pre_activation;             // [n, ff] narrow, output of c_fc; on the host as forward_activated leaves it
   std::array<AdapterSaved, 6> adapters;  // in the order of LinearSite
   AttentionSaved attention;              // device path
+
+  /// What Block::fill makes the rest of.
+  BlockSaved inputs() const;
 };
 
 /// What backward has to find out about a block: everything below the lowest trainable tensor is skipped.
@@ -69,6 +72,10 @@ struct Block {
   /// Shapes: x [N, h] -> [n, h]; `saved` may be null.
   at::Tensor forward(Products& products, const at::Tensor& x, const RowPlan& rows, BlockSaved* saved) const;
 
+  /// Everything of `saved` from its inputs(), with forward's bits: on the host masks are drawn again, by their keys; on
+  /// the device path what adapters saved is there already.
+  void fill(Products& products, const RowPlan& rows, BlockSaved& saved) const;
+
   /// Writes the block's parameter gradients. Shapes: dy [n, h] (overwritten) -> gradient of x [N, h], undefined unless
   /// wants.dx.
   at::Tensor backward(Products& products, const at::Tensor& dy, const RowPlan& rows, const BlockSaved& saved,
@@ -90,9 +97,11 @@ struct Block {
   bool mlp_trains() const { return c_fc.trains() || c_proj.trains() || ln_2.weight_grad.defined(); }
 
   at::Tensor host_forward(Products& products, const at::Tensor& x, const RowPlan& rows, BlockSaved& kept) const;
+  void host_fill(Products& products, const RowPlan& rows, BlockSaved& saved) const;
   at::Tensor host_backward(Products& products, at::Tensor dy, const RowPlan& rows, const BlockSaved& saved,
                            BlockWants wants) const;
   at::Tensor device_forward(Products& products, const at::Tensor& x, const RowPlan& rows, BlockSaved& kept) const;
+  void device_fill(Products& products, const RowPlan& rows, BlockSaved& saved) const;
   at::Tensor device_backward(Products& products, const at::Tensor& dy, const RowPlan& rows, const BlockSaved& saved,
                              BlockWants wants) const;
 };

@@ -50,6 +50,7 @@ class Block::OnDevice {
         attention_(block.attention_kernel, block.attention, *products.device()) {}
 
   at::Tensor forward(const at::Tensor& x, BlockSaved& kept) const;
+  void fill(BlockSaved& kept) const;
   at::Tensor backward(const at::Tensor& dy, const BlockSaved& saved, BlockWants wants) const;
 
  private:
@@ -129,11 +130,15 @@ at::Tensor Block::OnDevice::pre_activation(const at::Tensor& normed, BlockSaved&
 
 at::Tensor Block::OnDevice::forward(const at::Tensor& x, BlockSaved& kept) const {
   kept.x = x;
-  project_inputs(block_.ln_1.forward(x, &kept.ln_1), kept);
-  kept.attended = attention_.forward(kept.q, kept.k, kept.v, attention_rows(), kept.attention);
-  kept.middle = linear(LinearSite::kOutProj, kept.attended, kept).add_(select_rows(x, rows_));
-  kept.pre_activation = pre_activation(block_.ln_2.forward(kept.middle, &kept.ln_2), kept);
+  fill(kept);
   return linear(LinearSite::kCProj, at::gelu(kept.pre_activation, kApproximation), kept).add_(kept.middle);
+}
+
+void Block::OnDevice::fill(BlockSaved& kept) const {
+  project_inputs(block_.ln_1.forward(kept.x, &kept.ln_1), kept);
+  kept.attended = attention_.forward(kept.q, kept.k, kept.v, attention_rows(), kept.attention);
+  kept.middle = linear(LinearSite::kOutProj, kept.attended, kept).add_(select_rows(kept.x, rows_));
+  kept.pre_activation = pre_activation(block_.ln_2.forward(kept.middle, &kept.ln_2), kept);
 }
 
 /// Gradients of the adapter, the weight and the bias; the adapter's part of the input's gradient is added to `dx`.
@@ -223,6 +228,10 @@ at::Tensor Block::OnDevice::backward(const at::Tensor& dy, const BlockSaved& sav
 
 at::Tensor Block::device_forward(Products& products, const at::Tensor& x, const RowPlan& rows, BlockSaved& kept) const {
   return OnDevice(*this, products, rows).forward(x, kept);
+}
+
+void Block::device_fill(Products& products, const RowPlan& rows, BlockSaved& saved) const {
+  OnDevice(*this, products, rows).fill(saved);
 }
 
 at::Tensor Block::device_backward(Products& products, const at::Tensor& dy, const RowPlan& rows,

@@ -12,6 +12,7 @@
 #include <mutex>
 
 #include "model/decoder.h"
+#include "model/flops.h"
 #include "runtime/core/error.h"
 #include "runtime/core/rng.h"
 
@@ -20,10 +21,6 @@ namespace neoloom::model {
 namespace {
 
 using core::ErrorKind;
-
-/// 256 rows of GPT-2's vocabulary are 51 MB of fp32; a device wants larger products.
-constexpr int64_t kDefaultLogitsRows = 256;
-constexpr int64_t kDefaultDeviceLogitsRows = 2048;
 
 std::shared_ptr<const DeviceOperators> operators_of(const ModelSetup& setup) {
   if (!setup.device.cuda || setup.operators) return setup.device.cuda ? setup.operators : nullptr;
@@ -74,13 +71,8 @@ std::vector<std::string> GptNeo::kernels() const {
   return lines;
 }
 
-int64_t GptNeo::chunk_rows() const {
-  if (setup_.logits_chunk_rows > 0) return setup_.logits_chunk_rows;
-  return setup_.device.cuda ? kDefaultDeviceLogitsRows : kDefaultLogitsRows;
-}
-
 const RowPlan& GptNeo::plan_of(const PackedBatch& packed, size_t layer) const {
-  const bool final_block = layer + 1 == setup_.config.layer_is_local.size();
+  const bool final_block = layer + 1 == num_layers();
   return classifies() && final_block ? packed.last_rows : packed.rows;
 }
 
@@ -91,6 +83,7 @@ at::Tensor GptNeo::run_blocks(const Network& network, const PackedBatch& packed,
   for (size_t layer = 0; layer < network.blocks.size(); ++layer) {
     BlockSaved* const kept = saved != nullptr && layer >= lowest ? &(*saved)[layer] : nullptr;
     x = network.blocks[layer].forward(products_, x, plan_of(packed, layer), kept);
+    if (kept != nullptr && recomputes(layer)) *kept = kept->inputs();
   }
   return x;
 }
@@ -99,7 +92,7 @@ HeadResult GptNeo::run_head(const Network& network, const Targets& targets, cons
   wants.on_device = setup_.device.cuda;
   if (classifies()) return classify(network, setup_.head, hidden, targets, wants);
   if (!targets.values.defined()) return {};
-  return causal_lm(network, products_, hidden, targets, chunk_rows(), wants);
+  return causal_lm(network, products_, hidden, targets, logits_chunk_rows(setup_), wants);
 }
 
 /// Where attention works sample by sample, kernels follow the lengths of the samples.
@@ -123,7 +116,9 @@ void GptNeo::run_backward(const Network& network, const PackedBatch& packed, std
   const size_t lowest = network.lowest_trainable_block();
   for (size_t layer = network.blocks.size(); layer-- > lowest;) {
     const BlockWants wants{.dx = layer > lowest || network.trains_embedding()};
-    d_hidden = network.blocks[layer].backward(products_, d_hidden, plan_of(packed, layer), saved[layer], wants);
+    const RowPlan& rows = plan_of(packed, layer);
+    if (recomputes(layer)) network.blocks[layer].fill(products_, rows, saved[layer]);
+    d_hidden = network.blocks[layer].backward(products_, d_hidden, rows, saved[layer], wants);
     saved[layer] = {};
     if (ready) ready(layout().block_begin_elements[layer]);
   }
@@ -152,8 +147,9 @@ at::Tensor GptNeo::compute(const MicroBatch& batch, const at::Tensor& params, at
   grads.zero_();
   const Network network = builder_.build(params, grads, &key);
   std::vector<BlockSaved> saved;
-  const at::Tensor hidden = run_blocks(network, batch.packed, &saved);
-  HeadResult head = run_head(network, batch.targets, hidden, {.gradients = true, .loss_scale = loss_scale});
+  // The final block's output ends with the head: backward has no use for it.
+  HeadResult head = run_head(network, batch.targets, run_blocks(network, batch.packed, &saved),
+                             {.gradients = true, .loss_scale = loss_scale});
   run_backward(network, batch.packed, saved, std::move(head.d_hidden), ready);
   return head.loss.loss;
 }
@@ -213,20 +209,7 @@ std::unique_ptr<Model::Decoder> GptNeo::make_decoder(const at::Tensor& params, i
 }
 
 double GptNeo::training_flops_per_token(int64_t length) const {
-  const GptNeoConfig& config = setup_.config;
-  const auto h = static_cast<double>(config.hidden_size);
-  const auto ff = static_cast<double>(config.intermediate_size);
-  const auto tokens = static_cast<double>(length);
-  const auto window = static_cast<double>(std::min(config.window_size, length));
-  double keys = 0;  // mean number of visible keys, summed over blocks
-  for (const bool local : config.layer_is_local) {
-    keys += local ? (window * (window + 1) / 2 + (tokens - window) * window) / tokens : (tokens + 1) / 2;
-  }
-  double frozen = static_cast<double>(config.num_layers) * (4 * h * h + 2 * h * ff);
-  if (!classifies()) frozen += static_cast<double>(config.vocab_size) * h;
-  const double attention = 3 * 4 * h * keys;
-  if (!setup_.lora) return 6 * frozen + attention;
-  return 4 * frozen + 6 * static_cast<double>(layout().trainable_elements) + attention;
+  return model::training_flops_per_token(setup_, layout().trainable_elements, length);
 }
 
 }  // namespace neoloom::model

@@ -17,6 +17,10 @@ namespace neoloom::model {
 
 namespace {
 
+/// 256 rows of GPT-2's vocabulary are 51 MB of fp32; a device wants larger products.
+constexpr int64_t kDefaultLogitsRows = 256;
+constexpr int64_t kDefaultDeviceLogitsRows = 2048;
+
 at::Tensor zero_loss(const at::Tensor& like) { return at::zeros({}, like.options().dtype(at::kDouble)); }
 
 at::Tensor cross_entropy(at::Tensor& logits, const at::Tensor& targets, HeadWants wants) {
@@ -33,6 +37,11 @@ void weigh(const Targets& targets, int64_t begin, at::Tensor& losses, at::Tensor
 }
 
 }  // namespace
+
+int64_t logits_chunk_rows(const ModelSetup& setup) {
+  if (setup.logits_chunk_rows > 0) return setup.logits_chunk_rows;
+  return setup.device.cuda ? kDefaultDeviceLogitsRows : kDefaultLogitsRows;
+}
 
 HeadResult classify(const Network& network, Head head, const at::Tensor& hidden, const Targets& targets,
                     HeadWants wants) {

@@ -26,6 +26,9 @@ struct HeadWants {
   bool on_device = false;  // operators that every device has; else also the host's own loops
 };
 
+/// Rows of logits that are held at once: ModelSetup's, or a default by device.
+int64_t logits_chunk_rows(const ModelSetup& setup);
+
 /// Single label: cross entropy summed over samples with a label (>= 0). Multi-label: binary cross entropy, mean over
 /// labels, summed over samples. Shapes: hidden [B, h], the last tokens; the values of `targets` may be undefined.
 HeadResult classify(const Network& network, Head head, const at::Tensor& hidden, const Targets& targets,

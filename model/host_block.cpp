@@ -20,10 +20,12 @@ class Block::OnHost {
         narrow_(products.input_type(block.c_fc.weight)) {}
 
   at::Tensor forward(const at::Tensor& x, BlockSaved& kept) const;
+  /// Everything but x. Returns c_proj's input.
+  at::Tensor fill(BlockSaved& kept) const;
   at::Tensor backward(at::Tensor dy, const BlockSaved& saved, BlockWants wants) const;
 
  private:
-  void project_inputs(const at::Tensor& x, BlockSaved& kept) const;
+  void project_inputs(BlockSaved& kept) const;
   void mlp_backward(at::Tensor& dy, const BlockSaved& saved, bool wants_dx) const;
   at::Tensor attention_backward(at::Tensor& dy, const BlockSaved& saved, bool wants_dx) const;
   at::Tensor inputs_backward(const AttentionGradients& d, const BlockSaved& saved, bool wants_dx) const;
@@ -43,8 +45,8 @@ class Block::OnHost {
   at::ScalarType narrow_;
 };
 
-void Block::OnHost::project_inputs(const at::Tensor& x, BlockSaved& kept) const {
-  const at::Tensor normed = block_.ln_1.host_forward(x, &kept.ln_1, narrow_);
+void Block::OnHost::project_inputs(BlockSaved& kept) const {
+  const at::Tensor normed = block_.ln_1.host_forward(kept.x, &kept.ln_1, narrow_);
   const auto project = [&](const Linear& linear, LinearSite site, const at::Tensor& input,
                            const std::vector<RowKey>& keys) {
     return linear.forward(products_, input, keys, reduced(kept, site), {}, narrow_);
@@ -56,15 +58,20 @@ void Block::OnHost::project_inputs(const at::Tensor& x, BlockSaved& kept) const 
 
 at::Tensor Block::OnHost::forward(const at::Tensor& x, BlockSaved& kept) const {
   kept.x = x;
-  project_inputs(x, kept);
+  const at::Tensor activated = fill(kept);
+  return block_.c_proj.forward(products_, activated, queries_, reduced(kept, LinearSite::kCProj), kept.middle);
+}
+
+at::Tensor Block::OnHost::fill(BlockSaved& kept) const {
+  project_inputs(kept);
   kept.attended = block_.attention.forward(kept.q, kept.k, kept.v, rows_.segments);
   kept.middle = block_.out_proj.forward(products_, kept.attended, queries_, reduced(kept, LinearSite::kOutProj),
-                                        select_rows(x, rows_));
+                                        select_rows(kept.x, rows_));
   const at::Tensor normed = block_.ln_2.host_forward(kept.middle, &kept.ln_2, narrow_);
   Products::Activated mlp =
       block_.c_fc.forward_activated(products_, normed, queries_, reduced(kept, LinearSite::kCFc), narrow_);
   kept.pre_activation = std::move(mlp.before);
-  return block_.c_proj.forward(products_, mlp.after, queries_, reduced(kept, LinearSite::kCProj), kept.middle);
+  return mlp.after;
 }
 
 at::Tensor Block::OnHost::backward(at::Tensor dy, const BlockSaved& saved, BlockWants wants) const {
@@ -134,6 +141,10 @@ at::Tensor Block::OnHost::inputs_backward(const AttentionGradients& d, const Blo
 
 at::Tensor Block::host_forward(Products& products, const at::Tensor& x, const RowPlan& rows, BlockSaved& kept) const {
   return OnHost(*this, products, rows).forward(x, kept);
+}
+
+void Block::host_fill(Products& products, const RowPlan& rows, BlockSaved& saved) const {
+  OnHost(*this, products, rows).fill(saved);
 }
 
 at::Tensor Block::host_backward(Products& products, at::Tensor dy, const RowPlan& rows, const BlockSaved& saved,

@@ -56,6 +56,7 @@ struct ModelSetup {
   std::optional<LoraOptions> lora;                   // nullopt: full-parameter training
   Dtype compute_dtype = Dtype::kFloat32;             // inputs of frozen products
   int64_t logits_chunk_rows = 0;                     // causal LM: rows of logits held at once; 0: a default
+  bool gradient_checkpointing = false;               // of all blocks but the last only the input is kept for backward
   DeviceTraits device;                               // chooses the kernels
   std::shared_ptr<const DeviceOperators> operators;  // of the device path; null: LibTorch's
 };

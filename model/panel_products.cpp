@@ -13,9 +13,6 @@ namespace neoloom::model {
 
 namespace {
 
-constexpr int64_t kTileRows = 128;
-// Sums of this many products are formed before they meet the rest: longer chains round worse, shorter ones cost more.
-constexpr int64_t kBlockDepth = 768;
 constexpr int64_t kPairsBlockDepth = 2048;  // beside the rounding of 16-bit inputs that of the chain is nothing
 
 // Rows of x that meet all panels before the next ones do, so that they stay in a core's second-level cache: as many as
@@ -129,7 +126,11 @@ class PanelProduct {
 
   void multiply(Range panels, Range rows, const Scratch& scratch) const {
     const auto for_each_tile = [&](int64_t panel, const auto& body) {
-      for (int64_t row = rows.begin; row < rows.end; row += kTileRows) body(tile_at(row, rows.end, panel, scratch));
+      for (int64_t row = rows.begin; row < rows.end;) {
+        const Tile tile = tile_at(row, rows.end, panel, scratch);
+        body(tile);
+        row += tile.rows;
+      }
     };
     if (!sums_in_y()) {  // a tile's sums have no place to wait for the next depth
       for (int64_t panel = panels.begin; panel < panels.end; ++panel) {
@@ -154,7 +155,7 @@ class PanelProduct {
   }
 
   Tile tile_at(int64_t row, int64_t end_row, int64_t panel, const Scratch& scratch) const {
-    const int64_t rows = std::min(kTileRows, end_row - row);
+    const int64_t rows = tile_rows(end_row - row);
     const int64_t columns = std::min(kPanelColumns, right_.n - panel * kPanelColumns);
     if (sums_in_y()) return {row, rows, panel, columns, y_.wide_at(row, panel), y_.stride};
     return {row, rows, panel, columns, static_cast<float*>(scratch.sums.data_ptr()), kPanelColumns};

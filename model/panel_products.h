@@ -17,6 +17,22 @@ struct RightSide {
   int64_t n = 0;
 };
 
+/// Sums of this many products are formed before they meet the rest: longer chains round worse, shorter ones cost more.
+inline constexpr int64_t kBlockDepth = 768;
+
+inline constexpr int64_t kTileRows = 128;
+
+/// Rows of the next tile, with `left` to go. The block kernel is compiled, and kept, for each number of rows: whole
+/// tiles, multiples of 16 and less than 16 are few, whatever lengths the data has.
+inline int64_t tile_rows(int64_t left) {
+  constexpr int64_t kStep = 16;
+  if (left >= kTileRows) return kTileRows;
+  return left < kStep ? left : left / kStep * kStep;
+}
+
+/// Of a thread's copy of a block of the right side.
+inline constexpr int64_t kPanelCopyElements = kBlockDepth * kPanelColumns;
+
 /// What joins a product [m, n]; each may be undefined. All fp32, columns contiguous.
 struct ProductTerms {
   at::Tensor bias{};                     // [n]

@@ -16,11 +16,8 @@ namespace neoloom::model {
 
 namespace {
 
-// 16 MiB of fp32: large enough for full GEMM speed, small enough to stay near the cache.
-constexpr int64_t kScratchElements = int64_t{4} << 20;
-
 int64_t slice_rows(const at::Tensor& weight) {
-  return std::clamp<int64_t>(kScratchElements / weight.size(1), 1, weight.size(0));
+  return std::clamp<int64_t>(Products::kScratchElements / weight.size(1), 1, weight.size(0));
 }
 
 /// fp16 is never multiplied on CPUs: few have arithmetic for it, and fp32 is what the result is compared with. bfloat16

@@ -22,6 +22,10 @@ namespace neoloom::model {
 /// On a CPU without fp16 arithmetic a product of fp16 matrices runs element by element, hundreds of times slower.
 class Products {
  public:
+  /// Of a slice of widened weights. 16 MiB of fp32: large enough for full GEMM speed, small enough to stay near the
+  /// cache.
+  static constexpr int64_t kScratchElements = int64_t{4} << 20;
+
   /// `device`: the device path's operators; null: the host's path.
   explicit Products(Dtype compute_dtype, std::shared_ptr<const DeviceOperators> device = nullptr)
       : compute_dtype_(compute_dtype), device_(std::move(device)) {}

@@ -10,15 +10,14 @@
 #include <algorithm>
 
 #include "model/cpu_kernels.h"
+#include "model/panel_products.h"
 #include "model/panels.h"
 
 namespace neoloom::model {
 
 namespace {
 
-constexpr int64_t kTileRows = 128;
 constexpr int64_t kSlabColumns = 64;
-constexpr int64_t kBlockDepth = 768;
 
 bool in_blocks(const at::Tensor& x) { return x.is_cpu() && multiplies_panels(Dtype::kFloat32); }
 
@@ -47,8 +46,9 @@ at::Tensor narrow_product(const at::Tensor& x, const at::Tensor& right) {
   at::parallel_for(0, tiles_of(rows), 1, [&](int64_t begin, int64_t end) {
     const at::Tensor sums = at::empty({kTileRows, 2 * half}, right.options());
     auto* const tile = static_cast<float*>(sums.data_ptr());
-    for (int64_t row = begin * kTileRows; row < std::min(end * kTileRows, rows); row += kTileRows) {
-      const int64_t here = std::min(kTileRows, rows - row);
+    const int64_t last = std::min(end * kTileRows, rows);
+    for (int64_t row = begin * kTileRows, here = 0; row < last; row += here) {
+      here = tile_rows(last - row);
       at::native::cpublas::brgemm(here, 2 * half, depth, x.stride(0), 2 * half, 2 * half, false,
                                   x.const_data_ptr<at::BFloat16>() + row * x.stride(0),
                                   pairs.const_data_ptr<at::BFloat16>(), tile, /*is_vnni=*/true);
@@ -69,10 +69,12 @@ at::Tensor wide_product(const at::Tensor& x, const at::Tensor& right) {
   const int64_t depth = x.size(1);
   at::Tensor y = at::empty({rows, rank}, right.options());
   at::parallel_for(0, tiles_of(rows), 1, [&](int64_t begin, int64_t end) {
-    for (int64_t row = begin * kTileRows; row < std::min(end * kTileRows, rows); row += kTileRows) {
+    const int64_t last = std::min(end * kTileRows, rows);
+    for (int64_t row = begin * kTileRows, here = 0; row < last; row += here) {
+      here = tile_rows(last - row);
       for (int64_t k = 0; k < depth; k += kBlockDepth) {
-        at::native::cpublas::brgemm(std::min(kTileRows, rows - row), rank, std::min(kBlockDepth, depth - k),
-                                    x.stride(0), rank, rank, k > 0, x.const_data_ptr<float>() + row * x.stride(0) + k,
+        at::native::cpublas::brgemm(here, rank, std::min(kBlockDepth, depth - k), x.stride(0), rank, rank, k > 0,
+                                    x.const_data_ptr<float>() + row * x.stride(0) + k,
                                     packed.const_data_ptr<float>() + k * rank, y.mutable_data_ptr<float>() + row * rank,
                                     /*is_vnni=*/false);
       }

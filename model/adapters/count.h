@@ -20,8 +20,4 @@ struct TrainableCount {
 /// Throws: Error(kUsage) when a target matches no module.
 TrainableCount count_trainable(const GptNeoConfig& config, const std::optional<LoraOptions>& lora, int64_t num_labels);
 
-/// Bytes kept from forward to backward for `rows` x `length` tokens, in fp32: per token and layer the inputs of both
-/// LayerNorms, q, k, v, the attention output and the MLP's pre-activation; plus one block's scratch of four MLP widths.
-double activation_bytes(const GptNeoConfig& config, int64_t rows, int64_t length);
-
 }  // namespace neoloom::model

@@ -20,11 +20,13 @@ at::Tensor masked(const LoraBranch& lora, const at::Tensor& x, const at::Tensor&
 
 void add_adapter_on_device(const LoraBranch& lora, at::Tensor& y, const at::Tensor& x, AdapterSaved& saved) {
   if (!lora.present()) return;
-  at::Tensor dropped = x;
-  if (lora.dropout.active()) {
-    std::tie(dropped, saved.mask) = at::native_dropout(x, lora.dropout.probability, /*train=*/true);
+  if (!saved.reduced.defined()) {
+    at::Tensor dropped = x;
+    if (lora.dropout.active()) {
+      std::tie(dropped, saved.mask) = at::native_dropout(x, lora.dropout.probability, /*train=*/true);
+    }
+    saved.reduced = at::mm(dropped, lora.a.t());
   }
-  saved.reduced = at::mm(dropped, lora.a.t());
   y.addmm_(saved.reduced, lora.b.t(), /*beta=*/1, /*alpha=*/lora.scaling);
 }
 

@@ -14,7 +14,8 @@ struct AdapterSaved {
 };
 
 /// The device path of LoraBranch: x A^T is kept (r values a row), the scale rides on the products, masks are native
-/// dropout's, drawn from the default generator of x's device in the order of calls. Everything in fp32.
+/// dropout's, drawn from the default generator of x's device in the order of calls. What an earlier call saved is used
+/// again: no mask is drawn twice. Everything in fp32.
 /// Shapes: x [n, in], y [n, out], any row stride.
 void add_adapter_on_device(const LoraBranch& lora, at::Tensor& y, const at::Tensor& x, AdapterSaved& saved);
 

@@ -47,6 +47,12 @@ std::string module_name(int64_t layer, LinearSite site) {
   return fmt::format("transformer.h.{}.{}", layer, site_path(site));
 }
 
+std::pair<int64_t, int64_t> features_of(const GptNeoConfig& config, LinearSite site) {
+  if (site == LinearSite::kCFc) return {config.hidden_size, config.intermediate_size};
+  if (site == LinearSite::kCProj) return {config.intermediate_size, config.hidden_size};
+  return {config.hidden_size, config.hidden_size};
+}
+
 TargetMap match_targets(const std::vector<std::string>& target_modules, int64_t num_layers) {
   TargetMap map(static_cast<size_t>(num_layers));
   bool any = false;

@@ -4,8 +4,10 @@
 #include <array>
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "model/gpt_neo_config.h"
 #include "model/options.h"
 
 namespace neoloom::model {
@@ -18,6 +20,9 @@ inline constexpr std::array<LinearSite, 6> kLinearSites = {LinearSite::kQProj, L
 
 /// Hugging Face's module name, e.g. "transformer.h.0.attn.attention.q_proj".
 std::string module_name(int64_t layer, LinearSite site);
+
+/// (in, out) of a linear.
+std::pair<int64_t, int64_t> features_of(const GptNeoConfig& config, LinearSite site);
 
 /// One flag per linear of every block: does LoRA sit there?
 using TargetMap = std::vector<std::array<bool, 6>>;  // [L][site]

@@ -13,6 +13,7 @@
 #include "tests/support/operator_record.h"
 #include "tests/unit/model/random_model.h"
 #include "tests/unit/model/reference_operators.h"
+#include "tests/unit/model/setups.h"
 
 namespace neoloom::model::testing {
 namespace {
@@ -20,15 +21,6 @@ namespace {
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
-
-DeviceTraits gpu(int major, int minor, bool deterministic = true) {
-  DeviceTraits traits;
-  traits.cuda = true;
-  traits.capability_major = major;
-  traits.capability_minor = minor;
-  traits.deterministic = deterministic;
-  return traits;
-}
 
 TEST(AttentionChoice, FollowsFromDeviceTypeAndWindowAlone) {
   struct Row {
@@ -133,37 +125,6 @@ INSTANTIATE_TEST_SUITE_P(
                       AttentionCase{AttentionKernel::kFlash, 4, true}, AttentionCase{AttentionKernel::kCudnn, 0, false},
                       AttentionCase{AttentionKernel::kCudnn, 0, true}, AttentionCase{AttentionKernel::kMath, 4, false},
                       AttentionCase{AttentionKernel::kMath, 0, true}));
-
-ModelSetup device_setup(ModelSetup setup, Dtype compute) {
-  setup.device = gpu(9, 0);
-  setup.compute_dtype = compute;
-  setup.operators = ReferenceOperators::table();
-  return setup;
-}
-
-Batch batch_for(const ModelSetup& setup) {
-  Batch batch = random_batch({9, 3, 14}, 16, setup.config.vocab_size, 0);
-  if (setup.head == Head::kCausalLm) return with_lm_labels(std::move(batch));
-  if (setup.head == Head::kSingleLabel) {
-    batch = with_class_labels(std::move(batch), setup.num_labels);
-    batch.labels[1].fill_(-1);  // a sample without a label
-    return batch;
-  }
-  batch.labels = at::randint(2, {3, setup.num_labels}, at::detail::createCPUGenerator(5)).to(at::kFloat);
-  return batch;
-}
-
-std::vector<ModelSetup> every_setup() {
-  std::vector<ModelSetup> setups;
-  for (const Head head : {Head::kCausalLm, Head::kSingleLabel, Head::kMultiLabel}) {
-    setups.push_back(tiny_setup(head));
-    setups.push_back(tiny_setup(head));
-    setups.back().lora->target_modules = {"q_proj", "v_proj"};
-    setups.push_back(tiny_setup(head));
-    setups.back().lora.reset();  // every parameter
-  }
-  return setups;
-}
 
 struct Both {
   Trial host, device;

@@ -11,6 +11,7 @@
 #include "model/products.h"
 #include "model/thin_products.h"
 #include "tests/unit/model/random_model.h"
+#include "tests/unit/model/setups.h"
 
 namespace neoloom::model {
 namespace {
@@ -151,10 +152,7 @@ TEST(ModelWithPanels, ComputesWhatTheModelWithPlainMatricesComputes) {
   for (const Head head : {Head::kCausalLm, Head::kSingleLabel}) {
     const ModelSetup setup = testing::tiny_setup(head);
     const auto plain = testing::random_weights(setup.config, at::kFloat);
-    const auto weights = std::make_shared<Weights>(*plain);
-    for (const FrozenMatrix& matrix : frozen_matrices(*weights)) {
-      matrix.panels->forward = pack_panels(matrix.values.t(), Dtype::kFloat32);
-    }
+    const auto weights = testing::with_panels(plain, Dtype::kFloat32);
     const auto expected_model = Model::create(setup, plain);
     const auto model = Model::create(setup, weights);
     const at::Tensor params = testing::random_params(*model);

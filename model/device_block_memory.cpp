@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: Apache-2.0
+// device_block.cpp, tensor by tensor.
+#include <algorithm>
+
+#include "model/block_memory.h"
+#include "model/kernels.h"
+
+namespace neoloom::model {
+
+namespace {
+
+using Held = Tally::Held;
+
+constexpr int64_t kQueriesPerBlock = 128;  // of attention in batched products
+
+}  // namespace
+
+bool BlockMemory::flash_attention() const {
+  const ModelSetup& model = setup_.model;
+  return choose_attention(model.device, model.compute_dtype, model.config.head_dim(), 0) != AttentionKernel::kMath;
+}
+
+/// Of an element of c_fc's output, and of GELU's.
+int64_t BlockMemory::device_activation_bytes(const TrainedLinears& trained) const {
+  return narrow() && !trained.trains(LinearSite::kCFc) ? kNarrow : kWide;
+}
+
+void BlockMemory::touch_device_adapter(int64_t rows, int64_t in, bool input_is_narrow) {
+  const int64_t wide = kWide * rows * in;
+  tally_.touch((input_is_narrow ? wide : 0) + (drops() && draws_masks_ ? wide : 0));
+}
+
+void BlockMemory::touch_device_adapter_backward(int64_t rows, int64_t in, int64_t out, bool inputs_are_narrow) {
+  const int64_t widened = inputs_are_narrow ? kWide * rows * (in + out) : 0;
+  tally_.touch(widened + kWide * rank() * rows + (drops() ? 2 * kWide * rows * in : 0));
+}
+
+/// Shapes: x [rows, in] -> [rows, out] fp32.
+Held BlockMemory::device_linear(const TrainedLinears& trained, LinearSite site, int64_t rows, bool input_is_narrow) {
+  const auto [in, out] = features(site);
+  Held y = tally_.hold(kWide * rows * out);
+  touch_product(rows, in, out, {.input_is_narrow = input_is_narrow});
+  if (trained.adapter(site)) touch_device_adapter(rows, in, input_is_narrow);
+  return y;
+}
+
+/// `wide`: the gradient of x is fp32.
+Held BlockMemory::device_linear_backward(const TrainedLinears& trained, LinearSite site, int64_t rows, bool wide,
+                                         bool dy_is_narrow) {
+  const auto [in, out] = features(site);
+  Held dx = tally_.hold((wide ? kWide : kNarrow) * rows * in);
+  touch_product(rows, out, in, {.backward = true, .input_is_narrow = dy_is_narrow});
+  if (trained.adapter(site)) touch_device_adapter_backward(rows, in, out, dy_is_narrow);
+  return dx;
+}
+
+void BlockMemory::touch_device_attention(BlockRows rows, bool backward) {
+  if (flash_attention()) {
+    if (backward) tally_.touch(kWide * rows.queries * hidden());  // the gradient of q is summed in fp32
+    return;
+  }
+  const int64_t queries = std::min(kQueriesPerBlock, shape_.longest);
+  tally_.touch((backward ? 4 : 3) * kWide * setup_.model.config.num_heads * queries * shape_.longest);
+}
+
+void BlockMemory::device_fill(const TrainedLinears& trained, BlockRows rows, SavedBlock& saved, bool again) {
+  draws_masks_ = !again;
+  const int64_t h = hidden();
+  const int64_t element = device_attention_bytes();
+  saved.statistics = tally_.hold(2 * kWide * (rows.all + rows.queries));
+  {
+    const Held normed = tally_.hold(kWide * rows.all * h);
+    const int64_t width = rows.all_queries() ? 3 * h : 2 * h;
+    Held together = tally_.hold(kWide * rows.all * width);
+    touch_product(rows.all, h, width, {});
+    if (trained.inputs_train()) touch_device_adapter(rows.all, h, /*input_is_narrow=*/false);
+    if (!rows.all_queries()) saved.q = tally_.hold(element * rows.queries * h);
+    if (element == kNarrow) together = tally_.hold(element * rows.all * width);
+    saved.k = std::move(together);  // v and q are views of the same
+  }
+  saved.attended = tally_.hold(element * rows.queries * h);
+  touch_device_attention(rows, /*backward=*/false);
+  if (flash_attention()) saved.attention = tally_.hold(kWide * setup_.model.config.num_heads * rows.queries);
+  saved.middle = device_linear(trained, LinearSite::kOutProj, rows.queries, element == kNarrow);
+  const Held normed = tally_.hold(kWide * rows.queries * h);
+  if (device_activation_bytes(trained) == kNarrow) {
+    saved.pre_activation = tally_.hold(kNarrow * rows.queries * inner());
+    tally_.touch(input_bytes(rows.queries, h));
+  } else {
+    saved.pre_activation = device_linear(trained, LinearSite::kCFc, rows.queries, /*input_is_narrow=*/false);
+  }
+}
+
+/// Returns the gradient of ln_2's input.
+Held BlockMemory::device_mlp_backward(const TrainedLinears& trained, int64_t rows) {
+  const int64_t h = hidden();
+  const int64_t element = device_activation_bytes(trained);
+  Held d_activated;
+  const Held activated = tally_.hold(trained.trains(LinearSite::kCProj) ? element * rows * inner() : 0);
+  d_activated = device_linear_backward(trained, LinearSite::kCProj, rows,
+                                       /*wide=*/!narrow() || trained.adapter(LinearSite::kCProj), false);
+  const Held d_pre = tally_.hold(element * rows * inner());
+  const Held normed = tally_.hold(trained.trains(LinearSite::kCFc) ? kWide * rows * h : 0);
+  const Held d_normed =
+      device_linear_backward(trained, LinearSite::kCFc, rows, /*wide=*/true, /*dy_is_narrow=*/element == kNarrow);
+  return tally_.hold(kWide * rows * h);
+}
+
+Held BlockMemory::device_attention_backward(const TrainedLinears& trained, BlockRows rows) {
+  const int64_t h = hidden();
+  const int64_t element = device_attention_bytes();
+  const bool wide = !narrow() || trained.adapter(LinearSite::kOutProj);
+  const Held d_attended = device_linear_backward(trained, LinearSite::kOutProj, rows.queries, wide, false);
+  const Held grad = tally_.hold(wide && element == kNarrow ? element * rows.queries * h : 0);
+  const Held gradients = tally_.hold(element * h * (rows.queries + 2 * rows.all));
+  touch_device_attention(rows, /*backward=*/true);
+  return device_inputs_backward(trained, rows);
+}
+
+/// From the gradients of q, k and v to that of the block's input.
+Held BlockMemory::device_inputs_backward(const TrainedLinears& trained, BlockRows rows) {
+  const int64_t h = hidden();
+  const int64_t element = device_attention_bytes();
+  const Held normed = tally_.hold(trained.inputs_train() ? kWide * rows.all * h : 0);
+  Held d_normed;
+  {
+    const int64_t width = rows.all_queries() ? 3 * h : 2 * h;
+    const Held together = tally_.hold(element * rows.all * width);
+    d_normed = tally_.hold(kWide * rows.all * h);
+    touch_product(rows.all, width, h, {.backward = true, .input_is_narrow = element == kNarrow});
+  }
+  if (trained.adapter(LinearSite::kKProj) || trained.adapter(LinearSite::kVProj) ||
+      (trained.adapter(LinearSite::kQProj) && rows.all_queries())) {
+    // x is ln_1's output, in fp32.
+    const Held wide_dy = tally_.hold(element == kNarrow ? kWide * rows.all * h : 0);
+    touch_device_adapter_backward(rows.all, h, h, /*inputs_are_narrow=*/false);
+  }
+  return tally_.hold(kWide * rows.all * h);
+}
+
+}  // namespace neoloom::model

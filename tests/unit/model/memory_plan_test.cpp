@@ -1,0 +1,287 @@
+// SPDX-License-Identifier: Apache-2.0
+// Planned bytes beside those that LibTorch's allocator hands out.
+#include "model/memory_plan.h"
+
+#include <ATen/Parallel.h>
+#include <c10/core/Allocator.h>
+#include <c10/core/CPUAllocator.h>
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include <array>
+#include <atomic>
+#include <cstdlib>
+#include <cstring>
+#include <new>
+#include <set>
+
+#include "model/heads.h"
+#include "model/network.h"
+#include "model/packing.h"
+#include "tests/unit/model/setups.h"
+
+namespace neoloom::model::testing {
+namespace {
+
+/// Hands out memory that remembers its size.
+class CountingAllocator final : public c10::Allocator {
+ public:
+  c10::DataPtr allocate(size_t bytes) override {
+    void* block = nullptr;
+    if (posix_memalign(&block, kHeader, bytes + kHeader) != 0) throw std::bad_alloc();
+    std::memcpy(block, &bytes, sizeof(bytes));
+    const int64_t live = live_.fetch_add(static_cast<int64_t>(bytes)) + static_cast<int64_t>(bytes);
+    int64_t peak = peak_.load();
+    while (live > peak && !peak_.compare_exchange_weak(peak, live)) {
+    }
+    void* const data = static_cast<char*>(block) + kHeader;
+    return {data, data, &release, at::Device(at::kCPU)};
+  }
+  c10::DeleterFnPtr raw_deleter() const override { return &release; }
+  void copy_data(void* to, const void* from, size_t bytes) const override { std::memcpy(to, from, bytes); }
+
+  static int64_t start() {
+    peak_ = live_.load();
+    return peak_;
+  }
+  static int64_t peak() { return peak_; }
+
+ private:
+  static constexpr size_t kHeader = 64;
+  static void release(void* data) {
+    void* const block = static_cast<char*>(data) - kHeader;
+    size_t bytes = 0;
+    std::memcpy(&bytes, block, sizeof(bytes));
+    live_ -= static_cast<int64_t>(bytes);
+    std::free(block);
+  }
+  static inline std::atomic<int64_t> live_{0};
+  static inline std::atomic<int64_t> peak_{0};
+};
+
+/// Makes LibTorch count while it lives; what it made before keeps its own deleter.
+class Counting {
+ public:
+  Counting() : before_(c10::GetCPUAllocator()) { c10::SetCPUAllocator(&allocator(), kPriority); }
+  ~Counting() { c10::SetCPUAllocator(before_, kPriority); }
+  Counting(const Counting&) = delete;
+  Counting& operator=(const Counting&) = delete;
+
+ private:
+  static constexpr uint8_t kPriority = 1;
+  static CountingAllocator& allocator() {
+    static CountingAllocator counting;
+    return counting;
+  }
+  c10::Allocator* before_;
+};
+
+/// Six blocks, every second one local; wide enough that activations outweigh everything else.
+GptNeoConfig small_config() {
+  GptNeoConfig config = tiny_config();
+  config.vocab_size = 2003;
+  config.hidden_size = 128;
+  config.num_heads = 4;
+  config.intermediate_size = 512;
+  config.num_layers = 6;
+  config.window_size = 64;
+  config.layer_is_local = {false, true, false, true, false, true};
+  return config;
+}
+
+struct Case {
+  Head head = Head::kCausalLm;
+  at::ScalarType frozen = at::kFloat;
+  Dtype compute = Dtype::kFloat32;
+  std::vector<std::string> targets = {"q_proj", "v_proj"};  // empty: every parameter trains
+  double dropout = 0.0;
+  bool checkpointing = false;
+  std::vector<int64_t> lengths = {128, 128, 128, 128};
+  bool panels = true;
+  bool on_device = false;
+};
+
+Dtype dtype_of(at::ScalarType type) {
+  if (type == at::kHalf) return Dtype::kFloat16;
+  return type == at::kBFloat16 ? Dtype::kBFloat16 : Dtype::kFloat32;
+}
+
+ModelSetup setup_of(const Case& c) {
+  ModelSetup setup = tiny_setup(c.head, c.dropout);
+  setup.config = small_config();
+  setup.compute_dtype = c.compute;
+  setup.gradient_checkpointing = c.checkpointing;
+  if (c.targets.empty()) {
+    setup.lora.reset();
+  } else {
+    setup.lora->target_modules = c.targets;
+  }
+  return c.on_device ? device_setup(setup, c.compute) : setup;
+}
+
+MemorySetup memory_setup_of(const Case& c) {
+  return {.model = setup_of(c),
+          .frozen_dtype = dtype_of(c.frozen),
+          .panels = c.panels && !c.on_device && !c.targets.empty() && multiplies_panels(c.compute),
+          .threads = at::get_num_threads()};
+}
+
+Batch batch_of(const Case& c) {
+  const int64_t longest = *std::max_element(c.lengths.begin(), c.lengths.end());
+  const Batch batch = random_batch(c.lengths, longest, small_config().vocab_size, 0);
+  return c.head == Head::kCausalLm ? with_lm_labels(batch) : with_class_labels(batch, 3);
+}
+
+BatchShape shape_of(const Case& c) {
+  BatchShape shape;
+  shape.samples = static_cast<int64_t>(c.lengths.size());
+  for (const int64_t length : c.lengths) {
+    shape.tokens += length;
+    shape.longest = std::max(shape.longest, length);
+  }
+  shape.targets = shape.tokens - shape.samples;
+  return shape;
+}
+
+std::shared_ptr<Weights> weights_of(const Case& c) {
+  const auto weights = random_weights(small_config(), c.frozen);
+  return c.panels && !c.on_device && !c.targets.empty() ? with_panels(weights, c.compute) : weights;
+}
+
+/// Of the first micro-step of a model.
+int64_t measured_peak(const Case& c) {
+  const auto weights = weights_of(c);
+  const Batch batch = batch_of(c);
+  const Counting counting;
+  const auto model = Model::create(setup_of(c), weights);
+  at::Tensor params = random_params(*model);
+  at::Tensor grads = at::zeros_like(params);
+  const int64_t before = CountingAllocator::start();
+  model->forward_backward(batch, params, grads, {}, 1.0);
+  return CountingAllocator::peak() - before;
+}
+
+void expect_within_a_tenth(int64_t planned, int64_t measured, const std::string& what) {
+  const double ratio = static_cast<double>(planned) / static_cast<double>(measured);
+  EXPECT_GT(ratio, 0.9) << what << ": planned " << planned << ", measured " << measured;
+  EXPECT_LT(ratio, 1.1) << what << ": planned " << planned << ", measured " << measured;
+  if (std::getenv("NEOLOOM_SHOW_PLANS") != nullptr) {
+    fmt::print("{:.3f} {} planned {} measured {}\n", ratio, what, planned, measured);
+  }
+}
+
+std::string name_of(const Case& c) {
+  return fmt::format("head {}, frozen {}, {}, targets {}, dropout {}, {} samples{}{}{}", static_cast<int>(c.head),
+                     c10::toString(c.frozen), dtype_name(c.compute), c.targets.size(), c.dropout, c.lengths.size(),
+                     c.panels ? "" : ", no panels", c.on_device ? ", device path" : "",
+                     c.checkpointing ? ", checkpointing" : "");
+}
+
+/// 16-bit products along the device path have stand-ins here that make tensors of their own: their peak is not
+/// measured.
+std::vector<Case> cases() {
+  const std::vector<std::string> all = {"all-linear"};
+  const std::vector<int64_t> uneven = {300, 20, 140, 7, 90, 33};
+  return {
+      {},
+      {.frozen = at::kHalf},
+      {.frozen = at::kHalf, .panels = false},
+      {.frozen = at::kBFloat16, .compute = Dtype::kBFloat16},
+      {.frozen = at::kBFloat16, .compute = Dtype::kBFloat16, .targets = all, .dropout = 0.1},
+      {.targets = all, .dropout = 0.1},
+      {.lengths = uneven},
+      {.lengths = {40, 30}},
+      {.head = Head::kSingleLabel},
+      {.head = Head::kSingleLabel, .frozen = at::kBFloat16, .compute = Dtype::kBFloat16, .lengths = uneven},
+      {.head = Head::kSingleLabel, .frozen = at::kHalf, .targets = all, .dropout = 0.1},
+      {.targets = {}},
+      {.head = Head::kSingleLabel, .targets = {}},
+      {.compute = Dtype::kBFloat16, .targets = {}},
+      {.on_device = true},
+      {.head = Head::kSingleLabel, .targets = all, .dropout = 0.1, .on_device = true},
+  };
+}
+
+TEST(MemoryPlan, IsWithinATenthOfTheMeasuredPeak) {
+  for (Case c : cases()) {
+    for (const bool checkpointing : {false, true}) {
+      c.checkpointing = checkpointing;
+      expect_within_a_tenth(training_memory(memory_setup_of(c), shape_of(c)).peak_bytes, measured_peak(c), name_of(c));
+    }
+  }
+}
+
+TEST(MemoryPlan, OfAnEvaluationIsWithinATenthOfTheMeasuredPeak) {
+  for (const Case& c : cases()) {
+    const auto weights = weights_of(c);
+    const Batch batch = batch_of(c);
+    const Counting counting;
+    const auto model = Model::create(setup_of(c), weights);
+    const at::Tensor params = random_params(*model);
+    const int64_t before = CountingAllocator::start();
+    model->evaluate(batch, params);
+    expect_within_a_tenth(evaluation_peak_bytes(memory_setup_of(c), shape_of(c)), CountingAllocator::peak() - before,
+                          "evaluation, " + name_of(c));
+  }
+}
+
+int64_t bytes_of(const BlockSaved& saved) {
+  std::set<const void*> seen;
+  int64_t bytes = 0;
+  const auto add = [&](const at::Tensor& tensor) {
+    if (tensor.defined() && seen.insert(tensor.storage().data()).second) {
+      bytes += static_cast<int64_t>(tensor.storage().nbytes());
+    }
+  };
+  for (const at::Tensor& tensor : {saved.x, saved.ln_1.mean, saved.ln_1.rstd, saved.q, saved.k, saved.v, saved.attended,
+                                   saved.middle, saved.ln_2.mean, saved.ln_2.rstd, saved.pre_activation}) {
+    add(tensor);
+  }
+  // A stand-in for one number a row and head.
+  if (saved.attention.logsumexp.defined()) bytes += 4 * small_config().num_heads * saved.q.size(0);
+  for (const AdapterSaved& adapter : saved.adapters) {
+    add(adapter.mask);
+    add(adapter.reduced);
+  }
+  return bytes;
+}
+
+// Whoever adds a tensor to BlockSaved, or changes the type of one, meets this test.
+TEST(MemoryPlan, CountsEveryTensorThatABlockKeepsToTheByte) {
+  for (Case c : cases()) {
+    for (const Dtype compute : {Dtype::kFloat32, Dtype::kBFloat16}) {
+      c.compute = compute;
+      const ModelSetup setup = setup_of(c);
+      const auto weights = weights_of(c);
+      const NetworkBuilder builder(setup, weights);
+      const at::Tensor params = at::zeros({builder.layout().total_elements}, at::kFloat);
+      const DropoutKey key;
+      const Network network = builder.build(params, at::zeros_like(params), &key);
+      Products products(compute, setup.operators);
+      const PackedBatch packed =
+          pack(batch_of(c), setup, at::kCPU,
+               {.for_device = c.on_device, .fixed_shapes = c.on_device && compute != Dtype::kFloat32})
+              .packed;
+      BlockSaved saved;
+      network.blocks[2].forward(products, random({packed.ids.size(0), setup.config.hidden_size}, 1.0, 1), packed.rows,
+                                &saved);
+      const int64_t planned = training_memory(memory_setup_of(c), shape_of(c)).block_saved_bytes;
+      EXPECT_EQ(planned, bytes_of(saved)) << name_of(c);
+    }
+  }
+}
+
+TEST(MemoryPlan, CheckpointingKeepsAnInputForEachBlock) {
+  Case c;
+  c.lengths = {300, 300};
+  const StepMemory kept = training_memory(memory_setup_of(c), shape_of(c));
+  c.checkpointing = true;
+  const StepMemory inputs = training_memory(memory_setup_of(c), shape_of(c));
+  EXPECT_EQ(inputs.block_saved_bytes, kept.block_saved_bytes);
+  const int64_t input = 4 * 600 * 128 + 2 * 4 * 600 * 4;  // x, and what two adapters of rank 4 keep
+  EXPECT_EQ(kept.saved_bytes - inputs.saved_bytes, 5 * (kept.block_saved_bytes - input));
+  EXPECT_LT(inputs.peak_bytes, kept.peak_bytes / 2);
+}
+
+}  // namespace
+}  // namespace neoloom::model::testing

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <utility>
+#include <vector>
+
+#include "model/kernels.h"
+#include "tests/unit/model/random_model.h"
+#include "tests/unit/model/reference_operators.h"
+
+namespace neoloom::model::testing {
+
+inline DeviceTraits gpu(int major, int minor, bool deterministic = true) {
+  DeviceTraits traits;
+  traits.cuda = true;
+  traits.capability_major = major;
+  traits.capability_minor = minor;
+  traits.deterministic = deterministic;
+  return traits;
+}
+
+inline ModelSetup device_setup(ModelSetup setup, Dtype compute) {
+  setup.device = gpu(9, 0);
+  setup.compute_dtype = compute;
+  setup.operators = ReferenceOperators::table();
+  return setup;
+}
+
+inline Batch batch_for(const ModelSetup& setup) {
+  Batch batch = random_batch({9, 3, 14}, 16, setup.config.vocab_size, 0);
+  if (setup.head == Head::kCausalLm) return with_lm_labels(std::move(batch));
+  if (setup.head == Head::kSingleLabel) {
+    batch = with_class_labels(std::move(batch), setup.num_labels);
+    batch.labels[1].fill_(-1);  // a sample without a label
+    return batch;
+  }
+  batch.labels = at::randint(2, {3, setup.num_labels}, at::detail::createCPUGenerator(5)).to(at::kFloat);
+  return batch;
+}
+
+/// Three heads, with adapters on all linears, on some, and without: every parameter trains.
+inline std::vector<ModelSetup> every_setup() {
+  std::vector<ModelSetup> setups;
+  for (const Head head : {Head::kCausalLm, Head::kSingleLabel, Head::kMultiLabel}) {
+    setups.push_back(tiny_setup(head));
+    setups.push_back(tiny_setup(head));
+    setups.back().lora->target_modules = {"q_proj", "v_proj"};
+    setups.push_back(tiny_setup(head));
+    setups.back().lora.reset();  // every parameter
+  }
+  return setups;
+}
+
+/// The same weights with what makes host products fast, where this CPU has it.
+inline std::shared_ptr<Weights> with_panels(const std::shared_ptr<Weights>& weights, Dtype compute) {
+  if (!multiplies_panels(compute)) return weights;
+  const auto packed = std::make_shared<Weights>(*weights);
+  for (const FrozenMatrix& matrix : frozen_matrices(*packed)) {
+    matrix.panels->forward = pack_panels(matrix.values.t(), compute);
+    if (compute == Dtype::kBFloat16) matrix.panels->backward = pack_panels(matrix.values, compute);
+  }
+  return packed;
+}
+
+}  // namespace neoloom::model::testing
