@@ -152,6 +152,16 @@ int64_t resolve_max_length(const RunConfig& config, const Base& base) {
   return asked > 0 ? asked : base.config.max_position_embeddings;
 }
 
+void read_inputs(const std::string& name, Inputs& inputs) {
+  core::require(!inputs.config.data.train.empty(), ErrorKind::kUsage, "{}: data.train is missing: the file to train on",
+                name);
+  inputs.task = choose_task(inputs.config);
+  inputs.base = find_base(inputs.config);
+  inputs.tokenizer.emplace(load_tokenizer(inputs.config, inputs.base));
+  inputs.pad_id = resolve_pad_id(inputs.config, inputs.base, *inputs.tokenizer);
+  resolve_max_length(inputs.config, inputs.base);
+}
+
 data::StoreRequest store_request(const RunConfig& config, const TaskChoice& task, const Base& base,
                                  const std::string& path) {
   data::StoreRequest request;

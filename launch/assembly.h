@@ -62,6 +62,19 @@ int64_t resolve_pad_id(const RunConfig& config, const Base& base, const data::To
 /// tokenizer_config.max_length, at most the model's positions. Throws: Error(kUsage) when it is larger.
 int64_t resolve_max_length(const RunConfig& config, const Base& base);
 
+/// The small things that training starts from.
+struct Inputs {
+  RunConfig config;
+  TaskChoice task;
+  Base base;  // without weights
+  std::optional<data::Tokenizer> tokenizer;
+  int64_t pad_id = 0;
+};
+
+/// Everything of `inputs` from its config; `name` stands for the configuration in messages.
+/// Throws: Error(kUsage), Error(kWeights).
+void read_inputs(const std::string& name, Inputs& inputs);
+
 /// The request for the token store of `path`.
 data::StoreRequest store_request(const RunConfig& config, const TaskChoice& task, const Base& base,
                                  const std::string& path);

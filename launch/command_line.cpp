@@ -37,6 +37,16 @@ void add_train(CLI::App& app, TrainArguments& arguments) {
                     "Read model header and data, print counts, memory and steps; write nothing");
 }
 
+void add_plan(CLI::App& app, PlanArguments& arguments) {
+  CLI::App* command = app.add_subcommand(
+      "plan", "Memory of a rank, bytes per all-reduce, steps and least time of a run, before it is started");
+  command->add_option("--config", arguments.config, "YAML or JSON configuration")->required();
+  add_overrides(command, arguments.overrides);
+  command->add_option("--ranks", arguments.ranks, "Ranks of the run (default 1)")->check(CLI::PositiveNumber);
+  command->add_option("--ranks_per_node", arguments.ranks_per_node, "Ranks that share a machine (default: all)")
+      ->check(CLI::PositiveNumber);
+}
+
 void add_evaluate(CLI::App& app, EvaluateArguments& arguments) {
   CLI::App* command = app.add_subcommand("evaluate", "Loss and metrics on labelled data, as one JSON object");
   add_model_options(command, arguments.model);
@@ -114,6 +124,7 @@ CommandLine parse_command_line(int argc, char** argv) {
   app.set_version_flag("--version", version_text());
   app.require_subcommand(1);
   add_train(app, line.train);
+  add_plan(app, line.plan);
   add_evaluate(app, line.evaluate);
   add_predict(app, line.predict);
   add_generate(app, line.generate);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -15,6 +16,13 @@ struct TrainArguments {
   bool extend = false;
   bool print_config = false;
   bool dry_run = false;
+};
+
+struct PlanArguments {
+  std::string config;
+  std::vector<std::string> overrides;
+  int64_t ranks = 1;
+  int64_t ranks_per_node = 0;  // 0: all on one
 };
 
 /// Which trained or plain model a command works on.
@@ -68,6 +76,7 @@ struct CommandLine {
   std::string command;  // empty: nothing to do, `text` was asked for (help, version)
   std::string text;
   TrainArguments train;
+  PlanArguments plan;
   EvaluateArguments evaluate;
   PredictArguments predict;
   GenerateArguments generate;

@@ -33,6 +33,8 @@ class Device {
   int64_t peak_memory_bytes() const;
   /// How the host learns what the device computed; on CPUs it has.
   train::DeviceReads reads() const;
+  /// What no process has taken of a GPU's memory; 0 on CPUs.
+  int64_t free_memory_bytes() const { return plugin_ ? plugin_->free_memory_bytes() : 0; }
   /// Plays recorded kernels; null on CPUs and without runtime.cuda_graphs.
   cuda::GraphCache* graphs() const { return graphs_.get(); }
 

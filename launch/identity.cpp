@@ -18,13 +18,14 @@ using nlohmann::ordered_json;
 
 // Keys that say where, how often and on what a run works, not what it computes. Paths and names are covered by hashes.
 bool is_free(const std::string& key) {
-  static constexpr std::array<std::string_view, 18> kFree = {"trainer_config.output_dir",
+  static constexpr std::array<std::string_view, 19> kFree = {"trainer_config.output_dir",
                                                              "trainer_config.logging_",
                                                              "trainer_config.save_",
                                                              "trainer_config.eval_",
                                                              "trainer_config.load_best_model",
                                                              "trainer_config.metric_for_best",
                                                              "trainer_config.greater_is",
+                                                             "trainer_config.gradient_checkpointing",
                                                              "trainer_config.per_device_eval",
                                                              "trainer_config.max_steps",
                                                              "trainer_config.num_train_epochs",
@@ -101,6 +102,8 @@ std::string identity_json(const RunConfig& config, const Resolved& resolved) {
       {"deterministic", config.runtime.deterministic},
       {"instruction_sets", resolved.instruction_sets},
       {"threads_per_rank", resolved.threads_per_rank},
+      {"logits_chunk_rows", resolved.logits_chunk_rows},
+      {"gradient_checkpointing", resolved.gradient_checkpointing},
       {"micro_batch_size", resolved.batching.micro_batch_size},
       {"micro_batches_per_step", resolved.batching.micro_batches_per_step}}
       .dump();
@@ -123,6 +126,11 @@ std::vector<std::string> adopt_identity(const std::string& path, const std::stri
     compare("runtime.global_batch_size", fmt::format("{}", kept.global_batch_size()),
             fmt::format("{}", config.runtime.global_batch_size), differences);
   }
+  const int64_t kept_rows = before.value("logits_chunk_rows", resolved.logits_chunk_rows);
+  if (config.runtime.logits_chunk_rows > 0) {
+    compare("runtime.logits_chunk_rows", fmt::format("{}", kept_rows),
+            fmt::format("{}", config.runtime.logits_chunk_rows), differences);
+  }
   std::vector<std::string> warnings;
   for (const auto& [key, now] :
        {std::pair{"device", resolved.device_kind}, {"instruction_sets", resolved.instruction_sets}}) {
@@ -137,6 +145,8 @@ std::vector<std::string> adopt_identity(const std::string& path, const std::stri
   }
   refuse(path, differences);
   resolved.batching = kept;
+  resolved.logits_chunk_rows = kept_rows;
+  resolved.gradient_checkpointing = before.value("gradient_checkpointing", false);
   const int64_t threads = before.at("threads_per_rank");
   if (config.runtime.threads_per_rank > 0 && config.runtime.threads_per_rank != threads) {
     warnings.push_back(
@@ -169,6 +179,7 @@ comm::Fingerprint fingerprint(comm::MpiSession& session, const RunConfig& config
   fields.emplace_back("training data (SHA-256)", resolved.data_hash);
   fields.emplace_back("compute_dtype", resolved.compute_dtype);
   fields.emplace_back("threads per rank", std::to_string(resolved.threads_per_rank));
+  fields.emplace_back("rows of logits held at once", std::to_string(resolved.logits_chunk_rows));
   return fields;
 }
 

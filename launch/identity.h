@@ -20,7 +20,9 @@ struct Resolved {
   std::string compute_dtype;
   std::string instruction_sets;  // CPUs
   int64_t threads_per_rank = 1;
+  int64_t logits_chunk_rows = 0;
   train::Batching batching;
+  bool gradient_checkpointing = false;  // decides no bits, but a resume wants the memory that the start had
 };
 
 /// JSON object stored in checkpoints: the numeric configuration keys and `resolved`.

@@ -8,6 +8,7 @@
 #include "launch/commands/evaluate.h"
 #include "launch/commands/export.h"
 #include "launch/commands/generate.h"
+#include "launch/commands/plan.h"
 #include "launch/commands/predict.h"
 #include "launch/commands/tokenize.h"
 #include "launch/commands/train.h"
@@ -23,6 +24,7 @@ namespace launch = neoloom::launch;
 
 int run(neoloom::comm::MpiSession& session, const launch::CommandLine& line) {
   if (line.command == "train") return launch::run_train(session, line.train);
+  if (line.command == "plan") return launch::run_plan(session, line.plan);
   if (line.command == "evaluate") return launch::run_evaluate(session, line.evaluate);
   if (line.command == "predict") return launch::run_predict(session, line.predict);
   if (line.command == "generate") return launch::run_generate(session, line.generate);

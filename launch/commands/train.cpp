@@ -7,14 +7,17 @@
 #include <filesystem>
 #include <iostream>
 #include <map>
+#include <thread>
 
 #include "launch/assembly.h"
-#include "launch/commands/dry_run.h"
+#include "launch/commands/plan.h"
 #include "launch/config/run_config.h"
 #include "launch/device.h"
 #include "launch/faults.h"
 #include "launch/identity.h"
+#include "launch/rank_memory.h"
 #include "launch/version.h"
+#include "model/heads.h"
 #include "model/pretrained/adapter_files.h"
 #include "runtime/checkpoint/directory.h"
 #include "runtime/comm/fingerprint.h"
@@ -34,14 +37,9 @@ constexpr int64_t kFullTrainingLimit = 500'000'000;   // parameters, above which
 constexpr double kInitialLossScaleFloat16 = 65536.0;  // Hugging Face's (torch GradScaler's) start
 
 // Everything between the configuration and the trainer.
-struct Session {
-  RunConfig config;
-  TaskChoice task;
-  Base base;
-  std::optional<data::Tokenizer> tokenizer;
+struct Session : Inputs {
   std::shared_ptr<const data::TokenStore> train, validation;
   std::vector<std::string> labels;
-  int64_t pad_id = 0;
   Resolved resolved;
   std::string checkpoints() const { return config.trainer_config.output_dir + "/checkpoints"; }
 };
@@ -49,14 +47,7 @@ struct Session {
 void read_everything_small(Session& s, const TrainArguments& arguments) {
   s.config = read_config(arguments.config, arguments.overrides);
   s.config.checkpoint.extend |= arguments.extend;
-  if (arguments.print_config) return;
-  core::require(!s.config.data.train.empty(), ErrorKind::kUsage, "{}: data.train is missing: the file to train on",
-                arguments.config);
-  s.task = choose_task(s.config);
-  s.base = find_base(s.config);
-  s.tokenizer.emplace(load_tokenizer(s.config, s.base));
-  s.pad_id = resolve_pad_id(s.config, s.base, *s.tokenizer);
-  resolve_max_length(s.config, s.base);
+  if (!arguments.print_config) read_inputs(arguments.config, s);
 }
 
 void open_stores(comm::MpiSession& session, Session& s) {
@@ -103,8 +94,27 @@ model::ModelSetup model_setup(const Session& s, const Device& device) {
   setup.num_labels = s.task.classifies() ? static_cast<int64_t>(s.labels.size()) : 0;
   setup.lora = s.config.peft_config;
   setup.compute_dtype = model::dtype_from_name(s.resolved.compute_dtype);
+  setup.logits_chunk_rows = s.resolved.logits_chunk_rows;
+  setup.gradient_checkpointing = s.resolved.gradient_checkpointing;
   setup.device = device.traits();
   return setup;
+}
+
+int64_t logits_chunk_rows(const RunConfig& config, const Device& device) {
+  model::ModelSetup setup;
+  setup.logits_chunk_rows = config.runtime.logits_chunk_rows;
+  setup.device = device.traits();
+  return model::logits_chunk_rows(setup);
+}
+
+// Whether blocks are computed anew in backward: the plan of the largest micro-batch beside what ranks may take.
+std::string settle_memory(comm::MpiSession& session, Session& s, const Device& device, const MemoryBudget& budget) {
+  MemoryQuestion question = memory_question(s.config, s.task, s.base, *s.train, s.validation.get(), device.traits());
+  question.setup.threads = s.resolved.threads_per_rank;
+  question.setup.model.logits_chunk_rows = s.resolved.logits_chunk_rows;
+  question.batching = s.resolved.batching;
+  question.ranks_per_node = session.local_size();
+  return resolve_memory(session, s.config, std::move(question), budget, s.resolved);
 }
 
 void require_reasonable_size(const Session& s) {
@@ -184,6 +194,7 @@ train::TrainerSetup trainer_setup(comm::MpiSession& session, const Session& s, D
       {"frozen_dtype", model::dtype_name(s.config.model_config.frozen_dtype)},
       {"compute_dtype", s.resolved.compute_dtype},
       {"threads_per_rank", s.resolved.threads_per_rank},
+      {"gradient_checkpointing", s.resolved.gradient_checkpointing},
       {"device", s.resolved.device_kind},
       {"instruction_sets", s.resolved.instruction_sets},
       {"attention", model.kernels()},
@@ -218,7 +229,12 @@ int run_train(comm::MpiSession& session, const TrainArguments& arguments) {
     return 0;
   }
   if (arguments.dry_run) {
-    session.on_root([&]() -> std::string { return dry_run(s.config, s.task, s.base, *s.tokenizer, session.size()); });
+    session.on_root([&]() -> std::string {
+      print_plan(s, {.ranks = session.size(),
+                     .ranks_per_node = session.local_size(),
+                     .cores = static_cast<int64_t>(std::thread::hardware_concurrency())});
+      return "";
+    });
     return 0;
   }
   const comm::StopSignal stop;  // from here on: a request during set-up stops the run after its first step
@@ -233,8 +249,13 @@ int run_train(comm::MpiSession& session, const TrainArguments& arguments) {
     s.resolved.instruction_sets = instruction_sets();
     s.resolved.threads_per_rank = device.threads();
     s.resolved.batching = train::resolve_batching(s.config.trainer_config, s.config.runtime, session.size());
+    s.resolved.logits_chunk_rows = logits_chunk_rows(s.config, device);
   });
   open_stores(session, s);
+  MemoryBudget budget;
+  session.all_or_none([&] {
+    budget = measure_budget(s.config, {!device.is_cpu(), device.free_memory_bytes()}, session.local_size());
+  });
   load_weights(session, s.config, device.name(), s.base);
   s.resolved.model_hash = s.base.weights_hash;
   s.resolved.tokenizer_hash = s.tokenizer->content_hash();
@@ -243,6 +264,7 @@ int run_train(comm::MpiSession& session, const TrainArguments& arguments) {
   std::optional<train::Resumed> resumed = find_resume(session, s, arguments);
   set_threads(s.resolved.threads_per_rank);
   comm::require_equal_fingerprints(session, fingerprint(session, s.config, s.resolved));
+  const std::string memory_note = settle_memory(session, s, device, budget);
   // What can be refused is refused before the output folder remembers this configuration.
   std::unique_ptr<model::Model> model;
   at::Tensor initial_values;
@@ -250,7 +272,10 @@ int run_train(comm::MpiSession& session, const TrainArguments& arguments) {
     model = model::Model::create(model_setup(s, device), s.base.weights);
     if (!resumed) initial_values = values_to_start_from(s, *model);
   });
-  if (session.is_root()) print_notes(s, device, *model);
+  if (session.is_root()) {
+    print_notes(s, device, *model);
+    std::cerr << memory_note << "\n";
+  }
   session.on_root([&]() -> std::string {
     core::publish_file(s.config.trainer_config.output_dir + "/config.yaml", to_yaml(s.config), ErrorKind::kUsage);
     return "";

@@ -151,7 +151,6 @@ void add_trainer_numeric_keys(std::vector<ForeignKey>& out) {
       {kTrainer, "fp16_backend", {"null", "auto"}, dtypes},
       {kTrainer, "half_precision_backend", {"null", "auto"}, dtypes},
       {kTrainer, "fp16_opt_level", {"null", "O1"}, dtypes},
-      {kTrainer, "gradient_checkpointing", {"null", "false"}, "use a smaller batch, or auto_find_batch_size"},
       {kTrainer, "gradient_checkpointing_kwargs", {"*"}, ""},
       {kTrainer, "torch_compile", {"null", "false"}, ""},
       {kTrainer, "torch_compile_backend", {"null"}, ""},

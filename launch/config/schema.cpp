@@ -73,6 +73,14 @@ class GroupFields {
     add(std::move(key), m,
         [choices](const auto& name, const Node& node) { return read_interval(name, node, choices); });
   }
+  template <typename Owner>
+  void auto_flag(std::string key, train::Choice Owner::*m) {
+    add(std::move(key), m, read_auto_flag, true);
+  }
+  template <typename Owner>
+  void memory_size(std::string key, train::MemorySize Owner::*m) {
+    add(std::move(key), m, read_memory_size, true);
+  }
   /// An integer whose `null` means 0.
   template <typename Owner>
   void limit(std::string key, int64_t Owner::*m) {
@@ -193,6 +201,7 @@ void add_trainer_size_fields(std::vector<Field>& out) {
   group.number("max_grad_norm", &Options::max_grad_norm, kNotNegative);
   group.flag("bf16", &Options::bf16);
   group.flag("fp16", &Options::fp16);
+  group.auto_flag("gradient_checkpointing", &Options::gradient_checkpointing);
 }
 
 void add_trainer_rhythm_fields(std::vector<Field>& out) {
@@ -243,6 +252,8 @@ void add_runtime_fields(std::vector<Field>& out) {
   group.text("compute_dtype", &Options::compute_dtype, {{"auto", "float16", "bfloat16", "float32"}, {}}, false);
   group.text("cache_dir", &Options::cache_dir);
   group.text("verify_weights", &Options::verify_weights, {{"changed", "always"}, {}}, false);
+  group.memory_size("memory_budget", &Options::memory_budget);
+  group.integer("logits_chunk_rows", &Options::logits_chunk_rows, kCount);
   group.flag("allow_mixed_devices", &Options::allow_mixed_devices);
   group.flag("deterministic", &Options::deterministic);
   group.flag("cuda_graphs", &Options::cuda_graphs);

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstdlib>
 #include <nlohmann/json.hpp>
 #include <utility>
 
@@ -20,6 +21,19 @@ namespace {
 
 constexpr std::array<std::pair<train::Interval, std::string_view>, 3> kIntervals = {
     {{train::Interval::kNo, "no"}, {train::Interval::kSteps, "steps"}, {train::Interval::kEpoch, "epoch"}}};
+
+/// What a unit of memory stands for; "" counts bytes.
+constexpr std::array<std::pair<std::string_view, double>, 9> kMemoryUnits = {{{"", 1.0},
+                                                                              {"KB", 1e3},
+                                                                              {"MB", 1e6},
+                                                                              {"GB", 1e9},
+                                                                              {"TB", 1e12},
+                                                                              {"KiB", 0x1p10},
+                                                                              {"MiB", 0x1p20},
+                                                                              {"GiB", 0x1p30},
+                                                                              {"TiB", 0x1p40}}};
+constexpr double kLeastMemory = 1e6;
+constexpr double kMostMemory = 1e18;
 
 bool contains(const std::vector<std::string>& list, const std::string& text) {
   return std::find(list.begin(), list.end(), text) != list.end();
@@ -98,6 +112,28 @@ train::Interval read_interval(const std::string& name, const Node& node, const C
   wrong_value(name, node, "one of no, steps, epoch");
 }
 
+train::Choice read_auto_flag(const std::string& name, const Node& node) {
+  if (node.kind == Node::Kind::kString && node.text == "auto") return train::Choice::kAuto;
+  if (node.kind != Node::Kind::kBool) wrong_value(name, node, "true, false or auto, without quotes");
+  return node.boolean ? train::Choice::kTrue : train::Choice::kFalse;
+}
+
+train::MemorySize read_memory_size(const std::string& name, const Node& node) {
+  constexpr std::string_view kExpected = "auto, or a size of at least 1 MB such as 12GiB or 800MB";
+  if (node.kind == Node::Kind::kString && node.text == "auto") return {};
+  if (node.kind != Node::Kind::kString && !node.is_number()) wrong_value(name, node, kExpected);
+  const char* const begin = node.text.c_str();
+  char* end = nullptr;
+  const double number = std::strtod(begin, &end);
+  while (*end == ' ') ++end;
+  const auto unit = std::find_if(kMemoryUnits.begin(), kMemoryUnits.end(),
+                                 [&](const auto& known) { return known.first == std::string_view(end); });
+  if (end == begin || unit == kMemoryUnits.end()) wrong_value(name, node, kExpected);
+  const double bytes = number * unit->second;
+  if (!(bytes >= kLeastMemory && bytes <= kMostMemory)) wrong_value(name, node, kExpected);
+  return {static_cast<int64_t>(bytes)};
+}
+
 std::string to_text(int64_t value) { return fmt::format("{}", value); }
 
 // YAML 1.1 readers take 5e-05 for a string and 5.0e-05 for a number.
@@ -132,6 +168,17 @@ std::string to_text(train::Interval value) {
     if (known == value) return to_text(std::string(spelling));
   }
   return "\"no\"";
+}
+
+std::string to_text(train::Choice value) {
+  if (value == train::Choice::kAuto) return "auto";
+  return to_text(value == train::Choice::kTrue);
+}
+
+std::string to_text(train::MemorySize value) {
+  if (value.bytes == 0) return "auto";
+  constexpr int64_t kMebibyte = int64_t{1} << 20;
+  return value.bytes % kMebibyte == 0 ? fmt::format("{}MiB", value.bytes / kMebibyte) : to_text(value.bytes);
 }
 
 }  // namespace neoloom::launch

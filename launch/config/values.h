@@ -54,6 +54,10 @@ std::vector<std::string> read_names(const std::string& name, const Node& node);
 model::Dtype read_dtype(const std::string& name, const Node& node);
 train::Interval read_interval(const std::string& name, const Node& node, const Choices& choices);
 
+train::Choice read_auto_flag(const std::string& name, const Node& node);
+/// auto, a number of bytes, or a number with KB, MB, GB, TB, KiB, MiB, GiB or TiB: at least 1 MB.
+train::MemorySize read_memory_size(const std::string& name, const Node& node);
+
 std::string to_text(int64_t value);
 std::string to_text(double value);
 std::string to_text(bool value);
@@ -61,6 +65,8 @@ std::string to_text(const std::string& value);
 std::string to_text(const std::vector<std::string>& value);
 std::string to_text(model::Dtype value);
 std::string to_text(train::Interval value);
+std::string to_text(train::Choice value);
+std::string to_text(train::MemorySize value);
 template <typename T>
 std::string to_text(const std::optional<T>& value) {
   return value ? to_text(*value) : "null";

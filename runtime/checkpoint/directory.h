@@ -27,8 +27,10 @@ struct Published {
 /// The directory protocol of FORMAT.md. Only rank 0 writes; other ranks learn by message. One thread at a time.
 class Directory {
  public:
+  static constexpr uint64_t kLargestImageBytes = uint64_t{2} << 30;
+
   /// States above `largest_image_bytes` are built straight in the mapped temporary file instead of in memory.
-  explicit Directory(std::string path, uint64_t largest_image_bytes = uint64_t{2} << 30)
+  explicit Directory(std::string path, uint64_t largest_image_bytes = kLargestImageBytes)
       : path_(std::move(path)), largest_image_bytes_(largest_image_bytes) {}
   const std::string& path() const { return path_; }
 

@@ -45,6 +45,7 @@ struct DeviceApi {
   std::function<int(int device, std::string* text)> device_name;
   std::function<int(int device, std::string* text)> pci_bus_id;
   std::function<int(int device, int64_t* bytes)> total_memory_bytes;
+  std::function<int(int64_t* bytes)> free_memory_bytes;  // of the selected device
   std::function<int(int device, int* major, int* minor)> compute_capability;
   std::function<int(int* version)> driver_version;
   std::function<int(int* version)> runtime_version;

@@ -35,6 +35,14 @@ int total_memory_bytes(int device, int64_t* bytes) {
   return result;
 }
 
+int free_memory_bytes(int64_t* bytes) {
+  size_t free = 0;
+  size_t total = 0;
+  const cudaError_t result = cudaMemGetInfo(&free, &total);
+  if (result == cudaSuccess) *bytes = static_cast<int64_t>(free);
+  return result;
+}
+
 int compute_capability(int device, int* major, int* minor) {
   const cudaError_t result = cudaDeviceGetAttribute(major, cudaDevAttrComputeCapabilityMajor, device);
   if (result != cudaSuccess) return result;
@@ -94,6 +102,7 @@ DeviceApi device_api() {
   api.device_name = device_name;
   api.pci_bus_id = pci_bus_id;
   api.total_memory_bytes = total_memory_bytes;
+  api.free_memory_bytes = free_memory_bytes;
   api.compute_capability = compute_capability;
   api.driver_version = [](int* version) { return static_cast<int>(cudaDriverGetVersion(version)); };
   api.runtime_version = [](int* version) { return static_cast<int>(cudaRuntimeGetVersion(version)); };

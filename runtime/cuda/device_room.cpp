@@ -49,6 +49,12 @@ class DeviceRoom final : public DevicePlugin {
     return bytes;
   }
 
+  int64_t free_memory_bytes() override {
+    int64_t bytes = 0;
+    check_device(device_, device_.free_memory_bytes(&bytes), "free device memory");
+    return bytes;
+  }
+
   std::string compute_capability(int i) override {
     int major = 0, minor = 0;
     check_device(device_, device_.compute_capability(i, &major, &minor), "compute capability");

@@ -25,6 +25,8 @@ class DevicePlugin {
   /// PCI bus id: the same for one GPU in every process of a host, whatever CUDA_VISIBLE_DEVICES numbers it.
   virtual std::string device_id(int i) = 0;
   virtual int64_t total_memory_bytes(int i) = 0;
+  /// What no process has taken of the selected device's memory.
+  virtual int64_t free_memory_bytes() = 0;
   /// "9.0"
   virtual std::string compute_capability(int i) = 0;
   /// E.g. "13.0", "13.0", "2.28.9".
@@ -54,7 +56,7 @@ class DevicePlugin {
 };
 
 /// What the plug-in must have been built with: changes whenever this header or comm's change.
-inline constexpr int kPluginInterface = 3;
+inline constexpr int kPluginInterface = 4;
 
 /// True when an NVIDIA device node exists. Asks CUDA nothing.
 bool gpu_present();

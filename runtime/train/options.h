@@ -9,6 +9,13 @@ namespace neoloom::train {
 
 enum class Interval { kNo, kSteps, kEpoch };
 
+/// true, false, or what the run finds out by itself.
+enum class Choice { kAuto, kTrue, kFalse };
+
+struct MemorySize {
+  int64_t bytes = 0;  // 0: auto
+};
+
 /// The configuration group `trainer_config`: Hugging Face TrainingArguments' names, meanings and defaults.
 struct Options {
   std::string output_dir = "runs/default";
@@ -28,6 +35,7 @@ struct Options {
   double max_grad_norm = 1.0;
   bool bf16 = false;  // sets runtime.compute_dtype
   bool fp16 = false;
+  Choice gradient_checkpointing = Choice::kAuto;  // changes time and memory, no bit
   int64_t seed = 42;
   std::optional<int64_t> data_seed;
   bool dataloader_drop_last = false;
@@ -52,6 +60,8 @@ struct RuntimeOptions {
   std::string compute_dtype = "auto";      // auto | float16 | bfloat16 | float32
   std::string cache_dir;                   // empty: ~/.cache/neoloom
   std::string verify_weights = "changed";  // changed | always
+  MemorySize memory_budget;                // of a rank; auto: its share of what is free
+  int64_t logits_chunk_rows = 0;           // causal LM: rows of logits held at once; 0: by the device
   bool allow_mixed_devices = false;
   bool deterministic = true;            // GPUs: only kernels with the same bits in every run
   bool cuda_graphs = true;              // GPUs: micro-steps of one shape are recorded once

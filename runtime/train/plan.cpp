@@ -4,8 +4,10 @@
 #include <algorithm>
 #include <cmath>
 
+#include "runtime/checkpoint/directory.h"
 #include "runtime/core/error.h"
 #include "runtime/optim/schedule.h"
+#include "runtime/train/gradient_sum.h"
 
 namespace neoloom::train {
 namespace {
@@ -69,6 +71,18 @@ Plan resolve_plan(const Options& options, int64_t steps_per_epoch) {
                 "trainer_config.load_best_model_at_end needs save steps ({}) that are a multiple of eval steps ({})",
                 plan.save_steps, plan.eval_steps);
   return plan;
+}
+
+StateMemory state_memory(const std::string& gradient_sum, int64_t flat_elements) {
+  const int64_t buffer = flat_elements * static_cast<int64_t>(sizeof(float));
+  StateMemory memory;
+  memory.parameter_bytes = memory.gradient_bytes = buffer;
+  memory.moment_bytes = 2 * buffer;
+  memory.sum_bytes = gradient_sum_bytes(gradient_sum, flat_elements);
+  // A copy of values and moments, and the file's image where it is made in memory.
+  const int64_t copy = 3 * buffer;
+  memory.saving_bytes = copy + (copy <= static_cast<int64_t>(checkpoint::Directory::kLargestImageBytes) ? copy : 0);
+  return memory;
 }
 
 data::Sampling sampling_from_name(const std::string& name) {

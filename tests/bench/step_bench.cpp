@@ -6,7 +6,7 @@
 //                               the memory, then ends. Under mpirun every rank takes part and rank 0 speaks.
 //
 // The request: model (folder), cache, output (folder), head (causal_lm | single_label), frozen, compute, ids (rows of
-// equal length), micro_batches, threads, lora_r.
+// equal length), micro_batches, threads, lora_r; gradient_checkpointing may be left out.
 #include <ATen/Parallel.h>
 
 #include <ctime>
@@ -120,6 +120,7 @@ std::unique_ptr<model::Model> open_model(comm::MpiSession& session, const json& 
   setup.lora.emplace();
   setup.lora->r = request.at("lora_r");
   setup.lora->lora_alpha = 16;
+  setup.gradient_checkpointing = request.value("gradient_checkpointing", false);
   std::string converted;
   std::string panels;
   const auto prepare = [&] {

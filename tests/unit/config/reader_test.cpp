@@ -127,6 +127,39 @@ TEST(Choice, KnownToHuggingFaceButNotHereIsSaidSo) {
   EXPECT_THAT(refusal("model_config: {problem_type: regression}\n"), HasSubstr("not supported yet"));
 }
 
+TEST(MemorySize, IsReadInBytesAndInUnitsAndWrittenBack) {
+  const auto bytes = [](const std::string& text) {
+    const RunConfig config = parse("runtime: {memory_budget: " + text + "}\n");
+    EXPECT_EQ(parse(to_yaml(config)).runtime.memory_budget.bytes, config.runtime.memory_budget.bytes) << text;
+    return config.runtime.memory_budget.bytes;
+  };
+  EXPECT_EQ(bytes("auto"), 0);
+  EXPECT_EQ(bytes("2000000"), 2'000'000);
+  EXPECT_EQ(bytes("1.5GB"), 1'500'000'000);
+  EXPECT_EQ(bytes("12GiB"), int64_t{12} << 30);
+  EXPECT_EQ(bytes("\"800 MB\""), 800'000'000);
+}
+
+TEST(MemorySize, IsRefusedWithoutAKnownUnitOrBelowAMegabyte) {
+  for (const char* value : {"12Gib", "GB", "-4GB", "much", "0", "12", "nan", "[1]", "true", "1e30"}) {
+    EXPECT_THAT(refusal(std::string("runtime:\n  memory_budget: ") + value + "\n"),
+                AllOf(StartsWith("run.yaml:2: runtime.memory_budget"), HasSubstr("such as 12GiB")))
+        << value;
+  }
+}
+
+TEST(GradientCheckpointing, IsAutoUnlessItIsSaid) {
+  const auto chosen = [](const std::string& text) {
+    const RunConfig config = parse("trainer_config: {gradient_checkpointing: " + text + "}\n");
+    EXPECT_EQ(flatten(parse(to_yaml(config))), flatten(config));
+    return config.trainer_config.gradient_checkpointing;
+  };
+  EXPECT_EQ(chosen("auto"), train::Choice::kAuto);
+  EXPECT_EQ(chosen("true"), train::Choice::kTrue);
+  EXPECT_EQ(chosen("false"), train::Choice::kFalse);
+  EXPECT_THAT(refusal("trainer_config: {gradient_checkpointing: maybe}\n"), HasSubstr("expected true, false or auto"));
+}
+
 TEST(OldSpelling, IsTakenWithAWarning) {
   const RunConfig config = parse(
       "model_config: {torch_dtype: bfloat16}\n"

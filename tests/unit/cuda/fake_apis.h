@@ -93,6 +93,7 @@ inline DeviceApi fake_device(std::shared_ptr<FakeMachine> machine) {
     return *text = "0000:0" + std::to_string(i), machine->note("pci_bus_id");
   };
   api.total_memory_bytes = [machine](int, int64_t* bytes) { return *bytes = 1 << 30, machine->note("memory"); };
+  api.free_memory_bytes = [machine](int64_t* bytes) { return *bytes = 1 << 29, machine->note("free memory"); };
   api.compute_capability = [machine](int, int* major, int* minor) {
     return *major = 9, *minor = 0, machine->note("capability");
   };

@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launch/commands/plan.h"
+
+#include <ATen/Parallel.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <filesystem>
+#include <iostream>
+#include <numeric>
+#include <vector>
+
+#include "data/batching/step_list.h"
+#include "launch/placement.h"
+#include "launch/product_rate.h"
+#include "launch/rank_memory.h"
+#include "model/adapters/count.h"
+#include "model/flops.h"
+#include "runtime/core/error.h"
+#include "runtime/cuda/plugin.h"
+#include "runtime/train/gradient_sum.h"
+#include "runtime/train/plan.h"
+
+namespace neoloom::launch {
+namespace {
+
+// A folder that is gone when the dry run ends.
+class ScratchFolder {
+ public:
+  ScratchFolder() {
+    std::string pattern = std::filesystem::temp_directory_path() / "neoloom-dry-run-XXXXXX";
+    core::require(::mkdtemp(pattern.data()) != nullptr, core::ErrorKind::kData, "cannot make a temporary folder {}",
+                  pattern);
+    path_ = pattern;
+  }
+  ~ScratchFolder() {
+    std::error_code ignored;
+    std::filesystem::remove_all(path_, ignored);
+  }
+  ScratchFolder(const ScratchFolder&) = delete;
+  ScratchFolder& operator=(const ScratchFolder&) = delete;
+  const std::string& path() const { return path_; }
+
+ private:
+  std::string path_;
+};
+
+void print(const char* name, const std::string& value) { std::cout << fmt::format("{:<24}{}\n", name, value); }
+
+void print_lengths(const data::TokenStore& store) {
+  std::vector<int32_t> lengths(store.lengths().begin(), store.lengths().end());
+  std::sort(lengths.begin(), lengths.end());
+  const int64_t total = std::accumulate(lengths.begin(), lengths.end(), int64_t{0});
+  const auto quantile = [&](double q) {
+    return lengths[static_cast<size_t>(q * static_cast<double>(lengths.size() - 1))];
+  };
+  print("samples", fmt::format("{} ({} rows left out, {} cut)", store.size(), store.invalid_rows().size(),
+                               store.truncated_samples()));
+  print("tokens", fmt::format("{} (a sample: median {}, 95 % {}, longest {})", total, quantile(0.5), quantile(0.95),
+                              lengths.back()));
+}
+
+void print_labels(const data::TokenStore& store, data::ProblemType problem_type) {
+  const std::vector<std::string>& names = store.label_names();
+  std::vector<int64_t> counts(names.size(), 0);
+  for (int64_t i = 0; i < store.size(); ++i) {
+    if (problem_type == data::ProblemType::kMultiLabel) {
+      const auto row = store.multi_label(i);
+      for (size_t k = 0; k < row.size(); ++k) counts[k] += row[k];
+    } else if (store.label(i) >= 0) {
+      ++counts[static_cast<size_t>(store.label(i))];
+    }
+  }
+  print("labels", std::to_string(names.size()));
+  for (size_t k = 0; k < names.size(); ++k) {
+    const auto width = static_cast<size_t>(40.0 * static_cast<double>(counts[k]) / static_cast<double>(store.size()));
+    std::cout << fmt::format("  {:<20} {:>8}  {}\n", names[k], counts[k], std::string(width, '#'));
+  }
+}
+
+/// Only ranks know their GPU; flash attention is there from compute capability 8.0 on.
+model::DeviceTraits planned_device(const RunConfig& config) {
+  model::DeviceTraits traits;
+  traits.deterministic = config.runtime.deterministic;
+  traits.cuda = config.runtime.device == "cuda" || (config.runtime.device == "auto" && cuda::gpu_present());
+  if (traits.cuda) traits.capability_major = 8;
+  return traits;
+}
+
+int64_t threads_of_a_rank(const RunConfig& config, const PlanRequest& request) {
+  if (config.runtime.threads_per_rank > 0) return config.runtime.threads_per_rank;
+  return std::max<int64_t>(1, request.cores / request.ranks_per_node);
+}
+
+/// The run's plan beside its data: everything that is printed follows from it.
+struct RunPlan {
+  train::Batching batching;
+  train::Plan steps;
+  model::TrainableCount trainable;
+};
+
+RunPlan plan_steps(const Inputs& inputs, const data::TokenStore& store, int64_t ranks) {
+  const RunConfig& config = inputs.config;
+  const int64_t labels = inputs.task.classifies() ? static_cast<int64_t>(store.label_names().size()) : 0;
+  RunPlan plan;
+  plan.trainable = model::count_trainable(inputs.base.config, config.peft_config, labels);
+  plan.batching = train::resolve_batching(config.trainer_config, config.runtime, static_cast<int>(ranks));
+  const data::StepList steps(store.lengths(), store.target_counts(),
+                             {.micro_batch_size = plan.batching.micro_batch_size,
+                              .micro_batches_per_step = plan.batching.micro_batches_per_step,
+                              .sampling = train::sampling_from_name(config.trainer_config.train_sampling_strategy),
+                              .drop_last = config.trainer_config.dataloader_drop_last});
+  plan.steps = train::resolve_plan(config.trainer_config, steps.steps_per_epoch());
+  return plan;
+}
+
+void print_steps(const Inputs& inputs, const RunPlan& plan, int64_t ranks) {
+  const int64_t parameters = inputs.base.config.body_parameters();
+  const train::Batching& batching = plan.batching;
+  print("trainable parameters",
+        fmt::format("{} ({:.3f} %)", plan.trainable.parameters,
+                    100.0 * static_cast<double>(plan.trainable.parameters) / static_cast<double>(parameters)));
+  print("global batch",
+        fmt::format("{} samples: {} micro-batches of {}, on {} rank{}", batching.global_batch_size(),
+                    batching.micro_batches_per_step, batching.micro_batch_size, ranks, ranks == 1 ? "" : "s"));
+  print("steps", fmt::format("{} ({} an epoch, {} of warm-up)", plan.steps.total_steps, plan.steps.steps_per_epoch,
+                             plan.steps.warmup_steps));
+  print("bytes per all-reduce",
+        std::to_string(train::gradient_sum_bytes(inputs.config.runtime.gradient_sum, plan.trainable.flat_elements)));
+}
+
+/// Returns whether blocks would be computed anew.
+bool print_memory(const Inputs& inputs, const MemoryQuestion& question) {
+  const bool gpu = question.setup.model.device.cuda;
+  MemoryBudget budget = measure_budget(inputs.config, {.on_gpu = gpu}, question.ranks_per_node);
+  MemoryQuestion whole = question;
+  whole.process_bytes = budget.process_bytes;
+  const MemoryDecision decision =
+      decide_memory(whole, inputs.config.trainer_config.gradient_checkpointing, budget.bytes);
+  const std::string limit = budget.bytes == 0
+                                ? ""
+                                : fmt::format(", budget {}{}", readable_bytes(budget.bytes),
+                                              budget.chosen ? "" : ", the share of what is free here now");
+  print("memory of a rank", fmt::format("{}{}; gradient checkpointing {}", readable_bytes(decision.memory.total_bytes),
+                                        limit, decision.gradient_checkpointing ? "on" : "off"));
+  std::cout << describe(decision.memory, whole);
+  if (decision.fits) return decision.gradient_checkpointing;
+  std::cout.flush();
+  const std::string problem = does_not_fit(whole, decision, budget.bytes);
+  core::require(!budget.chosen, core::ErrorKind::kDevice, "{}", problem);
+  print("here", "too large: " + problem);
+  return decision.gradient_checkpointing;
+}
+
+std::string readable_seconds(double seconds) {
+  if (seconds < 100.0) return fmt::format("{:.1f} s", seconds);
+  return seconds < 6000.0 ? fmt::format("{:.0f} min", seconds / 60.0) : fmt::format("{:.1f} h", seconds / 3600.0);
+}
+
+/// A bound from below: the products of all steps at the speed that products reach here.
+void print_time(const MemoryQuestion& question, const RunPlan& plan, const PlanRequest& request, bool recomputes) {
+  if (question.setup.model.device.cuda) {
+    print("expected time", "not known before a GPU has trained some steps (tests/bench/run.sh steps)");
+    return;
+  }
+  const data::TokenStore& store = *question.train;
+  double tokens = 0.0;
+  double epoch = 0.0;
+  for (const int32_t length : store.lengths()) {
+    const double each = model::training_flops_per_token(question.setup.model, plan.trainable.parameters, length) +
+                        (recomputes ? model::recomputed_flops_per_token(question.setup.model) : 0.0);
+    tokens += length;
+    epoch += each * length;
+  }
+  const double operations = epoch * plan.steps.epoch_after(plan.steps.total_steps);
+  const auto rows = static_cast<int64_t>(tokens / static_cast<double>(store.size()) *
+                                         static_cast<double>(plan.batching.micro_batch_size));
+  at::set_num_threads(static_cast<int>(std::min(request.cores, question.setup.threads * request.ranks_per_node)));
+  const double rate =
+      measure_product_rate(question.setup, std::max<int64_t>(rows, 1)) / static_cast<double>(request.ranks_per_node);
+  // The rank with the most micro-batches sets the pace of a step.
+  const int64_t most = (plan.batching.micro_batches_per_step + request.ranks - 1) / request.ranks;
+  const double share = static_cast<double>(most) / static_cast<double>(plan.batching.micro_batches_per_step);
+  print(
+      "expected time",
+      fmt::format("more than {}: {:.3g} floating-point operations at {:.1f} GFLOP/s a rank, which is what products of "
+                  "{} rows reach here now",
+                  readable_seconds(operations * share / rate), operations, rate / 1e9, rows));
+}
+
+}  // namespace
+
+void print_plan(const Inputs& inputs, const PlanRequest& request) {
+  const RunConfig& config = inputs.config;
+  const TaskChoice& task = inputs.task;
+  const ScratchFolder scratch;
+  const auto open = [&](const std::string& path, const std::vector<std::string>* labels) {
+    data::StoreRequest asked = store_request(config, task, inputs.base, path);
+    if (labels != nullptr && task.classifies()) asked.label_names = *labels;
+    const std::string file = scratch.path() + (labels == nullptr ? "/train.h5" : "/validation.h5");
+    data::TokenStore::build(asked, *inputs.tokenizer, file);
+    return data::TokenStore::open(file);
+  };
+  const auto store = open(config.data.train, nullptr);
+  const auto validation =
+      config.data.validation.empty() ? nullptr : open(config.data.validation, &store->label_names());
+  const RunPlan plan = plan_steps(inputs, *store, request.ranks);
+
+  print("model", fmt::format("{} ({} parameters)", inputs.base.folder, inputs.base.config.body_parameters()));
+  print("task", task.classifies() ? task.problem_type_name() : "causal_lm");
+  print_lengths(*store);
+  if (task.classifies()) print_labels(*store, task.problem_type);
+  print_steps(inputs, plan, request.ranks);
+  MemoryQuestion question =
+      memory_question(config, task, inputs.base, *store, validation.get(), planned_device(config));
+  question.batching = plan.batching;
+  question.ranks_per_node = request.ranks_per_node;
+  question.setup.threads = threads_of_a_rank(config, request);
+  const bool recomputes = print_memory(inputs, question);
+  if (request.measures_speed) print_time(question, plan, request, recomputes);
+  std::cout.flush();
+}
+
+int run_plan(comm::MpiSession& session, const PlanArguments& arguments) {
+  const Placement here = place(session, "cpu", /*threads_option=*/0);
+  session.on_root([&]() -> std::string {
+    Inputs inputs;
+    inputs.config = read_config(arguments.config, arguments.overrides);
+    read_inputs(arguments.config, inputs);
+    const int64_t per_node = arguments.ranks_per_node > 0 ? arguments.ranks_per_node : arguments.ranks;
+    core::require(per_node <= arguments.ranks, core::ErrorKind::kUsage, "--ranks_per_node {} is more than --ranks {}",
+                  per_node, arguments.ranks);
+    print_plan(inputs, {.ranks = arguments.ranks,
+                        .ranks_per_node = per_node,
+                        .cores = int64_t{here.threads} * session.local_size(),
+                        .measures_speed = true});
+    return "";
+  });
+  return 0;
+}
+
+}  // namespace neoloom::launch

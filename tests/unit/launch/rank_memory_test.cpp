@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launch/rank_memory.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <numeric>
+#include <vector>
+
+namespace neoloom::launch {
+namespace {
+
+using ::testing::HasSubstr;
+using train::Choice;
+
+/// Lengths and nothing else.
+class Lengths : public data::TokenStore {
+ public:
+  explicit Lengths(std::vector<int32_t> lengths) : lengths_(std::move(lengths)), targets_(lengths_) {
+    for (int32_t& target : targets_) --target;
+  }
+  int64_t size() const override { return static_cast<int64_t>(lengths_.size()); }
+  std::span<const int32_t> ids(int64_t) const override { return {}; }
+  int32_t prompt_tokens(int64_t) const override { return 0; }
+  int64_t label(int64_t) const override { return 0; }
+  std::span<const uint8_t> multi_label(int64_t) const override { return {}; }
+  bool labelled() const override { return true; }
+  const std::vector<std::string>& label_names() const override { return names_; }
+  std::span<const int32_t> lengths() const override { return lengths_; }
+  std::span<const int32_t> target_counts() const override { return targets_; }
+  const std::vector<data::InvalidRow>& invalid_rows() const override { return invalid_; }
+  int64_t truncated_samples() const override { return 0; }
+  const std::string& content_hash() const override { return hash_; }
+
+ private:
+  std::vector<int32_t> lengths_, targets_;
+  std::vector<std::string> names_ = {"a", "b"};
+  std::vector<data::InvalidRow> invalid_;
+  std::string hash_;
+};
+
+class RankMemoryTest : public ::testing::Test {
+ protected:
+  RankMemoryTest() {
+    RunConfig config;
+    config.peft_config.emplace();
+    Base base;
+    base.config.hidden_size = 768;
+    base.config.num_heads = 12;
+    base.config.num_layers = 12;
+    base.config.intermediate_size = 3072;
+    base.config.layer_is_local.assign(12, false);
+    question_ = memory_question(config, TaskChoice{}, base, store_, nullptr, {});
+    question_.batching = {8, 1};
+  }
+
+  int64_t total(bool gradient_checkpointing) const {
+    return rank_memory(question_, gradient_checkpointing).total_bytes;
+  }
+
+  Lengths store_{std::vector<int32_t>(100, 512)};
+  MemoryQuestion question_;
+};
+
+TEST(LargestBatch, IsMadeOfTheLongestSamples) {
+  const Lengths store({5, 100, 7, 80, 3});
+  const model::BatchShape two = largest_batch(store, 2);
+  EXPECT_EQ(two.samples, 2);
+  EXPECT_EQ(two.tokens, 180);
+  EXPECT_EQ(two.longest, 100);
+  EXPECT_EQ(two.targets, 178);
+  EXPECT_EQ(largest_batch(store, 50).samples, 5);
+}
+
+TEST_F(RankMemoryTest, CheckpointingIsChosenOnlyWhereTheBudgetAsksForIt) {
+  ASSERT_LT(total(true), total(false));
+  const MemoryDecision large = decide_memory(question_, Choice::kAuto, total(false));
+  EXPECT_TRUE(large.fits);
+  EXPECT_FALSE(large.gradient_checkpointing);
+  const MemoryDecision small = decide_memory(question_, Choice::kAuto, total(false) - 1);
+  EXPECT_TRUE(small.fits);
+  EXPECT_TRUE(small.gradient_checkpointing);
+  EXPECT_EQ(small.memory.total_bytes, total(true));
+  EXPECT_FALSE(decide_memory(question_, Choice::kAuto, total(true) - 1).fits);
+}
+
+TEST_F(RankMemoryTest, AnUnknownBudgetHoldsEverything) {
+  const MemoryDecision decision = decide_memory(question_, Choice::kAuto, 0);
+  EXPECT_TRUE(decision.fits);
+  EXPECT_FALSE(decision.gradient_checkpointing);
+}
+
+TEST_F(RankMemoryTest, WhatTheConfigurationSaysIsNotChangedToFit) {
+  EXPECT_TRUE(decide_memory(question_, Choice::kTrue, total(false)).gradient_checkpointing);
+  const MemoryDecision off = decide_memory(question_, Choice::kFalse, total(true));
+  EXPECT_FALSE(off.gradient_checkpointing);
+  EXPECT_FALSE(off.fits);
+  EXPECT_THAT(does_not_fit(question_, off, total(true)), HasSubstr("gradient_checkpointing: auto or true would need"));
+}
+
+TEST_F(RankMemoryTest, ARefusalNamesTheBatchThatWouldFit) {
+  question_.batching.micro_batch_size = 3;
+  const int64_t budget = total(true);
+  question_.batching.micro_batch_size = 8;
+  const MemoryDecision decision = decide_memory(question_, Choice::kAuto, budget);
+  ASSERT_FALSE(decision.fits);
+  const std::string text = does_not_fit(question_, decision, budget);
+  EXPECT_THAT(text, HasSubstr("per_device_train_batch_size 3 would fit"));
+  EXPECT_THAT(text, HasSubstr(readable_bytes(budget)));
+  EXPECT_THAT(text, HasSubstr(readable_bytes(decision.memory.total_bytes)));
+}
+
+TEST_F(RankMemoryTest, RanksOfANodeShareTheMappedWeights) {
+  const RankMemory alone = rank_memory(question_, false);
+  question_.ranks_per_node = 4;
+  const RankMemory shared = rank_memory(question_, false);
+  EXPECT_EQ(alone.weight_share_bytes, alone.weights.read_bytes);
+  EXPECT_EQ(shared.weight_share_bytes, alone.weights.read_bytes / 4);
+  EXPECT_EQ(alone.total_bytes - shared.total_bytes, alone.weight_share_bytes - shared.weight_share_bytes);
+}
+
+TEST_F(RankMemoryTest, OnAGpuOnlyItsOwnMemoryCounts) {
+  question_.process_bytes = 1 << 30;
+  question_.setup.model.device.cuda = true;
+  question_.setup.model.device.capability_major = 9;
+  question_.setup.model.compute_dtype = model::Dtype::kFloat16;
+  question_.setup.panels = false;
+  const RankMemory memory = rank_memory(question_, false);
+  // GPT-Neo 125M in float16, the tied head once.
+  EXPECT_EQ(memory.weights.private_bytes, 2 * question_.setup.model.config.body_parameters());
+  EXPECT_EQ(memory.total_bytes, memory.weights.private_bytes + memory.state.total_bytes() + memory.step.peak_bytes);
+}
+
+}  // namespace
+}  // namespace neoloom::launch
