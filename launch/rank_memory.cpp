@@ -20,8 +20,9 @@ namespace {
 using core::ErrorKind;
 using train::Choice;
 
-// Left to LibTorch's and BLAS's own buffers, to the allocator's gaps, and to others on the node.
-constexpr double kHeadroom = 0.1;
+// Left to LibTorch's and BLAS's own buffers, to the heap's gaps (up to 15 % of a process measured above its plan), and
+// to others on the node.
+constexpr double kHeadroom = 0.2;
 
 int64_t without_headroom(int64_t bytes) { return static_cast<int64_t>(static_cast<double>(bytes) * (1.0 - kHeadroom)); }
 

@@ -63,8 +63,8 @@ struct MemoryBudget {
   bool chosen = false;  // runtime.memory_budget, not `auto`
 };
 
-/// runtime.memory_budget, or `auto`: on CPUs this rank's share of nine tenths of what the node has left, and what the
-/// process holds; on GPUs nine tenths of the device's free memory. 0 bytes: the system does not say.
+/// runtime.memory_budget, or `auto`: on CPUs this rank's share of eight tenths of what the node has left, and what the
+/// process holds; on GPUs eight tenths of the device's free memory. 0 bytes: the system does not say.
 /// To be called before weights are loaded.
 struct MemoryPlace {
   bool on_gpu = false;
