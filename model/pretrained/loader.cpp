@@ -128,6 +128,7 @@ std::vector<SourceFile> source_files(const std::string& folder, const std::strin
 
 std::string folder_hash(const std::vector<SourceFile>& files) {
   std::vector<std::string> hashes;
+  hashes.reserve(files.size());
   for (const SourceFile& file : files) hashes.push_back(file.hash);
   return joint_hash(hashes);
 }
