@@ -24,6 +24,7 @@
 #include "runtime/core/files.h"
 #include "runtime/core/process.h"
 #include "runtime/train/trainer.h"
+#include "tests/support/fixed_store.h"
 
 namespace {
 
@@ -31,34 +32,6 @@ using namespace neoloom;
 using nlohmann::json;
 
 struct Ended {};  // no error: the other side has seen enough
-
-/// The request's rows; labels alternate.
-class FixedStore : public data::TokenStore {
- public:
-  FixedStore(std::vector<std::vector<int32_t>> rows, bool causal)
-      : rows_(std::move(rows)), lengths_(rows_.size(), static_cast<int32_t>(rows_.at(0).size())) {
-    for (const auto& row : rows_) targets_.push_back(causal ? static_cast<int32_t>(row.size()) - 1 : 1);
-  }
-  int64_t size() const override { return static_cast<int64_t>(rows_.size()); }
-  std::span<const int32_t> ids(int64_t sample) const override { return rows_.at(static_cast<size_t>(sample)); }
-  int32_t prompt_tokens(int64_t) const override { return 0; }
-  int64_t label(int64_t sample) const override { return sample % 2; }
-  std::span<const uint8_t> multi_label(int64_t) const override { return {}; }
-  bool labelled() const override { return true; }
-  const std::vector<std::string>& label_names() const override { return names_; }
-  std::span<const int32_t> lengths() const override { return lengths_; }
-  std::span<const int32_t> target_counts() const override { return targets_; }
-  const std::vector<data::InvalidRow>& invalid_rows() const override { return invalid_; }
-  int64_t truncated_samples() const override { return 0; }
-  const std::string& content_hash() const override { return hash_; }
-
- private:
-  std::vector<std::vector<int32_t>> rows_;
-  std::vector<int32_t> lengths_, targets_;
-  std::vector<std::string> names_ = {"even", "odd"};
-  std::vector<data::InvalidRow> invalid_;
-  std::string hash_;
-};
 
 /// A line of /proc/self/status in KiB, e.g. VmHWM.
 int64_t status_kib(const std::string& key) {
@@ -140,7 +113,8 @@ void run(comm::MpiSession& session, const json& request) {
   at::set_num_threads(request.at("threads"));
   const bool causal = request.at("head") == "causal_lm";
   const auto model = open_model(session, request, causal ? model::Head::kCausalLm : model::Head::kSingleLabel);
-  const auto store = std::make_shared<FixedStore>(request.at("ids").get<std::vector<std::vector<int32_t>>>(), causal);
+  const auto store =
+      std::make_shared<support::FixedStore>(request.at("ids").get<std::vector<std::vector<int32_t>>>(), causal);
   const int64_t micro_batches = request.at("micro_batches");
 
   train::TrainerSetup setup;

@@ -7,37 +7,21 @@
 #include <numeric>
 #include <vector>
 
+#include "tests/support/fixed_store.h"
+
 namespace neoloom::launch {
 namespace {
 
 using ::testing::HasSubstr;
 using train::Choice;
 
-/// Lengths and nothing else.
-class Lengths : public data::TokenStore {
- public:
-  explicit Lengths(std::vector<int32_t> lengths) : lengths_(std::move(lengths)), targets_(lengths_) {
-    for (int32_t& target : targets_) --target;
-  }
-  int64_t size() const override { return static_cast<int64_t>(lengths_.size()); }
-  std::span<const int32_t> ids(int64_t) const override { return {}; }
-  int32_t prompt_tokens(int64_t) const override { return 0; }
-  int64_t label(int64_t) const override { return 0; }
-  std::span<const uint8_t> multi_label(int64_t) const override { return {}; }
-  bool labelled() const override { return true; }
-  const std::vector<std::string>& label_names() const override { return names_; }
-  std::span<const int32_t> lengths() const override { return lengths_; }
-  std::span<const int32_t> target_counts() const override { return targets_; }
-  const std::vector<data::InvalidRow>& invalid_rows() const override { return invalid_; }
-  int64_t truncated_samples() const override { return 0; }
-  const std::string& content_hash() const override { return hash_; }
-
- private:
-  std::vector<int32_t> lengths_, targets_;
-  std::vector<std::string> names_ = {"a", "b"};
-  std::vector<data::InvalidRow> invalid_;
-  std::string hash_;
-};
+/// Texts of these lengths.
+support::FixedStore rows_of(const std::vector<size_t>& lengths) {
+  std::vector<std::vector<int32_t>> rows;
+  rows.reserve(lengths.size());
+  for (const size_t length : lengths) rows.emplace_back(length);
+  return {std::move(rows), /*causal=*/true};
+}
 
 class RankMemoryTest : public ::testing::Test {
  protected:
@@ -58,12 +42,12 @@ class RankMemoryTest : public ::testing::Test {
     return rank_memory(question_, gradient_checkpointing).total_bytes;
   }
 
-  Lengths store_{std::vector<int32_t>(100, 512)};
+  support::FixedStore store_ = rows_of(std::vector<size_t>(100, 512));
   MemoryQuestion question_;
 };
 
 TEST(LargestBatch, IsMadeOfTheLongestSamples) {
-  const Lengths store({5, 100, 7, 80, 3});
+  const support::FixedStore store = rows_of({5, 100, 7, 80, 3});
   const model::BatchShape two = largest_batch(store, 2);
   EXPECT_EQ(two.samples, 2);
   EXPECT_EQ(two.tokens, 180);
