@@ -17,6 +17,7 @@
 #include "model/cpu_kernels.h"
 #include "model/panels.h"
 #include "model/parallel_tasks.h"
+#include "model/products.h"
 #include "model/rows.h"
 
 namespace neoloom::model {
@@ -137,8 +138,6 @@ std::string Attention::host_kernel() const {
   return "tiles, products in " + dtype_name(tile_inputs());
 }
 
-at::ScalarType Attention::tile_type() const { return tile_inputs() == Dtype::kBFloat16 ? at::kBFloat16 : at::kFloat; }
-
 template <typename Body>
 void Attention::for_each_tiled_head(int64_t channels, const std::vector<Segment>& segments, Body body) const {
   const int64_t head_size = channels / num_heads_;
@@ -160,7 +159,7 @@ void Attention::for_each_tiled_head(int64_t channels, const std::vector<Segment>
 at::Tensor Attention::forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                               const std::vector<Segment>& segments) const {
   const bool tiled = in_tiles(q, segments);
-  const at::ScalarType type = tiled ? tile_type() : at::kFloat;
+  const at::ScalarType type = tiled ? scalar_type(tile_inputs()) : at::kFloat;
   if (q.scalar_type() != type)
     return forward(rows_as(q, type), rows_as(k, type), rows_as(v, type), segments).to(q.scalar_type());
   at::Tensor out = empty_rows(q.size(0), q.size(1), q.options());
@@ -190,7 +189,7 @@ at::Tensor Attention::forward(const at::Tensor& q, const at::Tensor& k, const at
 AttentionGradients Attention::backward(const at::Tensor& grad, const at::Tensor& q, const at::Tensor& k,
                                        const at::Tensor& v, const std::vector<Segment>& segments) const {
   const bool tiled = in_tiles(q, segments);
-  const at::ScalarType type = tiled ? tile_type() : at::kFloat;
+  const at::ScalarType type = tiled ? scalar_type(tile_inputs()) : at::kFloat;
   if (q.scalar_type() != type) {
     const AttentionGradients d = backward(grad.to(type), q.to(type), k.to(type), v.to(type), segments);
     return {d.dq.to(q.scalar_type()), d.dk.to(q.scalar_type()), d.dv.to(q.scalar_type())};

@@ -81,7 +81,6 @@ class Attention {
   /// Whether this work goes to CpuHeadAttention: a decision by CPU and lengths, so equal on all ranks.
   bool in_tiles(const at::Tensor& q, const std::vector<Segment>& segments) const;
   Dtype tile_inputs() const;
-  at::ScalarType tile_type() const;
   template <typename Body>
   void for_each_tiled_head(int64_t channels, const std::vector<Segment>& segments, Body body) const;
   at::Tensor hidden_keys(const Block& block, const at::TensorOptions& options) const;

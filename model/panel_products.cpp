@@ -126,11 +126,8 @@ class PanelProduct {
 
   void multiply(Range panels, Range rows, const Scratch& scratch) const {
     const auto for_each_tile = [&](int64_t panel, const auto& body) {
-      for (int64_t row = rows.begin; row < rows.end;) {
-        const Tile tile = tile_at(row, rows.end, panel, scratch);
-        body(tile);
-        row += tile.rows;
-      }
+      for_each_tile_of_rows(rows.begin, rows.end,
+                            [&](int64_t row, int64_t count) { body(tile_at(row, count, panel, scratch)); });
     };
     if (!sums_in_y()) {  // a tile's sums have no place to wait for the next depth
       for (int64_t panel = panels.begin; panel < panels.end; ++panel) {
@@ -154,8 +151,7 @@ class PanelProduct {
     for (int64_t k = 0; k < right_.k; k += step) body(Depth{k, std::min(step, right_.k - k)});
   }
 
-  Tile tile_at(int64_t row, int64_t end_row, int64_t panel, const Scratch& scratch) const {
-    const int64_t rows = tile_rows(end_row - row);
+  Tile tile_at(int64_t row, int64_t rows, int64_t panel, const Scratch& scratch) const {
     const int64_t columns = std::min(kPanelColumns, right_.n - panel * kPanelColumns);
     if (sums_in_y()) return {row, rows, panel, columns, y_.wide_at(row, panel), y_.stride};
     return {row, rows, panel, columns, static_cast<float*>(scratch.sums.data_ptr()), kPanelColumns};

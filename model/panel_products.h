@@ -3,6 +3,8 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <algorithm>
+#include <cstdint>
 #include <vector>
 
 #include "model/panels.h"
@@ -22,12 +24,16 @@ inline constexpr int64_t kBlockDepth = 768;
 
 inline constexpr int64_t kTileRows = 128;
 
-/// Rows of the next tile, with `left` to go. The block kernel is compiled, and kept, for each number of rows: whole
-/// tiles, multiples of 16 and less than 16 are few, whatever lengths the data has.
-inline int64_t tile_rows(int64_t left) {
+/// Calls body(row, rows) for tiles of the rows [begin, end). The block kernel is compiled, and kept, for each number of
+/// rows: whole tiles, multiples of 16 and less than 16 are few, whatever lengths the data has.
+template <typename Body>
+void for_each_tile_of_rows(int64_t begin, int64_t end, Body body) {
   constexpr int64_t kStep = 16;
-  if (left >= kTileRows) return kTileRows;
-  return left < kStep ? left : left / kStep * kStep;
+  for (int64_t row = begin, rows = 0; row < end; row += rows) {
+    rows = std::min(kTileRows, end - row);
+    if (rows < kTileRows && rows >= kStep) rows = rows / kStep * kStep;
+    body(row, rows);
+  }
 }
 
 /// Of a thread's copy of a block of the right side.

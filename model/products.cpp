@@ -31,10 +31,6 @@ void add_terms(at::Tensor& y, const ProductTerms& terms) {
   if (terms.addend.defined()) y.add_(terms.addend);
 }
 
-RightSide forward_side(const Matrix& weight, const at::Tensor& left) {
-  return {weight.panels.forward, left.size(1), weight.plain.size(0)};
-}
-
 }  // namespace
 
 at::ScalarType scalar_type(Dtype dtype) {
@@ -119,8 +115,8 @@ void Products::add_plain_input_gradient(at::Tensor& dx, const at::Tensor& dy, co
   }
 }
 
-bool Products::has_panels(const Matrix& weight) const {
-  return weight.panels.forward.defined() && multiplies_panels(compute_dtype_);
+bool Products::uses_panels(const Matrix& weight) const {
+  return !device_ && weight.panels.forward.defined() && multiplies_panels(compute_dtype_);
 }
 
 /// x in the type of the products' inputs, with an even number of columns where rows of panels come in pairs.
@@ -134,7 +130,7 @@ at::Tensor Products::left_side(const at::Tensor& x) const {
 
 at::ScalarType Products::input_type(const Matrix& weight) const {
   const bool even = weight.plain.size(0) % 2 == 0 && weight.plain.size(1) % 2 == 0;
-  return !device_ && even && has_panels(weight) ? input_type() : at::kFloat;
+  return even && uses_panels(weight) ? input_type() : at::kFloat;
 }
 
 RightSide Products::backward_side(const Matrix& weight) const {
@@ -159,28 +155,32 @@ at::Tensor Products::unfused_forward(const at::Tensor& x, const at::Tensor& weig
   return y;
 }
 
+void Products::panel_forward(const at::Tensor& x, const Matrix& weight, const ProductTerms& terms,
+                             const ProductEnds& ends) const {
+  const at::Tensor left = left_side(x);
+  panel_product(left, {weight.panels.forward, left.size(1), weight.plain.size(0)}, terms, ends);
+}
+
 at::Tensor Products::forward(const at::Tensor& x, const Matrix& weight, const ProductTerms& terms,
                              at::ScalarType type) {
-  if (device_ || !has_panels(weight)) return unfused_forward(x, weight.plain, terms).to(type);
+  if (!uses_panels(weight)) return unfused_forward(x, weight.plain, terms).to(type);
   at::Tensor y = empty_rows(x.size(0), weight.plain.size(0), x.options().dtype(type));
-  const at::Tensor left = left_side(x);
-  panel_product(left, forward_side(weight, left), terms, {.y = y});
+  panel_forward(x, weight, terms, {.y = y});
   return y;
 }
 
 void Products::forward_into(at::Tensor& y, const at::Tensor& x, const Matrix& weight, const ProductTerms& terms) {
-  if (device_ || !has_panels(weight) || !y.defined()) {
+  if (y.defined() && uses_panels(weight)) {
+    panel_forward(x, weight, terms, {.y = y});
+  } else {
     y = forward(x, weight, terms);
-    return;
   }
-  const at::Tensor left = left_side(x);
-  panel_product(left, forward_side(weight, left), terms, {.y = y});
 }
 
 Products::Activated Products::forward_activated(const at::Tensor& x, const Matrix& weight, const ProductTerms& terms,
                                                 at::ScalarType type) {
   Activated result;
-  if (device_ || !has_panels(weight)) {
+  if (!uses_panels(weight)) {
     result.before = unfused_forward(x, weight.plain, terms);
     result.after = gelu_new(result.before);
     return result;
@@ -188,14 +188,13 @@ Products::Activated Products::forward_activated(const at::Tensor& x, const Matri
   const int64_t columns = weight.plain.size(0);
   result.after = empty_rows(x.size(0), columns, x.options().dtype(input_type(weight)));
   result.before = at::empty(activation_panels_shape(x.size(0), columns), x.options().dtype(type));
-  const at::Tensor left = left_side(x);
-  panel_product(left, forward_side(weight, left), terms, {.y = result.before, .activated = result.after});
+  panel_forward(x, weight, terms, {.y = result.before, .activated = result.after});
   return result;
 }
 
 at::Tensor Products::input_gradient(const at::Tensor& dy, const Matrix& weight, const ProductTerms& terms,
                                     at::ScalarType type, const at::Tensor& slope_of) {
-  if (device_ || !has_panels(weight)) {
+  if (!uses_panels(weight)) {
     at::Tensor dx = device_ ? device_product(narrowed(dy), narrowed(weight.plain), /*wide=*/true)
                             : plain_input_gradient(dy, weight.plain);
     add_terms(dx, terms);
@@ -209,7 +208,7 @@ at::Tensor Products::input_gradient(const at::Tensor& dy, const Matrix& weight, 
 
 void Products::add_input_gradient(at::Tensor& dx, const at::Tensor& dy, const Matrix& weight,
                                   const ProductTerms& terms) {
-  if (!device_ && has_panels(weight)) {
+  if (uses_panels(weight)) {
     if (terms.addend.defined()) dx.add_(terms.addend);
     panel_product(left_side(dy), backward_side(weight),
                   {.addend = dx, .thin_left = terms.thin_left, .thin_right = terms.thin_right}, {.y = dx});

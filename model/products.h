@@ -69,7 +69,10 @@ class Products {
   at::Tensor device_product(const at::Tensor& a, const at::Tensor& b, bool wide) const;
 
  private:
-  bool has_panels(const Matrix& weight) const;
+  /// Whether products with `weight` go to panels; else they are unfused.
+  bool uses_panels(const Matrix& weight) const;
+  void panel_forward(const at::Tensor& x, const Matrix& weight, const ProductTerms& terms,
+                     const ProductEnds& ends) const;
   at::Tensor left_side(const at::Tensor& x) const;
   RightSide backward_side(const Matrix& weight) const;
   at::Tensor plain_forward(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias);

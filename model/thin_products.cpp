@@ -46,9 +46,7 @@ at::Tensor narrow_product(const at::Tensor& x, const at::Tensor& right) {
   at::parallel_for(0, tiles_of(rows), 1, [&](int64_t begin, int64_t end) {
     const at::Tensor sums = at::empty({kTileRows, 2 * half}, right.options());
     auto* const tile = static_cast<float*>(sums.data_ptr());
-    const int64_t last = std::min(end * kTileRows, rows);
-    for (int64_t row = begin * kTileRows, here = 0; row < last; row += here) {
-      here = tile_rows(last - row);
+    for_each_tile_of_rows(begin * kTileRows, std::min(end * kTileRows, rows), [&](int64_t row, int64_t here) {
       at::native::cpublas::brgemm(here, 2 * half, depth, x.stride(0), 2 * half, 2 * half, false,
                                   x.const_data_ptr<at::BFloat16>() + row * x.stride(0),
                                   pairs.const_data_ptr<at::BFloat16>(), tile, /*is_vnni=*/true);
@@ -56,7 +54,7 @@ at::Tensor narrow_product(const at::Tensor& x, const at::Tensor& right) {
       for (int64_t i = 0; i < here; ++i) {
         for (int64_t j = 0; j < rank; ++j) out[i * rank + j] = tile[2 * half * i + j] + tile[2 * half * i + half + j];
       }
-    }
+    });
     at::native::cpublas::brgemm_release(/*is_vnni=*/true);
   });
   return y;
@@ -69,16 +67,14 @@ at::Tensor wide_product(const at::Tensor& x, const at::Tensor& right) {
   const int64_t depth = x.size(1);
   at::Tensor y = at::empty({rows, rank}, right.options());
   at::parallel_for(0, tiles_of(rows), 1, [&](int64_t begin, int64_t end) {
-    const int64_t last = std::min(end * kTileRows, rows);
-    for (int64_t row = begin * kTileRows, here = 0; row < last; row += here) {
-      here = tile_rows(last - row);
+    for_each_tile_of_rows(begin * kTileRows, std::min(end * kTileRows, rows), [&](int64_t row, int64_t here) {
       for (int64_t k = 0; k < depth; k += kBlockDepth) {
         at::native::cpublas::brgemm(here, rank, std::min(kBlockDepth, depth - k), x.stride(0), rank, rank, k > 0,
                                     x.const_data_ptr<float>() + row * x.stride(0) + k,
                                     packed.const_data_ptr<float>() + k * rank, y.mutable_data_ptr<float>() + row * rank,
                                     /*is_vnni=*/false);
       }
-    }
+    });
     at::native::cpublas::brgemm_release(/*is_vnni=*/false);
   });
   return y;
