@@ -35,6 +35,10 @@ class Device {
   train::DeviceReads reads() const;
   /// What no process has taken of a GPU's memory; 0 on CPUs.
   int64_t free_memory_bytes() const { return plugin_ ? plugin_->free_memory_bytes() : 0; }
+  /// On GPUs: whether LibTorch may make the host wait; see DevicePlugin::forbid_waits.
+  void forbid_waits(bool forbidden) const {
+    if (plugin_) plugin_->forbid_waits(forbidden);
+  }
   /// Plays recorded kernels; null on CPUs and without runtime.cuda_graphs.
   cuda::GraphCache* graphs() const { return graphs_.get(); }
 

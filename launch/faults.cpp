@@ -50,6 +50,11 @@ MicroBatchHook sample_trace_from_environment(int rank) {
   };
 }
 
+bool waits_are_forbidden() {
+  const char* text = std::getenv("NEOLOOM_FORBID_WAITS");
+  return text != nullptr && *text != '\0';
+}
+
 bool device_step_from_environment() {
   const char* text = std::getenv("NEOLOOM_STEP");
   if (text == nullptr || *text == '\0') return false;

@@ -237,6 +237,11 @@ bool default_binding_is_off(const char* (*lookup)(const char*)) {
   return policy != nullptr && std::string_view(policy).starts_with("none");
 }
 
+bool ranks_share_gpus() {
+  const char* text = environment("NEOLOOM_SHARE_GPU");
+  return text != nullptr && *text != '\0';
+}
+
 int choose_gpu(const std::vector<RankResources>& ranks, int rank) {
   std::set<std::string> taken;
   const std::string& host = ranks.at(static_cast<size_t>(rank)).host;
@@ -276,8 +281,14 @@ Placement place(comm::MpiSession& session, const std::string& device_option, int
 
   Placement placement;
   const bool on_gpu = device_option != "cpu" && every_rank_has_gpu(ranks);
-  if (on_gpu) require_gpu_each(ranks);
-  placement.device = on_gpu ? fmt::format("cuda:{}", choose_gpu(ranks, session.rank())) : "cpu";
+  if (on_gpu && ranks_share_gpus()) {
+    // NCCL up to 2.29 takes ranks of one host for ones with a GPU each: by this they are of hosts of their own.
+    setenv("NCCL_HOSTID", fmt::format("rank{}", session.rank()).c_str(), /*replace=*/1);
+    placement.device = "cuda:0";
+  } else {
+    if (on_gpu) require_gpu_each(ranks);
+    placement.device = on_gpu ? fmt::format("cuda:{}", choose_gpu(ranks, session.rank())) : "cpu";
+  }
   placement.threads = threads_option > 0 ? static_cast<int>(threads_option) : shared_thread_count(ranks);
   placement.explanation = explain(mine, placement, threads_option, ranks_on(ranks, mine.host), note);
   return placement;

@@ -215,6 +215,12 @@ train::TrainerSetup trainer_setup(comm::MpiSession& session, const Session& s, D
   if (cuda::GraphCache* const graphs = device.graphs(); graphs != nullptr) {
     setup.hooks.run_micro_step = [graphs](const cuda::RepeatedWork& work) { graphs->run(work); };
   }
+  if (waits_are_forbidden()) {
+    setup.hooks.enqueues_step = [&device, steps = 0](bool begins) mutable {
+      device.forbid_waits(begins && steps > 0);
+      steps += begins ? 0 : 1;
+    };
+  }
   setup.hooks.before_micro_batch = micro_batch_hook_from_environment(session.rank());
   return setup;
 }

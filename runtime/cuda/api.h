@@ -67,6 +67,8 @@ struct DeviceApi {
   std::function<void(GraphHandle graph)> end_capture;
   std::function<void(GraphHandle graph)> replay_graph;  // on the current stream
   std::function<void(GraphHandle graph)> destroy_graph;
+  std::function<size_t(GraphHandle graph)> count_nodes;  // kernels, copies and fills; after end_capture
+  std::function<void(bool forbidden)> forbid_waits;      // see DevicePlugin::forbid_waits
   /// LibTorch's current stream of the selected device, and the peak of its allocator.
   std::function<StreamHandle()> current_stream;
   std::function<int64_t(int device)> peak_memory_bytes;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <c10/cuda/CUDACachingAllocator.h>
+#include <c10/cuda/CUDAFunctions.h>
 #include <c10/cuda/CUDAStream.h>
 #include <cuda_runtime_api.h>
 
@@ -125,6 +126,10 @@ DeviceApi device_api() {
   };
   api.free_pinned = [](void* memory) { return static_cast<int>(cudaFreeHost(memory)); };
   api.error_text = [](int result) { return std::string(cudaGetErrorString(static_cast<cudaError_t>(result))); };
+  api.forbid_waits = [](bool forbidden) {
+    c10::cuda::warning_state().set_sync_debug_mode(forbidden ? c10::cuda::SyncDebugMode::L_ERROR
+                                                             : c10::cuda::SyncDebugMode::L_DISABLED);
+  };
   api.current_stream = []() -> StreamHandle { return c10::cuda::getCurrentCUDAStream().stream(); };
   api.peak_memory_bytes = peak_memory_bytes;
   add_graph_calls(api);

@@ -130,6 +130,8 @@ class DeviceRoom final : public DevicePlugin {
 
   void restrict_kernels(bool deterministic) override { restrict_kernels_(deterministic); }
 
+  void forbid_waits(bool forbidden) override { device_.forbid_waits(forbidden); }
+
  private:
   std::unique_ptr<comm::Communicator> join(const NcclSetup& setup) {
     core::require(selected_ >= 0, ErrorKind::kInternal, "Select a device before making its communicator");

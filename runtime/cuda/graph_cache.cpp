@@ -71,7 +71,9 @@ void GraphCache::record(Entry& entry, const RepeatedWork& work) {
     play(entry, {});
     if (unchanged()) {
       ++graphs_;
-      log_(fmt::format("CUDA graph of micro-steps with {}", work.shape));
+      size_t nodes = 0;
+      for (const GraphHandle part : entry.parts) nodes += device_.count_nodes(part);
+      log_(fmt::format("CUDA graph of micro-steps with {}: {} kernels, copies and fills", work.shape, nodes));
       return;
     }
   } catch (const std::exception& error) {

@@ -53,10 +53,12 @@ class DevicePlugin {
   /// Products accumulate in full precision; with `deterministic` LibTorch is also restricted to kernels with the same
   /// bits in every run. Call before the first kernel.
   virtual void restrict_kernels(bool deterministic) = 0;
+  /// While forbidden, an operator of LibTorch that makes the host wait for the device throws c10::Error.
+  virtual void forbid_waits(bool forbidden) = 0;
 };
 
 /// What the plug-in must have been built with: changes whenever this header or comm's change.
-inline constexpr int kPluginInterface = 4;
+inline constexpr int kPluginInterface = 5;
 
 /// True when an NVIDIA device node exists. Asks CUDA nothing.
 bool gpu_present();

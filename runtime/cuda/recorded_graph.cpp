@@ -2,6 +2,7 @@
 #include "runtime/cuda/recorded_graph.h"
 
 #include <ATen/cuda/CUDAGraph.h>
+#include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 
@@ -12,7 +13,7 @@ namespace neoloom::cuda {
 namespace {
 
 struct RecordedGraph {
-  at::cuda::CUDAGraph graph;
+  at::cuda::CUDAGraph graph{/*keep_graph=*/true};  // so that its nodes can be counted
   std::optional<c10::cuda::CUDAStreamGuard> side;  // LibTorch records on no default stream
 };
 
@@ -40,6 +41,7 @@ void add_graph_calls(DeviceApi& api) {
     RecordedGraph& recorded = of(graph);
     try {
       recorded.graph.capture_end();
+      recorded.graph.instantiate();
     } catch (...) {
       recorded.side.reset();
       throw;
@@ -47,6 +49,11 @@ void add_graph_calls(DeviceApi& api) {
     recorded.side.reset();
   };
   api.replay_graph = [](GraphHandle graph) { of(graph).graph.replay(); };
+  api.count_nodes = [](GraphHandle graph) {
+    size_t nodes = 0;
+    C10_CUDA_CHECK(cudaGraphGetNodes(of(graph).graph.raw_cuda_graph(), nullptr, &nodes));
+    return nodes;
+  };
   api.destroy_graph = [](GraphHandle graph) { delete static_cast<RecordedGraph*>(graph); };
 }
 

@@ -40,6 +40,8 @@ struct Hooks {
   /// Runs a micro-step's kernels, recorded or not. Empty: one by one.
   std::function<void(const cuda::RepeatedWork& work)> run_micro_step;
   DeviceReads device_reads;  // for TrainerSetup::device_step
+  /// For tests: called where a step begins to be enqueued and where it is (true, false). May be empty.
+  std::function<void(bool begins)> enqueues_step;
   /// Faults and traces for tests: called before each micro-batch of this rank.
   std::function<void(int64_t step, const std::vector<int64_t>& sample_ids)> before_micro_batch;
 };

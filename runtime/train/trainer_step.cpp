@@ -24,11 +24,27 @@ bool is_out_of_memory(const std::exception& error) {
          std::string_view(error.what()).find("DefaultCPUAllocator: not enough memory") != std::string_view::npos;
 }
 
+/// Tells the hook where the enqueueing of a step begins and ends, whatever way it ends.
+class EnqueuedStep {
+ public:
+  explicit EnqueuedStep(const Hooks& hooks) : hooks_(hooks) { tell(true); }
+  ~EnqueuedStep() { tell(false); }
+  EnqueuedStep(const EnqueuedStep&) = delete;
+  EnqueuedStep& operator=(const EnqueuedStep&) = delete;
+
+ private:
+  void tell(bool begins) const {
+    if (hooks_.enqueues_step) hooks_.enqueues_step(begins);
+  }
+  const Hooks& hooks_;
+};
+
 }  // namespace
 
 Trainer::StepFlags Trainer::run_step() {
   const data::Step step = steps_->step(step_ / plan_.steps_per_epoch, step_ % plan_.steps_per_epoch);
   StepFlags flags;
+  const EnqueuedStep enqueued(setup_.hooks);
   compute_share(step, flags);
   agree_on_flags(flags);
   sum_over_ranks(flags);

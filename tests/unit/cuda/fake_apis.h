@@ -147,6 +147,8 @@ inline DeviceApi fake_device(std::shared_ptr<FakeMachine> machine) {
     machine->note("replay");
     if (machine->played) machine->played();
   };
+  api.count_nodes = [](GraphHandle) { return size_t{7}; };
+  api.forbid_waits = [machine](bool forbidden) { machine->note(forbidden ? "forbid waits" : "allow waits"); };
   api.destroy_graph = [machine](GraphHandle) { machine->note("destroy_graph"); };
   api.error_text = [](int result) { return "cuda text " + std::to_string(result); };
   api.current_stream = [] { return handle<void>(10); };
