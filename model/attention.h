@@ -27,6 +27,7 @@ struct PackedRows {
   int64_t max_queries = 0;
   int64_t max_keys = 0;
   bool queries_are_keys = false;
+  int64_t equal_samples = 0;  // samples, empty ones aside, where all are equally long; else 0
 
   bool defined() const { return cu_queries.defined(); }
 };

@@ -34,11 +34,13 @@ at::Tensor select_rows(const at::Tensor& x, const RowPlan& rows);
 /// Adds the gradient of selected rows to that of all rows; each row is selected at most once.
 void add_rows(at::Tensor& all, const at::Tensor& selected, const RowPlan& rows);
 
-/// What forward keeps for backward. LayerNorm outputs, GELU outputs and probabilities are recomputed. "narrow": the
-/// type that products read, see Products::input_type and Products::narrowed; the rest is fp32.
+/// What forward keeps for backward. GELU outputs, probabilities and, but for `normed`, LayerNorm outputs are
+/// recomputed. "narrow": the type that products read, see Products::input_type and Products::narrowed; the rest is
+/// fp32.
 struct BlockSaved {
   at::Tensor x;  // [N, h] input of ln_1
   Norm::Statistics ln_1;
+  at::Tensor normed;    // [N, h] narrow, ln_1's output: the device path, where q_proj, k_proj or v_proj train
   at::Tensor q;         // [n, h] narrow
   at::Tensor k, v;      // [N, h] narrow
   at::Tensor attended;  // [n, h] narrow, input of out_proj

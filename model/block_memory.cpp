@@ -14,7 +14,8 @@ constexpr int64_t kMaskByte = 1;
 }
 
 void SavedBlock::drop_all_but_inputs() {
-  for (Tally::Held* member : {&statistics, &q, &k, &v, &attended, &middle, &pre_activation, &attention}) *member = {};
+  for (Tally::Held* member : {&statistics, &normed, &q, &k, &v, &attended, &middle, &pre_activation, &attention})
+    *member = {};
 }
 
 BlockMemory::BlockMemory(const MemorySetup& setup, const BatchShape& shape, Tally& tally)
@@ -41,9 +42,10 @@ void BlockMemory::touch_product(int64_t rows, int64_t in, int64_t out, Product p
   if (multiplies_plain_16bit()) bytes += kNarrow * rows * (in + out);
   if (converts_weights() && (on_device() || multiplies_plain_16bit())) bytes += kNarrow * in * out;
   const bool stored_narrow = setup_.model.lora && setup_.frozen_dtype != Dtype::kFloat32;
-  if (!on_device() && !narrow()) {
-    if (setup_.panels && (stored_narrow || product.backward)) bytes += setup_.threads * kWide * kPanelCopyElements;
-    if (!setup_.panels && stored_narrow) keep_scratch(kWide * std::min(Products::kScratchElements, in * out));
+  if (!on_device() && setup_.panels) {
+    if (!narrow() && (stored_narrow || product.backward)) bytes += setup_.threads * kWide * kPanelCopyElements;
+  } else if (!on_device() && !multiplies_plain_16bit() && stored_narrow) {
+    keep_scratch(kWide * std::min(Products::kScratchElements, in * out));  // widened slices
   }
   tally_.touch(bytes);
 }
@@ -60,7 +62,7 @@ int64_t BlockMemory::saved_adapter_bytes(const TrainedLinears& trained, BlockRow
     if (!trained.adapter(site)) continue;
     const bool reads_all = site == LinearSite::kKProj || site == LinearSite::kVProj;
     const int64_t mask = drops() && on_device() ? kMaskByte * features(site).first : 0;
-    bytes += (reads_all ? rows.all : rows.queries) * (kWide * rank() + mask);
+    bytes += (reads_all ? rows.all : rows.queries) * ((on_device() ? product_element() : kWide) * rank() + mask);
   }
   return bytes;
 }

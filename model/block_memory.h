@@ -38,7 +38,7 @@ struct TrainedLinears {
 
 /// Stands for BlockSaved (block.h), member by member.
 struct SavedBlock {
-  Tally::Held x, statistics, q, k, v, attended, middle, pre_activation, attention, adapters;
+  Tally::Held x, statistics, normed, q, k, v, attended, middle, pre_activation, attention, adapters;
 
   /// BlockSaved::inputs.
   void drop_all_but_inputs();
@@ -95,12 +95,13 @@ class BlockMemory {
 
   // The device path: "narrow" is the compute dtype.
   bool flash_attention() const;
+  int64_t product_element() const { return narrow() ? kNarrow : kWide; }
   int64_t device_attention_bytes() const { return flash_attention() ? kNarrow : kWide; }
   int64_t device_activation_bytes(const TrainedLinears& trained) const;
   void device_fill(const TrainedLinears& trained, BlockRows rows, SavedBlock& saved, bool again);
   Held device_linear(const TrainedLinears& trained, LinearSite site, int64_t rows, bool input_is_narrow);
-  void touch_device_adapter(int64_t rows, int64_t in, bool input_is_narrow);
-  void touch_device_adapter_backward(int64_t rows, int64_t in, int64_t out, bool inputs_are_narrow);
+  void touch_device_adapter(int64_t rows, int64_t in);
+  void touch_device_adapter_backward(int64_t rows, int64_t in);
   Held device_linear_backward(const TrainedLinears& trained, LinearSite site, int64_t rows, bool wide,
                               bool dy_is_narrow);
   void touch_device_attention(BlockRows rows, bool backward);

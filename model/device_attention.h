@@ -16,7 +16,8 @@ struct AttentionRows {
 };
 
 /// Attention along the device path, by the kernel that choose_attention() named. Where cuDNN was chosen, rows whose
-/// queries are only the last tokens go to flash attention, as cuDNN aligns queries with the first keys.
+/// queries are only the last tokens go to flash attention, as cuDNN aligns queries with the first keys, and so do
+/// samples of unlike lengths.
 class DeviceAttention {
  public:
   /// `operators` must outlive this.
@@ -35,7 +36,9 @@ class DeviceAttention {
                               const at::Tensor& out, const AttentionRows& rows, const AttentionSaved& saved) const;
 
  private:
-  bool uses_cudnn(const PackedRows& rows) const { return kernel_ == AttentionKernel::kCudnn && rows.queries_are_keys; }
+  bool uses_cudnn(const PackedRows& rows) const {
+    return kernel_ == AttentionKernel::kCudnn && rows.queries_are_keys && rows.equal_samples > 0;
+  }
   at::Tensor in_heads(const at::Tensor& rows) const;
   AttentionCall call_for(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const PackedRows& rows) const;
 

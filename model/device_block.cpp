@@ -59,10 +59,8 @@ class Block::OnDevice {
   AttentionRows attention_rows() const { return {rows_.segments, rows_.packed}; }
   at::Tensor weight(const Linear& linear) const { return products_.narrowed(linear.weight.plain); }
   at::Tensor input_weights() const;
-  at::Tensor attention_input(const at::Tensor& x) const { return attention_.wants_16bit() ? products_.narrowed(x) : x; }
-
-  void project_inputs(const at::Tensor& normed, BlockSaved& kept) const;
-  at::Tensor linear(LinearSite site, const at::Tensor& x, BlockSaved& kept) const;
+  at::Tensor input_projection(LinearSite site, const at::Tensor& x, BlockSaved& kept) const;
+  at::Tensor linear(LinearSite site, const at::Tensor& x, const at::Tensor& residual, BlockSaved& kept) const;
   at::Tensor pre_activation(const at::Tensor& normed, BlockSaved& kept) const;
   at::Tensor linear_backward(LinearSite site, const at::Tensor& dy, const at::Tensor& x, const BlockSaved& saved,
                              bool wants_dx) const;
@@ -91,53 +89,59 @@ at::Tensor Block::OnDevice::input_weights() const {
   return below_each_other(matrices);
 }
 
-/// k, v [N, h] and q [n, h] as attention wants them. Shapes: normed [N, h].
-void Block::OnDevice::project_inputs(const at::Tensor& normed, BlockSaved& kept) const {
-  const int64_t h = normed.size(1);
-  at::Tensor together = products_.device_product(products_.narrowed(normed), input_weights().t(), /*wide=*/true);
-  at::Tensor k = together.narrow(1, 0, h);
-  at::Tensor v = together.narrow(1, h, h);
-  add_adapter_on_device(block_.k_proj.lora, k, normed, kept.adapters[static_cast<size_t>(LinearSite::kKProj)]);
-  add_adapter_on_device(block_.v_proj.lora, v, normed, kept.adapters[static_cast<size_t>(LinearSite::kVProj)]);
-  if (rows_.all_queries()) {
-    at::Tensor q = together.narrow(1, 2 * h, h);
-    add_adapter_on_device(block_.q_proj.lora, q, normed, kept.adapters[static_cast<size_t>(LinearSite::kQProj)]);
+/// k, v or q as attention wants it: W x + adapter. Shapes: x [n, h] 16 -> [n, h].
+at::Tensor Block::OnDevice::input_projection(LinearSite site, const at::Tensor& x, BlockSaved& kept) const {
+  const Linear& linear = at_site(site);
+  const at::Tensor columns = weight(linear).t();
+  at::Tensor y;
+  if (linear.lora.present()) {
+    y = adapter_output_on_device(products_, linear.lora, x, kept.adapters[static_cast<size_t>(site)]);
+    y.addmm_(x, columns, /*beta=*/linear.lora.scaling);
   } else {
-    kept.q = attention_input(linear(LinearSite::kQProj, select_rows(normed, rows_), kept));
+    y = products_.device_product(x, columns, /*wide=*/false);
   }
-  together = attention_input(together);
-  kept.k = together.narrow(1, 0, h);
-  kept.v = together.narrow(1, h, h);
-  if (rows_.all_queries()) kept.q = together.narrow(1, 2 * h, h);
+  return attention_.wants_16bit() ? y : widened(y);
 }
 
-/// W x + b + adapter in fp32. x: fp32 or 16.
-at::Tensor Block::OnDevice::linear(LinearSite site, const at::Tensor& x, BlockSaved& kept) const {
+/// residual + W x + b + adapter in fp32. x: fp32 or 16; residual: undefined is 0.
+at::Tensor Block::OnDevice::linear(LinearSite site, const at::Tensor& x, const at::Tensor& residual,
+                                   BlockSaved& kept) const {
   const Linear& linear = at_site(site);
-  at::Tensor y = products_.device_product(products_.narrowed(x), weight(linear).t(), /*wide=*/true);
-  if (linear.bias.defined()) y.add_(linear.bias);
+  const at::Tensor narrow = products_.narrowed(x);
+  at::Tensor y;
+  if (residual.defined()) {
+    y = linear.bias.defined() ? residual.add(linear.bias) : residual.clone();
+    products_.add_device_product(y, narrow, weight(linear).t());
+  } else {
+    y = products_.device_product(narrow, weight(linear).t(), /*wide=*/true);
+    if (linear.bias.defined()) y.add_(linear.bias);
+  }
   if (linear.lora.present()) {
-    add_adapter_on_device(linear.lora, y, widened(x), kept.adapters[static_cast<size_t>(site)]);
+    add_adapter_on_device(products_, linear.lora, y, narrow, kept.adapters[static_cast<size_t>(site)]);
   }
   return y;
 }
 
 /// [n, ff]: fp32 where c_fc trains, because its gradient makes parameter gradients; else 16.
 at::Tensor Block::OnDevice::pre_activation(const at::Tensor& normed, BlockSaved& kept) const {
-  if (block_.c_fc.trains()) return linear(LinearSite::kCFc, normed, kept);
+  if (block_.c_fc.trains()) return linear(LinearSite::kCFc, normed, /*residual=*/{}, kept);
   return at::addmm(products_.narrowed(block_.c_fc.bias), products_.narrowed(normed), weight(block_.c_fc).t());
 }
 
 at::Tensor Block::OnDevice::forward(const at::Tensor& x, BlockSaved& kept) const {
   kept.x = x;
   fill(kept);
-  return linear(LinearSite::kCProj, at::gelu(kept.pre_activation, kApproximation), kept).add_(kept.middle);
+  return linear(LinearSite::kCProj, at::gelu(kept.pre_activation, kApproximation), kept.middle, kept);
 }
 
 void Block::OnDevice::fill(BlockSaved& kept) const {
-  project_inputs(block_.ln_1.forward(kept.x, &kept.ln_1), kept);
+  const at::Tensor normed = products_.narrowed(block_.ln_1.forward(kept.x, &kept.ln_1));
+  if (block_.inputs_train()) kept.normed = normed;
+  kept.k = input_projection(LinearSite::kKProj, normed, kept);
+  kept.v = input_projection(LinearSite::kVProj, normed, kept);
+  kept.q = input_projection(LinearSite::kQProj, select_rows(normed, rows_), kept);
   kept.attended = attention_.forward(kept.q, kept.k, kept.v, attention_rows(), kept.attention);
-  kept.middle = linear(LinearSite::kOutProj, kept.attended, kept).add_(select_rows(kept.x, rows_));
+  kept.middle = linear(LinearSite::kOutProj, kept.attended, select_rows(kept.x, rows_), kept);
   kept.pre_activation = pre_activation(block_.ln_2.forward(kept.middle, &kept.ln_2), kept);
 }
 
@@ -145,13 +149,14 @@ void Block::OnDevice::fill(BlockSaved& kept) const {
 void Block::OnDevice::parameter_gradients(LinearSite site, const at::Tensor& dy, const at::Tensor& x,
                                           const BlockSaved& saved, at::Tensor* dx) const {
   const Linear& linear = at_site(site);
+  const at::Tensor narrow_dy = products_.narrowed(dy);
   if (linear.lora.present()) {
-    const at::Tensor wide_dy = widened(dy);
-    adapter_backward_on_device(linear.lora, wide_dy, widened(x), saved.adapters[static_cast<size_t>(site)], dx);
+    adapter_backward_on_device(products_, linear.lora, narrow_dy, products_.narrowed(x),
+                               saved.adapters[static_cast<size_t>(site)], dx);
   }
   if (linear.weight_grad.defined()) {
-    linear.weight_grad.copy_(
-        products_.device_product(products_.narrowed(dy).t(), products_.narrowed(x), /*wide=*/true));
+    at::Tensor gradient = linear.weight_grad;
+    products_.add_device_product(gradient, narrow_dy.t(), products_.narrowed(x), /*beta=*/0);
   }
   if (linear.bias_grad.defined()) linear.bias_grad.copy_(at::sum(dy, {0}, /*keepdim=*/false, at::kFloat));
 }
@@ -163,8 +168,10 @@ at::Tensor Block::OnDevice::linear_backward(LinearSite site, const at::Tensor& d
   at::Tensor dx;
   // Without an adapter nothing is added to it, and what follows reads the compute dtype: elsewhere it is fp32.
   const bool wide = linear.lora.present() || site == LinearSite::kCFc || site == LinearSite::kQProj;
-  if (wants_dx) dx = products_.device_product(products_.narrowed(dy), weight(linear), wide);
-  parameter_gradients(site, dy, x, saved, wants_dx ? &dx : nullptr);
+  // Once, unless the bias wants its gradient's sum in full.
+  const at::Tensor narrow_dy = linear.bias_grad.defined() ? dy : products_.narrowed(dy);
+  if (wants_dx) dx = products_.device_product(products_.narrowed(narrow_dy), weight(linear), wide);
+  parameter_gradients(site, narrow_dy, x, saved, wants_dx ? &dx : nullptr);
   return dx;
 }
 
@@ -193,7 +200,7 @@ at::Tensor Block::OnDevice::attention_backward(const at::Tensor& dy, const Block
 
 /// From the gradients of q, k and v to that of the block's input [N, h].
 at::Tensor Block::OnDevice::inputs_backward(const AttentionGradients& d, const BlockSaved& saved, bool wants_dx) const {
-  const at::Tensor normed = block_.inputs_train() ? block_.ln_1.forward(saved.x, nullptr) : at::Tensor();
+  const at::Tensor& normed = saved.normed;
   const bool below_inputs = wants_dx || block_.ln_1.weight_grad.defined();
   at::Tensor d_normed;
   if (below_inputs) {

@@ -25,22 +25,23 @@ int64_t BlockMemory::device_activation_bytes(const TrainedLinears& trained) cons
   return narrow() && !trained.trains(LinearSite::kCFc) ? kNarrow : kWide;
 }
 
-void BlockMemory::touch_device_adapter(int64_t rows, int64_t in, bool input_is_narrow) {
-  const int64_t wide = kWide * rows * in;
-  tally_.touch((input_is_narrow ? wide : 0) + (drops() && draws_masks_ ? wide : 0));
+/// Beside what it keeps (saved_adapter_bytes): x with its mask. Shapes: x [rows, in].
+void BlockMemory::touch_device_adapter(int64_t rows, int64_t in) {
+  if (drops() && draws_masks_) tally_.touch(product_element() * rows * in);
 }
 
-void BlockMemory::touch_device_adapter_backward(int64_t rows, int64_t in, int64_t out, bool inputs_are_narrow) {
-  const int64_t widened = inputs_are_narrow ? kWide * rows * (in + out) : 0;
-  tally_.touch(widened + kWide * rank() * rows + (drops() ? 2 * kWide * rows * in : 0));
+void BlockMemory::touch_device_adapter_backward(int64_t rows, int64_t in) {
+  const int64_t masked = drops() ? (product_element() + kWide) * rows * in : 0;
+  tally_.touch(product_element() * rank() * rows + masked);
 }
 
 /// Shapes: x [rows, in] -> [rows, out] fp32.
 Held BlockMemory::device_linear(const TrainedLinears& trained, LinearSite site, int64_t rows, bool input_is_narrow) {
   const auto [in, out] = features(site);
   Held y = tally_.hold(kWide * rows * out);
-  touch_product(rows, in, out, {.input_is_narrow = input_is_narrow});
-  if (trained.adapter(site)) touch_device_adapter(rows, in, input_is_narrow);
+  const Held narrow_x = tally_.hold(input_is_narrow ? 0 : input_bytes(rows, in));
+  touch_product(rows, in, out, {.input_is_narrow = true});
+  if (trained.adapter(site)) touch_device_adapter(rows, in);
   return y;
 }
 
@@ -48,9 +49,10 @@ Held BlockMemory::device_linear(const TrainedLinears& trained, LinearSite site, 
 Held BlockMemory::device_linear_backward(const TrainedLinears& trained, LinearSite site, int64_t rows, bool wide,
                                          bool dy_is_narrow) {
   const auto [in, out] = features(site);
+  const Held narrow_dy = tally_.hold(dy_is_narrow ? 0 : input_bytes(rows, out));
   Held dx = tally_.hold((wide ? kWide : kNarrow) * rows * in);
-  touch_product(rows, out, in, {.backward = true, .input_is_narrow = dy_is_narrow});
-  if (trained.adapter(site)) touch_device_adapter_backward(rows, in, out, dy_is_narrow);
+  touch_product(rows, out, in, {.backward = true, .input_is_narrow = true});
+  if (trained.adapter(site)) touch_device_adapter_backward(rows, in);
   return dx;
 }
 
@@ -69,14 +71,13 @@ void BlockMemory::device_fill(const TrainedLinears& trained, BlockRows rows, Sav
   const int64_t element = device_attention_bytes();
   saved.statistics = tally_.hold(2 * kWide * (rows.all + rows.queries));
   {
-    const Held normed = tally_.hold(kWide * rows.all * h);
-    const int64_t width = rows.all_queries() ? 3 * h : 2 * h;
-    Held together = tally_.hold(kWide * rows.all * width);
-    touch_product(rows.all, h, width, {});
-    if (trained.inputs_train()) touch_device_adapter(rows.all, h, /*input_is_narrow=*/false);
-    if (!rows.all_queries()) saved.q = tally_.hold(element * rows.queries * h);
-    if (element == kNarrow) together = tally_.hold(element * rows.all * width);
-    saved.k = std::move(together);  // v and q are views of the same
+    if (narrow()) tally_.touch((kWide + kNarrow) * rows.all * h);
+    Held normed = tally_.hold(product_element() * rows.all * h);
+    if (trained.inputs_train()) touch_device_adapter(rows.all, h);
+    saved.k = tally_.hold(2 * element * rows.all * h);  // and v
+    if (!rows.all_queries()) tally_.touch(product_element() * rows.queries * h);
+    saved.q = tally_.hold(element * rows.queries * h);
+    if (trained.inputs_train()) saved.normed = std::move(normed);
   }
   saved.attended = tally_.hold(element * rows.queries * h);
   touch_device_attention(rows, /*backward=*/false);
@@ -121,7 +122,6 @@ Held BlockMemory::device_attention_backward(const TrainedLinears& trained, Block
 Held BlockMemory::device_inputs_backward(const TrainedLinears& trained, BlockRows rows) {
   const int64_t h = hidden();
   const int64_t element = device_attention_bytes();
-  const Held normed = tally_.hold(trained.inputs_train() ? kWide * rows.all * h : 0);
   Held d_normed;
   {
     const int64_t width = rows.all_queries() ? 3 * h : 2 * h;
@@ -131,9 +131,8 @@ Held BlockMemory::device_inputs_backward(const TrainedLinears& trained, BlockRow
   }
   if (trained.adapter(LinearSite::kKProj) || trained.adapter(LinearSite::kVProj) ||
       (trained.adapter(LinearSite::kQProj) && rows.all_queries())) {
-    // x is ln_1's output, in fp32.
-    const Held wide_dy = tally_.hold(element == kNarrow ? kWide * rows.all * h : 0);
-    touch_device_adapter_backward(rows.all, h, h, /*inputs_are_narrow=*/false);
+    const Held narrow_dy = tally_.hold(narrow() && element == kWide ? kNarrow * rows.all * h : 0);
+    touch_device_adapter_backward(rows.all, h);
   }
   return tally_.hold(kWide * rows.all * h);
 }

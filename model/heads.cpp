@@ -9,6 +9,7 @@
 #include <ATen/ops/zeros_like.h>
 
 #include <algorithm>
+#include <limits>
 
 #include "model/loss.h"
 #include "runtime/core/error.h"
@@ -23,17 +24,55 @@ constexpr int64_t kDefaultDeviceLogitsRows = 2048;
 
 at::Tensor zero_loss(const at::Tensor& like) { return at::zeros({}, like.options().dtype(at::kDouble)); }
 
-at::Tensor cross_entropy(at::Tensor& logits, const at::Tensor& targets, HeadWants wants) {
-  return wants.on_device ? device_cross_entropy_rows(logits, targets, wants.loss_scale, wants.gradients)
-                         : cross_entropy_rows(logits, targets, wants.loss_scale, wants.gradients);
+/// Rows of weight 0 lose their loss and their gradient, which is linear in the gradient of their logits.
+void weigh(const at::Tensor& weights, at::Tensor& losses, at::Tensor& gradient) {
+  if (!weights.defined()) return;
+  losses.mul_(weights);
+  if (gradient.defined()) gradient.mul_(weights.unsqueeze(1));
 }
 
-/// Rows of weight 0 lose their loss and their gradient.
-void weigh(const Targets& targets, int64_t begin, at::Tensor& losses, at::Tensor& d_logits) {
-  if (!targets.weights.defined()) return;
-  const at::Tensor weights = targets.weights.narrow(0, begin, losses.size(0));
-  losses.mul_(weights);
-  if (d_logits.defined()) d_logits.mul_(weights.unsqueeze(1));
+/// Some supervised rows of a causal LM: their losses, and the gradient of the head's input.
+struct Chunk {
+  at::Tensor normed;   // [n, h] fp32
+  at::Tensor targets;  // [n]
+};
+struct ChunkResult {
+  at::Tensor losses;    // [n]
+  at::Tensor d_normed;  // [n, h], undefined unless wanted
+};
+
+/// `buffer` [at least n, V] fp32 is overwritten.
+ChunkResult host_chunk(const Network& network, Products& products, const Chunk& chunk, const at::Tensor& buffer,
+                       HeadWants wants) {
+  at::Tensor logits = buffer.narrow(0, 0, chunk.targets.size(0));
+  products.forward_into(logits, chunk.normed, network.head, {});
+  ChunkResult result;
+  result.losses = cross_entropy_rows(logits, chunk.targets, wants.loss_scale, wants.gradients);
+  if (!wants.gradients) return result;
+  result.d_normed = products.input_gradient(logits, network.head);
+  if (network.head_grad.defined()) at::Tensor(network.head_grad).addmm_(logits.t(), chunk.normed);
+  return result;
+}
+
+/// `weights` [n] fp32: 0 for rows that do not count; undefined: all do.
+ChunkResult device_chunk(const Network& network, const Products& products, const Chunk& chunk,
+                         const at::Tensor& weights, HeadWants wants) {
+  const int64_t vocabulary = network.head.plain.size(0);
+  const at::Tensor head = products.narrowed(network.aligned_head.defined() ? network.aligned_head : network.head.plain);
+  at::Tensor logits = products.device_product(products.narrowed(chunk.normed), head.t(), /*wide=*/true);
+  const int64_t filling = head.size(0) - vocabulary;
+  if (filling > 0) logits.narrow(1, vocabulary, filling).fill_(-std::numeric_limits<float>::infinity());
+  ChunkResult result;
+  result.losses =
+      device_cross_entropy_rows(logits, chunk.targets, wants.loss_scale, wants.gradients, head.scalar_type());
+  if (!wants.gradients) return result;
+  result.d_normed = products.device_product(logits, head, /*wide=*/true);
+  if (network.head_grad.defined()) {
+    at::Tensor gradient = network.head_grad;
+    const at::Tensor counted = weights.defined() ? chunk.normed.mul(weights.unsqueeze(1)) : chunk.normed;
+    products.add_device_product(gradient, logits.t(), products.narrowed(counted));
+  }
+  return result;
 }
 
 }  // namespace
@@ -55,12 +94,13 @@ HeadResult classify(const Network& network, Head head, const at::Tensor& hidden,
   at::Tensor d_logits;
   if (head == Head::kSingleLabel) {
     d_logits = result.logits.clone();
-    losses = cross_entropy(d_logits, targets.values, wants);
+    losses = wants.on_device ? device_cross_entropy_rows(d_logits, targets.values, wants.loss_scale, wants.gradients)
+                             : cross_entropy_rows(d_logits, targets.values, wants.loss_scale, wants.gradients);
   } else {
     losses = binary_cross_entropy_rows(result.logits, targets.values, wants.loss_scale,
                                        wants.gradients ? &d_logits : nullptr);
   }
-  weigh(targets, 0, losses, d_logits);
+  weigh(targets.weights, losses, d_logits);
   result.loss.loss = at::sum(losses, at::kDouble);
   if (!wants.gradients) return result;
   at::Tensor score_grad = network.score_grad;
@@ -82,19 +122,17 @@ HeadResult causal_lm(const Network& network, Products& products, const at::Tenso
   const at::Tensor normed = network.ln_f.forward(selected, &statistics);
   at::Tensor d_normed;
   if (wants.gradients) d_normed = at::zeros_like(normed);
-  at::Tensor buffer;  // the host's products write to it; on a device each chunk gets memory of LibTorch's pool
+  at::Tensor buffer;  // on a device each chunk gets memory of LibTorch's pool
   if (!wants.on_device) buffer = at::empty({std::min(chunk_rows, rows), network.head.plain.size(0)}, hidden.options());
   for (int64_t begin = 0; begin < rows; begin += chunk_rows) {
     const int64_t count = std::min(chunk_rows, rows - begin);
-    const at::Tensor chunk = normed.narrow(0, begin, count);
-    at::Tensor logits = buffer.defined() ? buffer.narrow(0, 0, count) : at::Tensor();
-    products.forward_into(logits, chunk, network.head, {});
-    at::Tensor losses = cross_entropy(logits, targets.values.narrow(0, begin, count), wants);
-    weigh(targets, begin, losses, logits);
-    result.loss.loss.add_(at::sum(losses, at::kDouble));
-    if (!wants.gradients) continue;
-    d_normed.narrow(0, begin, count).copy_(products.input_gradient(logits, network.head));
-    if (network.head_grad.defined()) network.head_grad.addmm_(logits.t(), chunk);
+    const Chunk chunk = {normed.narrow(0, begin, count), targets.values.narrow(0, begin, count)};
+    const at::Tensor weights = targets.weights.defined() ? targets.weights.narrow(0, begin, count) : at::Tensor();
+    ChunkResult found = wants.on_device ? device_chunk(network, products, chunk, weights, wants)
+                                        : host_chunk(network, products, chunk, buffer, wants);
+    weigh(weights, found.losses, found.d_normed);
+    result.loss.loss.add_(at::sum(found.losses, at::kDouble));
+    if (wants.gradients) d_normed.narrow(0, begin, count).copy_(found.d_normed);
   }
   if (wants.gradients) {
     result.d_hidden.index_copy_(0, targets.rows, network.ln_f.backward(d_normed, selected, statistics));

@@ -3,9 +3,11 @@
 
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/exp.h>
 #include <ATen/ops/gather.h>
 #include <ATen/ops/log_softmax.h>
-#include <ATen/ops/ones.h>
+#include <ATen/ops/mul.h>
+#include <ATen/ops/scalar_tensor.h>
 #include <ATen/ops/sigmoid.h>
 
 #include <ATen/ops/softplus.h>
@@ -29,16 +31,24 @@ at::Tensor cross_entropy_rows(at::Tensor& logits, const at::Tensor& targets, dou
   return losses;
 }
 
-at::Tensor device_cross_entropy_rows(at::Tensor& logits, const at::Tensor& targets, double scale, bool wants_gradient) {
+at::Tensor device_cross_entropy_rows(at::Tensor& logits, const at::Tensor& targets, double scale, bool wants_gradient,
+                                     at::ScalarType type) {
   const at::Tensor column = targets.unsqueeze(1);
   at::Tensor log_probabilities = at::log_softmax(logits, 1);
-  at::Tensor losses = at::gather(log_probabilities, 1, column).squeeze(1).neg();
+  logits.reset();  // its memory is free before the gradient's is taken
+  const at::Tensor of_targets = at::gather(log_probabilities, 1, column);
   if (wants_gradient) {
-    logits = log_probabilities.exp_();
-    logits.scatter_add_(1, column, at::ones({column.size(0), 1}, logits.options()).neg_());
-    if (scale != 1.0) logits.mul_(scale);
+    at::Tensor gradient = at::empty(log_probabilities.sizes(), log_probabilities.options().dtype(type));
+    if (scale == 1.0) {
+      at::exp_out(gradient, log_probabilities);
+    } else {
+      at::mul_out(gradient, log_probabilities.exp_(), at::scalar_tensor(scale));
+    }
+    // p - 1 from the p that was not rounded.
+    gradient.scatter_(1, column, of_targets.exp().sub_(1.0).mul_(scale).to(type));
+    logits = gradient;
   }
-  return losses;
+  return of_targets.squeeze(1).neg();
 }
 
 at::Tensor binary_cross_entropy_rows(const at::Tensor& logits, const at::Tensor& labels, double scale,

@@ -56,7 +56,7 @@ class Walk {
     const bool packed_attention =
         choose_attention(model.device, model.compute_dtype, model.config.head_dim(), 0) != AttentionKernel::kMath;
     if (!packed_attention) return shape;
-    shape.tokens = rounded_rows(shape.tokens);
+    shape.tokens = filled_rows(model.head, shape.tokens);
     shape.targets = rounded_rows(shape.targets);
     ++shape.samples;
     return shape;
@@ -148,7 +148,7 @@ class Walk {
       blocks_.touch_product(chunk, h, words, {});
       if (on_device()) tally_.touch(kWide * chunk * words);  // log probabilities
       const Held d_chunk = tally_.hold(gradients ? kWide * chunk * h : 0);
-      if (gradients) blocks_.touch_product(chunk, words, h, {.backward = true});
+      if (gradients) blocks_.touch_product(chunk, words, h, {.backward = true, .input_is_narrow = on_device()});
     }
     tally_.touch(kWide * h * rows);
   }

@@ -181,15 +181,18 @@ Network NetworkBuilder::build_frozen(const at::Tensor& params, const at::Tensor&
   network.wte = weights_->wte;
   network.wpe = weights_->wpe;
   network.head = {weights_->lm_head, weights_->head_panels};
+  network.aligned_head = weights_->aligned_lm_head;
   network.ln_f = {ln_f_weight_, ln_f_bias_, {}, {}, setup_.config.layer_norm_epsilon};
+  at::Tensor narrow_params;
+  if (setup_.device.cuda) narrow_params = params.to(scalar_type(setup_.compute_dtype));
   for (size_t layer = 0; layer < frozen_blocks_.size(); ++layer) {
-    network.blocks.push_back(build_block(layer, params, grads, dropout));
+    network.blocks.push_back(build_block(layer, params, narrow_params, grads, dropout));
   }
   return network;
 }
 
-Block NetworkBuilder::build_block(size_t layer, const at::Tensor& params, const at::Tensor& grads,
-                                  const DropoutKey* dropout) const {
+Block NetworkBuilder::build_block(size_t layer, const at::Tensor& params, const at::Tensor& narrow_params,
+                                  const at::Tensor& grads, const DropoutKey* dropout) const {
   const BlockWeights& weights = frozen_blocks_[layer];
   const double epsilon = setup_.config.layer_norm_epsilon;
   Block block;
@@ -202,7 +205,7 @@ Block NetworkBuilder::build_block(size_t layer, const at::Tensor& params, const 
   block.c_fc.bias = weights.c_fc_bias;
   block.c_proj.bias = weights.c_proj_bias;
   choose_attention(block, setup_.config.layer_is_local[layer]);
-  attach_adapters(block, layer, params, grads, dropout);
+  attach_adapters(block, layer, params, narrow_params, grads, dropout);
   return block;
 }
 
@@ -214,7 +217,8 @@ void NetworkBuilder::choose_attention(Block& block, bool local) const {
       model::choose_attention(setup_.device, setup_.compute_dtype, config.hidden_size / config.num_heads, window);
 }
 
-void NetworkBuilder::attach_adapters(Block& block, size_t layer, const at::Tensor& params, const at::Tensor& grads,
+void NetworkBuilder::attach_adapters(Block& block, size_t layer, const at::Tensor& params,
+                                     const at::Tensor& narrow_params, const at::Tensor& grads,
                                      const DropoutKey* dropout) const {
   for (const LinearSite site : kLinearSites) {
     const LoraSlots& slots = lora_slots_[layer][static_cast<size_t>(site)];
@@ -224,6 +228,8 @@ void NetworkBuilder::attach_adapters(Block& block, size_t layer, const at::Tenso
     branch.b = slot_view(params, slots.b);
     branch.a_grad = slot_view(grads, slots.a);
     branch.b_grad = slot_view(grads, slots.b);
+    branch.narrow_a = slot_view(narrow_params, slots.a);
+    branch.narrow_b = slot_view(narrow_params, slots.b);
     branch.scaling = setup_.lora->scaling();
     if (dropout != nullptr) {
       branch.dropout = {setup_.lora->lora_dropout, dropout->seed, dropout->epoch, static_cast<int64_t>(layer),

@@ -21,9 +21,10 @@ struct Network {
   at::Tensor wte_grad, wpe_grad;  // undefined: frozen
   std::vector<Block> blocks;
   Norm ln_f;
-  Matrix head;           // causal LM: [V, h]
-  at::Tensor head_grad;  // the same view as wte_grad when tied; undefined: frozen
-  at::Tensor score;      // classification: [C, h] fp32
+  Matrix head;              // causal LM: [V, h]
+  at::Tensor aligned_head;  // GPUs: see Weights::aligned_lm_head
+  at::Tensor head_grad;     // the same view as wte_grad when tied; undefined: frozen
+  at::Tensor score;         // classification: [C, h] fp32
   at::Tensor score_grad;
 
   /// Blocks below this one have nothing to train and pass no gradient on; L when only the head trains.
@@ -54,10 +55,11 @@ class NetworkBuilder {
   void lay_out_adapters();
   void lay_out_everything();
   void widen_small_tensors();
-  Block build_block(size_t layer, const at::Tensor& params, const at::Tensor& grads, const DropoutKey* dropout) const;
+  Block build_block(size_t layer, const at::Tensor& params, const at::Tensor& narrow_params, const at::Tensor& grads,
+                    const DropoutKey* dropout) const;
   void choose_attention(Block& block, bool local) const;
-  void attach_adapters(Block& block, size_t layer, const at::Tensor& params, const at::Tensor& grads,
-                       const DropoutKey* dropout) const;
+  void attach_adapters(Block& block, size_t layer, const at::Tensor& params, const at::Tensor& narrow_params,
+                       const at::Tensor& grads, const DropoutKey* dropout) const;
   Network build_frozen(const at::Tensor& params, const at::Tensor& grads, const DropoutKey* dropout) const;
   Network build_full(const at::Tensor& params, const at::Tensor& grads) const;
   at::Tensor slot_view(const at::Tensor& buffer, int64_t slot) const;

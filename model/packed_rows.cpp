@@ -22,6 +22,8 @@ PackedRows packed_rows(const std::vector<Segment>& segments, const at::Device& d
     packed.max_keys = std::max(packed.max_keys, segment.key_rows);
     packed.queries_are_keys &= segment.query_rows == segment.key_rows;
   }
+  const auto samples = std::count_if(segments.begin(), segments.end(), [](const Segment& s) { return s.key_rows > 0; });
+  if (keys.back() == samples * packed.max_keys) packed.equal_samples = samples;
   packed.cu_keys = staged(keys, {static_cast<int64_t>(keys.size())}, device);
   packed.cu_queries = staged(queries, {static_cast<int64_t>(queries.size())}, device);
   return packed;

@@ -99,7 +99,7 @@ class Packer {
 
   void add_filling_sample() {
     const auto begin = static_cast<int64_t>(ids_.size());
-    const int64_t rows = rounded_rows(begin);
+    const int64_t rows = filled_rows(setup_.head, begin);
     const auto samples = static_cast<int64_t>(last_.size());
     result_.packed.rows.segments.push_back({begin, rows - begin, begin, rows - begin});
     result_.packed.last_rows.segments.push_back({samples, 1, begin, rows - begin});
@@ -243,15 +243,18 @@ void copy_into(MicroBatch& place, const MicroBatch& batch) {
 
 std::string shape_of(const MicroBatch& batch) {
   const int64_t targets = batch.targets.values.defined() ? batch.targets.values.size(0) : 0;
-  return fmt::format("{} rows, {} samples of up to {} tokens, {} targets", batch.packed.ids.size(0),
-                     batch.packed.rows.segments.size(), batch.packed.rows.packed.max_keys, targets);
+  const PackedRows& rows = batch.packed.rows.packed;
+  const std::string equal = rows.equal_samples > 0 ? fmt::format(" ({} of one length)", rows.equal_samples) : "";
+  return fmt::format("{} rows, {} samples{} of up to {} tokens, {} targets", batch.packed.ids.size(0),
+                     batch.packed.rows.segments.size(), equal, rows.max_keys, targets);
 }
 
+int64_t filled_rows(Head head, int64_t count) { return rounded_rows(head == Head::kCausalLm ? count : count + 1); }
+
 int64_t rounded_rows(int64_t count) {
-  const int64_t needed = count + 1;
-  const auto octave = static_cast<int64_t>(std::bit_floor(static_cast<uint64_t>(needed)));
+  const auto octave = static_cast<int64_t>(std::bit_floor(static_cast<uint64_t>(count)));
   const int64_t step = std::max(kFewestRows, octave / kSizesPerOctave);
-  return (needed + step - 1) / step * step;
+  return std::max(kFewestRows, (count + step - 1) / step * step);
 }
 
 }  // namespace neoloom::model

@@ -38,7 +38,7 @@ struct MicroBatch {
 struct PackOptions {
   bool for_device = false;  // fills RowPlan::packed
   /// Numbers of rows and targets are rounded up, so that few shapes occur: the rows after the real ones form a sample
-  /// of their own, whose last token is the last row; targets after the real ones weigh 0. Needs for_device.
+  /// of their own, which may be empty for a causal LM; targets after the real ones weigh 0. Needs for_device.
   bool fixed_shapes = false;
 };
 
@@ -55,7 +55,11 @@ void copy_into(MicroBatch& place, const MicroBatch& batch);
 /// Equal for micro-batches that differ in tensor values alone: "1024 rows, ...".
 std::string shape_of(const MicroBatch& batch);
 
-/// `count` and at least one more, rounded up to one of at most eight sizes between powers of two, at least 128.
+/// Rows of a micro-batch of fixed shape with `count` real ones. A classifier reads the filling sample's last token, so
+/// that this sample is never empty there.
+int64_t filled_rows(Head head, int64_t count);
+
+/// `count` rounded up to one of at most eight sizes between powers of two, at least 128.
 int64_t rounded_rows(int64_t count);
 
 }  // namespace neoloom::model

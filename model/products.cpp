@@ -143,6 +143,15 @@ at::Tensor Products::device_product(const at::Tensor& a, const at::Tensor& b, bo
   return wide && compute_dtype_ != Dtype::kFloat32 ? device_->product(a, b) : at::mm(a, b);
 }
 
+void Products::add_device_product(at::Tensor& y, const at::Tensor& a, const at::Tensor& b, double beta,
+                                  double alpha) const {
+  if (compute_dtype_ == Dtype::kFloat32) {
+    y.addmm_(a, b, beta, alpha);
+  } else {
+    device_->add_product(y, a, b, beta, alpha);
+  }
+}
+
 at::Tensor Products::unfused_forward(const at::Tensor& x, const at::Tensor& weight, const ProductTerms& terms) {
   at::Tensor y;
   if (device_) {

@@ -68,6 +68,10 @@ class Products {
   /// Shapes: a [n, k], b [k, m].
   at::Tensor device_product(const at::Tensor& a, const at::Tensor& b, bool wide) const;
 
+  /// Device path: y = beta y + alpha a b in fp32, from inputs in the compute dtype. Shapes: y [n, m], any row stride.
+  void add_device_product(at::Tensor& y, const at::Tensor& a, const at::Tensor& b, double beta = 1.0,
+                          double alpha = 1.0) const;
+
  private:
   /// Whether products with `weight` go to panels; else they are unfused.
   bool uses_panels(const Matrix& weight) const;

@@ -25,6 +25,9 @@ struct BlockWeights {
   std::array<Panels, 6> panels;                            // of the six linears, in the order of LinearSite
 };
 
+/// Products of GPUs are many times slower where a dimension is odd, as GPT-2's vocabulary is.
+inline constexpr int64_t kHeadAlignment = 64;
+
 struct Weights {
   at::Tensor wte;  // [V, h]
   at::Tensor wpe;  // [max_pos, h]
@@ -32,6 +35,7 @@ struct Weights {
   at::Tensor ln_f_weight, ln_f_bias;    // [h]
   at::Tensor lm_head;                   // [V, h]; the same tensor as wte when tied
   Panels head_panels;                   // of lm_head
+  at::Tensor aligned_lm_head;           // GPUs: lm_head, followed by rows of 0 up to a multiple of kHeadAlignment rows
   at::Tensor score;                     // [num_labels, h] fp32 when the source has one, else undefined
   std::shared_ptr<const void> storage;  // keeps the mapping alive; tensors are views of it
   std::string source_hash;              // SHA-256 of the source files' bytes

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "model/adapters/device_lora.h"
 
-#include <ATen/ops/mm.h>
 #include <ATen/ops/native_dropout.h>
 #include <ATen/ops/native_dropout_backward.h>
 
@@ -11,38 +10,48 @@ namespace neoloom::model {
 
 namespace {
 
+constexpr bool kWide = true;
+
 /// x * mask / (1 - p)
 at::Tensor masked(const LoraBranch& lora, const at::Tensor& x, const at::Tensor& mask) {
   return mask.defined() ? at::native_dropout_backward(x, mask, 1.0 / (1.0 - lora.dropout.probability)) : x;
 }
 
-}  // namespace
-
-void add_adapter_on_device(const LoraBranch& lora, at::Tensor& y, const at::Tensor& x, AdapterSaved& saved) {
-  if (!lora.present()) return;
-  if (!saved.reduced.defined()) {
-    at::Tensor dropped = x;
-    if (lora.dropout.active()) {
-      std::tie(dropped, saved.mask) = at::native_dropout(x, lora.dropout.probability, /*train=*/true);
-    }
-    saved.reduced = at::mm(dropped, lora.a.t());
+void reduce(const Products& products, const LoraBranch& lora, const at::Tensor& x, AdapterSaved& saved) {
+  if (saved.reduced.defined()) return;
+  at::Tensor dropped = x;
+  if (lora.dropout.active()) {
+    std::tie(dropped, saved.mask) = at::native_dropout(x, lora.dropout.probability, /*train=*/true);
   }
-  y.addmm_(saved.reduced, lora.b.t(), /*beta=*/1, /*alpha=*/lora.scaling);
+  saved.reduced = products.device_product(dropped, lora.narrow_a.t(), !kWide);
 }
 
-void adapter_backward_on_device(const LoraBranch& lora, const at::Tensor& dy, const at::Tensor& x,
-                                const AdapterSaved& saved, at::Tensor* dx) {
-  if (!lora.present()) return;
-  const at::Tensor d_reduced = at::mm(dy, lora.b);  // [n, r], without the scale
+}  // namespace
+
+at::Tensor adapter_output_on_device(const Products& products, const LoraBranch& lora, const at::Tensor& x,
+                                    AdapterSaved& saved) {
+  reduce(products, lora, x, saved);
+  return products.device_product(saved.reduced, lora.narrow_b.t(), !kWide);
+}
+
+void add_adapter_on_device(const Products& products, const LoraBranch& lora, at::Tensor& y, const at::Tensor& x,
+                           AdapterSaved& saved) {
+  reduce(products, lora, x, saved);
+  products.add_device_product(y, saved.reduced, lora.narrow_b.t(), /*beta=*/1, lora.scaling);
+}
+
+void adapter_backward_on_device(const Products& products, const LoraBranch& lora, const at::Tensor& dy,
+                                const at::Tensor& x, const AdapterSaved& saved, at::Tensor* dx) {
+  const at::Tensor d_reduced = products.device_product(dy, lora.narrow_b, !kWide);  // [n, r], without the scale
   at::Tensor a_grad = lora.a_grad;
   at::Tensor b_grad = lora.b_grad;
-  b_grad.addmm_(dy.t(), saved.reduced, /*beta=*/0, /*alpha=*/lora.scaling);
-  a_grad.addmm_(d_reduced.t(), masked(lora, x, saved.mask), /*beta=*/0, /*alpha=*/lora.scaling);
+  products.add_device_product(b_grad, dy.t(), saved.reduced, /*beta=*/0, lora.scaling);
+  products.add_device_product(a_grad, d_reduced.t(), masked(lora, x, saved.mask), /*beta=*/0, lora.scaling);
   if (dx == nullptr) return;
   if (saved.mask.defined()) {
-    dx->add_(masked(lora, at::mm(d_reduced, lora.a), saved.mask), lora.scaling);
+    dx->add_(masked(lora, products.device_product(d_reduced, lora.narrow_a, kWide), saved.mask), lora.scaling);
   } else {
-    dx->addmm_(d_reduced, lora.a, /*beta=*/1, /*alpha=*/lora.scaling);
+    products.add_device_product(*dx, d_reduced, lora.narrow_a, /*beta=*/1, lora.scaling);
   }
 }
 

@@ -4,23 +4,31 @@
 #include <ATen/core/Tensor.h>
 
 #include "model/adapters/lora.h"
+#include "model/products.h"
 
 namespace neoloom::model {
 
-/// What an adapter's forward keeps for backward along the device path.
+/// What an adapter's forward keeps for backward along the device path; in the compute dtype.
 struct AdapterSaved {
   at::Tensor mask;     // [n, in] bool, true: kept; undefined without dropout
-  at::Tensor reduced;  // [n, r] fp32: drop(x) A^T
+  at::Tensor reduced;  // [n, r]: drop(x) A^T
 };
 
-/// The device path of LoraBranch: x A^T is kept (r values a row), the scale rides on the products, masks are native
-/// dropout's, drawn from the default generator of x's device in the order of calls. What an earlier call saved is used
-/// again: no mask is drawn twice. Everything in fp32.
-/// Shapes: x [n, in], y [n, out], any row stride.
-void add_adapter_on_device(const LoraBranch& lora, at::Tensor& y, const at::Tensor& x, AdapterSaved& saved);
+// The device path of LoraBranch: inputs of all products have the compute dtype, gradients of A and B are fp32. Masks
+// are native dropout's, drawn from the default generator of x's device in the order of calls. What an earlier call
+// saved is used again: no mask is drawn twice.
 
-/// Gradients of A and B, and, when `dx` is not null, the adapter's part added to dx [n, in].
-void adapter_backward_on_device(const LoraBranch& lora, const at::Tensor& dy, const at::Tensor& x,
-                                const AdapterSaved& saved, at::Tensor* dx);
+/// drop(x) A^T B^T without the scale, in the compute dtype. Shapes: x [n, in]; returns [n, out].
+at::Tensor adapter_output_on_device(const Products& products, const LoraBranch& lora, const at::Tensor& x,
+                                    AdapterSaved& saved);
+
+/// y += s * drop(x) A^T B^T. Shapes: x [n, in], y [n, out] fp32.
+void add_adapter_on_device(const Products& products, const LoraBranch& lora, at::Tensor& y, const at::Tensor& x,
+                           AdapterSaved& saved);
+
+/// Gradients of A and B, and, when `dx` is not null, the adapter's part added to dx [n, in] fp32. Shapes: dy [n, out],
+/// x [n, in].
+void adapter_backward_on_device(const Products& products, const LoraBranch& lora, const at::Tensor& dy,
+                                const at::Tensor& x, const AdapterSaved& saved, at::Tensor* dx);
 
 }  // namespace neoloom::model

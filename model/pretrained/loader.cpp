@@ -207,7 +207,15 @@ std::shared_ptr<const Weights> to_device(const std::shared_ptr<const Weights>& w
   };
   auto moved = std::make_shared<Weights>(*weights);
   const bool tied = moved->lm_head.defined() && moved->lm_head.is_same(moved->wte);
-  for (at::Tensor* tensor : {&moved->wte, &moved->wpe, &moved->ln_f_weight, &moved->ln_f_bias, &moved->score}) {
+  if (moved->lm_head.defined()) {
+    const int64_t vocabulary = moved->lm_head.size(0);
+    const int64_t rows = (vocabulary + kHeadAlignment - 1) / kHeadAlignment * kHeadAlignment;
+    moved->aligned_lm_head = at::zeros({rows, moved->lm_head.size(1)}, at::TensorOptions().dtype(type).device(target));
+    moved->lm_head = moved->aligned_lm_head.narrow(0, 0, vocabulary).copy_(moved->lm_head);
+  }
+  const bool same_head = tied && moved->wte.scalar_type() == type;
+  moved->wte = same_head ? moved->lm_head : copied(moved->wte, moved->wte.scalar_type());
+  for (at::Tensor* tensor : {&moved->wpe, &moved->ln_f_weight, &moved->ln_f_bias, &moved->score}) {
     *tensor = copied(*tensor, tensor->defined() ? tensor->scalar_type() : type);
   }
   for (BlockWeights& block : moved->blocks) {
@@ -227,8 +235,6 @@ std::shared_ptr<const Weights> to_device(const std::shared_ptr<const Weights>& w
       row += h;
     }
   }
-  const bool same_head = tied && moved->wte.scalar_type() == type;
-  moved->lm_head = same_head ? moved->wte : copied(moved->lm_head, type);
   moved->storage.reset();
   return moved;
 }

@@ -81,13 +81,13 @@ TEST(PackedRows, GapsBetweenSamplesAreRefused) {
   EXPECT_THROW(packed_rows({{0, 3, 0, 3}, {4, 2, 4, 2}}, at::kCPU), core::Error);
 }
 
-/// Kernel, window, last tokens only.
-using AttentionCase = std::tuple<AttentionKernel, int64_t, bool>;
+/// Kernel, window, last tokens only, samples of one length.
+using AttentionCase = std::tuple<AttentionKernel, int64_t, bool, bool>;
 class PackedAttention : public ::testing::TestWithParam<AttentionCase> {};
 
 TEST_P(PackedAttention, EqualsTheHostsSampleBySample) {
-  const auto [kernel, window, last_only] = GetParam();
-  const std::vector<int64_t> lengths = {5, 1, 12, 7};
+  const auto [kernel, window, last_only, equal] = GetParam();
+  const std::vector<int64_t> lengths = equal ? std::vector<int64_t>{6, 6, 6} : std::vector<int64_t>{5, 1, 12, 7};
   std::vector<Segment> segments;
   int64_t keys = 0;
   int64_t queries = 0;
@@ -114,17 +114,20 @@ TEST_P(PackedAttention, EqualsTheHostsSampleBySample) {
   EXPECT_LT(distance(d.dq, expected.dq), 1e-5);
   EXPECT_LT(distance(d.dk, expected.dk), 1e-5);
   EXPECT_LT(distance(d.dv, expected.dv), 1e-5);
-  const bool cudnn = kernel == AttentionKernel::kCudnn && !last_only;
+  const bool cudnn = kernel == AttentionKernel::kCudnn && !last_only && equal;
   EXPECT_EQ(record.kernels().count("_cudnn_attention_backward"), cudnn ? 1U : 0U);
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Rows, PackedAttention,
-    ::testing::Values(AttentionCase{AttentionKernel::kFlash, 0, false},
-                      AttentionCase{AttentionKernel::kFlash, 4, false}, AttentionCase{AttentionKernel::kFlash, 0, true},
-                      AttentionCase{AttentionKernel::kFlash, 4, true}, AttentionCase{AttentionKernel::kCudnn, 0, false},
-                      AttentionCase{AttentionKernel::kCudnn, 0, true}, AttentionCase{AttentionKernel::kMath, 4, false},
-                      AttentionCase{AttentionKernel::kMath, 0, true}));
+INSTANTIATE_TEST_SUITE_P(Rows, PackedAttention,
+                         ::testing::Values(AttentionCase{AttentionKernel::kFlash, 0, false, false},
+                                           AttentionCase{AttentionKernel::kFlash, 4, false, false},
+                                           AttentionCase{AttentionKernel::kFlash, 0, true, false},
+                                           AttentionCase{AttentionKernel::kFlash, 4, true, false},
+                                           AttentionCase{AttentionKernel::kCudnn, 0, false, true},
+                                           AttentionCase{AttentionKernel::kCudnn, 0, false, false},
+                                           AttentionCase{AttentionKernel::kCudnn, 0, true, true},
+                                           AttentionCase{AttentionKernel::kMath, 4, false, false},
+                                           AttentionCase{AttentionKernel::kMath, 0, true, false}));
 
 struct Both {
   Trial host, device;
@@ -151,8 +154,8 @@ TEST(DevicePath, EqualsTheHostsInFp32) {
 
 TEST(DevicePath, IsCloseToFp32In16Bit) {
   for (const Dtype compute : {Dtype::kBFloat16, Dtype::kFloat16}) {
-    // Adapters on all linears of so small a model magnify the rounding of inputs; the host's 16-bit products err more.
-    const double tolerance = compute == Dtype::kBFloat16 ? 6e-2 : 3e-2;
+    // Adapters on all linears of so small a model magnify the rounding of the products' inputs.
+    const double tolerance = 6e-2;
     for (const ModelSetup& setup : every_setup()) {
       const Both both = both_paths(setup, compute);
       EXPECT_NEAR(both.device.loss, both.host.loss, tolerance * both.host.loss);
@@ -253,13 +256,14 @@ TEST(GradientsReady, BlocksWithoutAdaptersAnnounceNothingNew) {
   EXPECT_THAT(model->layout().block_begin_elements, ElementsAre(0, 0, score));
 }
 
-TEST(RoundedRows, LeaveRoomForOneMoreInEightSizesBetweenPowersOfTwo) {
+TEST(RoundedRows, AreOfEightSizesBetweenPowersOfTwo) {
   EXPECT_EQ(rounded_rows(0), 128);
   EXPECT_EQ(rounded_rows(127), 128);
-  EXPECT_EQ(rounded_rows(128), 256);
-  EXPECT_EQ(rounded_rows(1023), 1024);
-  EXPECT_EQ(rounded_rows(1024), 1152);
-  EXPECT_EQ(rounded_rows(8192), 9216);
+  EXPECT_EQ(rounded_rows(128), 128);
+  EXPECT_EQ(rounded_rows(129), 256);
+  EXPECT_EQ(rounded_rows(1024), 1024);
+  EXPECT_EQ(rounded_rows(1025), 1152);
+  EXPECT_EQ(rounded_rows(8193), 9216);
 }
 
 /// Micro-batches of other lengths that have one shape.

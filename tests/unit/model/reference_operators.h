@@ -32,6 +32,14 @@ class ReferenceOperators {
       EXPECT_NE(a.scalar_type(), at::kFloat);
       return at::mm(a.to(at::kFloat), b.to(at::kFloat));
     };
+    operators->add_product = [](at::Tensor& y, const at::Tensor& a, const at::Tensor& b, double beta, double alpha) {
+      neoloom::support::OperatorRecord::count("addmm.dtype");
+      const at::DisableRecordFunctionGuard unseen;
+      EXPECT_EQ(a.scalar_type(), b.scalar_type());
+      EXPECT_NE(a.scalar_type(), at::kFloat);
+      EXPECT_EQ(y.scalar_type(), at::kFloat);
+      y.addmm_(a.to(at::kFloat), b.to(at::kFloat), beta, alpha);
+    };
     operators->flash_forward = forward_as("_flash_attention_forward");
     operators->flash_backward = backward_as("_flash_attention_backward");
     operators->cudnn_forward = forward_as("_cudnn_attention_forward");
