@@ -4,7 +4,7 @@
 Sections: steps (training steps beside transformers + peft), epoch (an epoch on real text beside HF Trainer), micro
 (products, attention, ..., tokenizer, all-reduce, checkpoint), growth (length, batch, rank of the adapters, ranks), start
 (process start to the first step), data (token store, conversion of weights), instructions (counts under valgrind),
-operators (where the time of a step goes, by perf).
+operators (where the time of a step goes, by perf), device (training steps on a GPU; only when asked for by name).
 """
 
 import argparse
@@ -20,13 +20,15 @@ from context import DATA_HELP, Context, NotMeasured
 from report import ROOT
 from sides import SideFailed
 
-SECTIONS = ("steps", "epoch", "micro", "growth", "start", "data", "instructions", "operators")
+SECTIONS = ("steps", "epoch", "micro", "growth", "start", "data", "instructions", "operators",
+            "device")
+HF_VARIANTS = ("eager", "best", "compiled")
 
 
 def parse():
     parser = argparse.ArgumentParser(prog="tests/bench/run.sh", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"of {', '.join(SECTIONS)}; default: all")
+    parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"of {', '.join(SECTIONS)}; default: all but device")
     parser.add_argument("--steps", type=int, default=20, help="measured steps of each row (default 20)")
     parser.add_argument("--warmup", type=int, default=5, help="steps before them (default 5)")
     parser.add_argument("--threads", type=int, default=2, help="threads of either side (default 2)")
@@ -36,7 +38,10 @@ def parse():
     parser.add_argument("--limit", type=int, default=600,
                         help="training rows of each set of `epoch` (default 600, about 10 minutes on 2 cores; 0: all)")
     parser.add_argument("--store_rows", type=int, default=1_000_000, help="rows of the token store of `data`")
-    parser.add_argument("--before", type=Path, help="another build folder, for `operators` to set beside this one")
+    parser.add_argument("--hf", nargs="*", default=["eager", "best"], metavar="VARIANT", choices=HF_VARIANTS,
+                        help=f"sides of `device` beside neoloom, of {', '.join(HF_VARIANTS)}; default: eager best")
+    parser.add_argument("--device_warmup", type=int, default=20, help="steps before the measured ones of `device`")
+    parser.add_argument("--before", type=Path, help="another build folder, for `operators` and `device` to set beside this one")
     parser.add_argument("--work", type=Path, help="folder for models and runs; kept (default: a temporary one)")
     parser.add_argument("--output", type=Path, default=Path("bench-report"),
                         help="report without extension (default bench-report: .md and .json)")
@@ -84,11 +89,12 @@ def main():
         work.mkdir(parents=True, exist_ok=True)
         context = Context(ROOT / "build", work, arguments.data and arguments.data.resolve(), arguments.steps,
                           arguments.warmup, arguments.threads, arguments.limit, arguments.sets, arguments.only,
-                          arguments.store_rows, arguments.before and arguments.before.resolve())
+                          arguments.store_rows, arguments.before and arguments.before.resolve(), arguments.hf,
+                          arguments.device_warmup)
         sections, failures = {}, 0
-        for name, section, failed in measure(context, arguments.sections or SECTIONS, bool(arguments.sections)):
+        for name, section, failed in measure(context, arguments.sections or SECTIONS[:-1], bool(arguments.sections)):
             sections[name] = section
-            failures += failed
+            failures += failed or section.failed
             markdown = write(arguments.output, machine, sections, time.monotonic() - begin)  # as far as it got
     print(markdown)
     return 1 if failures else 0

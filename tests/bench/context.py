@@ -31,6 +31,8 @@ class Context:
     only: list
     store_rows: int
     before: Path | None
+    hf: list
+    device_warmup: int
 
     def say(self, text):
         print(f"[{time.strftime('%H:%M:%S')}] {text}", file=sys.stderr, flush=True)

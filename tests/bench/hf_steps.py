@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The other side of step_bench: the same protocol and request, answered by transformers + peft + torch.optim.AdamW."""
+"""The other side of step_bench: the same protocol and request, answered by transformers + peft + torch.optim.AdamW.
+
+On a GPU `variant` says how: eager; best (TF32 for fp32 products, fused AdamW); compiled (that and torch.compile). The
+host reads no loss while steps run, which is kinder than HF Trainer.
+"""
 
 import json
 import sys
@@ -20,7 +24,7 @@ def open_model(request):
     model.config.use_cache = False
     lora = peft.LoraConfig(task_type="CAUSAL_LM" if causal else "SEQ_CLS", r=request["lora_r"], lora_alpha=16,
                            target_modules=["q_proj", "v_proj"])
-    return peft.get_peft_model(model, lora).train()
+    return peft.get_peft_model(model, lora).train().to(request.get("device", "cpu"))
 
 
 def status_kib(name):
@@ -30,31 +34,49 @@ def status_kib(name):
     return 0
 
 
+def wait_for(device):
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
 def main():
     request = json.loads(Path(sys.argv[1]).read_text())
+    device, variant = request.get("device", "cpu"), request.get("variant", "eager")
     torch.set_num_threads(request["threads"])
+    torch.backends.cuda.matmul.allow_tf32 = variant != "eager"
     model = open_model(request)
     parameters = [value for value in model.parameters() if value.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=5e-5)
-    ids = torch.tensor(request["ids"])
-    labels = ids if request["head"] == "causal_lm" else torch.arange(len(ids)) % 2
+    optimizer = torch.optim.AdamW(parameters, lr=5e-5, fused=True if variant != "eager" else None)
+    forward = torch.compile(model) if variant == "compiled" else model
+    ids = torch.tensor(request["ids"]).to(device)
+    labels = ids if request["head"] == "causal_lm" else torch.arange(len(ids)).to(device) % 2
     mask = torch.ones_like(ids)
     losses = []
-    print("ready", flush=True)
-    for line in sys.stdin:
-        if line.strip() != "step":
-            break
-        begin, cpu_begin = time.perf_counter(), time.process_time()
-        loss = model(input_ids=ids, attention_mask=mask, labels=labels).loss
+
+    def step():
+        loss = forward(input_ids=ids, attention_mask=mask, labels=labels).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         optimizer.zero_grad()
-        losses.append(loss.item())
+        losses.append(loss.detach())
+
+    print("ready", flush=True)
+    for line in sys.stdin:
+        word, _, count = line.strip().partition(" ")
+        if word != "step":
+            break
+        begin, cpu_begin = time.perf_counter(), time.process_time()
+        for _ in range(int(count)):
+            step()
+        wait_for(device)
         seconds, cpu_seconds = time.perf_counter() - begin, time.process_time() - cpu_begin
         print(json.dumps(dict(seconds=seconds, cpu_seconds=cpu_seconds)), flush=True)
     mapped = status_kib("RssFile") + status_kib("RssShmem")
-    print(json.dumps(dict(peak_kib=status_kib("VmHWM"), mapped_kib=mapped, extra=dict(losses=losses))), flush=True)
+    found = dict(peak_kib=status_kib("VmHWM"), mapped_kib=mapped, extra=dict(losses=[loss.item() for loss in losses]))
+    if device == "cuda":
+        found["device_peak_bytes"] = torch.cuda.max_memory_allocated()
+    print(json.dumps(found), flush=True)
 
 
 if __name__ == "__main__":

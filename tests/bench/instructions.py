@@ -47,7 +47,7 @@ def step(context):
                            frozen="float32", compute="float32", rows=1, length=4, threads=1)
     command = [context.build / "step_bench", request]
     subprocess.run(list(map(str, command)), input=b"end\n", env=environment(1), capture_output=True, check=True)
-    counts = {steps: count(command, b"step\n" * steps + b"end\n") for steps in (FEW, MANY)}
+    counts = {steps: count(command, b"step 1\n" * steps + b"end\n") for steps in (FEW, MANY)}
     return (counts[MANY] - counts[FEW]) / (MANY - FEW)
 
 

@@ -32,7 +32,7 @@ def samples(context, binary, request):
     steps = context.steps + context.warmup
     record = context.work / "perf.data"
     done = subprocess.run(["perf", "record", "-q", "-F", "997", "-o", record, binary, request], text=True,
-                          input="step\n" * steps + "end\n", capture_output=True, env=environment(context.threads))
+                          input="step 1\n" * steps + "end\n", capture_output=True, env=environment(context.threads))
     if done.returncode != 0:
         raise SideFailed(f"perf record {binary} ended with {done.returncode}:\n{done.stderr[-2000:]}")
     times = [json.loads(line)["cpu_seconds"] for line in done.stdout.splitlines() if "cpu_seconds" in line]

@@ -4,6 +4,7 @@
 import importlib.metadata
 import os
 import platform
+import shutil
 import statistics
 import subprocess
 from dataclasses import dataclass, field
@@ -53,6 +54,7 @@ class Section:
     title: str
     text: list = field(default_factory=list)
     data: dict = field(default_factory=dict)
+    failed: bool = False  # in part
 
     def add_table(self, header, rows):
         self.text.append(table(header, rows))
@@ -78,6 +80,9 @@ def cpu():
 
 
 def commit():
+    if shutil.which("git") is None:
+        return "unknown"
+
     def git(*arguments):
         done = subprocess.run(["git", "-C", ROOT, *arguments], capture_output=True, text=True)
         return done.stdout.strip() if done.returncode == 0 else ""

@@ -5,6 +5,7 @@
 #   bash tests/bench/run.sh                              everything that needs no data of yours
 #   bash tests/bench/run.sh --data FOLDER                also an epoch on real text (the folder: see --help)
 #   bash tests/bench/run.sh steps --steps 5 --warmup 1   one section, a quick look
+#   bash tests/bench/run.sh device                       training steps on a GPU
 #   bash tests/bench/run.sh --help                       sections and options
 #
 # Sets up and builds what it needs first. Measure on an idle machine; only ratios of one report mean anything.

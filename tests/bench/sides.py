@@ -18,8 +18,8 @@ class SideFailed(Exception):
     """A measured process ended early."""
 
 
-def environment(threads):
-    values = dict(os.environ, OMP_NUM_THREADS=str(threads), HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
+def environment(threads, **variables):
+    values = dict(os.environ | variables, OMP_NUM_THREADS=str(threads), HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
     if os.geteuid() == 0:
         for name in ("OMPI_ALLOW_RUN_AS_ROOT", "PRTE_ALLOW_RUN_AS_ROOT"):
             values |= {name: "1", name + "_CONFIRM": "1"}
@@ -45,12 +45,12 @@ def make_request(work, name, vocabulary=50257, **fields):
 
 
 class Side:
-    """One process that answers "step" with that step's seconds."""
+    """One process that answers "step N" with the seconds of N steps together."""
 
-    def __init__(self, command, threads, log):
+    def __init__(self, command, threads, log, **variables):
         self.errors = open(log, "w+")
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors,
-                                        text=True, bufsize=1, env=environment(threads))
+                                        text=True, bufsize=1, env=environment(threads, **variables))
         self._read("ready")
 
     def _read(self, expected=None):
@@ -75,17 +75,18 @@ class Side:
         return answer
 
 
-def neoloom_side(build, request, ranks=1):
+def neoloom_side(build, request, ranks=1, **variables):
     threads = json.loads(request.read_text())["threads"]
     command = [str(build / "step_bench"), str(request)]
     if ranks > 1:
         command = ["mpirun", "-np", str(ranks), *command]
-    return Side(command, threads, request.parent / "stderr.txt")
+    return Side(command, threads, request.parent / "stderr.txt", **variables)
 
 
-def hf_side(request):
+def hf_side(request, **variables):
     threads = json.loads(request.read_text())["threads"]
-    return Side([sys.executable, str(HERE / "hf_steps.py"), str(request)], threads, request.parent / "hf-stderr.txt")
+    return Side([sys.executable, str(HERE / "hf_steps.py"), str(request)], threads, request.parent / "hf-stderr.txt",
+                **variables)
 
 
 def in_turns(sides, steps, warmup):
@@ -93,7 +94,7 @@ def in_turns(sides, steps, warmup):
     times = {name: [] for name in sides}
     for step in range(steps + warmup):
         for name, side in sides.items():
-            seconds = side.ask("step")["seconds"]
+            seconds = side.ask("step 1")["seconds"]
             if step >= warmup:
                 times[name].append(seconds)
     result = {}

@@ -2,19 +2,25 @@
 // Training steps one at a time, as the trainer takes them: data, forward, backward, exact sum, all-reduce, clipping,
 // AdamW, a line of metrics.
 //
-//   step_bench REQUEST.json     prints "ready"; answers each line "step" with that step's seconds, any other line with
-//                               the memory, then ends. Under mpirun every rank takes part and rank 0 speaks.
+//   step_bench REQUEST.json     prints "ready"; answers each line "step N" with the seconds of N steps together, any
+//                               other line with the memory, then ends. Under mpirun every rank takes part and rank 0
+//                               speaks.
 //
 // The request: model (folder), cache, output (folder), head (causal_lm | single_label), frozen, compute, ids (rows of
-// equal length), micro_batches, threads, lora_r; gradient_checkpointing may be left out.
-#include <ATen/Parallel.h>
-
+// equal length), micro_batches, threads, lora_r; may be left out: device (cpu | cuda), cuda_graphs, deterministic,
+// logging_steps, gradient_checkpointing. On a GPU steps are enqueued and their results read a step late, so that the
+// seconds of many steps are those of the device, and those of one are not.
+#include <array>
 #include <ctime>
 #include <fstream>
+#include <functional>
 #include <iostream>
 #include <nlohmann/json.hpp>
 #include <string>
 
+#include "launch/config/run_config.h"
+#include "launch/device.h"
+#include "launch/rank_memory.h"
 #include "model/model.h"
 #include "model/pretrained/loader.h"
 #include "model/pretrained/panel_file.h"
@@ -46,17 +52,19 @@ json memory() {
   return {{"peak_kib", status_kib("VmHWM")}, {"mapped_kib", status_kib("RssFile") + status_kib("RssShmem")}};
 }
 
-/// Stops every rank between steps until rank 0 is asked for the next one.
+/// Stops every rank where rank 0 waits to be asked for steps.
 class Turns {
  public:
-  explicit Turns(comm::MpiSession& session) : session_(session) {}
+  Turns(comm::MpiSession& session, std::function<json()> memory) : session_(session), memory_(std::move(memory)) {}
 
   void operator()(int64_t step) {
     if (step == step_) return;  // another micro-batch of the same step
+    step_ = step;
+    if (step < stop_at_) return;
     const double seconds = core::now_seconds() - begin_;
     const double cpu_seconds = static_cast<double>(std::clock() - cpu_begin_) / CLOCKS_PER_SEC;
     const std::string word = session_.on_root([&] {
-      if (step_ == 0) {
+      if (stop_at_ == 0) {
         std::cout << "ready" << std::endl;
       } else {
         std::cout << json{{"seconds", seconds}, {"cpu_seconds", cpu_seconds}}.dump() << std::endl;
@@ -65,11 +73,11 @@ class Turns {
       std::getline(std::cin, line);
       return line;
     });
-    if (word != "step") {
-      if (session_.is_root()) std::cout << memory().dump() << std::endl;
+    if (!word.starts_with("step ")) {
+      if (session_.is_root()) std::cout << memory_().dump() << std::endl;
       throw Ended();
     }
-    step_ = step;
+    stop_at_ = step + std::stoll(word.substr(5));
     std::array<int64_t, 1> together = {0};
     session_.all_reduce_max(together);  // the ranks that slept are awake
     cpu_begin_ = std::clock();
@@ -78,41 +86,68 @@ class Turns {
 
  private:
   comm::MpiSession& session_;
+  std::function<json()> memory_;
   int64_t step_ = 0;
+  int64_t stop_at_ = 0;
   double begin_ = 0.0;
   std::clock_t cpu_begin_ = 0;
 };
 
-std::unique_ptr<model::Model> open_model(comm::MpiSession& session, const json& request, model::Head head) {
+model::ModelSetup model_setup(const json& request, const launch::Device& device) {
   model::ModelSetup setup;
-  const std::string folder = request.at("model");
-  setup.config = model::GptNeoConfig::from_file(folder + "/config.json");
-  setup.head = head;
-  setup.num_labels = head == model::Head::kCausalLm ? 0 : 2;
+  setup.config = model::GptNeoConfig::from_file(request.at("model").get<std::string>() + "/config.json");
+  setup.head = request.at("head") == "causal_lm" ? model::Head::kCausalLm : model::Head::kSingleLabel;
+  setup.num_labels = setup.head == model::Head::kCausalLm ? 0 : 2;
   setup.compute_dtype = model::dtype_from_name(request.at("compute"));
   setup.lora.emplace();
   setup.lora->r = request.at("lora_r");
   setup.lora->lora_alpha = 16;
   setup.gradient_checkpointing = request.value("gradient_checkpointing", false);
+  setup.device = device.traits();
+  return setup;
+}
+
+std::unique_ptr<model::Model> open_model(comm::MpiSession& session, const json& request, const launch::Device& device,
+                                         const model::ModelSetup& setup) {
   std::string converted;
   std::string panels;
   const auto prepare = [&] {
-    converted = model::prepare_weights(folder, setup.config, model::dtype_from_name(request.at("frozen")),
+    converted = model::prepare_weights(request.at("model"), setup.config, model::dtype_from_name(request.at("frozen")),
                                        request.at("cache"), false);
-    panels = model::prepare_panels(converted, setup.config, setup.compute_dtype, false);
+    if (device.is_cpu()) panels = model::prepare_panels(converted, setup.config, setup.compute_dtype, false);
     return std::string();
   };
   session.on_root(prepare);
   prepare();
-  const auto weights = model::map_weights(converted, setup.config);
+  const std::shared_ptr<model::Weights> weights = model::map_weights(converted, setup.config);
   model::map_panels(panels, setup.compute_dtype, *weights);
-  return model::Model::create(setup, weights);
+  if (device.is_cpu()) return model::Model::create(setup, weights);
+  return model::Model::create(setup, model::to_device(weights, device.name(), setup.compute_dtype));
+}
+
+/// What the program's plan says of a rank of this size.
+int64_t planned_bytes(const json& request, const model::Model& model, const data::TokenStore& store,
+                      const train::Batching& batching) {
+  launch::MemoryQuestion question;
+  question.setup.model = model.setup();
+  question.setup.frozen_dtype = model::dtype_from_name(request.at("frozen"));
+  question.flat_elements = model.layout().total_elements;
+  question.gradient_sum = "fixed";
+  question.batching = batching;
+  question.train = &store;
+  return launch::rank_memory(question, model.setup().gradient_checkpointing).total_bytes;
 }
 
 void run(comm::MpiSession& session, const json& request) {
-  at::set_num_threads(request.at("threads"));
-  const bool causal = request.at("head") == "causal_lm";
-  const auto model = open_model(session, request, causal ? model::Head::kCausalLm : model::Head::kSingleLabel);
+  launch::RunConfig config;
+  config.runtime.device = request.value("device", "cpu");
+  config.runtime.threads_per_rank = request.at("threads");
+  config.runtime.cuda_graphs = request.value("cuda_graphs", true);
+  config.runtime.deterministic = request.value("deterministic", true);
+  launch::Device device(session, config);
+  const model::ModelSetup chosen = model_setup(request, device);
+  const auto model = open_model(session, request, device, chosen);
+  const bool causal = chosen.head == model::Head::kCausalLm;
   const auto store =
       std::make_shared<support::FixedStore>(request.at("ids").get<std::vector<std::vector<int32_t>>>(), causal);
   const int64_t micro_batches = request.at("micro_batches");
@@ -120,21 +155,33 @@ void run(comm::MpiSession& session, const json& request) {
   train::TrainerSetup setup;
   setup.options.output_dir = request.at("output");
   setup.options.max_steps = int64_t{1} << 40;
-  setup.options.logging_steps = 1;
+  setup.options.logging_steps = request.value("logging_steps", 1);
   setup.options.save_strategy = train::Interval::kNo;
-  setup.batching = {store->size() / micro_batches, micro_batches};
+  const train::Batching batching = {store->size() / micro_batches, micro_batches};
+  setup.batching = batching;
   setup.train = store;
   setup.task = causal ? data::Task::kCausalLm : data::Task::kSequenceClassification;
+  setup.device = device.name();
+  setup.device_step = !device.is_cpu();
   setup.progress = "off";
   setup.run_start = nlohmann::ordered_json::object();
   setup.hooks.stop_requested = [] { return false; };
-  setup.hooks.peak_memory_bytes = [] { return int64_t{0}; };
-  Turns turns(session);
+  setup.hooks.peak_memory_bytes = [&device] { return device.is_cpu() ? 0 : device.peak_memory_bytes(); };
+  setup.hooks.device_reads = device.reads();
+  if (cuda::GraphCache* const graphs = device.graphs(); graphs != nullptr) {
+    setup.hooks.run_micro_step = [graphs](const cuda::RepeatedWork& work) { graphs->run(work); };
+  }
+  Turns turns(session, [&] {
+    json found = memory();
+    if (device.is_cpu()) return found;
+    found["device_peak_bytes"] = device.peak_memory_bytes();
+    found["device_planned_bytes"] = planned_bytes(request, *model, *store, batching);
+    return found;
+  });
   setup.hooks.before_micro_batch = [&turns](int64_t step, const std::vector<int64_t>&) { turns(step); };
   comm::Watchdog watchdog(session.rank(), session.host_name());
   setup.watchdog = &watchdog;
-  const auto communicator = session.make_host_communicator();
-  train::Trainer trainer(session, *communicator, *model, std::move(setup), std::nullopt);
+  train::Trainer trainer(session, device.communicator(), *model, std::move(setup), std::nullopt);
   try {
     trainer.run();
   } catch (const Ended&) {

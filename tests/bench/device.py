@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training steps on the GPU at hand, beside transformers + peft on the same device: tokens a second, TFLOP/s by the 4N
+count, memory beside the plan, kernels a step and where their time goes."""
+
+import statistics
+from dataclasses import dataclass
+
+from context import NotMeasured
+from kernel_times import GROUPS, kernels
+from report import Section, spread
+from sides import SideFailed, hf_side, logged_steps, make_request, neoloom_side
+
+FILLING_TOKENS = 8192  # fewer leave a GPU waiting for launches, more spend their time in kernels
+LOGGED, LOSS_TOLERANCE = 10, 2e-2  # steps between lines of metrics; of bf16 losses, relative
+DTYPE, THREADS = "bfloat16", 4
+BLOCKS, BLOCK_SECONDS, MOST_STEPS = 3, 1.0, 50
+LAYERS_AND_WIDTH = {"125M": (12, 768), "1.3B": (24, 2048), "2.7B": (32, 2560)}
+VOCABULARY, WINDOW = 50257, 256
+
+
+@dataclass(frozen=True)
+class Row:
+    size: str
+    head: str
+    rows: int
+    length: int
+    kernels: bool = False  # also counted and grouped
+
+    @property
+    def name(self):
+        return f"{self.size} {'causal LM' if self.head == 'causal_lm' else 'classification'} {self.rows} x {self.length}"
+
+    @property
+    def flops_per_token(self):
+        """4 N of the frozen products (forward, and backward to the activations) and 3 times attention's forward."""
+        layers, width = LAYERS_AND_WIDTH[self.size]
+        frozen = 12 * layers * width**2 + (VOCABULARY * width if self.head == "causal_lm" else 0)
+        window = min(WINDOW, self.length)
+        local = (window * (window + 1) / 2 + (self.length - window) * window) / self.length
+        return 4 * frozen + 3 * 4 * width * layers / 2 * (local + (self.length + 1) / 2)
+
+
+ROWS = [
+    Row("125M", "single_label", 32, 128),
+    Row("125M", "causal_lm", 8, 128, kernels=True),
+    Row("125M", "causal_lm", 16, 1024, kernels=True),
+    Row("1.3B", "causal_lm", 8, 1024, kernels=True),
+    Row("2.7B", "causal_lm", 4, 1024),
+]
+
+
+def ceilings():
+    """TFLOP/s of a bf16 product and TB/s of a copy on this device, medians."""
+    import torch
+
+    def seconds(work):
+        times = []
+        for _ in range(8):
+            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            begin.record()
+            work()
+            end.record()
+            end.synchronize()
+            times.append(begin.elapsed_time(end) * 1e-3)
+        return statistics.median(times[3:])
+
+    side = 8192
+    a, b = (torch.randn(side, side, device="cuda", dtype=torch.bfloat16) for _ in range(2))
+    source = torch.randn(1 << 30, device="cuda", dtype=torch.bfloat16)
+    target = torch.empty_like(source)
+    found = dict(product_tflops=2 * side**3 / seconds(lambda: a @ b) * 1e-12,
+                 copy_tb_per_s=2 * source.nbytes / seconds(lambda: target.copy_(source)) * 1e-12,
+                 device=torch.cuda.get_device_name(), memory_gib=torch.cuda.mem_get_info()[1] / 2**30,
+                 cuda=torch.version.cuda, cudnn=torch.backends.cudnn.version(),
+                 nccl=".".join(map(str, torch.cuda.nccl.version())))
+    del a, b, source, target
+    torch.cuda.empty_cache()
+    return found
+
+
+def timed(side, context):
+    """Seconds of a step over blocks of steps, after the warm-up; and what the side says at its end."""
+    side.ask(f"step {context.device_warmup}")
+    once = side.ask("step 2")["seconds"] / 2
+    count = max(2, min(MOST_STEPS, int(BLOCK_SECONDS / once)))
+    blocks = [side.ask(f"step {count}")["seconds"] / count for _ in range(BLOCKS)]
+    return dict(seconds=spread(blocks), steps=count, **side.end())
+
+
+def check_loss(row, request, result):
+    """Both sides begin with adapters that do nothing: the mean loss of the first steps is the same."""
+    ours = logged_steps(request)[0]["loss"]
+    for name, found in result.items():
+        if row.head == "causal_lm" and name.startswith("HF"):
+            theirs = statistics.mean(found["extra"]["losses"][:LOGGED])
+            if abs(ours - theirs) > LOSS_TOLERANCE * theirs:
+                raise SideFailed(f"{row.name}: the first losses differ: {ours} here, {theirs} in {name}")
+
+
+def measure(context, row):
+    fields = dict(model=str(context.model(row.size, DTYPE)), head=row.head, frozen=DTYPE, compute=DTYPE, rows=row.rows,
+                  length=row.length, threads=THREADS, device="cuda", logging_steps=LOGGED)
+    tokens, result = row.rows * row.length, {}
+    for variant in context.hf:
+        request = make_request(context.work, f"{row.name} {variant}", variant=variant, **fields)
+        context.say(f"device: {row.name}, HF {variant}")
+        result[f"HF {variant}"] = timed(hf_side(request), context)
+    sides = [("neoloom", context.build, {})]
+    if tokens < FILLING_TOKENS:
+        sides.append(("neoloom, no graphs", context.build, dict(cuda_graphs=False)))
+    else:
+        sides.append(("neoloom, not deterministic", context.build, dict(deterministic=False)))
+    if context.before:
+        sides.append(("neoloom before", context.before, {}))
+    for name, build, changes in sides:
+        request = make_request(context.work, f"{row.name} {name}", **fields, **changes)
+        context.say(f"device: {row.name}, {name}")
+        result[name] = timed(neoloom_side(build, request), context)
+        check_loss(row, request, result)
+        result[name]["log"] = (request.parent / "stderr.txt").read_text()[-2000:]
+    for found in result.values():
+        found["tokens_per_s"] = tokens / found["seconds"]["median"]
+        found["tflops"] = found["tokens_per_s"] * row.flops_per_token * 1e-12
+    if row.kernels:
+        context.say(f"device: {row.name}, kernels")
+        request = make_request(context.work, f"{row.name} kernels", **fields)
+        result["neoloom"]["kernels"] = kernels(
+            lambda **variables: neoloom_side(context.build, request, **variables), request, context)
+        if "best" in context.hf and row.size == "125M":
+            request = make_request(context.work, f"{row.name} best kernels", variant="best", **fields)
+            result["HF best"]["kernels"] = kernels(lambda **variables: hf_side(request, **variables), request, context)
+    return result
+
+
+def cells(name, found, best, limits):
+    seconds = found["seconds"]
+    peak = found["device_peak_bytes"]
+    planned = f"{peak / found['device_planned_bytes']:.2f}" if "device_planned_bytes" in found else ""
+    runs = f"{found['kernels']['runs']:.0f}" if "kernels" in found else ""
+    return [name, f"{found['tokens_per_s']:,.0f}", f"{1e3 * seconds['median']:.2f} ({1e3 * seconds['max']:.2f})",
+            f"{best['seconds']['median'] / seconds['median']:.2f}" if best else "", f"{found['tflops']:.0f}",
+            f"{100 * found['tflops'] / limits['product_tflops']:.0f} %", f"{peak / 2**30:.2f}", planned, runs]
+
+
+def kernel_table(section, row, result):
+    sides = {name: found["kernels"] for name, found in result.items() if "kernels" in found}
+    if not sides:
+        return
+    rows = []
+    for group, _ in GROUPS:
+        line = [group]
+        for found in sides.values():
+            line += [f"{1e3 * found['groups'][group]['seconds']:.2f}", f"{found['groups'][group]['runs']:.0f}"]
+        rows.append(line)
+    for label, key in (("no kernel runs", "idle_seconds"), ("a step", "step_seconds")):
+        line = [label]
+        for found in sides.values():
+            line += [f"{1e3 * found[key]:.2f}", f"{found['runs']:.0f}" if key == "step_seconds" else ""]
+        rows.append(line)
+    section.add_table([row.name, *(cell for name in sides for cell in (f"{name}: ms", "kernels"))], rows)
+
+
+def run(context):
+    try:
+        limits = ceilings()
+    except (AssertionError, RuntimeError) as error:
+        raise NotMeasured(f"not measured: {error}") from error
+    section = Section("Device")
+    section.data["ceilings"] = limits
+    section.add(f"{limits['device']}, {limits['memory_gib']:.0f} GiB, CUDA {limits['cuda']}, cuDNN {limits['cudnn']}, NCCL "
+                f"{limits['nccl']}. Measured here: a bf16 product of 8192 x 8192 x 8192 {limits['product_tflops']:.0f} "
+                f"TFLOP/s, a copy {limits['copy_tb_per_s']:.2f} TB/s.")
+    section.add(f"{DTYPE} weights and products, LoRA r=8 on q_proj and v_proj, random weights and tokens, no padding, one "
+                f"GPU; forward, backward, clipping, AdamW, and in neoloom the exact sum, NCCL's all-reduce of one rank and a "
+                f"line of metrics every 10 steps. Medians (largest) of {BLOCKS} blocks of up to {MOST_STEPS} steps after "
+                f"{context.device_warmup}. HF: attention eager (its flash path ignores the local window); best: TF32 "
+                f"for fp32 products and fused AdamW. TFLOP/s by 4 N and attention as masked.")
+    header = ["side", "tokens/s", "ms a step", "over the fastest HF", "TFLOP/s", "of the product", "peak GiB",
+              "peak over plan", "kernels a step"]
+    for row in ROWS:
+        if context.only and not any(part in row.name for part in context.only):
+            continue
+        try:
+            result = section.data[row.name] = measure(context, row)
+        except SideFailed as failure:  # the other rows took minutes
+            section.failed = True
+            section.add(f"**{row.name}** FAILED\n\n```\n{failure}\n```")
+            continue
+        theirs = [found for name, found in result.items() if name.startswith("HF")]
+        best = min(theirs, key=lambda found: found["seconds"]["median"]) if theirs else None
+        section.add(f"**{row.name}**")
+        section.add_table(header, [cells(name, found, best, limits) for name, found in result.items()])
+        kernel_table(section, row, result)
+    return section
