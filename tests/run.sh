@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Set-up, build, and every test that needs no GPU:
+# Set-up, build, and every test (those of GPUs are skipped where there is none):
 #
 #   bash tests/run.sh                 release build and all tests
 #   bash tests/run.sh --asan          unit tests once more, under AddressSanitizer and UBSan (a build of its own)
