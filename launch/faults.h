@@ -22,8 +22,8 @@ MicroBatchHook fault_from_environment(int rank);
 /// Empty when the variable is not set. Throws: Error(kUsage) when the file cannot be opened.
 MicroBatchHook sample_trace_from_environment(int rank);
 
-/// For tests: whether $NEOLOOM_FORBID_WAITS is set: then a GPU's host must not wait in a step (but the first of a
-/// process, which uploads the schedule).
+/// For tests: whether $NEOLOOM_FORBID_WAITS is set: then a GPU's host must not wait in a step, but in the first of a
+/// process, which uploads the schedule of the next thousands.
 bool waits_are_forbidden();
 
 /// For tests: $NEOLOOM_STEP=device makes the optimizer step of a CPU run as GPUs make it. Throws: Error(kUsage) for

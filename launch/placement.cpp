@@ -180,6 +180,12 @@ void require_gpu_each(const std::vector<RankResources>& ranks) {
   }
 }
 
+// For tests: every rank of a host takes the first GPU it sees.
+bool ranks_share_gpus() {
+  const char* text = environment("NEOLOOM_SHARE_GPU");
+  return text != nullptr && *text != '\0';
+}
+
 // "auto" computes on GPUs only when every rank has one: unlike devices would compute unlike bits.
 bool every_rank_has_gpu(const std::vector<RankResources>& ranks) {
   return std::none_of(ranks.begin(), ranks.end(), [](const auto& r) { return r.gpu_ids.empty(); });
@@ -235,11 +241,6 @@ bool binding_chosen_by_user(const char* (*lookup)(const char*)) {
 bool default_binding_is_off(const char* (*lookup)(const char*)) {
   const char* policy = lookup("OMPI_MCA_hwloc_base_binding_policy");
   return policy != nullptr && std::string_view(policy).starts_with("none");
-}
-
-bool ranks_share_gpus() {
-  const char* text = environment("NEOLOOM_SHARE_GPU");
-  return text != nullptr && *text != '\0';
 }
 
 int choose_gpu(const std::vector<RankResources>& ranks, int rank) {

@@ -33,9 +33,6 @@ struct RankResources {
   bool user_bound = false;
 };
 
-/// For tests: whether $NEOLOOM_SHARE_GPU is set: then every rank of a host takes the first GPU it sees.
-bool ranks_share_gpus();
-
 /// The device number that `rank` takes: the first of its visible GPUs that no lower rank of the host took; -1: none is
 /// left. GPUs are told apart by id, so that ranks which each see one different GPU all take their own 0.
 int choose_gpu(const std::vector<RankResources>& ranks, int rank);

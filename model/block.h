@@ -40,7 +40,7 @@ void add_rows(at::Tensor& all, const at::Tensor& selected, const RowPlan& rows);
 struct BlockSaved {
   at::Tensor x;  // [N, h] input of ln_1
   Norm::Statistics ln_1;
-  at::Tensor normed;    // [N, h] narrow, ln_1's output: the device path, where q_proj, k_proj or v_proj train
+  at::Tensor normed;    // [N, h] narrow, ln_1's output: the device path, where it or what reads it trains
   at::Tensor q;         // [n, h] narrow
   at::Tensor k, v;      // [N, h] narrow
   at::Tensor attended;  // [n, h] narrow, input of out_proj

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A block along the device path: the formulas of host_block.cpp in few operators. What only feeds products has the
-// compute dtype ("16" below; fp32 computes in fp32), everything else is fp32.
+// A block along the device path: the formulas of host_block.cpp in few operators. What only feeds products or attention
+// has the compute dtype ("16" below; fp32 computes in fp32), everything else is fp32.
 #include <ATen/ops/addmm.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/gelu.h>
@@ -84,9 +84,9 @@ const Linear& Block::OnDevice::at_site(LinearSite site) const {
 
 /// 16 [3h, h], or [2h, h] where only some rows have queries: k, v, and q.
 at::Tensor Block::OnDevice::input_weights() const {
-  std::vector<at::Tensor> matrices = {weight(block_.k_proj), weight(block_.v_proj)};
-  if (rows_.all_queries()) matrices.push_back(weight(block_.q_proj));
-  return below_each_other(matrices);
+  std::vector<at::Tensor> matrices = {block_.k_proj.weight.plain, block_.v_proj.weight.plain};
+  if (rows_.all_queries()) matrices.push_back(block_.q_proj.weight.plain);
+  return products_.narrowed(below_each_other(matrices));
 }
 
 /// k, v or q as attention wants it: W x + adapter. Shapes: x [n, h] 16 -> [n, h].
@@ -145,33 +145,31 @@ void Block::OnDevice::fill(BlockSaved& kept) const {
   kept.pre_activation = pre_activation(block_.ln_2.forward(kept.middle, &kept.ln_2), kept);
 }
 
-/// Gradients of the adapter, the weight and the bias; the adapter's part of the input's gradient is added to `dx`.
+/// Gradients of the adapter and the weight; the adapter's part of the input's gradient is added to `dx`.
+/// dy: 16; x: fp32 or 16.
 void Block::OnDevice::parameter_gradients(LinearSite site, const at::Tensor& dy, const at::Tensor& x,
                                           const BlockSaved& saved, at::Tensor* dx) const {
   const Linear& linear = at_site(site);
-  const at::Tensor narrow_dy = products_.narrowed(dy);
   if (linear.lora.present()) {
-    adapter_backward_on_device(products_, linear.lora, narrow_dy, products_.narrowed(x),
+    adapter_backward_on_device(products_, linear.lora, dy, products_.narrowed(x),
                                saved.adapters[static_cast<size_t>(site)], dx);
   }
   if (linear.weight_grad.defined()) {
-    at::Tensor gradient = linear.weight_grad;
-    products_.add_device_product(gradient, narrow_dy.t(), products_.narrowed(x), /*beta=*/0);
+    products_.add_device_product(linear.weight_grad, dy.t(), products_.narrowed(x), /*beta=*/0);
   }
-  if (linear.bias_grad.defined()) linear.bias_grad.copy_(at::sum(dy, {0}, /*keepdim=*/false, at::kFloat));
 }
 
-/// Parameter gradients, and the gradient of x in fp32: undefined unless wanted. x: undefined where nothing trains.
+/// Parameter gradients, and the gradient of x, fp32 or 16: undefined unless wanted. x: undefined where nothing trains.
 at::Tensor Block::OnDevice::linear_backward(LinearSite site, const at::Tensor& dy, const at::Tensor& x,
                                             const BlockSaved& saved, bool wants_dx) const {
   const Linear& linear = at_site(site);
   at::Tensor dx;
   // Without an adapter nothing is added to it, and what follows reads the compute dtype: elsewhere it is fp32.
   const bool wide = linear.lora.present() || site == LinearSite::kCFc || site == LinearSite::kQProj;
-  // Once, unless the bias wants its gradient's sum in full.
-  const at::Tensor narrow_dy = linear.bias_grad.defined() ? dy : products_.narrowed(dy);
-  if (wants_dx) dx = products_.device_product(products_.narrowed(narrow_dy), weight(linear), wide);
+  const at::Tensor narrow_dy = products_.narrowed(dy);
+  if (wants_dx) dx = products_.device_product(narrow_dy, weight(linear), wide);
   parameter_gradients(site, narrow_dy, x, saved, wants_dx ? &dx : nullptr);
+  if (linear.bias_grad.defined()) linear.bias_grad.copy_(at::sum(dy, {0}, /*keepdim=*/false, at::kFloat));
   return dx;
 }
 
@@ -208,10 +206,11 @@ at::Tensor Block::OnDevice::inputs_backward(const AttentionGradients& d, const B
     d_normed = products_.device_product(products_.narrowed(together), input_weights(), /*wide=*/true);
   }
   at::Tensor* const into = below_inputs ? &d_normed : nullptr;
-  if (block_.k_proj.trains()) parameter_gradients(LinearSite::kKProj, d.dk, normed, saved, into);
-  if (block_.v_proj.trains()) parameter_gradients(LinearSite::kVProj, d.dv, normed, saved, into);
+  const auto narrow = [this](const at::Tensor& x) { return products_.narrowed(x); };
+  if (block_.k_proj.trains()) parameter_gradients(LinearSite::kKProj, narrow(d.dk), normed, saved, into);
+  if (block_.v_proj.trains()) parameter_gradients(LinearSite::kVProj, narrow(d.dv), normed, saved, into);
   if (rows_.all_queries()) {
-    if (block_.q_proj.trains()) parameter_gradients(LinearSite::kQProj, d.dq, normed, saved, into);
+    if (block_.q_proj.trains()) parameter_gradients(LinearSite::kQProj, narrow(d.dq), normed, saved, into);
   } else {
     const at::Tensor query_input = normed.defined() ? select_rows(normed, rows_) : normed;
     const at::Tensor d_query = linear_backward(LinearSite::kQProj, d.dq, query_input, saved, below_inputs);

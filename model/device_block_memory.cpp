@@ -31,7 +31,7 @@ void BlockMemory::touch_device_adapter(int64_t rows, int64_t in) {
 }
 
 void BlockMemory::touch_device_adapter_backward(int64_t rows, int64_t in) {
-  const int64_t masked = drops() ? (product_element() + kWide) * rows * in : 0;
+  const int64_t masked = drops() ? 2 * kWide * rows * in : 0;
   tally_.touch(product_element() * rank() * rows + masked);
 }
 
@@ -50,6 +50,9 @@ Held BlockMemory::device_linear_backward(const TrainedLinears& trained, LinearSi
                                          bool dy_is_narrow) {
   const auto [in, out] = features(site);
   const Held narrow_dy = tally_.hold(dy_is_narrow ? 0 : input_bytes(rows, out));
+  const bool wide_x =
+      site == LinearSite::kCFc || (site == LinearSite::kCProj && device_activation_bytes(trained) == kWide);
+  const Held narrow_x = tally_.hold(trained.trains(site) && wide_x ? input_bytes(rows, in) : 0);
   Held dx = tally_.hold((wide ? kWide : kNarrow) * rows * in);
   touch_product(rows, out, in, {.backward = true, .input_is_narrow = true});
   if (trained.adapter(site)) touch_device_adapter_backward(rows, in);
@@ -74,7 +77,9 @@ void BlockMemory::device_fill(const TrainedLinears& trained, BlockRows rows, Sav
     if (narrow()) tally_.touch((kWide + kNarrow) * rows.all * h);
     Held normed = tally_.hold(product_element() * rows.all * h);
     if (trained.inputs_train()) touch_device_adapter(rows.all, h);
-    saved.k = tally_.hold(2 * element * rows.all * h);  // and v
+    touch_product(rows.all, h, h, {.input_is_narrow = true});
+    if (narrow() && element == kWide) tally_.touch(kNarrow * rows.all * h);  // before it is widened
+    saved.k = tally_.hold(2 * element * rows.all * h);                       // and v
     if (!rows.all_queries()) tally_.touch(product_element() * rows.queries * h);
     saved.q = tally_.hold(element * rows.queries * h);
     if (trained.inputs_train()) saved.normed = std::move(normed);

@@ -73,8 +73,9 @@ AttentionGradients cudnn_backward(const at::Tensor& grad, const AttentionCall& c
 DeviceOperators libtorch_operators() {
   DeviceOperators operators;
   operators.product = [](const at::Tensor& a, const at::Tensor& b) { return at::mm(a, b, at::kFloat); };
-  operators.add_product = [](at::Tensor& y, const at::Tensor& a, const at::Tensor& b, double beta, double alpha) {
-    at::addmm_out(y, y, a, b, at::kFloat, beta, alpha);
+  operators.add_product = [](const at::Tensor& y, const at::Tensor& a, const at::Tensor& b, double beta, double alpha) {
+    at::Tensor out = y;
+    at::addmm_out(out, y, a, b, at::kFloat, beta, alpha);
   };
   operators.flash_forward = flash_forward;
   operators.flash_backward = flash_backward;

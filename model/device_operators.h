@@ -34,7 +34,8 @@ struct DeviceOperators {
   /// a b in fp32. Shapes: a [n, k], b [k, m] of one 16-bit type; returns [n, m] fp32.
   std::function<at::Tensor(const at::Tensor& a, const at::Tensor& b)> product;
   /// y = beta y + alpha a b; what y held does not count where beta is 0. Shapes: y [n, m] fp32, any row stride.
-  std::function<void(at::Tensor& y, const at::Tensor& a, const at::Tensor& b, double beta, double alpha)> add_product;
+  std::function<void(const at::Tensor& y, const at::Tensor& a, const at::Tensor& b, double beta, double alpha)>
+      add_product;
   Forward flash_forward;
   Backward flash_backward;
   Forward cudnn_forward;  // queries and keys must be the same rows, all samples equally long, no window

@@ -95,14 +95,17 @@ HeadResult GptNeo::run_head(const Network& network, const Targets& targets, cons
   return causal_lm(network, products_, hidden, targets, logits_chunk_rows(setup_), wants);
 }
 
+AttentionKernel GptNeo::attention_kernel(bool local) const {
+  const GptNeoConfig& config = setup_.config;
+  return choose_attention(setup_.device, setup_.compute_dtype, config.hidden_size / config.num_heads,
+                          local ? config.window_size : 0);
+}
+
 /// Where attention works sample by sample, kernels follow the lengths of the samples.
 bool GptNeo::has_fixed_shapes() const {
-  const GptNeoConfig& config = setup_.config;
-  const auto in_packed_rows = [&](bool local) {
-    return choose_attention(setup_.device, setup_.compute_dtype, config.hidden_size / config.num_heads,
-                            local ? config.window_size : 0) != AttentionKernel::kMath;
-  };
-  return std::all_of(config.layer_is_local.begin(), config.layer_is_local.end(), in_packed_rows);
+  const std::vector<bool>& layers = setup_.config.layer_is_local;
+  return std::all_of(layers.begin(), layers.end(),
+                     [&](bool local) { return attention_kernel(local) != AttentionKernel::kMath; });
 }
 
 MicroBatch GptNeo::packed_on(const at::Device& device, const Batch& batch) const {
@@ -167,7 +170,8 @@ Model::MicroStep GptNeo::prepare(const Batch& batch, const at::Tensor& params, a
   step.begin = [native_masks, key, device] {
     if (native_masks) seed_native_masks(key, device);
   };
-  if (fixed) step.shape = fmt::format("{}, loss scale {}", shape_of(packed), loss_scale);
+  const bool by_length = attention_kernel(/*local=*/false) == AttentionKernel::kCudnn;
+  if (fixed) step.shape = fmt::format("{}, loss scale {}", shape_of(packed, by_length), loss_scale);
   if (!fixed) places_.clear();  // nothing comes back to where these inputs lie
   Place& place = place_for(step.shape, packed, device);
   step.loss = {place.loss, packed.targets.count};

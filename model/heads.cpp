@@ -31,11 +31,14 @@ void weigh(const at::Tensor& weights, at::Tensor& losses, at::Tensor& gradient) 
   if (gradient.defined()) gradient.mul_(weights.unsqueeze(1));
 }
 
-/// Some supervised rows of a causal LM: their losses, and the gradient of the head's input.
+/// Some supervised rows of a causal LM.
 struct Chunk {
   at::Tensor normed;   // [n, h] fp32
-  at::Tensor targets;  // [n]
+  at::Tensor targets;  // [n] int64
+  at::Tensor weights;  // [n] fp32: 0 for rows that do not count; undefined: all do
 };
+
+/// Losses of its rows, and the gradient of the head's input, neither weighed.
 struct ChunkResult {
   at::Tensor losses;    // [n]
   at::Tensor d_normed;  // [n, h], undefined unless wanted
@@ -50,13 +53,11 @@ ChunkResult host_chunk(const Network& network, Products& products, const Chunk& 
   result.losses = cross_entropy_rows(logits, chunk.targets, wants.loss_scale, wants.gradients);
   if (!wants.gradients) return result;
   result.d_normed = products.input_gradient(logits, network.head);
-  if (network.head_grad.defined()) at::Tensor(network.head_grad).addmm_(logits.t(), chunk.normed);
+  if (network.head_grad.defined()) network.head_grad.addmm_(logits.t(), chunk.normed);
   return result;
 }
 
-/// `weights` [n] fp32: 0 for rows that do not count; undefined: all do.
-ChunkResult device_chunk(const Network& network, const Products& products, const Chunk& chunk,
-                         const at::Tensor& weights, HeadWants wants) {
+ChunkResult device_chunk(const Network& network, const Products& products, const Chunk& chunk, HeadWants wants) {
   const int64_t vocabulary = network.head.plain.size(0);
   const at::Tensor head = products.narrowed(network.aligned_head.defined() ? network.aligned_head : network.head.plain);
   at::Tensor logits = products.device_product(products.narrowed(chunk.normed), head.t(), /*wide=*/true);
@@ -68,9 +69,8 @@ ChunkResult device_chunk(const Network& network, const Products& products, const
   if (!wants.gradients) return result;
   result.d_normed = products.device_product(logits, head, /*wide=*/true);
   if (network.head_grad.defined()) {
-    at::Tensor gradient = network.head_grad;
-    const at::Tensor counted = weights.defined() ? chunk.normed.mul(weights.unsqueeze(1)) : chunk.normed;
-    products.add_device_product(gradient, logits.t(), products.narrowed(counted));
+    const at::Tensor counted = chunk.weights.defined() ? chunk.normed.mul(chunk.weights.unsqueeze(1)) : chunk.normed;
+    products.add_device_product(network.head_grad, logits.t(), products.narrowed(counted));
   }
   return result;
 }
@@ -126,15 +126,16 @@ HeadResult causal_lm(const Network& network, Products& products, const at::Tenso
   if (!wants.on_device) buffer = at::empty({std::min(chunk_rows, rows), network.head.plain.size(0)}, hidden.options());
   for (int64_t begin = 0; begin < rows; begin += chunk_rows) {
     const int64_t count = std::min(chunk_rows, rows - begin);
-    const Chunk chunk = {normed.narrow(0, begin, count), targets.values.narrow(0, begin, count)};
-    const at::Tensor weights = targets.weights.defined() ? targets.weights.narrow(0, begin, count) : at::Tensor();
-    ChunkResult found = wants.on_device ? device_chunk(network, products, chunk, weights, wants)
+    const auto part = [&](const at::Tensor& x) { return x.defined() ? x.narrow(0, begin, count) : x; };
+    const Chunk chunk = {part(normed), part(targets.values), part(targets.weights)};
+    ChunkResult found = wants.on_device ? device_chunk(network, products, chunk, wants)
                                         : host_chunk(network, products, chunk, buffer, wants);
-    weigh(weights, found.losses, found.d_normed);
+    weigh(chunk.weights, found.losses, found.d_normed);
     result.loss.loss.add_(at::sum(found.losses, at::kDouble));
     if (wants.gradients) d_normed.narrow(0, begin, count).copy_(found.d_normed);
   }
   if (wants.gradients) {
+    // Rows that fill the shape all name the last one, which is no target's: their gradients are 0, as its is.
     result.d_hidden.index_copy_(0, targets.rows, network.ln_f.backward(d_normed, selected, statistics));
   }
   return result;

@@ -20,7 +20,7 @@ const char* kernel_name(AttentionKernel kernel) {
     case AttentionKernel::kFlash:
       return "flash attention";
     case AttentionKernel::kCudnn:
-      return "cuDNN attention (not deterministic)";
+      return "cuDNN attention (not deterministic) for samples of one length, else flash";
   }
   core::fail(core::ErrorKind::kInternal, "attention kernel {} has no name", static_cast<int>(kernel));
 }

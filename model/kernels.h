@@ -29,7 +29,8 @@ enum class AttentionKernel {
 
 /// The kernel of one layer. `window` 0: global. Flash attention takes 16-bit inputs and heads of up to 128 channels in
 /// steps of 8, from compute capability 8.0 on; cuDNN is faster on Hopper (9.x), has no window, and is chosen only where
-/// the bits of a run need not repeat. Everything else computes in fp32.
+/// the bits of a run need not repeat; samples of unlike lengths go to flash attention there, too. Everything else
+/// computes in fp32.
 AttentionKernel choose_attention(const DeviceTraits& device, Dtype compute_dtype, int64_t head_size, int64_t window);
 
 /// What a flash kernel is told of a layer's window: how many tokens to the left, without the token itself, and that

@@ -10,7 +10,6 @@
 #include <ATen/ops/scalar_tensor.h>
 #include <ATen/ops/sigmoid.h>
 
-#include <ATen/ops/softplus.h>
 #include "model/cpu_kernels.h"
 
 namespace neoloom::model {

@@ -5,6 +5,7 @@
 #include <bit>
 #include <vector>
 
+#include "model/adapters/count.h"
 #include "model/adapters/targets.h"
 #include "model/block_memory.h"
 #include "model/heads.h"
@@ -25,10 +26,11 @@ class Walk {
 
   StepMemory train() {
     const int64_t h = config().hidden_size;
+    const Held narrow_parameters = tally_.hold(narrow_parameter_bytes());
     std::vector<SavedBlock> saved(layers_.size());
     {
       const Held hidden = run_blocks(&saved);
-      result_.saved_bytes = tally_.live_bytes() - hidden.bytes();
+      result_.saved_bytes = tally_.live_bytes() - hidden.bytes() - narrow_parameters.bytes();
       gradient_ = tally_.hold(kWide * h * final_rows());
       head(/*gradients=*/true);
     }
@@ -38,6 +40,7 @@ class Walk {
   }
 
   int64_t evaluate() {
+    const Held narrow_parameters = tally_.hold(narrow_parameter_bytes());
     const Held hidden = run_blocks(nullptr);
     head(/*gradients=*/false);
     return tally_.peak_bytes();
@@ -46,9 +49,17 @@ class Walk {
  private:
   const GptNeoConfig& config() const { return setup_.model.config; }
   bool on_device() const { return setup_.model.device.cuda; }
+  bool narrow() const { return setup_.model.compute_dtype != Dtype::kFloat32; }
   bool causal() const { return setup_.model.head == Head::kCausalLm; }
   bool trains_everything() const { return !setup_.model.lora.has_value(); }
   int64_t final_rows() const { return causal() ? shape_.tokens : shape_.samples; }
+
+  /// What a device's products read of the adapters (NetworkBuilder::build_frozen).
+  int64_t narrow_parameter_bytes() const {
+    const ModelSetup& model = setup_.model;
+    if (!on_device() || !narrow() || trains_everything()) return 0;
+    return kNarrow * count_trainable(model.config, model.lora, model.num_labels).flat_elements;
+  }
 
   /// On a device kernels come in few shapes (GptNeo::has_fixed_shapes).
   static BatchShape rounded(const MemorySetup& setup, BatchShape shape) {
@@ -144,6 +155,8 @@ class Walk {
     {
       // Products of plain matrices do not write where they are told to: what they make is held beside it.
       const bool twice = !on_device() && !setup_.panels;
+      // On a device a head that trains is converted once for the chunk.
+      const Held head = tally_.hold(on_device() && narrow() && trains_everything() ? kNarrow * h * words : 0);
       const Held logits = tally_.hold((twice ? 2 : 1) * kWide * chunk * words);
       blocks_.touch_product(chunk, h, words, {});
       if (on_device()) tally_.touch(kWide * chunk * words);  // log probabilities

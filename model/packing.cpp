@@ -149,7 +149,7 @@ class Packer {
     if (options_.fixed_shapes) {
       std::vector<float> weights(rows.size(), 1.0F);
       const auto rounded = static_cast<size_t>(rounded_rows(targets.count));
-      rows.resize(rounded, static_cast<int64_t>(ids_.size()) - 1);
+      rows.resize(rounded, static_cast<int64_t>(ids_.size()) - 1);  // a sample's last token has no target
       values.resize(rounded, 0);
       weights.resize(rounded, 0.0F);
       targets.weights = tensor(weights);
@@ -241,10 +241,11 @@ void copy_into(MicroBatch& place, const MicroBatch& batch) {
   for_each_tensor(place, [&](at::Tensor& tensor) { tensor.copy_(sources.at(next++), /*non_blocking=*/true); });
 }
 
-std::string shape_of(const MicroBatch& batch) {
+std::string shape_of(const MicroBatch& batch, bool by_length) {
   const int64_t targets = batch.targets.values.defined() ? batch.targets.values.size(0) : 0;
   const PackedRows& rows = batch.packed.rows.packed;
-  const std::string equal = rows.equal_samples > 0 ? fmt::format(" ({} of one length)", rows.equal_samples) : "";
+  const std::string equal =
+      by_length && rows.equal_samples > 0 ? fmt::format(" ({} of one length)", rows.equal_samples) : "";
   return fmt::format("{} rows, {} samples{} of up to {} tokens, {} targets", batch.packed.ids.size(0),
                      batch.packed.rows.segments.size(), equal, rows.max_keys, targets);
 }

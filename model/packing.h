@@ -52,8 +52,9 @@ void move_to(MicroBatch& batch, const at::Device& device);
 /// Copies the values of `batch` over those of `place`, which has the same shapes; the host does not wait.
 void copy_into(MicroBatch& place, const MicroBatch& batch);
 
-/// Equal for micro-batches that differ in tensor values alone: "1024 rows, ...".
-std::string shape_of(const MicroBatch& batch);
+/// Equal for micro-batches that differ in tensor values alone: "1024 rows, ...". `by_length`: also in whether all
+/// samples have one length, where kernels are chosen by that.
+std::string shape_of(const MicroBatch& batch, bool by_length);
 
 /// Rows of a micro-batch of fixed shape with `count` real ones. A classifier reads the filling sample's last token, so
 /// that this sample is never empty there.

@@ -143,7 +143,7 @@ at::Tensor Products::device_product(const at::Tensor& a, const at::Tensor& b, bo
   return wide && compute_dtype_ != Dtype::kFloat32 ? device_->product(a, b) : at::mm(a, b);
 }
 
-void Products::add_device_product(at::Tensor& y, const at::Tensor& a, const at::Tensor& b, double beta,
+void Products::add_device_product(const at::Tensor& y, const at::Tensor& a, const at::Tensor& b, double beta,
                                   double alpha) const {
   if (compute_dtype_ == Dtype::kFloat32) {
     y.addmm_(a, b, beta, alpha);
@@ -179,7 +179,7 @@ at::Tensor Products::forward(const at::Tensor& x, const Matrix& weight, const Pr
 }
 
 void Products::forward_into(at::Tensor& y, const at::Tensor& x, const Matrix& weight, const ProductTerms& terms) {
-  if (y.defined() && uses_panels(weight)) {
+  if (uses_panels(weight)) {
     panel_forward(x, weight, terms, {.y = y});
   } else {
     y = forward(x, weight, terms);
@@ -204,8 +204,7 @@ Products::Activated Products::forward_activated(const at::Tensor& x, const Matri
 at::Tensor Products::input_gradient(const at::Tensor& dy, const Matrix& weight, const ProductTerms& terms,
                                     at::ScalarType type, const at::Tensor& slope_of) {
   if (!uses_panels(weight)) {
-    at::Tensor dx = device_ ? device_product(narrowed(dy), narrowed(weight.plain), /*wide=*/true)
-                            : plain_input_gradient(dy, weight.plain);
+    at::Tensor dx = plain_input_gradient(dy, weight.plain);
     add_terms(dx, terms);
     return slope_of.defined() ? gelu_new_backward(dx, slope_of) : dx.to(type);
   }
@@ -223,11 +222,7 @@ void Products::add_input_gradient(at::Tensor& dx, const at::Tensor& dy, const Ma
                   {.addend = dx, .thin_left = terms.thin_left, .thin_right = terms.thin_right}, {.y = dx});
     return;
   }
-  if (device_) {
-    dx.add_(input_gradient(dy, weight));
-  } else {
-    add_plain_input_gradient(dx, dy, weight.plain);
-  }
+  add_plain_input_gradient(dx, dy, weight.plain);
   add_terms(dx, terms);
 }
 

@@ -69,7 +69,7 @@ class Products {
   at::Tensor device_product(const at::Tensor& a, const at::Tensor& b, bool wide) const;
 
   /// Device path: y = beta y + alpha a b in fp32, from inputs in the compute dtype. Shapes: y [n, m], any row stride.
-  void add_device_product(at::Tensor& y, const at::Tensor& a, const at::Tensor& b, double beta = 1.0,
+  void add_device_product(const at::Tensor& y, const at::Tensor& a, const at::Tensor& b, double beta = 1.0,
                           double alpha = 1.0) const;
 
  private:

@@ -143,6 +143,21 @@ std::vector<KernelResult> test_device_operators(const model::DeviceOperators& op
           const at::Tensor product = operators.product(a.to(at::Device(device)), b.to(at::Device(device)));
           result.difference = relative_difference(product, at::mm(a.to(at::kDouble), b.to(at::kDouble)));
         }));
+    results.push_back(measured(
+        fmt::format("{} product, added to", rounding.name), rounding.product_tolerance, [&](KernelResult& result) {
+          // As a gradient of B: a turned left side, a strided sum.
+          const at::Tensor a = random_values({256, 192}, 1).to(rounding.dtype);
+          const at::Tensor b = random_values({256, 64}, 2).to(rounding.dtype);
+          const at::Tensor start = random_values({192, 128}, 3);
+          const at::Tensor expected = at::mm(a.t().to(at::kDouble), b.to(at::kDouble)).mul_(0.5);
+          at::Tensor sum = start.clone().to(at::Device(device));
+          at::Tensor added = sum.narrow(1, 0, 64), replaced = sum.narrow(1, 64, 64);
+          const at::Tensor left = a.to(at::Device(device)).t(), right = b.to(at::Device(device));
+          operators.add_product(added, left, right, /*beta=*/1.0, /*alpha=*/0.5);
+          operators.add_product(replaced, left, right, /*beta=*/0.0, /*alpha=*/0.5);
+          result.difference = std::max(relative_difference(added, expected.add(start.narrow(1, 0, 64).to(at::kDouble))),
+                                       relative_difference(replaced, expected));
+        }));
     for (const AttentionCase& chosen : attention_cases(traits)) {
       const AttentionTrial trial(chosen, rounding.dtype, device);
       results.push_back(measured(fmt::format("{} attention ({})", rounding.name, chosen.name),

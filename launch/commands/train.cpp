@@ -33,8 +33,7 @@ namespace {
 using core::ErrorKind;
 using nlohmann::ordered_json;
 
-constexpr int64_t kFullTrainingLimit = 500'000'000;   // parameters, above which model_config.train_all is wanted
-constexpr double kInitialLossScaleFloat16 = 65536.0;  // Hugging Face's (torch GradScaler's) start
+constexpr int64_t kFullTrainingLimit = 500'000'000;  // parameters, above which model_config.train_all is wanted
 
 // Everything between the configuration and the trainer.
 struct Session : Inputs {
@@ -185,7 +184,7 @@ train::TrainerSetup trainer_setup(comm::MpiSession& session, const Session& s, D
   setup.pad_id = s.pad_id;
   setup.device = device.name();
   setup.device_step = !device.is_cpu() || device_step_from_environment();
-  if (model.setup().compute_dtype == model::Dtype::kFloat16) setup.initial_loss_scale = kInitialLossScaleFloat16;
+  if (model.setup().compute_dtype == model::Dtype::kFloat16) setup.initial_loss_scale = train::kLargestLossScale;
   setup.config_yaml = to_yaml(s.config);
   setup.label_map_json = nlohmann::json(s.labels).dump();
   setup.progress = s.config.logging.progress;

@@ -10,8 +10,6 @@ namespace neoloom::model {
 
 namespace {
 
-constexpr bool kWide = true;
-
 /// x * mask / (1 - p)
 at::Tensor masked(const LoraBranch& lora, const at::Tensor& x, const at::Tensor& mask) {
   return mask.defined() ? at::native_dropout_backward(x, mask, 1.0 / (1.0 - lora.dropout.probability)) : x;
@@ -23,7 +21,7 @@ void reduce(const Products& products, const LoraBranch& lora, const at::Tensor& 
   if (lora.dropout.active()) {
     std::tie(dropped, saved.mask) = at::native_dropout(x, lora.dropout.probability, /*train=*/true);
   }
-  saved.reduced = products.device_product(dropped, lora.narrow_a.t(), !kWide);
+  saved.reduced = products.device_product(dropped, lora.narrow_a.t(), /*wide=*/false);
 }
 
 }  // namespace
@@ -31,7 +29,7 @@ void reduce(const Products& products, const LoraBranch& lora, const at::Tensor& 
 at::Tensor adapter_output_on_device(const Products& products, const LoraBranch& lora, const at::Tensor& x,
                                     AdapterSaved& saved) {
   reduce(products, lora, x, saved);
-  return products.device_product(saved.reduced, lora.narrow_b.t(), !kWide);
+  return products.device_product(saved.reduced, lora.narrow_b.t(), /*wide=*/false);
 }
 
 void add_adapter_on_device(const Products& products, const LoraBranch& lora, at::Tensor& y, const at::Tensor& x,
@@ -42,14 +40,12 @@ void add_adapter_on_device(const Products& products, const LoraBranch& lora, at:
 
 void adapter_backward_on_device(const Products& products, const LoraBranch& lora, const at::Tensor& dy,
                                 const at::Tensor& x, const AdapterSaved& saved, at::Tensor* dx) {
-  const at::Tensor d_reduced = products.device_product(dy, lora.narrow_b, !kWide);  // [n, r], without the scale
-  at::Tensor a_grad = lora.a_grad;
-  at::Tensor b_grad = lora.b_grad;
-  products.add_device_product(b_grad, dy.t(), saved.reduced, /*beta=*/0, lora.scaling);
-  products.add_device_product(a_grad, d_reduced.t(), masked(lora, x, saved.mask), /*beta=*/0, lora.scaling);
+  const at::Tensor d_reduced = products.device_product(dy, lora.narrow_b, /*wide=*/false);  // [n, r], without the scale
+  products.add_device_product(lora.b_grad, dy.t(), saved.reduced, /*beta=*/0, lora.scaling);
+  products.add_device_product(lora.a_grad, d_reduced.t(), masked(lora, x, saved.mask), /*beta=*/0, lora.scaling);
   if (dx == nullptr) return;
   if (saved.mask.defined()) {
-    dx->add_(masked(lora, products.device_product(d_reduced, lora.narrow_a, kWide), saved.mask), lora.scaling);
+    dx->add_(masked(lora, products.device_product(d_reduced, lora.narrow_a, /*wide=*/true), saved.mask), lora.scaling);
   } else {
     products.add_device_product(*dx, d_reduced, lora.narrow_a, /*beta=*/1, lora.scaling);
   }

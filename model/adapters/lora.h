@@ -10,7 +10,8 @@
 
 namespace neoloom::model {
 
-/// One adapter as a step sees it: y += s * drop(x) A^T B^T (PEFT's plain LoRA), in fp32 but for the type of x and dy.
+/// One adapter as a step sees it: y += s * drop(x) A^T B^T (PEFT's plain LoRA), on the host in fp32 but for the type of
+/// x and dy.
 struct LoraBranch {
   at::Tensor a;       // [r, in]; undefined: no adapter here
   at::Tensor b;       // [out, r]

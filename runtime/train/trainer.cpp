@@ -266,7 +266,7 @@ void Trainer::note(const StepResult& result) {
   } else {
     skipped_in_a_row_ = 0;
     if (setup_.initial_loss_scale > 1.0 && ++good_steps_ >= kLossScaleGrowthSteps) {
-      loss_scale_ *= 2.0;
+      loss_scale_ = std::min(2.0 * loss_scale_, kLargestLossScale);
       good_steps_ = 0;
     }
   }

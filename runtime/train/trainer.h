@@ -40,7 +40,7 @@ struct Hooks {
   /// Runs a micro-step's kernels, recorded or not. Empty: one by one.
   std::function<void(const cuda::RepeatedWork& work)> run_micro_step;
   DeviceReads device_reads;  // for TrainerSetup::device_step
-  /// For tests: called where a step begins to be enqueued and where it is (true, false). May be empty.
+  /// For tests: called before a step is enqueued (true) and after (false). May be empty.
   std::function<void(bool begins)> enqueues_step;
   /// Faults and traces for tests: called before each micro-batch of this rank.
   std::function<void(int64_t step, const std::vector<int64_t>& sample_ids)> before_micro_batch;
@@ -68,6 +68,10 @@ struct TrainerSetup {
   Hooks hooks;
   comm::Watchdog* watchdog = nullptr;  // ends this process when peers keep it waiting; must outlive the trainer
 };
+
+/// Where float16 runs start, and what their loss scale never exceeds. A logit's gradient is at most the scale: half of
+/// torch GradScaler's start keeps it within float16.
+inline constexpr double kLargestLossScale = 32768.0;
 
 enum class RunStatus { kCompleted, kStopped };
 

@@ -22,6 +22,7 @@ from sides import SideFailed
 
 SECTIONS = ("steps", "epoch", "micro", "growth", "start", "data", "instructions", "operators",
             "device")
+ON_REQUEST = ("device",)
 HF_VARIANTS = ("eager", "best", "compiled")
 
 
@@ -92,7 +93,8 @@ def main():
                           arguments.store_rows, arguments.before and arguments.before.resolve(), arguments.hf,
                           arguments.device_warmup)
         sections, failures = {}, 0
-        for name, section, failed in measure(context, arguments.sections or SECTIONS[:-1], bool(arguments.sections)):
+        chosen = arguments.sections or [name for name in SECTIONS if name not in ON_REQUEST]
+        for name, section, failed in measure(context, chosen, bool(arguments.sections)):
             sections[name] = section
             failures += failed or section.failed
             markdown = write(arguments.output, machine, sections, time.monotonic() - begin)  # as far as it got

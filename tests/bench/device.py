@@ -117,6 +117,9 @@ def measure(context, row):
         context.say(f"device: {row.name}, {name}")
         result[name] = timed(neoloom_side(build, request), context)
         check_loss(row, request, result)
+        logged = logged_steps(request)
+        result[name]["exposed_share"] = statistics.median(
+            step["devices"][0]["exposed_sum_share"] for step in logged[1:] or logged)
         result[name]["log"] = (request.parent / "stderr.txt").read_text()[-2000:]
     for found in result.values():
         found["tokens_per_s"] = tokens / found["seconds"]["median"]
@@ -136,10 +139,11 @@ def cells(name, found, best, limits):
     seconds = found["seconds"]
     peak = found["device_peak_bytes"]
     planned = f"{peak / found['device_planned_bytes']:.2f}" if "device_planned_bytes" in found else ""
+    exposed = f"{1e3 * found['exposed_share'] * seconds['median']:.2f}" if "exposed_share" in found else ""
     runs = f"{found['kernels']['runs']:.0f}" if "kernels" in found else ""
     return [name, f"{found['tokens_per_s']:,.0f}", f"{1e3 * seconds['median']:.2f} ({1e3 * seconds['max']:.2f})",
             f"{best['seconds']['median'] / seconds['median']:.2f}" if best else "", f"{found['tflops']:.0f}",
-            f"{100 * found['tflops'] / limits['product_tflops']:.0f} %", f"{peak / 2**30:.2f}", planned, runs]
+            f"{100 * found['tflops'] / limits['product_tflops']:.0f} %", f"{peak / 2**30:.2f}", planned, exposed, runs]
 
 
 def kernel_table(section, row, result):
@@ -176,7 +180,7 @@ def run(context):
                 f"{context.device_warmup}. HF: attention eager (its flash path ignores the local window); best: TF32 "
                 f"for fp32 products and fused AdamW. TFLOP/s by 4 N and attention as masked.")
     header = ["side", "tokens/s", "ms a step", "over the fastest HF", "TFLOP/s", "of the product", "peak GiB",
-              "peak over plan", "kernels a step"]
+              "peak over plan", "ms waiting for sums", "kernels a step"]
     for row in ROWS:
         if context.only and not any(part in row.name for part in context.only):
             continue

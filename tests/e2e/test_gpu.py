@@ -24,7 +24,7 @@ pytestmark = pytest.mark.skipif(not HAS_GPU, reason="this machine has no GPU")
 # Ranks of one GPU reach each other as hosts do.
 SHARED = {"NEOLOOM_SHARE_GPU": 1, "NCCL_SOCKET_IFNAME": "lo", "NCCL_IB_DISABLE": 1, "NCCL_MAX_CTAS": 4}
 CASES = [("classification", "bfloat16"), ("causal_lm", "bfloat16"), ("classification", "float16"),
-         ("causal_lm", "float32")]
+         ("causal_lm", "float16"), ("causal_lm", "float32")]
 
 
 def gpu_config(kind, data, cache, dtype, **runtime):
@@ -155,7 +155,7 @@ def test_the_host_waits_for_nothing_in_a_step(tmp_path, data, cache, kind):
 
 
 def test_a_rank_without_a_gpu_of_its_own_is_refused(tmp_path, data, cache):
-    run, ended = train(tmp_path / "run", gpu_config("classification", data, cache, "bfloat16"), ranks=9, code=8)
+    run, ended = train(tmp_path / "run", gpu_config("classification", data, cache, "bfloat16"), ranks=torch.cuda.device_count() + 1, code=8)
     assert "ranks do not share a GPU" in ended.err
     assert not run.folder.exists()
 

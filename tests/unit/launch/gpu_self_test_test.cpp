@@ -50,7 +50,7 @@ TEST(DeviceOperators, OnlyKernelsThatTheDeviceWouldBeGivenAreAskedFor) {
   EXPECT_EQ(count_with(test_device_operators(*ReferenceOperators::table(), gpu(8), "cpu"), "cuDNN"), 0);
   const auto old = test_device_operators(*ReferenceOperators::table(), gpu(7), "cpu");
   EXPECT_EQ(count_with(old, "attention"), 0);
-  EXPECT_EQ(old.size(), 2U) << "the product in both types";
+  EXPECT_EQ(old.size(), 4U) << "the products in both types";
 }
 
 TEST(DeviceOperators, WindowThatIsOneTokenTooWideIsFound) {
@@ -77,6 +77,19 @@ TEST(DeviceOperators, BackwardThatForgetsAGradientIsFoundAndWhatThrowsIsTold) {
   const auto results = test_device_operators(wrong, gpu(9), "cpu");
   EXPECT_EQ(failures(results).size(), 4U);
   EXPECT_EQ(results.front().error, "no kernel image is available");
+}
+
+TEST(DeviceOperators, SumsThatForgetWhatWasThereOrTheScaleAreFound) {
+  const auto right = ReferenceOperators::table();
+  model::DeviceOperators wrong = *right;
+  wrong.add_product = [right](const at::Tensor& y, const at::Tensor& a, const at::Tensor& b, double, double alpha) {
+    right->add_product(y, a, b, /*beta=*/0.0, alpha);
+  };
+  EXPECT_EQ(failures(test_device_operators(wrong, gpu(9), "cpu")).size(), 2U);
+  wrong.add_product = [right](const at::Tensor& y, const at::Tensor& a, const at::Tensor& b, double beta, double) {
+    right->add_product(y, a, b, beta, /*alpha=*/1.0);
+  };
+  EXPECT_EQ(failures(test_device_operators(wrong, gpu(9), "cpu")).size(), 2U);
 }
 
 TEST(DeviceOperators, BitsThatDoNotRepeatAreFound) {

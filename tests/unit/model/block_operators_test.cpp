@@ -22,7 +22,8 @@ constexpr int64_t kMostOperators = 60;
 constexpr const char* kTable = NL_SOURCE_DIR "/tests/unit/model/block_operators.txt";
 constexpr const char* kHeading =
     "# LibTorch operators that launch kernels, one block in the middle of a network, 16-bit compute, flash attention,\n"
-    "# adapters on q_proj and v_proj. mm.dtype: 16-bit inputs, fp32 result. See block_operators_test.cpp.\n";
+    "# adapters on q_proj and v_proj. mm.dtype, addmm.dtype: 16-bit inputs, fp32 result. See "
+    "block_operators_test.cpp.\n";
 
 std::string section(const std::string& title, const support::OperatorRecord& record) {
   std::ostringstream text;

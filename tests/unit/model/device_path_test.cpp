@@ -9,6 +9,7 @@
 #include "model/device_attention.h"
 #include "model/kernels.h"
 #include "model/packing.h"
+#include "model/pretrained/loader.h"
 #include "runtime/core/error.h"
 #include "tests/support/operator_record.h"
 #include "tests/unit/model/random_model.h"
@@ -162,6 +163,50 @@ TEST(DevicePath, IsCloseToFp32In16Bit) {
       EXPECT_EQ(both.device.count, both.host.count);
       EXPECT_LT(distance(both.device.grads, both.host.grads), tolerance);
     }
+  }
+}
+
+// Weights as they lie on a GPU: the head has more rows than the vocabulary.
+TEST(DevicePath, RowsOfZeroBehindTheHeadChangeNothing) {
+  const ModelSetup setup = tiny_setup(Head::kCausalLm);
+  ASSERT_NE(setup.config.vocab_size % kHeadAlignment, 0);
+  const auto weights = random_weights(setup.config, at::kFloat);
+  for (const Dtype compute : {Dtype::kFloat32, Dtype::kBFloat16}) {
+    const auto plain = Model::create(device_setup(setup, compute), weights);
+    const auto aligned = Model::create(device_setup(setup, compute), to_device(weights, "cpu", compute));
+    const at::Tensor params = random_params(*plain);
+    const Batch batch = batch_for(setup);
+    const Trial expected = train_once(*plain, batch, params), found = train_once(*aligned, batch, params);
+    const double tolerance = compute == Dtype::kFloat32 ? 1e-5 : 2e-2;  // the embeddings are rounded, too
+    EXPECT_NEAR(found.loss, expected.loss, tolerance * expected.loss);
+    EXPECT_LT(distance(found.grads, expected.grads), tolerance);
+    EXPECT_NEAR(aligned->evaluate(batch, params).loss.loss.item<double>(), found.loss, 1e-5 * found.loss);
+  }
+}
+
+// Eight samples of 16 tokens are 128 rows, the smallest shape; their halves are filled up to it.
+TEST(DevicePath, AMicroBatchThatFillsItsShapeIsTheSumOfItsHalves) {
+  for (const Head head : {Head::kCausalLm, Head::kSingleLabel}) {
+    const ModelSetup setup = device_setup(tiny_setup(head), Dtype::kBFloat16);
+    const auto model = Model::create(setup, random_weights(setup.config, at::kFloat));
+    const at::Tensor params = random_params(*model);
+    const auto samples = [&](int64_t begin, int64_t count) {
+      Batch batch = random_batch(std::vector<int64_t>(8, 16), 16, setup.config.vocab_size, 0);
+      batch.ids = batch.ids.narrow(0, begin, count);
+      batch.lengths = batch.lengths.narrow(0, begin, count);
+      batch.host_lengths.resize(static_cast<size_t>(count));
+      batch.sample_ids.resize(static_cast<size_t>(count));
+      return head == Head::kCausalLm ? with_lm_labels(std::move(batch))
+                                     : with_class_labels(std::move(batch), setup.num_labels);
+    };
+    at::Tensor grads = at::zeros_like(params);
+    EXPECT_THAT(model->prepare(samples(0, 8), params, grads, {}, 1.0).shape,
+                HasSubstr(head == Head::kCausalLm ? "128 rows, 9 samples" : "256 rows, 9 samples"));
+    const Trial whole = train_once(*model, samples(0, 8), params);
+    const Trial first = train_once(*model, samples(0, 4), params), second = train_once(*model, samples(4, 4), params);
+    EXPECT_NEAR(whole.loss, first.loss + second.loss, 1e-5 * whole.loss);
+    EXPECT_EQ(whole.count, first.count + second.count);
+    EXPECT_LT(distance(whole.grads, first.grads.add(second.grads)), 1e-4);
   }
 }
 
@@ -346,8 +391,11 @@ TEST(DevicePath, EveryChoiceIsNamedForTheLog) {
   ModelSetup setup = device_setup(tiny_setup(Head::kCausalLm), Dtype::kBFloat16);
   setup.device.deterministic = false;
   const auto model = Model::create(setup, random_weights(setup.config, at::kFloat));
-  EXPECT_THAT(model->kernels(), ElementsAre(HasSubstr("global layers: cuDNN attention (not deterministic), causal"),
-                                            HasSubstr("local layers: flash attention, causal, window 4")));
+  EXPECT_THAT(
+      model->kernels(),
+      ElementsAre(
+          HasSubstr("global layers: cuDNN attention (not deterministic) for samples of one length, else flash, causal"),
+          HasSubstr("local layers: flash attention, causal, window 4")));
 }
 
 }  // namespace

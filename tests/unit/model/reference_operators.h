@@ -32,7 +32,8 @@ class ReferenceOperators {
       EXPECT_NE(a.scalar_type(), at::kFloat);
       return at::mm(a.to(at::kFloat), b.to(at::kFloat));
     };
-    operators->add_product = [](at::Tensor& y, const at::Tensor& a, const at::Tensor& b, double beta, double alpha) {
+    operators->add_product = [](const at::Tensor& y, const at::Tensor& a, const at::Tensor& b, double beta,
+                                double alpha) {
       neoloom::support::OperatorRecord::count("addmm.dtype");
       const at::DisableRecordFunctionGuard unseen;
       EXPECT_EQ(a.scalar_type(), b.scalar_type());

@@ -382,6 +382,13 @@ TEST_F(Loader, CopiesToADeviceOwnTheirMemoryAndStayTied) {
   EXPECT_FALSE(owned->wte.is_same(mapped->wte));
   EXPECT_NE(owned->wte.data_ptr(), mapped->wte.data_ptr());
   EXPECT_TRUE(at::equal(owned->blocks[1].c_proj_weight, mapped->blocks[1].c_proj_weight));
+  const at::Tensor& aligned = owned->aligned_lm_head;
+  const int64_t vocabulary = config_.vocab_size;
+  EXPECT_EQ(aligned.size(0), (vocabulary + kHeadAlignment - 1) / kHeadAlignment * kHeadAlignment);
+  EXPECT_GT(aligned.size(0), vocabulary) << "rows of 0 were to be seen";
+  EXPECT_TRUE(owned->lm_head.is_alias_of(aligned));
+  EXPECT_TRUE(at::equal(aligned.narrow(0, 0, vocabulary), mapped->lm_head));
+  EXPECT_EQ(aligned.narrow(0, vocabulary, aligned.size(0) - vocabulary).count_nonzero().item<int64_t>(), 0);
 }
 
 TEST_F(Loader, CopiesHaveMatricesInTheTypeOfTheirProductsAndTheAttentionInputsInOnePiece) {
