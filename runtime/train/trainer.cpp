@@ -101,7 +101,6 @@ Trainer::Trainer(comm::MpiSession& session, comm::Communicator& communicator, mo
       setup_(std::move(setup)),
       buffers_(zero_buffers(model.layout().total_elements, setup_.device)),
       loss_scale_(setup_.initial_loss_scale),
-      history_(nlohmann::json::array()),
       sum_(make_sum(setup_, session.size(), model.layout(), communicator)) {
   steps_ = std::make_unique<data::StepList>(setup_.train->lengths(), setup_.train->target_counts(),
                                             step_list_options(setup_));
@@ -149,7 +148,7 @@ void Trainer::restore(const Resumed& resumed) {
   best_metric_ = state.best_metric;
   best_step_ = state.best_step;
   const nlohmann::json history = nlohmann::json::parse(state.history);
-  history_ = history.at("events");
+  for (const nlohmann::json& event : history.at("events")) remember(event);
   loss_since_log_ = history.at("loss_since_log");
   steps_since_log_ = history.at("steps_since_log");
   skipped_in_a_row_ = history.at("skipped_in_a_row");

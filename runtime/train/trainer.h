@@ -110,6 +110,7 @@ class Trainer {
   void note_skipped_step(int64_t step);
   void shrink_micro_batches();
   void start_loader();
+  void remember(const nlohmann::json& event);
   void log_step();
   void measure_sums();
   void evaluate_now();
@@ -140,7 +141,7 @@ class Trainer {
   double loss_scale_ = 1.0;
   double best_metric_ = 0.0;
   int64_t best_step_ = -1;
-  nlohmann::json history_;  // deterministic events
+  std::string history_;  // deterministic events as JSON, with commas between them: most of what a long run keeps
   double loss_since_log_ = 0.0;
   int64_t steps_since_log_ = 0;
   StepResult last_result_;

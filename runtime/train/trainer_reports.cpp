@@ -42,6 +42,11 @@ double Trainer::seconds_left() const {
          static_cast<double>(plan_.total_steps - step_);
 }
 
+void Trainer::remember(const nlohmann::json& event) {
+  if (!history_.empty()) history_ += ',';
+  history_ += event.dump();
+}
+
 void Trainer::log_step() {
   const double now = core::now_seconds();
   since_log_.seconds = now - log_seconds_;
@@ -52,11 +57,11 @@ void Trainer::log_step() {
     return gather(session_, since_log_);
   }();
   const double loss = loss_since_log_ / static_cast<double>(steps_since_log_);
-  history_.push_back({{"event", "train"},
-                      {"step", step_},
-                      {"loss", loss},
-                      {"grad_norm", last_result_.grad_norm},
-                      {"learning_rate", last_result_.learning_rate}});
+  remember({{"event", "train"},
+            {"step", step_},
+            {"loss", loss},
+            {"grad_norm", last_result_.grad_norm},
+            {"learning_rate", last_result_.learning_rate}});
   if (session_.is_root()) {
     int64_t samples = 0, tokens = 0, padded_tokens = 0;
     ordered_json rows = ordered_json::array();
@@ -122,7 +127,7 @@ void Trainer::evaluate_now() {
   const ordered_json values = result.json();
   nlohmann::json remembered = {{"event", "eval"}, {"step", step_}};
   remembered.update(nlohmann::json(values));
-  history_.push_back(remembered);
+  remember(remembered);
   if (session_.is_root()) {
     ordered_json event = {{"event", "eval"}, {"step", step_}, {"epoch", plan_.epoch_after(step_)}};
     event.update(values);
@@ -178,11 +183,10 @@ checkpoint::State Trainer::snapshot() const {
   state.config = setup_.config_yaml;
   state.identity = setup_.hooks.identity(setup_.batching);
   state.label_map = setup_.label_map_json;
-  state.history = nlohmann::json{{"events", history_},
-                                 {"loss_since_log", loss_since_log_},
-                                 {"steps_since_log", steps_since_log_},
-                                 {"skipped_in_a_row", skipped_in_a_row_}}
-                      .dump();
+  const nlohmann::json counters = {{"loss_since_log", loss_since_log_},
+                                   {"steps_since_log", steps_since_log_},
+                                   {"skipped_in_a_row", skipped_in_a_row_}};
+  state.history = fmt::format("{{\"events\":[{}],{}", history_, counters.dump().substr(1));
   return state;
 }
 
