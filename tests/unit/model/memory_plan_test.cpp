@@ -30,9 +30,9 @@ class CountingAllocator final : public c10::Allocator {
     void* block = nullptr;
     if (posix_memalign(&block, kHeader, bytes + kHeader) != 0) throw std::bad_alloc();
     std::memcpy(block, &bytes, sizeof(bytes));
-    const int64_t live = live_.fetch_add(static_cast<int64_t>(bytes)) + static_cast<int64_t>(bytes);
-    int64_t peak = peak_.load();
-    while (live > peak && !peak_.compare_exchange_weak(peak, live)) {
+    const int64_t live = live_bytes.fetch_add(static_cast<int64_t>(bytes)) + static_cast<int64_t>(bytes);
+    int64_t peak = most_bytes.load();
+    while (live > peak && !most_bytes.compare_exchange_weak(peak, live)) {
     }
     void* const data = static_cast<char*>(block) + kHeader;
     return {data, data, &release, at::Device(at::kCPU)};
@@ -41,10 +41,10 @@ class CountingAllocator final : public c10::Allocator {
   void copy_data(void* to, const void* from, size_t bytes) const override { std::memcpy(to, from, bytes); }
 
   static int64_t start() {
-    peak_ = live_.load();
-    return peak_;
+    most_bytes = live_bytes.load();
+    return most_bytes;
   }
-  static int64_t peak() { return peak_; }
+  static int64_t peak() { return most_bytes; }
 
  private:
   static constexpr size_t kHeader = 64;
@@ -52,11 +52,11 @@ class CountingAllocator final : public c10::Allocator {
     void* const block = static_cast<char*>(data) - kHeader;
     size_t bytes = 0;
     std::memcpy(&bytes, block, sizeof(bytes));
-    live_ -= static_cast<int64_t>(bytes);
+    live_bytes -= static_cast<int64_t>(bytes);
     std::free(block);
   }
-  static inline std::atomic<int64_t> live_{0};
-  static inline std::atomic<int64_t> peak_{0};
+  static inline std::atomic<int64_t> live_bytes{0};
+  static inline std::atomic<int64_t> most_bytes{0};
 };
 
 /// Makes LibTorch count while it lives; what it made before keeps its own deleter.

@@ -54,7 +54,7 @@ inline std::vector<ModelSetup> every_setup() {
 /// The same weights with what makes host products fast, where this CPU has it.
 inline std::shared_ptr<Weights> with_panels(const std::shared_ptr<Weights>& weights, Dtype compute) {
   if (!multiplies_panels(compute)) return weights;
-  const auto packed = std::make_shared<Weights>(*weights);
+  auto packed = std::make_shared<Weights>(*weights);
   for (const FrozenMatrix& matrix : frozen_matrices(*packed)) {
     matrix.panels->forward = pack_panels(matrix.values.t(), compute);
     if (compute == Dtype::kBFloat16) matrix.panels->backward = pack_panels(matrix.values, compute);

@@ -304,8 +304,9 @@ TEST_F(Loader, TensorsThatLieUnalignedInTheirFileArriveInOnePassToo) {
   write(body);
   std::string bytes = scratch_.read("base/model.safetensors");
   ++bytes[0];  // a header one byte longer
-  bytes.insert(
-      bytes.begin() + 8 + static_cast<unsigned char>(bytes[0]) - 1 + 256 * static_cast<unsigned char>(bytes[1]), ' ');
+  bytes.insert(bytes.begin() + 8 + static_cast<unsigned char>(bytes[0]) - 1 +
+                   int64_t{256} * static_cast<unsigned char>(bytes[1]),
+               ' ');
   scratch_.write("base/model.safetensors", bytes);
   settle("model.safetensors");
   EXPECT_TRUE(at::equal(map_weights(prepare(), config_)->ln_f_bias, body.back().second));
