@@ -20,8 +20,7 @@ from context import DATA_HELP, Context, NotMeasured
 from report import ROOT
 from sides import SideFailed
 
-SECTIONS = ("steps", "epoch", "micro", "growth", "start", "data", "instructions", "operators",
-            "device")
+SECTIONS = ("steps", "epoch", "micro", "growth", "start", "data", "instructions", "operators", "device")
 ON_REQUEST = ("device",)
 HF_VARIANTS = ("eager", "best", "compiled")
 

@@ -14,8 +14,6 @@ FILLING_TOKENS = 8192  # fewer leave a GPU waiting for launches, more spend thei
 LOGGED, LOSS_TOLERANCE = 10, 2e-2  # steps between lines of metrics; of bf16 losses, relative
 DTYPE, THREADS = "bfloat16", 4
 BLOCKS, BLOCK_SECONDS, MOST_STEPS = 3, 1.0, 50
-LAYERS_AND_WIDTH = {"125M": (12, 768), "1.3B": (24, 2048), "2.7B": (32, 2560)}
-VOCABULARY, WINDOW = 50257, 256
 
 
 @dataclass(frozen=True)
@@ -33,9 +31,12 @@ class Row:
     @property
     def flops_per_token(self):
         """4 N of the frozen products (forward, and backward to the activations) and 3 times attention's forward."""
-        layers, width = LAYERS_AND_WIDTH[self.size]
-        frozen = 12 * layers * width**2 + (VOCABULARY * width if self.head == "causal_lm" else 0)
-        window = min(WINDOW, self.length)
+        import sizes
+
+        config = sizes.config(self.size)
+        layers, width = config.num_layers, config.hidden_size
+        frozen = 12 * layers * width**2 + (config.vocab_size * width if self.head == "causal_lm" else 0)
+        window = min(config.window_size, self.length)
         local = (window * (window + 1) / 2 + (self.length - window) * window) / self.length
         return 4 * frozen + 3 * 4 * width * layers / 2 * (local + (self.length + 1) / 2)
 
@@ -87,9 +88,8 @@ def timed(side, context):
     return dict(seconds=spread(blocks), steps=count, **side.end())
 
 
-def check_loss(row, request, result):
+def check_loss(row, ours, result):
     """Both sides begin with adapters that do nothing: the mean loss of the first steps is the same."""
-    ours = logged_steps(request)[0]["loss"]
     for name, found in result.items():
         if row.head == "causal_lm" and name.startswith("HF"):
             theirs = statistics.mean(found["extra"]["losses"][:LOGGED])
@@ -116,8 +116,8 @@ def measure(context, row):
         request = make_request(context.work, f"{row.name} {name}", **fields, **changes)
         context.say(f"device: {row.name}, {name}")
         result[name] = timed(neoloom_side(build, request), context)
-        check_loss(row, request, result)
         logged = logged_steps(request)
+        check_loss(row, logged[0]["loss"], result)
         result[name]["exposed_share"] = statistics.median(
             step["devices"][0]["exposed_sum_share"] for step in logged[1:] or logged)
         result[name]["log"] = (request.parent / "stderr.txt").read_text()[-2000:]

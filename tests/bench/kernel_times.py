@@ -46,18 +46,16 @@ def kernels(open_side, request, context):
         raise SideFailed(f"{path}: {len(marks)} kernels of AdamW in {FEW + MANY} steps")
     first, last = marks[-1 - each * (MANY // 2)] + 1, marks[-1] + 1
     steps, window = MANY // 2, found[first:last]
-    groups = {name: dict(runs=0.0, seconds=0.0) for name, _ in GROUPS}
+    groups, longest = {name: dict(runs=0.0, seconds=0.0) for name, _ in GROUPS}, {}
     busy, reached = 0, window[0][1]
     for name, begin, end in window:
         group = groups[next(title for title, pattern in GROUPS if re.search(pattern, name))]
         group["runs"] += 1 / steps
         group["seconds"] += (end - begin) * 1e-9 / steps
+        longest[name] = longest.get(name, 0.0) + (end - begin) * 1e-9 / steps
         busy += max(0, end - max(begin, reached))
         reached = max(reached, end)
     whole = (window[-1][2] - found[first - 1][2]) * 1e-9 / steps
-    longest = {}
-    for name, begin, end in window:
-        longest[name] = longest.get(name, 0.0) + (end - begin) * 1e-9 / steps
     return dict(groups=groups, step_seconds=whole, idle_seconds=whole - busy * 1e-9 / steps,
                 runs=sum(group["runs"] for group in groups.values()),
                 longest=sorted(longest.items(), key=lambda item: -item[1])[:25])

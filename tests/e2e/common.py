@@ -18,6 +18,7 @@ SOURCE = Path(os.environ.get("NEOLOOM_SOURCE_DIR", Path(__file__).resolve().pare
 BUILD = Path(os.environ.get("NEOLOOM_BUILD_DIR", SOURCE / "build"))
 NEOLOOM = BUILD / "neoloom"
 MPIRUN = SOURCE / "cluster/local/mpirun.sh"
+HAS_GPU = any(Path(node).exists() for node in ("/dev/nvidiactl", "/dev/nvidia0"))
 STOPPED = 75  # exit code: stopped on request, resume me
 STATE = ("params", "exp_avg", "exp_avg_sq")
 CLOCK_KEYS = ("eval_runtime", "eval_samples_per_second")

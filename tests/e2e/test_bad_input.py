@@ -11,11 +11,10 @@ from pathlib import Path
 import common
 import pytest
 import tiny_model
-from common import Run, merged
+from common import HAS_GPU, Run, merged
 from runs import QUICK, assert_one_message, train, write_jsonl
 
 USAGE, DATA, WEIGHTS, CHECKPOINT, DEVICE = 2, 3, 4, 5, 8
-HAS_GPU = any(Path(node).exists() for node in ("/dev/nvidiactl", "/dev/nvidia0"))
 RANKS = pytest.mark.parametrize("ranks", [0, 2], ids=["alone", "2 ranks"])
 ROWS = 16
 

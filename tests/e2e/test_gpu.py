@@ -5,11 +5,10 @@ ranks, across kill and resume, no wait of the host in a step; skipped where ther
 import copy
 import json
 import signal
-from pathlib import Path
 
 import pytest
 import torch
-from common import TOTAL_STEPS, Run, make_config, merged, neoloom
+from common import HAS_GPU, TOTAL_STEPS, Run, make_config, merged, neoloom
 from runs import losses
 from test_parity_training import (  # noqa: F401  (fixtures)
     adapter_values,
@@ -19,7 +18,6 @@ from test_parity_training import (  # noqa: F401  (fixtures)
     travelled_share,
 )
 
-HAS_GPU = any(Path(node).exists() for node in ("/dev/nvidiactl", "/dev/nvidia0"))
 pytestmark = pytest.mark.skipif(not HAS_GPU, reason="this machine has no GPU")
 # Ranks of one GPU reach each other as hosts do.
 SHARED = {"NEOLOOM_SHARE_GPU": 1, "NCCL_SOCKET_IFNAME": "lo", "NCCL_IB_DISABLE": 1, "NCCL_MAX_CTAS": 4}
