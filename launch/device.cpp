@@ -53,6 +53,11 @@ int64_t Device::peak_memory_bytes() const {
   return is_cpu() ? metrics::peak_resident_bytes() : plugin_->peak_memory_bytes();
 }
 
+std::function<void(const cuda::RepeatedWork&)> Device::micro_step_runner() const {
+  if (!graphs_) return {};
+  return [graphs = graphs_.get()](const cuda::RepeatedWork& work) { graphs->run(work); };
+}
+
 train::DeviceReads Device::reads() const {
   if (is_cpu()) {
     return {[] { return [] { return true; }; },

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -39,8 +40,8 @@ class Device {
   void forbid_waits(bool forbidden) const {
     if (plugin_) plugin_->forbid_waits(forbidden);
   }
-  /// Plays recorded kernels; null on CPUs and without runtime.cuda_graphs.
-  cuda::GraphCache* graphs() const { return graphs_.get(); }
+  /// Plays recorded kernels; empty on CPUs and without runtime.cuda_graphs. The device must outlive it.
+  std::function<void(const cuda::RepeatedWork& work)> micro_step_runner() const;
 
  private:
   Placement placement_;

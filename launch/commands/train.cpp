@@ -211,9 +211,7 @@ train::TrainerSetup trainer_setup(comm::MpiSession& session, const Session& s, D
   };
   setup.hooks.peak_memory_bytes = [&device] { return device.peak_memory_bytes(); };
   setup.hooks.device_reads = device.reads();
-  if (cuda::GraphCache* const graphs = device.graphs(); graphs != nullptr) {
-    setup.hooks.run_micro_step = [graphs](const cuda::RepeatedWork& work) { graphs->run(work); };
-  }
+  setup.hooks.run_micro_step = device.micro_step_runner();
   if (waits_are_forbidden()) {
     setup.hooks.enqueues_step = [&device, steps = 0](bool begins) mutable {
       device.forbid_waits(begins && steps > 0);

@@ -168,9 +168,7 @@ void run(comm::MpiSession& session, const json& request) {
   setup.hooks.stop_requested = [] { return false; };
   setup.hooks.peak_memory_bytes = [&device] { return device.is_cpu() ? 0 : device.peak_memory_bytes(); };
   setup.hooks.device_reads = device.reads();
-  if (cuda::GraphCache* const graphs = device.graphs(); graphs != nullptr) {
-    setup.hooks.run_micro_step = [graphs](const cuda::RepeatedWork& work) { graphs->run(work); };
-  }
+  setup.hooks.run_micro_step = device.micro_step_runner();
   Turns turns(session, [&] {
     json found = memory();
     if (device.is_cpu()) return found;
