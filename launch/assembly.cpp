@@ -10,6 +10,7 @@
 #include <set>
 #include <sstream>
 
+#include "model/block_kernel.h"
 #include "model/panels.h"
 #include "model/pretrained/loader.h"
 #include "model/pretrained/panel_file.h"
@@ -85,9 +86,9 @@ std::string cache_directory(const RunConfig& config) {
 }
 
 model::Dtype resolve_compute_dtype(const RunConfig& config, const std::string& device) {
-  if (config.runtime.compute_dtype != "auto") return model::dtype_from_name(config.runtime.compute_dtype);
-  const model::Dtype frozen = config.model_config.frozen_dtype;
-  return device == "cpu" && frozen == model::Dtype::kFloat16 ? model::Dtype::kFloat32 : frozen;
+  const std::string& chosen = config.runtime.compute_dtype;
+  const model::Dtype wanted = chosen == "auto" ? config.model_config.frozen_dtype : model::dtype_from_name(chosen);
+  return device == "cpu" ? model::cpu_compute_dtype(wanted) : wanted;
 }
 
 Base find_base(const RunConfig& config) {
@@ -209,7 +210,9 @@ std::string instruction_sets() {
     if (deciding.count(word) != 0) found += word + " ";
   }
   for (const model::Dtype dtype : {model::Dtype::kFloat32, model::Dtype::kBFloat16}) {
-    if (model::multiplies_panels(dtype)) found += model::dtype_name(dtype) + "-panels ";
+    if (!model::multiplies_panels(dtype)) continue;
+    const bool own = model::block_kernel(dtype) == model::BlockKernel::kAvx2;
+    found += model::dtype_name(dtype) + (own ? "-panels-avx2 " : "-panels ");
   }
   return found + "| " + at::get_cpu_capability();
 }

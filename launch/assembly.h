@@ -33,8 +33,7 @@ TaskChoice choose_task(RunConfig& config);
 /// runtime.cache_dir, else $XDG_CACHE_HOME/neoloom, else ~/.cache/neoloom.
 std::string cache_directory(const RunConfig& config);
 
-/// runtime.compute_dtype with `auto` resolved: the frozen type, except that float16 on a CPU is computed in float32
-/// (weights stay float16 and are widened product by product).
+/// runtime.compute_dtype with `auto` resolved to the frozen type; on a CPU, what that computes in instead.
 model::Dtype resolve_compute_dtype(const RunConfig& config, const std::string& device);
 
 /// A model folder and its mapped weights.

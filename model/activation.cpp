@@ -34,6 +34,15 @@ at::Tensor gelu_new(const at::Tensor& x) {
   return y;
 }
 
+at::Tensor gelu_new_leaving_slope(at::Tensor& x) {
+  at::Tensor y = at::empty(x.sizes(), x.options());
+  auto* const values = x.mutable_data_ptr<float>();
+  at::parallel_for(0, x.numel(), kElementsPerTask, [&](int64_t begin, int64_t end) {
+    cpu::gelu_and_slope({values + begin, 0, 1, end - begin}, y.mutable_data_ptr<float>() + begin, 0, values + begin, 0);
+  });
+  return y;
+}
+
 at::Tensor gelu_new_backward(const at::Tensor& dy, const at::Tensor& x) {
   if (!x.is_cpu()) return at::gelu_backward(dy, x, kApproximation);
   const float* const source = x.const_data_ptr<float>();

@@ -9,6 +9,9 @@ namespace neoloom::model {
 /// elsewhere. Shapes: [n, c] -> [n, c] in the type of x.
 at::Tensor gelu_new(const at::Tensor& x);
 
+/// The same of an fp32 matrix on the CPU, and gelu_new'(x) written over x.
+at::Tensor gelu_new_leaving_slope(at::Tensor& x);
+
 /// dy * gelu_new'(x), of fp32 matrices; written over dy where possible: dy is consumed.
 at::Tensor gelu_new_backward(const at::Tensor& dy, const at::Tensor& x);
 

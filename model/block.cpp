@@ -51,7 +51,8 @@ at::Tensor Block::decode(Products& products, const at::Tensor& x, KeyValueCache&
   const at::Tensor attended =
       attention.forward(q, cache.k.narrow(0, 0, seen), cache.v.narrow(0, 0, seen), {{0, count, 0, seen}});
   const at::Tensor middle = out_proj.forward(products, attended, no_keys, nullptr, x);
-  const at::Tensor activated = c_fc.forward_activated(products, ln_2.forward(middle, nullptr), no_keys).after;
+  const at::Tensor activated =
+      c_fc.forward_activated(products, ln_2.forward(middle, nullptr), no_keys, GeluKeeps::kInput).values;
   return c_proj.forward(products, activated, no_keys, nullptr, middle);
 }
 

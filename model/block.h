@@ -46,7 +46,7 @@ struct BlockSaved {
   at::Tensor attended;  // [n, h] narrow, input of out_proj
   at::Tensor middle;    // [n, h] input of ln_2
   Norm::Statistics ln_2;
-  at::Tensor pre_activation;             // [n, ff] narrow, output of c_fc; on the host as forward_activated leaves it
+  SavedGelu activation;                  // [n, ff] narrow; on the host as forward_activated leaves it
   std::array<AdapterSaved, 6> adapters;  // in the order of LinearSite
   AttentionSaved attention;              // device path
 

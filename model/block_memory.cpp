@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "model/block_kernel.h"
 #include "model/panel_products.h"
 #include "model/panels.h"
 #include "model/products.h"
@@ -14,7 +15,7 @@ constexpr int64_t kMaskByte = 1;
 }
 
 void SavedBlock::drop_all_but_inputs() {
-  for (Tally::Held* member : {&statistics, &normed, &q, &k, &v, &attended, &middle, &pre_activation, &attention})
+  for (Tally::Held* member : {&statistics, &normed, &q, &k, &v, &attended, &middle, &activation, &attention})
     *member = {};
 }
 
@@ -43,7 +44,10 @@ void BlockMemory::touch_product(int64_t rows, int64_t in, int64_t out, Product p
   if (converts_weights() && (on_device() || multiplies_plain_16bit())) bytes += kNarrow * in * out;
   const bool stored_narrow = setup_.model.lora && setup_.frozen_dtype != Dtype::kFloat32;
   if (!on_device() && setup_.panels) {
-    if (!narrow() && (stored_narrow || product.backward)) bytes += setup_.threads * kWide * kPanelCopyElements;
+    const bool always = block_kernel(Dtype::kFloat32) == BlockKernel::kAvx2;
+    if (!narrow() && (always || stored_narrow || product.backward)) {
+      bytes += setup_.threads * kWide * kPanelCopyElements;
+    }
   } else if (!on_device() && !multiplies_plain_16bit() && stored_narrow) {
     keep_scratch(kWide * std::min(Products::kScratchElements, in * out));  // widened slices
   }

@@ -38,7 +38,7 @@ struct TrainedLinears {
 
 /// Stands for BlockSaved (block.h), member by member.
 struct SavedBlock {
-  Tally::Held x, statistics, normed, q, k, v, attended, middle, pre_activation, attention, adapters;
+  Tally::Held x, statistics, normed, q, k, v, attended, middle, activation, attention, adapters;
 
   /// BlockSaved::inputs.
   void drop_all_but_inputs();

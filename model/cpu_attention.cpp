@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "model/cpu_attention.h"
 
-#include <ATen/native/CPUBlas.h>
 #include <ATen/ops/empty.h>
 
 #include <algorithm>
 #include <bit>
 #include <type_traits>
 
+#include "model/block_kernel.h"
 #include "model/cpu_kernels.h"
 
 namespace neoloom::model {
@@ -28,8 +28,7 @@ constexpr int64_t kTogether = std::is_same_v<Element, float> ? 1 : 2;
 template <typename Element>
 void multiply(int64_t rows, int64_t columns, int64_t depth, const Element* a, int64_t a_stride, const Element* b,
               float* c, int64_t c_stride, bool add) {
-  at::native::cpublas::brgemm(rows, columns, depth, a_stride, columns, c_stride, add, a, b, c,
-                              /*is_vnni=*/kTogether<Element> > 1);
+  multiply_block({rows, columns, depth}, {a, a_stride}, {b, columns}, {c, c_stride}, add);
 }
 
 uint16_t* bits_of(at::BFloat16* values) { return reinterpret_cast<uint16_t*>(values); }
@@ -84,7 +83,7 @@ CpuHeadAttention<Element>::CpuHeadAttention(int64_t head_size, int64_t window)
 
 template <typename Element>
 CpuHeadAttention<Element>::~CpuHeadAttention() {
-  at::native::cpublas::brgemm_release(/*is_vnni=*/kTogether<Element> > 1);
+  release_block_kernel(kTogether<Element> > 1 ? Dtype::kBFloat16 : Dtype::kFloat32);
 }
 
 template <typename Element>

@@ -16,7 +16,7 @@ struct HeadRows {
   HeadRows from(int64_t row) const { return {values + row * stride, stride}; }
 };
 
-/// Attention of one head of one sample on ATen's block kernel (see multiplies_panels): tiles of 64 queries by 64 keys,
+/// Attention of one head of one sample on the block kernel (block_kernel.h): tiles of 64 queries by 64 keys,
 /// of which those that no query may see are skipped. All shapes of products come from a small set, so that the kernel's
 /// compiled forms stay few whatever lengths the samples have. `Element`, float or at::BFloat16, is what comes, goes and
 /// is read by products; scores, softmax and sums are fp32. One object per thread; its memory is reused.

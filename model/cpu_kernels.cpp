@@ -31,6 +31,9 @@ constexpr int64_t kRowsAhead = 16;
 constexpr float kGeluCubic = 0.044715F;
 constexpr float kTwoRootTwoOverPi = 1.5957691216057308F;  // 2 sqrt(2/pi)
 
+/// a b + c, rounded once, on every CPU.
+NL_INLINE float fused(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
+
 /// e^x to about one unit in the last place, for x up to 88; below -87 about 1e-38. Cody and Waite's reduction, Taylor.
 NL_INLINE float exponential(float x) {
   constexpr float kLog2E = 1.44269504088896341F;
@@ -39,31 +42,34 @@ NL_INLINE float exponential(float x) {
   constexpr float kRound = 12582912.0F;  // 1.5 * 2^23: adding it rounds to an integer in the low bits
   x = x < -87.0F ? -87.0F : x;
   x = x > 88.0F ? 88.0F : x;
-  const float shifted = x * kLog2E + kRound;
+  const float shifted = fused(x, kLog2E, kRound);
   const float n = shifted - kRound;
-  const float r = (x - n * kLn2High) - n * kLn2Low;
+  const float r = fused(-n, kLn2Low, fused(-n, kLn2High, x));
   float p = 1.0F / 5040.0F;
-  p = p * r + 1.0F / 720.0F;
-  p = p * r + 1.0F / 120.0F;
-  p = p * r + 1.0F / 24.0F;
-  p = p * r + 1.0F / 6.0F;
-  p = p * r + 0.5F;
-  p = p * r + 1.0F;
-  p = p * r + 1.0F;
+  p = fused(p, r, 1.0F / 720.0F);
+  p = fused(p, r, 1.0F / 120.0F);
+  p = fused(p, r, 1.0F / 24.0F);
+  p = fused(p, r, 1.0F / 6.0F);
+  p = fused(p, r, 0.5F);
+  p = fused(p, r, 1.0F);
+  p = fused(p, r, 1.0F);
   const int32_t exponent = std::bit_cast<int32_t>(shifted) - std::bit_cast<int32_t>(kRound);
   return p * std::bit_cast<float>((exponent + 127) << 23);
 }
 
-/// e^(-2u): 0.5 (1 + tanh(u)) = 1 / (1 + e^(-2u)), and 0.5 (1 - tanh(u)) = e^(-2u) / (1 + e^(-2u)).
-NL_INLINE float gelu_exponential(float x) { return exponential(-kTwoRootTwoOverPi * (x + kGeluCubic * x * x * x)); }
+struct Gelu {
+  float value, slope;
+};
 
-NL_INLINE float gelu_value(float x) { return x / (1.0F + gelu_exponential(x)); }
-
-NL_INLINE float gelu_slope(float x) {
-  const float e = gelu_exponential(x);
+/// With u = sqrt(2/pi) (x + 0.044715 x^3) and e = e^(-2u): 0.5 (1 + tanh(u)) = 1 / (1 + e), 0.5 (1 - tanh(u)) =
+/// e / (1 + e), which the value and its derivative are made of.
+NL_INLINE Gelu gelu_at(float x) {
+  const float square = x * x;
+  const float e = exponential(x * fused(square, -kTwoRootTwoOverPi * kGeluCubic, -kTwoRootTwoOverPi));
   const float gate = 1.0F / (1.0F + e);
-  const float d_twice_u = kTwoRootTwoOverPi * (1.0F + 3.0F * kGeluCubic * x * x);
-  return gate + x * gate * (e * gate) * d_twice_u;
+  const float value = x * gate;
+  const float d_twice_u = fused(square, 3.0F * kTwoRootTwoOverPi * kGeluCubic, kTwoRootTwoOverPi);
+  return {value, fused(value * (e * gate), d_twice_u, gate)};
 }
 
 NL_INLINE float maximum(const float* row, int64_t begin, int64_t end) {
@@ -130,7 +136,22 @@ NL_INLINE void gelu_rows(const RowsOf<In>& x, Out* y, int64_t y_stride) {
     const In* const in = x.values + row * x.stride;
     Out* const out = y + row * y_stride;
     NL_EACH_ALONE
-    for (int64_t i = 0; i < x.width; ++i) store(gelu_value(value_of(in[i])), out[i]);
+    for (int64_t i = 0; i < x.width; ++i) store(gelu_at(value_of(in[i])).value, out[i]);
+  }
+}
+
+template <typename Value>
+NL_INLINE void gelu_and_slope_rows(const Rows& x, Value* y, int64_t y_stride, Value* slope, int64_t slope_stride) {
+  for (int64_t row = 0; row < x.count; ++row) {
+    const float* const in = x.values + row * x.stride;
+    Value* const out = y + row * y_stride;
+    Value* const kept = slope + row * slope_stride;
+    NL_EACH_ALONE
+    for (int64_t i = 0; i < x.width; ++i) {
+      const Gelu gelu = gelu_at(in[i]);
+      store(gelu.value, out[i]);
+      store(gelu.slope, kept[i]);
+    }
   }
 }
 
@@ -153,7 +174,21 @@ NL_INLINE void gelu_backward_rows(const Rows& dy, const Value* x, int64_t x_stri
     const Value* const in = x + row * x_stride;
     Value* const out = dx + row * dx_stride;
     NL_EACH_ALONE
-    for (int64_t i = 0; i < dy.width; ++i) store(gradient[i] * gelu_slope(value_of(in[i])), out[i]);
+    for (int64_t i = 0; i < dy.width; ++i) store(gradient[i] * gelu_at(value_of(in[i])).slope, out[i]);
+  }
+}
+
+template <typename Value>
+NL_INLINE void scale_rows_by(const Rows& rows, const Value* factor, int64_t factor_stride, Value* out,
+                             int64_t out_stride) {
+  const RowsOf<const Value> factors = {factor, factor_stride, rows.count, rows.width};
+  for (int64_t row = 0; row < rows.count; ++row) {
+    prefetch_row(factors, row + kRowsAhead);
+    const float* const in = rows.values + row * rows.stride;
+    const Value* const by = factor + row * factor_stride;
+    Value* const to = out + row * out_stride;
+    NL_EACH_ALONE
+    for (int64_t i = 0; i < rows.width; ++i) store(in[i] * value_of(by[i]), to[i]);
   }
 }
 
@@ -192,6 +227,23 @@ NL_INLINE void layer_norm_rows(const LayerNorm& norm, const Rows& x, Out* y, int
 NL_VECTOR_CLONES void gelu(const Rows& x, float* y, int64_t y_stride) { gelu_rows(x, y, y_stride); }
 NL_VECTOR_CLONES void gelu(const Rows& x, uint16_t* y, int64_t y_stride) { gelu_rows(x, y, y_stride); }
 NL_VECTOR_CLONES void gelu(const NarrowRows& x, uint16_t* y, int64_t y_stride) { gelu_rows(x, y, y_stride); }
+
+NL_VECTOR_CLONES void gelu_and_slope(const Rows& x, float* y, int64_t y_stride, float* slope, int64_t slope_stride) {
+  gelu_and_slope_rows(x, y, y_stride, slope, slope_stride);
+}
+NL_VECTOR_CLONES void gelu_and_slope(const Rows& x, uint16_t* y, int64_t y_stride, uint16_t* slope,
+                                     int64_t slope_stride) {
+  gelu_and_slope_rows(x, y, y_stride, slope, slope_stride);
+}
+
+NL_VECTOR_CLONES void scale_rows(const Rows& rows, const float* factor, int64_t factor_stride, float* out,
+                                 int64_t out_stride) {
+  scale_rows_by(rows, factor, factor_stride, out, out_stride);
+}
+NL_VECTOR_CLONES void scale_rows(const Rows& rows, const uint16_t* factor, int64_t factor_stride, uint16_t* out,
+                                 int64_t out_stride) {
+  scale_rows_by(rows, factor, factor_stride, out, out_stride);
+}
 
 NL_VECTOR_CLONES void gelu_backward(const Rows& dy, const float* x, int64_t x_stride, float* dx, int64_t dx_stride) {
   gelu_backward_rows(dy, x, x_stride, dx, dx_stride);

@@ -4,7 +4,7 @@
 #include <cstdint>
 
 // Loops over plain fp32 memory that ATen does in several passes or with a slow tanh. Each is compiled for several
-// instruction sets; products and sums are not contracted, so that all of them give the same bits.
+// instruction sets; products and sums are fused only where that is written, so that all of them give the same bits.
 namespace neoloom::model::cpu {
 
 /// Rows that lie `stride` elements apart, e.g. those of one head: [count, width]. `Value`: float, or uint16_t for the
@@ -23,6 +23,14 @@ using NarrowRows = RowsOf<const uint16_t>;
 void gelu(const Rows& x, float* y, int64_t y_stride);
 void gelu(const Rows& x, uint16_t* y, int64_t y_stride);
 void gelu(const NarrowRows& x, uint16_t* y, int64_t y_stride);
+
+/// The same and slope = gelu_new'(x); x may be either.
+void gelu_and_slope(const Rows& x, float* y, int64_t y_stride, float* slope, int64_t slope_stride);
+void gelu_and_slope(const Rows& x, uint16_t* y, int64_t y_stride, uint16_t* slope, int64_t slope_stride);
+
+/// out = rows * factor, element by element, of the count and width of rows, which may be out.
+void scale_rows(const Rows& rows, const float* factor, int64_t factor_stride, float* out, int64_t out_stride);
+void scale_rows(const Rows& rows, const uint16_t* factor, int64_t factor_stride, uint16_t* out, int64_t out_stride);
 
 /// dx = dy * gelu_new'(x), of the count and width of dy; dx may be dy.
 void gelu_backward(const Rows& dy, const float* x, int64_t x_stride, float* dx, int64_t dx_stride);

@@ -131,7 +131,7 @@ at::Tensor Block::OnDevice::pre_activation(const at::Tensor& normed, BlockSaved&
 at::Tensor Block::OnDevice::forward(const at::Tensor& x, BlockSaved& kept) const {
   kept.x = x;
   fill(kept);
-  return linear(LinearSite::kCProj, at::gelu(kept.pre_activation, kApproximation), kept.middle, kept);
+  return linear(LinearSite::kCProj, at::gelu(kept.activation.values, kApproximation), kept.middle, kept);
 }
 
 void Block::OnDevice::fill(BlockSaved& kept) const {
@@ -142,7 +142,7 @@ void Block::OnDevice::fill(BlockSaved& kept) const {
   kept.q = input_projection(LinearSite::kQProj, select_rows(normed, rows_), kept);
   kept.attended = attention_.forward(kept.q, kept.k, kept.v, attention_rows(), kept.attention);
   kept.middle = linear(LinearSite::kOutProj, kept.attended, select_rows(kept.x, rows_), kept);
-  kept.pre_activation = pre_activation(block_.ln_2.forward(kept.middle, &kept.ln_2), kept);
+  kept.activation.values = pre_activation(block_.ln_2.forward(kept.middle, &kept.ln_2), kept);
 }
 
 /// Gradients of the adapter and the weight; the adapter's part of the input's gradient is added to `dx`.
@@ -175,7 +175,7 @@ at::Tensor Block::OnDevice::linear_backward(LinearSite site, const at::Tensor& d
 
 at::Tensor Block::OnDevice::mlp_backward(const at::Tensor& dy, const BlockSaved& saved, bool wants_dx) const {
   const bool below_projection = wants_dx || block_.c_fc.trains() || block_.ln_2.weight_grad.defined();
-  const at::Tensor& pre = saved.pre_activation;
+  const at::Tensor& pre = saved.activation.values;
   const at::Tensor activated = block_.c_proj.trains() ? at::gelu(pre, kApproximation) : at::Tensor();
   const at::Tensor d_activated = linear_backward(LinearSite::kCProj, dy, activated, saved, below_projection);
   if (!below_projection) return {};

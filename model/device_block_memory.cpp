@@ -90,10 +90,10 @@ void BlockMemory::device_fill(const TrainedLinears& trained, BlockRows rows, Sav
   saved.middle = device_linear(trained, LinearSite::kOutProj, rows.queries, element == kNarrow);
   const Held normed = tally_.hold(kWide * rows.queries * h);
   if (device_activation_bytes(trained) == kNarrow) {
-    saved.pre_activation = tally_.hold(kNarrow * rows.queries * inner());
+    saved.activation = tally_.hold(kNarrow * rows.queries * inner());
     tally_.touch(input_bytes(rows.queries, h));
   } else {
-    saved.pre_activation = device_linear(trained, LinearSite::kCFc, rows.queries, /*input_is_narrow=*/false);
+    saved.activation = device_linear(trained, LinearSite::kCFc, rows.queries, /*input_is_narrow=*/false);
   }
 }
 

@@ -68,10 +68,11 @@ at::Tensor Block::OnHost::fill(BlockSaved& kept) const {
   kept.middle = block_.out_proj.forward(products_, kept.attended, queries_, reduced(kept, LinearSite::kOutProj),
                                         select_rows(kept.x, rows_));
   const at::Tensor normed = block_.ln_2.host_forward(kept.middle, &kept.ln_2, narrow_);
+  const GeluKeeps keeps = block_.c_proj.trains() ? GeluKeeps::kInput : GeluKeeps::kSlope;
   Products::Activated mlp =
-      block_.c_fc.forward_activated(products_, normed, queries_, reduced(kept, LinearSite::kCFc), narrow_);
-  kept.pre_activation = std::move(mlp.before);
-  return mlp.after;
+      block_.c_fc.forward_activated(products_, normed, queries_, keeps, reduced(kept, LinearSite::kCFc));
+  kept.activation = std::move(mlp.saved);
+  return mlp.values;
 }
 
 at::Tensor Block::OnHost::backward(at::Tensor dy, const BlockSaved& saved, BlockWants wants) const {
@@ -88,9 +89,9 @@ void Block::OnHost::mlp_backward(at::Tensor& dy, const BlockSaved& saved, bool w
   at::Tensor d_pre;
   {
     at::Tensor activated;
-    if (c_proj.trains()) activated = rows_of_panels(gelu_new(saved.pre_activation), c_proj.weight.plain.size(1));
+    if (c_proj.trains()) activated = rows_of_panels(gelu_new(saved.activation.values), c_proj.weight.plain.size(1));
     d_pre = c_proj.backward(products_, {rows_as(dy, narrow_), activated, reduced(saved, LinearSite::kCProj)}, queries_,
-                            below_projection, narrow_, saved.pre_activation);
+                            below_projection, narrow_, saved.activation);
   }
   if (!below_projection) return;
   at::Tensor normed;

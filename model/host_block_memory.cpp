@@ -72,7 +72,7 @@ Held BlockMemory::host_fill(const TrainedLinears& trained, BlockRows rows, Saved
   if (trained.adapter(LinearSite::kCFc) && drops()) {
     tally_.touch((element == kNarrow ? 2 : 1) * kWide * rows.queries * h);
   }
-  saved.pre_activation = tally_.hold(element * rows.queries * width);
+  saved.activation = tally_.hold(element * rows.queries * width);
   touch_product(rows.queries, h, inner(), {.input_is_narrow = true});
   return activated;
 }

@@ -39,14 +39,14 @@ at::Tensor Linear::forward(Products& products, const at::Tensor& x, const std::v
 }
 
 Products::Activated Linear::forward_activated(Products& products, const at::Tensor& x, const std::vector<RowKey>& keys,
-                                              at::Tensor* reduced, at::ScalarType type) const {
-  return products.forward_activated(x, weight, forward_terms(x, keys, reduced), type);
+                                              GeluKeeps keeps, at::Tensor* reduced) const {
+  return products.forward_activated(x, weight, forward_terms(x, keys, reduced), keeps);
 }
 
 at::Tensor Linear::backward(Products& products, const Upstream& upstream, const std::vector<RowKey>& keys,
-                            bool wants_dx, at::ScalarType type, const at::Tensor& slope_of) const {
+                            bool wants_dx, at::ScalarType type, const SavedGelu& through) const {
   const ProductTerms terms = write_gradients(upstream, keys, wants_dx);
-  return wants_dx ? products.input_gradient(upstream.dy, weight, terms, type, slope_of) : at::Tensor();
+  return wants_dx ? products.input_gradient(upstream.dy, weight, terms, type, through) : at::Tensor();
 }
 
 void Linear::backward_into(Products& products, const Upstream& upstream, const std::vector<RowKey>& keys,

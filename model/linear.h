@@ -28,9 +28,9 @@ struct Linear {
                      at::Tensor* reduced = nullptr, const at::Tensor& addend = {},
                      at::ScalarType type = at::kFloat) const;
 
-  /// The same before and after gelu_new; see Products::forward_activated.
+  /// gelu_new of the same; see Products::forward_activated.
   Products::Activated forward_activated(Products& products, const at::Tensor& x, const std::vector<RowKey>& keys,
-                                        at::Tensor* reduced = nullptr, at::ScalarType type = at::kFloat) const;
+                                        GeluKeeps keeps, at::Tensor* reduced = nullptr) const;
 
   /// What backward is given. Shapes: dy [n, out]; x [n, in], the forward's input, where the linear trains; reduced:
   /// what forward left.
@@ -38,10 +38,10 @@ struct Linear {
     at::Tensor dy, x, reduced;
   };
 
-  /// Writes the parameter gradients. Returns the gradient of x [n, in] in `type`, or that times gelu_new'(slope_of)
-  /// (see Products::input_gradient); undefined unless `wants_dx`.
+  /// Writes the parameter gradients. Returns the gradient of x [n, in] in `type`, or that times the gelu_new' of
+  /// `through` (see Products::input_gradient); undefined unless `wants_dx`.
   at::Tensor backward(Products& products, const Upstream& upstream, const std::vector<RowKey>& keys, bool wants_dx,
-                      at::ScalarType type = at::kFloat, const at::Tensor& slope_of = {}) const;
+                      at::ScalarType type = at::kFloat, const SavedGelu& through = {}) const;
 
   /// The same with the gradient of x added to `dx` in fp32; a null `dx`: not wanted.
   void backward_into(Products& products, const Upstream& upstream, const std::vector<RowKey>& keys,

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "model/panel_products.h"
 
-#include <ATen/native/CPUBlas.h>
 #include <ATen/ops/empty.h>
 
 #include <algorithm>
 
+#include "model/avx2_blocks.h"
+#include "model/block_kernel.h"
 #include "model/cpu_kernels.h"
 #include "model/parallel_tasks.h"
 
@@ -19,6 +20,11 @@ constexpr int64_t kPairsBlockDepth = 2048;  // beside the rounding of 16-bit inp
 // take this much, but enough of them to be worth reading a panel for.
 constexpr int64_t kCachedBytes = int64_t{1} << 20;
 constexpr int64_t kFewestCachedRows = 256;
+
+Dtype dtype_of(const at::Tensor& values) {
+  if (values.scalar_type() == at::kFloat) return Dtype::kFloat32;
+  return values.scalar_type() == at::kHalf ? Dtype::kFloat16 : Dtype::kBFloat16;
+}
 
 /// A matrix of which tiles are read or written; null when there is none.
 struct Plane {
@@ -59,11 +65,15 @@ class PanelProduct {
         thin_right_(terms.thin_right),
         rank_(terms.thin_left.defined() ? terms.thin_left.size(1) : 0),
         y_(ends.y),
-        slope_of_(ends.slope_of),
+        through_(ends.through.values),
         activated_(ends.activated),
+        keeps_(ends.activated.defined() ? ends.keeps : ends.through.keeps),
         rows_(x.size(0)),
         pairs_(x.scalar_type() == at::kBFloat16),
-        copies_(right.values.scalar_type() != x.scalar_type() || right.values.dim() == 2) {}
+        together_(!pairs_ && block_kernel(Dtype::kFloat32) == BlockKernel::kAvx2 ? avx2::kColumnsTogether
+                                                                                 : kPanelColumns),
+        copies_(right.values.scalar_type() != x.scalar_type() || right.values.dim() == 2 || together_ < kPanelColumns) {
+  }
 
   void run() const {
     const int64_t panels = (right_.n + kPanelColumns - 1) / kPanelColumns;
@@ -84,7 +94,7 @@ class PanelProduct {
                  {tiles * group / groups * kTileRows, std::min(tiles * (group + 1) / groups * kTileRows, rows_)},
                  scratch);
       }
-      at::native::cpublas::brgemm_release(pairs_);
+      release_block_kernel(pairs_ ? Dtype::kBFloat16 : Dtype::kFloat32);
     });
   }
 
@@ -102,11 +112,10 @@ class PanelProduct {
   struct Depth {
     int64_t k, count;
   };
-  struct Block {
+  struct RightBlock {
     const void* values;
     int64_t stride;
   };
-
   struct Range {
     int64_t begin, end;
   };
@@ -139,7 +148,7 @@ class PanelProduct {
     }
     for_each_depth([&](Depth depth) {  // x's columns of one depth meet all panels while they are in the cache
       for (int64_t panel = panels.begin; panel < panels.end; ++panel) {
-        const Block block = right_block(panel, depth, scratch);
+        const RightBlock block = right_block(panel, depth, scratch);
         for_each_tile(panel, [&](const Tile& tile) { multiply_tile(tile, depth, block); });
       }
     });
@@ -158,35 +167,41 @@ class PanelProduct {
   }
 
   /// Rows of a panel in the type of x.
-  Block right_block(int64_t panel, Depth depth, const Scratch& scratch) const {
+  RightBlock right_block(int64_t panel, Depth depth, const Scratch& scratch) const {
     const at::Tensor& values = right_.values;
     const bool plain = values.dim() == 2;
     const int64_t offset =
         plain ? depth.k * values.stride(0) + panel * kPanelColumns : panel * values.stride(0) + depth.k * kPanelColumns;
     const int64_t stride = plain ? values.stride(0) : kPanelColumns;
-    if (!copies_) return {static_cast<const char*>(values.const_data_ptr()) + offset * values.element_size(), stride};
+    const char* const from = static_cast<const char*>(values.const_data_ptr()) + offset * values.element_size();
+    if (!copies_) return {from, stride};
     const int64_t columns = std::min(kPanelColumns, right_.n - panel * kPanelColumns);
-    scratch.block.narrow(0, 0, depth.count)
-        .narrow(1, 0, columns)
-        .copy_(values.as_strided({depth.count, columns}, {stride, 1}, values.storage_offset() + offset));
-    return {scratch.block.const_data_ptr(), kPanelColumns};
+    // fp32, whichever kernel: pairs are never copied, and what has AVX-512 has AVX2.
+    avx2::copy_block({from, dtype_of(values), stride, depth.count, columns}, together_,
+                     scratch.block.mutable_data_ptr<float>());
+    return {scratch.block.const_data_ptr(), together_};
   }
 
-  void multiply_tile(const Tile& tile, Depth depth, const Block& block) const {
+  void multiply_tile(const Tile& tile, Depth depth, RightBlock block) const {
     if (depth.k == 0) start(tile);
-    const bool add = starts() || depth.k > 0;
-    const int64_t x_stride = x_.stride(0);
-    const int64_t left = tile.row * x_stride + depth.k;
     if (pairs_) {
-      at::native::cpublas::brgemm(tile.rows, tile.columns, depth.count, x_stride, block.stride, tile.stride, add,
-                                  x_.const_data_ptr<at::BFloat16>() + left,
-                                  static_cast<const at::BFloat16*>(block.values), tile.sums, /*is_vnni=*/true);
+      multiply_columns<at::BFloat16>(tile, depth, block);
     } else {
-      at::native::cpublas::brgemm(tile.rows, tile.columns, depth.count, x_stride, block.stride, tile.stride, add,
-                                  x_.const_data_ptr<float>() + left, static_cast<const float*>(block.values), tile.sums,
-                                  /*is_vnni=*/false);
+      multiply_columns<float>(tile, depth, block);
     }
     if (depth.k + depth.count == right_.k) finish(tile);
+  }
+
+  template <typename Element>
+  void multiply_columns(const Tile& tile, Depth depth, RightBlock block) const {
+    const Operand<const Element> left = {x_.const_data_ptr<Element>() + tile.row * x_.stride(0) + depth.k,
+                                         x_.stride(0)};
+    const auto* const right = static_cast<const Element*>(block.values);
+    for (int64_t column = 0; column < tile.columns; column += together_) {
+      multiply_block({tile.rows, std::min(together_, tile.columns - column), depth.count}, left,
+                     {right + column * depth.count, block.stride}, {tile.sums + column, tile.stride},
+                     starts() || depth.k > 0);
+    }
   }
 
   bool starts() const { return bias_ != nullptr || addend_.present(); }
@@ -200,24 +215,33 @@ class PanelProduct {
 
   void finish(const Tile& tile) const {
     if (rank_ > 0) {
-      at::native::cpublas::brgemm(tile.rows, tile.columns, rank_, thin_left_.stride, thin_right_.stride, tile.stride,
-                                  true, thin_left_.wide_at(tile.row, 0), thin_right_.wide_at(0, tile.panel), tile.sums,
-                                  /*is_vnni=*/false);
+      multiply_block({tile.rows, tile.columns, rank_}, {thin_left_.wide_at(tile.row, 0), thin_left_.stride},
+                     {thin_right_.wide_at(0, tile.panel), thin_right_.stride}, {tile.sums, tile.stride}, /*add=*/true);
     }
     const cpu::Rows sums = {tile.sums, tile.stride, tile.rows, tile.columns};
-    if (activated_.narrow) {
-      cpu::gelu(sums, activated_.narrow_at(tile.row, tile.panel), activated_.stride);
-    } else if (activated_.present()) {
-      cpu::gelu(sums, activated_.wide_at(tile.row, tile.panel), activated_.stride);
+    if (y_.narrow) {
+      finish_in(sums, y_.narrow_at(tile.row, tile.panel), activated_.narrow_at(tile.row, tile.panel),
+                through_.narrow_at(tile.row, tile.panel));
+    } else {
+      finish_in(sums, y_.wide_at(tile.row, tile.panel), activated_.wide_at(tile.row, tile.panel),
+                through_.wide_at(tile.row, tile.panel));
     }
-    if (slope_of_.narrow) {
-      cpu::gelu_backward(sums, slope_of_.narrow_at(tile.row, tile.panel), slope_of_.stride,
-                         y_.narrow_at(tile.row, tile.panel), y_.stride);
-    } else if (slope_of_.present()) {
-      cpu::gelu_backward(sums, slope_of_.wide_at(tile.row, tile.panel), slope_of_.stride,
-                         y_.wide_at(tile.row, tile.panel), y_.stride);
-    } else if (y_.narrow) {
-      cpu::copy_rows(sums, y_.narrow_at(tile.row, tile.panel), y_.stride);
+  }
+
+  /// Null where there is none.
+  template <typename Value>
+  void finish_in(const cpu::Rows& sums, Value* y, Value* activated, const Value* through) const {
+    if (activated != nullptr && keeps_ == GeluKeeps::kSlope) {
+      cpu::gelu_and_slope(sums, activated, activated_.stride, y, y_.stride);
+      return;
+    }
+    if (activated != nullptr) cpu::gelu(sums, activated, activated_.stride);
+    if (through == nullptr) {
+      if (!sums_in_y()) cpu::copy_rows(sums, y, y_.stride);
+    } else if (keeps_ == GeluKeeps::kSlope) {
+      cpu::scale_rows(sums, through, through_.stride, y, y_.stride);
+    } else {
+      cpu::gelu_backward(sums, through, through_.stride, y, y_.stride);
     }
   }
 
@@ -226,11 +250,14 @@ class PanelProduct {
   const float* bias_;
   Plane addend_, thin_left_, thin_right_;
   int64_t rank_;  // of the thin product; 0: none
-  Plane y_, slope_of_, activated_;
+  Plane y_, through_, activated_;
+  GeluKeeps keeps_;
   int64_t rows_;
   bool pairs_;
+  int64_t together_;  // columns that lie in one piece in a block that is copied
   // Blocks of the right side are copied: to widen them, or because the rows of a matrix that is no panel lie far apart
-  // (at a multiple of 4 KiB they share few sets of the cache, which makes a third of the speed).
+  // (at a multiple of 4 KiB they share few sets of the cache, which makes a third of the speed), or because few columns
+  // are read together.
   bool copies_;
 };
 

@@ -46,12 +46,21 @@ struct ProductTerms {
   at::Tensor thin_left{}, thin_right{};  // [m, r], [r, n]: their product, of few r
 };
 
+/// What the backward pass of gelu_new reads: where its output is computed anew, its input, else its slope, which costs
+/// little beside the output.
+enum class GeluKeeps { kInput, kSlope };
+struct SavedGelu {
+  at::Tensor values{};  // gelu_new's input, or gelu_new' of it; undefined: none
+  GeluKeeps keeps = GeluKeeps::kInput;
+};
+
 /// What becomes of the sum [m, n] of a product and its terms while it is in the cache. Columns contiguous. "In panels":
 /// [ceil(n / 64), m, 64], so that the tiles of what only goes from product to product lie in one piece.
 struct ProductEnds {
-  at::Tensor y{};          // fp32 or bfloat16; [m, n], or in panels
-  at::Tensor slope_of{};   // in panels, in the type of y: y = sum * gelu_new'(slope_of); undefined: y = sum
-  at::Tensor activated{};  // gelu_new(sum), fp32 or bfloat16; undefined: not wanted
+  at::Tensor y{};                       // fp32 or bfloat16; [m, n], or in panels
+  SavedGelu through{};                  // in panels, in the type of y: y = sum * gelu_new'; undefined: y = sum
+  at::Tensor activated{};               // gelu_new(sum), in the type of y; undefined: not wanted
+  GeluKeeps keeps = GeluKeeps::kInput;  // where `activated` is wanted: y = sum, or y = gelu_new'(sum)
 };
 
 std::vector<int64_t> activation_panels_shape(int64_t m, int64_t n);

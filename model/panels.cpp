@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "model/panels.h"
 
-#include <ATen/native/CPUBlas.h>
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
-#include <exception>
+
+#include "model/block_kernel.h"
 
 namespace neoloom::model {
 
@@ -13,43 +13,11 @@ namespace {
 
 bool in_pairs(Dtype compute_dtype) { return compute_dtype == Dtype::kBFloat16; }
 
-bool cpu_has_instructions(Dtype compute_dtype) {
-#if defined(__x86_64__)
-  if (compute_dtype == Dtype::kFloat32) return __builtin_cpu_supports("avx512f") != 0;
-  return in_pairs(compute_dtype) && __builtin_cpu_supports("avx512bf16") != 0;
-#else
-  return false;
-#endif
-}
-
-/// oneDNN may be told to use fewer instruction sets than there are; then its block kernel refuses, in LibTorch's or in
-/// its own words. A product tells.
-bool kernel_runs(Dtype compute_dtype) {
-  try {
-    float c = 0.0F;
-    if (in_pairs(compute_dtype)) {
-      const c10::BFloat16 two[2] = {c10::BFloat16(2.0F), c10::BFloat16(2.0F)};
-      at::native::cpublas::brgemm(1, 1, 2, 2, 1, 1, false, two, two, &c, /*is_vnni=*/true);
-      at::native::cpublas::brgemm_release(/*is_vnni=*/true);
-      return c == 8.0F;
-    }
-    const float two = 2.0F;
-    at::native::cpublas::brgemm(1, 1, 1, 1, 1, 1, false, &two, &two, &c, /*is_vnni=*/false);
-    at::native::cpublas::brgemm_release(/*is_vnni=*/false);
-    return c == 4.0F;
-  } catch (const std::exception&) {
-    return false;
-  }
-}
-
 }  // namespace
 
-bool multiplies_panels(Dtype compute_dtype) {
-  static const bool wide = cpu_has_instructions(Dtype::kFloat32) && kernel_runs(Dtype::kFloat32);
-  static const bool pairs = cpu_has_instructions(Dtype::kBFloat16) && kernel_runs(Dtype::kBFloat16);
-  if (compute_dtype == Dtype::kFloat32) return wide;
-  return in_pairs(compute_dtype) && pairs;
-}
+bool multiplies_panels(Dtype compute_dtype) { return block_kernel(compute_dtype) != BlockKernel::kNone; }
+
+Dtype cpu_compute_dtype(Dtype wanted) { return multiplies_panels(wanted) ? wanted : Dtype::kFloat32; }
 
 at::ScalarType panel_dtype(at::ScalarType frozen, Dtype compute_dtype) {
   return in_pairs(compute_dtype) ? at::kBFloat16 : frozen;

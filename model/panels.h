@@ -12,8 +12,8 @@ namespace neoloom::model {
 
 inline constexpr int64_t kPanelColumns = 64;
 
-/// Copies of a frozen matrix W [out, in] in the order in which ATen's block kernel (brgemm) reads the right side of a
-/// product [K, N]: panels of 64 columns, each with its K rows one after the other; the last one is filled up with
+/// Copies of a frozen matrix W [out, in] in the order in which a block kernel (block_kernel.h) reads the right side of
+/// a product [K, N]: panels of 64 columns, each with its K rows one after the other; the last one is filled up with
 /// zeros. For 16-bit products two rows are interleaved, which is how AVX512_BF16 and AMX want them.
 struct Panels {
   at::Tensor forward;   // of W^T, for x W^T; undefined: none
@@ -30,10 +30,13 @@ struct Matrix {
   Matrix(at::Tensor values, Panels copies) : plain(std::move(values)), panels(std::move(copies)) {}
 };
 
-/// Whether this CPU multiplies panels, for products with inputs of `compute_dtype`. Where it does not, at::linear and
-/// at::mm read the plain matrices. The answer changes the bits of a run: it follows from the CPU's instruction sets and
-/// oneDNN's limit on them (ONEDNN_MAX_CPU_ISA) alone.
+/// Whether this CPU multiplies panels, for products with inputs of `compute_dtype`: it has a block kernel. Where it has
+/// none, at::linear and at::mm read the plain matrices.
 bool multiplies_panels(Dtype compute_dtype);
+
+/// What a CPU computes products in that are to have inputs of type `wanted`: float32 where it has no fast way in a
+/// 16-bit type (weights stay as they are stored and are widened block by block).
+Dtype cpu_compute_dtype(Dtype wanted);
 
 /// What panels hold: the frozen dtype (widened while multiplying), or bfloat16 for 16-bit products.
 at::ScalarType panel_dtype(at::ScalarType frozen, Dtype compute_dtype);

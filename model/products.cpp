@@ -187,30 +187,35 @@ void Products::forward_into(at::Tensor& y, const at::Tensor& x, const Matrix& we
 }
 
 Products::Activated Products::forward_activated(const at::Tensor& x, const Matrix& weight, const ProductTerms& terms,
-                                                at::ScalarType type) {
+                                                GeluKeeps keeps) {
   Activated result;
+  result.saved.keeps = keeps;
+  at::Tensor& kept = result.saved.values;
   if (!uses_panels(weight)) {
-    result.before = unfused_forward(x, weight.plain, terms);
-    result.after = gelu_new(result.before);
+    kept = unfused_forward(x, weight.plain, terms);
+    result.values = keeps == GeluKeeps::kSlope ? gelu_new_leaving_slope(kept) : gelu_new(kept);
     return result;
   }
   const int64_t columns = weight.plain.size(0);
-  result.after = empty_rows(x.size(0), columns, x.options().dtype(input_type(weight)));
-  result.before = at::empty(activation_panels_shape(x.size(0), columns), x.options().dtype(type));
-  panel_forward(x, weight, terms, {.y = result.before, .activated = result.after});
+  const auto options = x.options().dtype(input_type(weight));
+  result.values = empty_rows(x.size(0), columns, options);
+  kept = at::empty(activation_panels_shape(x.size(0), columns), options);
+  panel_forward(x, weight, terms, {.y = kept, .activated = result.values, .keeps = keeps});
   return result;
 }
 
 at::Tensor Products::input_gradient(const at::Tensor& dy, const Matrix& weight, const ProductTerms& terms,
-                                    at::ScalarType type, const at::Tensor& slope_of) {
+                                    at::ScalarType type, const SavedGelu& through) {
+  const at::Tensor& saved = through.values;
   if (!uses_panels(weight)) {
     at::Tensor dx = plain_input_gradient(dy, weight.plain);
     add_terms(dx, terms);
-    return slope_of.defined() ? gelu_new_backward(dx, slope_of) : dx.to(type);
+    if (!saved.defined()) return dx.to(type);
+    return through.keeps == GeluKeeps::kSlope ? dx.mul_(saved) : gelu_new_backward(dx, saved);
   }
-  at::Tensor dx = empty_rows(dy.size(0), weight.plain.size(1),
-                             dy.options().dtype(slope_of.defined() ? slope_of.scalar_type() : type));
-  panel_product(left_side(dy), backward_side(weight), terms, {.y = dx, .slope_of = slope_of});
+  at::Tensor dx =
+      empty_rows(dy.size(0), weight.plain.size(1), dy.options().dtype(saved.defined() ? saved.scalar_type() : type));
+  panel_product(left_side(dy), backward_side(weight), terms, {.y = dx, .through = through});
   return dx;
 }
 

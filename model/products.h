@@ -41,19 +41,19 @@ class Products {
   /// The same in fp32 written to `y`, which may be replaced where it does not fit the way of multiplying.
   void forward_into(at::Tensor& y, const at::Tensor& x, const Matrix& weight, const ProductTerms& terms);
 
-  /// forward in `type`, in panels (see ProductEnds) where the host's products write panels, and gelu_new of it [n, out]
-  /// in the type that products read.
+  /// gelu_new of forward, [n, out], and what its backward pass reads, in panels (see ProductEnds) where the host's
+  /// products write panels; both in the type that products with `weight` read.
   struct Activated {
-    at::Tensor before, after;
+    SavedGelu saved;
+    at::Tensor values;
   };
-  Activated forward_activated(const at::Tensor& x, const Matrix& weight, const ProductTerms& terms,
-                              at::ScalarType type);
+  Activated forward_activated(const at::Tensor& x, const Matrix& weight, const ProductTerms& terms, GeluKeeps keeps);
 
   /// dy W + terms, the gradient of x. Shapes: dy [n, out] fp32 or in the type that products read; weight [out, in];
-  /// returns [n, in] in `type`, or in that of `slope_of`, by whose gelu_new' it is multiplied when defined: what
-  /// forward_activated left before it.
+  /// returns [n, in] in `type`, or in that of `through`, by whose gelu_new' it is multiplied when defined: what
+  /// forward_activated saved before it.
   at::Tensor input_gradient(const at::Tensor& dy, const Matrix& weight, const ProductTerms& terms = {},
-                            at::ScalarType type = at::kFloat, const at::Tensor& slope_of = {});
+                            at::ScalarType type = at::kFloat, const SavedGelu& through = {});
 
   /// dy W + terms, added to `dx` [n, in] fp32.
   void add_input_gradient(at::Tensor& dx, const at::Tensor& dy, const Matrix& weight, const ProductTerms& terms = {});

@@ -2,13 +2,13 @@
 #include "model/thin_products.h"
 
 #include <ATen/Parallel.h>
-#include <ATen/native/CPUBlas.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
 
+#include "model/block_kernel.h"
 #include "model/cpu_kernels.h"
 #include "model/panel_products.h"
 #include "model/panels.h"
@@ -47,15 +47,14 @@ at::Tensor narrow_product(const at::Tensor& x, const at::Tensor& right) {
     const at::Tensor sums = at::empty({kTileRows, 2 * half}, right.options());
     auto* const tile = static_cast<float*>(sums.data_ptr());
     for_each_tile_of_rows(begin * kTileRows, std::min(end * kTileRows, rows), [&](int64_t row, int64_t here) {
-      at::native::cpublas::brgemm(here, 2 * half, depth, x.stride(0), 2 * half, 2 * half, false,
-                                  x.const_data_ptr<at::BFloat16>() + row * x.stride(0),
-                                  pairs.const_data_ptr<at::BFloat16>(), tile, /*is_vnni=*/true);
+      multiply_block({here, 2 * half, depth}, {x.const_data_ptr<at::BFloat16>() + row * x.stride(0), x.stride(0)},
+                     {pairs.const_data_ptr<at::BFloat16>(), 2 * half}, {tile, 2 * half}, /*add=*/false);
       float* const out = y.mutable_data_ptr<float>() + row * rank;
       for (int64_t i = 0; i < here; ++i) {
         for (int64_t j = 0; j < rank; ++j) out[i * rank + j] = tile[2 * half * i + j] + tile[2 * half * i + half + j];
       }
     });
-    at::native::cpublas::brgemm_release(/*is_vnni=*/true);
+    release_block_kernel(Dtype::kBFloat16);
   });
   return y;
 }
@@ -69,13 +68,13 @@ at::Tensor wide_product(const at::Tensor& x, const at::Tensor& right) {
   at::parallel_for(0, tiles_of(rows), 1, [&](int64_t begin, int64_t end) {
     for_each_tile_of_rows(begin * kTileRows, std::min(end * kTileRows, rows), [&](int64_t row, int64_t here) {
       for (int64_t k = 0; k < depth; k += kBlockDepth) {
-        at::native::cpublas::brgemm(here, rank, std::min(kBlockDepth, depth - k), x.stride(0), rank, rank, k > 0,
-                                    x.const_data_ptr<float>() + row * x.stride(0) + k,
-                                    packed.const_data_ptr<float>() + k * rank, y.mutable_data_ptr<float>() + row * rank,
-                                    /*is_vnni=*/false);
+        multiply_block({here, rank, std::min(kBlockDepth, depth - k)},
+                       {x.const_data_ptr<float>() + row * x.stride(0) + k, x.stride(0)},
+                       {packed.const_data_ptr<float>() + k * rank, rank},
+                       {y.mutable_data_ptr<float>() + row * rank, rank}, /*add=*/k > 0);
       }
     });
-    at::native::cpublas::brgemm_release(/*is_vnni=*/false);
+    release_block_kernel(Dtype::kFloat32);
   });
   return y;
 }
@@ -116,12 +115,11 @@ at::Tensor thin_outer_product(const at::Tensor& left, const at::Tensor& x) {
       const int64_t width = std::min(kSlabColumns, columns - column);
       for (int64_t row = 0; row < rows; row += kTileRows) {
         copy_tile(x, row, std::min(kTileRows, rows - row), column, width, tile);
-        at::native::cpublas::brgemm(rank, width, kTileRows, padded, kSlabColumns, columns, row > 0,
-                                    turned.const_data_ptr<float>() + row, tile, y.mutable_data_ptr<float>() + column,
-                                    /*is_vnni=*/false);
+        multiply_block({rank, width, kTileRows}, {turned.const_data_ptr<float>() + row, padded}, {tile, kSlabColumns},
+                       {y.mutable_data_ptr<float>() + column, columns}, /*add=*/row > 0);
       }
     }
-    at::native::cpublas::brgemm_release(/*is_vnni=*/false);
+    release_block_kernel(Dtype::kFloat32);
   });
   return y;
 }

@@ -73,6 +73,11 @@ void print_notes(const Session& s, const Device& device, const model::Model& mod
   note(fmt::format("model {}: {} parameters, frozen in {}, computed in {}; {}", s.base.folder,
                    s.base.config.body_parameters(), model::dtype_name(s.config.model_config.frozen_dtype),
                    s.resolved.compute_dtype, s.resolved.instruction_sets));
+  const std::string& wanted = s.config.runtime.compute_dtype;
+  if (wanted != "auto" && wanted != s.resolved.compute_dtype) {
+    note(fmt::format("warning: runtime.compute_dtype: {}, which this CPU has no fast products for: computed in {}",
+                     wanted, s.resolved.compute_dtype));
+  }
   for (const std::string& kernel : model.kernels()) note("attention: " + kernel);
   for (const auto& [name, store] : {std::pair{"training", s.train}, {"validation", s.validation}}) {
     if (!store) continue;

@@ -150,6 +150,15 @@ TEST(Kernels, GeluInBfloat16IsGeluRounded) {
   cpu::gelu_backward({dy.const_data_ptr<float>(), 50, 3, 50}, static_cast<const uint16_t*>(narrow.const_data_ptr()), 50,
                      static_cast<uint16_t*>(dx.mutable_data_ptr()), 50);
   EXPECT_TRUE(at::equal(dx, gelu_new_backward(dy.clone(), narrow.to(at::kFloat)).to(at::kBFloat16)));
+  at::Tensor slope = at::empty({3, 50}, at::kBFloat16);
+  auto* const slope_bits = static_cast<uint16_t*>(slope.mutable_data_ptr());
+  cpu::gelu_and_slope(source, static_cast<uint16_t*>(y.mutable_data_ptr()), 50, slope_bits, 50);
+  at::Tensor wide_slope = x.clone();
+  EXPECT_TRUE(at::equal(y, gelu_new_leaving_slope(wide_slope).to(at::kBFloat16)));
+  EXPECT_TRUE(at::equal(slope, wide_slope.to(at::kBFloat16)));
+  cpu::scale_rows({dy.const_data_ptr<float>(), 50, 3, 50}, slope_bits, 50,
+                  static_cast<uint16_t*>(dx.mutable_data_ptr()), 50);
+  EXPECT_TRUE(at::equal(dx, dy.mul(slope.to(at::kFloat)).to(at::kBFloat16)));
 }
 
 TEST(Kernels, RowsAreSummedWithABiasInPlaceToo) {

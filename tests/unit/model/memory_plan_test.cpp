@@ -235,7 +235,7 @@ int64_t bytes_of(const BlockSaved& saved) {
   };
   for (const at::Tensor& tensor :
        {saved.x, saved.ln_1.mean, saved.ln_1.rstd, saved.normed, saved.q, saved.k, saved.v, saved.attended,
-        saved.middle, saved.ln_2.mean, saved.ln_2.rstd, saved.pre_activation}) {
+        saved.middle, saved.ln_2.mean, saved.ln_2.rstd, saved.activation.values}) {
     add(tensor);
   }
   // A stand-in for one number a row and head.

@@ -4,6 +4,7 @@
 #include <ATen/Parallel.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/mm.h>
+#include <ATen/ops/ones_like.h>
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
@@ -85,9 +86,13 @@ TEST_P(PanelProducts, WhatJoinsAProductAndWhatFollowsItEqualSeparateSteps) {
       expect_close(y, sum, where);
       const at::ScalarType narrow = products.input_type(matrix);
       EXPECT_TRUE(at::equal(products.forward(x, matrix, terms, narrow), y.to(narrow))) << where;
-      const Products::Activated activated = products.forward_activated(x, matrix, terms, narrow);
-      EXPECT_TRUE(at::equal(rows_of_panels(activated.before, out), y.to(narrow))) << where;
-      EXPECT_TRUE(at::equal(activated.after, gelu_new(y).to(narrow))) << where;
+      const at::Tensor slope = gelu_new_backward(at::ones_like(y), y);
+      for (const GeluKeeps keeps : {GeluKeeps::kInput, GeluKeeps::kSlope}) {
+        const Products::Activated activated = products.forward_activated(x, matrix, terms, keeps);
+        EXPECT_TRUE(at::equal(activated.values, gelu_new(y).to(narrow))) << where;
+        const at::Tensor& kept = keeps == GeluKeeps::kSlope ? slope : y;
+        EXPECT_TRUE(at::equal(rows_of_panels(activated.saved.values, out), kept.to(narrow))) << where;
+      }
     }
   }
 }
@@ -101,11 +106,13 @@ TEST_P(PanelProducts, TheSlopeOfGeluMultipliesTheGradientOfWhatWasBeforeIt) {
     const at::Tensor x = random({200, 64}, 1.0, 3);
     const at::Tensor dy = random({200, 32}, 1.0, 4);
     const ProductTerms terms = {{}, random({200, inner}, 1.0, 5), random({200, 3}, 1.0, 6), random({3, inner}, 1.0, 7)};
-    const Products::Activated activated = products.forward_activated(x, first, {}, narrow);
     const at::Tensor plain = products.input_gradient(dy, second, terms);
-    const at::Tensor before = rows_of_panels(activated.before, inner).to(at::kFloat);
-    EXPECT_TRUE(at::equal(products.input_gradient(dy, second, terms, narrow, activated.before),
-                          gelu_new_backward(plain.clone(), before).to(narrow)));
+    for (const GeluKeeps keeps : {GeluKeeps::kInput, GeluKeeps::kSlope}) {
+      const SavedGelu saved = products.forward_activated(x, first, {}, keeps).saved;
+      const at::Tensor kept = rows_of_panels(saved.values, inner).to(at::kFloat);
+      const at::Tensor expected = keeps == GeluKeeps::kSlope ? plain.mul(kept) : gelu_new_backward(plain.clone(), kept);
+      EXPECT_TRUE(at::equal(products.input_gradient(dy, second, terms, narrow, saved), expected.to(narrow)));
+    }
     at::Tensor sum = x.new_zeros({200, inner});
     products.add_input_gradient(sum, dy, second, terms);
     expect_close(sum, plain, "added to zeros");

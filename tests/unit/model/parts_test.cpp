@@ -143,9 +143,14 @@ TEST(Kernels, GeluAndItsSlopeEqualTheFormulaInDouble) {
   for (int i = -4000; i <= 4000; ++i) x.push_back(static_cast<float>(i) * 0.005F);
   std::vector<float> y(x.size());
   std::vector<float> slope(x.size(), 1.0F);
+  std::vector<float> together(x.size());
+  std::vector<float> in_place = x;
   const auto count = static_cast<int64_t>(x.size());
   cpu::gelu(cpu::Rows{x.data(), count, 1, count}, y.data(), count);
   cpu::gelu_backward({slope.data(), count, 1, count}, x.data(), count, slope.data(), count);
+  cpu::gelu_and_slope({in_place.data(), count, 1, count}, together.data(), count, in_place.data(), count);
+  EXPECT_EQ(together, y);
+  EXPECT_EQ(in_place, slope);
   const double k = std::sqrt(2.0 / M_PI);
   for (size_t i = 0; i < x.size(); ++i) {
     const double v = x[i];

@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <c10/util/BFloat16.h>
+
+#include <cstdint>
+
+#include "model/options.h"
+
+// Products of small blocks on one CPU thread: ATen's block kernel (oneDNN's brgemm) where the CPU has AVX-512, an own
+// one for fp32 where it has AVX2 and FMA. Which one follows from the CPU's instruction sets and oneDNN's limit on them
+// (ONEDNN_MAX_CPU_ISA) alone; it changes the bits of a run.
+namespace neoloom::model {
+
+enum class BlockKernel { kNone, kAvx2, kOneDnn };
+
+/// For inputs of `dtype`; float16 has none.
+BlockKernel block_kernel(Dtype dtype);
+
+/// A matrix in memory, its rows `stride` elements apart.
+template <typename Element>
+struct Operand {
+  Element* values = nullptr;
+  int64_t stride = 0;
+};
+
+/// m x n sums of k products each.
+struct BlockSizes {
+  int64_t m = 0;
+  int64_t n = 0;
+  int64_t k = 0;
+};
+
+/// c [m, n] = a [m, k] b [k, n], or c + that with `add`: the sum over k is formed in its order first, whatever m and n.
+/// Rows of bfloat16's b lie in pairs, [k / 2, n, 2]. Needs a kernel for the type.
+void multiply_block(BlockSizes sizes, Operand<const float> a, Operand<const float> b, Operand<float> c, bool add);
+void multiply_block(BlockSizes sizes, Operand<const at::BFloat16> a, Operand<const at::BFloat16> b, Operand<float> c,
+                    bool add);
+
+/// To be called by each thread after its last product with inputs of `dtype`.
+void release_block_kernel(Dtype dtype);
+
+}  // namespace neoloom::model
