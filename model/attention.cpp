@@ -62,6 +62,13 @@ std::vector<Attention::Block> Attention::blocks_of(const Segment& segment) const
   return blocks;
 }
 
+bool attends_in_tiles(int64_t most_queries, int64_t most_keys) {
+  // A few queries over many keys do not pay for packing the keys; over few keys they pay for many small operators less.
+  constexpr int64_t kFewestQueries = 16;
+  constexpr int64_t kFewKeys = 256;
+  return multiplies_panels(Dtype::kFloat32) && (most_queries >= kFewestQueries || most_keys <= kFewKeys);
+}
+
 /// Calls body(row, begin, end) for every row of scores [heads, queries, keys] with its visible keys.
 template <typename Body>
 void for_each_row(const at::Tensor& scores, const Attention::Block& block, int64_t window, Body body) {
@@ -121,12 +128,13 @@ void Attention::for_each_share(const std::vector<Segment>& segments, bool on_hos
 }
 
 bool Attention::in_tiles(const at::Tensor& q, const std::vector<Segment>& segments) const {
-  // A few queries over many keys do not pay for packing the keys.
-  constexpr int64_t kFewestQueries = 16;
-  const auto longest = std::max_element(segments.begin(), segments.end(),
-                                        [](const Segment& a, const Segment& b) { return a.query_rows < b.query_rows; });
-  return on_host(q) && multiplies_panels(Dtype::kFloat32) && longest != segments.end() &&
-         longest->query_rows >= kFewestQueries;
+  int64_t most_queries = 0;
+  int64_t most_keys = 0;
+  for (const Segment& segment : segments) {
+    most_queries = std::max(most_queries, segment.query_rows);
+    most_keys = std::max(most_keys, segment.key_rows);
+  }
+  return on_host(q) && attends_in_tiles(most_queries, most_keys);
 }
 
 Dtype Attention::tile_inputs() const {

@@ -36,6 +36,10 @@ struct PackedRows {
 /// gaps. Throws: Error(kInternal) when there are gaps.
 PackedRows packed_rows(const std::vector<Segment>& segments, const at::Device& device);
 
+/// Whether the host's attention goes tile by tile (cpu_attention.h) in a batch whose samples have at most this many
+/// queries, and keys.
+bool attends_in_tiles(int64_t most_queries, int64_t most_keys);
+
 struct AttentionGradients {
   at::Tensor dq;  // [queries, h]
   at::Tensor dk;  // [keys, h]

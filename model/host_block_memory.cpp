@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 
+#include "model/attention.h"
 #include "model/block_memory.h"
 #include "model/panels.h"
 
@@ -92,7 +93,7 @@ int64_t BlockMemory::tile_scratch_bytes(bool backward) const {
 
 /// Beside q, k, v, the result and its gradients.
 void BlockMemory::touch_host_attention(BlockRows rows, bool backward) {
-  const bool tiled = rows.all_queries() && multiplies_panels(Dtype::kFloat32);
+  const bool tiled = attends_in_tiles(rows.all_queries() ? shape_.longest : 1, shape_.longest);
   const int64_t type = tiled && narrow() && multiplies_panels(setup_.model.compute_dtype) ? kNarrow : kWide;
   int64_t bytes = 0;
   if (type != host_element_bytes()) {
