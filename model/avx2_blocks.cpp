@@ -66,6 +66,16 @@ NL_AVX2_INLINE void multiply_rows(int64_t k, Operand<const float> a, Operand<con
   }
 }
 
+/// The same for any number of rows up to kMost.
+template <int64_t kMost, int64_t kVectors, typename Lanes>
+NL_AVX2_INLINE void multiply_few_rows(BlockSizes sizes, Operand<const float> a, Operand<const float> b,
+                                      Operand<float> c, bool add, const Lanes& last) {
+  if constexpr (kMost > 1) {
+    if (sizes.m < kMost) return multiply_few_rows<kMost - 1, kVectors>(sizes, a, b, c, add, last);
+  }
+  multiply_rows<kMost, kVectors>(sizes.k, a, b, c, add, last);
+}
+
 /// All rows of up to 16 columns, shared out evenly: five and six rows take the same time, six and one as long as two
 /// times six.
 template <int64_t kVectors, typename Lanes>
@@ -74,27 +84,9 @@ NL_AVX2 void multiply_columns(BlockSizes sizes, Operand<const float> a, Operand<
   const int64_t parts = (sizes.m + kMostRows - 1) / kMostRows;
   for (int64_t part = 0; part < parts; ++part) {
     const int64_t row = sizes.m * part / parts;
-    const Operand<const float> left = {a.values + row * a.stride, a.stride};
-    const Operand<float> to = {c.values + row * c.stride, c.stride};
-    switch (sizes.m * (part + 1) / parts - row) {
-      case 6:
-        multiply_rows<6, kVectors>(sizes.k, left, b, to, add, last);
-        break;
-      case 5:
-        multiply_rows<5, kVectors>(sizes.k, left, b, to, add, last);
-        break;
-      case 4:
-        multiply_rows<4, kVectors>(sizes.k, left, b, to, add, last);
-        break;
-      case 3:
-        multiply_rows<3, kVectors>(sizes.k, left, b, to, add, last);
-        break;
-      case 2:
-        multiply_rows<2, kVectors>(sizes.k, left, b, to, add, last);
-        break;
-      default:
-        multiply_rows<1, kVectors>(sizes.k, left, b, to, add, last);
-    }
+    const int64_t rows = sizes.m * (part + 1) / parts - row;
+    multiply_few_rows<kMostRows, kVectors>({rows, sizes.n, sizes.k}, {a.values + row * a.stride, a.stride}, b,
+                                           {c.values + row * c.stride, c.stride}, add, last);
   }
 }
 
