@@ -137,9 +137,7 @@ bool Attention::in_tiles(const at::Tensor& q, const std::vector<Segment>& segmen
   return on_host(q) && attends_in_tiles(most_queries, most_keys);
 }
 
-Dtype Attention::tile_inputs() const {
-  return inputs_ == Dtype::kBFloat16 && multiplies_panels(inputs_) ? inputs_ : Dtype::kFloat32;
-}
+Dtype Attention::tile_inputs() const { return cpu_compute_dtype(inputs_); }
 
 std::string Attention::host_kernel() const {
   if (!multiplies_panels(Dtype::kFloat32)) return "batched products in float32";

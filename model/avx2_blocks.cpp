@@ -85,8 +85,7 @@ NL_AVX2 void multiply_columns(BlockSizes sizes, Operand<const float> a, Operand<
   for (int64_t part = 0; part < parts; ++part) {
     const int64_t row = sizes.m * part / parts;
     const int64_t rows = sizes.m * (part + 1) / parts - row;
-    multiply_few_rows<kMostRows, kVectors>({rows, sizes.n, sizes.k}, {a.values + row * a.stride, a.stride}, b,
-                                           {c.values + row * c.stride, c.stride}, add, last);
+    multiply_few_rows<kMostRows, kVectors>({rows, sizes.n, sizes.k}, a.from(row), b, c.from(row), add, last);
   }
 }
 

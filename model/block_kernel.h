@@ -22,6 +22,8 @@ template <typename Element>
 struct Operand {
   Element* values = nullptr;
   int64_t stride = 0;
+
+  Operand from(int64_t row) const { return {values + row * stride, stride}; }
 };
 
 /// m x n sums of k products each.

@@ -29,7 +29,7 @@ bool BlockMemory::converts_weights() const {
 }
 
 bool BlockMemory::multiplies_plain_16bit() const {
-  return !on_device() && !setup_.panels && narrow() && multiplies_panels(setup_.model.compute_dtype);
+  return !on_device() && !setup_.panels && cpu_compute_dtype(setup_.model.compute_dtype) != Dtype::kFloat32;
 }
 
 /// x [rows, width] fp32 as an input of products, where that is another tensor.

@@ -7,7 +7,6 @@
 #include <bit>
 #include <type_traits>
 
-#include "model/block_kernel.h"
 #include "model/cpu_kernels.h"
 
 namespace neoloom::model {

@@ -5,16 +5,13 @@
 
 #include <cstdint>
 
+#include "model/block_kernel.h"
+
 namespace neoloom::model {
 
 /// Rows of one head of one sample inside a packed tensor [rows, h].
 template <typename Element>
-struct HeadRows {
-  Element* values = nullptr;
-  int64_t stride = 0;  // elements from one row to the next
-
-  HeadRows from(int64_t row) const { return {values + row * stride, stride}; }
-};
+using HeadRows = Operand<Element>;
 
 /// Attention of one head of one sample on the block kernel (block_kernel.h): tiles of 64 queries by 64 keys,
 /// of which those that no query may see are skipped. All shapes of products come from a small set, so that the kernel's

@@ -165,31 +165,30 @@ NL_INLINE void copy_values(const RowsOf<In>& rows, Out* out, int64_t out_stride)
   }
 }
 
+/// out = rows * factor_of(x), element by element.
+template <typename Value, typename Factor>
+NL_INLINE void multiply_rows(const Rows& rows, const Value* x, int64_t x_stride, Value* out, int64_t out_stride,
+                             Factor factor_of) {
+  const RowsOf<const Value> source = {x, x_stride, rows.count, rows.width};
+  for (int64_t row = 0; row < rows.count; ++row) {
+    prefetch_row(source, row + kRowsAhead);
+    const float* const in = rows.values + row * rows.stride;
+    const Value* const by = x + row * x_stride;
+    Value* const to = out + row * out_stride;
+    NL_EACH_ALONE
+    for (int64_t i = 0; i < rows.width; ++i) store(in[i] * factor_of(value_of(by[i])), to[i]);
+  }
+}
+
 template <typename Value>
 NL_INLINE void gelu_backward_rows(const Rows& dy, const Value* x, int64_t x_stride, Value* dx, int64_t dx_stride) {
-  const RowsOf<const Value> source = {x, x_stride, dy.count, dy.width};
-  for (int64_t row = 0; row < dy.count; ++row) {
-    prefetch_row(source, row + kRowsAhead);
-    const float* const gradient = dy.values + row * dy.stride;
-    const Value* const in = x + row * x_stride;
-    Value* const out = dx + row * dx_stride;
-    NL_EACH_ALONE
-    for (int64_t i = 0; i < dy.width; ++i) store(gradient[i] * gelu_at(value_of(in[i])).slope, out[i]);
-  }
+  multiply_rows(dy, x, x_stride, dx, dx_stride, [](float value) { return gelu_at(value).slope; });
 }
 
 template <typename Value>
 NL_INLINE void scale_rows_by(const Rows& rows, const Value* factor, int64_t factor_stride, Value* out,
                              int64_t out_stride) {
-  const RowsOf<const Value> factors = {factor, factor_stride, rows.count, rows.width};
-  for (int64_t row = 0; row < rows.count; ++row) {
-    prefetch_row(factors, row + kRowsAhead);
-    const float* const in = rows.values + row * rows.stride;
-    const Value* const by = factor + row * factor_stride;
-    Value* const to = out + row * out_stride;
-    NL_EACH_ALONE
-    for (int64_t i = 0; i < rows.width; ++i) store(in[i] * value_of(by[i]), to[i]);
-  }
+  multiply_rows(rows, factor, factor_stride, out, out_stride, [](float value) { return value; });
 }
 
 /// Sum of value(i) over [0, count).

@@ -94,7 +94,7 @@ int64_t BlockMemory::tile_scratch_bytes(bool backward) const {
 /// Beside q, k, v, the result and its gradients.
 void BlockMemory::touch_host_attention(BlockRows rows, bool backward) {
   const bool tiled = attends_in_tiles(rows.all_queries() ? shape_.longest : 1, shape_.longest);
-  const int64_t type = tiled && narrow() && multiplies_panels(setup_.model.compute_dtype) ? kNarrow : kWide;
+  const int64_t type = tiled && cpu_compute_dtype(setup_.model.compute_dtype) != Dtype::kFloat32 ? kNarrow : kWide;
   int64_t bytes = 0;
   if (type != host_element_bytes()) {
     const int64_t forward = type * hidden() * (2 * rows.queries + 2 * rows.all);

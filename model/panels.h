@@ -34,8 +34,10 @@ struct Matrix {
 /// none, at::linear and at::mm read the plain matrices.
 bool multiplies_panels(Dtype compute_dtype);
 
-/// What a CPU computes products in that are to have inputs of type `wanted`: float32 where it has no fast way in a
-/// 16-bit type (weights stay as they are stored and are widened block by block).
+/// What a CPU computes products in that are to have inputs of type `wanted` (weights stay as they are stored and are
+/// widened block by block). Never float16: few CPUs have arithmetic for it, and float32 is what the result is compared
+/// with. bfloat16 where oneDNN does it: elsewhere, and where its instruction sets are limited below the CPU's,
+/// at::linear and at::mm go element by element.
 Dtype cpu_compute_dtype(Dtype wanted);
 
 /// What panels hold: the frozen dtype (widened while multiplying), or bfloat16 for 16-bit products.

@@ -20,11 +20,6 @@ int64_t slice_rows(const at::Tensor& weight) {
   return std::clamp<int64_t>(Products::kScratchElements / weight.size(1), 1, weight.size(0));
 }
 
-/// fp16 is never multiplied on CPUs: few have arithmetic for it, and fp32 is what the result is compared with. bfloat16
-/// is where oneDNN does it: where its instruction sets are limited below the CPU's, at::linear and at::mm go element by
-/// element.
-bool cpu_multiplies(Dtype dtype) { return dtype == Dtype::kBFloat16 && multiplies_panels(dtype); }
-
 /// All but the bias.
 void add_terms(at::Tensor& y, const ProductTerms& terms) {
   if (terms.thin_left.defined()) y.addmm_(terms.thin_left, terms.thin_right);
@@ -48,8 +43,7 @@ at::ScalarType scalar_type(Dtype dtype) {
 at::ScalarType Products::input_type() const { return scalar_type(compute_dtype_); }
 
 bool Products::multiplies_16bit(const at::Tensor& weight) const {
-  if (compute_dtype_ == Dtype::kFloat32) return false;
-  return !weight.is_cpu() || cpu_multiplies(compute_dtype_);
+  return (weight.is_cpu() ? cpu_compute_dtype(compute_dtype_) : compute_dtype_) != Dtype::kFloat32;
 }
 
 at::Tensor Products::widened_rows(const at::Tensor& weight, int64_t begin, int64_t rows) {
