@@ -4,7 +4,6 @@
 #include <ATen/Version.h>
 
 #include <algorithm>
-#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <set>
@@ -15,6 +14,7 @@
 #include "model/pretrained/loader.h"
 #include "model/pretrained/panel_file.h"
 #include "runtime/core/error.h"
+#include "runtime/core/process.h"
 
 namespace neoloom::launch {
 namespace {
@@ -76,13 +76,10 @@ TaskChoice choose_task(RunConfig& config) {
 
 std::string cache_directory(const RunConfig& config) {
   if (!config.runtime.cache_dir.empty()) return config.runtime.cache_dir;
-  if (const char* cache = std::getenv("XDG_CACHE_HOME"); cache != nullptr && *cache != '\0') {
-    return std::string(cache) + "/neoloom";
-  }
-  const char* home = std::getenv("HOME");
-  core::require(home != nullptr, ErrorKind::kUsage,
-                "no cache directory: set runtime.cache_dir, XDG_CACHE_HOME or HOME");
-  return std::string(home) + "/.cache/neoloom";
+  if (const std::string cache = core::environment("XDG_CACHE_HOME"); !cache.empty()) return cache + "/neoloom";
+  const std::string home = core::environment("HOME");
+  core::require(!home.empty(), ErrorKind::kUsage, "no cache directory: set runtime.cache_dir, XDG_CACHE_HOME or HOME");
+  return home + "/.cache/neoloom";
 }
 
 model::Dtype resolve_compute_dtype(const RunConfig& config, const std::string& device) {

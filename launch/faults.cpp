@@ -4,25 +4,25 @@
 #include <chrono>
 #include <csignal>
 #include <cstdio>
-#include <cstdlib>
 #include <fstream>
 #include <memory>
 #include <new>
 #include <string>
-#include <string_view>
 #include <thread>
 
 #include "runtime/core/error.h"
+#include "runtime/core/process.h"
 
 namespace neoloom::launch {
 
 MicroBatchHook fault_from_environment(int rank) {
-  const char* text = std::getenv("NEOLOOM_FAULT");
-  if (text == nullptr || *text == '\0') return {};
+  const std::string text = core::environment("NEOLOOM_FAULT");
+  if (text.empty()) return {};
   char kind[8] = {};
   int who = 0;
   long long first_step = 0, min_rows = 1;
-  const int fields = std::sscanf(text, "%7[a-z]:rank=%d:step=%lld:rows=%lld", kind, &who, &first_step, &min_rows);
+  const int fields =
+      std::sscanf(text.c_str(), "%7[a-z]:rank=%d:step=%lld:rows=%lld", kind, &who, &first_step, &min_rows);
   const std::string name = kind;
   const bool known = name == "kill" || name == "oom" || name == "slow";
   core::require(fields >= 3 && known, core::ErrorKind::kUsage,
@@ -38,9 +38,9 @@ MicroBatchHook fault_from_environment(int rank) {
 }
 
 MicroBatchHook sample_trace_from_environment(int rank) {
-  const char* name = std::getenv("NEOLOOM_TRACE_SAMPLES");
-  if (name == nullptr || *name == '\0') return {};
-  const std::string path = std::string(name) + "." + std::to_string(rank);
+  const std::string name = core::environment("NEOLOOM_TRACE_SAMPLES");
+  if (name.empty()) return {};
+  const std::string path = name + "." + std::to_string(rank);
   auto file = std::make_shared<std::ofstream>(path, std::ios::app);
   core::require(file->is_open(), core::ErrorKind::kUsage, "NEOLOOM_TRACE_SAMPLES: cannot append to {}", path);
   return [file](int64_t step, const std::vector<int64_t>& sample_ids) {
@@ -50,16 +50,12 @@ MicroBatchHook sample_trace_from_environment(int rank) {
   };
 }
 
-bool waits_are_forbidden() {
-  const char* text = std::getenv("NEOLOOM_FORBID_WAITS");
-  return text != nullptr && *text != '\0';
-}
+bool waits_are_forbidden() { return !core::environment("NEOLOOM_FORBID_WAITS").empty(); }
 
 bool device_step_from_environment() {
-  const char* text = std::getenv("NEOLOOM_STEP");
-  if (text == nullptr || *text == '\0') return false;
-  core::require(std::string_view(text) == "device", core::ErrorKind::kUsage, "NEOLOOM_STEP: expected device, found {}",
-                text);
+  const std::string text = core::environment("NEOLOOM_STEP");
+  if (text.empty()) return false;
+  core::require(text == "device", core::ErrorKind::kUsage, "NEOLOOM_STEP: expected device, found {}", text);
   return true;
 }
 

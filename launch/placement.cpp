@@ -20,6 +20,7 @@
 
 #include "runtime/comm/collective_error.h"
 #include "runtime/core/error.h"
+#include "runtime/core/process.h"
 #include "runtime/cuda/plugin.h"
 
 namespace neoloom::launch {
@@ -99,19 +100,17 @@ std::optional<int> core_quota() {
   return std::max(1, static_cast<int>(std::floor(quota / period)));
 }
 
-const char* environment(const char* name) { return std::getenv(name); }
-
 // This rank's cores, after undoing a binding that nobody asked for.
 RankResources own_cores(const comm::MpiSession& session) {
   RankResources mine;
   mine.host = session.host_name();
   mine.cores = affinity_of(0).value_or(std::vector<int>{0});
-  mine.user_bound = binding_chosen_by_user(environment);
-  if (mine.user_bound || environment("OMPI_COMM_WORLD_SIZE") == nullptr) return mine;
+  mine.user_bound = binding_chosen_by_user(core::environment);
+  if (mine.user_bound || core::environment("OMPI_COMM_WORLD_SIZE").empty()) return mine;
   const std::optional<std::vector<int>> allowed = cores_of_launcher();
   if (!allowed || *allowed == mine.cores) return mine;
   // Options of its command line reach the ranks of Open MPI 4 as parameters, those of Open MPI 5 not at all.
-  mine.user_bound = default_binding_is_off(environment);
+  mine.user_bound = default_binding_is_off(core::environment);
   if (mine.user_bound) return mine;
   set_own_affinity(*allowed);
   mine.cores = affinity_of(0).value_or(mine.cores);
@@ -181,10 +180,7 @@ void require_gpu_each(const std::vector<RankResources>& ranks) {
 }
 
 // For tests: every rank of a host takes the first GPU it sees.
-bool ranks_share_gpus() {
-  const char* text = environment("NEOLOOM_SHARE_GPU");
-  return text != nullptr && *text != '\0';
-}
+bool ranks_share_gpus() { return !core::environment("NEOLOOM_SHARE_GPU").empty(); }
 
 // "auto" computes on GPUs only when every rank has one: unlike devices would compute unlike bits.
 bool every_rank_has_gpu(const std::vector<RankResources>& ranks) {
@@ -221,26 +217,24 @@ std::vector<int> parse_cpu_list(const std::string& text) {
   return cores;
 }
 
-bool binding_chosen_by_user(const char* (*lookup)(const char*)) {
-  const auto value_of = [&](const char* name) { return std::string(lookup(name) != nullptr ? lookup(name) : ""); };
+bool binding_chosen_by_user(std::string (*lookup)(const char*)) {
   for (const char* name :
        {"OMPI_MCA_hwloc_base_binding_policy", "OMPI_MCA_hwloc_base_cpu_list", "OMPI_MCA_rmaps_base_cpus_per_rank",
         "OMPI_MCA_rmaps_rank_file_path", "PRTE_MCA_hwloc_default_binding_policy"}) {
-    const std::string value = value_of(name);
+    const std::string value = lookup(name);
     if (!value.empty() && !value.starts_with("none")) return true;
   }
   // A mapping such as ppr:2:node says where ranks go, and only its pe=N modifier says what they are bound to.
   for (const char* name : {"OMPI_MCA_rmaps_base_mapping_policy", "PRTE_MCA_rmaps_default_mapping_policy"}) {
-    std::string mapping = value_of(name);
+    std::string mapping = lookup(name);
     std::transform(mapping.begin(), mapping.end(), mapping.begin(), [](unsigned char c) { return std::tolower(c); });
     if (mapping.find("pe=") != std::string::npos) return true;
   }
   return false;
 }
 
-bool default_binding_is_off(const char* (*lookup)(const char*)) {
-  const char* policy = lookup("OMPI_MCA_hwloc_base_binding_policy");
-  return policy != nullptr && std::string_view(policy).starts_with("none");
+bool default_binding_is_off(std::string (*lookup)(const char*)) {
+  return lookup("OMPI_MCA_hwloc_base_binding_policy").starts_with("none");
 }
 
 int choose_gpu(const std::vector<RankResources>& ranks, int rank) {

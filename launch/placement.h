@@ -44,11 +44,11 @@ int shared_thread_count(const std::vector<RankResources>& ranks);
 std::vector<int> parse_cpu_list(const std::string& text);
 
 /// Whether the user chose a binding: Open MPI exports its own parameters to ranks only when somebody set them.
-/// `lookup` stands for getenv.
-bool binding_chosen_by_user(const char* (*lookup)(const char*));
+/// `lookup` stands for core::environment.
+bool binding_chosen_by_user(std::string (*lookup)(const char*));
 
 /// Whether Open MPI binds only those ranks for which somebody asks, as under cluster/local/mpirun.sh: a rank that is
-/// bound all the same is bound as its user wants. `lookup` stands for getenv.
-bool default_binding_is_off(const char* (*lookup)(const char*));
+/// bound all the same is bound as its user wants. `lookup` stands for core::environment.
+bool default_binding_is_off(std::string (*lookup)(const char*));
 
 }  // namespace neoloom::launch

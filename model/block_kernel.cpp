@@ -4,11 +4,11 @@
 #include <ATen/native/CPUBlas.h>
 
 #include <algorithm>
-#include <cstdlib>
 #include <exception>
 #include <string>
 
 #include "model/avx2_blocks.h"
+#include "runtime/core/process.h"
 
 namespace neoloom::model {
 
@@ -47,9 +47,8 @@ bool brgemm_runs(Dtype dtype) {
 /// Whether oneDNN is told to stay below AVX2. It reads either name, in any case.
 bool limited_below_avx2() {
   for (const char* name : {"ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"}) {
-    const char* const value = std::getenv(name);
-    if (value == nullptr) continue;
-    std::string limit = value;
+    std::string limit = core::environment(name);
+    if (limit.empty()) continue;
     std::transform(limit.begin(), limit.end(), limit.begin(), [](unsigned char c) { return std::toupper(c); });
     return limit == "SSE41" || limit == "AVX";
   }

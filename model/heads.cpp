@@ -57,9 +57,10 @@ ChunkResult host_chunk(const Network& network, Products& products, const Chunk& 
   return result;
 }
 
-ChunkResult device_chunk(const Network& network, const Products& products, const Chunk& chunk, HeadWants wants) {
+/// `head` [at least V, h]: the network's, in the type of products.
+ChunkResult device_chunk(const Network& network, const Products& products, const at::Tensor& head, const Chunk& chunk,
+                         HeadWants wants) {
   const int64_t vocabulary = network.head.plain.size(0);
-  const at::Tensor head = products.narrowed(network.aligned_head.defined() ? network.aligned_head : network.head.plain);
   at::Tensor logits = products.device_product(products.narrowed(chunk.normed), head.t(), /*wide=*/true);
   const int64_t filling = head.size(0) - vocabulary;
   if (filling > 0) logits.narrow(1, vocabulary, filling).fill_(-std::numeric_limits<float>::infinity());
@@ -122,13 +123,18 @@ HeadResult causal_lm(const Network& network, Products& products, const at::Tenso
   const at::Tensor normed = network.ln_f.forward(selected, &statistics);
   at::Tensor d_normed;
   if (wants.gradients) d_normed = at::zeros_like(normed);
+  at::Tensor head;
   at::Tensor buffer;  // on a device each chunk gets memory of LibTorch's pool
-  if (!wants.on_device) buffer = at::empty({std::min(chunk_rows, rows), network.head.plain.size(0)}, hidden.options());
+  if (wants.on_device) {
+    head = products.narrowed(network.aligned_head.defined() ? network.aligned_head : network.head.plain);
+  } else {
+    buffer = at::empty({std::min(chunk_rows, rows), network.head.plain.size(0)}, hidden.options());
+  }
   for (int64_t begin = 0; begin < rows; begin += chunk_rows) {
     const int64_t count = std::min(chunk_rows, rows - begin);
     const auto part = [&](const at::Tensor& x) { return x.defined() ? x.narrow(0, begin, count) : x; };
     const Chunk chunk = {part(normed), part(targets.values), part(targets.weights)};
-    ChunkResult found = wants.on_device ? device_chunk(network, products, chunk, wants)
+    ChunkResult found = wants.on_device ? device_chunk(network, products, head, chunk, wants)
                                         : host_chunk(network, products, chunk, buffer, wants);
     weigh(chunk.weights, found.losses, found.d_normed);
     result.loss.loss.add_(at::sum(found.losses, at::kDouble));

@@ -152,11 +152,11 @@ class Walk {
     const int64_t chunk = std::min(logits_chunk_rows(setup_.model), rows);
     const Held selected = tally_.hold(2 * kWide * h * rows);  // and normed
     const Held d_normed = tally_.hold(gradients ? kWide * h * rows : 0);
+    // On a device a head that trains is converted for all chunks.
+    const Held head = tally_.hold(on_device() && narrow() && trains_everything() ? kNarrow * h * words : 0);
     {
       // Products of plain matrices do not write where they are told to: what they make is held beside it.
       const bool twice = !on_device() && !setup_.panels;
-      // On a device a head that trains is converted once for the chunk.
-      const Held head = tally_.hold(on_device() && narrow() && trains_everything() ? kNarrow * h * words : 0);
       const Held logits = tally_.hold((twice ? 2 : 1) * kWide * chunk * words);
       blocks_.touch_product(chunk, h, words, {});
       if (on_device()) tally_.touch(kWide * chunk * words);  // log probabilities

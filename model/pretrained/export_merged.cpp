@@ -8,6 +8,7 @@
 #include "model/pretrained/adapter_folder.h"
 #include "model/pretrained/tensor_names.h"
 #include "model/pretrained/weight_files.h"
+#include "model/products.h"
 #include "runtime/core/error.h"
 #include "runtime/core/files.h"
 
@@ -98,10 +99,6 @@ class Exporter {
   SourceTensors base_;
   at::ScalarType dtype_;
 };
-
-at::ScalarType scalar_type(Dtype dtype) {
-  return dtype == Dtype::kFloat32 ? at::kFloat : dtype == Dtype::kFloat16 ? at::kHalf : at::kBFloat16;
-}
 
 }  // namespace
 

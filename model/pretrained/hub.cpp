@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <cstdlib>
 #include <filesystem>
 
 #include "model/pretrained/loader.h"
 #include "runtime/core/error.h"
 #include "runtime/core/files.h"
+#include "runtime/core/process.h"
 
 namespace neoloom::model {
 namespace {
@@ -14,22 +14,17 @@ using core::ErrorKind;
 
 constexpr size_t kMaxNameBytes = 200;
 
-std::string environment(const char* name) {
-  const char* value = std::getenv(name);
-  return value == nullptr ? "" : value;
-}
-
 std::string expand_home(const std::string& path) {
-  return path.starts_with("~/") ? environment("HOME") + path.substr(1) : path;
+  return path.starts_with("~/") ? core::environment("HOME") + path.substr(1) : path;
 }
 
 /// The one cache folder that Hugging Face's own library would use here.
 fs::path hub_cache() {
   for (const char* name : {"HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"}) {
-    if (const std::string value = environment(name); !value.empty()) return expand_home(value);
+    if (const std::string value = core::environment(name); !value.empty()) return expand_home(value);
   }
-  if (const std::string home = environment("HF_HOME"); !home.empty()) return fs::path(expand_home(home)) / "hub";
-  const std::string xdg = environment("XDG_CACHE_HOME");
+  if (const std::string home = core::environment("HF_HOME"); !home.empty()) return fs::path(expand_home(home)) / "hub";
+  const std::string xdg = core::environment("XDG_CACHE_HOME");
   const fs::path cache = xdg.empty() ? fs::path(expand_home("~/.cache")) : fs::path(expand_home(xdg));
   return cache / "huggingface" / "hub";
 }

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <string>
+
 namespace neoloom::core {
 
 /// Settles what libraries read once, before their first call; first thing in main.
@@ -9,5 +11,8 @@ namespace neoloom::core {
 ///                 clear them again each time, which takes up to a tenth of a step
 /// Environment variables that the user has set stay.
 void settle_process();
+
+/// The environment variable's value; empty when it is not set.
+std::string environment(const char* name);
 
 }  // namespace neoloom::core

@@ -7,6 +7,7 @@
 #include <filesystem>
 
 #include "runtime/core/error.h"
+#include "runtime/core/process.h"
 
 namespace neoloom::cuda {
 namespace {
@@ -17,7 +18,7 @@ namespace fs = std::filesystem;
 constexpr const char* kInstead = "Set runtime.device: cpu to run without a GPU";
 
 std::string plugin_path() {
-  if (const char* given = std::getenv("NEOLOOM_PLUGIN"); given != nullptr && *given != '\0') return given;
+  if (std::string given = core::environment("NEOLOOM_PLUGIN"); !given.empty()) return given;
   std::error_code error;
   const fs::path executable = fs::read_symlink("/proc/self/exe", error);
   core::require(!error, ErrorKind::kDevice,

@@ -9,13 +9,13 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
-#include <cstdlib>
 #include <cstring>
 #include <string_view>
 
 #include "runtime/core/clock.h"
 #include "runtime/core/error.h"
 #include "runtime/core/files.h"
+#include "runtime/core/process.h"
 #include "runtime/metrics/text_width.h"
 
 namespace neoloom::metrics {
@@ -26,13 +26,8 @@ constexpr std::string_view kDoNotWrap = "\x1b[?7l";
 constexpr std::string_view kWrapAgain = "\x1b[?7h";
 constexpr double kRedrawSeconds = 0.1;
 
-std::string_view environment(const char* name) {
-  const char* value = std::getenv(name);
-  return value == nullptr ? std::string_view() : std::string_view(value);
-}
-
 size_t columns_in_environment(const char* name) {
-  const std::string_view text = environment(name);
+  const std::string text = core::environment(name);
   size_t columns = 0;
   std::from_chars(text.data(), text.data() + text.size(), columns);
   return columns;
@@ -46,14 +41,14 @@ size_t columns_behind_mpirun() {
 }
 
 bool is_terminal() {
-  return columns_behind_mpirun() > 0 || (::isatty(STDERR_FILENO) == 1 && environment("TERM") != "dumb");
+  return columns_behind_mpirun() > 0 || (::isatty(STDERR_FILENO) == 1 && core::environment("TERM") != "dumb");
 }
 
 bool speaks_utf8() {
   for (const char* name : {"LC_ALL", "LC_CTYPE", "LANG"}) {
-    const std::string_view value = environment(name);
+    const std::string value = core::environment(name);
     if (value.empty()) continue;
-    return value.find("UTF-8") != std::string_view::npos || value.find("utf8") != std::string_view::npos;
+    return value.find("UTF-8") != std::string::npos || value.find("utf8") != std::string::npos;
   }
   return false;
 }
@@ -98,7 +93,7 @@ Console::Console(const std::string& progress, bool quiet) : quiet_(quiet) {
   const bool terminal = is_terminal();
   lines_ = progress != "off" && !quiet;
   bar_ = lines_ && (progress == "bar" || (progress == "auto" && terminal));
-  colours_ = terminal && environment("NO_COLOR").empty();
+  colours_ = terminal && core::environment("NO_COLOR").empty();
   unicode_ = speaks_utf8();
 }
 

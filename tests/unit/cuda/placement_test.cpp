@@ -67,29 +67,29 @@ TEST(CpuList, ReadsRangesAndSingles) {
 }
 
 TEST(Binding, IsTheUsersOnlyWhenAParameterSaysSo) {
-  EXPECT_FALSE(binding_chosen_by_user([](const char*) -> const char* { return nullptr; }));
-  EXPECT_TRUE(binding_chosen_by_user([](const char* name) -> const char* {
-    return std::string_view(name) == "OMPI_MCA_hwloc_base_binding_policy" ? "core" : nullptr;
+  EXPECT_FALSE(binding_chosen_by_user([](const char*) -> std::string { return ""; }));
+  EXPECT_TRUE(binding_chosen_by_user([](const char* name) -> std::string {
+    return std::string_view(name) == "OMPI_MCA_hwloc_base_binding_policy" ? "core" : "";
   }));
-  EXPECT_FALSE(binding_chosen_by_user([](const char* name) -> const char* {
-    return std::string_view(name) == "OMPI_MCA_hwloc_base_binding_policy" ? "none" : nullptr;
+  EXPECT_FALSE(binding_chosen_by_user([](const char* name) -> std::string {
+    return std::string_view(name) == "OMPI_MCA_hwloc_base_binding_policy" ? "none" : "";
   }));
 }
 
 TEST(Binding, MappingRanksToNodesIsNotABindingButCoresPerRankIs) {
-  EXPECT_FALSE(binding_chosen_by_user([](const char* name) -> const char* {
-    return std::string_view(name) == "OMPI_MCA_rmaps_base_mapping_policy" ? "ppr:2:node" : nullptr;
+  EXPECT_FALSE(binding_chosen_by_user([](const char* name) -> std::string {
+    return std::string_view(name) == "OMPI_MCA_rmaps_base_mapping_policy" ? "ppr:2:node" : "";
   }));
-  EXPECT_TRUE(binding_chosen_by_user([](const char* name) -> const char* {
-    return std::string_view(name) == "OMPI_MCA_rmaps_base_mapping_policy" ? "slot:PE=4" : nullptr;
+  EXPECT_TRUE(binding_chosen_by_user([](const char* name) -> std::string {
+    return std::string_view(name) == "OMPI_MCA_rmaps_base_mapping_policy" ? "slot:PE=4" : "";
   }));
 }
 
 TEST(Binding, ByDefaultIsOffOnlyWhereTheParameterSaysNone) {
-  EXPECT_FALSE(default_binding_is_off([](const char*) -> const char* { return nullptr; }));
-  EXPECT_FALSE(default_binding_is_off([](const char*) -> const char* { return "core"; }));
-  EXPECT_TRUE(default_binding_is_off([](const char* name) -> const char* {
-    return std::string_view(name) == "OMPI_MCA_hwloc_base_binding_policy" ? "none" : nullptr;
+  EXPECT_FALSE(default_binding_is_off([](const char*) -> std::string { return ""; }));
+  EXPECT_FALSE(default_binding_is_off([](const char*) -> std::string { return "core"; }));
+  EXPECT_TRUE(default_binding_is_off([](const char* name) -> std::string {
+    return std::string_view(name) == "OMPI_MCA_hwloc_base_binding_policy" ? "none" : "";
   }));
 }
 
