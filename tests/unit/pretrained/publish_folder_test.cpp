@@ -34,6 +34,15 @@ TEST(PublishFolder, TheNewContentReplacesTheOldAsAWhole) {
   }
 }
 
+TEST(PublishFolder, ANewFolderMayBeNamedByOneRelativeName) {
+  const ScratchFolder scratch;
+  const fs::path before = fs::current_path();
+  fs::current_path(scratch.path());
+  EXPECT_NO_THROW(publish_folder("merged/", [](const std::string& fresh) { put(fresh, "config.json", "new"); }));
+  fs::current_path(before);
+  EXPECT_EQ(scratch.read("merged/config.json"), "new");
+}
+
 TEST(PublishFolder, AFailureLeavesTheOldContentAndNothingElse) {
   const ScratchFolder scratch;
   const auto target = scratch.path("adapter");
