@@ -211,6 +211,7 @@ std::string instruction_sets() {
     const bool own = model::block_kernel(dtype) == model::BlockKernel::kAvx2;
     found += model::dtype_name(dtype) + (own ? "-panels-avx2 " : "-panels ");
   }
+  if (const std::string limit = model::onednn_limit(); !limit.empty()) found += "up to " + limit + " ";
   return found + "| " + at::get_cpu_capability();
 }
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "launch/command_line.h"
 
+#include <fmt/ranges.h>
+
 #include <CLI/CLI.hpp>
 
 #include "launch/version.h"
@@ -133,7 +135,7 @@ CommandLine parse_command_line(int argc, char** argv) {
   add_checkpoint(app, line.checkpoint);
   app.add_subcommand("doctor", "Versions, devices, transports, and a self-test of every device")
       ->add_option("--device", line.doctor_device, "auto, cpu or cuda");
-  std::string topic;
+  std::vector<std::string> topic;
   app.add_subcommand("help", "Help for a command")->add_option("COMMAND", topic);
   try {
     app.parse(argc, argv);
@@ -141,7 +143,8 @@ CommandLine parse_command_line(int argc, char** argv) {
     if (name != "help") {
       line.command = name;
     } else {
-      const CLI::App* about = topic.empty() ? &app : app.get_subcommand(topic);
+      const CLI::App* about = &app;
+      for (const std::string& word : topic) about = about->get_subcommand(word);
       line.text = about->help();
     }
   } catch (const CLI::CallForHelp&) {
@@ -150,7 +153,7 @@ CommandLine parse_command_line(int argc, char** argv) {
   } catch (const CLI::CallForVersion&) {
     line.text = version_text() + "\n";
   } catch (const CLI::OptionNotFound& error) {
-    core::fail(core::ErrorKind::kUsage, "no command named {}; neoloom help lists them", topic);
+    core::fail(core::ErrorKind::kUsage, "no command named {}; neoloom help lists them", fmt::join(topic, " "));
   } catch (const CLI::ParseError& error) {
     const auto chosen = app.get_subcommands();
     core::fail(core::ErrorKind::kUsage, "{} (neoloom help{} shows the options)", error.what(),

@@ -24,8 +24,6 @@ namespace neoloom::model {
 
 namespace {
 
-constexpr int64_t kQueriesPerBlock = 128;
-
 template <typename Rows>
 Rows rows_at(const at::Tensor& packed, int64_t row, int64_t channel) {
   // The tensors that are only read are shared with those that are written in one type of view.
@@ -52,8 +50,8 @@ at::Tensor Attention::heads_first(const at::Tensor& rows, Heads heads) const {
 std::vector<Attention::Block> Attention::blocks_of(const Segment& segment) const {
   std::vector<Block> blocks;
   const int64_t first_position = segment.key_rows - segment.query_rows;
-  for (int64_t begin = 0; begin < segment.query_rows; begin += kQueriesPerBlock) {
-    const int64_t rows = std::min(kQueriesPerBlock, segment.query_rows - begin);
+  for (int64_t begin = 0; begin < segment.query_rows; begin += kAttentionQueries) {
+    const int64_t rows = std::min(kAttentionQueries, segment.query_rows - begin);
     const int64_t position = first_position + begin;
     const int64_t first_key = window_ > 0 ? std::max<int64_t>(0, position - window_ + 1) : 0;
     blocks.push_back({segment.query_begin + begin, rows, segment.key_begin + first_key, position + rows - first_key,
@@ -197,7 +195,8 @@ AttentionGradients Attention::backward(const at::Tensor& grad, const at::Tensor&
   const bool tiled = in_tiles(q, segments);
   const at::ScalarType type = tiled ? scalar_type(tile_inputs()) : at::kFloat;
   if (q.scalar_type() != type) {
-    const AttentionGradients d = backward(grad.to(type), q.to(type), k.to(type), v.to(type), segments);
+    const auto rows = [type](const at::Tensor& x) { return rows_as(x, type); };
+    const AttentionGradients d = backward(rows(grad), rows(q), rows(k), rows(v), segments);
     return {d.dq.to(q.scalar_type()), d.dk.to(q.scalar_type()), d.dv.to(q.scalar_type())};
   }
   if (tiled) {

@@ -36,6 +36,9 @@ struct PackedRows {
 /// gaps. Throws: Error(kInternal) when there are gaps.
 PackedRows packed_rows(const std::vector<Segment>& segments, const at::Device& device);
 
+/// Of a sample, whose scores are held at once where attention goes by batched products.
+inline constexpr int64_t kAttentionQueries = 128;
+
 /// Whether the host's attention goes tile by tile (cpu_attention.h) in a batch whose samples have at most this many
 /// queries, and keys.
 bool attends_in_tiles(int64_t most_queries, int64_t most_keys);

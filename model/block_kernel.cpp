@@ -23,10 +23,13 @@ bool cpu_has_avx512(Dtype dtype) {
 #endif
 }
 
-/// oneDNN may be told to use fewer instruction sets than there are; then its block kernel refuses, in LibTorch's or in
-/// its own words. A product tells.
+bool below_avx2(const std::string& limit) { return limit == "SSE41" || limit == "AVX"; }
+bool below_avx512(const std::string& limit) { return below_avx2(limit) || limit.starts_with("AVX2"); }
+
+/// With too low a limit ATen takes other ways to an fp32 product without a word, and refuses one of bfloat16, in its
+/// own words or in oneDNN's: a product tells.
 bool brgemm_runs(Dtype dtype) {
-  if (!cpu_has_avx512(dtype)) return false;
+  if (!cpu_has_avx512(dtype) || below_avx512(onednn_limit())) return false;
   try {
     float c = 0.0F;
     if (dtype == Dtype::kBFloat16) {
@@ -44,23 +47,20 @@ bool brgemm_runs(Dtype dtype) {
   }
 }
 
-/// Whether oneDNN is told to stay below AVX2. It reads either name, in any case.
-bool limited_below_avx2() {
-  for (const char* name : {"ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"}) {
-    std::string limit = core::environment(name);
-    if (limit.empty()) continue;
-    std::transform(limit.begin(), limit.end(), limit.begin(), [](unsigned char c) { return std::toupper(c); });
-    return limit == "SSE41" || limit == "AVX";
-  }
-  return false;
-}
-
 BlockKernel find_kernel(Dtype dtype) {
   if (brgemm_runs(dtype)) return BlockKernel::kOneDnn;
-  return dtype == Dtype::kFloat32 && avx2::runs() && !limited_below_avx2() ? BlockKernel::kAvx2 : BlockKernel::kNone;
+  return dtype == Dtype::kFloat32 && avx2::runs() && !below_avx2(onednn_limit()) ? BlockKernel::kAvx2
+                                                                                 : BlockKernel::kNone;
 }
 
 }  // namespace
+
+std::string onednn_limit() {
+  std::string limit = core::environment("ONEDNN_MAX_CPU_ISA");
+  if (limit.empty()) limit = core::environment("DNNL_MAX_CPU_ISA");
+  std::transform(limit.begin(), limit.end(), limit.begin(), [](unsigned char c) { return std::toupper(c); });
+  return limit;
+}
 
 BlockKernel block_kernel(Dtype dtype) {
   static const BlockKernel wide = find_kernel(Dtype::kFloat32);

@@ -4,6 +4,7 @@
 #include <c10/util/BFloat16.h>
 
 #include <cstdint>
+#include <string>
 
 #include "model/options.h"
 
@@ -13,6 +14,9 @@
 namespace neoloom::model {
 
 enum class BlockKernel { kNone, kAvx2, kOneDnn };
+
+/// The instruction set beyond which oneDNN is told not to go, in capitals; empty: none.
+std::string onednn_limit();
 
 /// For inputs of `dtype`; float16 has none.
 BlockKernel block_kernel(Dtype dtype);

@@ -13,7 +13,6 @@ namespace neoloom::model {
 
 namespace {
 
-constexpr int64_t kTile = 64;        // queries, and keys, of a tile
 constexpr int64_t kRowsStep = 16;    // a last tile of queries is filled up to a multiple of this
 constexpr int64_t kLineFloats = 16;  // of a cache line
 
@@ -22,6 +21,8 @@ int64_t round_up(int64_t value, int64_t step) { return (value + step - 1) / step
 /// Rows of a right side that products read together.
 template <typename Element>
 constexpr int64_t kTogether = std::is_same_v<Element, float> ? 1 : 2;
+template <typename Element>
+constexpr bool kInPairs = kTogether<Element> == 2;
 
 /// c [rows, columns] (+)= a [rows, depth] b [depth, columns]; rows of c and a lie apart by their strides, b is packed.
 template <typename Element>
@@ -62,8 +63,8 @@ struct CpuHeadAttention<Element>::Tile {
   int64_t rows = 0;
   int64_t padded_rows = 0;
   int64_t position = 0;   // of the first query, among the keys
-  int64_t first_key = 0;  // a multiple of kTile
-  int64_t keys = 0;       // a multiple of kTile
+  int64_t first_key = 0;  // a multiple of kAttentionTile
+  int64_t keys = 0;       // a multiple of kAttentionTile
 
   /// Calls body(row, begin, end) for every query with its visible keys among the tile's.
   template <typename Body>
@@ -82,7 +83,7 @@ CpuHeadAttention<Element>::CpuHeadAttention(int64_t head_size, int64_t window)
 
 template <typename Element>
 CpuHeadAttention<Element>::~CpuHeadAttention() {
-  release_block_kernel(kTogether<Element> > 1 ? Dtype::kBFloat16 : Dtype::kFloat32);
+  release_block_kernel(kInPairs<Element> ? Dtype::kBFloat16 : Dtype::kFloat32);
 }
 
 template <typename Element>
@@ -90,11 +91,12 @@ typename CpuHeadAttention<Element>::Tile CpuHeadAttention<Element>::tile_at(int6
                                                                             int64_t key_rows) const {
   Tile tile;
   tile.begin = begin;
-  tile.rows = std::min(kTile, query_rows - begin);
+  tile.rows = std::min(kAttentionTile, query_rows - begin);
   tile.padded_rows = round_up(tile.rows, kRowsStep);
   tile.position = key_rows - query_rows + begin;
-  tile.first_key = window_ > 0 ? std::max<int64_t>(0, tile.position - window_ + 1) / kTile * kTile : 0;
-  tile.keys = round_up(tile.position + tile.rows, kTile) - tile.first_key;
+  tile.first_key =
+      window_ > 0 ? std::max<int64_t>(0, tile.position - window_ + 1) / kAttentionTile * kAttentionTile : 0;
+  tile.keys = round_up(tile.position + tile.rows, kAttentionTile) - tile.first_key;
   return tile;
 }
 
@@ -109,33 +111,34 @@ int64_t CpuHeadAttention<Element>::lay_out(float* base, bool backward) {
   };
   const int64_t panels = padded_keys_ * depth_;
   take(k_columns_, panels);
-  take(queries_, kTile * depth_);
-  take(padded_tile_, kTile * depth_);
-  take(result_, kTile * head_size_);
-  take(scores_, kTile * score_stride_);
-  if (kTogether < Element >> 1) take(left_, kTile * score_stride_);
+  take(queries_, kAttentionTile * depth_);
+  take(padded_tile_, kAttentionTile * depth_);
+  take(result_, kAttentionTile * head_size_);
+  take(scores_, kAttentionTile * score_stride_);
+  if constexpr (kInPairs<Element>) take(left_, kAttentionTile * score_stride_);
   if (!backward) {
     take(v_rows_, panels);
     return used;
   }
   take(v_columns_, panels);
   take(k_rows_, panels);
-  take(grads_, kTile * depth_);
-  take(query_rows_, kTile * depth_);
-  take(grad_rows_, kTile * depth_);
+  take(grads_, kAttentionTile * depth_);
+  take(query_rows_, kAttentionTile * depth_);
+  take(grad_rows_, kAttentionTile * depth_);
   take(dk_, padded_keys_ * head_size_);
   take(dv_, padded_keys_ * head_size_);
-  take(turned_, kTile * kTile);
-  take(turned_left_, kTile * kTile);
-  take(score_grads_, kTile * score_stride_);
+  take(turned_, kAttentionTile * kAttentionTile);
+  take(turned_left_, kAttentionTile * kAttentionTile);
+  take(score_grads_, kAttentionTile * score_stride_);
   return used;
 }
 
 template <typename Element>
 void CpuHeadAttention<Element>::reserve(int64_t key_rows, bool backward) {
-  padded_keys_ = round_up(key_rows, kTile);
+  padded_keys_ = round_up(key_rows, kAttentionTile);
   // Few different strides, and none at which rows fall on the same cache sets.
-  const int64_t widest = window_ > 0 ? std::min(padded_keys_, round_up(window_, kTile) + 2 * kTile) : padded_keys_;
+  const int64_t widest =
+      window_ > 0 ? std::min(padded_keys_, round_up(window_, kAttentionTile) + 2 * kAttentionTile) : padded_keys_;
   score_stride_ = static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(widest))) + kLineFloats;
   const int64_t needed = lay_out(nullptr, backward);
   if (!memory_.defined() || memory_.numel() < needed) {
@@ -155,18 +158,18 @@ void CpuHeadAttention<Element>::pack_left(Rows rows, int64_t count, int64_t padd
 template <typename Element>
 void CpuHeadAttention<Element>::pack_columns(Rows rows, int64_t count, Element* panels) {
   constexpr int64_t kPair = kTogether<Element>;
-  for (int64_t begin = 0; begin < count; begin += kTile) {
+  for (int64_t begin = 0; begin < count; begin += kAttentionTile) {
     Element* const panel = panels + begin * depth_;
     Rows source = rows.from(begin);
-    const int64_t here = std::min(kTile, count - begin);
-    if (here < kTile) std::fill_n(panel, kTile * depth_, Element(0));
+    const int64_t here = std::min(kAttentionTile, count - begin);
+    if (here < kAttentionTile) std::fill_n(panel, kAttentionTile * depth_, Element(0));
     if (head_size_ < depth_ || source.stride % kPair != 0) {
       pack_left(source, here, here, padded_tile_);
       source = {padded_tile_, depth_};
     }
     // Two neighbours of a row stay together, so that pairs are what is transposed.
     cpu::transpose(reinterpret_cast<const float*>(source.values), source.stride / kPair, here, depth_ / kPair,
-                   reinterpret_cast<float*>(panel), kTile);
+                   reinterpret_cast<float*>(panel), kAttentionTile);
   }
 }
 
@@ -181,17 +184,17 @@ void CpuHeadAttention<Element>::pack_rows(Rows rows, int64_t count, int64_t padd
 /// The tile's scores as a left side with score_stride_.
 template <typename Element>
 const Element* CpuHeadAttention<Element>::left_of_scores(const Tile& tile, const float* scores) {
-  if constexpr (kTogether<Element> == 1) return scores;
+  if constexpr (!kInPairs<Element>) return scores;
   copy_sums({scores, score_stride_, tile.padded_rows, tile.keys}, left_, score_stride_);
   return left_;
 }
 
-/// 64 columns of the tile's scores, transposed: a left side [64, padded rows] with stride kTile.
+/// 64 columns of the tile's scores, transposed: a left side [64, padded rows] with stride kAttentionTile.
 template <typename Element>
 const Element* CpuHeadAttention<Element>::turned(const Tile& tile, const float* scores) {
-  cpu::transpose(scores, score_stride_, tile.padded_rows, kTile, turned_, kTile);
-  if constexpr (kTogether<Element> == 1) return turned_;
-  copy_sums({turned_, kTile, kTile, tile.padded_rows}, turned_left_, kTile);
+  cpu::transpose(scores, score_stride_, tile.padded_rows, kAttentionTile, turned_, kAttentionTile);
+  if constexpr (!kInPairs<Element>) return turned_;
+  copy_sums({turned_, kAttentionTile, kAttentionTile, tile.padded_rows}, turned_left_, kAttentionTile);
   return turned_left_;
 }
 
@@ -199,9 +202,9 @@ const Element* CpuHeadAttention<Element>::turned(const Tile& tile, const float* 
 template <typename Element>
 void CpuHeadAttention<Element>::multiply_by_columns(const Tile& tile, const Element* left, const Element* columns,
                                                     float* out) const {
-  for (int64_t key = 0; key < tile.keys; key += kTile) {
-    multiply(tile.padded_rows, kTile, depth_, left, depth_, columns + (tile.first_key + key) * depth_, out + key,
-             score_stride_, false);
+  for (int64_t key = 0; key < tile.keys; key += kAttentionTile) {
+    multiply(tile.padded_rows, kAttentionTile, depth_, left, depth_, columns + (tile.first_key + key) * depth_,
+             out + key, score_stride_, false);
   }
 }
 
@@ -233,9 +236,9 @@ void CpuHeadAttention<Element>::score_gradient(const Tile& tile, Rows grad) {
 template <typename Element>
 void CpuHeadAttention<Element>::sum_over_keys(const Tile& tile, const float* scores, const Element* rows, Rows out) {
   const Element* const left = left_of_scores(tile, scores);
-  for (int64_t key = 0; key < tile.keys; key += kTile) {
-    multiply(tile.padded_rows, head_size_, kTile, left + key, score_stride_, rows + (tile.first_key + key) * head_size_,
-             result_, head_size_, key > 0);
+  for (int64_t key = 0; key < tile.keys; key += kAttentionTile) {
+    multiply(tile.padded_rows, head_size_, kAttentionTile, left + key, score_stride_,
+             rows + (tile.first_key + key) * head_size_, result_, head_size_, key > 0);
   }
   copy_sums({result_, head_size_, tile.rows, head_size_}, out.from(tile.begin).values, out.stride);
 }
@@ -245,7 +248,7 @@ void CpuHeadAttention<Element>::forward(Rows q, Rows k, Rows v, Rows out, int64_
   reserve(key_rows, /*backward=*/false);
   pack_columns(k, key_rows, k_columns_);
   pack_rows(v, key_rows, padded_keys_, v_rows_);
-  for (int64_t begin = 0; begin < query_rows; begin += kTile) {
+  for (int64_t begin = 0; begin < query_rows; begin += kAttentionTile) {
     const Tile tile = tile_at(begin, query_rows, key_rows);
     probabilities(tile, q);
     sum_over_keys(tile, scores_, v_rows_, out);
@@ -261,19 +264,19 @@ void CpuHeadAttention<Element>::backward(Rows grad, Rows q, Rows k, Rows v, Grad
   pack_rows(k, key_rows, padded_keys_, k_rows_);
   std::fill_n(dk_, padded_keys_ * head_size_, 0.0F);
   std::fill_n(dv_, padded_keys_ * head_size_, 0.0F);
-  for (int64_t begin = 0; begin < query_rows; begin += kTile) {
+  for (int64_t begin = 0; begin < query_rows; begin += kAttentionTile) {
     const Tile tile = tile_at(begin, query_rows, key_rows);
     probabilities(tile, q);
     score_gradient(tile, grad);
     sum_over_keys(tile, score_grads_, k_rows_, out.dq);
     pack_rows(q.from(begin), tile.rows, tile.padded_rows, query_rows_);
     pack_rows(grad.from(begin), tile.rows, tile.padded_rows, grad_rows_);
-    for (int64_t key = 0; key < tile.keys; key += kTile) {
+    for (int64_t key = 0; key < tile.keys; key += kAttentionTile) {
       const int64_t at_key = (tile.first_key + key) * head_size_;
-      multiply(kTile, head_size_, tile.padded_rows, turned(tile, score_grads_ + key), kTile, query_rows_, dk_ + at_key,
-               head_size_, true);
-      multiply(kTile, head_size_, tile.padded_rows, turned(tile, scores_ + key), kTile, grad_rows_, dv_ + at_key,
-               head_size_, true);
+      multiply(kAttentionTile, head_size_, tile.padded_rows, turned(tile, score_grads_ + key), kAttentionTile,
+               query_rows_, dk_ + at_key, head_size_, true);
+      multiply(kAttentionTile, head_size_, tile.padded_rows, turned(tile, scores_ + key), kAttentionTile, grad_rows_,
+               dv_ + at_key, head_size_, true);
     }
   }
   copy_sums({dk_, head_size_, key_rows, head_size_}, out.dk.values, out.dk.stride);

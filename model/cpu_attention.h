@@ -9,6 +9,9 @@
 
 namespace neoloom::model {
 
+/// Queries, and keys, of a tile.
+inline constexpr int64_t kAttentionTile = 64;
+
 /// Rows of one head of one sample inside a packed tensor [rows, h].
 template <typename Element>
 using HeadRows = Operand<Element>;

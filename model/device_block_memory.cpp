@@ -2,6 +2,7 @@
 // device_block.cpp, tensor by tensor.
 #include <algorithm>
 
+#include "model/attention.h"
 #include "model/block_memory.h"
 #include "model/kernels.h"
 
@@ -10,8 +11,6 @@ namespace neoloom::model {
 namespace {
 
 using Held = Tally::Held;
-
-constexpr int64_t kQueriesPerBlock = 128;  // of attention in batched products
 
 }  // namespace
 
@@ -64,7 +63,7 @@ void BlockMemory::touch_device_attention(BlockRows rows, bool backward) {
     if (backward) tally_.touch(kWide * rows.queries * hidden());  // the gradient of q is summed in fp32
     return;
   }
-  const int64_t queries = std::min(kQueriesPerBlock, shape_.longest);
+  const int64_t queries = std::min(kAttentionQueries, shape_.longest);
   tally_.touch((backward ? 4 : 3) * kWide * setup_.model.config.num_heads * queries * shape_.longest);
 }
 

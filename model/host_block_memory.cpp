@@ -5,6 +5,7 @@
 
 #include "model/attention.h"
 #include "model/block_memory.h"
+#include "model/cpu_attention.h"
 #include "model/panels.h"
 
 namespace neoloom::model {
@@ -12,9 +13,6 @@ namespace neoloom::model {
 namespace {
 
 using Held = Tally::Held;
-
-constexpr int64_t kQueriesPerBlock = 128;  // of attention in batched products
-constexpr int64_t kTile = 64;              // of attention in tiles
 
 int64_t round_up(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
 
@@ -82,11 +80,12 @@ Held BlockMemory::host_fill(const TrainedLinears& trained, BlockRows rows, Saved
 /// and rows of scores.
 int64_t BlockMemory::tile_scratch_bytes(bool backward) const {
   const GptNeoConfig& config = setup_.model.config;
-  const int64_t element = narrow() ? kNarrow : kWide;
-  const int64_t keys = round_up(shape_.longest, kTile) * config.head_dim();
-  const auto widest = static_cast<uint64_t>(round_up(shape_.longest, kTile));
-  const int64_t scores = kTile * static_cast<int64_t>(std::bit_ceil(widest));
-  const int64_t narrowed = narrow() ? kNarrow * scores : 0;
+  const bool narrow_tiles = cpu_compute_dtype(setup_.model.compute_dtype) != Dtype::kFloat32;
+  const int64_t element = narrow_tiles ? kNarrow : kWide;
+  const int64_t keys = round_up(shape_.longest, kAttentionTile) * config.head_dim();
+  const auto widest = static_cast<uint64_t>(round_up(shape_.longest, kAttentionTile));
+  const int64_t scores = kAttentionTile * static_cast<int64_t>(std::bit_ceil(widest));
+  const int64_t narrowed = narrow_tiles ? kNarrow * scores : 0;
   return backward ? keys * (3 * element + 2 * kWide) + 2 * kWide * scores + narrowed
                   : keys * 2 * element + kWide * scores + narrowed;
 }
@@ -100,7 +99,7 @@ void BlockMemory::touch_host_attention(BlockRows rows, bool backward) {
     const int64_t forward = type * hidden() * (2 * rows.queries + 2 * rows.all);
     bytes += forward + (backward ? type * hidden() * (rows.queries + 2 * rows.all) : 0);
   }
-  const int64_t queries = std::min(kQueriesPerBlock, shape_.longest);
+  const int64_t queries = std::min(kAttentionQueries, shape_.longest);
   bytes += tiled ? setup_.threads * tile_scratch_bytes(backward)
                  : (backward ? 4 : 3) * kWide * setup_.threads * queries * shape_.longest;
   tally_.touch(bytes);

@@ -21,12 +21,11 @@ namespace neoloom::model {
 
 /// A micro-batch in host memory, padded on the right; the model moves what it needs to its device.
 struct Batch {
-  at::Tensor ids;      // [B, T] int64
-  at::Tensor lengths;  // [B] int64, real tokens, at least 1
-  at::Tensor labels;   // kSingleLabel [B] int64; kMultiLabel [B, num_labels] fp32; kCausalLm [B, T] int64, unshifted,
-                       // -100 = no loss; undefined: no loss wanted
-  std::vector<int64_t> sample_ids;    // [B] host, keys of the dropout masks
-  std::vector<int64_t> host_lengths;  // [B] the same as lengths
+  at::Tensor ids;     // [B, T] int64
+  at::Tensor labels;  // kSingleLabel [B] int64; kMultiLabel [B, num_labels] fp32; kCausalLm [B, T] int64, unshifted,
+                      // -100 = no loss; undefined: no loss wanted
+  std::vector<int64_t> sample_ids;  // [B] host, keys of the dropout masks
+  std::vector<int64_t> lengths;     // [B] real tokens, at least 1
 };
 
 /// Key of the counter-based dropout masks: with (sample, token, channel, layer, site) it decides each element.

@@ -21,14 +21,14 @@ constexpr int64_t kSizesPerOctave = 8;
 
 void check_batch(const Batch& batch, const GptNeoConfig& config) {
   const int64_t samples = batch.ids.size(0);
-  core::require(batch.ids.dim() == 2 && samples > 0 && static_cast<int64_t>(batch.host_lengths.size()) == samples &&
+  core::require(batch.ids.dim() == 2 && samples > 0 && static_cast<int64_t>(batch.lengths.size()) == samples &&
                     static_cast<int64_t>(batch.sample_ids.size()) == samples,
                 ErrorKind::kInternal, "batch: {} rows of ids with {} lengths and {} sample ids", samples,
-                batch.host_lengths.size(), batch.sample_ids.size());
+                batch.lengths.size(), batch.sample_ids.size());
   core::require(batch.ids.is_cpu() && (!batch.labels.defined() || batch.labels.is_cpu()), ErrorKind::kInternal,
                 "batch: expected ids and labels in host memory");
-  for (size_t row = 0; row < batch.host_lengths.size(); ++row) {
-    const int64_t length = batch.host_lengths[row];
+  for (size_t row = 0; row < batch.lengths.size(); ++row) {
+    const int64_t length = batch.lengths[row];
     core::require(length >= 1 && length <= batch.ids.size(1), ErrorKind::kData,
                   "sample {}: expected a length from 1 to {}, found {}", batch.sample_ids[row], batch.ids.size(1),
                   length);
@@ -79,8 +79,8 @@ class Packer {
     const int64_t* const values = padded.const_data_ptr<int64_t>();
     RowPlan& rows = result_.packed.rows;
     RowPlan& last_rows = result_.packed.last_rows;
-    for (size_t sample = 0; sample < batch_.host_lengths.size(); ++sample) {
-      const int64_t length = batch_.host_lengths[sample];
+    for (size_t sample = 0; sample < batch_.lengths.size(); ++sample) {
+      const int64_t length = batch_.lengths[sample];
       const auto begin = static_cast<int64_t>(ids_.size());
       rows.segments.push_back({begin, length, begin, length});
       last_rows.segments.push_back({static_cast<int64_t>(sample), 1, begin, length});
@@ -131,9 +131,9 @@ class Packer {
     std::vector<int64_t> rows;
     std::vector<int64_t> values;
     int64_t begin = 0;
-    for (size_t sample = 0; sample < batch_.host_lengths.size(); ++sample) {
+    for (size_t sample = 0; sample < batch_.lengths.size(); ++sample) {
       const int64_t* const row = labels.const_data_ptr<int64_t>() + static_cast<int64_t>(sample) * labels.size(1);
-      for (int64_t token = 0; token + 1 < batch_.host_lengths[sample]; ++token) {
+      for (int64_t token = 0; token + 1 < batch_.lengths[sample]; ++token) {
         const int64_t target = row[token + 1];
         if (target == kNoLabel) continue;
         core::require(target >= 0 && target < setup_.config.vocab_size, ErrorKind::kData,
@@ -142,7 +142,7 @@ class Packer {
         rows.push_back(begin + token);
         values.push_back(target);
       }
-      begin += batch_.host_lengths[sample];
+      begin += batch_.lengths[sample];
     }
     Targets& targets = result_.targets;
     targets.count = static_cast<int64_t>(rows.size());

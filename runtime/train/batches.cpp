@@ -61,9 +61,8 @@ model::Batch to_model_batch(const data::PaddedBatch& batch, model::Head head, bo
   const int64_t rows = batch.rows;
   model::Batch result;
   result.ids = tensor_of(batch.ids, {rows, batch.length});
-  result.lengths = tensor_of(batch.lengths, {rows});
   result.sample_ids = batch.sample_ids;
-  result.host_lengths = batch.lengths;
+  result.lengths = batch.lengths;
   if (!labelled) return result;
   switch (head) {
     case model::Head::kCausalLm:

@@ -44,8 +44,7 @@ at::Tensor integers(const json& nested) {
 model::Batch read_batch(const json& text, model::Head head) {
   model::Batch batch;
   batch.ids = integers(text.at("ids"));
-  batch.lengths = integers(text.at("lengths"));
-  batch.host_lengths = text.at("lengths").get<std::vector<int64_t>>();
+  batch.lengths = text.at("lengths").get<std::vector<int64_t>>();
   if (text.contains("labels")) batch.labels = integers(text.at("labels"));
   if (head == model::Head::kMultiLabel && batch.labels.defined()) batch.labels = batch.labels.to(at::kFloat);
   for (int64_t row = 0; row < batch.ids.size(0); ++row) batch.sample_ids.push_back(row);

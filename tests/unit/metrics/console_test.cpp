@@ -9,6 +9,7 @@
 
 #include <array>
 #include <functional>
+#include <stdexcept>
 #include <sstream>
 
 #include "runtime/core/error.h"
@@ -45,6 +46,7 @@ std::string on_a_terminal(unsigned short columns, bool no_color, const std::func
   size.ws_col = columns;
   int master = -1;
   const pid_t child = ::forkpty(&master, nullptr, nullptr, &size);
+  if (child < 0) throw std::runtime_error("no pseudo-terminal: is /dev/pts mounted?");
   if (child == 0) {
     ::setenv("TERM", "xterm", 1);
     ::setenv("LC_ALL", "C.UTF-8", 1);

@@ -85,6 +85,25 @@ INSTANTIATE_TEST_SUITE_P(Kernels, BlockKernels,
                          ::testing::Values(static_cast<Multiply>(&multiply_block), &avx2::multiply),
                          [](const auto& tested) { return tested.param == &avx2::multiply ? "avx2" : "chosen"; });
 
+// The CMake file runs this under several limits.
+TEST(BlockKernel, IsTheBestThatCpuAndLimitAllow) {
+  const std::string limit = onednn_limit();
+  const bool avx2 = limit != "SSE41" && limit != "AVX";
+  const bool avx512 = avx2 && !limit.starts_with("AVX2");
+#if defined(__x86_64__)
+  const bool cpu_has_avx512 = __builtin_cpu_supports("avx512f") != 0;
+  const bool cpu_has_pairs = __builtin_cpu_supports("avx512bf16") != 0;
+#else
+  const bool cpu_has_avx512 = false;
+  const bool cpu_has_pairs = false;
+#endif
+  const BlockKernel own = avx2 && avx2::runs() ? BlockKernel::kAvx2 : BlockKernel::kNone;
+  EXPECT_EQ(block_kernel(Dtype::kFloat32), avx512 && cpu_has_avx512 ? BlockKernel::kOneDnn : own);
+  const bool pairs = cpu_has_pairs && avx512 && limit != "AVX512_CORE" && limit != "AVX512_CORE_VNNI";
+  EXPECT_EQ(block_kernel(Dtype::kBFloat16), pairs ? BlockKernel::kOneDnn : BlockKernel::kNone);
+  EXPECT_EQ(block_kernel(Dtype::kFloat16), BlockKernel::kNone);
+}
+
 TEST(Avx2Blocks, CopyColumnsTogetherWidened) {
   if (!avx2::runs()) GTEST_SKIP() << "not on this CPU";
   constexpr int64_t kStep = avx2::kColumnsTogether;

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <ATen/Parallel.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/equal.h>
@@ -74,6 +75,27 @@ TEST(Attention, GradientsOfPackedSamplesEqualTheDefinition) {
     for (const int64_t size : {4, 7}) {  // 7: no vector and no pair divides it
       EXPECT_LT(gradient_error(size, window, Dtype::kFloat32), 3e-6) << "window " << window << " head size " << size;
     }
+  }
+}
+
+TEST(Attention, HasTheSameBitsWithAnyThreads) {
+  const std::vector<Segment> segments = {{0, 130, 0, 130}, {130, 37, 130, 37}, {167, 1, 167, 1}, {168, 300, 168, 300}};
+  const at::Tensor q = random({468, 64}, 1.0, 1);
+  const at::Tensor k = random({468, 64}, 1.0, 2);
+  const at::Tensor v = random({468, 64}, 1.0, 3);
+  const at::Tensor grad = random({468, 64}, 1.0, 4);
+  const int threads = at::get_num_threads();
+  for (const Dtype inputs : {Dtype::kFloat32, Dtype::kBFloat16}) {
+    const Attention attention(4, 66, /*on_device=*/false, inputs);
+    const at::Tensor out = attention.forward(q, k, v, segments);
+    const AttentionGradients d = attention.backward(grad, q, k, v, segments);
+    for (const int other : {1, 2, 3}) {
+      at::set_num_threads(other);
+      EXPECT_TRUE(at::equal(attention.forward(q, k, v, segments), out)) << other;
+      const AttentionGradients again = attention.backward(grad, q, k, v, segments);
+      EXPECT_TRUE(at::equal(again.dq, d.dq) && at::equal(again.dk, d.dk) && at::equal(again.dv, d.dv)) << other;
+    }
+    at::set_num_threads(threads);
   }
 }
 

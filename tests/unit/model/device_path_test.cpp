@@ -193,8 +193,7 @@ TEST(DevicePath, AMicroBatchThatFillsItsShapeIsTheSumOfItsHalves) {
     const auto samples = [&](int64_t begin, int64_t count) {
       Batch batch = random_batch(std::vector<int64_t>(8, 16), 16, setup.config.vocab_size, 0);
       batch.ids = batch.ids.narrow(0, begin, count);
-      batch.lengths = batch.lengths.narrow(0, begin, count);
-      batch.host_lengths.resize(static_cast<size_t>(count));
+      batch.lengths.resize(static_cast<size_t>(count));  // all are equal
       batch.sample_ids.resize(static_cast<size_t>(count));
       return head == Head::kCausalLm ? with_lm_labels(std::move(batch))
                                      : with_class_labels(std::move(batch), setup.num_labels);
@@ -318,7 +317,7 @@ std::pair<Batch, Batch> batches_of_one_shape(const ModelSetup& setup) {
   for (Batch* batch : {&batches.first, &batches.second}) {
     if (setup.head == Head::kCausalLm) {
       *batch = with_lm_labels(std::move(*batch));
-      batch->labels[1].narrow(0, 1, batch->host_lengths[1] - 1).fill_(-100);  // a prompt
+      batch->labels[1].narrow(0, 1, batch->lengths[1] - 1).fill_(-100);  // a prompt
     } else if (setup.head == Head::kSingleLabel) {
       *batch = with_class_labels(std::move(*batch), setup.num_labels);
       batch->labels[batch == &batches.first ? 0 : 2].fill_(-1);

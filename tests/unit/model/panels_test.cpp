@@ -38,7 +38,7 @@ class PanelProducts : public ::testing::TestWithParam<std::pair<at::ScalarType, 
   static at::Tensor rounded(const at::Tensor& x) { return x.to(scalar_type(compute())).to(at::kDouble); }
 
   static void expect_close(const at::Tensor& found, const at::Tensor& exact, const std::string& where) {
-    // fp32 sums of up to 1541 products whose inputs are exact: a few units in the last place of the largest term.
+    // fp32 sums of up to 2500 products whose inputs are exact: a few units in the last place of the largest term.
     const double distance = (found.to(at::kDouble) - exact).abs().max().item<double>();
     EXPECT_LT(distance, 2e-6 * (1 + exact.abs().max().item<double>())) << where;
   }
@@ -71,7 +71,7 @@ TEST_P(PanelProducts, EqualExactProductsForAllKindsOfRemainders) {
 TEST_P(PanelProducts, WhatJoinsAProductAndWhatFollowsItEqualSeparateSteps) {
   Products products(compute());
   for (const int64_t rows : {1, 129, 300}) {
-    for (const auto& [in, out] : {std::pair{64, 130}, {2500, 64}, {64, 65}, {7, 63}}) {
+    for (const auto& [in, out] : {std::pair{64, 130}, {2500, 64}, {2500, 200}, {64, 65}, {7, 63}}) {
       const std::string where = fmt::format("rows {} in {} out {}", rows, in, out);
       const at::Tensor plain = random({out, in}, 0.1, 1).to(frozen());
       const at::Tensor exact = rounded(plain);
@@ -121,18 +121,32 @@ TEST_P(PanelProducts, TheSlopeOfGeluMultipliesTheGradientOfWhatWasBeforeIt) {
 
 TEST_P(PanelProducts, ARowHasTheSameBitsInAnyBatchAndWithAnyThreads) {
   Products products(compute());
-  const Matrix matrix = packed(random({130, 1541}, 0.1, 1).to(frozen()));
-  const at::Tensor x = random({300, 1541}, 1.0, 2);
-  const at::Tensor all = products.forward(x, matrix, {});
-  for (const int64_t rows : {1, 5, 128, 131}) {
-    EXPECT_TRUE(at::equal(products.forward(x.narrow(0, 17, rows), matrix, {}), all.narrow(0, 17, rows))) << rows;
-  }
   const int threads = at::get_num_threads();
-  for (const int other : {1, 2, 3}) {
-    at::set_num_threads(other);
-    EXPECT_TRUE(at::equal(products.forward(x, matrix, {}), all)) << other << " threads";
+  for (const auto& [all_rows, in] : {std::pair{300, 1541}, {600, 2500}}) {  // 600 rows x 2500 exceed a core's cache
+    const Matrix matrix = packed(random({200, in}, 0.1, 1).to(frozen()));
+    const Matrix turned = packed(random({in, 200}, 0.1, 1).to(frozen()));
+    const at::Tensor x = random({all_rows, in}, 1.0, 2);
+    const auto forward = [&](int64_t begin, int64_t rows) {
+      return products.forward(x.narrow(0, begin, rows), matrix, {});
+    };
+    const auto backward = [&](int64_t begin, int64_t rows) {
+      at::Tensor sum = products.input_gradient(x.narrow(0, begin, rows), turned);
+      products.add_input_gradient(sum, x.narrow(0, begin, rows), turned);
+      return sum;
+    };
+    const at::Tensor y = forward(0, all_rows);
+    const at::Tensor dx = backward(0, all_rows);
+    for (const int64_t rows : {1, 5, 128, 131}) {
+      EXPECT_TRUE(at::equal(forward(17, rows), y.narrow(0, 17, rows))) << in << ", " << rows << " rows";
+      EXPECT_TRUE(at::equal(backward(17, rows), dx.narrow(0, 17, rows))) << in << ", " << rows << " rows backward";
+    }
+    for (const int other : {1, 2, 3}) {
+      at::set_num_threads(other);
+      EXPECT_TRUE(at::equal(forward(0, all_rows), y)) << in << ", " << other << " threads";
+      EXPECT_TRUE(at::equal(backward(0, all_rows), dx)) << in << ", " << other << " threads backward";
+    }
+    at::set_num_threads(threads);
   }
-  at::set_num_threads(threads);
 }
 
 TEST_P(PanelProducts, PanelsAreFilledUpWithZeros) {
@@ -201,19 +215,26 @@ TEST(ThinProducts, EqualExactProducts) {
   }
 }
 
-TEST(ThinProducts, HaveTheSameBitsWithAnyThreads) {
-  const at::Tensor x = random({300, 770}, 1.0, 1);
+TEST(ThinProducts, HaveTheSameBitsForAnyRowsAndThreads) {
+  if (!multiplies_panels(Dtype::kFloat32)) GTEST_SKIP() << "this CPU has no block kernel for float32";
   const at::Tensor right = random({770, 8}, 1.0, 2);
   const at::Tensor left = random({300, 8}, 1.0, 3);
-  const at::Tensor product = thin_product(x, right);
-  const at::Tensor outer = thin_outer_product(left, x);
   const int threads = at::get_num_threads();
-  for (const int other : {1, 2, 3}) {
-    at::set_num_threads(other);
-    EXPECT_TRUE(at::equal(thin_product(x, right), product)) << other << " threads";
-    EXPECT_TRUE(at::equal(thin_outer_product(left, x), outer)) << other << " threads";
+  for (const at::ScalarType type : {at::kFloat, at::kBFloat16}) {
+    if (type == at::kBFloat16 && !multiplies_panels(Dtype::kBFloat16)) continue;
+    const at::Tensor x = random({300, 770}, 1.0, 1).to(type);
+    const at::Tensor product = thin_product(x, right);
+    const at::Tensor outer = thin_outer_product(left, x);
+    for (const int64_t rows : {1, 5, 128, 131}) {
+      EXPECT_TRUE(at::equal(thin_product(x.narrow(0, 17, rows), right), product.narrow(0, 17, rows))) << rows;
+    }
+    for (const int other : {1, 2, 3}) {
+      at::set_num_threads(other);
+      EXPECT_TRUE(at::equal(thin_product(x, right), product)) << other << " threads";
+      EXPECT_TRUE(at::equal(thin_outer_product(left, x), outer)) << other << " threads";
+    }
+    at::set_num_threads(threads);
   }
-  at::set_num_threads(threads);
 }
 
 }  // namespace

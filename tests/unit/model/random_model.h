@@ -26,7 +26,7 @@ inline at::Tensor random(const std::vector<int64_t>& shape, double deviation, ui
   return at::randn(shape, at::detail::createCPUGenerator(seed)).mul_(deviation);
 }
 
-/// Three blocks (global, local, global), 2 heads of 8, window 4, 97 words, 64 positions.
+/// Three blocks (global, local, global), 2 heads of 8, window 4, 97 words, 300 positions.
 inline GptNeoConfig tiny_config() {
   GptNeoConfig config;
   config.vocab_size = 97;
@@ -95,15 +95,13 @@ inline Batch random_batch(const std::vector<int64_t>& lengths, int64_t padded, i
   const auto rows = static_cast<int64_t>(lengths.size());
   batch.ids = at::empty({rows, padded}, at::TensorOptions().dtype(at::kLong));
   batch.ids.fill_(pad);
-  batch.lengths = at::empty({rows}, batch.ids.options());
-  batch.host_lengths = lengths;
+  batch.lengths = lengths;
   for (int64_t row = 0; row < rows; ++row) {
     const int64_t length = lengths[static_cast<size_t>(row)];
     // The ids of a row depend on its length only, so that batches of other compositions hold the same samples.
     batch.ids[row]
         .narrow(0, 0, length)
         .copy_(at::randint(vocab, {length}, at::detail::createCPUGenerator(static_cast<uint64_t>(length)), at::kLong));
-    batch.lengths[row].fill_(length);
     batch.sample_ids.push_back(1000 + length);
   }
   return batch;
@@ -111,15 +109,15 @@ inline Batch random_batch(const std::vector<int64_t>& lengths, int64_t padded, i
 
 inline Batch with_lm_labels(Batch batch) {
   batch.labels = batch.ids.clone();
-  for (size_t row = 0; row < batch.host_lengths.size(); ++row) {
-    const int64_t length = batch.host_lengths[row];
+  for (size_t row = 0; row < batch.lengths.size(); ++row) {
+    const int64_t length = batch.lengths[row];
     batch.labels[static_cast<int64_t>(row)].narrow(0, length, batch.ids.size(1) - length).fill_(-100);
   }
   return batch;
 }
 
 inline Batch with_class_labels(Batch batch, int64_t classes) {
-  batch.labels = batch.lengths.remainder(classes);
+  batch.labels = at::tensor(batch.lengths).remainder(classes);
   return batch;
 }
 

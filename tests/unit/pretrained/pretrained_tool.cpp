@@ -120,9 +120,8 @@ json logits(const json& request) {
     Batch batch;
     const auto length = static_cast<int64_t>(ids.size());
     batch.ids = at::tensor(ids).view({1, length});
-    batch.lengths = at::tensor(std::vector<int64_t>{length});
     batch.sample_ids = {0};
-    batch.host_lengths = {length};
+    batch.lengths = {length};
     const bool lm = opened.model->setup().head == Head::kCausalLm;
     const at::Tensor result =
         lm ? opened.model->lm_logits(batch, opened.params) : opened.model->evaluate(batch, opened.params).logits;
