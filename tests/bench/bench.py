@@ -22,24 +22,31 @@ from sides import SideFailed
 
 SECTIONS = ("steps", "epoch", "micro", "growth", "start", "data", "instructions", "operators", "device")
 ON_REQUEST = ("device",)
-HF_VARIANTS = ("eager", "best", "compiled")
+HF_VARIANTS = ("eager", "best", "autocast", "compiled")
+
+
+def names(text):
+    """Of an option: joined by commas, so that sections may follow it."""
+    return [name for name in text.split(",") if name]
 
 
 def parse():
     parser = argparse.ArgumentParser(prog="tests/bench/run.sh", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"of {', '.join(SECTIONS)}; default: all but device")
-    parser.add_argument("--steps", type=int, default=20, help="measured steps of each row (default 20)")
-    parser.add_argument("--warmup", type=int, default=5, help="steps before them (default 5)")
+    parser.add_argument("--steps", type=int, default=20, help="measured steps of each row of `steps`, `growth` and `operators` (default 20)")
+    parser.add_argument("--warmup", type=int, default=5, help="their steps before them (default 5)")
     parser.add_argument("--threads", type=int, default=2, help="threads of either side (default 2)")
-    parser.add_argument("--only", nargs="*", default=[], help="rows of `steps` whose names contain one of these")
+    parser.add_argument("--only", type=names, default=[], metavar="PART,...",
+                        help="rows of `steps` and `device` whose names contain one of these")
     parser.add_argument("--data", type=Path, help=DATA_HELP)
-    parser.add_argument("--sets", nargs="*", default=["spam", "banking77", "ag_news"], help="data sets of `epoch`")
+    parser.add_argument("--sets", type=names, default=["spam", "banking77", "ag_news"], metavar="SET,...",
+                        help="data sets of `epoch` (default spam,banking77,ag_news)")
     parser.add_argument("--limit", type=int, default=600,
                         help="training rows of each set of `epoch` (default 600, about 10 minutes on 2 cores; 0: all)")
     parser.add_argument("--store_rows", type=int, default=1_000_000, help="rows of the token store of `data`")
-    parser.add_argument("--hf", nargs="*", default=["eager", "best"], metavar="VARIANT", choices=HF_VARIANTS,
-                        help=f"sides of `device` beside neoloom, of {', '.join(HF_VARIANTS)}; default: eager best")
+    parser.add_argument("--hf", type=names, default=["eager", "best"], metavar="VARIANT,...",
+                        help=f"sides of `device` beside neoloom, of {', '.join(HF_VARIANTS)} (default eager,best)")
     parser.add_argument("--device_warmup", type=int, default=20, help="steps before the measured ones of `device`")
     parser.add_argument("--before", type=Path, help="another build folder, for `operators` and `device` to set beside this one")
     parser.add_argument("--work", type=Path, help="folder for models and runs; kept (default: a temporary one)")
@@ -49,6 +56,8 @@ def parse():
     unknown = sorted(set(arguments.sections) - set(SECTIONS))
     if unknown:
         parser.error(f"no section {', '.join(unknown)}; there are {', '.join(SECTIONS)}")
+    if unknown := sorted(set(arguments.hf) - set(HF_VARIANTS)):
+        parser.error(f"--hf: no {', '.join(unknown)}; there are {', '.join(HF_VARIANTS)}")
     if arguments.data and not arguments.data.is_dir():
         parser.error(f"--data {arguments.data} is no folder; expected a {DATA_HELP}")
     return arguments

@@ -37,6 +37,13 @@ class Context:
     def say(self, text):
         print(f"[{time.strftime('%H:%M:%S')}] {text}", file=sys.stderr, flush=True)
 
+    def chosen(self, rows):
+        """Those of `rows` whose names contain one of `only`."""
+        found = [row for row in rows if not self.only or any(part in row.name for part in self.only)]
+        if not found:
+            raise NotMeasured(f"no row's name contains {' or '.join(self.only)}; there are {', '.join(row.name for row in rows)}")
+        return found
+
     def model(self, size, dtype):
         """Folder with random weights of a released shape."""
         import sizes

@@ -10,10 +10,11 @@ from context import NotMeasured
 from report import Section, target_cells
 from sides import SideFailed
 
-# Both fp32, HF's defaults (dynamic padding); both bf16, HF's best flags.
+# Both fp32, HF's defaults (dynamic padding); both with weights in bf16, and HF's best flag.
 MODES = {"fp32, defaults": dict(bf16=False, group_by_length=False), "bf16, group_by_length": dict(bf16=True, group_by_length=True)}
 TARGETS = {"fp32, defaults": 2.5, "bf16, group_by_length": 2.0}
 EQUAL_ACCURACY = 0.05  # seed noise of a few hundred rows
+EQUAL_LOSS = 1e-3  # relative, of fp32: both sides take the same rows in the same order
 
 
 def rows_of(mode, results):
@@ -38,6 +39,9 @@ def check(section, name, mode, results):
     accuracies = [result["eval_accuracy"] for result in results.values()]
     if max(accuracies) - min(accuracies) > EQUAL_ACCURACY:
         section.add(f"{name}, {mode}: the accuracies differ by more than {EQUAL_ACCURACY}.")
+    losses = [result["eval_loss"] for result in results.values()]
+    if not MODES[mode]["bf16"] and max(losses) - min(losses) > EQUAL_LOSS * min(losses):
+        raise SideFailed(f"{name}, {mode}: the losses differ: {losses}")
 
 
 def measure(context, task, mode, settings):

@@ -25,6 +25,8 @@ from transformers import (
     TrainingArguments,
 )
 
+from sides import lora_config
+
 
 def load_base(folder, labels, pad, dtype):
     return AutoModelForSequenceClassification.from_pretrained(folder, num_labels=len(labels), pad_token_id=pad,
@@ -34,8 +36,8 @@ def load_base(folder, labels, pad, dtype):
 def write_start(model, folder, labels):
     torch.manual_seed(1)
     names = list(map(str, range(int(labels))))
-    lora = peft.LoraConfig(task_type="SEQ_CLS", r=8, lora_alpha=16, target_modules=["q_proj", "v_proj"])
-    peft.get_peft_model(load_base(model, names, 50256, torch.float32), lora).save_pretrained(folder)
+    base = load_base(model, names, 50256, torch.float32)
+    peft.get_peft_model(base, lora_config("single_label")).save_pretrained(folder)
 
 
 def encode(path, tokenizer, labels, max_length):

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The other side of step_bench: the same protocol and request, answered by transformers + peft + torch.optim.AdamW.
 
-On a GPU `variant` says how: eager; best (TF32 for fp32 products, fused AdamW); compiled (that and torch.compile). The
-host reads no loss while steps run, which is kinder than HF Trainer.
+On a GPU `variant` says how: eager; best (TF32 for fp32 products, fused AdamW); and beyond that autocast (to bfloat16,
+the adapters' products too) or compiled (torch.compile). The host reads no loss while steps run, which is kinder than
+HF Trainer.
 """
 
 import json
@@ -22,9 +23,8 @@ def open_model(request):
     model = kind.from_pretrained(request["model"], dtype=getattr(torch, request["frozen"]),
                                  attn_implementation="eager", **extra)
     model.config.use_cache = False
-    lora = peft.LoraConfig(task_type="CAUSAL_LM" if causal else "SEQ_CLS", r=request["lora_r"], lora_alpha=16,
-                           target_modules=["q_proj", "v_proj"])
-    return peft.get_peft_model(model, lora).train().to(request.get("device", "cpu"))
+    model = peft.PeftModel.from_pretrained(model, request["start"], is_trainable=True)
+    return model.train().to(request.get("device", "cpu"))
 
 
 def status_kib(name):
@@ -46,7 +46,8 @@ def main():
     torch.backends.cuda.matmul.allow_tf32 = variant != "eager"
     model = open_model(request)
     parameters = [value for value in model.parameters() if value.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=5e-5, fused=True if variant != "eager" else None)
+    optimizer = torch.optim.AdamW(parameters, lr=request["learning_rate"], weight_decay=0.0,
+                                  fused=True if variant != "eager" else None)
     forward = torch.compile(model) if variant == "compiled" else model
     ids = torch.tensor(request["ids"]).to(device)
     labels = ids if request["head"] == "causal_lm" else torch.arange(len(ids)).to(device) % 2
@@ -54,7 +55,8 @@ def main():
     losses = []
 
     def step():
-        loss = forward(input_ids=ids, attention_mask=mask, labels=labels).loss
+        with torch.autocast(device, torch.bfloat16, enabled=variant == "autocast"):
+            loss = forward(input_ids=ids, attention_mask=mask, labels=labels).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()

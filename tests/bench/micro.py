@@ -15,12 +15,12 @@ from report import Section, figure, spread, target_cells
 from sides import SideFailed, environment
 
 REPETITIONS = 5
-SHAPES = ("768x768", "768x3072", "3072x768", "768x50257")
+SHAPES = ("768x768", "768x3072", "3072x768", "2048x2048", "2048x8192", "8192x2048", "768x50257")
 PANELS_TARGET, TOKENIZER_TARGET = 0.9, 10.0  # of the library's rate; MB/s a core
 
 
 def google(command, threads, **options):
-    """Real seconds of every benchmark by name, over the repetitions, and the counters of the first."""
+    """Real seconds of every benchmark by name, of each repetition."""
     with tempfile.NamedTemporaryFile(suffix=".json") as output:
         options = dict(benchmark_repetitions=REPETITIONS, benchmark_min_time=0.1, benchmark_out=output.name,
                        benchmark_out_format="json") | options
@@ -72,17 +72,17 @@ def products(section, times):
 
 def attention(section, times):
     rows = []
-    for length in (128, 256, 512, 1024, 2048):
-        cells = []
-        for kind in ("global", "local"):
-            for way in ("forward", "backward"):
-                seconds = middle(times, f"attention/{kind}/{length}/{way}") / 2048
-                section.data[f"attention/{kind}/{length}/{way}"] = dict(us_per_token=seconds * 1e6)
-                cells.append(f"{seconds * 1e6:.2f}")
-        rows.append([length, *cells])
+    for dtype, length in itertools.product(("fp32", "bf16"), (128, 256, 512, 1024, 2048)):
+        names = [f"attention/{dtype}/{kind}/{length}/{way}" for kind in ("global", "local")
+                 for way in ("forward", "backward")]
+        if names[0] not in times:  # no kernel for the type
+            continue
+        found = {name: 1e6 * middle(times, name) / 2048 for name in names}
+        section.data |= {name: dict(us_per_token=value) for name, value in found.items()}
+        rows.append([dtype, length, *(f"{value:.2f}" for value in found.values())])
     section.add("Attention of one layer (12 heads of 64), microseconds a token: the local layers' (window 256) must not "
                 "grow with the length T.")
-    section.add_table(["T", "global forward", "global backward", "local forward", "local backward"], rows)
+    section.add_table(["dtype", "T", "global forward", "global backward", "local forward", "local backward"], rows)
 
 
 def others(section, times):

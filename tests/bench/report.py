@@ -2,6 +2,7 @@
 """Figures and their spread, the machine they come from, tables in Markdown."""
 
 import importlib.metadata
+import math
 import os
 import platform
 import shutil
@@ -22,11 +23,10 @@ def spread(values):
 
 
 def figure(value):
-    """Three significant digits."""
+    """Three significant digits; all of them before the point."""
     if value == 0:
         return "0"
-    digits = max(0, 3 - len(str(int(abs(value)))) if abs(value) >= 1 else 3)
-    return f"{value:.{digits}f}"
+    return f"{value:.{max(0, 2 - math.floor(math.log10(abs(value))))}f}"
 
 
 def verdict(value, target, larger_is_better=True):

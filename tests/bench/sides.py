@@ -11,7 +11,8 @@ from pathlib import Path
 from report import spread
 
 HERE = Path(__file__).resolve().parent
-LORA_RANK = 8
+LORA_RANK, LORA_ALPHA = 8, 16
+LEARNING_RATE = 1e-3  # losses of a few steps must show whether they learn alike
 
 
 class SideFailed(Exception):
@@ -29,13 +30,40 @@ def environment(threads, **variables):
                      "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe"}
 
 
-def make_request(work, name, vocabulary=50257, **fields):
+def lora_config(head, rank=LORA_RANK):
+    import peft
+
+    return peft.LoraConfig(task_type="CAUSAL_LM" if head == "causal_lm" else "SEQ_CLS", r=rank, lora_alpha=LORA_ALPHA,
+                           target_modules=["q_proj", "v_proj"])
+
+
+def make_start(folder, model, head, rank):
+    """A PEFT folder that both sides start from: A (and the head of a classifier) random, B zero, as PEFT begins."""
+    import torch
+    from safetensors.torch import save_file
+
+    config = json.loads((Path(model) / "config.json").read_text())
+    width, draw, tensors = config["hidden_size"], torch.Generator().manual_seed(1), {}
+    for layer in range(config["num_layers"]):
+        for matrix in ("q_proj", "v_proj"):
+            name = f"base_model.model.transformer.h.{layer}.attn.attention.{matrix}.lora_"
+            tensors[name + "A.weight"] = torch.randn(rank, width, generator=draw) * width**-0.5
+            tensors[name + "B.weight"] = torch.zeros(width, rank)
+    if head != "causal_lm":
+        tensors["base_model.model.score.weight"] = torch.randn(2, width, generator=draw) * 0.02
+    lora_config(head, rank).save_pretrained(folder)
+    save_file(tensors, folder / "adapter_model.safetensors", {"format": "pt"})
+    return str(folder)
+
+
+def make_request(work, name, vocabulary=50257, lora_r=LORA_RANK, **fields):
     """A file that step_bench and hf_steps.py read. `rows` x `length` random tokens, the same for equal sizes."""
     folder = work / "requests" / name.replace(" ", "-").replace("/", "-")
     folder.mkdir(parents=True, exist_ok=True)
     draw = random.Random(1)
     rows, length = fields.pop("rows"), fields.pop("length")
-    request = dict(cache=str(work / "cache"), output=str(folder / "run"), micro_batches=1, lora_r=LORA_RANK,
+    request = dict(cache=str(work / "cache"), output=str(folder / "run"), micro_batches=1, learning_rate=LEARNING_RATE,
+                   start=make_start(folder / "start", fields["model"], fields["head"], lora_r),
                    ids=[[draw.randrange(vocabulary) for _ in range(length)] for _ in range(rows)]) | fields
     path = folder / "request.json"
     path.write_text(json.dumps(request))
@@ -103,6 +131,14 @@ def in_turns(sides, steps, warmup):
         result[name] = dict(seconds=spread(times[name]), peak_gib=memory["peak_kib"] / 2**20,
                             private_gib=(memory["peak_kib"] - memory["mapped_kib"]) / 2**20, extra=memory.get("extra"))
     return result
+
+
+def check_losses(name, ours, theirs, tolerance):
+    """Losses of the same steps, or means of as many, of two sides that start alike. A first loss says little where
+    weights are random; what the following ones lose depends on all that forward and backward compute."""
+    lost = [losses[0] - losses[-1] for losses in (ours, theirs)]
+    if abs(lost[0] - lost[1]) > tolerance * abs(lost[1]) or abs(ours[0] - theirs[0]) > tolerance * theirs[0]:
+        raise SideFailed(f"{name}: the sides learn differently: losses {ours} here, {theirs} there")
 
 
 def logged_steps(request):

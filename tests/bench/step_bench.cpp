@@ -6,10 +6,12 @@
 //                               other line with the memory, then ends. Under mpirun every rank takes part and rank 0
 //                               speaks.
 //
-// The request: model (folder), cache, output (folder), head (causal_lm | single_label), frozen, compute, ids (rows of
-// equal length), micro_batches, threads, lora_r; may be left out: device (cpu | cuda), cuda_graphs, deterministic,
-// logging_steps, gradient_checkpointing. On a GPU steps are enqueued and their results read a step late, so that the
-// seconds of many steps are those of the device, and those of one are not.
+// The request: model (folder), start (PEFT folder), cache, output (folder), head (causal_lm | single_label), frozen,
+// compute, ids (rows of equal length), micro_batches, threads, learning_rate; may be left out: device (cpu | cuda),
+// cuda_graphs, deterministic, logging_steps, gradient_checkpointing. On a GPU steps are enqueued and their results read
+// a step late, so that the seconds of many steps are those of the device, and those of one are not.
+#include <ATen/ops/zeros.h>
+
 #include <array>
 #include <ctime>
 #include <fstream>
@@ -22,6 +24,7 @@
 #include "launch/device.h"
 #include "launch/rank_memory.h"
 #include "model/model.h"
+#include "model/pretrained/adapter_files.h"
 #include "model/pretrained/loader.h"
 #include "model/pretrained/panel_file.h"
 #include "runtime/comm/mpi_session.h"
@@ -99,9 +102,7 @@ model::ModelSetup model_setup(const json& request, const launch::Device& device)
   setup.head = request.at("head") == "causal_lm" ? model::Head::kCausalLm : model::Head::kSingleLabel;
   setup.num_labels = setup.head == model::Head::kCausalLm ? 0 : 2;
   setup.compute_dtype = model::dtype_from_name(request.at("compute"));
-  setup.lora.emplace();
-  setup.lora->r = request.at("lora_r");
-  setup.lora->lora_alpha = 16;
+  setup.lora = model::read_adapter_folder(request.at("start")).lora;
   setup.gradient_checkpointing = request.value("gradient_checkpointing", false);
   setup.device = device.traits();
   return setup;
@@ -154,12 +155,15 @@ void run(comm::MpiSession& session, const json& request) {
 
   train::TrainerSetup setup;
   setup.options.output_dir = request.at("output");
-  setup.options.max_steps = int64_t{1} << 40;
+  setup.options.max_steps = int64_t{1} << 40;  // the schedule stays where it begins
+  setup.options.learning_rate = request.at("learning_rate");
   setup.options.logging_steps = request.value("logging_steps", 1);
   setup.options.save_strategy = train::Interval::kNo;
   const train::Batching batching = {store->size() / micro_batches, micro_batches};
   setup.batching = batching;
   setup.train = store;
+  setup.initial_values = at::zeros({model->layout().total_elements}, at::kFloat);
+  model::load_adapter_values(request.at("start"), *model, setup.initial_values);
   setup.task = causal ? data::Task::kCausalLm : data::Task::kSequenceClassification;
   setup.device = device.name();
   setup.device_step = !device.is_cpu();

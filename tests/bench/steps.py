@@ -4,7 +4,7 @@
 from dataclasses import dataclass
 
 from report import Section, target_cells
-from sides import SideFailed, hf_side, in_turns, logged_steps, make_request, neoloom_side
+from sides import check_losses, hf_side, in_turns, logged_steps, make_request, neoloom_side
 
 THIRD = 1 / 3
 
@@ -35,8 +35,7 @@ ROWS = [
     Row("causal LM 2 x 1024 bf16", "causal_lm", "bfloat16", 2, 1024, 3.5, peak_target=THIRD),
     Row("classification 1.3B 2 x 256 bf16", "single_label", "bfloat16", 2, 256, 1.8, size="1.3B"),
 ]
-# The first loss does not depend on the adapters: causal LM must agree with the other side.
-LOSS_TOLERANCE = {"float32": 1e-4, "float16": 2e-2, "bfloat16": 2e-2}
+LOSS_TOLERANCE = {"float32": 1e-2, "float16": 0.1, "bfloat16": 0.25}  # the other side's residual stream has 16 bits, too
 
 
 def measure(context, row):
@@ -45,10 +44,8 @@ def measure(context, row):
                            threads=context.threads)
     sides = {"neoloom": neoloom_side(context.build, request), "hf": hf_side(request)}
     result = in_turns(sides, context.steps, context.warmup)
-    result["loss"] = dict(neoloom=logged_steps(request)[0]["loss"], hf=result["hf"]["extra"]["losses"][0])
-    difference = abs(result["loss"]["neoloom"] - result["loss"]["hf"])
-    if row.head == "causal_lm" and difference > LOSS_TOLERANCE[row.frozen] * result["loss"]["hf"]:
-        raise SideFailed(f"{row.name}: the first losses differ: {result['loss']}")
+    result["loss"] = dict(neoloom=[step["loss"] for step in logged_steps(request)], hf=result["hf"]["extra"]["losses"])
+    check_losses(row.name, result["loss"]["neoloom"], result["loss"]["hf"], LOSS_TOLERANCE[row.frozen])
     tokens = row.rows * row.length
     for side in ("neoloom", "hf"):
         result[side]["tokens_per_s"] = tokens / result[side]["seconds"]["median"]
@@ -67,11 +64,10 @@ def run(context):
     section = Section("Training steps")
     section.add(f"LoRA r=8 on q_proj and v_proj, {context.threads} threads, GPT-Neo 125M shape unless said, random weights. "
                 f"Forward, backward, clipping, AdamW and, here, the exact sum, a line of metrics; {context.steps} steps "
-                f"after {context.warmup}, both sides in turns. Tokens a second: median (quartiles).")
+                f"after {context.warmup}, both sides in turns from the same adapter, and they must learn alike. CPUs compute "
+                f"float16 weights in fp32 here and in float16 on the other side. Tokens a second: median (quartiles).")
     speed, memory = [], []
-    for row in ROWS:
-        if context.only and not any(part in row.name for part in context.only):
-            continue
+    for row in context.chosen(ROWS):
         context.say(f"steps: {row.name}")
         result = section.data[row.name] = measure(context, row)
         ours, theirs = result["neoloom"], result["hf"]
@@ -82,8 +78,8 @@ def run(context):
                        f"{ours['private_gib']:.2f}", f"{theirs['private_gib']:.2f}", f"{result['private_ratio']:.2f}",
                        *target_cells(result["private_ratio"], THIRD if row.size == "125M" else None, False)])
     section.add_table(["work", "neoloom tok/s", "HF + PEFT tok/s", "ratio", "target", ""], speed)
-    section.add("Peak resident memory in GiB, and the private part of it: without pages that are mapped from files, "
-                "which ranks of a node share.")
+    section.add("Peak resident memory in GiB, and the private part of it: without the pages that are mapped from files "
+                "at the end, which ranks of a node share.")
     section.add_table(["work", "neoloom", "HF + PEFT", "ratio", "target", "", "neoloom private", "HF + PEFT private",
                        "ratio", "target", ""], memory)
     return section

@@ -38,7 +38,7 @@ def test_a_row_without_a_target_is_not_judged():
     assert report.target_cells(1.0, None) == ["", ""]
 
 
-@pytest.mark.parametrize("value,text", [(0, "0"), (0.1234, "0.123"), (1.234, "1.23"), (12.34, "12.3"), (1234.5, "1234")])
+@pytest.mark.parametrize("value,text", [(0, "0"), (0.01234, "0.0123"), (0.1234, "0.123"), (1.234, "1.23"), (12.34, "12.3"), (1234.5, "1234")])
 def test_figures_have_three_digits(value, text):
     assert report.figure(value) == text
 
@@ -52,7 +52,8 @@ def test_a_table_has_one_row_a_line():
     (["epoch", "--sets", "poems"], "no data set poems"),
     (["stepps"], "no section stepps"),
     (["epoch", "--data", "nowhere"], "nowhere is no folder"),
-], ids=["no data", "unknown set", "unknown section", "missing folder"])
+    (["--only", "poems,novels", "steps"], "no row's name contains poems or novels"),
+], ids=["no data", "unknown set", "unknown section", "missing folder", "no such row"])
 def test_what_cannot_be_measured_is_refused_with_its_reason(arguments, words, tmp_path):
     done = bench(*arguments, folder=tmp_path)
     assert done.returncode == 2, done.stderr

@@ -52,7 +52,6 @@ FOREIGN = {
     r"(hdf5|H5.*public)\.h$": {"hdf5", "checkpoint", "data"},
     r"yaml-cpp/": {"launch"},
     r"CLI/": {"launch"},
-    r"curl/": {"model"},
     r"pcre2\.h$": {"data"},
     r"openssl/": {"core"},
 }

@@ -30,15 +30,15 @@ struct AttentionInputs {
   at::Tensor q, k, v, grad;  // [kTokens, kWidth]
   std::vector<model::Segment> segments;
 
-  explicit AttentionInputs(int64_t tokens_per_sample) : length(tokens_per_sample) {
-    q = random_matrix(kTokens, kWidth, 1).mul_(0.2);
-    k = random_matrix(kTokens, kWidth, 2).mul_(0.2);
-    v = random_matrix(kTokens, kWidth, 3);
-    grad = random_matrix(kTokens, kWidth, 4);
+  AttentionInputs(int64_t tokens_per_sample, at::ScalarType type) : length(tokens_per_sample) {
+    q = random_matrix(kTokens, kWidth, 1).mul_(0.2).to(type);
+    k = random_matrix(kTokens, kWidth, 2).mul_(0.2).to(type);
+    v = random_matrix(kTokens, kWidth, 3).to(type);
+    grad = random_matrix(kTokens, kWidth, 4).to(type);
     for (int64_t begin = 0; begin < kTokens; begin += length) segments.push_back({begin, length, begin, length});
   }
   at::Tensor heads(const at::Tensor& rows) const {
-    return rows.view({kTokens / length, length, kHeads, kWidth / kHeads}).transpose(1, 2);
+    return rows.to(at::kFloat).view({kTokens / length, length, kHeads, kWidth / kHeads}).transpose(1, 2);
   }
   at::Tensor rows(const at::Tensor& heads) const { return heads.transpose(1, 2).reshape({kTokens, kWidth}); }
 
@@ -51,9 +51,15 @@ struct AttentionInputs {
   }
 };
 
+/// fp32's own, or that of probabilities and gradients of scores rounded to bfloat16 between products.
+double tolerance(const AttentionInputs& inputs, double of_fp32) {
+  return inputs.q.scalar_type() == at::kFloat ? of_fp32 : 2e-2;
+}
+
 std::string check_forward(const AttentionInputs& inputs, const model::Attention& attention, int64_t window) {
   const at::Tensor expected = inputs.rows(at::matmul(inputs.probabilities(window), inputs.heads(inputs.v)));
-  return difference(attention.forward(inputs.q, inputs.k, inputs.v, inputs.segments), expected, 1e-5);
+  const at::Tensor found = attention.forward(inputs.q, inputs.k, inputs.v, inputs.segments);
+  return difference(found.to(at::kFloat), expected, tolerance(inputs, 1e-5));
 }
 
 std::string check_backward(const AttentionInputs& inputs, const model::Attention& attention, int64_t window) {
@@ -62,21 +68,25 @@ std::string check_backward(const AttentionInputs& inputs, const model::Attention
   ds = ds.sub(ds.mul(p).sum({3}, /*keepdim=*/true)).mul_(p);
   const model::AttentionGradients found =
       attention.backward(inputs.grad, inputs.q, inputs.k, inputs.v, inputs.segments);
-  std::string complaint = difference(found.dq, inputs.rows(at::matmul(ds, inputs.heads(inputs.k))), 1e-4);
-  complaint += difference(found.dk, inputs.rows(at::matmul(ds.transpose(2, 3), inputs.heads(inputs.q))), 1e-4);
-  return complaint + difference(found.dv, inputs.rows(at::matmul(p.transpose(2, 3), inputs.heads(inputs.grad))), 1e-4);
+  const auto compare = [&](const at::Tensor& gradient, const at::Tensor& heads) {
+    return difference(gradient.to(at::kFloat), inputs.rows(heads), tolerance(inputs, 1e-4));
+  };
+  return compare(found.dq, at::matmul(ds, inputs.heads(inputs.k))) +
+         compare(found.dk, at::matmul(ds.transpose(2, 3), inputs.heads(inputs.q))) +
+         compare(found.dv, at::matmul(p.transpose(2, 3), inputs.heads(inputs.grad)));
 }
 
-void add_attention(int64_t length, int64_t window) {
+void add_attention(model::Dtype dtype, int64_t length, int64_t window) {
   const auto inputs = std::make_shared<std::unique_ptr<AttentionInputs>>();
-  const auto attention = std::make_shared<model::Attention>(kHeads, window);
+  const auto attention = std::make_shared<model::Attention>(kHeads, window, /*on_device=*/false, dtype);
   const auto with_inputs = [=](const auto& check) {
     return [=] {
-      if (!*inputs) *inputs = std::make_unique<AttentionInputs>(length);
+      if (!*inputs) *inputs = std::make_unique<AttentionInputs>(length, model::scalar_type(dtype));
       return check(**inputs, *attention, window);
     };
   };
-  const std::string name = fmt::format("attention/{}/{}", window > 0 ? "local" : "global", length);
+  const std::string name = fmt::format("attention/{}/{}/{}", dtype == model::Dtype::kFloat32 ? "fp32" : "bf16",
+                                       window > 0 ? "local" : "global", length);
   add_case({name + "/forward", with_inputs(check_forward), [=] {
               const AttentionInputs& in = **inputs;
               benchmark::DoNotOptimize(attention->forward(in.q, in.k, in.v, in.segments));
@@ -152,8 +162,11 @@ void add_cross_entropy() {
 }  // namespace
 
 void register_layers() {
-  for (const int64_t window : {int64_t{0}, kWindow}) {
-    for (const int64_t length : {128, 256, 512, 1024, 2048}) add_attention(length, window);
+  for (const model::Dtype dtype : {model::Dtype::kFloat32, model::Dtype::kBFloat16}) {
+    if (model::cpu_compute_dtype(dtype) != dtype) continue;
+    for (const int64_t window : {int64_t{0}, kWindow}) {
+      for (const int64_t length : {128, 256, 512, 1024, 2048}) add_attention(dtype, length, window);
+    }
   }
   add_norm();
   add_gelu();
