@@ -50,7 +50,7 @@ struct DeviceMeasure {
 /// tflops, peak_memory_bytes, compute_share, comm_share, data_share, padding_share, exposed_sum_share, summed_bytes.
 nlohmann::ordered_json device_json(const DeviceMeasure& measure);
 
-/// Share of the computed positions that are padding.
+/// Share of a padded batch's positions that are padding, which the model drops: none of them is computed.
 double padding_share(const DeviceMeasure& measure);
 
 /// Adds counts and seconds of `part` to `total`; peak memory is the larger of both. Names stay `total`'s.
