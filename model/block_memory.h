@@ -81,6 +81,7 @@ class BlockMemory {
   void keep_scratch(int64_t bytes);
 
   // The host: "narrow" is the type that products with panels read.
+  bool narrow_tiles() const;  // what attention in tiles reads
   int64_t host_element_bytes() const { return narrow() && setup_.panels ? kNarrow : kWide; }
   Held host_fill(const TrainedLinears& trained, BlockRows rows, SavedBlock& saved);
   Held host_linear(const TrainedLinears& trained, LinearSite site, int64_t rows, int64_t element);

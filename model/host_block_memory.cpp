@@ -76,16 +76,17 @@ Held BlockMemory::host_fill(const TrainedLinears& trained, BlockRows rows, Saved
   return activated;
 }
 
+bool BlockMemory::narrow_tiles() const { return cpu_compute_dtype(setup_.model.compute_dtype) != Dtype::kFloat32; }
+
 /// CpuHeadAttention's memory, one for each thread: keys packed once for scores and once for sums, gradients of keys,
 /// and rows of scores.
 int64_t BlockMemory::tile_scratch_bytes(bool backward) const {
   const GptNeoConfig& config = setup_.model.config;
-  const bool narrow_tiles = cpu_compute_dtype(setup_.model.compute_dtype) != Dtype::kFloat32;
-  const int64_t element = narrow_tiles ? kNarrow : kWide;
+  const int64_t element = narrow_tiles() ? kNarrow : kWide;
   const int64_t keys = round_up(shape_.longest, kAttentionTile) * config.head_dim();
   const auto widest = static_cast<uint64_t>(round_up(shape_.longest, kAttentionTile));
   const int64_t scores = kAttentionTile * static_cast<int64_t>(std::bit_ceil(widest));
-  const int64_t narrowed = narrow_tiles ? kNarrow * scores : 0;
+  const int64_t narrowed = narrow_tiles() ? kNarrow * scores : 0;
   return backward ? keys * (3 * element + 2 * kWide) + 2 * kWide * scores + narrowed
                   : keys * 2 * element + kWide * scores + narrowed;
 }
@@ -93,7 +94,7 @@ int64_t BlockMemory::tile_scratch_bytes(bool backward) const {
 /// Beside q, k, v, the result and its gradients.
 void BlockMemory::touch_host_attention(BlockRows rows, bool backward) {
   const bool tiled = attends_in_tiles(rows.all_queries() ? shape_.longest : 1, shape_.longest);
-  const int64_t type = tiled && cpu_compute_dtype(setup_.model.compute_dtype) != Dtype::kFloat32 ? kNarrow : kWide;
+  const int64_t type = tiled && narrow_tiles() ? kNarrow : kWide;
   int64_t bytes = 0;
   if (type != host_element_bytes()) {
     const int64_t forward = type * hidden() * (2 * rows.queries + 2 * rows.all);

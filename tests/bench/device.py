@@ -11,7 +11,7 @@ from report import Section, spread
 from sides import SideFailed, check_losses, hf_side, logged_steps, make_request, neoloom_side
 
 FILLING_TOKENS = 8192  # fewer leave a GPU waiting for launches, more spend their time in kernels
-LOGGED, LOSS_TOLERANCE = 10, 0.25  # steps between lines of metrics; of what two sides learn in 16 bits
+LOGGED, LOSS_TOLERANCE = 10, 0.1  # steps between lines of metrics; of what two sides learn in 16 bits
 DTYPE, THREADS = "bfloat16", 4
 BLOCKS, BLOCK_SECONDS, MOST_STEPS = 3, 1.0, 50
 

@@ -24,6 +24,7 @@
 #include "launch/device.h"
 #include "launch/rank_memory.h"
 #include "model/model.h"
+#include "model/panels.h"
 #include "model/pretrained/adapter_files.h"
 #include "model/pretrained/loader.h"
 #include "model/pretrained/panel_file.h"
@@ -102,6 +103,7 @@ model::ModelSetup model_setup(const json& request, const launch::Device& device)
   setup.head = request.at("head") == "causal_lm" ? model::Head::kCausalLm : model::Head::kSingleLabel;
   setup.num_labels = setup.head == model::Head::kCausalLm ? 0 : 2;
   setup.compute_dtype = model::dtype_from_name(request.at("compute"));
+  if (device.is_cpu()) setup.compute_dtype = model::cpu_compute_dtype(setup.compute_dtype);  // as the program does
   setup.lora = model::read_adapter_folder(request.at("start")).lora;
   setup.gradient_checkpointing = request.value("gradient_checkpointing", false);
   setup.device = device.traits();
