@@ -50,6 +50,34 @@ void shuffle_batches(std::vector<int64_t>& order, int64_t batch_size, uint64_t s
   }
 }
 
+/// Shares a step's samples out anew, so that its micro-batches, which stay as large as they are, have about as many
+/// tokens: the longest first, each to the one with the fewest tokens that has room. Each keeps its samples in order.
+void balance_tokens(std::vector<std::vector<int64_t>>& micro_batches, std::span<const int32_t> lengths) {
+  std::vector<int64_t> samples;
+  std::vector<size_t> room;
+  for (std::vector<int64_t>& batch : micro_batches) {
+    samples.insert(samples.end(), batch.begin(), batch.end());
+    room.push_back(batch.size());
+    batch.clear();
+  }
+  std::vector<size_t> places(samples.size());
+  std::iota(places.begin(), places.end(), 0);
+  std::stable_sort(places.begin(), places.end(),
+                   [&](size_t a, size_t b) { return lengths[samples[a]] > lengths[samples[b]]; });
+  std::vector<int64_t> tokens(micro_batches.size(), 0);
+  std::vector<size_t> owner(samples.size());
+  for (const size_t place : places) {
+    size_t least = micro_batches.size();
+    for (size_t batch = 0; batch < micro_batches.size(); ++batch) {
+      if (room[batch] > 0 && (least == micro_batches.size() || tokens[batch] < tokens[least])) least = batch;
+    }
+    owner[place] = least;
+    tokens[least] += lengths[samples[place]];
+    --room[least];
+  }
+  for (size_t place = 0; place < samples.size(); ++place) micro_batches[owner[place]].push_back(samples[place]);
+}
+
 }  // namespace
 
 std::vector<int64_t> seeded_permutation(int64_t n, uint64_t seed) {
@@ -117,6 +145,8 @@ Step StepList::step(int64_t epoch, int64_t step) {
     out.samples += static_cast<int64_t>(out.micro_batches.back().size());
     for (const int64_t sample : out.micro_batches.back()) out.target_count += target_counts_[sample];
   }
+  // Grouped by length, neighbours are alike, and ranks take micro-batches in turn.
+  if (options_.sampling != Sampling::kGroupByLength) balance_tokens(out.micro_batches, lengths_);
   return out;
 }
 

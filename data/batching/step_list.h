@@ -17,7 +17,9 @@ struct StepListOptions {
   bool drop_last = false;  // drops the ragged rest of the epoch
 };
 
-/// One optimizer step: an ordered list of micro-batches and the count its loss is divided by.
+/// One optimizer step: an ordered list of micro-batches and the count its loss is divided by. Which samples a step has
+/// follows from the order of the epoch, and so do those of a micro-batch where they are grouped by length; else its
+/// micro-batches have about as many tokens, for ranks that wait for each other.
 struct Step {
   std::vector<std::vector<int64_t>> micro_batches;  // sample ids; the last ones of an epoch may be smaller
   int64_t target_count = 0;                         // samples, or supervised tokens, of the whole step

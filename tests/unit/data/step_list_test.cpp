@@ -126,6 +126,7 @@ TEST(StepLists, SamplesOfAStepDoNotDependOnHowItIsCut) {
                   {.micro_batch_size = size, .micro_batches_per_step = count, .sampling = sampling});
     std::vector<int64_t> ids;
     for (const auto& batch : list.step(epoch, step).micro_batches) ids.insert(ids.end(), batch.begin(), batch.end());
+    std::sort(ids.begin(), ids.end());
     return ids;
   };
   for (const Sampling sampling : {Sampling::kRandom, Sampling::kGroupByLength}) {
@@ -135,6 +136,30 @@ TEST(StepLists, SamplesOfAStepDoNotDependOnHowItIsCut) {
       EXPECT_EQ(samples_of(sampling, 4, 3, 1, step), whole);
     }
   }
+}
+
+TEST(StepLists, MicroBatchesOfAStepHaveAboutAsManyTokens) {
+  const Samples samples(1200);
+  StepList list(samples.lengths, samples.targets, {.micro_batch_size = 4, .micro_batches_per_step = 4});
+  double largest = 0;  // of a step's micro-batches, over their mean: what ranks that wait for each other lose
+  for (int64_t step = 0; step < list.steps_per_epoch(); ++step) {
+    std::vector<int64_t> tokens;
+    for (const auto& batch : list.step(0, step).micro_batches) {
+      EXPECT_EQ(batch.size(), 4U);
+      tokens.push_back(0);
+      for (const int64_t id : batch) tokens.back() += samples.lengths[id];
+    }
+    const double mean = static_cast<double>(std::accumulate(tokens.begin(), tokens.end(), int64_t{0})) / 4;
+    largest += static_cast<double>(*std::max_element(tokens.begin(), tokens.end())) / mean;
+  }
+  EXPECT_LT(largest / static_cast<double>(list.steps_per_epoch()), 1.05);  // 1.3 in the order of the epoch
+}
+
+TEST(StepLists, SamplesOfEqualLengthStayInTheOrderOfTheEpoch) {
+  const std::vector<int32_t> lengths(24, 7);
+  StepList list(lengths, lengths,
+                {.micro_batch_size = 3, .micro_batches_per_step = 2, .sampling = Sampling::kSequential});
+  for (const auto& batch : list.step(0, 1).micro_batches) EXPECT_TRUE(std::is_sorted(batch.begin(), batch.end()));
 }
 
 TEST(GroupingByLength, PadsFarLessThanRandomOrder) {

@@ -9,8 +9,8 @@
 
 #include <array>
 #include <functional>
-#include <stdexcept>
 #include <sstream>
+#include <stdexcept>
 
 #include "runtime/core/error.h"
 #include "runtime/metrics/text_width.h"
