@@ -9,8 +9,8 @@
 #include "model/options.h"
 
 // Products of small blocks on one CPU thread: ATen's block kernel (oneDNN's brgemm) where the CPU has AVX-512, an own
-// one for fp32 where it has AVX2 and FMA. Which one follows from the CPU's instruction sets and oneDNN's limit on them
-// (ONEDNN_MAX_CPU_ISA) alone; it changes the bits of a run.
+// one for fp32 where AVX2 and FMA are the most it has. Which one follows from the CPU's instruction sets and oneDNN's
+// limit on them (ONEDNN_MAX_CPU_ISA) alone; it changes the bits of a run.
 namespace neoloom::model {
 
 enum class BlockKernel { kNone, kAvx2, kOneDnn };
