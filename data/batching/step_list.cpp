@@ -67,13 +67,10 @@ void balance_tokens(std::vector<std::vector<int64_t>>& micro_batches, std::span<
   std::vector<int64_t> tokens(micro_batches.size(), 0);
   std::vector<size_t> owner(samples.size());
   for (const size_t place : places) {
-    size_t least = micro_batches.size();
-    for (size_t batch = 0; batch < micro_batches.size(); ++batch) {
-      if (room[batch] > 0 && (least == micro_batches.size() || tokens[batch] < tokens[least])) least = batch;
-    }
+    const auto least = static_cast<size_t>(std::min_element(tokens.begin(), tokens.end()) - tokens.begin());
     owner[place] = least;
     tokens[least] += lengths[samples[place]];
-    --room[least];
+    if (--room[least] == 0) tokens[least] = std::numeric_limits<int64_t>::max();  // full
   }
   for (size_t place = 0; place < samples.size(); ++place) micro_batches[owner[place]].push_back(samples[place]);
 }

@@ -126,7 +126,7 @@ TEST(StepLists, SamplesOfAStepDoNotDependOnHowItIsCut) {
                   {.micro_batch_size = size, .micro_batches_per_step = count, .sampling = sampling});
     std::vector<int64_t> ids;
     for (const auto& batch : list.step(epoch, step).micro_batches) ids.insert(ids.end(), batch.begin(), batch.end());
-    std::sort(ids.begin(), ids.end());
+    if (sampling != Sampling::kGroupByLength) std::sort(ids.begin(), ids.end());  // shared out anew
     return ids;
   };
   for (const Sampling sampling : {Sampling::kRandom, Sampling::kGroupByLength}) {

@@ -216,7 +216,6 @@ TEST(ThinProducts, EqualExactProducts) {
 }
 
 TEST(ThinProducts, HaveTheSameBitsForAnyRowsAndThreads) {
-  if (!multiplies_panels(Dtype::kFloat32)) GTEST_SKIP() << "this CPU has no block kernel for float32";
   const at::Tensor right = random({770, 8}, 1.0, 2);
   const at::Tensor left = random({300, 8}, 1.0, 3);
   const int threads = at::get_num_threads();
@@ -226,6 +225,7 @@ TEST(ThinProducts, HaveTheSameBitsForAnyRowsAndThreads) {
     const at::Tensor product = thin_product(x, right);
     const at::Tensor outer = thin_outer_product(left, x);
     for (const int64_t rows : {1, 5, 128, 131}) {
+      if (!multiplies_panels(Dtype::kFloat32)) break;  // at::mm takes other ways for few rows
       EXPECT_TRUE(at::equal(thin_product(x.narrow(0, 17, rows), right), product.narrow(0, 17, rows))) << rows;
     }
     for (const int other : {1, 2, 3}) {
