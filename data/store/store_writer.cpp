@@ -8,7 +8,6 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
-#include <filesystem>
 
 #include "data/store/store_file.h"
 #include "runtime/core/error.h"
@@ -30,11 +29,6 @@ using hdf5::PropertyList;
 constexpr ErrorKind kKind = ErrorKind::kData;
 constexpr size_t kPieceTokens = size_t{1} << 20;
 constexpr hsize_t kAlignmentBytes = 64;
-
-std::string directory_of(const std::string& path) {
-  const std::string directory = std::filesystem::path(path).parent_path().string();
-  return directory.empty() ? "." : directory;
-}
 
 /// A new empty file beside `path`; removed unless it was published.
 class TemporaryFile {
@@ -59,7 +53,7 @@ class TemporaryFile {
       fail(kKind, "cannot rename {} to {}: {}", name_, path, std::strerror(errno));
     }
     published_ = true;
-    core::sync_directory(directory_of(path), kKind);
+    core::sync_directory(core::parent_directory(path), kKind);
   }
 
  private:

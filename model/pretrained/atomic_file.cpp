@@ -22,11 +22,6 @@ using core::ErrorKind;
 
 constexpr size_t kSendBytes = size_t{64} << 20;
 
-std::string parent_of(const std::string& path) {
-  const fs::path target(path);
-  return target.has_parent_path() ? target.parent_path().string() : ".";
-}
-
 std::string temporary_prefix(const std::string& path) {
   return fmt::format(".{}.tmp-", fs::path(path).filename().string());
 }
@@ -37,14 +32,15 @@ std::string temporary_name(const std::string& path) {
   // Process ids repeat between the hosts of a shared file system, so the name is random; it decides no result.
   std::random_device random;
   const uint64_t tag = (uint64_t{random()} << 32) | random();
-  return (fs::path(parent_of(path)) / fmt::format("{}{:016x}", temporary_prefix(path), tag)).string();
+  return (fs::path(core::parent_directory(path)) / fmt::format("{}{:016x}", temporary_prefix(path), tag)).string();
 }
 
 void remove_stale_temporaries(const std::string& path) {
   const std::string prefix = temporary_prefix(path);
   const auto oldest = fs::file_time_type::clock::now() - std::chrono::hours(1);
   std::error_code code;
-  for (fs::directory_iterator entry(parent_of(path), code), end; !code && entry != end; entry.increment(code)) {
+  for (fs::directory_iterator entry(core::parent_directory(path), code), end; !code && entry != end;
+       entry.increment(code)) {
     if (!entry->path().filename().string().starts_with(prefix)) continue;
     std::error_code ignored;  // another process may clean up at the same moment
     const auto written = fs::last_write_time(entry->path(), ignored);
@@ -53,7 +49,7 @@ void remove_stale_temporaries(const std::string& path) {
 }
 
 AtomicFile::AtomicFile(const std::string& path, size_t expected_bytes)
-    : path_(path), directory_(parent_of(path)), temporary_(temporary_name(path)) {
+    : path_(path), directory_(core::parent_directory(path)), temporary_(temporary_name(path)) {
   core::make_directories(directory_, ErrorKind::kWeights);
   std::error_code code;
   const fs::space_info space = fs::space(directory_, code);

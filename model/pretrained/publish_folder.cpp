@@ -65,9 +65,9 @@ void swap_in(const std::string& fresh, const std::string& target) {
 void publish_folder(const std::string& folder, const std::function<void(const std::string&)>& fill) {
   std::string text = folder;
   while (text.size() > 1 && text.back() == '/') text.pop_back();
-  const fs::path target = fs::weakly_canonical(fs::absolute(text));  // a link stays a link: its target is exchanged
+  const fs::path target = fs::weakly_canonical(text);  // a link stays a link: its target is exchanged
   require_ours(target);
-  const std::string parent = target.parent_path().string();
+  const std::string parent = core::parent_directory(target.string());
   core::make_directories(parent, ErrorKind::kWeights);
   remove_stale_temporaries(target.string());
 

@@ -9,6 +9,7 @@
 
 #include "runtime/checkpoint/disk_file.h"
 #include "runtime/core/error.h"
+#include "runtime/core/files.h"
 
 namespace neoloom::checkpoint {
 namespace {
@@ -24,9 +25,8 @@ std::string hash_line(const std::string& checkpoint_path, const std::string& sha
 
 void publish_line(const std::string& checkpoint_path, const std::string& sha256) {
   const fs::path target = hash_path(checkpoint_path);
-  const std::string directory = target.has_parent_path() ? target.parent_path().string() : ".";
   const std::string line = hash_line(checkpoint_path, sha256);
-  TemporaryFile file(directory, target.filename().string());
+  TemporaryFile file(core::parent_directory(target.string()), target.filename().string());
   file.write(std::as_bytes(std::span(line)));
   file.rename_to(target.string());
 }

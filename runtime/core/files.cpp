@@ -72,6 +72,11 @@ void sync_directory(const std::string& path, ErrorKind kind) {
   require(::fsync(directory.get()) == 0, kind, "cannot fsync directory {}: {}", path, reason());
 }
 
+std::string parent_directory(const std::string& path) {
+  const std::filesystem::path target(path);
+  return target.has_parent_path() ? target.parent_path().string() : ".";
+}
+
 void make_directories(const std::string& path, ErrorKind kind) {
   if (path.empty()) return;  // a bare file name's parent: the working directory
   std::error_code code;
@@ -80,8 +85,7 @@ void make_directories(const std::string& path, ErrorKind kind) {
 }
 
 void publish_file(const std::string& path, std::string_view content, ErrorKind kind) {
-  const std::filesystem::path target(path);
-  const std::string directory = target.has_parent_path() ? target.parent_path().string() : ".";
+  const std::string directory = parent_directory(path);
   make_directories(directory, kind);
   const std::string temporary = fmt::format("{}.tmp-{}", path, ::getpid());
   const auto give_up = [&](const char* call, int code) {

@@ -41,6 +41,9 @@ std::string read_file(const std::string& path, ErrorKind kind = ErrorKind::kData
 /// Throws: Error(kind) with the failing call and errno text; the temporary file is removed.
 void publish_file(const std::string& path, std::string_view content, ErrorKind kind = ErrorKind::kData);
 
+/// The directory that `path` lies in; "." for a bare name.
+std::string parent_directory(const std::string& path);
+
 /// Creates a directory and its parents. Throws: Error(kind).
 void make_directories(const std::string& path, ErrorKind kind = ErrorKind::kUsage);
 
