@@ -19,6 +19,7 @@ enum class ErrorKind {
   kNumeric = 7,     // too many non-finite steps
   kDevice = 8,      // the device asked for is not there, or refused
   kInternal = 70,   // a bug in neoloom
+  kOutput = 74,     // output, or a run's final result, could not be written: make room, run the same command again
 };
 
 /// A run that was asked to stop and saved its state: not an error. mpirun passes it on when all ranks return it.
