@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <cstdlib>
 #include <iostream>
 
 #include "launch/command_line.h"
@@ -13,6 +12,7 @@
 #include "launch/commands/tokenize.h"
 #include "launch/commands/train.h"
 #include "runtime/comm/collective_error.h"
+#include "runtime/comm/launcher.h"
 #include "runtime/comm/mpi_session.h"
 #include "runtime/core/error.h"
 #include "runtime/core/process.h"
@@ -66,8 +66,7 @@ int main(int argc, char** argv) {
   try {
     line = launch::parse_command_line(argc, argv);
   } catch (const neoloom::core::Error& error) {
-    const char* rank = std::getenv("OMPI_COMM_WORLD_RANK");
-    if (rank == nullptr || std::string(rank) == "0") std::cerr << "neoloom: error: " << error.what() << "\n";
+    if (neoloom::comm::rank_before_world() == 0) std::cerr << "neoloom: error: " << error.what() << "\n";
     return error.exit_code();
   }
   if (line.command.empty()) {

@@ -19,7 +19,7 @@ class HostCommunicator final : public Communicator {
 
   ~HostCommunicator() override {
     int finalized = 0;
-    if (MPI_Finalized(&finalized) == MPI_SUCCESS && finalized == 0) MPI_Comm_free(&comm_);
+    if (comm_ != MPI_COMM_NULL && MPI_Finalized(&finalized) == MPI_SUCCESS && finalized == 0) MPI_Comm_free(&comm_);
   }
   HostCommunicator(const HostCommunicator&) = delete;
   HostCommunicator& operator=(const HostCommunicator&) = delete;
@@ -39,22 +39,25 @@ class HostCommunicator final : public Communicator {
 
   void finish_sums() override {
     const core::ScopedTimer timer(exposed_seconds_);
+    if (under_way_.empty()) return;
     NL_MPI_CHECK(MPI_Waitall(static_cast<int>(under_way_.size()), under_way_.data(), MPI_STATUSES_IGNORE));
     under_way_.clear();
   }
 
   std::string description() const override {
-    return fmt::format("{}, host memory, {} rank{}", library_version_, size_, size_ == 1 ? "" : "s");
+    if (size_ == 1) return "one rank: nothing travels";
+    return fmt::format("{}, host memory, {} ranks", library_version_, size_);
   }
 
  private:
   template <typename Sum>
   void for_each_part(void* data, size_t n_elements, Element element, const Sum& sum) {
+    reduced_bytes_ += n_elements * element_bytes(element);
+    if (size_ == 1) return;  // one rank's values are their sum
     const MPI_Datatype type = element == Element::kInt64 ? MPI_INT64_T : MPI_FLOAT;
     for_each_piece(n_elements, kMaxElementsPerCall, [&](size_t first, size_t count) {
       sum(static_cast<char*>(data) + first * element_bytes(element), static_cast<int>(count), type);
     });
-    reduced_bytes_ += n_elements * element_bytes(element);
   }
 
   MPI_Comm comm_;

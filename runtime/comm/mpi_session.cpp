@@ -14,6 +14,7 @@
 
 #include "runtime/comm/collective_error.h"
 #include "runtime/comm/host_communicator.h"
+#include "runtime/comm/launcher.h"
 #include "runtime/comm/mpi_check.h"
 
 namespace neoloom::comm {
@@ -23,22 +24,8 @@ constexpr int kKeepUserValue = 0;
 
 void set_default(const char* name, const char* value) { setenv(name, value, kKeepUserValue); }
 
-bool started_by_launcher() {
-  for (const char* name : {"OMPI_COMM_WORLD_SIZE", "PMIX_RANK", "PMI_RANK", "PMI_FD"}) {
-    if (std::getenv(name) != nullptr) return true;
-  }
-  return false;
-}
-
 // Open MPI reads these in MPI_Init; what the user has set stays.
 void set_mpi_defaults() {
-  if (!started_by_launcher()) {
-    // A world of one needs neither a daemon nor a network: 25 ms instead of 300 to 450 ms.
-    set_default("OMPI_MCA_ess_singleton_isolated", "1");
-    set_default("OMPI_MCA_pml", "ob1");
-    set_default("OMPI_MCA_btl", "self");
-    return;
-  }
   const char* local_size = std::getenv("OMPI_COMM_WORLD_LOCAL_SIZE");
   if (local_size != nullptr && std::atoi(local_size) > 1) {
     // Waiting ranks give their core to a neighbour's compute threads. With a free core the yield costs nothing;
@@ -68,18 +55,21 @@ void wait_patiently(MPI_Request& request) {
 }
 
 void all_reduce(std::span<int64_t> values, MPI_Op op, MPI_Comm world) {
+  if (world == MPI_COMM_NULL) return;  // the values of a world of one
   for_each_piece(values.size(), kMaxElementsPerCall, [&](size_t first, size_t count) {
     NL_MPI_CHECK(MPI_Allreduce(MPI_IN_PLACE, values.data() + first, static_cast<int>(count), MPI_INT64_T, op, world));
   });
 }
 
+}  // namespace
+
 // How a piece of work ended: kind 0 = well, `text` is its result, otherwise its error.
-struct Outcome {
+struct MpiSession::Outcome {
   int64_t kind = 0;
   std::string text;
 };
 
-Outcome outcome_of(const std::function<std::string()>& work) {
+MpiSession::Outcome MpiSession::outcome_of(const std::function<std::string()>& work) {
   try {
     return {0, work()};
   } catch (const core::Error& error) {
@@ -89,9 +79,8 @@ Outcome outcome_of(const std::function<std::string()>& work) {
   }
 }
 
-}  // namespace
-
 struct MpiSession::State {
+  bool initialized = false;  // MPI; a world without a launcher never calls it
   MPI_Comm world = MPI_COMM_NULL;
   MPI_Comm local = MPI_COMM_NULL;
   int exceptions_at_start = 0;
@@ -99,12 +88,14 @@ struct MpiSession::State {
 
 MpiSession::MpiSession(int* argc, char*** argv) : state_(std::make_unique<State>()) {
   state_->exceptions_at_start = std::uncaught_exceptions();
+  if (!started_by_launcher()) return;
   int initialized = 0;
   NL_MPI_CHECK(MPI_Initialized(&initialized));
   core::require(initialized == 0, core::ErrorKind::kInternal, "MPI is already initialized: one MpiSession per process");
   set_mpi_defaults();
   int provided = MPI_THREAD_SINGLE;
   NL_MPI_CHECK(MPI_Init_thread(argc, argv, MPI_THREAD_MULTIPLE, &provided));
+  state_->initialized = true;
   NL_MPI_CHECK(MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN));
   NL_MPI_CHECK(MPI_Comm_set_errhandler(MPI_COMM_SELF, MPI_ERRORS_RETURN));
   core::require(provided >= MPI_THREAD_FUNNELED, core::ErrorKind::kPeer,
@@ -122,7 +113,7 @@ MpiSession::MpiSession(int* argc, char*** argv) : state_(std::make_unique<State>
 MpiSession::~MpiSession() {
   const bool unwinding = std::uncaught_exceptions() > state_->exceptions_at_start;
   // MPI_Finalize waits for peers, and peers that wait for this rank never come.
-  if (unwinding && size_ > 1) return;
+  if (!state_->initialized || (unwinding && size_ > 1)) return;
   MPI_Comm_free(&state_->local);
   MPI_Comm_free(&state_->world);
   MPI_Finalize();
@@ -146,6 +137,7 @@ std::string MpiSession::library_version() const {
 }
 
 void MpiSession::broadcast(void* bytes, size_t count_bytes, int root) {
+  if (size_ == 1) return;
   for_each_piece(count_bytes, kMaxElementsPerCall, [&](size_t first, size_t count) {
     char* piece = static_cast<char*>(bytes) + first;
     NL_MPI_CHECK(MPI_Bcast(piece, static_cast<int>(count), MPI_BYTE, root, state_->world));
@@ -153,6 +145,7 @@ void MpiSession::broadcast(void* bytes, size_t count_bytes, int root) {
 }
 
 void MpiSession::broadcast(std::string& text, int root) {
+  if (size_ == 1) return;
   uint64_t length = text.size();
   broadcast(&length, sizeof length, root);
   text.resize(length);
@@ -164,6 +157,7 @@ void MpiSession::all_reduce_min(std::span<int64_t> values) { all_reduce(values, 
 void MpiSession::all_reduce_sum(std::span<int64_t> values) { all_reduce(values, MPI_SUM, state_->world); }
 
 std::vector<std::string> MpiSession::all_gather(const std::string& text) {
+  if (size_ == 1) return {text};
   const size_t ranks = static_cast<size_t>(size_);
   std::vector<int64_t> lengths(ranks);
   const int64_t mine = static_cast<int64_t>(text.size());
@@ -188,25 +182,36 @@ std::vector<std::string> MpiSession::all_gather(const std::string& text) {
 }
 
 void MpiSession::patient_barrier() {
+  if (size_ == 1) return;
   MPI_Request request = MPI_REQUEST_NULL;
   NL_MPI_CHECK(MPI_Ibarrier(state_->world, &request));
   wait_patiently(request);
 }
 
-std::string MpiSession::on_root(const std::function<std::string()>& work) {
-  Outcome outcome;
-  if (is_root()) outcome = outcome_of(work);
+// Rank 0's outcome reaches all.
+void MpiSession::tell_outcome(Outcome& outcome) {
   std::array<int64_t, 2> header{outcome.kind, static_cast<int64_t>(outcome.text.size())};
   MPI_Request request = MPI_REQUEST_NULL;
   NL_MPI_CHECK(MPI_Ibcast(header.data(), 2, MPI_INT64_T, 0, state_->world, &request));
   wait_patiently(request);
+  outcome.kind = header[0];
   outcome.text.resize(static_cast<size_t>(header[1]));
   broadcast(outcome.text.data(), outcome.text.size(), 0);
-  if (header[0] != 0) throw CollectiveError(static_cast<core::ErrorKind>(header[0]), outcome.text);
+}
+
+std::string MpiSession::on_root(const std::function<std::string()>& work) {
+  Outcome outcome;
+  if (is_root()) outcome = outcome_of(work);
+  if (size_ > 1) tell_outcome(outcome);
+  if (outcome.kind != 0) throw CollectiveError(static_cast<core::ErrorKind>(outcome.kind), outcome.text);
   return outcome.text;
 }
 
 void MpiSession::agree_no_error(int kind, const std::string& text) {
+  if (size_ == 1) {
+    if (kind != 0) throw CollectiveError(static_cast<core::ErrorKind>(kind), text);
+    return;
+  }
   int64_t first_failed = kind != 0 ? rank_ : INT_MAX;
   MPI_Request request = MPI_REQUEST_NULL;
   NL_MPI_CHECK(MPI_Iallreduce(MPI_IN_PLACE, &first_failed, 1, MPI_INT64_T, MPI_MIN, state_->world, &request));
@@ -215,7 +220,7 @@ void MpiSession::agree_no_error(int kind, const std::string& text) {
   const int guilty = static_cast<int>(first_failed);
   int64_t agreed_kind = kind;
   broadcast(&agreed_kind, sizeof agreed_kind, guilty);
-  std::string agreed = size_ == 1 ? text : fmt::format("rank {} on {}: {}", rank_, host_name(), text);
+  std::string agreed = fmt::format("rank {} on {}: {}", rank_, host_name(), text);
   broadcast(agreed, guilty);
   throw CollectiveError(static_cast<core::ErrorKind>(agreed_kind), agreed);
 }
@@ -232,18 +237,20 @@ void MpiSession::abort(int exit_code) {
   std::fflush(nullptr);
   if (size_ == 1) {
     // Nobody waits, so no need for the launcher's banner.
-    MPI_Finalize();
+    if (state_->initialized) MPI_Finalize();
     std::_Exit(exit_code);
   }
   MPI_Abort(MPI_COMM_WORLD, exit_code);
   std::_Exit(exit_code);
 }
 
-void MpiSession::mark(int64_t value) { MPI_Pcontrol(static_cast<int>(value)); }
+void MpiSession::mark(int64_t value) {
+  if (state_->initialized) MPI_Pcontrol(static_cast<int>(value));
+}
 
 std::unique_ptr<Communicator> MpiSession::make_host_communicator() {
   MPI_Comm own = MPI_COMM_NULL;
-  NL_MPI_CHECK(MPI_Comm_dup(state_->world, &own));
+  if (state_->initialized) NL_MPI_CHECK(MPI_Comm_dup(state_->world, &own));
   return wrap_host_communicator(&own, size_, library_version());
 }
 

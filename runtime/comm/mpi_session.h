@@ -13,7 +13,8 @@
 namespace neoloom::comm {
 
 /// Owns MPI: MPI_Init_thread (MPI_THREAD_MULTIPLE asked for) to MPI_Finalize. `main` holds the only one; everything
-/// that talks to peers holds a reference to it. Works started bare too: a world of one.
+/// that talks to peers holds a reference to it. Without a launcher (launcher.h) it is a world of one, which never calls
+/// MPI: starting Open MPI alone costs time, and its session folder fails commands that start at the same moment.
 /// Carries the control plane; gradients go through a Communicator.
 class MpiSession {
  public:
@@ -72,6 +73,10 @@ class MpiSession {
   std::unique_ptr<Communicator> make_host_communicator();
 
  private:
+  struct Outcome;
+  static Outcome outcome_of(const std::function<std::string()>& work);
+  void tell_outcome(Outcome& outcome);
+
   struct State;  // MPI handles
   std::unique_ptr<State> state_;
   int rank_ = 0;
