@@ -12,12 +12,16 @@
 namespace neoloom::comm {
 namespace {
 
-constexpr std::array kSignals{SIGUSR1, SIGUSR2, SIGTERM, SIGINT};
+constexpr std::array kSignals{SIGUSR1, SIGUSR2, SIGTERM, SIGINT, SIGHUP};
 
 // A handler reaches nothing but file-scope state; StopSignal owns these for its lifetime.
 std::atomic<int> first_signal{0};
 std::atomic<bool> in_use{false};
 static_assert(std::atomic<int>::is_always_lock_free);
+
+bool ignored_for_nohup(int number, const struct sigaction& action) {
+  return number == SIGHUP && action.sa_handler == SIG_IGN;
+}
 
 extern "C" void neoloom_note_signal(int number) {
   int none = 0;
@@ -38,7 +42,11 @@ StopSignal::StopSignal() : state_(std::make_unique<State>()) {
   action.sa_flags = SA_RESTART;
   sigemptyset(&action.sa_mask);
   for (size_t i = 0; i < kSignals.size(); ++i) {
-    if (sigaction(kSignals[i], &action, &state_->previous[i]) == 0) continue;
+    const bool taken = sigaction(kSignals[i], &action, &state_->previous[i]) == 0;
+    if (taken && ignored_for_nohup(kSignals[i], state_->previous[i])) {
+      sigaction(kSignals[i], &state_->previous[i], nullptr);
+    }
+    if (taken) continue;
     const int error = errno;
     for (size_t j = 0; j < i; ++j) sigaction(kSignals[j], &state_->previous[j], nullptr);
     in_use = false;
@@ -56,7 +64,8 @@ int StopSignal::signal_number() const { return first_signal.load(); }
 bool StopSignal::still_installed() const {
   for (int number : kSignals) {
     struct sigaction now {};
-    if (sigaction(number, nullptr, &now) != 0 || now.sa_handler != neoloom_note_signal) return false;
+    if (sigaction(number, nullptr, &now) != 0) return false;
+    if (now.sa_handler != neoloom_note_signal && !ignored_for_nohup(number, now)) return false;
   }
   return true;
 }

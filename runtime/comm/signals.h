@@ -5,9 +5,10 @@
 
 namespace neoloom::comm {
 
-/// Turns SIGUSR1, SIGUSR2, SIGTERM and SIGINT into a flag that the training loop reads between steps. The handler only
-/// sets it: repeated signals, even a storm, are one request. At most one object at a time; make it after NCCL's
-/// start, which has taken SIGUSR1 in some versions. System calls are restarted.
+/// Turns SIGUSR1, SIGUSR2, SIGTERM, SIGINT and SIGHUP (a closed terminal) into a flag that the training loop reads
+/// between steps. The handler only sets it: repeated signals, even a storm, are one request. At most one object at a
+/// time; make it after NCCL's start, which has taken SIGUSR1 in some versions. System calls are restarted. A SIGHUP
+/// that was ignored at the start, as nohup does, stays ignored.
 class StopSignal {
  public:
   /// Throws: Error(kInternal) when another one exists or a handler cannot be installed.

@@ -4,11 +4,13 @@
 #include <malloc.h>
 
 #include <climits>
+#include <csignal>
 #include <cstdlib>
 
 namespace neoloom::core {
 
 void settle_process() {
+  std::signal(SIGPIPE, SIG_DFL);
   ::setenv("MKL_CBWR", "AVX512,STRICT", /*overwrite=*/0);
   ::setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8", /*overwrite=*/0);
   constexpr int kLargestHeapBlock = 32 << 20;  // glibc accepts no more

@@ -9,6 +9,7 @@ namespace neoloom::core {
 ///   MKL, cuBLAS   results must not depend on the alignment of buffers or on the state of workspaces
 ///   malloc        the same large buffers come and go in every step: handing their pages back to the system makes it
 ///                 clear them again each time, which takes up to a tenth of a step
+///   SIGPIPE       a reader that went away ends the process by the signal, also when a launcher passed it on as ignored
 /// Environment variables that the user has set stay.
 void settle_process();
 

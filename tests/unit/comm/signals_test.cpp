@@ -23,13 +23,24 @@ TEST_P(StopSignalTest, SetsTheFlagAndTheProcessLivesOn) {
   EXPECT_TRUE(stop.requested());
   EXPECT_EQ(stop.signal_number(), GetParam());
 }
-INSTANTIATE_TEST_SUITE_P(EachSignal, StopSignalTest, testing::Values(SIGUSR1, SIGUSR2, SIGTERM, SIGINT));
+INSTANTIATE_TEST_SUITE_P(EachSignal, StopSignalTest, testing::Values(SIGUSR1, SIGUSR2, SIGTERM, SIGINT, SIGHUP));
 
 TEST(StopSignal, StormIsOneRequest) {
   StopSignal stop;
   raise(SIGUSR2);
   for (int i = 0; i < 1000; ++i) raise(SIGUSR1);
   EXPECT_EQ(stop.signal_number(), SIGUSR2);
+}
+
+TEST(StopSignal, AHangUpThatNohupIgnoresStaysIgnored) {
+  ASSERT_NE(std::signal(SIGHUP, SIG_IGN), SIG_ERR);
+  {
+    StopSignal stop;
+    raise(SIGHUP);
+    EXPECT_FALSE(stop.requested());
+    EXPECT_TRUE(stop.still_installed());
+  }
+  std::signal(SIGHUP, SIG_DFL);
 }
 
 TEST(StopSignal, RestoresTheHandlersItFound) {
