@@ -12,7 +12,8 @@ namespace neoloom::launch {
 struct TrainArguments {
   std::string config;
   std::vector<std::string> overrides;  // --set group.key=value
-  std::string resume = "auto";         // auto | none | a checkpoint file
+  std::string resume = "auto";         // auto | none | a checkpoint file, or a folder of them
+  int64_t expect_ranks = 0;            // 0: any number
   bool extend = false;
   bool print_config = false;
   bool dry_run = false;

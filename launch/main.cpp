@@ -65,6 +65,7 @@ int main(int argc, char** argv) {
   launch::CommandLine line;
   try {
     line = launch::parse_command_line(argc, argv);
+    if (line.command == "train") launch::require_one_world();
   } catch (const neoloom::core::Error& error) {
     if (neoloom::comm::rank_before_world() == 0) std::cerr << "neoloom: error: " << error.what() << "\n";
     return error.exit_code();

@@ -20,11 +20,15 @@
 #include "model/heads.h"
 #include "model/pretrained/adapter_files.h"
 #include "runtime/checkpoint/directory.h"
+#include "runtime/checkpoint/run_lock.h"
+#include "runtime/comm/collective_error.h"
 #include "runtime/comm/fingerprint.h"
+#include "runtime/comm/launcher.h"
 #include "runtime/comm/signals.h"
 #include "runtime/comm/watchdog.h"
 #include "runtime/core/error.h"
 #include "runtime/core/files.h"
+#include "runtime/core/process.h"
 #include "runtime/train/trainer.h"
 
 namespace neoloom::launch {
@@ -130,6 +134,37 @@ void require_reasonable_size(const Session& s) {
                 parameters, parameters * 28 / 1'000'000'000);
 }
 
+void require_ranks(const comm::MpiSession& session, int64_t expected) {
+  if (expected == 0 || expected == session.size()) return;
+  throw comm::CollectiveError(
+      ErrorKind::kUsage, fmt::format("--expect_ranks is {}, but this job has {} rank{}: look at how it was started",
+                                     expected, session.size(), session.size() == 1 ? "" : "s"));
+}
+
+// The folder that only this job writes into from here on; rank 0 holds it.
+std::unique_ptr<checkpoint::RunLock> lock_run_folder(comm::MpiSession& session, const Session& s) {
+  std::unique_ptr<checkpoint::RunLock> lock;
+  session.on_root([&]() -> std::string {
+    checkpoint::RunLock::Options options;
+    options.slurm_job = core::environment("SLURM_JOB_ID");
+    options.slurm_restarts = std::atoi(core::environment("SLURM_RESTART_COUNT").c_str());
+    options.say = [](const std::string& text) { std::cerr << text << "\n"; };
+    lock = std::make_unique<checkpoint::RunLock>(s.config.trainer_config.output_dir, std::move(options));
+    return "";
+  });
+  return lock;
+}
+
+// Without a checkpoint a run starts over, which must not cost the result of another.
+void require_nothing_to_lose(const Session& s) {
+  const std::string& folder = s.config.trainer_config.output_dir;
+  core::require(
+      !std::filesystem::exists(folder + "/adapter"), ErrorKind::kUsage,
+      "{} holds a result (adapter/), but no checkpoint to go on from: starting over would overwrite it. Choose "
+      "another trainer_config.output_dir, or move or delete the folder",
+      folder);
+}
+
 // Looks for a checkpoint; settles what it says about bits, or refuses an output folder of another configuration.
 std::optional<train::Resumed> find_resume(comm::MpiSession& session, Session& s, const TrainArguments& arguments) {
   session.all_or_none([&] {
@@ -148,6 +183,7 @@ std::optional<train::Resumed> find_resume(comm::MpiSession& session, Session& s,
       }
       return;
     }
+    require_nothing_to_lose(s);
     const std::string stored = s.config.trainer_config.output_dir + "/config.yaml";
     if (std::filesystem::exists(stored)) {
       require_same_configuration(read_config(stored, {}), s.config, s.config.trainer_config.output_dir);
@@ -229,7 +265,17 @@ train::TrainerSetup trainer_setup(comm::MpiSession& session, const Session& s, D
 
 }  // namespace
 
+void require_one_world() {
+  const int64_t tasks = comm::slurm_step_tasks();
+  core::require(
+      comm::started_by_launcher() || tasks <= 1, ErrorKind::kUsage,
+      "srun started {} tasks, but they are not ranks of one job: each would train the same run by itself. Use "
+      "srun --mpi=pmix, or mpirun inside the allocation (cluster/slurm/train.sbatch)",
+      tasks);
+}
+
 int run_train(comm::MpiSession& session, const TrainArguments& arguments) {
+  require_ranks(session, arguments.expect_ranks);
   Session s;
   session.all_or_none([&] { read_everything_small(s, arguments); });
   if (arguments.print_config) {
@@ -249,6 +295,7 @@ int run_train(comm::MpiSession& session, const TrainArguments& arguments) {
   // Before the ranks do anything together that unlike configurations would take apart.
   const std::map<std::string, std::string> keys = flatten(s.config);
   comm::require_equal_fingerprints(session, {keys.begin(), keys.end()});
+  const std::unique_ptr<checkpoint::RunLock> lock = lock_run_folder(session, s);
   Device device(session, s.config);
   session.all_or_none([&] {
     require_reasonable_size(s);

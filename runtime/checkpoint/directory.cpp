@@ -202,8 +202,8 @@ std::optional<Directory::Loaded> Directory::newest_valid(
     }
   }
   core::fail(kCheckpoint,
-             "none of the {} checkpoints in {} is valid; starting over would lose the run. Restore one, or use another "
-             "output_dir, or --resume none:{}",
+             "none of the {} checkpoints in {} is valid; starting over would lose the run. Restore one, use another "
+             "output_dir, or move the folder away to start over:{}",
              entries.size(), path_, reasons);
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/train/resume.h"
 
+#include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "runtime/checkpoint/directory.h"
@@ -10,6 +11,12 @@ namespace neoloom::train {
 namespace {
 
 using nlohmann::json;
+
+// A run's folder, or its checkpoints/.
+std::string folder_of_checkpoints(const std::string& path) {
+  const std::string inside = path + "/checkpoints";
+  return std::filesystem::is_directory(inside) ? inside : path;
+}
 
 std::string describe(const Resumed& resumed) {
   const checkpoint::State& s = resumed.state;
@@ -65,11 +72,14 @@ std::optional<Resumed> load_for_all(comm::MpiSession& session, const std::string
   std::optional<Resumed> mine;
   const std::string description = session.on_root([&]() -> std::string {
     Resumed loaded;
-    if (resume == "auto") {
-      const checkpoint::Directory folder(directory);
+    const bool in_folder = resume == "auto" || std::filesystem::is_directory(resume);
+    if (in_folder) {
+      const checkpoint::Directory folder(resume == "auto" ? directory : folder_of_checkpoints(resume));
       folder.remove_leftovers();
       auto newest = folder.newest_valid(
           [&](const std::string& path, const std::string& reason) { loaded.skipped.push_back(path + ": " + reason); });
+      core::require(newest.has_value() || resume == "auto", core::ErrorKind::kCheckpoint,
+                    "--resume {}: the folder holds no checkpoint (step-<12 digits>.h5)", resume);
       if (!newest) return "";
       loaded.path = newest->entry.path;
       loaded.state = std::move(newest->state);

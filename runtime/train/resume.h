@@ -21,8 +21,8 @@ struct Resumed {
   std::vector<std::string> skipped;  // "path: reason" of newer checkpoints that did not verify
 };
 
-/// Rank 0 reads and verifies, the others receive. `resume`: auto (newest valid of `directory`), none, or a file.
-/// std::nullopt: there is nothing to resume.
+/// Rank 0 reads and verifies, the others receive. `resume`: auto (newest valid of `directory`), none, a file, or a
+/// folder of checkpoints or of a run, whose newest valid one is taken. std::nullopt: there is nothing to resume.
 /// Collective: every rank. Throws: Error(kCheckpoint) on every rank.
 std::optional<Resumed> load_for_all(comm::MpiSession& session, const std::string& directory, const std::string& resume);
 

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from common import SOURCE, Run, make_config
+from common import NEOLOOM, SOURCE, Run, make_config
 
 SBATCH = SOURCE / "cluster/slurm/train.sbatch"
 PATH = f"{os.environ['PATH']}:/usr/sbin"
@@ -161,3 +161,38 @@ def test_a_cancelled_job_stays_cancelled(slurm, tmp_path, config):
     assert until(lambda: run.checkpoints(), 60), log.read_text()
     slurm.ask("scancel", job)
     assert slurm.wait(job, log)[:2] == ("CANCELLED", 0), log.read_text()
+
+
+def test_a_job_that_slurm_requeues_goes_on_in_the_folder_that_its_killed_copy_had_locked(slurm, tmp_path, config):
+    run, undisturbed = Run(tmp_path / "run", config), Run(tmp_path / "undisturbed", config)
+    undisturbed.train(3).expect(0)
+    job, log = slurm.submit(run, NEOLOOM_FAULT="slow:rank=-1:step=1")
+    assert until(lambda: run.checkpoints(), 60), log.read_text()
+    slurm.ask("scontrol", "requeue", job)
+    assert slurm.wait(job, log) == ("COMPLETED", 1, "0:0"), log.read_text()
+    assert run.state() == undisturbed.state()
+
+
+def test_srun_without_a_launcher_does_not_train_twice_and_one_message_says_why(slurm, tmp_path, config):
+    run = Run(tmp_path / "run", config)
+    step = [NEOLOOM, "train", "--config", run.config_file]
+    done = subprocess.run(["srun", "--ntasks=2", "--mpi=none", *step], env=slurm.environment, capture_output=True, text=True)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.count("neoloom: error: srun started 2 tasks") == 1, done.stderr
+    assert not run.folder.exists()
+    # The same program as a world of one: in a step of one task, in a shell of salloc, in a batch script.
+    for number, launch in enumerate((["srun", "--ntasks=1", "--mpi=none"], ["salloc", "--ntasks=2"])):
+        alone = Run(tmp_path / f"alone{number}", config)
+        done = subprocess.run([*launch, NEOLOOM, "train", "--config", alone.config_file], env=slurm.environment,
+                              capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    batch = Run(tmp_path / "batch", config)
+    script = tmp_path / "job.sh"
+    script.write_text(f"#!/bin/bash\nexec {NEOLOOM} train --config {batch.config_file}\n")
+    log = tmp_path / "batch.log"
+    job = slurm.ask("sbatch", "--parsable", "--ntasks=2", f"--output={log}", str(script))
+    assert slurm.wait(job, log) == ("COMPLETED", 0, "0:0"), log.read_text()
+    # What needs no world runs in every task.
+    done = subprocess.run(["srun", "--ntasks=2", "--mpi=none", NEOLOOM, "checkpoint", "list", batch.folder],
+                          env=slurm.environment, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.count("step-") + done.stdout.count("valid") >= 2, done.stderr
