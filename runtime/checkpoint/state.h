@@ -20,8 +20,9 @@ struct IndexEntry {
 struct State {
   std::vector<IndexEntry> index;
   std::vector<float> params, exp_avg, exp_avg_sq;  // [n], flat, same layout
-  int64_t step = 0;                                // optimizer updates done
-  int64_t epoch = 0;                               // cursor: the next step is `step_in_epoch` of `epoch`
+  std::vector<float> best_params;  // [n] of best_step, where that is another step and the run keeps them; else empty
+  int64_t step = 0;                // optimizer updates done
+  int64_t epoch = 0;               // cursor: the next step is `step_in_epoch` of `epoch`
   int64_t step_in_epoch = 0;
   double loss_scale = 1.0;
   int64_t good_steps = 0;     // since the loss scale last changed

@@ -34,6 +34,10 @@ constexpr std::array<std::pair<const char*, std::string State::*>, 4> kTexts = {
 constexpr std::array<std::pair<const char*, std::vector<float> State::*>, 3> kArrays = {
     {{"params", &State::params}, {"exp_avg", &State::exp_avg}, {"exp_avg_sq", &State::exp_avg_sq}}};
 
+constexpr const char* kBestParams = "best_params";
+
+int64_t format_version_of(const State& state) { return state.best_params.empty() ? 1 : kFormatVersion; }
+
 // Elements of a shape, or -1 when an extent is negative or the product exceeds `limit`.
 int64_t element_count(const std::vector<int64_t>& shape, int64_t limit) {
   int64_t count = 1;
@@ -50,6 +54,8 @@ void require_consistent(const State& state, ErrorKind kind) {
     core::require(static_cast<int64_t>((state.*member).size()) == n, kind, "{} has {} elements, params has {}", name,
                   (state.*member).size(), n);
   }
+  core::require(state.best_params.empty() || static_cast<int64_t>(state.best_params.size()) == n, kind,
+                "{} has {} elements, params has {}", kBestParams, state.best_params.size(), n);
   core::require(state.step >= 0 && state.epoch >= 0 && state.step_in_epoch >= 0, kind,
                 "negative counter: step {}, epoch {}, step_in_epoch {}", state.step, state.epoch, state.step_in_epoch);
   for (const IndexEntry& entry : state.index) {
@@ -91,7 +97,8 @@ void require_members(Id group, std::vector<std::string> expected, const char* wh
                 fmt::join(found, ", "), fmt::join(expected, ", "));
 }
 
-void require_format(Id file) {
+// The version of the file.
+int64_t require_format(Id file) {
   const std::string format = hdf5::read_text_attribute(file, "format", kCheckpoint);
   core::require(format == kFormatName, kCheckpoint, "its format is \"{}\", expected \"{}\"", format, kFormatName);
   const int64_t version = hdf5::read_int_attribute(file, "format_version", kCheckpoint);
@@ -101,8 +108,9 @@ void require_format(Id file) {
                                   "wrote it, or another output_dir",
                                   version, kFormatVersion));
   }
-  core::require(version == kFormatVersion, kCheckpoint, "its format version is {}, expected {}", version,
-                kFormatVersion);
+  core::require(version == 1 || version == kFormatVersion, kCheckpoint, "its format version is {}, expected 1 or {}",
+                version, kFormatVersion);
+  return version;
 }
 
 template <typename T>
@@ -142,6 +150,7 @@ std::vector<IndexEntry> read_index(Id file, uint64_t file_bytes) {
 uint64_t payload_bytes(const State& state) {
   uint64_t bytes = 0;
   for (const auto& [name, member] : kArrays) bytes += (state.*member).size() * sizeof(float);
+  bytes += state.best_params.size() * sizeof(float);
   for (const auto& [name, member] : kTexts) bytes += (state.*member).size();
   size_t longest_name = 1;
   for (const IndexEntry& entry : state.index) longest_name = std::max(longest_name, entry.name.size());
@@ -151,7 +160,7 @@ uint64_t payload_bytes(const State& state) {
 void write_state(Id file, const State& state) {
   require_consistent(state, ErrorKind::kInternal);
   hdf5::write_attribute(file, "format", std::string_view(kFormatName), kCheckpoint);
-  hdf5::write_attribute(file, "format_version", kFormatVersion, kCheckpoint);
+  hdf5::write_attribute(file, "format_version", format_version_of(state), kCheckpoint);
   for (const auto& [name, member] : kCounters) hdf5::write_attribute(file, name, state.*member, kCheckpoint);
   for (const auto& [name, member] : kNumbers) hdf5::write_attribute(file, name, state.*member, kCheckpoint);
   for (const auto& [name, member] : kTexts) hdf5::write_text(file, name, state.*member, kCheckpoint);
@@ -159,11 +168,14 @@ void write_state(Id file, const State& state) {
   for (const auto& [name, member] : kArrays) {
     hdf5::write_array(file, name, hdf5::array_view<float>(state.*member), kCheckpoint);
   }
+  if (state.best_params.empty()) return;
+  hdf5::write_array(file, kBestParams, hdf5::array_view<float>(state.best_params), kCheckpoint);
 }
 
 State read_state(Id file, uint64_t file_bytes) {
-  require_format(file);
+  const bool has_best = require_format(file) > 1;
   std::vector<std::string> expected = {"index"};
+  if (has_best) expected.emplace_back(kBestParams);
   for (const auto& [name, member] : kTexts) expected.emplace_back(name);
   for (const auto& [name, member] : kArrays) expected.emplace_back(name);
   require_members(file, std::move(expected), "the root group");
@@ -173,6 +185,7 @@ State read_state(Id file, uint64_t file_bytes) {
   for (const auto& [name, member] : kTexts) state.*member = hdf5::read_text(file, name, file_bytes, kCheckpoint);
   state.index = read_index(file, file_bytes);
   for (const auto& [name, member] : kArrays) state.*member = read_vector<float>(file, name, file_bytes);
+  if (has_best) state.best_params = read_vector<float>(file, kBestParams, file_bytes);
   require_consistent(state, kCheckpoint);
   return state;
 }

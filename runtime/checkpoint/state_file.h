@@ -10,7 +10,7 @@
 namespace neoloom::checkpoint {
 
 inline constexpr const char* kFormatName = "neoloom-checkpoint";
-inline constexpr int64_t kFormatVersion = 1;
+inline constexpr int64_t kFormatVersion = 2;  // of a state with best_params; without them it is 1, as it ever was
 
 /// The file was written by a later neoloom. Not a damaged file: falling back to an older checkpoint would lose work.
 class NewerFormat : public core::Error {

@@ -32,6 +32,7 @@ STATE = {
     "label_map": '["ham","spam \U0001f600"]',
     "history": "",
 }
+BEST = [float(np.float32(0.7) * i) for i in range(32)]
 ARRAYS = ["params", "exp_avg", "exp_avg_sq"]
 INTEGERS = ["step", "epoch", "step_in_epoch", "good_steps", "skipped_steps", "best_step"]
 NUMBERS = ["loss_scale", "best_metric"]
@@ -42,11 +43,15 @@ def run(*arguments, text=None):
     return subprocess.run([TOOL, *arguments], input=text, capture_output=True, text=True, timeout=60)
 
 
+def publish(folder, state):
+    done = run("write", str(folder), text=json.dumps(state))
+    assert done.returncode == 0, done.stderr
+    return folder / "step-000001234567.h5"
+
+
 @pytest.fixture
 def published(tmp_path):
-    done = run("write", str(tmp_path), text=json.dumps(STATE))
-    assert done.returncode == 0, done.stderr
-    return tmp_path / "step-000001234567.h5"
+    return publish(tmp_path, STATE)
 
 
 def test_h5py_finds_every_attribute_and_dataset_of_the_format(published):
@@ -70,6 +75,15 @@ def test_h5py_finds_every_attribute_and_dataset_of_the_format(published):
             assert index["name"].asstr()[row] == name
             assert list(index["shape"][row][: index["rank"][row]]) == shape
             assert index["offset"][row] == offset
+
+
+def test_a_state_with_best_parameters_is_of_version_two(tmp_path):
+    with h5py.File(publish(tmp_path, {**STATE, "best_params": BEST})) as file:
+        assert file.attrs["format_version"] == 2
+        assert sorted(file) == sorted([*ARRAYS, *TEXTS, "index", "best_params"])
+        best = file["best_params"]
+        assert best.dtype == np.float32 and best.fletcher32
+        assert np.array_equal(best[:], np.array(BEST, np.float32))
 
 
 def test_nothing_in_the_file_records_a_time(published):
@@ -96,14 +110,14 @@ def write_by_the_page(path, state):
 
     with h5py.File(path, "w", libver=("v110", "v110")) as file:
         file.attrs.create("format", np.bytes_("neoloom-checkpoint"), dtype=h5py.string_dtype("utf-8", 18))
-        file.attrs.create("format_version", np.int64(1))
+        file.attrs.create("format_version", np.int64(2 if "best_params" in state else 1))
         for name in INTEGERS:
             file.attrs.create(name, np.int64(state[name]))
         for name in NUMBERS:
             file.attrs.create(name, np.float64(state[name]))
         for name in TEXTS:
             text(file, name, [state[name]])
-        for name in ARRAYS:
+        for name in [*ARRAYS, "best_params"] if "best_params" in state else ARRAYS:
             file.create_dataset(name, data=np.array(state[name], "<f4"), fletcher32=True, chunks=True)
         index = file.create_group("index")
         widest = max(1, *(len(shape) for _, shape, _ in state["index"]))
@@ -115,12 +129,13 @@ def write_by_the_page(path, state):
     path.with_suffix(".sha256").write_text(f"{digest}  {path.name}\n")
 
 
-def test_a_file_written_by_h5py_after_the_page_loads(tmp_path):
+@pytest.mark.parametrize("state", [STATE, {**STATE, "best_params": BEST}], ids=["version 1", "version 2"])
+def test_a_file_written_by_h5py_after_the_page_loads(tmp_path, state):
     path = tmp_path / "step-000001234567.h5"
-    write_by_the_page(path, STATE)
+    write_by_the_page(path, state)
     done = run("read", str(path))
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == STATE
+    assert json.loads(done.stdout) == state
 
 
 def test_what_was_written_is_read_back(published):

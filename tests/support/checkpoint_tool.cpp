@@ -36,6 +36,7 @@ void for_each_field(AnyState& state, Field field) {
 State state_of(const json& document) {
   State state;
   for_each_field(state, [&](const char* name, auto& member) { document.at(name).get_to(member); });
+  if (document.contains("best_params")) document["best_params"].get_to(state.best_params);
   for (const json& entry : document.at("index")) state.index.push_back({entry.at(0), entry.at(1), entry.at(2)});
   return state;
 }
@@ -46,6 +47,7 @@ json document_of(const State& state) {
   for (const auto& entry : state.index) {
     document["index"].push_back(json::array({entry.name, entry.shape, entry.offset_elements}));
   }
+  if (!state.best_params.empty()) document["best_params"] = state.best_params;
   return document;
 }
 

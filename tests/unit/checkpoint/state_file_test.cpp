@@ -29,6 +29,28 @@ TEST(StateFile, EveryFieldComesBack) {
   EXPECT_TRUE(equal(load(published.path), state));
 }
 
+TEST(StateFile, TheBestParametersOfAnEarlierStepComeBack) {
+  const ScratchFolder folder;
+  State state = make_state(42);
+  for (const float value : state.params) state.best_params.push_back(value * 0.5F);
+  const std::string path = Directory(folder.path()).publish(state).path;
+  EXPECT_TRUE(equal(load(path), state));
+  state.best_params.pop_back();
+  EXPECT_THROW(Directory(folder.path()).publish(state), core::Error);
+}
+
+TEST(StateFile, OnlyAStateWithBestParametersIsOfVersionTwo) {
+  const ScratchFolder folder;
+  const auto version_of = [&](const State& state) {
+    const hdf5::File file(H5Fopen(Directory(folder.path()).publish(state).path.c_str(), H5F_ACC_RDONLY, H5P_DEFAULT));
+    return hdf5::read_int_attribute(file.get(), "format_version", kKind);
+  };
+  State state = make_state(4);
+  EXPECT_EQ(version_of(state), 1) << "an older neoloom reads it";
+  state.best_params = state.params;
+  EXPECT_EQ(version_of(state), 2);
+}
+
 TEST(StateFile, EveryBitOfANumberComesBack) {
   const ScratchFolder folder;
   State state = make_state(1);
@@ -90,12 +112,12 @@ TEST(StateFile, ANewerFormatIsNamedAndNeverSkipped) {
   {
     const hdf5::File file(H5Fopen(newer.c_str(), H5F_ACC_RDWR, H5P_DEFAULT));
     H5Adelete(file.get(), "format_version");
-    hdf5::write_attribute(file.get(), "format_version", int64_t{2}, kKind);
+    hdf5::write_attribute(file.get(), "format_version", int64_t{3}, kKind);
   }
   sign(newer);
-  EXPECT_THAT(refusal([&] { load(newer); }), HasSubstr("format version is 2"));
+  EXPECT_THAT(refusal([&] { load(newer); }), HasSubstr("format version is 3"));
   EXPECT_THAT(refusal([&] { directory.newest_valid([](const auto&, const auto&) { FAIL() << "not a bad file"; }); }),
-              HasSubstr("format version is 2"));
+              HasSubstr("format version is 3"));
 }
 
 TEST(StateFile, AnotherProgramsFileIsRefused) {
