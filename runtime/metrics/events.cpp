@@ -9,6 +9,7 @@
 #include <cstring>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "runtime/core/error.h"
 #include "runtime/core/files.h"
@@ -29,31 +30,71 @@ void end_broken_line(int descriptor) {
   if (size > 0 && ::pread(descriptor, &last, 1, size - 1) == 1 && last != '\n') core::write_fully(descriptor, "\n", 1);
 }
 
+// Not through stdio or fmt: stderr may be a file on the same full disk, and that must not end the run either.
+void tell(const std::string& text) {
+  const std::string line = text + "\n";
+  core::write_fully(STDERR_FILENO, line.data(), line.size());
+}
+
 }  // namespace
 
-EventLog::EventLog(const std::string& path) {
+EventLog::EventLog(const std::string& path) : path_(path) {
   const std::filesystem::path folder = std::filesystem::path(path).parent_path();
   if (!folder.empty()) core::make_directories(folder.string(), core::ErrorKind::kUsage);
-  descriptor_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
-  core::require(descriptor_ >= 0, core::ErrorKind::kUsage, "cannot write the metrics file {}: {}", path,
-                std::strerror(errno));
-  end_broken_line(descriptor_);
+  open();
 }
 
 EventLog::~EventLog() {
+  write_waiting();
   if (descriptor_ >= 0) ::close(descriptor_);
+}
+
+bool EventLog::open() {
+  if (descriptor_ >= 0) return true;
+  descriptor_ = ::open(path_.c_str(), O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC | O_NONBLOCK, 0644);
+  if (descriptor_ < 0) {
+    told_of(errno);
+    return false;
+  }
+  end_broken_line(descriptor_);
+  return true;
 }
 
 void EventLog::write(const ordered_json& event) {
   // Class names and paths may hold broken UTF-8; a replaced letter is better than a run that ends here.
   const std::string line = event.dump(-1, ' ', false, ordered_json::error_handler_t::replace) + "\n";
-  const int code = core::write_fully(descriptor_, line.data(), line.size());
-  if (code == 0 || warned_) return;
-  warned_ = true;
-  // Not through stdio or fmt: stderr may be a file on the same full disk, and that must not end the run either.
-  const std::string warning = fmt::format(
-      "warning: cannot write to metrics.jsonl: {}; the run goes on without these lines\n", std::strerror(code));
-  core::write_fully(STDERR_FILENO, warning.data(), warning.size());
+  if (waiting_.size() + line.size() > kMostWaitingBytes) {
+    ++dropped_lines_;
+  } else {
+    waiting_ += line;
+  }
+  write_waiting();
+}
+
+// What a full disk took of a line stays there, and its rest follows.
+void EventLog::write_waiting() {
+  if (waiting_.empty() || !open()) return;
+  size_t written = 0;
+  while (written < waiting_.size()) {
+    const ssize_t count = ::write(descriptor_, waiting_.data() + written, waiting_.size() - written);
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) {
+      const int code = errno;
+      waiting_.erase(0, written);
+      return told_of(code);
+    }
+    written += static_cast<size_t>(count);
+  }
+  waiting_.clear();
+  if (!std::exchange(failing_, false)) return;
+  const int64_t lost = std::exchange(dropped_lines_, 0);
+  tell(lost == 0 ? "metrics.jsonl is written again, with the lines that waited"
+                 : fmt::format("metrics.jsonl is written again; {} lines are lost", lost));
+}
+
+void EventLog::told_of(int code) {
+  if (std::exchange(failing_, true)) return;
+  tell(fmt::format("warning: cannot write to metrics.jsonl: {}; the run goes on and tries again", std::strerror(code)));
 }
 
 ordered_json device_json(const DeviceMeasure& measure) {

@@ -11,20 +11,30 @@
 namespace neoloom::metrics {
 
 /// Appends one JSON object a line to metrics.jsonl; each line is written by one write() and flushed, so a killed run
-/// leaves whole lines. Only rank 0 has one.
+/// leaves whole lines. Only rank 0 has one. A file that cannot be opened or written (a full disk, a folder in its
+/// place) is told of once; the lines wait, up to 4 MiB of them, and each new one tries again.
 class EventLog {
  public:
-  /// Opens for appending, creating it. Throws: Error(kUsage) when the path cannot be written.
+  static constexpr size_t kMostWaitingBytes = size_t{4} << 20;
+
+  /// Creates the folder, then opens for appending. Throws: Error(kUsage) when there can be no such folder.
   explicit EventLog(const std::string& path);
   ~EventLog();
   EventLog(const EventLog&) = delete;
   EventLog& operator=(const EventLog&) = delete;
-  /// `event` has the key "event" first. A failing write warns once and the run goes on.
+  /// `event` has the key "event" first.
   void write(const nlohmann::ordered_json& event);
 
  private:
+  bool open();
+  void write_waiting();
+  void told_of(int code);
+
+  std::string path_;
   int descriptor_ = -1;
-  bool warned_ = false;
+  std::string waiting_;        // whole lines, but for the first where a part of it is written
+  int64_t dropped_lines_ = 0;  // that did not fit into waiting_
+  bool failing_ = false;
 };
 
 /// What one rank measured since the last report. Seconds are wall time of the rank's own thread.

@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -54,7 +55,7 @@ TEST_F(EventFile, BrokenUtf8InANameDoesNotEndTheRun) {
 }
 
 // What `act` writes to stderr while no file may grow, as on a full disk. A pipe carries it: it is no file.
-std::string stderr_on_a_full_disk(const std::function<void()>& act) {
+std::string stderr_on_a_full_disk(const std::function<void()>& act, rlim_t room_bytes = 0) {
   int ends[2];
   if (::pipe(ends) != 0) throw std::runtime_error("pipe failed");
   const int saved = ::dup(STDERR_FILENO);
@@ -64,7 +65,7 @@ std::string stderr_on_a_full_disk(const std::function<void()>& act) {
   rlimit before{};
   ::getrlimit(RLIMIT_FSIZE, &before);
   rlimit none = before;
-  none.rlim_cur = 0;
+  none.rlim_cur = room_bytes;
   ::setrlimit(RLIMIT_FSIZE, &none);
   act();
   ::setrlimit(RLIMIT_FSIZE, &before);
@@ -83,10 +84,42 @@ TEST_F(EventFile, AFullDiskWarnsOnceAndTheRunGoesOn) {
     log.write({{"event", "train"}, {"step", 1}});
     log.write({{"event", "train"}, {"step", 2}});
   });
-  log.write({{"event", "train"}, {"step", 3}});
   EXPECT_THAT(warned, testing::StartsWith("warning: cannot write to metrics.jsonl: File too large"));
   EXPECT_EQ(std::count(warned.begin(), warned.end(), '\n'), 1);
-  EXPECT_EQ(content(), "{\"event\":\"train\",\"step\":3}\n");
+  EXPECT_EQ(content(), "");
+  log.write({{"event", "train"}, {"step", 3}});
+  EXPECT_EQ(content(),
+            "{\"event\":\"train\",\"step\":1}\n{\"event\":\"train\",\"step\":2}\n"
+            "{\"event\":\"train\",\"step\":3}\n");
+}
+
+TEST_F(EventFile, ALineThatFitsInPartIsCompletedWhenThereIsRoom) {
+  EventLog log(path_);
+  stderr_on_a_full_disk([&] { log.write({{"event", "train"}, {"step", 1}}); }, 10);
+  EXPECT_EQ(content(), "{\"event\":\"");
+  log.write({{"event", "train"}, {"step", 2}});
+  EXPECT_EQ(content(), "{\"event\":\"train\",\"step\":1}\n{\"event\":\"train\",\"step\":2}\n");
+}
+
+TEST_F(EventFile, LinesThatWaitAreBoundedAndTheLostOnesCounted) {
+  EventLog log(path_);
+  const ordered_json long_line = {{"event", "warning"}, {"message", std::string(EventLog::kMostWaitingBytes / 3, 'x')}};
+  stderr_on_a_full_disk([&] {
+    for (int i = 0; i < 5; ++i) log.write(long_line);
+  });
+  log.write({{"event", "train"}, {"step", 2}});
+  const std::string text = content();
+  EXPECT_EQ(std::count(text.begin(), text.end(), '\n'), 3);
+  EXPECT_TRUE(text.ends_with("{\"event\":\"train\",\"step\":2}\n"));
+}
+
+TEST_F(EventFile, AFolderInItsPlaceWarnsAndTheLinesFollowWhenItIsGone) {
+  ASSERT_EQ(::mkdir(path_.c_str(), 0755), 0);
+  EventLog log(path_);
+  log.write({{"event", "train"}, {"step", 1}});
+  ASSERT_EQ(::rmdir(path_.c_str()), 0);
+  log.write({{"event", "train"}, {"step", 2}});
+  EXPECT_EQ(content(), "{\"event\":\"train\",\"step\":1}\n{\"event\":\"train\",\"step\":2}\n");
 }
 
 TEST_F(EventFile, APathThatCannotBeWrittenIsAUsageError) {
