@@ -103,6 +103,7 @@ MemoryQuestion memory_question(const RunConfig& config, const TaskChoice& task, 
   question.setup.panels = setup.lora && !device.cuda && model::multiplies_panels(setup.compute_dtype);
   question.flat_elements = model::count_trainable(base.config, setup.lora, setup.num_labels).flat_elements;
   question.gradient_sum = config.runtime.gradient_sum;
+  question.keeps_best = config.trainer_config.load_best_model_at_end;
   question.eval_batch_size = config.trainer_config.per_device_eval_batch_size;
   question.prefetch_batches = config.runtime.prefetch_batches;
   question.train = &train;
@@ -116,7 +117,7 @@ RankMemory rank_memory(const MemoryQuestion& question, bool gradient_checkpointi
   const bool causal = setup.model.head == model::Head::kCausalLm;
   RankMemory memory;
   memory.weights = model::weight_memory(setup);
-  memory.state = train::state_memory(question.gradient_sum, question.flat_elements);
+  memory.state = train::state_memory(question.gradient_sum, question.flat_elements, question.keeps_best);
   memory.batch = largest_batch(*question.train, question.batching.micro_batch_size);
   memory.step = model::training_memory(setup, memory.batch);
   if (question.validation != nullptr) {
@@ -125,7 +126,7 @@ RankMemory rank_memory(const MemoryQuestion& question, bool gradient_checkpointi
   }
   int64_t phases = std::max(memory.step.peak_bytes, memory.evaluation_bytes);
   if (!on_gpu(question)) {
-    phases = std::max(phases, memory.state.saving_bytes);
+    phases = std::max(phases, memory.state.saving_bytes) + memory.state.best_bytes;
     memory.prefetch_bytes = (question.prefetch_batches + 1) * batch_bytes(memory.batch, causal);
     memory.process_bytes = question.process_bytes;
     memory.weight_share_bytes = memory.weights.read_bytes / question.ranks_per_node;

@@ -19,6 +19,7 @@ struct MemoryQuestion {
   model::MemorySetup setup;
   int64_t flat_elements = 0;  // of the trainable parameters
   std::string gradient_sum;
+  bool keeps_best = false;  // load_best_model_at_end
   train::Batching batching;
   int64_t eval_batch_size = 0;
   int64_t prefetch_batches = 0;

@@ -8,6 +8,7 @@
 #include "runtime/core/error.h"
 #include "runtime/core/files.h"
 #include "runtime/train/evaluator.h"
+#include "runtime/train/targets.h"
 
 namespace neoloom::launch {
 
@@ -21,6 +22,10 @@ int run_evaluate(comm::MpiSession& session, const EvaluateArguments& arguments) 
     if (inference.task.classifies()) request.label_names = inference.labels;
   });
   const auto store = open_store(session, request, *inference.tokenizer, cache_directory(inference.config));
+  session.all_or_none([&] {
+    const std::string warning = train::check_evaluation_data(*store, path);
+    if (!warning.empty() && session.is_root()) std::cerr << "warning: " << warning << "\n";
+  });
   const train::EvalResult result =
       train::evaluate(session, *inference.model, inference.params,
                       {.store = store,

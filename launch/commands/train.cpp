@@ -29,6 +29,7 @@
 #include "runtime/core/error.h"
 #include "runtime/core/files.h"
 #include "runtime/core/process.h"
+#include "runtime/train/targets.h"
 #include "runtime/train/trainer.h"
 
 namespace neoloom::launch {
@@ -50,7 +51,25 @@ struct Session : Inputs {
 void read_everything_small(Session& s, const TrainArguments& arguments) {
   s.config = read_config(arguments.config, arguments.overrides);
   s.config.checkpoint.extend |= arguments.extend;
-  if (!arguments.print_config) read_inputs(arguments.config, s);
+  if (arguments.print_config) return;
+  read_inputs(arguments.config, s);
+  const std::string warning = train::check_metric(s.config.trainer_config, s.task.task, s.task.problem_type);
+  if (!warning.empty()) s.config.warnings.push_back(warning);
+}
+
+// Rows that teach nothing: an error when there are no others, else warnings.
+void check_targets(Session& s) {
+  for (std::string& warning : train::check_training_data({.store = *s.train,
+                              .path = s.config.data.train,
+                              .task = s.task.task,
+                              .problem_type = s.task.problem_type,
+                              .max_length_tokens = resolve_max_length(s.config, s.base),
+                              .empty_text_tokens = static_cast<int64_t>(s.tokenizer->encode("").size())})) {
+    s.config.warnings.push_back(std::move(warning));
+  }
+  if (!s.validation || s.config.trainer_config.eval_strategy == train::Interval::kNo) return;
+  const std::string warning = train::check_evaluation_data(*s.validation, s.config.data.validation);
+  if (!warning.empty()) s.config.warnings.push_back(warning);
 }
 
 void open_stores(comm::MpiSession& session, Session& s) {
@@ -309,6 +328,7 @@ int run_train(comm::MpiSession& session, const TrainArguments& arguments) {
   open_stores(session, s);
   MemoryBudget budget;
   session.all_or_none([&] {
+    check_targets(s);
     budget = measure_budget(s.config, {!device.is_cpu(), device.free_memory_bytes()}, session.local_size());
   });
   load_weights(session, s.config, device.name(), s.base);
@@ -331,10 +351,12 @@ int run_train(comm::MpiSession& session, const TrainArguments& arguments) {
     print_notes(s, device, *model);
     std::cerr << memory_note << "\n";
   }
-  session.on_root([&]() -> std::string {
-    core::publish_file(s.config.trainer_config.output_dir + "/config.yaml", to_yaml(s.config), ErrorKind::kUsage);
-    return "";
-  });
+  if (!resumed) {  // a resume's trainer rewrites it, as it can
+    session.on_root([&]() -> std::string {
+      core::publish_file(s.config.trainer_config.output_dir + "/config.yaml", to_yaml(s.config), ErrorKind::kUsage);
+      return "";
+    });
+  }
 
   train::TrainerSetup setup = trainer_setup(session, s, device, *model, stop);
   setup.initial_values = initial_values;

@@ -11,6 +11,7 @@ namespace neoloom::core {
 
 void settle_process() {
   std::signal(SIGPIPE, SIG_DFL);
+  ::signal(SIGXFSZ, SIG_IGN);
   ::setenv("MKL_CBWR", "AVX512,STRICT", /*overwrite=*/0);
   ::setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8", /*overwrite=*/0);
   constexpr int kLargestHeapBlock = 32 << 20;  // glibc accepts no more

@@ -119,9 +119,10 @@ StepResult DeviceUpdate::take(const std::function<void()>& while_waiting) {
   const double* const numbers = oldest.numbers.const_data_ptr<double>();
   StepResult result;
   result.step = oldest.step;
+  result.target_count = oldest.target_count;
   result.learning_rate = scheduled_rate(setup_, setup_.updates_done);
   result.skipped = numbers[1] > 0.0;
-  result.loss = numbers[0] / static_cast<double>(std::max<int64_t>(1, oldest.target_count));
+  result.loss = mean_loss(numbers[0], oldest.target_count);
   result.grad_norm = numbers[2];
   if (result.skipped) {
     result.loss = result.grad_norm = std::nan("");

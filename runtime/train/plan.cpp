@@ -73,14 +73,15 @@ Plan resolve_plan(const Options& options, int64_t steps_per_epoch) {
   return plan;
 }
 
-StateMemory state_memory(const std::string& gradient_sum, int64_t flat_elements) {
+StateMemory state_memory(const std::string& gradient_sum, int64_t flat_elements, bool keeps_best) {
   const int64_t buffer = flat_elements * static_cast<int64_t>(sizeof(float));
   StateMemory memory;
   memory.parameter_bytes = memory.gradient_bytes = buffer;
   memory.moment_bytes = 2 * buffer;
   memory.sum_bytes = gradient_sum_bytes(gradient_sum, flat_elements);
+  memory.best_bytes = keeps_best ? buffer : 0;
   // A copy of values and moments, and the file's image where it is made in memory.
-  const int64_t copy = 3 * buffer;
+  const int64_t copy = 3 * buffer + memory.best_bytes;
   memory.saving_bytes = copy + (copy <= static_cast<int64_t>(checkpoint::Directory::kLargestImageBytes) ? copy : 0);
   return memory;
 }

@@ -38,7 +38,7 @@ struct Plan {
   }
 };
 
-/// Throws: Error(kUsage) when an epoch has no step, or load_best_model_at_end could not find its checkpoint.
+/// Throws: Error(kData) when an epoch has no step, Error(kUsage) for a rhythm that load_best_model_at_end does not fit.
 Plan resolve_plan(const Options& options, int64_t steps_per_epoch);
 
 /// Bytes of a rank's training state.
@@ -47,13 +47,15 @@ struct StateMemory {
   int64_t gradient_bytes = 0;
   int64_t moment_bytes = 0;
   int64_t sum_bytes = 0;     // of the all-reduce
-  int64_t saving_bytes = 0;  // in host memory of rank 0, while a checkpoint is written
+  int64_t best_bytes = 0;    // in host memory of rank 0: the best model so far
+  int64_t saving_bytes = 0;  // there, too, while a checkpoint is written
 
   int64_t total_bytes() const { return parameter_bytes + gradient_bytes + moment_bytes + sum_bytes; }
 };
 
-/// `flat_elements`: of a flat buffer. Throws: Error(kUsage) for another kind of sum.
-StateMemory state_memory(const std::string& gradient_sum, int64_t flat_elements);
+/// `flat_elements`: of a flat buffer; `keeps_best`: load_best_model_at_end. Throws: Error(kUsage) for another kind of
+/// sum.
+StateMemory state_memory(const std::string& gradient_sum, int64_t flat_elements, bool keeps_best);
 
 data::Sampling sampling_from_name(const std::string& name);
 

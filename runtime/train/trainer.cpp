@@ -7,12 +7,15 @@
 
 #include <algorithm>
 #include <cmath>
+#include <filesystem>
 #include <fstream>
+#include <utility>
 
 #include "runtime/comm/collective_error.h"
 #include "runtime/comm/fingerprint.h"
 #include "runtime/core/clock.h"
 #include "runtime/core/error.h"
+#include "runtime/core/files.h"
 #include "runtime/core/hash.h"
 #include "runtime/train/batches.h"
 
@@ -81,6 +84,8 @@ void from_host(const std::vector<float>& values, at::Tensor& tensor) {
 
 // World size of the last run_start in an event log; 0 when there is none.
 int64_t last_world_size(const std::string& path) {
+  std::error_code unknown;
+  if (!std::filesystem::is_regular_file(path, unknown)) return 0;
   std::ifstream file(path);
   int64_t world_size = 0;
   for (std::string line; std::getline(file, line);) {
@@ -105,13 +110,15 @@ Trainer::Trainer(comm::MpiSession& session, comm::Communicator& communicator, mo
   steps_ = std::make_unique<data::StepList>(setup_.train->lengths(), setup_.train->target_counts(),
                                             step_list_options(setup_));
   plan_ = resolve_plan(setup_.options, steps_->steps_per_epoch());
+  best_ = BestModel(judge_of(setup_.options, setup_.validation ? setup_.validation->content_hash() : ""),
+                    session_.is_root() && setup_.options.load_best_model_at_end);
   if (resumed) {
     restore(*resumed);
   } else {
     model_.initialize(buffers_.params, static_cast<uint64_t>(setup_.options.seed));
     if (setup_.initial_values.defined()) buffers_.params.copy_(setup_.initial_values);
   }
-  first_step_ = step_;
+  first_step_ = logged_step_ = step_;
   make_update();
   since_start_.rank = session_.rank();
   since_start_.host = session_.host_name();
@@ -145,8 +152,6 @@ void Trainer::restore(const Resumed& resumed) {
   skipped_steps_ = state.skipped_steps;
   good_steps_ = state.good_steps;
   loss_scale_ = state.loss_scale;
-  best_metric_ = state.best_metric;
-  best_step_ = state.best_step;
   const nlohmann::json history = nlohmann::json::parse(state.history);
   for (const nlohmann::json& event : history.at("events")) remember(event);
   loss_since_log_ = history.at("loss_since_log");
@@ -193,13 +198,16 @@ void Trainer::announce(const std::optional<Resumed>& resumed) {
       setup_.train->size(), plan_.total_steps, setup_.batching.global_batch_size(), plan_.steps_per_epoch,
       layout.trainable_elements, sum_.sum().bytes()));
   if (!resumed) return;
-  for (const std::string& skipped : resumed->skipped) {
-    console_->warning("checkpoint skipped: " + skipped);
-    write_event({{"event", "warning"}, {"message", "checkpoint skipped: " + skipped}});
-  }
+  for (const std::string& skipped : resumed->skipped) warn("checkpoint skipped: " + skipped);
   console_->notice(fmt::format("resuming {} at step {} of {}", resumed->path, step_, plan_.total_steps));
   write_event(
       {{"event", "resume"}, {"step", step_}, {"path", resumed->path}, {"world_size_before", world_size_before_}});
+  const std::string forgotten = best_.restore(resumed->state, core::parent_directory(resumed->path));
+  if (!forgotten.empty() && setup_.options.load_best_model_at_end) warn(forgotten);
+  // Written by an earlier start: the folders may be of another step, the file of other free keys.
+  if (!best_.params().empty() && step_ < plan_.total_steps) best_folder_.due();
+  config_file_.due();
+  write_side_products();
 }
 
 RunStatus Trainer::run() {
@@ -269,9 +277,16 @@ void Trainer::note(const StepResult& result) {
       good_steps_ = 0;
     }
   }
+  last_result_ = result;
+  if (result.target_count == 0) return note_step_without_target(result.step);
   loss_since_log_ += result.loss;
   ++steps_since_log_;
-  last_result_ = result;
+}
+
+void Trainer::note_step_without_target(int64_t step) {
+  if (std::exchange(told_of_step_without_target_, true)) return;
+  warn(fmt::format(
+      "step {}: none of its rows has a token to learn, so it has no loss; further such steps are not named", step));
 }
 
 void Trainer::note_skipped_step(int64_t step) {
@@ -279,11 +294,7 @@ void Trainer::note_skipped_step(int64_t step) {
   ++skipped_in_a_row_;
   good_steps_ = 0;
   if (setup_.initial_loss_scale > 1.0) loss_scale_ = std::max(1.0, loss_scale_ / 2.0);
-  if (session_.is_root()) {
-    const std::string text = fmt::format("step {}: gradients are not finite; the update is skipped", step);
-    console_->warning(text);
-    write_event({{"event", "warning"}, {"step", step}, {"message", text}});
-  }
+  warn(fmt::format("step {}: gradients are not finite; the update is skipped", step));
   if (skipped_in_a_row_ < setup_.runtime.max_skipped_steps) return;
   if (session_.is_root()) write_event({{"event", "run_end"}, {"status", "failed"}, {"step", step}});
   throw comm::CollectiveError(

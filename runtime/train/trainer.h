@@ -15,6 +15,7 @@
 #include "data/batching/step_list.h"
 #include "data/token_store.h"
 #include "model/model.h"
+#include "runtime/checkpoint/directory.h"
 #include "runtime/comm/communicator.h"
 #include "runtime/comm/mpi_session.h"
 #include "runtime/comm/watchdog.h"
@@ -22,11 +23,13 @@
 #include "runtime/metrics/console.h"
 #include "runtime/metrics/events.h"
 #include "runtime/optim/device_step.h"
+#include "runtime/train/best_model.h"
 #include "runtime/train/bucketed_sum.h"
 #include "runtime/train/evaluator.h"
 #include "runtime/train/options.h"
 #include "runtime/train/plan.h"
 #include "runtime/train/resume.h"
+#include "runtime/train/side_product.h"
 #include "runtime/train/update.h"
 
 namespace neoloom::train {
@@ -83,7 +86,9 @@ class Trainer {
           std::optional<Resumed> resumed);
   ~Trainer();
 
-  /// Collective: every rank. Throws: Error(kNumeric) after too many non-finite steps in a row; what was saved stays.
+  /// Collective: every rank. Throws: Error(kNumeric) after too many non-finite steps in a row, or when no step was
+  /// finite; Error(kOutput) when the final result, or the checkpoint of a stop, could not be written. What was saved
+  /// stays.
   RunStatus run();
 
  private:
@@ -108,19 +113,29 @@ class Trainer {
   void take_results(size_t left);
   void note(const StepResult& result);
   void note_skipped_step(int64_t step);
+  void note_step_without_target(int64_t step);
   void shrink_micro_batches();
   void start_loader();
   void remember(const nlohmann::json& event);
   void log_step();
   void measure_sums();
+  /// Of every rank. Collective: every rank.
+  std::vector<metrics::DeviceMeasure> gather_measures(const metrics::DeviceMeasure& mine);
   void evaluate_now();
-  void keep_best(const EvalResult& result);
   void save();
+  void drop_old_checkpoints(const checkpoint::Directory& directory);
+  void write_side_products();
   /// Time from `since_seconds` to now is no training time.
   void leave_out_of_throughput(double since_seconds);
   void check_replicas();
   void finish(RunStatus status);
+  void require_updates();
+  void write_run_end(const std::string& status, double seconds, const std::vector<metrics::DeviceMeasure>& devices);
   void write_final_adapter();
+  void write_best_adapter(const std::string& folder) const;
+  std::string unsaved_result(RunStatus status);
+  std::string newest_state() const;
+  void warn(const std::string& text);
   checkpoint::State snapshot() const;
   /// Bounds a phase that waits for peers.
   comm::Watchdog::Guard guard(const std::string& phase);
@@ -139,11 +154,12 @@ class Trainer {
   int64_t skipped_in_a_row_ = 0;
   int64_t good_steps_ = 0;
   double loss_scale_ = 1.0;
-  double best_metric_ = 0.0;
-  int64_t best_step_ = -1;
+  BestModel best_;
   std::string history_;  // deterministic events as JSON, with commas between them: most of what a long run keeps
   double loss_since_log_ = 0.0;
-  int64_t steps_since_log_ = 0;
+  int64_t steps_since_log_ = 0;  // that had a loss
+  int64_t logged_step_ = 0;      // the last log line, or the start
+  bool told_of_step_without_target_ = false;
   StepResult last_result_;
 
   std::unique_ptr<data::StepList> steps_;
@@ -153,10 +169,13 @@ class Trainer {
   std::optional<comm::Watchdog::Guard> sums_guard_;  // while sums over ranks are under way
   std::unique_ptr<metrics::EventLog> events_;        // rank 0
   std::unique_ptr<metrics::Console> console_;        // rank 0
+  SideProduct config_file_{"config.yaml"};           // rank 0, as all that follows
+  SideProduct best_folder_{"adapter-best"};
   metrics::DeviceMeasure since_log_, since_start_;
   uint64_t bytes_before_log_ = 0;
   int64_t first_step_ = 0;
   int64_t last_saved_step_ = -1;
+  std::string save_problem_;  // why the last attempt to save failed
   int64_t world_size_before_ = 0;
   double start_seconds_ = 0.0;
   double log_seconds_ = 0.0;

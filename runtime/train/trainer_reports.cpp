@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the trainer tells the outside: log lines, evaluations, checkpoints, the end of a run.
-#include <ATen/ops/empty.h>
-
+// What the trainer tells the outside on its way: log lines, evaluations, checkpoints.
 #include <algorithm>
-#include <cmath>
+#include <filesystem>
 #include <utility>
 
 #include "runtime/checkpoint/directory.h"
 #include "runtime/core/clock.h"
 #include "runtime/core/error.h"
+#include "runtime/core/files.h"
 #include "runtime/train/trainer.h"
 
 namespace neoloom::train {
@@ -23,16 +22,16 @@ std::vector<float> to_host(const at::Tensor& tensor) {
   return {values, values + host.numel()};
 }
 
-std::vector<metrics::DeviceMeasure> gather(comm::MpiSession& session, const metrics::DeviceMeasure& mine) {
-  std::vector<metrics::DeviceMeasure> all;
-  for (const std::string& text : session.all_gather(metrics::pack(mine))) all.push_back(metrics::unpack(text));
-  return all;
-}
-
 }  // namespace
 
 void Trainer::write_event(const ordered_json& event) {
   if (events_) events_->write(event);
+}
+
+void Trainer::warn(const std::string& text) {
+  if (!session_.is_root()) return;
+  console_->warning(text);
+  write_event({{"event", "warning"}, {"step", step_}, {"message", text}});
 }
 
 double Trainer::seconds_left() const {
@@ -40,6 +39,12 @@ double Trainer::seconds_left() const {
   if (done <= 0) return 0.0;
   return (core::now_seconds() - start_seconds_) / static_cast<double>(done) *
          static_cast<double>(plan_.total_steps - step_);
+}
+
+std::vector<metrics::DeviceMeasure> Trainer::gather_measures(const metrics::DeviceMeasure& mine) {
+  std::vector<metrics::DeviceMeasure> all;
+  for (const std::string& text : session_.all_gather(metrics::pack(mine))) all.push_back(metrics::unpack(text));
+  return all;
 }
 
 void Trainer::remember(const nlohmann::json& event) {
@@ -54,9 +59,9 @@ void Trainer::log_step() {
   measure_sums();
   const std::vector<metrics::DeviceMeasure> devices = [&] {
     const auto bounded = guard("gathering throughput");
-    return gather(session_, since_log_);
+    return gather_measures(since_log_);
   }();
-  const double loss = loss_since_log_ / static_cast<double>(steps_since_log_);
+  const double loss = mean_loss(loss_since_log_, steps_since_log_);
   remember({{"event", "train"},
             {"step", step_},
             {"loss", loss},
@@ -80,7 +85,7 @@ void Trainer::log_step() {
                  {"samples", samples},
                  {"tokens", tokens},
                  {"padded_tokens", padded_tokens},
-                 {"step_seconds", since_log_.seconds / static_cast<double>(std::max<int64_t>(1, steps_since_log_))},
+                 {"step_seconds", since_log_.seconds / static_cast<double>(std::max<int64_t>(1, step_ - logged_step_))},
                  {"devices", rows}});
     console_->step({.step = step_,
                     .total_steps = plan_.total_steps,
@@ -101,6 +106,7 @@ void Trainer::log_step() {
   log_seconds_ = now;
   loss_since_log_ = 0.0;
   steps_since_log_ = 0;
+  logged_step_ = step_;
 }
 
 // On a device, sums are waited for by the stream that computes, not by the host's clock: what the host took for
@@ -139,31 +145,10 @@ void Trainer::evaluate_now() {
       if (value.is_number_float()) line += fmt::format("  {} {:.4f}", key, value.get<double>());
     }
     console_->notice(line);
+    if (best_.consider(step_, values, buffers_.params) && setup_.options.load_best_model_at_end) best_folder_.due();
+    write_side_products();
   }
-  keep_best(result);
   leave_out_of_throughput(start);
-}
-
-// Hugging Face: strictly better; ties keep the earlier one.
-void Trainer::keep_best(const EvalResult& result) {
-  const Options& options = setup_.options;
-  std::string name = options.metric_for_best_model;
-  if (name.rfind("eval_", 0) != 0) name = "eval_" + name;
-  const ordered_json values = result.json();
-  if (!values.contains(name)) {
-    core::require(!options.load_best_model_at_end, ErrorKind::kUsage,
-                  "trainer_config.metric_for_best_model: no metric {} here; there are: {}", name, values.dump());
-    return;
-  }
-  const double value = values[name];
-  const bool greater = options.greater_is_better.value_or(!name.ends_with("loss"));
-  const bool better = best_step_ < 0 || (greater ? value > best_metric_ : value < best_metric_);
-  if (!better || !std::isfinite(value)) return;
-  best_metric_ = value;
-  best_step_ = step_;
-  if (options.load_best_model_at_end && session_.is_root()) {
-    setup_.hooks.write_adapter(buffers_.params, options.output_dir + "/adapter-best");
-  }
 }
 
 checkpoint::State Trainer::snapshot() const {
@@ -178,14 +163,14 @@ checkpoint::State Trainer::snapshot() const {
   state.loss_scale = loss_scale_;
   state.good_steps = good_steps_;
   state.skipped_steps = skipped_steps_;
-  state.best_metric = best_metric_;
-  state.best_step = best_step_;
+  best_.store(state);
   state.config = setup_.config_yaml;
   state.identity = setup_.hooks.identity(setup_.batching);
   state.label_map = setup_.label_map_json;
   const nlohmann::json counters = {{"loss_since_log", loss_since_log_},
                                    {"steps_since_log", steps_since_log_},
-                                   {"skipped_in_a_row", skipped_in_a_row_}};
+                                   {"skipped_in_a_row", skipped_in_a_row_},
+                                   {"best_judge", best_.judge_json()}};
   state.history = fmt::format("{{\"events\":[{}],{}", history_, counters.dump().substr(1));
   return state;
 }
@@ -195,75 +180,55 @@ void Trainer::save() {
   if (step_ == last_saved_step_) return;
   const double start = core::now_seconds();
   if (session_.is_root()) {
+    write_side_products();
     try {
       const checkpoint::Directory directory(setup_.options.output_dir + "/checkpoints");
       const checkpoint::Published published = directory.publish(snapshot());
-      directory.retain(setup_.options.save_total_limit, setup_.options.load_best_model_at_end ? best_step_ : -1);
+      last_saved_step_ = step_;
+      drop_old_checkpoints(directory);
       write_event({{"event", "checkpoint"},
                    {"step", step_},
                    {"path", published.path},
                    {"bytes", published.bytes},
                    {"seconds", published.seconds},
                    {"stall_seconds", core::now_seconds() - start}});
-      last_saved_step_ = step_;
-    } catch (const core::Error& error) {
-      const std::string text = fmt::format("checkpoint of step {} was not saved: {}", step_, error.what());
-      console_->warning(text);
-      write_event({{"event", "warning"}, {"step", step_}, {"message", text}});
+    } catch (const std::exception& error) {
+      save_problem_ = error.what();
+      warn(fmt::format("checkpoint of step {} was not saved: {}", step_, error.what()));
     }
   }
   leave_out_of_throughput(start);
 }
 
-void Trainer::leave_out_of_throughput(double since_seconds) { log_seconds_ += core::now_seconds() - since_seconds; }
-
-void Trainer::write_final_adapter() {
-  const std::string folder = setup_.options.output_dir + "/adapter";
-  if (!setup_.options.load_best_model_at_end || best_step_ < 0 || best_step_ == step_) {
-    setup_.hooks.write_adapter(buffers_.params, folder);
-    return;
+// One that cannot be deleted is in nobody's way but the disk's.
+void Trainer::drop_old_checkpoints(const checkpoint::Directory& directory) {
+  try {
+    directory.retain(setup_.options.save_total_limit, setup_.options.load_best_model_at_end ? best_.step() : -1);
+  } catch (const core::Error& error) {
+    warn(fmt::format("an old checkpoint stays: {}", error.what()));
   }
-  const checkpoint::State state =
-      checkpoint::load(setup_.options.output_dir + "/checkpoints/" + checkpoint::file_name(best_step_));
-  const at::Tensor best = at::empty({static_cast<int64_t>(state.params.size())}, at::kFloat);
-  std::copy(state.params.begin(), state.params.end(), best.mutable_data_ptr<float>());
-  setup_.hooks.write_adapter(best, folder);
-  console_->notice(fmt::format("adapter/ holds the best model: step {}, {} {:.4f}", best_step_,
-                               setup_.options.metric_for_best_model, best_metric_));
 }
 
-void Trainer::finish(RunStatus status) {
-  const double seconds = start_seconds_ > 0.0 ? core::now_seconds() - start_seconds_ : 0.0;
-  if (start_seconds_ > 0.0) since_log_.seconds = core::now_seconds() - log_seconds_;
-  measure_sums();
-  metrics::accumulate(since_log_, since_start_);
-  since_start_.peak_memory_bytes = std::max(since_start_.peak_memory_bytes, setup_.hooks.peak_memory_bytes());
-  const std::vector<metrics::DeviceMeasure> devices = gather(session_, since_start_);
-  session_.on_root([&]() -> std::string {
-    console_->finish();
-    if (status == RunStatus::kCompleted) write_final_adapter();
-    if (step_ > first_step_) {
-      int64_t samples = 0, tokens = 0;
-      for (const metrics::DeviceMeasure& device : devices) {
-        samples += device.samples;
-        tokens += device.tokens;
-      }
-      write_event({{"event", "run_end"},
-                   {"status", status == RunStatus::kCompleted ? "completed" : "stopped"},
-                   {"step", step_},
-                   {"train_runtime", seconds},
-                   {"train_samples_per_second", static_cast<double>(samples) / seconds},
-                   {"train_tokens_per_second", static_cast<double>(tokens) / seconds}});
-      console_->notice(metrics::device_table(devices));
+void Trainer::write_side_products() {
+  const std::string& folder = setup_.options.output_dir;
+  const SideProduct::Outcome outcomes[] = {
+      config_file_.write([&] {
+        const std::string path = folder + "/config.yaml";
+        std::error_code unknown;
+        if (std::filesystem::is_regular_file(path, unknown) && core::read_file(path) == setup_.config_yaml) return;
+        core::publish_file(path, setup_.config_yaml, ErrorKind::kOutput);
+      }),
+      best_folder_.write([&] { write_best_adapter(folder + "/adapter-best"); })};
+  for (const SideProduct::Outcome& outcome : outcomes) {
+    if (outcome.text.empty()) continue;
+    if (outcome.failed) {
+      warn(outcome.text);
     } else {
-      write_event({{"event", "run_end"}, {"status", "completed"}, {"step", step_}, {"train_runtime", 0.0}});
+      console_->notice(outcome.text);
     }
-    if (status == RunStatus::kStopped) {
-      console_->notice(
-          fmt::format("stopped on request at step {} of {}; the same command resumes", step_, plan_.total_steps));
-    }
-    return "";
-  });
+  }
 }
+
+void Trainer::leave_out_of_throughput(double since_seconds) { log_seconds_ += core::now_seconds() - since_seconds; }
 
 }  // namespace neoloom::train

@@ -17,13 +17,14 @@ class HostUpdate final : public Update {
     const GradientSum::Totals totals = sum.finish(buffers.grads);
     StepResult& result = results_.emplace_back();
     result.step = step;
+    result.target_count = target_count;
     result.learning_rate = scheduled_rate(setup_, setup_.updates_done);
     result.skipped = totals.flagged.item<double>() > 0.0;
     if (result.skipped) {
       result.loss = result.grad_norm = std::nan("");
       return;
     }
-    result.loss = totals.loss_sum.item<double>() / static_cast<double>(std::max<int64_t>(1, target_count));
+    result.loss = mean_loss(totals.loss_sum.item<double>(), target_count);
     result.grad_norm = optim::clip_grad_norm(buffers.grads, setup_.max_grad_norm);
     optim::adamw_step(buffers.params, buffers.grads, buffers.exp_avg, buffers.exp_avg_sq, setup_.ranges, setup_.adamw,
                       result.learning_rate, ++setup_.updates_done);
@@ -43,6 +44,10 @@ class HostUpdate final : public Update {
 };
 
 }  // namespace
+
+double mean_loss(double loss_sum, int64_t target_count) {
+  return target_count > 0 ? loss_sum / static_cast<double>(target_count) : std::nan("");
+}
 
 double scheduled_rate(const UpdateSetup& setup, int64_t updates_done) {
   return setup.learning_rate *

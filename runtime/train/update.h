@@ -15,10 +15,11 @@ namespace neoloom::train {
 
 /// What a step came to.
 struct StepResult {
-  int64_t step = 0;  // counted from 1
-  double loss = 0.0;
+  int64_t step = 0;   // counted from 1
+  double loss = 0.0;  // NaN for a step without a target: there is no loss, and its gradient is 0
   double grad_norm = 0.0;
   double learning_rate = 0.0;
+  int64_t target_count = 0;
   bool skipped = false;  // something was not finite: loss and norm are NaN, and the state stayed as it was
 };
 
@@ -32,6 +33,9 @@ struct UpdateSetup {
   int64_t total_steps = 0;
   int64_t updates_done = 0;  // steps that were not skipped, before this start
 };
+
+/// NaN without a target.
+double mean_loss(double loss_sum, int64_t target_count);
 
 /// The learning rate of the update after `updates_done` others.
 double scheduled_rate(const UpdateSetup& setup, int64_t updates_done);

@@ -6,9 +6,11 @@ import os
 from pathlib import Path
 
 import common
+import numpy as np
 import pytest
 import torch
 from common import Run, merged
+from safetensors.numpy import load_file
 
 QUICK = {
     "trainer_config": {"save_strategy": "no", "logging_steps": 1},
@@ -41,6 +43,18 @@ def assert_one_message(ended, *fragments):
     for fragment in fragments:
         assert str(fragment) in message, f"{fragment!r} is not in:\n{message}"
     assert "terminate called" not in ended.err
+
+
+def adapter(folder):
+    """The tensors of an adapter folder by name."""
+    return load_file(folder / "adapter_model.safetensors")
+
+
+def assert_equal(found, expected):
+    """The same tensors, to the bit."""
+    assert found.keys() == expected.keys()
+    for name in expected:
+        assert np.array_equal(found[name], expected[name]), name
 
 
 def losses(run):

@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/train/best_model.h"
+
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <string_view>
+
+#include "runtime/checkpoint/directory.h"
+#include "runtime/core/error.h"
+
+namespace neoloom::train {
+namespace {
+
+using core::ErrorKind;
+
+constexpr std::string_view kPrefix = "eval_";
+
+std::string without_prefix(const std::string& metric) {
+  return metric.starts_with(kPrefix) ? metric.substr(kPrefix.size()) : metric;
+}
+
+bool smaller_is_better(std::string_view metric) {
+  return metric.ends_with("loss") || metric.ends_with("perplexity") || metric.ends_with("error");
+}
+
+}  // namespace
+
+std::vector<std::string> metric_names(data::Task task, data::ProblemType problem_type) {
+  if (task == data::Task::kCausalLm) return {"loss", "perplexity"};
+  if (problem_type == data::ProblemType::kMultiLabel) return {"loss", "accuracy", "micro_f1", "macro_f1"};
+  return {"loss", "accuracy", "macro_f1"};
+}
+
+Judge judge_of(const Options& options, const std::string& validation_hash) {
+  const std::string name = without_prefix(options.metric_for_best_model);
+  return {std::string(kPrefix) + name, options.greater_is_better.value_or(!smaller_is_better(name)), validation_hash};
+}
+
+std::string check_metric(const Options& options, data::Task task, data::ProblemType problem_type) {
+  if (!options.load_best_model_at_end) return "";
+  const std::vector<std::string> names = metric_names(task, problem_type);
+  const std::string name = without_prefix(options.metric_for_best_model);
+  const bool means_macro = name == "f1" && std::find(names.begin(), names.end(), "macro_f1") != names.end();
+  core::require(std::find(names.begin(), names.end(), name) != names.end(), ErrorKind::kUsage,
+                "trainer_config.metric_for_best_model: an evaluation of this task gives no \"{}\"; choose one of {}{}",
+                options.metric_for_best_model, fmt::join(names, ", "),
+                means_macro ? " (macro_f1 is the mean of the labels' F1 scores)" : "");
+  const bool greater = !smaller_is_better(name);
+  if (options.greater_is_better.value_or(greater) == greater) return "";
+  return fmt::format("trainer_config.greater_is_better: {} with metric_for_best_model: {} keeps the worst model",
+                     !greater, name);
+}
+
+bool BestModel::consider(int64_t step, const nlohmann::ordered_json& values, const at::Tensor& params) {
+  const auto found = values.find(judge_.metric);
+  if (found == values.end() || !found->is_number()) return false;
+  const double value = found->get<double>();
+  if (!std::isfinite(value)) return false;
+  if (step_ >= 0 && (judge_.greater_is_better ? value <= metric_ : value >= metric_)) return false;
+  metric_ = value;
+  step_ = step;
+  if (!keeps_params_) return true;
+  const at::Tensor host = params.cpu();
+  const float* const numbers = host.const_data_ptr<float>();
+  params_.assign(numbers, numbers + host.numel());
+  return true;
+}
+
+std::string BestModel::restore(const checkpoint::State& state, const std::string& folder) {
+  if (state.best_step < 0) return "";
+  const nlohmann::json history = nlohmann::json::parse(state.history);
+  // Checkpoints from before there was a judge in them do not say.
+  if (const auto found = history.find("best_judge"); found != history.end()) {
+    const Judge before{found->at("metric"), found->at("greater_is_better"), found->at("data")};
+    if (before.metric != judge_.metric) return forget(fmt::format("it was chosen by {}", before.metric));
+    if (before.greater_is_better != judge_.greater_is_better) return forget("greater_is_better has changed");
+    if (before.data != judge_.data) return forget("the validation data have changed");
+  }
+  metric_ = state.best_metric;
+  step_ = state.best_step;
+  if (!keeps_params_ || find_params(state, folder)) return "";
+  return forget(fmt::format("the parameters of step {} were not kept", state.best_step));
+}
+
+bool BestModel::find_params(const checkpoint::State& state, const std::string& folder) {
+  if (state.best_step == state.step) {
+    params_ = state.params;
+  } else if (!state.best_params.empty()) {
+    params_ = state.best_params;
+  } else {
+    try {
+      params_ = checkpoint::load(folder + "/" + checkpoint::file_name(state.best_step)).params;
+    } catch (const core::Error&) {
+      return false;
+    }
+  }
+  return params_.size() == state.params.size();
+}
+
+std::string BestModel::forget(const std::string& why) {
+  metric_ = 0.0;
+  step_ = -1;
+  params_.clear();
+  return fmt::format("the best model so far is no longer compared with: {}. The next evaluation by {} is the first",
+                     why, judge_.metric);
+}
+
+void BestModel::store(checkpoint::State& state) const {
+  state.best_metric = metric_;
+  state.best_step = step_;
+  if (step_ >= 0 && step_ != state.step) state.best_params = params_;
+}
+
+nlohmann::json BestModel::judge_json() const {
+  return {{"metric", judge_.metric}, {"greater_is_better", judge_.greater_is_better}, {"data", judge_.data}};
+}
+
+}  // namespace neoloom::train

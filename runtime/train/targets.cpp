@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/train/targets.h"
+
+#include <algorithm>
+
+#include "runtime/core/error.h"
+
+namespace neoloom::train {
+namespace {
+
+using core::ErrorKind;
+using Warnings = std::vector<std::string>;
+
+// Where the targets were lost.
+std::string shape_of_rows(const TrainingData& training) {
+  const auto lengths = training.store.lengths();
+  const auto short_rows = std::count_if(lengths.begin(), lengths.end(), [](int32_t length) { return length <= 1; });
+  return fmt::format("{} rows: {} have at most one token, {} were cut to tokenizer_config.max_length {}",
+                     training.store.size(), short_rows, training.store.truncated_samples(), training.max_length_tokens);
+}
+
+void check_tokens(const TrainingData& training, Warnings& warnings) {
+  const int64_t without = training.store.samples_without_target();
+  core::require(without < training.store.size(), ErrorKind::kData,
+                "{} holds no token to learn ({}). A token is learnt when something stands before it, and with "
+                "data.response_column only those of the response are: look for empty texts or responses, or raise "
+                "tokenizer_config.max_length",
+                training.path, shape_of_rows(training));
+  if (without == 0) return;
+  warnings.push_back(
+      fmt::format("{} of {} rows of {} hold no token to learn (an empty text or response, or all of it "
+                  "was cut off): training goes over them and learns nothing from them",
+                  without, training.store.size(), training.path));
+}
+
+void check_texts(const TrainingData& training, Warnings& warnings) {
+  const auto lengths = training.store.lengths();
+  const int64_t empty = std::count_if(lengths.begin(), lengths.end(),
+                                      [&](int32_t length) { return length <= training.empty_text_tokens; });
+  core::require(empty < training.store.size(), ErrorKind::kData,
+                "all {} texts of {} are empty: there is nothing to tell the labels by; is data.text_column the right "
+                "column?",
+                empty, training.path);
+  if (empty > 0)
+    warnings.push_back(fmt::format("{} of {} texts of {} are empty", empty, training.store.size(), training.path));
+}
+
+void check_classes(const TrainingData& training, Warnings& warnings) {
+  const data::TokenStore& store = training.store;
+  const std::vector<std::string>& names = store.label_names();
+  std::vector<int64_t> rows_of(names.size(), 0);
+  for (int64_t row = 0; row < store.size(); ++row) {
+    if (const int64_t label = store.label(row); label >= 0) ++rows_of[static_cast<size_t>(label)];
+  }
+  const auto largest = std::max_element(rows_of.begin(), rows_of.end());
+  if (largest == rows_of.end() || *largest < store.size()) return;
+  const std::string& only = names[static_cast<size_t>(largest - rows_of.begin())];
+  core::require(names.size() > 1, ErrorKind::kData,
+                "all {} rows of {} have the label \"{}\": a classifier of one class learns nothing. Add rows of other "
+                "labels, or check data.label_column",
+                store.size(), training.path, only);
+  warnings.push_back(
+      fmt::format("all {} rows of {} have the label \"{}\", one of {}: the model will learn to say it "
+                  "always",
+                  store.size(), training.path, only, names.size()));
+}
+
+void check_label_sets(const TrainingData& training, Warnings& warnings) {
+  const data::TokenStore& store = training.store;
+  for (int64_t row = 1; row < store.size(); ++row) {
+    if (!std::ranges::equal(store.multi_label(row), store.multi_label(0))) return;
+  }
+  const auto labels = store.multi_label(0);
+  warnings.push_back(
+      fmt::format("all {} rows of {} have the same {} of {} labels: the model will learn to say them "
+                  "always",
+                  store.size(), training.path, std::count(labels.begin(), labels.end(), 1), labels.size()));
+}
+
+}  // namespace
+
+std::vector<std::string> check_training_data(const TrainingData& training) {
+  Warnings warnings;
+  if (training.task == data::Task::kCausalLm) {
+    check_tokens(training, warnings);
+    return warnings;
+  }
+  check_texts(training, warnings);
+  if (training.problem_type == data::ProblemType::kMultiLabel) {
+    check_label_sets(training, warnings);
+  } else {
+    check_classes(training, warnings);
+  }
+  return warnings;
+}
+
+std::string check_evaluation_data(const data::TokenStore& store, const std::string& path) {
+  const int64_t without = store.samples_without_target();
+  core::require(without < store.size(), ErrorKind::kData,
+                "none of the {} rows of {} has a label or a token that a loss could be measured on", store.size(),
+                path);
+  if (without == 0) return "";
+  return fmt::format("{} of {} rows of {} have no label or no token that a loss could be measured on", without,
+                     store.size(), path);
+}
+
+}  // namespace neoloom::train
