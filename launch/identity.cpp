@@ -5,10 +5,13 @@
 
 #include <algorithm>
 #include <array>
+#include <filesystem>
 #include <string_view>
 
 #include "launch/version.h"
 #include "runtime/core/error.h"
+#include "runtime/core/hash.h"
+#include "runtime/core/process.h"
 
 namespace neoloom::launch {
 namespace {
@@ -64,6 +67,26 @@ Differences compare_keys(const ordered_json& before, const ordered_json& now) {
   return differences;
 }
 
+std::string label_text(const std::vector<std::string>& labels) {
+  return nlohmann::json(labels).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+}
+
+// What a neoloom before this field did not store is not compared.
+void compare_stored(const ordered_json& before, const char* field, const std::string& name, const std::string& now,
+                    Differences& differences) {
+  if (const auto found = before.find(field); found != before.end()) {
+    compare(name, found->get<std::string>(), now, differences);
+  }
+}
+
+void compare_base_config(const ordered_json& before, const std::map<std::string, std::string>& now,
+                         Differences& differences) {
+  const auto stored = before.find("base_config");
+  if (stored == before.end()) return;
+  for (const auto& [key, value] : now)
+    compare_stored(*stored, key.c_str(), "config.json of the base: " + key, value, differences);
+}
+
 // The planned length of a run may grow with --extend only: it bends the schedule.
 void compare_length(const ordered_json& before, const RunConfig& config, bool extend, Differences& differences) {
   const double epochs = before.at("num_train_epochs");
@@ -86,7 +109,64 @@ void refuse(const std::string& where, const Differences& differences) {
              where, fmt::join(differences, "\n"));
 }
 
+// Where a run computes: named in a warning instead, where the promise of equal bits is waived.
+void compare_place(const ordered_json& before, const RunConfig& config, const Resolved& resolved,
+                   Differences& differences, std::vector<std::string>& warnings) {
+  for (const auto& [key, now] : {std::pair{"device", resolved.device_kind},
+                                 {"instruction_sets", resolved.instruction_sets},
+                                 {"kernel_environment", resolved.kernel_environment}}) {
+    const std::string then = before.value(key, now);
+    if (then == now) continue;
+    if (config.runtime.allow_mixed_devices) {
+      warnings.push_back(fmt::format("{} was {}, is {}: the bits of this run are no longer promised", key, then, now));
+    } else {
+      compare(std::string(key) + " (runtime.allow_mixed_devices: true goes on, without the promise of equal bits)",
+              then, now, differences);
+    }
+  }
+}
+
 }  // namespace
+
+std::map<std::string, std::string> base_config_values(const model::GptNeoConfig& base) {
+  std::vector<std::string_view> layers;
+  for (const bool local : base.layer_is_local) layers.push_back(local ? "local" : "global");
+  return {{"vocab_size", std::to_string(base.vocab_size)},
+          {"max_position_embeddings", std::to_string(base.max_position_embeddings)},
+          {"hidden_size", std::to_string(base.hidden_size)},
+          {"num_layers", std::to_string(base.num_layers)},
+          {"num_heads", std::to_string(base.num_heads)},
+          {"intermediate_size", std::to_string(base.intermediate_size)},
+          {"window_size", std::to_string(base.window_size)},
+          {"layer_norm_epsilon", fmt::format("{}", base.layer_norm_epsilon)},
+          {"initializer_range", fmt::format("{}", base.initializer_range)},
+          {"tie_word_embeddings", fmt::format("{}", base.tie_word_embeddings)},
+          {"attention_layers", fmt::format("{}", fmt::join(layers, ", "))},
+          {"bos_token_id", std::to_string(base.bos_token_id)},
+          {"eos_token_id", std::to_string(base.eos_token_id)},
+          {"pad_token_id", std::to_string(base.pad_token_id)},
+          {"id2label", label_text(base.labels)},
+          {"problem_type", base.problem_type}};
+}
+
+std::string kernel_environment() {
+  std::vector<std::string> set;
+  for (const char* name :
+       {"MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ONEDNN_DEFAULT_FPMATH_MODE",
+        "DNNL_DEFAULT_FPMATH_MODE", "ATEN_CPU_CAPABILITY", "OMP_THREAD_LIMIT", "OMP_DYNAMIC", "CUBLAS_WORKSPACE_CONFIG",
+        "NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE"}) {
+    if (const std::string value = core::environment(name); !value.empty())
+      set.push_back(fmt::format("{}={}", name, value));
+  }
+  return fmt::format("{}", fmt::join(set, " "));
+}
+
+std::string start_hash(const RunConfig& config) {
+  if (!config.peft_config || config.peft_config->init_from.empty()) return "";
+  const std::string path = config.peft_config->init_from + "/adapter_model.safetensors";
+  std::error_code unknown;
+  return std::filesystem::is_regular_file(path, unknown) ? core::sha256_of_file(path) : "";
+}
 
 std::string identity_json(const RunConfig& config, const Resolved& resolved) {
   return ordered_json{
@@ -94,13 +174,19 @@ std::string identity_json(const RunConfig& config, const Resolved& resolved) {
       {"length",
        {{"num_train_epochs", config.trainer_config.num_train_epochs}, {"max_steps", config.trainer_config.max_steps}}},
       {"model", resolved.model_hash},
+      {"base_config", resolved.base_config},
       {"tokenizer", resolved.tokenizer_hash},
       {"data", resolved.data_hash},
+      {"labels", label_text(resolved.labels)},
+      {"pad_token_id", std::to_string(resolved.pad_token_id)},
+      {"init_from", resolved.start_hash},
+      {"program", version_text()},
       {"device", resolved.device_kind},
       {"compute_dtype", resolved.compute_dtype},
       {"gradient_sum", config.runtime.gradient_sum},
       {"deterministic", config.runtime.deterministic},
       {"instruction_sets", resolved.instruction_sets},
+      {"kernel_environment", resolved.kernel_environment},
       {"threads_per_rank", resolved.threads_per_rank},
       {"logits_chunk_rows", resolved.logits_chunk_rows},
       {"gradient_checkpointing", resolved.gradient_checkpointing},
@@ -115,8 +201,15 @@ std::vector<std::string> adopt_identity(const std::string& path, const std::stri
   Differences differences = compare_keys(before.at("config"), numeric_keys(config));
   compare_length(before.at("length"), config, extend, differences);
   compare("model weights (SHA-256)", before.at("model"), resolved.model_hash, differences);
+  compare_base_config(before, resolved.base_config, differences);
   compare("tokenizer (SHA-256)", before.at("tokenizer"), resolved.tokenizer_hash, differences);
   compare("training data and its settings (SHA-256)", before.at("data"), resolved.data_hash, differences);
+  compare_stored(before, "labels", "labels, in the order of their ids", label_text(resolved.labels), differences);
+  compare_stored(before, "pad_token_id", "pad_token_id", std::to_string(resolved.pad_token_id), differences);
+  const std::string started_from = before.value("init_from", "");
+  if (!started_from.empty() && !resolved.start_hash.empty()) {
+    compare("peft_config.init_from (SHA-256 of its values)", started_from, resolved.start_hash, differences);
+  }
   compare("runtime.compute_dtype", before.at("compute_dtype"), resolved.compute_dtype, differences);
   compare("runtime.deterministic", fmt::format("{}", before.value("deterministic", true)),
           fmt::format("{}", config.runtime.deterministic), differences);
@@ -132,19 +225,16 @@ std::vector<std::string> adopt_identity(const std::string& path, const std::stri
             fmt::format("{}", config.runtime.logits_chunk_rows), differences);
   }
   std::vector<std::string> warnings;
-  for (const auto& [key, now] :
-       {std::pair{"device", resolved.device_kind}, {"instruction_sets", resolved.instruction_sets}}) {
-    if (before.at(key) == now) continue;
-    if (config.runtime.allow_mixed_devices) {
-      warnings.push_back(fmt::format("{} was {}, is {}: the bits of this run are no longer promised", key,
-                                     before.at(key).get<std::string>(), now));
-    } else {
-      compare(std::string(key) + " (runtime.allow_mixed_devices: true goes on, without the promise of equal bits)",
-              before.at(key), now, differences);
-    }
+  compare_place(before, config, resolved, differences, warnings);
+  if (const std::string then = before.value("program", version_text()); then != version_text()) {
+    warnings.push_back(
+        fmt::format("this run was started by {} and goes on with {}: its bits may differ from those of an "
+                    "unbroken run",
+                    then, version_text()));
   }
   refuse(path, differences);
   resolved.batching = kept;
+  resolved.start_hash = started_from;
   resolved.logits_chunk_rows = kept_rows;
   resolved.gradient_checkpointing = before.value("gradient_checkpointing", false);
   const int64_t threads = before.at("threads_per_rank");
@@ -167,19 +257,33 @@ void require_same_configuration(const RunConfig& stored, const RunConfig& config
   refuse(folder, compare_keys(numeric_keys(stored), numeric_keys(config)));
 }
 
-comm::Fingerprint fingerprint(comm::MpiSession& session, const RunConfig& config, const Resolved& resolved) {
-  comm::Fingerprint fields = {{"neoloom", version_text()}, {"MPI library", session.library_version()}};
+comm::Fingerprint early_fingerprint(const RunConfig& config, const Resolved& resolved) {
+  comm::Fingerprint fields;
+  for (const auto& [key, value] : flatten(config)) fields.emplace_back(key, value);
+  for (const auto& [key, value] : resolved.base_config) fields.emplace_back("config.json of the base: " + key, value);
+  fields.emplace_back("tokenizer (SHA-256)", resolved.tokenizer_hash);
+  fields.emplace_back("pad_token_id", std::to_string(resolved.pad_token_id));
+  return fields;
+}
+
+comm::Fingerprint fingerprint(const std::string& mpi_library, const RunConfig& config, const Resolved& resolved) {
+  comm::Fingerprint fields = {{"neoloom", version_text()}, {"MPI library", mpi_library}};
   if (!config.runtime.allow_mixed_devices) {
     fields.emplace_back("device", resolved.device_kind);
     fields.emplace_back("CPU instruction sets", resolved.instruction_sets);
+    fields.emplace_back("environment variables that choose kernels", resolved.kernel_environment);
   }
-  for (const auto& [key, value] : flatten(config)) fields.emplace_back(key, value);
+  for (auto& field : early_fingerprint(config, resolved)) fields.push_back(std::move(field));
   fields.emplace_back("model weights (SHA-256)", resolved.model_hash);
-  fields.emplace_back("tokenizer (SHA-256)", resolved.tokenizer_hash);
   fields.emplace_back("training data (SHA-256)", resolved.data_hash);
+  fields.emplace_back("validation data (SHA-256)", resolved.validation_hash);
+  fields.emplace_back("labels, in the order of their ids", label_text(resolved.labels));
+  fields.emplace_back("peft_config.init_from (SHA-256 of its values)", resolved.start_hash);
   fields.emplace_back("compute_dtype", resolved.compute_dtype);
   fields.emplace_back("threads per rank", std::to_string(resolved.threads_per_rank));
   fields.emplace_back("rows of logits held at once", std::to_string(resolved.logits_chunk_rows));
+  fields.emplace_back("rows of a micro-batch", std::to_string(resolved.batching.micro_batch_size));
+  fields.emplace_back("micro-batches of a step", std::to_string(resolved.batching.micro_batches_per_step));
   return fields;
 }
 

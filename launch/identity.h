@@ -2,35 +2,82 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <vector>
 
 #include "launch/config/run_config.h"
+#include "model/gpt_neo_config.h"
 #include "runtime/comm/fingerprint.h"
 #include "runtime/train/plan.h"
 
 namespace neoloom::launch {
 
+// Everything that a training run reads and that can change a bit of it. A resume refuses another value, and so do two
+// ranks of one start, unless the table says otherwise; both name the item.
+//
+// | item                               | read in                        | covered by                                  |
+// |------------------------------------|--------------------------------|---------------------------------------------|
+// | numeric keys of the configuration  | launch/config                  | each key (is_free() lists the others)       |
+// | max_steps, num_train_epochs        | launch/config                  | each; may grow with --extend                |
+// | config.json of the base            | model/gpt_neo_config           | base_config, each value as parsed           |
+// | weights of the base, its score     | model/pretrained               | model_hash: SHA-256 of the files            |
+// | tokenizer, special tokens, added   | data/tokenizer                 | tokenizer_hash: SHA-256 of what makes ids   |
+// | training file, columns, max_length | data/token_store               | data_hash: SHA-256 of bytes and settings    |
+// | order of the labels                | data/token_store               | labels                                      |
+// | padding                            | config, tokenizer, config.json | pad_token_id, as resolved                   |
+// | peft_config.init_from              | model/pretrained               | start_hash: SHA-256 of its tensor file; a   |
+// |                                    |                                | resume does not need it, and lets it be gone|
+// | device, instruction sets           | launch/device, assembly        | each (allow_mixed_devices waives them)      |
+// | variables that choose kernels      | environment                    | kernel_environment (waived with them)       |
+// | compute dtype, threads, chunks,    | resolved at the first start    | kept by a resume; equal over ranks          |
+// | micro-batches                      |                                |                                             |
+// | gradient_sum, deterministic        | launch/config                  | each                                        |
+// | neoloom, LibTorch, MPI             | the program                    | equal over ranks; a resume with others says |
+// |                                    |                                | so and goes on                              |
+// | validation file                    | data/token_store               | validation_hash, equal over ranks; a resume |
+// |                                    |                                | may change it: it decides no step, and the  |
+// |                                    |                                | best model is bound to it (train/best_model)|
+//
+// Not covered, because no step depends on it: paths and names, rhythms of logging, saving and evaluating, the size of
+// evaluation batches, generation_config.json, keys of config.json that neoloom does not read.
+
 /// What decides the bits of a run beside its configuration; resolved at the first start and kept by resumes.
 struct Resolved {
   std::string model_hash;
+  std::map<std::string, std::string> base_config;  // base_config_values()
   std::string tokenizer_hash;
   std::string data_hash;
+  std::string validation_hash;  // empty: none
+  std::vector<std::string> labels;
+  int64_t pad_token_id = 0;
+  std::string start_hash;   // empty: no peft_config.init_from, or it is gone
   std::string device_kind;  // "cpu", or the GPU's name
   std::string compute_dtype;
-  std::string instruction_sets;  // CPUs
+  std::string instruction_sets;    // CPUs
+  std::string kernel_environment;  // kernel_environment()
   int64_t threads_per_rank = 1;
   int64_t logits_chunk_rows = 0;
   train::Batching batching;
   bool gradient_checkpointing = false;  // decides no bits, but a resume wants the memory that the start had
 };
 
+/// The values of a base's config.json that decide numbers, as text by key. Layout and unknown keys do not count.
+std::map<std::string, std::string> base_config_values(const model::GptNeoConfig& base);
+
+/// "NAME=value" of the environment variables that are set and that make MKL, oneDNN, OpenMP or cuBLAS choose kernels.
+std::string kernel_environment();
+
+/// Of the values that peft_config.init_from gives a run to start from. Empty: none, or there is no such file.
+std::string start_hash(const RunConfig& config);
+
 /// JSON object stored in checkpoints: the numeric configuration keys and `resolved`.
 std::string identity_json(const RunConfig& config, const Resolved& resolved);
 
 /// Takes over what a resume must keep (threads, batching) from a checkpoint's identity into `resolved`, and compares
-/// the rest. Returns warnings. `path` names the checkpoint in messages. Throws: Error(kUsage) with every differing key
-/// and both values.
+/// the rest; what an older neoloom did not store is not compared. Returns warnings. `path` names the checkpoint in
+/// messages. Throws: Error(kUsage) with every differing key and both values.
 std::vector<std::string> adopt_identity(const std::string& path, const std::string& identity, const RunConfig& config,
                                         bool extend, Resolved& resolved);
 
@@ -38,7 +85,10 @@ std::vector<std::string> adopt_identity(const std::string& path, const std::stri
 /// Throws: Error(kUsage) with every differing key.
 void require_same_configuration(const RunConfig& stored, const RunConfig& config, const std::string& folder);
 
-/// For comparing the ranks before the first step.
-comm::Fingerprint fingerprint(comm::MpiSession& session, const RunConfig& config, const Resolved& resolved);
+/// For comparing the ranks as soon as each has read its small files: configuration, config.json, tokenizer.
+comm::Fingerprint early_fingerprint(const RunConfig& config, const Resolved& resolved);
+
+/// For comparing the ranks before the first step: all of it.
+comm::Fingerprint fingerprint(const std::string& mpi_library, const RunConfig& config, const Resolved& resolved);
 
 }  // namespace neoloom::launch

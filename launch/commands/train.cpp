@@ -6,7 +6,6 @@
 
 #include <filesystem>
 #include <iostream>
-#include <map>
 #include <thread>
 
 #include "launch/assembly.h"
@@ -55,6 +54,11 @@ void read_everything_small(Session& s, const TrainArguments& arguments) {
   read_inputs(arguments.config, s);
   const std::string warning = train::check_metric(s.config.trainer_config, s.task.task, s.task.problem_type);
   if (!warning.empty()) s.config.warnings.push_back(warning);
+  s.resolved.base_config = base_config_values(s.base.config);
+  s.resolved.tokenizer_hash = s.tokenizer->content_hash();
+  s.resolved.pad_token_id = s.pad_id;
+  s.resolved.start_hash = start_hash(s.config);
+  s.resolved.kernel_environment = kernel_environment();
 }
 
 // Rows that teach nothing: an error when there are no others, else warnings.
@@ -312,8 +316,7 @@ int run_train(comm::MpiSession& session, const TrainArguments& arguments) {
   }
   const comm::StopSignal stop;  // from here on: a request during set-up stops the run after its first step
   // Before the ranks do anything together that unlike configurations would take apart.
-  const std::map<std::string, std::string> keys = flatten(s.config);
-  comm::require_equal_fingerprints(session, {keys.begin(), keys.end()});
+  comm::require_equal_fingerprints(session, early_fingerprint(s.config, s.resolved));
   const std::unique_ptr<checkpoint::RunLock> lock = lock_run_folder(session, s);
   Device device(session, s.config);
   session.all_or_none([&] {
@@ -333,12 +336,13 @@ int run_train(comm::MpiSession& session, const TrainArguments& arguments) {
   });
   load_weights(session, s.config, device.name(), s.base);
   s.resolved.model_hash = s.base.weights_hash;
-  s.resolved.tokenizer_hash = s.tokenizer->content_hash();
   s.resolved.data_hash = s.train->content_hash();
+  s.resolved.validation_hash = s.validation ? s.validation->content_hash() : "";
+  s.resolved.labels = s.labels;
 
   std::optional<train::Resumed> resumed = find_resume(session, s, arguments);
   set_threads(s.resolved.threads_per_rank);
-  comm::require_equal_fingerprints(session, fingerprint(session, s.config, s.resolved));
+  comm::require_equal_fingerprints(session, fingerprint(session.library_version(), s.config, s.resolved));
   const std::string memory_note = settle_memory(session, s, device, budget);
   // What can be refused is refused before the output folder remembers this configuration.
   std::unique_ptr<model::Model> model;
