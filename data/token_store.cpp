@@ -11,10 +11,11 @@
 #include "data/store/labels.h"
 #include "data/store/sample_maker.h"
 #include "data/store/store_file.h"
-#include "data/utf8.h"
 #include "runtime/core/error.h"
 #include "runtime/core/files.h"
 #include "runtime/core/hash.h"
+#include "runtime/core/text.h"
+#include "runtime/core/utf8.h"
 
 namespace neoloom::data {
 namespace {
@@ -25,6 +26,7 @@ using core::require;
 
 constexpr size_t kInvalidRowsListed = 20;
 constexpr size_t kInvalidRowsKept = 10'000;
+constexpr size_t kLongestReasonBytes = 400;
 constexpr size_t kHashDigitsInName = 32;
 
 bool is_stream(const StoreRequest& request, Format format) {
@@ -34,9 +36,18 @@ bool is_stream(const StoreRequest& request, Format format) {
 /// The whole-file faults that would otherwise show as thousands of unreadable rows.
 void check_whole_file(const std::string& path, std::string_view text) {
   require(!without_byte_order_mark(text).empty(), ErrorKind::kData, "{} is empty; expected at least one row", path);
-  const bool utf16 = text.starts_with("\xFF\xFE") || text.starts_with("\xFE\xFF");
-  require(!utf16, ErrorKind::kData,
-          "{} is UTF-16 (it starts with that byte order mark), not UTF-8; convert it: iconv -f UTF-16 -t UTF-8", path);
+  const auto zero = [&](size_t at) { return at < text.size() && text[at] == '\0'; };
+  const char* utf16 = nullptr;
+  if (text.starts_with("\xFF\xFE") || text.starts_with("\xFE\xFF")) {
+    utf16 = "UTF-16";  // iconv looks at the byte order mark
+  } else if (zero(1) && zero(3) && !zero(0)) {
+    utf16 = "UTF-16LE";
+  } else if (zero(0) && zero(2) && !zero(1)) {
+    utf16 = "UTF-16BE";
+  }
+  require(utf16 == nullptr, ErrorKind::kData,
+          "{0} is {1}, not UTF-8 (byte 1 is 0x{2:02X}); convert it: iconv -f {1} -t UTF-8", path,
+          utf16 == nullptr ? "" : utf16, static_cast<unsigned char>(text[0]));
   require(!text.starts_with("\x1F\x8B") && !text.starts_with("PK\x03\x04") && !text.starts_with("PAR1"),
           ErrorKind::kData, "{} is a compressed or binary file; expected JSON lines, CSV, TSV or text, unpacked", path);
 }
@@ -45,13 +56,14 @@ void check_whole_file(const std::string& path, std::string_view text) {
 std::string settings_text(const StoreRequest& request, Format format) {
   const Options& options = request.options;
   return fmt::format(
-      "format={} header={} quoting={} task={} problem={} max_length={} require_labels={} tolerance={:a} eos={} "
-      "split={} "
-      "num_labels={}",
-      static_cast<int>(format), options.header, options.quoting, static_cast<int>(request.task),
-      static_cast<int>(request.problem_type), request.max_length_tokens, request.require_labels,
-      options.invalid_data_tolerance_percent, request.tokenizer_options.add_eos_token,
-      request.tokenizer_options.split_special_tokens, request.num_labels.value_or(-1));
+             "format={} header={} quoting={} task={} problem={} max_length={} require_labels={} tolerance={:a} eos={} "
+             "split={} "
+             "num_labels={}",
+             static_cast<int>(format), options.header, options.quoting, static_cast<int>(request.task),
+             static_cast<int>(request.problem_type), request.max_length_tokens, request.require_labels,
+             options.invalid_data_tolerance_percent, request.tokenizer_options.add_eos_token,
+             request.tokenizer_options.split_special_tokens, request.num_labels.value_or(-1)) +
+         (request.every_row ? " every_row" : "");
 }
 
 std::optional<std::vector<std::string>> fixed_names(const StoreRequest& request) {
@@ -115,10 +127,9 @@ class Builder {
   /// The whole file is one stream, cut into windows; the last one may be shorter.
   void read_stream() {
     const std::string_view text = without_byte_order_mark(file_.text());
-    const size_t valid = utf8_prefix_bytes(text);
-    require(valid == text.size(), ErrorKind::kData, "{}: line {}: {}; convert the file, e.g. iconv -f LATIN1 -t UTF-8",
-            request_.path, 1 + std::count(text.begin(), text.begin() + static_cast<int64_t>(valid), '\n'),
-            utf8_complaint(text));
+    const size_t valid = core::utf8_prefix_bytes(text);
+    require(valid == text.size(), ErrorKind::kData, "{}: line {}: {}", request_.path,
+            1 + std::count(text.begin(), text.begin() + static_cast<int64_t>(valid), '\n'), core::utf8_complaint(text));
     const std::vector<int32_t> ids = maker_.encode_stream(text);
     const auto window = static_cast<size_t>(request_.max_length_tokens);
     for (size_t begin = 0; begin < ids.size(); begin += window) {
@@ -140,7 +151,8 @@ class Builder {
     while (reader->next(row)) {
       ++rows;
       for (size_t i = 0; i < seen.size(); ++i) seen[i] = seen[i] || row.cells[i].kind != Cell::Kind::kMissing;
-      const std::string complaint = maker_.make(row, labels_, sample);
+      std::string complaint = maker_.make(row, labels_, sample);
+      if (request_.every_row && complaint.empty() && sample.ids.empty()) complaint = "the text is empty";
       if (complaint.empty()) {
         add(sample);
       } else {
@@ -173,11 +185,14 @@ class Builder {
 
   void add_invalid(int64_t line, const std::string& reason) {
     ++content_.invalid_row_count;
-    if (content_.invalid_rows.size() < kInvalidRowsKept) {
-      std::string clean = reason;
-      std::replace(clean.begin(), clean.end(), '\0', ' ');
-      content_.invalid_rows.push_back({line, clean});
+    const int64_t sample = request_.every_row ? static_cast<int64_t>(content_.offsets.size()) - 1 : -1;
+    if (request_.every_row || content_.invalid_rows.size() < kInvalidRowsKept) {
+      content_.invalid_rows.push_back({line, core::printable(reason, kLongestReasonBytes), sample});
     }
+    if (!request_.every_row) return;
+    Sample stand_in;
+    stand_in.ids = {0};
+    add(stand_in);
   }
 
   std::string listed_rows() const {
@@ -192,6 +207,7 @@ class Builder {
   }
 
   void check_tolerance(int64_t rows) const {
+    if (request_.every_row) return;
     const double percent = 100.0 * static_cast<double>(content_.invalid_row_count) / static_cast<double>(rows);
     if (percent <= request_.options.invalid_data_tolerance_percent) return;
     fail(ErrorKind::kData,

@@ -22,6 +22,9 @@ struct StoreRequest {
   ProblemType problem_type = ProblemType::kSingleLabel;
   int64_t max_length_tokens = 2048;  // samples are cut to this many tokens (front kept)
   bool require_labels = true;        // false: prediction input, labels may be absent
+  // Prediction: sample i is row i. A row that cannot be used, or whose text has no tokens, is a sample of one token
+  // that invalid_rows() names, whatever the tolerance; all of them are kept.
+  bool every_row = false;
   // Fixed map (validation, resume): a label outside it is an error. Overrides options.label_names.
   std::optional<std::vector<std::string>> label_names;
   std::optional<int64_t> num_labels;  // integer labels 0..num_labels-1 without names
@@ -30,6 +33,7 @@ struct StoreRequest {
 struct InvalidRow {
   int64_t line = 0;  // 1-based line of the input file where the row starts
   std::string reason;
+  int64_t sample = -1;  // StoreRequest::every_row: the sample that stands for the row
 };
 
 /// Tokenised samples in one HDF5 file, contiguous datasets mapped read-only: ranks of a node share the pages and no
@@ -63,7 +67,7 @@ class TokenStore {
   /// Targets that count for the loss: causal LM max(0, supervised tokens after the first); classification 1, 0 for an
   /// unlabelled sample.
   virtual std::span<const int32_t> target_counts() const = 0;
-  /// Rows that could not be read and were skipped, the first 10,000 of them.
+  /// Rows that could not be read and were skipped, the first 10,000 of them (StoreRequest::every_row: all).
   virtual const std::vector<InvalidRow>& invalid_rows() const = 0;
   virtual int64_t invalid_row_count() const { return static_cast<int64_t>(invalid_rows().size()); }
   virtual int64_t truncated_samples() const = 0;

@@ -33,7 +33,7 @@ void check_batch(const Batch& batch, const GptNeoConfig& config) {
                   "sample {}: expected a length from 1 to {}, found {}", batch.sample_ids[row], batch.ids.size(1),
                   length);
     core::require(length <= config.max_position_embeddings, ErrorKind::kData,
-                  "sample {}: {} tokens, but the model has {} positions; truncate it (data.max_length)",
+                  "sample {}: {} tokens, but the model has {} positions; truncate it (tokenizer_config.max_length)",
                   batch.sample_ids[row], length, config.max_position_embeddings);
   }
 }

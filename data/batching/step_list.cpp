@@ -96,7 +96,8 @@ StepList::StepList(std::span<const int32_t> lengths, std::span<const int32_t> ta
           "expected positive batch sizes, found {} samples a micro-batch and {} micro-batches a step",
           options.micro_batch_size, options.micro_batches_per_step);
   require(steps_per_epoch() > 0, ErrorKind::kUsage,
-          "drop_last drops all {} samples: a step takes {} x {}; use smaller batches or drop_last: false",
+          "trainer_config.dataloader_drop_last drops all {} samples: a step takes {} x {}; use smaller batches or set "
+          "it to false",
           lengths.size(), options.micro_batch_size, options.micro_batches_per_step);
 }
 

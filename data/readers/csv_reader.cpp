@@ -8,6 +8,7 @@
 
 #include "data/readers/lines.h"
 #include "runtime/core/error.h"
+#include "runtime/core/text.h"
 
 namespace neoloom::data {
 namespace {
@@ -22,7 +23,8 @@ class RecordScanner {
       : path_(request.path),
         text_(without_byte_order_mark(request.text)),
         delimiter_(request.format == Format::kTsv ? '\t' : ','),
-        quoting_(request.quoting) {}
+        quoting_(request.quoting),
+        ends_in_cr_(ends_lines_in_cr(request.text)) {}
 
   /// The fields of the next record that is not a blank line; false at the end.
   bool next(std::vector<std::string>& fields, std::string& error) {
@@ -44,15 +46,29 @@ class RecordScanner {
     return true;
   }
   int64_t record_line() const { return record_line_; }
+  /// What to say of a record that is one field although another separator stands in it; empty: nothing is suspected.
+  std::string suspicion(const std::vector<std::string>& record) const {
+    if (record.size() != 1) return {};
+    for (const char other : {'\t', ';', '|', ','}) {
+      if (other == delimiter_ || record[0].find(other) == std::string::npos) continue;
+      if (other == '\t') return "the fields seem to be separated by tabs: set data.format: tsv";
+      if (other == ',') return "the fields seem to be separated by commas: set data.format: csv";
+      return fmt::format(
+          "the fields seem to be separated by \"{}\"; commas (data.format: csv) and tabs (data.format: tsv) are read: "
+          "save the file with one of them",
+          other);
+    }
+    return {};
+  }
 
  private:
   bool at_line_end() const {
     if (at_ >= text_.size() || text_[at_] == '\n') return true;
-    return text_[at_] == '\r' && (at_ + 1 == text_.size() || text_[at_ + 1] == '\n');
+    return text_[at_] == '\r' && (ends_in_cr_ || at_ + 1 == text_.size() || text_[at_ + 1] == '\n');
   }
   bool skip_line_end() {
     if (at_ >= text_.size() || !at_line_end()) return false;
-    at_ = std::min(at_ + (text_[at_] == '\r' ? 2 : 1), text_.size());
+    at_ += text_.substr(at_).starts_with("\r\n") ? 2 : 1;
     ++line_;
     return true;
   }
@@ -80,7 +96,7 @@ class RecordScanner {
       }
       const std::string_view piece = text_.substr(at_, quote - at_);
       field.append(piece);
-      line_ += std::count(piece.begin(), piece.end(), '\n');
+      line_ += std::count(piece.begin(), piece.end(), ends_in_cr_ ? '\r' : '\n');
       at_ = quote + 1;
       if (at_ >= text_.size() || text_[at_] != '"') break;
       field.push_back('"');
@@ -99,6 +115,7 @@ class RecordScanner {
   std::string_view text_;
   char delimiter_;
   bool quoting_;
+  bool ends_in_cr_;
   size_t at_ = 0;
   int64_t line_ = 1;
   int64_t record_line_ = 1;
@@ -127,7 +144,7 @@ class CsvReader : public RowReader {
     for (size_t i = 0; i < positions_.size() && row.error.empty(); ++i) {
       if (!positions_[i]) continue;
       std::string& field = fields_[*positions_[i]];
-      row.error = utf8_complaint(field);
+      row.error = core::utf8_complaint(field);
       row.cells[i] = {Cell::Kind::kText, std::move(field), {}};
     }
     return true;
@@ -138,9 +155,10 @@ class CsvReader : public RowReader {
   void read_header(const ReaderRequest& request) {
     std::vector<std::string> record;
     if (!scanner_.next(record, first_error_)) return;
+    suspicion_ = scanner_.suspicion(record);
     if (request.header) {
       for (const std::string& name : record) {
-        if (first_error_.empty()) first_error_ = utf8_complaint(name);
+        if (first_error_.empty()) first_error_ = core::utf8_complaint(name);
       }
       if (!first_error_.empty())
         fail(ErrorKind::kData, "{}: the header cannot be read: {}", request.path, first_error_);
@@ -153,12 +171,12 @@ class CsvReader : public RowReader {
   std::optional<size_t> position_of(const std::string& path, const Column& column) const {
     const auto count = std::count(columns_.begin(), columns_.end(), column.name);
     if (count > 1) {
-      fail(ErrorKind::kData, "{}: {} columns are called \"{}\" ({}); rename all but one", path, count, column.name,
-           column.key);
+      fail(ErrorKind::kData, "{}: {} columns are called {} ({}); rename all but one", path, count,
+           core::quoted(column.name), column.key);
     }
     if (count == 1) return std::find(columns_.begin(), columns_.end(), column.name) - columns_.begin();
     // A file without any record gets its own message from the caller.
-    if (!column.optional && !columns_.empty()) fail_without_column(path, column, columns_);
+    if (!column.optional && !columns_.empty()) fail_without_column(path, column, columns_, suspicion_);
     return std::nullopt;
   }
 
@@ -166,6 +184,7 @@ class CsvReader : public RowReader {
   std::vector<std::string> columns_;
   std::vector<std::optional<size_t>> positions_;  // in a record, per wanted column
   std::optional<std::vector<std::string>> first_record_;
+  std::string suspicion_;
   std::string first_error_;
   std::vector<std::string> fields_;
 };

@@ -7,8 +7,8 @@
 #include <nlohmann/json.hpp>
 
 #include "data/readers/lines.h"
-#include "data/utf8.h"
 #include "runtime/core/error.h"
+#include "runtime/core/text.h"
 
 namespace neoloom::data {
 namespace {
@@ -27,7 +27,7 @@ Cell list_cell(const json& list) {
     } else if (item.is_number_integer()) {
       cell.items.push_back(item.dump());
     } else {
-      return other(fmt::format("a list that holds {} ({})", item.type_name(), utf8_head(item.dump(), 40)));
+      return other(fmt::format("a list that holds {} ({})", item.type_name(), core::printable(item.dump(), 40)));
     }
   }
   return cell;
@@ -47,7 +47,7 @@ std::string parse_complaint(const json::exception& error) {
   std::string_view text = error.what();
   const size_t end = text.find("] ");
   if (text.starts_with("[") && end != std::string_view::npos) text.remove_prefix(end + 2);
-  return fmt::format("not valid JSON: {}", utf8_head(utf8_lossy(text), 160));
+  return fmt::format("not valid JSON: {}", core::printable(text, 160));
 }
 
 class JsonReader : public RowReader {
@@ -58,7 +58,7 @@ class JsonReader : public RowReader {
     std::string_view text;
     if (!next_element(text, row.line)) return false;
     row.cells.assign(request_.columns.size(), Cell{});
-    row.error = utf8_complaint(text);
+    row.error = core::utf8_complaint(text);
     if (row.error.empty()) fill(text, row);
     return true;
   }

@@ -14,14 +14,17 @@ inline std::string_view without_byte_order_mark(std::string_view text) {
   return text;
 }
 
-/// Walks over lines that end in LF or CR LF.
+/// Where lines end: CR alone counts only in a text without any LF (classic Mac).
+inline bool ends_lines_in_cr(std::string_view text) { return text.find('\n') == std::string_view::npos; }
+
+/// Walks over lines that end in LF or CR LF, or in CR where no LF is.
 class Lines {
  public:
-  explicit Lines(std::string_view text) : rest_(text) {}
+  explicit Lines(std::string_view text) : rest_(text), end_(ends_lines_in_cr(text) ? '\r' : '\n') {}
 
   bool next(std::string_view& line) {
     if (rest_.empty()) return false;
-    const size_t end = std::min(rest_.find('\n'), rest_.size());
+    const size_t end = std::min(rest_.find(end_), rest_.size());
     line = rest_.substr(0, end);
     if (!line.empty() && line.back() == '\r') line.remove_suffix(1);
     rest_.remove_prefix(std::min(end + 1, rest_.size()));
@@ -33,6 +36,7 @@ class Lines {
 
  private:
   std::string_view rest_;
+  char end_;
   int64_t number_ = 0;
 };
 

@@ -2,7 +2,6 @@
 #include "data/readers/rows.h"
 
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <array>
@@ -12,8 +11,8 @@
 #include "data/readers/csv_reader.h"
 #include "data/readers/json_reader.h"
 #include "data/readers/lines.h"
-#include "data/utf8.h"
 #include "runtime/core/error.h"
+#include "runtime/core/text.h"
 
 namespace neoloom::data {
 namespace {
@@ -33,6 +32,18 @@ constexpr std::array<NamedFormat, 8> kFormats = {{{"jsonl", Format::kJsonLines},
                                                   {"tab", Format::kTsv},
                                                   {"txt", Format::kText},
                                                   {"text", Format::kText}}};
+
+const NamedFormat* find_format(std::string_view name) {
+  return std::find_if(kFormats.begin(), kFormats.end(), [&](const auto& each) { return each.name == name; });
+}
+
+/// In lower case, without the dot.
+std::string extension_of(const std::string& path) {
+  std::string name = std::filesystem::path(path).extension().string();
+  if (!name.empty()) name.erase(0, 1);
+  std::transform(name.begin(), name.end(), name.begin(), [](unsigned char c) { return std::tolower(c); });
+  return name;
+}
 
 bool starts_with_bracket(std::string_view text) {
   text = without_byte_order_mark(text);
@@ -55,7 +66,7 @@ class TextLineReader : public RowReader {
     std::string_view line;
     if (!lines_.next(line)) return false;
     row.line = lines_.number();
-    row.error = utf8_complaint(line);
+    row.error = core::utf8_complaint(line);
     row.cells.assign(request_.columns.size(), Cell{});
     if (row.error.empty()) row.cells.front() = {Cell::Kind::kText, std::string(line), {}};
     return true;
@@ -70,21 +81,16 @@ class TextLineReader : public RowReader {
 
 }  // namespace
 
+bool names_a_format(const std::string& path) { return find_format(extension_of(path)) != kFormats.end(); }
+
 Format format_of(const std::string& path, const Options& options, std::string_view text) {
-  std::string name = options.format;
-  if (name == "auto") {
-    name = std::filesystem::path(path).extension().string();
-    if (!name.empty()) name.erase(0, 1);
-    std::transform(name.begin(), name.end(), name.begin(), [](unsigned char c) { return std::tolower(c); });
-  }
-  const auto found =
-      std::find_if(kFormats.begin(), kFormats.end(), [&](const auto& each) { return each.name == name; });
+  const std::string name = options.format == "auto" ? extension_of(path) : options.format;
+  const auto* const found = find_format(name);
   if (found == kFormats.end()) {
-    fail(
-        ErrorKind::kData,
-        "{}: the format \"{}\" is not supported; expected a file that ends in .jsonl .ndjson .json .csv .tsv .tab .txt "
-        ".text, or data.format jsonl, json, csv, tsv or text (compressed files must be unpacked first)",
-        path, name);
+    fail(ErrorKind::kData,
+         "{}: the format {} is not supported; expected a file that ends in .jsonl .ndjson .json .csv .tsv .tab .txt "
+         ".text, or data.format jsonl, json, csv, tsv or text (compressed files must be unpacked first)",
+         path, core::quoted(name));
   }
   if (found->format == Format::kJsonArray && !starts_with_bracket(text)) return Format::kJsonLines;
   return found->format;
@@ -105,17 +111,16 @@ std::unique_ptr<RowReader> open_rows(const ReaderRequest& request) {
   return std::make_unique<TextLineReader>(request);
 }
 
-void fail_without_column(const std::string& path, const Column& column, const std::vector<std::string>& found) {
-  const std::string columns =
-      found.empty() ? "it has no named columns" : fmt::format("its columns are: {}", fmt::join(found, ", "));
-  fail(ErrorKind::kData, "{}: no column \"{}\" ({}); {}; name the right one with {}", path, column.name, column.key,
-       columns, column.key);
-}
-
-std::string utf8_complaint(std::string_view text) {
-  const size_t valid = utf8_prefix_bytes(text);
-  if (valid == text.size()) return {};
-  return fmt::format("not UTF-8: 0x{:02X} at byte {}", static_cast<unsigned char>(text[valid]), valid + 1);
+void fail_without_column(const std::string& path, const Column& column, const std::vector<std::string>& found,
+                         const std::string& suspicion) {
+  std::string advice = suspicion;
+  if (advice.empty()) {
+    const std::string near = core::nearest(column.name, found);
+    advice = fmt::format("{}name the right one with {}",
+                         near.empty() ? "" : fmt::format("did you mean {}? ", core::quoted(near)), column.key);
+  }
+  fail(ErrorKind::kData, "{}: no column {} ({}); {}; {}", path, core::quoted(column.name), column.key,
+       found.empty() ? "it has no named columns" : "its columns are: " + core::quoted_list(found), advice);
 }
 
 }  // namespace neoloom::data

@@ -18,6 +18,9 @@ enum class Format { kJsonLines, kJsonArray, kCsv, kTsv, kText };
 /// Error(kData) for other names, with those that are known.
 Format format_of(const std::string& path, const Options& options, std::string_view text);
 
+/// Whether the file's name says its format.
+bool names_a_format(const std::string& path);
+
 /// One value of a row. All values of CSV, TSV and text are kText.
 struct Cell {
   enum class Kind { kMissing, kText, kInteger, kList, kOther };
@@ -62,11 +65,8 @@ struct ReaderRequest {
 /// Throws: Error(kData): a CSV or TSV without a wanted column, with the columns found.
 std::unique_ptr<RowReader> open_rows(const ReaderRequest& request);
 
-/// The error for a column that no row has.
+/// The error for a column that no row has. `suspicion`: what else may be wrong with the file.
 [[noreturn]] void fail_without_column(const std::string& path, const Column& column,
-                                      const std::vector<std::string>& found);
-
-/// Why `text` is not UTF-8 ("not UTF-8: byte 0xE9 at byte 12"); empty when it is.
-std::string utf8_complaint(std::string_view text);
+                                      const std::vector<std::string>& found, const std::string& suspicion = "");
 
 }  // namespace neoloom::data

@@ -5,8 +5,8 @@
 
 #include <algorithm>
 
-#include "data/utf8.h"
 #include "runtime/core/error.h"
+#include "runtime/core/text.h"
 
 namespace neoloom::data {
 namespace {
@@ -17,20 +17,21 @@ using core::require;
 constexpr size_t kLabelInMessagesBytes = 60;
 
 std::string expected_but_found(const Column& column, std::string_view expected, const Cell& cell) {
+  const std::string name = core::quoted(column.name);
   switch (cell.kind) {
     case Cell::Kind::kMissing:
-      return fmt::format("no value for \"{}\"", column.name);
+      return fmt::format("no value for {}", name);
     case Cell::Kind::kText:
-      return fmt::format("\"{}\": expected {}, found the text \"{}\"", column.name, expected,
-                         utf8_head(cell.text, kLabelInMessagesBytes));
+      return fmt::format("{}: expected {}, found the text {}", name, expected,
+                         core::quoted(cell.text, kLabelInMessagesBytes));
     case Cell::Kind::kInteger:
-      return fmt::format("\"{}\": expected {}, found the integer {}", column.name, expected, cell.text);
+      return fmt::format("{}: expected {}, found the integer {}", name, expected, cell.text);
     case Cell::Kind::kList:
-      return fmt::format("\"{}\": expected {}, found a list", column.name, expected);
+      return fmt::format("{}: expected {}, found a list", name, expected);
     case Cell::Kind::kOther:
       break;
   }
-  return fmt::format("\"{}\": expected {}, found {}", column.name, expected, cell.text);
+  return fmt::format("{}: expected {}, found {}", name, expected, cell.text);
 }
 
 std::vector<std::string> split(const std::string& text, const std::string& separator) {
@@ -55,8 +56,8 @@ int32_t causal_targets(const Sample& sample) {
 SampleMaker::SampleMaker(const StoreRequest& request, const Tokenizer& tokenizer)
     : request_(request), tokenizer_(tokenizer) {
   const Options& options = request.options;
-  require(request.max_length_tokens > 0, ErrorKind::kUsage, "expected a positive max_length, found {}",
-          request.max_length_tokens);
+  require(request.max_length_tokens > 0, ErrorKind::kUsage,
+          "tokenizer_config.max_length: expected at least 1, found {}", request.max_length_tokens);
   max_length_tokens_ = static_cast<size_t>(request.max_length_tokens);
   const bool causal = request.task == Task::kCausalLm;
   prompted_ = causal && (!options.prompt_column.empty() || !options.response_column.empty());
@@ -86,12 +87,11 @@ SampleMaker::SampleMaker(const StoreRequest& request, const Tokenizer& tokenizer
   if (has_label_column_) columns_.push_back({column, key, !request.require_labels});
 }
 
-std::vector<int32_t> SampleMaker::encode(std::string_view text) const {
-  return tokenizer_.encode(text, request_.tokenizer_options.split_special_tokens);
+std::vector<int32_t> SampleMaker::encode_stream(std::string_view text) const {
+  return ended(tokenizer_.encode_input(text, request_.tokenizer_options.split_special_tokens));
 }
 
-std::vector<int32_t> SampleMaker::encode_stream(std::string_view text) const {
-  std::vector<int32_t> ids = encode(text);
+std::vector<int32_t> SampleMaker::ended(std::vector<int32_t> ids) const {
   if (eos_id_ >= 0) ids.push_back(eos_id_);
   return ids;
 }
@@ -130,13 +130,16 @@ void SampleMaker::make_text(const std::string& text, Sample& sample) const {
 
 void SampleMaker::make_prompted(const std::string& prompt, const std::string& response, Sample& sample) const {
   // Apart, so that the border is exact and generation meets the same prompt ids.
-  std::vector<int32_t> front = encode(prompt);
-  const std::vector<int32_t> back = encode_stream(response);
+  const bool split = request_.tokenizer_options.split_special_tokens;
+  std::vector<int32_t> front = tokenizer_.encode_input(prompt, split);
+  const std::vector<int32_t> back = ended(tokenizer_.encode(response, split));
   const size_t length = front.size() + back.size();
   sample.truncated = length > max_length_tokens_;
   if (sample.truncated) {
-    const size_t excess = std::min(length - max_length_tokens_, front.size());
-    front.erase(front.begin(), front.begin() + static_cast<int64_t>(excess));
+    const size_t kept = tokenizer_.front_ids().size();  // a bos that stands before every text stays there
+    const size_t excess = std::min(length - max_length_tokens_, front.size() - kept);
+    const auto first = front.begin() + static_cast<int64_t>(kept);
+    front.erase(first, first + static_cast<int64_t>(excess));
   }
   sample.prompt_tokens = static_cast<int32_t>(front.size());
   sample.ids = std::move(front);
@@ -146,7 +149,7 @@ void SampleMaker::make_prompted(const std::string& prompt, const std::string& re
 
 std::string SampleMaker::make_label(const Cell& cell, int64_t line, Labels& labels, Sample& sample) const {
   const bool absent = cell.kind == Cell::Kind::kMissing || (cell.kind == Cell::Kind::kText && cell.text.empty());
-  if (absent) return request_.require_labels ? fmt::format("no value for \"{}\"", columns_.back().name) : "";
+  if (absent) return request_.require_labels ? fmt::format("no value for {}", core::quoted(columns_.back().name)) : "";
   if (cell.kind != Cell::Kind::kText && cell.kind != Cell::Kind::kInteger) {
     return expected_but_found(columns_.back(), "a label (text or integer)", cell);
   }
@@ -157,7 +160,7 @@ std::string SampleMaker::make_label(const Cell& cell, int64_t line, Labels& labe
 
 std::string SampleMaker::make_labels(const Cell& cell, int64_t line, Labels& labels, Sample& sample) const {
   if (cell.kind == Cell::Kind::kMissing) {
-    return request_.require_labels ? fmt::format("no value for \"{}\"", columns_.back().name) : "";
+    return request_.require_labels ? fmt::format("no value for {}", core::quoted(columns_.back().name)) : "";
   }
   if (cell.kind != Cell::Kind::kList && cell.kind != Cell::Kind::kText) {
     return expected_but_found(columns_.back(), "a list of labels", cell);

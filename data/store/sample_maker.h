@@ -38,7 +38,7 @@ class SampleMaker {
   std::vector<int32_t> encode_stream(std::string_view text) const;
 
  private:
-  std::vector<int32_t> encode(std::string_view text) const;
+  std::vector<int32_t> ended(std::vector<int32_t> ids) const;
   void make_text(const std::string& text, Sample& sample) const;
   void make_prompted(const std::string& prompt, const std::string& response, Sample& sample) const;
   std::string make_label(const Cell& cell, int64_t line, Labels& labels, Sample& sample) const;

@@ -126,6 +126,13 @@ class MappedStore : public TokenStore {
     require(reasons.size() == lines.size(), kKind, "{} lines but {} reasons of invalid rows", lines.size(),
             reasons.size());
     for (size_t i = 0; i < lines.size(); ++i) invalid_rows_.push_back({lines[i], std::move(reasons[i])});
+    if (NL_H5(kKind, H5Lexists(root, "invalid_samples", H5P_DEFAULT)) == 0) return;
+    const auto samples = Mapper(file_, root).array<int64_t>("invalid_samples", shape);
+    for (size_t i = 0; i < samples.size(); ++i) {
+      require(samples[i] >= 0 && static_cast<uint64_t>(samples[i]) < samples_, kKind,
+              "an invalid row stands for sample {} of {}", samples[i], samples_);
+      invalid_rows_[i].sample = samples[i];
+    }
   }
 
   void check_offsets() const {

@@ -118,13 +118,17 @@ std::vector<int32_t> lengths_of(const std::vector<int64_t>& offsets) {
 
 void write_invalid_rows(hdf5::Id parent, const StoreContent& content) {
   std::vector<int64_t> lines;
+  std::vector<int64_t> samples;
   std::vector<std::string> reasons;
   for (const InvalidRow& row : content.invalid_rows) {
     lines.push_back(row.line);
+    samples.push_back(row.sample);
     reasons.push_back(row.reason);
   }
   write_contiguous(parent, "invalid_lines", lines);
-  if (!reasons.empty()) hdf5::write_texts(parent, "invalid_reasons", reasons, kKind);
+  if (reasons.empty()) return;
+  hdf5::write_texts(parent, "invalid_reasons", reasons, kKind);
+  if (samples.front() >= 0) write_contiguous(parent, "invalid_samples", samples);
 }
 
 void write_content(hdf5::Id root, const StoreContent& content, IdSpool& ids) {

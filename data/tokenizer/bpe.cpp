@@ -7,9 +7,9 @@
 #include <string>
 
 #include "data/tokenizer/byte_symbols.h"
-#include "data/utf8.h"
 #include "runtime/core/error.h"
 #include "runtime/core/rng.h"
+#include "runtime/core/utf8.h"
 
 namespace neoloom::data {
 namespace {
@@ -31,7 +31,7 @@ int32_t vocab_id(const TokenizerFiles& files, const std::string& token, size_t r
 BytePairMerger::BytePairMerger(const TokenizerFiles& files) {
   for (size_t byte = 0; byte < 256; ++byte) {
     std::string symbol;
-    append_utf8(symbol, byte_symbols()[byte]);
+    core::append_utf8(symbol, byte_symbols()[byte]);
     const auto found = files.vocab.find(symbol);
     byte_ids_[byte] = found == files.vocab.end() ? files.unk_id : found->second;
   }

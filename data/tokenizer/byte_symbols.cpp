@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "data/tokenizer/byte_symbols.h"
 
-#include "data/utf8.h"
+#include "runtime/core/utf8.h"
 
 namespace neoloom::data {
 namespace {
@@ -34,7 +34,7 @@ const std::array<uint32_t, 256>& byte_symbols() { return kByteSymbols; }
 std::optional<std::string> bytes_of_symbols(std::string_view symbols) {
   std::string bytes;
   while (!symbols.empty()) {
-    const CodePoint point = first_code_point(symbols);
+    const core::CodePoint point = core::first_code_point(symbols);
     if (point.value >= kSymbols || kSymbolBytes[point.value] < 0) return std::nullopt;
     bytes.push_back(static_cast<char>(kSymbolBytes[point.value]));
     symbols.remove_prefix(static_cast<size_t>(point.size_bytes));

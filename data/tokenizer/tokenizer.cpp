@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "data/tokenizer/tokenizer.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <array>
 #include <unordered_set>
@@ -10,9 +12,9 @@
 #include "data/tokenizer/byte_symbols.h"
 #include "data/tokenizer/tokenizer_files.h"
 #include "data/tokenizer/word_splitter.h"
-#include "data/utf8.h"
 #include "runtime/core/error.h"
 #include "runtime/core/hash.h"
+#include "runtime/core/utf8.h"
 
 namespace neoloom::data {
 namespace {
@@ -31,8 +33,8 @@ bool is_space(uint32_t point) {
 
 size_t leading_space_bytes(std::string_view text) {
   size_t bytes = 0;
-  while (bytes < text.size() && utf8_sequence_bytes(text.substr(bytes)) > 0) {
-    const CodePoint point = first_code_point(text.substr(bytes));
+  while (bytes < text.size() && core::utf8_sequence_bytes(text.substr(bytes)) > 0) {
+    const core::CodePoint point = core::first_code_point(text.substr(bytes));
     if (!is_space(point.value)) break;
     bytes += static_cast<size_t>(point.size_bytes);
   }
@@ -45,7 +47,9 @@ size_t trailing_space_bytes(std::string_view text) {
     size_t start = text.size() - bytes - 1;
     while (start > 0 && (static_cast<unsigned char>(text[start]) & 0xC0) == 0x80) --start;
     const std::string_view last = text.substr(start, text.size() - bytes - start);
-    if (utf8_sequence_bytes(last) != static_cast<int>(last.size()) || !is_space(first_code_point(last).value)) break;
+    if (core::utf8_sequence_bytes(last) != static_cast<int>(last.size()) ||
+        !is_space(core::first_code_point(last).value))
+      break;
     bytes += last.size();
   }
   return bytes;
@@ -66,6 +70,7 @@ std::string hash_of(const TokenizerFiles& files) {
         .add_field(token.content);
   }
   hash.add_field(fmt::format("{} {} {} {}", files.add_prefix_space, files.ignore_merges, files.unk_id, files.eos_id));
+  if (!files.front_ids.empty()) hash.add_field(fmt::format("front {}", fmt::join(files.front_ids, " ")));
   return hash.hex();
 }
 
@@ -212,7 +217,7 @@ struct Tokenizer::Cache {
       text = prefixed;
     }
     while (!text.empty()) {
-      const std::string_view valid = text.substr(0, utf8_prefix_bytes(text));
+      const std::string_view valid = text.substr(0, core::utf8_prefix_bytes(text));
       for (size_t at = 0; at < valid.size();) {
         const size_t bytes = scanner.word_bytes(valid, at);
         encode_word(valid.substr(at, bytes));
@@ -242,7 +247,7 @@ struct Tokenizer::Cache {
   void merge_word(std::string_view word) {
     if (tables.files.ignore_merges) {
       std::string symbols;
-      for (const char byte : word) append_utf8(symbols, byte_symbols()[static_cast<unsigned char>(byte)]);
+      for (const char byte : word) core::append_utf8(symbols, byte_symbols()[static_cast<unsigned char>(byte)]);
       const auto whole = tables.files.vocab.find(symbols);
       if (whole != tables.files.vocab.end()) {
         ids.push_back(whole->second);
@@ -281,13 +286,19 @@ std::vector<int32_t> Tokenizer::encode(std::string_view text, bool split_special
   return cache_->ids;
 }
 
+std::vector<int32_t> Tokenizer::encode_input(std::string_view text, bool split_special_tokens) const {
+  std::vector<int32_t> ids = encode(text, split_special_tokens);
+  ids.insert(ids.begin(), front_ids().begin(), front_ids().end());
+  return ids;
+}
+
 std::string Tokenizer::decode(std::span<const int32_t> ids, bool skip_special_tokens) const {
   std::string bytes;
   for (const int32_t id : ids) {
     if (skip_special_tokens && tables_->special_ids.contains(id)) continue;
     bytes += token_bytes(id);
   }
-  return utf8_lossy(bytes);
+  return core::utf8_lossy(bytes);
 }
 
 std::string Tokenizer::token_bytes(int32_t id) const {
@@ -299,6 +310,7 @@ std::string Tokenizer::token_bytes(int32_t id) const {
 int32_t Tokenizer::vocab_size() const { return static_cast<int32_t>(tables_->bytes_of_id.size()); }
 int32_t Tokenizer::eos_token_id() const { return tables_->files.eos_id; }
 int32_t Tokenizer::pad_token_id() const { return tables_->files.pad_id; }
+const std::vector<int32_t>& Tokenizer::front_ids() const { return tables_->files.front_ids; }
 const std::string& Tokenizer::content_hash() const { return tables_->content_hash; }
 const std::vector<std::string>& Tokenizer::notes() const { return tables_->files.notes; }
 const std::vector<std::string>& Tokenizer::files() const { return tables_->files.files; }

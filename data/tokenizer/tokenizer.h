@@ -26,6 +26,8 @@ class Tokenizer {
 
   /// `text` should be UTF-8; other bytes are encoded as bytes. Appends nothing (no bos, eos).
   std::vector<int32_t> encode(std::string_view text, bool split_special_tokens = false) const;
+  /// What a model gets: front_ids(), then the text, as transformers encodes a single text.
+  std::vector<int32_t> encode_input(std::string_view text, bool split_special_tokens = false) const;
   /// Bytes of the ids; invalid UTF-8 becomes U+FFFD.
   std::string decode(std::span<const int32_t> ids, bool skip_special_tokens = false) const;
   /// Raw bytes of one id (for streaming).
@@ -35,6 +37,8 @@ class Tokenizer {
   int32_t vocab_size() const;
   int32_t eos_token_id() const;  // -1: none
   int32_t pad_token_id() const;  // -1: none
+  /// What the post-processor (without tokenizer.json: add_bos_token) puts in front of each text; mostly nothing.
+  const std::vector<int32_t>& front_ids() const;
   /// SHA-256 over everything that decides ids.
   const std::string& content_hash() const;
   /// Notes for the log, e.g. a truncation block in tokenizer.json that is not obeyed.

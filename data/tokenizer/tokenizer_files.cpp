@@ -9,6 +9,7 @@
 
 #include "runtime/core/error.h"
 #include "runtime/core/files.h"
+#include "runtime/core/text.h"
 
 namespace neoloom::data {
 namespace {
@@ -22,6 +23,9 @@ namespace fs = std::filesystem;
 constexpr const char* kEndOfText = "<|endoftext|>";
 // Tables are arrays over ids; no real vocabulary comes near.
 constexpr int32_t kLargestId = 1 << 24;
+constexpr size_t kLongestPartBytes = 400;  // of a file, in a message
+
+std::string text_of(const json& value) { return core::printable(value.dump(), kLongestPartBytes); }
 
 json parse_json(const fs::path& path) {
   try {
@@ -33,8 +37,8 @@ json parse_json(const fs::path& path) {
 
 int32_t checked_id(const json& value, const fs::path& path, std::string_view token) {
   require(value.is_number_integer() && value >= 0 && value < kLargestId, ErrorKind::kWeights,
-          "{}: token \"{}\": expected an integer id from 0 to {}, found {}", path.string(), token, kLargestId - 1,
-          value.dump());
+          "{}: token {}: expected an integer id from 0 to {}, found {}", path.string(), core::quoted(token),
+          kLargestId - 1, text_of(value));
   return value.get<int32_t>();
 }
 
@@ -49,8 +53,8 @@ void add_merge(std::string_view line, const fs::path& path, TokenizerFiles& out)
   const size_t space = line.find(' ');
   require(space != std::string_view::npos && space > 0 && space + 1 < line.size() &&
               line.find(' ', space + 1) == std::string_view::npos,
-          ErrorKind::kWeights, "{}: merge {}: expected two tokens with one space between, found \"{}\"", path.string(),
-          out.merges.size() + 1, line);
+          ErrorKind::kWeights, "{}: merge {}: expected two tokens with one space between, found {}", path.string(),
+          out.merges.size() + 1, core::quoted(line));
   out.merges.emplace_back(line.substr(0, space), line.substr(space + 1));
 }
 
@@ -63,7 +67,7 @@ void read_merges_json(const json& merges, const fs::path& path, TokenizerFiles& 
     } else {
       require(merge.is_array() && merge.size() == 2 && merge[0].is_string() && merge[1].is_string(),
               ErrorKind::kWeights, "{}: merge {}: expected \"a b\" or [\"a\", \"b\"], found {}", path.string(),
-              out.merges.size() + 1, merge.dump());
+              out.merges.size() + 1, text_of(merge));
       out.merges.emplace_back(merge[0].get<std::string>(), merge[1].get<std::string>());
     }
   }
@@ -90,7 +94,7 @@ AddedToken added_token(const json& entry, int32_t id, const fs::path& path) {
   require(entry.is_object() && entry.contains("content") && entry["content"].is_string() &&
               !entry["content"].get_ref<const std::string&>().empty(),
           ErrorKind::kWeights, "{}: added token {}: expected an object with a \"content\" text, found {}",
-          path.string(), id, entry.dump());
+          path.string(), id, text_of(entry));
   AddedToken token;
   token.id = id;
   token.content = entry["content"].get<std::string>();
@@ -109,8 +113,6 @@ void add_token(AddedToken token, TokenizerFiles& out) {
   }
   out.added_tokens.push_back(std::move(token));
 }
-
-std::string text_of(const json& value) { return value.is_null() ? "null" : value.dump(); }
 
 void refuse_unless(bool condition, const fs::path& path, std::string_view what, const json& found) {
   require(condition, ErrorKind::kWeights,
@@ -146,15 +148,55 @@ void note_ignored_parts(const json& document, TokenizerFiles& out) {
       out.notes.push_back(
           fmt::format("tokenizer.json carries a {} block ({}); it is not obeyed: lengths come from the "
                       "run's configuration",
-                      key, document[key].dump()));
+                      key, text_of(document[key])));
     }
   }
-  if (document.contains("post_processor") && document["post_processor"].is_object() &&
-      document["post_processor"].value("type", std::string()) != "ByteLevel") {
-    out.notes.push_back(
-        fmt::format("tokenizer.json carries a post_processor {}; tokens that it would add are not added",
-                    document["post_processor"].value("type", std::string("without a type"))));
+}
+
+/// The template of a single text: special tokens, then the text. Anything else is refused.
+void read_template(const json& processor, const fs::path& path, TokenizerFiles& out) {
+  const auto refuse = [&](std::string_view what) {
+    fail(ErrorKind::kWeights,
+         "{}: post_processor TemplateProcessing {}: only special tokens in front of one text are supported; its "
+         "\"single\" is {}",
+         path.string(), what, text_of(processor.value("single", json())));
+  };
+  const json single = processor.value("single", json());
+  if (!single.is_array()) refuse("has no template for a single text");
+  bool text_seen = false;
+  for (const json& piece : single) {
+    if (piece.contains("Sequence")) {
+      if (text_seen || piece["Sequence"].value("id", std::string("A")) != "A") refuse("has more than one text");
+      text_seen = true;
+      continue;
+    }
+    if (!piece.contains("SpecialToken")) refuse("has a piece that is neither a token nor a text");
+    if (text_seen) refuse("puts tokens behind the text");
+    const std::string token = piece["SpecialToken"].value("id", std::string());
+    const json ids =
+        processor.value("special_tokens", json::object()).value(token, json::object()).value("ids", json());
+    if (!ids.is_array()) refuse(fmt::format("does not say the ids of {}", core::quoted(token)));
+    for (const json& id : ids) out.front_ids.push_back(checked_id(id, path, token));
   }
+  if (!text_seen) refuse("has no text");
+}
+
+void read_post_processor(const json& processor, const fs::path& path, TokenizerFiles& out) {
+  if (processor.is_null()) return;
+  const std::string type = processor.is_object() ? processor.value("type", std::string()) : std::string();
+  if (type == "ByteLevel") return;  // changes offsets, no ids
+  if (type == "TemplateProcessing") {
+    require(out.front_ids.empty(), ErrorKind::kWeights, "{}: post_processor adds tokens twice, which is not supported",
+            path.string());
+    return read_template(processor, path, out);
+  }
+  const bool sequence = type == "Sequence" && processor.contains("processors") && processor["processors"].is_array();
+  require(
+      sequence, ErrorKind::kWeights,
+      "{}: post_processor {} is not supported: expected none, ByteLevel, or TemplateProcessing with tokens in front "
+      "of the text",
+      path.string(), core::quoted(type));
+  for (const json& part : processor["processors"]) read_post_processor(part, path, out);
 }
 
 void read_tokenizer_json(const fs::path& path, TokenizerFiles& out) {
@@ -180,6 +222,7 @@ void read_tokenizer_json(const fs::path& path, TokenizerFiles& out) {
     }
   }
   note_ignored_parts(document, out);
+  if (document.contains("post_processor")) read_post_processor(document["post_processor"], path, out);
 }
 
 /// The text of a special token, which is written as a string or as an object with "content".
@@ -235,6 +278,17 @@ void mark_special(const std::optional<std::string>& text, TokenizerFiles& out) {
   if (id >= 0) add_token({.id = id, .content = *text, .special = true}, out);
 }
 
+/// Beside vocab.json and merges.txt these keys are the post-processor; beside tokenizer.json transformers ignores them.
+void read_bos_and_eos_flags(const json& config, const fs::path& folder, TokenizerFiles& out) {
+  require(!flag(config, "add_eos_token", false), ErrorKind::kWeights,
+          "{}: add_eos_token: true puts eos behind every text, which is not supported: set it to false in that file "
+          "(training appends eos by itself, see tokenizer_config.add_eos_token of the run)",
+          (folder / "tokenizer_config.json").string());
+  if (!flag(config, "add_bos_token", false)) return;
+  const auto bos = config.contains("bos_token") ? special_text(config, "bos_token") : kEndOfText;
+  if (const int32_t id = bos ? id_of(*bos, out) : -1; id >= 0) out.front_ids.push_back(id);
+}
+
 void read_configs(const fs::path& folder, bool has_tokenizer_json, TokenizerFiles& out) {
   json merged = json::object();
   // Later files win: tokenizer_config.json is what transformers reads today.
@@ -254,6 +308,7 @@ void read_configs(const fs::path& folder, bool has_tokenizer_json, TokenizerFile
     mark_special(special_text(merged, key), out);
   if (!merged.contains("eos_token")) mark_special(kEndOfText, out);
   out.add_prefix_space = flag(merged, "add_prefix_space", out.add_prefix_space);
+  if (!has_tokenizer_json) read_bos_and_eos_flags(merged, folder, out);
   out.eos_id = id_of(special_text(merged, "eos_token").value_or(kEndOfText), out);
   if (const auto pad = special_text(merged, "pad_token")) {
     out.pad_id = id_of(*pad, out);

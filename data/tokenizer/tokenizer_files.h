@@ -29,6 +29,7 @@ struct TokenizerFiles {
   int32_t unk_id = -1;         // for bytes without a token; -1: they are dropped
   int32_t eos_id = -1;
   int32_t pad_id = -1;
+  std::vector<int32_t> front_ids;  // that transformers puts in front of each text
   std::vector<std::string> notes;
   std::vector<std::string> files;  // absolute paths
 };

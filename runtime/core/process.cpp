@@ -1,17 +1,33 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/core/process.h"
 
+#include <fcntl.h>
 #include <malloc.h>
+#include <unistd.h>
 
 #include <climits>
 #include <csignal>
 #include <cstdlib>
 
 namespace neoloom::core {
+namespace {
+
+// A descriptor of 0 to 2 that the caller closed would go to the next file that is opened, and output into that file.
+// What is put in its place refuses both.
+void hold_standard_descriptors() {
+  for (int descriptor = STDIN_FILENO; descriptor <= STDERR_FILENO; ++descriptor) {
+    if (::fcntl(descriptor, F_GETFD) >= 0) continue;
+    const int writes = descriptor == STDIN_FILENO ? O_WRONLY : O_RDONLY;
+    if (::open("/dev/null", writes) != descriptor) return;  // the lowest free one is taken
+  }
+}
+
+}  // namespace
 
 void settle_process() {
   std::signal(SIGPIPE, SIG_DFL);
-  ::signal(SIGXFSZ, SIG_IGN);
+  std::signal(SIGXFSZ, SIG_IGN);
+  hold_standard_descriptors();
   ::setenv("MKL_CBWR", "AVX512,STRICT", /*overwrite=*/0);
   ::setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8", /*overwrite=*/0);
   constexpr int kLargestHeapBlock = 32 << 20;  // glibc accepts no more

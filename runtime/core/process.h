@@ -6,6 +6,7 @@
 namespace neoloom::core {
 
 /// Settles what libraries read once, before their first call; first thing in main.
+///   descriptors   a closed standard output stays closed: no file that is opened later takes its number
 ///   MKL, cuBLAS   results must not depend on the alignment of buffers or on the state of workspaces
 ///   malloc        the same large buffers come and go in every step: handing their pages back to the system makes it
 ///                 clear them again each time, which takes up to a tenth of a step

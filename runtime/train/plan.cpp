@@ -50,8 +50,9 @@ Batching resolve_batching(const Options& options, const RuntimeOptions& runtime,
 }
 
 Plan resolve_plan(const Options& options, int64_t steps_per_epoch) {
-  core::require(steps_per_epoch > 0, ErrorKind::kData,
-                "the training data gives no step: fewer samples than one batch and dataloader_drop_last is true");
+  core::require(
+      steps_per_epoch > 0, ErrorKind::kData,
+      "the training data gives no step: fewer samples than one batch and trainer_config.dataloader_drop_last is true");
   Plan plan;
   plan.steps_per_epoch = steps_per_epoch;
   plan.total_steps =

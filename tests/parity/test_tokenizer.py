@@ -258,6 +258,54 @@ def test_folder_saved_by_transformers(small, tmp_path):
     assert int(run("info", small).split()[2]) == -1
 
 
+def with_bos_in_front(document):
+    bos = {"id": "<|endoftext|>", "ids": [document["added_tokens"][0]["id"]], "tokens": ["<|endoftext|>"]}
+    text = {"Sequence": {"id": "A", "type_id": 0}}
+    return {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "<|endoftext|>", "type_id": 0}}, text],
+            "pair": [text, {"Sequence": {"id": "B", "type_id": 0}}], "special_tokens": {"<|endoftext|>": bos}}
+
+
+def folder_with(path, document, processor, keys):
+    """As transformers finds it: with tokenizer.json, or for processor "files" with vocab.json and merges.txt."""
+    path.mkdir()
+    (path / "tokenizer_config.json").write_text(json.dumps(keys))
+    if processor != "files":
+        (path / "tokenizer.json").write_text(json.dumps(document | {"post_processor": processor}))
+        return path
+    vocab = document["model"]["vocab"] | {token["content"]: token["id"] for token in document["added_tokens"]}
+    (path / "vocab.json").write_text(json.dumps(vocab))
+    merges = [m if isinstance(m, str) else " ".join(m) for m in document["model"]["merges"]]
+    (path / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n")
+    return path
+
+
+def test_inputs_have_the_special_tokens_that_transformers_adds(small, tmp_path):
+    from transformers import AutoTokenizer
+
+    document = json.loads((small / "tokenizer.json").read_text())
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+    bos = with_bos_in_front(document)
+    cases = [(processor, {"tokenizer_class": kind} | keys)
+             for processor in (None, byte_level, bos, {"type": "Sequence", "processors": [byte_level, bos]}, "files")
+             for kind in ("GPT2Tokenizer", "PreTrainedTokenizerFast") if processor != "files" or kind == "GPT2Tokenizer"
+             for keys in ({}, {"add_bos_token": True}, {"add_bos_token": False}, {"bos_token": None, "add_bos_token": True})]
+    texts, fronts = ["", "free cash", "<|endoftext|>a"], set()
+    for number, (processor, keys) in enumerate(cases):
+        folder = folder_with(tmp_path / str(number), document, processor, keys)
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        ids = [tokenizer(text)["input_ids"] for text in texts]
+        assert encode(folder, texts, "--as-input") == ids, (processor, keys)
+        fronts.add(tuple(ids[0]))
+    assert len(fronts) == 2, "some of them add a token, some do not"
+
+
+def test_a_template_makes_another_tokenizer_of_the_same_vocabulary(small, tmp_path):
+    document = json.loads((small / "tokenizer.json").read_text())
+    hashes = [run("info", folder_with(tmp_path / name, document, processor, {})).split()[3]
+              for name, processor in (("without", None), ("with", with_bos_in_front(document)))]
+    assert hashes[0] == run("info", small).split()[3] != hashes[1]
+
+
 @pytest.mark.parametrize("part, value, named", [
     ("normalizer", {"type": "NFC"}, "normalizer"),
     ("pre_tokenizer", {"type": "Whitespace"}, "pre_tokenizer"),

@@ -55,9 +55,11 @@ void for_records(const std::string& input, Each each) {
   }
 }
 
-int encode(const Tokenizer& tokenizer, bool split_special) {
+int encode(const Tokenizer& tokenizer, const std::string& flag) {
   for_records<char>(read_stdin(), [&](const std::vector<char>& text) {
-    const auto ids = tokenizer.encode({text.data(), text.size()}, split_special);
+    const std::string_view view{text.data(), text.size()};
+    const auto ids =
+        flag == "--as-input" ? tokenizer.encode_input(view) : tokenizer.encode(view, flag == "--split-special");
     write_record(ids.data(), ids.size());
   });
   return 0;
@@ -152,7 +154,7 @@ int store(const std::vector<std::string>& args) {
 
 int run(const std::vector<std::string>& args) {
   const bool has_flag = args.size() > 2 && args.back().starts_with("--");
-  if (args.size() >= 2 && args[0] == "encode") return encode(Tokenizer::from_folder(args[1]), has_flag);
+  if (args.size() >= 2 && args[0] == "encode") return encode(Tokenizer::from_folder(args[1]), args.back());
   if (args.size() >= 2 && args[0] == "decode") return decode(Tokenizer::from_folder(args[1]), has_flag);
   if (args.size() == 1 && args[0] == "words") return words();
   if (args.size() == 2 && args[0] == "info") return info(Tokenizer::from_folder(args[1]));

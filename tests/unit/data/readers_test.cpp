@@ -21,6 +21,54 @@ TEST_F(Readers, CsvWithByteOrderMarkAndWithoutLastLineEnd) {
   EXPECT_THAT(texts_of(*store), ElementsAre("hello"));
 }
 
+TEST_F(Readers, LinesThatEndInCrAloneAreLines) {
+  const auto store = build("a.csv", "text,label\rone,x\r\"two\rlines\",y\r");
+  EXPECT_THAT(texts_of(*store), ElementsAre("one", "two\rlines"));
+  EXPECT_THAT(texts_of(*build("a.jsonl", "{\"text\": \"a\", \"label\": 1}\r{\"text\": \"b\", \"label\": 0}\r")),
+              ElementsAre("a", "b"));
+  expect_data_error("b.csv", "text,label\rone,x\r\"a\rb\",y\rthree\r", {"line 5: 1 fields, expected 2"});
+}
+
+TEST_F(Readers, ACrWithinALineOfAFileWithLfStaysACharacter) {
+  EXPECT_THAT(texts_of(*build("a.csv", "text,label\none\rmore,x\n")), ElementsAre("one\rmore"));
+}
+
+TEST_F(Readers, AnotherSeparatorIsSuspectedByName) {
+  expect_data_error("a.csv", "text;label\nx;y\n",
+                    {"no column \"text\"", "\"text;label\"", "separated by \";\"", "data.format: tsv"});
+  expect_data_error("a.csv", "text\tlabel\nx\ty\n", {"\"text\\tlabel\"", "separated by tabs: set data.format: tsv"});
+  expect_data_error("a.csv", "text|label\nx|y\n", {"separated by \"|\""});
+  expect_data_error("a.tsv", "text,label\nx,y\n", {"separated by commas: set data.format: csv"});
+  request_.options.header = false;
+  request_.options.text_column = "0";
+  request_.options.label_column = "1";
+  expect_data_error("b.csv", "x;y\nz;w\n", {"no column \"1\"", "separated by \";\""});
+}
+
+TEST_F(Readers, ColumnNamesShowBlanksAndTheNearestIsNamed) {
+  expect_data_error("a.csv", "text\u00a0,label\nx,y\n",
+                    {"no column \"text\"", "\"text\\u00a0\", \"label\"", "did you mean \"text\\u00a0\"?"});
+  expect_data_error("a.csv", "text ,label\nx,y\n", {"\"text \", \"label\""});
+  expect_data_error("a.jsonl", "{\"Text\": \"x\", \"label\": \"y\"}\n", {"did you mean \"Text\"?"});
+}
+
+TEST_F(Readers, NoMessageHoldsAWholeFile) {
+  request_.options.text_column = "missing";
+  const std::string long_name(2'000'000, 'x');
+  const core::Error error = error_of([&] { build("a.csv", long_name + "\n" + long_name + "\n"); });
+  EXPECT_LT(std::string(error.what()).size(), 2000U);
+}
+
+TEST_F(Readers, Utf16WithoutAMarkIsNamed) {
+  expect_data_error("a.csv", std::string_view("t\0e\0x\0t\0,\0l\0\n\0", 14), {"iconv -f UTF-16LE -t UTF-8"});
+  expect_data_error("b.csv", std::string_view("\0t\0e\0x\0t", 8), {"iconv -f UTF-16BE -t UTF-8"});
+}
+
+TEST_F(Readers, AWindowsEncodingIsNamedWithItsLine) {
+  expect_data_error("a.csv", "text,label\n\x93hi\x94,x\n", {"line 2: not UTF-8: 0x93 at byte 1", "iconv -f CP1252"});
+  expect_data_error("b.csv", "text,label\ncaf\xe9,x\n", {"line 2: not UTF-8: 0xE9 at byte 4", "iconv -f LATIN1"});
+}
+
 TEST_F(Readers, TsvWithoutHeaderAndWithRawQuotes) {
   request_.options.header = false;
   request_.options.quoting = false;
@@ -62,12 +110,13 @@ TEST_F(Readers, TextAfterAClosingQuoteIsOneUnreadableRow) {
 }
 
 TEST_F(Readers, MissingCsvColumnNamesTheColumnsFound) {
-  expect_data_error("a.csv", "message,label\nx,y\n", {"no column \"text\"", "message, label", "data.text_column"});
+  expect_data_error("a.csv", "message,label\nx,y\n",
+                    {"no column \"text\"", "\"message\", \"label\"", "data.text_column"});
 }
 
 TEST_F(Readers, MissingJsonColumnNamesTheColumnsFound) {
   expect_data_error("a.jsonl", "{\"message\": \"x\", \"label\": \"y\"}\n",
-                    {"no column \"text\"", "label, message", "data.text_column"});
+                    {"no column \"text\"", "\"label\", \"message\"", "data.text_column"});
 }
 
 TEST_F(Readers, ColumnNameThatStandsTwiceIsRefused) {

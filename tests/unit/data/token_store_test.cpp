@@ -28,6 +28,54 @@ TEST_F(Stores, TextsOfAColumnForCausalTrainingEndWithEos) {
   EXPECT_THAT(texts_of(*build("a.jsonl", "{\"text\": \"abc\"}\n")), ElementsAre("abc"));
 }
 
+TEST_F(Stores, ForAPredictionEveryRowIsASampleInItsPlace) {
+  request_.every_row = true;
+  request_.require_labels = false;
+  request_.options.label_column.clear();
+  request_.label_names = {{"x", "y"}};
+  const auto store = build("a.jsonl",
+                           "{\"text\": \"one\", \"label\": -1}\n{\"text\": null}\nnot json\n{\"text\": \"\"}\n"
+                           "{\"text\": 7}\n{\"text\": \"six\", \"label\": [1, {}]}\n{\"text\": \"caf\xe9\"}\n");
+  ASSERT_EQ(store->size(), 7);
+  EXPECT_EQ(text_of(*store, 0), "one");
+  EXPECT_EQ(text_of(*store, 5), "six");
+  std::vector<int64_t> samples;
+  for (const InvalidRow& row : store->invalid_rows()) {
+    samples.push_back(row.sample);
+    EXPECT_EQ(row.line, row.sample + 1);
+  }
+  EXPECT_THAT(samples, ElementsAre(1, 2, 3, 4, 6));
+  EXPECT_THAT(store->invalid_rows()[0].reason, testing::HasSubstr("no value for \"text\""));
+  EXPECT_THAT(store->invalid_rows()[2].reason, testing::HasSubstr("the text is empty"));
+  expect_data_error("b.jsonl", "{\"body\": \"x\"}\n", {"no column \"text\""});
+}
+
+TEST_F(Stores, NoNumberOfUnusableRowsIsTooManyForAPrediction) {
+  request_.every_row = true;
+  request_.options.label_column.clear();
+  request_.require_labels = false;
+  request_.label_names = {{"x", "y"}};
+  std::string rows = "{\"text\": \"good\"}\n";
+  for (int i = 0; i < 10'500; ++i) rows += "bad\n";
+  const auto store = build("a.jsonl", rows);
+  EXPECT_EQ(store->size(), 10'501);
+  EXPECT_EQ(store->invalid_rows().size(), 10'500U);
+}
+
+TEST_F(Stores, ATokenInFrontOfEachTextStaysThereWhenTheTextIsCut) {
+  folder_.write("tokenizer_config.json", R"({"add_bos_token": true})");
+  *tokenizer_ = Tokenizer::from_folder(folder_.path());
+  request_.task = Task::kCausalLm;
+  request_.max_length_tokens = 4;
+  EXPECT_THAT(texts_of(*build("a.jsonl", "{\"text\": \"abcdef\"}\n")), ElementsAre("<eos>abc"));
+  EXPECT_THAT(texts_of(*build("a.txt", "ab")), ElementsAre("<eos>ab<eos>"));
+  request_.options.prompt_column = "p";
+  request_.options.response_column = "r";
+  const auto store = build("b.jsonl", "{\"p\": \"abcdef\", \"r\": \"x\"}\n{\"p\": \"ab\", \"r\": \"0123456789\"}\n");
+  EXPECT_THAT(texts_of(*store), ElementsAre("<eos>fx<eos>", "<eos>012"));
+  EXPECT_EQ(store->prompt_tokens(1), 1);
+}
+
 TEST_F(Stores, LongTextsLoseTheirEnd) {
   request_.max_length_tokens = 4;
   const auto store = build("a.csv", "text,label\nabcdef,x\nabcd,x\n");

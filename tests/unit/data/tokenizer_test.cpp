@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "data/tokenizer/tokenizer.h"
 
-#include "data/utf8.h"
+#include "runtime/core/files.h"
+#include "runtime/core/utf8.h"
 #include "tests/unit/data/support.h"
 
 namespace neoloom::data {
@@ -17,6 +18,71 @@ class TokenizerFolders : public testing::Test {
   Tokenizer load() const { return Tokenizer::from_folder(folder_.path()); }
   TemporaryFolder folder_;
 };
+
+/// tokenizer.json of the byte tokenizer with this post_processor.
+void write_with_post_processor(const TemporaryFolder& folder, const std::string& processor) {
+  const std::string vocab = core::read_file(folder.file("vocab.json"));
+  folder.write(
+      "tokenizer.json",
+      R"({"pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false}, "model": {"type": "BPE", "merges": [],
+                   "vocab": )" +
+          vocab + R"(}, "post_processor": )" + processor + "}");
+}
+
+std::string template_of(const std::string& single) {
+  return R"({"type": "TemplateProcessing", "single": )" + single +
+         R"(, "pair": [], "special_tokens": {"<|endoftext|>": {"id": "<|endoftext|>", "ids": [256], "tokens": ["x"]}}})";
+}
+
+constexpr const char* kBosThenText =
+    R"([{"SpecialToken": {"id": "<|endoftext|>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}])";
+constexpr const char* kByteLevel = R"({"type": "ByteLevel", "trim_offsets": true})";
+
+TEST_F(TokenizerFolders, ATemplatePutsItsTokensInFrontOfEachInput) {
+  write_with_post_processor(folder_, kByteLevel);
+  const std::string plain = load().content_hash();
+  EXPECT_EQ(load().encode_input("ab"), bytes_of("ab"));
+  for (const std::string& processor :
+       {template_of(kBosThenText), R"({"type": "Sequence", "processors": [)" + std::string(kByteLevel) + ", " +
+                                       template_of(kBosThenText) + "]}"}) {
+    write_with_post_processor(folder_, processor);
+    const Tokenizer tokenizer = load();
+    EXPECT_THAT(tokenizer.encode_input("ab"), ElementsAre(kEos, 'a', 'b'));
+    EXPECT_THAT(tokenizer.encode_input(""), ElementsAre(kEos));
+    EXPECT_EQ(tokenizer.encode("ab"), bytes_of("ab"));
+    EXPECT_NE(tokenizer.content_hash(), plain) << "token stores of before must not be taken";
+  }
+  write_with_post_processor(folder_, "null");
+  EXPECT_EQ(load().content_hash(), plain);
+}
+
+TEST_F(TokenizerFolders, AddBosTokenCountsWithoutATokenizerJson) {
+  folder_.write("tokenizer_config.json", R"({"add_bos_token": true})");
+  EXPECT_THAT(load().encode_input("ab"), ElementsAre(kEos, 'a', 'b'));
+  folder_.write("tokenizer_config.json", R"({"add_bos_token": true, "bos_token": null})");
+  EXPECT_EQ(load().encode_input("ab"), bytes_of("ab"));
+  folder_.write("tokenizer_config.json", R"({"add_eos_token": true})");
+  expect_error([&] { load(); }, ErrorKind::kWeights, {"tokenizer_config.json", "add_eos_token"});
+  write_with_post_processor(folder_, "null");
+  EXPECT_EQ(load().encode_input("ab"), bytes_of("ab"));
+}
+
+TEST_F(TokenizerFolders, PostProcessorsThatCannotBeExpressedAreRefusedByName) {
+  const auto refused = [&](const std::string& processor, const std::vector<std::string>& parts) {
+    write_with_post_processor(folder_, processor);
+    expect_error([&] { load(); }, ErrorKind::kWeights, parts);
+  };
+  const std::string token = R"({"SpecialToken": {"id": "<|endoftext|>", "type_id": 0}})";
+  const std::string text = R"({"Sequence": {"id": "A", "type_id": 0}})";
+  refused(template_of("[" + text + ", " + token + "]"), {"tokenizer.json", "behind the text"});
+  refused(template_of("[" + text + ", " + text + "]"), {"more than one text"});
+  refused(template_of("[" + token + "]"), {"no text"});
+  refused(template_of(R"([{"SpecialToken": {"id": "[CLS]"}}, )" + text + "]"), {"ids of \"[CLS]\""});
+  refused(R"({"type": "RobertaProcessing", "sep": ["</s>", 2], "cls": ["<s>", 0]})", {"\"RobertaProcessing\""});
+  refused(
+      R"({"type": "Sequence", "processors": [)" + template_of(kBosThenText) + ", " + template_of(kBosThenText) + "]}",
+      {"twice"});
+}
 
 TEST_F(TokenizerFolders, EveryByteStringHasAnEncoding) {
   const Tokenizer tokenizer = load();
@@ -111,28 +177,28 @@ TEST_F(TokenizerFolders, FilesAreListedForCopying) {
 }
 
 TEST(Utf8, FindsTheFirstInvalidByte) {
-  EXPECT_EQ(utf8_prefix_bytes("plain ascii text"), 16U);
-  EXPECT_EQ(utf8_prefix_bytes("caf\u00e9 \U0001F600"), 10U);
+  EXPECT_EQ(core::utf8_prefix_bytes("plain ascii text"), 16U);
+  EXPECT_EQ(core::utf8_prefix_bytes("caf\u00e9 \U0001F600"), 10U);
   for (const char* invalid : {"\x80", "\xC0\x80", "\xC1\xBF", "\xE0\x80\x80", "\xED\xA0\x80", "\xF0\x80\x80\x80",
                               "\xF4\x90\x80\x80", "\xF5\x80\x80\x80", "\xE2\x82", "\xFF"}) {
-    EXPECT_EQ(utf8_prefix_bytes("abcdefghij" + std::string(invalid)), 10U) << invalid;
+    EXPECT_EQ(core::utf8_prefix_bytes("abcdefghij" + std::string(invalid)), 10U) << invalid;
   }
 }
 
 TEST(Utf8, InvalidPartsAreReplacedAsPythonReplacesThem) {
   // bytes.decode("utf-8", errors="replace") of Python 3
   const std::string r = "\uFFFD";
-  EXPECT_EQ(utf8_lossy("a\xFFz"), "a" + r + "z");
-  EXPECT_EQ(utf8_lossy("\xE2\x82z"), r + "z");
-  EXPECT_EQ(utf8_lossy("\xF0\x9F\x98"), r);
-  EXPECT_EQ(utf8_lossy("\xED\xA0\x80"), r + r + r);
-  EXPECT_EQ(utf8_lossy("\xC0\xAF"), r + r);
+  EXPECT_EQ(core::utf8_lossy("a\xFFz"), "a" + r + "z");
+  EXPECT_EQ(core::utf8_lossy("\xE2\x82z"), r + "z");
+  EXPECT_EQ(core::utf8_lossy("\xF0\x9F\x98"), r);
+  EXPECT_EQ(core::utf8_lossy("\xED\xA0\x80"), r + r + r);
+  EXPECT_EQ(core::utf8_lossy("\xC0\xAF"), r + r);
 }
 
 TEST(Utf8, HeadsAreCutBetweenCodePoints) {
-  EXPECT_EQ(utf8_head("a\u00e9b", 2), "a");
-  EXPECT_EQ(utf8_head("a\u00e9b", 3), "a\u00e9");
-  EXPECT_EQ(utf8_head("ab", 9), "ab");
+  EXPECT_EQ(core::utf8_head("a\u00e9b", 2), "a");
+  EXPECT_EQ(core::utf8_head("a\u00e9b", 3), "a\u00e9");
+  EXPECT_EQ(core::utf8_head("ab", 9), "ab");
 }
 
 }  // namespace

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "data/utf8.h"
+#include "runtime/core/utf8.h"
 
 #include <algorithm>
 #include <cstring>
 
-namespace neoloom::data {
+namespace neoloom::core {
 
 int utf8_sequence_bytes(std::string_view text) {
   const auto byte = [&](size_t i) { return static_cast<unsigned char>(text[i]); };
@@ -39,6 +39,16 @@ size_t utf8_prefix_bytes(std::string_view text) {
     at += static_cast<size_t>(bytes);
   }
   return at;
+}
+
+size_t utf8_incomplete_tail(std::string_view text) {
+  constexpr size_t kLongestIncomplete = 3;
+  for (size_t size = std::min(kLongestIncomplete, text.size()); size > 0; --size) {
+    const std::string_view tail = text.substr(text.size() - size);
+    const auto lead = static_cast<unsigned char>(tail.front());
+    if (lead >= 0xC2 && lead <= 0xF4 && utf8_sequence_bytes(tail) == -static_cast<int>(size)) return size;
+  }
+  return 0;
 }
 
 std::string utf8_lossy(std::string_view bytes) {
@@ -94,4 +104,4 @@ std::string_view utf8_head(std::string_view text, size_t max_bytes) {
   return text.substr(0, end);
 }
 
-}  // namespace neoloom::data
+}  // namespace neoloom::core

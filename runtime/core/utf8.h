@@ -6,7 +6,7 @@
 #include <string>
 #include <string_view>
 
-namespace neoloom::data {
+namespace neoloom::core {
 
 /// Bytes of the longest prefix of `text` that is UTF-8 (no surrogates, no overlong forms, at most U+10FFFF).
 size_t utf8_prefix_bytes(std::string_view text);
@@ -14,6 +14,9 @@ size_t utf8_prefix_bytes(std::string_view text);
 /// Bytes of the sequence that starts `text`: positive when it is a code point, negative when it is an incomplete or
 /// invalid one (as many bytes as Unicode's "maximal subpart" rule replaces by one U+FFFD). `text` must not be empty.
 int utf8_sequence_bytes(std::string_view text);
+
+/// Bytes at the end of `text` that further bytes may complete to a code point.
+size_t utf8_incomplete_tail(std::string_view text);
 
 /// The text with every invalid part replaced by U+FFFD, by the rule of utf8_sequence_bytes.
 std::string utf8_lossy(std::string_view bytes);
@@ -30,4 +33,4 @@ void append_utf8(std::string& text, uint32_t code_point);
 /// At most `max_bytes` of valid UTF-8 `text`, cut between code points.
 std::string_view utf8_head(std::string_view text, size_t max_bytes);
 
-}  // namespace neoloom::data
+}  // namespace neoloom::core

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/core/output.h"
+
+#include <fcntl.h>
+#include <poll.h>
+
+#include <cerrno>
+#include <csignal>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+
+#include "runtime/core/error.h"
+#include "runtime/core/files.h"
+#include "runtime/core/unique_handle.h"
+
+namespace neoloom::core {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr size_t kPendingBytes = 1 << 16;
+
+/// As if SIGPIPE had its default action, which a parent may have taken away.
+[[noreturn]] void end_by_broken_pipe() {
+  std::signal(SIGPIPE, SIG_DFL);
+  std::raise(SIGPIPE);
+  std::_Exit(128 + SIGPIPE);
+}
+
+/// Where a result is published: links are followed, since a rename would replace them.
+std::string target_of(const std::string& path) {
+  std::error_code code;
+  const fs::path target = fs::weakly_canonical(path, code);
+  return code ? path : target.string();
+}
+
+bool takes_a_stream(const std::string& path) {
+  std::error_code code;
+  const fs::file_status status = fs::status(path, code);
+  return !code && fs::exists(status) && !fs::is_regular_file(status) && !fs::is_directory(status);
+}
+
+}  // namespace
+
+Output::Output(int descriptor, std::string name) : descriptor_(descriptor), name_(std::move(name)) {}
+
+void Output::write(std::string_view text) {
+  pending_ += text;
+  if (pending_.size() >= kPendingBytes) flush();
+}
+
+void Output::flush() {
+  std::string_view rest = pending_;
+  while (!rest.empty()) {
+    const ssize_t written = ::write(descriptor_, rest.data(), rest.size());
+    if (written >= 0) {
+      rest.remove_prefix(static_cast<size_t>(written));
+    } else if (errno == EAGAIN || errno == EWOULDBLOCK) {  // a descriptor that its owner made non-blocking
+      pollfd wanted{descriptor_, POLLOUT, 0};
+      ::poll(&wanted, 1, /*timeout=*/-1);
+    } else if (errno != EINTR) {
+      give_up(errno);
+    }
+  }
+  pending_.clear();
+}
+
+void Output::finish() {
+  flush();
+  // Network file systems report a full disk or quota at close.
+  const int copy = ::dup(descriptor_);
+  if (copy < 0 || ::close(copy) != 0) give_up(errno);
+}
+
+void Output::give_up(int code) const {
+  if (code == EPIPE) end_by_broken_pipe();
+  fail(ErrorKind::kOutput, "cannot write to {}: {}", name_, code == EBADF ? "it is closed" : std::strerror(code));
+}
+
+void print_output(std::string_view text) {
+  Output output;
+  output.write(text);
+  output.finish();
+}
+
+void write_output_file(const std::string& path, std::string_view text) {
+  if (!takes_a_stream(path)) return publish_file(target_of(path), text, ErrorKind::kOutput);
+  const UniqueFd file(::open(path.c_str(), O_WRONLY | O_CLOEXEC));
+  require(file.valid(), ErrorKind::kOutput, "cannot open {}: {}", path, std::strerror(errno));
+  Output output(file.get(), path);
+  output.write(text);
+  output.finish();
+}
+
+void prepare_output_file(const std::string& path) {
+  if (takes_a_stream(path)) return;
+  const std::string target = target_of(path);
+  require(!fs::is_directory(target), ErrorKind::kOutput, "cannot write {}: it is a folder; name a file", path);
+  const std::string folder = parent_directory(target);
+  make_directories(folder, ErrorKind::kOutput);
+  require(::access(folder.c_str(), W_OK) == 0, ErrorKind::kOutput, "cannot write {}: folder {}: {}", path, folder,
+          std::strerror(errno));
+}
+
+}  // namespace neoloom::core
