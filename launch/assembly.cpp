@@ -10,6 +10,7 @@
 #include <sstream>
 
 #include "model/block_kernel.h"
+#include "model/config_notes.h"
 #include "model/panels.h"
 #include "model/pretrained/loader.h"
 #include "model/pretrained/panel_file.h"
@@ -155,6 +156,12 @@ void read_inputs(const std::string& name, Inputs& inputs) {
                 name);
   inputs.task = choose_task(inputs.config);
   inputs.base = find_base(inputs.config);
+  const std::string dropouts = model::dropouts_of(inputs.base.config);
+  core::require(
+      dropouts.empty(), ErrorKind::kUsage,
+      "{}/config.json: {}: training with dropout inside the model is not supported; set it to 0 there to train "
+      "without (peft_config.lora_dropout is supported)",
+      inputs.base.folder, dropouts);
   inputs.tokenizer.emplace(load_tokenizer(inputs.config, inputs.base));
   inputs.pad_id = resolve_pad_id(inputs.config, inputs.base, *inputs.tokenizer);
   resolve_max_length(inputs.config, inputs.base);

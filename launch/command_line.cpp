@@ -4,12 +4,34 @@
 #include <fmt/ranges.h>
 
 #include <CLI/CLI.hpp>
+#include <charconv>
+#include <cmath>
+#include <memory>
 
 #include "launch/version.h"
 #include "runtime/core/error.h"
+#include "runtime/core/text.h"
 
 namespace neoloom::launch {
 namespace {
+
+/// A check in words: the library's own name a bound of 309 digits. `holds` gets the whole text as a number.
+template <typename T>
+std::function<std::string(const std::string&)> expect(std::string expected, bool (*holds)(T)) {
+  return [=](const std::string& text) -> std::string {
+    T value{};
+    const auto [end, code] = std::from_chars(text.data(), text.data() + text.size(), value);
+    const bool whole = code == std::errc() && end == text.data() + text.size();
+    return whole && holds(value) ? "" : fmt::format("expected {}, found {}", expected, core::quoted(text));
+  };
+}
+
+auto count() {
+  return expect<int64_t>("an integer of at least 0", [](int64_t value) { return value >= 0; });
+}
+auto positive_integer() {
+  return expect<int64_t>("an integer of at least 1", [](int64_t value) { return value >= 1; });
+}
 
 void add_overrides(CLI::App* command, std::vector<std::string>& overrides) {
   command->add_option("--set", overrides, "Override a configuration key: group.key=value; may be repeated")
@@ -47,9 +69,11 @@ void add_plan(CLI::App& app, PlanArguments& arguments) {
       "plan", "Memory of a rank, bytes per all-reduce, steps and least time of a run, before it is started");
   command->add_option("--config", arguments.config, "YAML or JSON configuration")->required();
   add_overrides(command, arguments.overrides);
-  command->add_option("--ranks", arguments.ranks, "Ranks of the run (default 1)")->check(CLI::PositiveNumber);
-  command->add_option("--ranks_per_node", arguments.ranks_per_node, "Ranks that share a machine (default: all)")
-      ->check(CLI::PositiveNumber);
+  command->add_option("--ranks", arguments.ranks, "Ranks of the run (default 1)")->check(positive_integer());
+  command
+      ->add_option("--ranks_per_node", arguments.ranks_per_node,
+                   "Ranks that share a machine (default: all that a machine like this one has cores or GPUs for)")
+      ->check(positive_integer());
 }
 
 void add_evaluate(CLI::App& app, EvaluateArguments& arguments) {
@@ -72,23 +96,36 @@ void add_generate(CLI::App& app, GenerateArguments& arguments) {
   model::GenerationOptions& options = arguments.options;
   command->add_option("--prompt", arguments.prompt, "Text to continue");
   command->add_option("--prompt_file", arguments.prompt_file, "File with one prompt a line")->excludes("--prompt");
-  command->add_option("--max_tokens", options.max_tokens, "New tokens at most")->check(CLI::NonNegativeNumber);
-  command->add_option("--temperature", options.temperature, "0: greedy")->check(CLI::NonNegativeNumber);
-  command->add_option("--top_k", options.top_k, "Keep the k likeliest tokens; 0: off")->check(CLI::NonNegativeNumber);
-  command->add_option("--top_p", options.top_p, "Keep the likeliest tokens of this total probability; 1: off")
-      ->check(CLI::Range(0.0, 1.0));
-  command->add_option("--repetition_penalty", options.repetition_penalty, "1: off; about 1.2 is usual")
-      ->check(CLI::PositiveNumber);
-  command->add_option("--repetition_penalty_range", options.repetition_penalty_range,
-                      "Last tokens the penalty looks at; 0: off, negative: all");
+  command->add_option("--max_tokens", options.max_tokens, "New tokens at most (default 100)")->check(count());
+  command->add_option("--temperature", options.temperature, "0: greedy (default 1)")
+      ->check(expect<double>("a number of at least 0 (0: greedy)",
+                             [](double value) { return value >= 0.0 && std::isfinite(value); }));
+  command->add_option("--top_k", options.top_k, "Keep the k likeliest tokens; 0: off (default 50)")->check(count());
+  command->add_option("--top_p", options.top_p, "Keep the likeliest tokens of this total probability; 1: off (default)")
+      ->check(expect<double>("a number above 0 and at most 1 (1: off)",
+                             [](double value) { return value > 0.0 && value <= 1.0; }));
+  command->add_option("--repetition_penalty", options.repetition_penalty, "1: off (default); about 1.2 is usual")
+      ->check(expect<double>("a number above 0 (1: off)",
+                             [](double value) { return value > 0.0 && std::isfinite(value); }));
+  command
+      ->add_option("--repetition_penalty_range", options.repetition_penalty_range,
+                   "Last tokens the penalty looks at; 0: off, negative: all (default 10)")
+      ->check(expect<int64_t>("an integer", [](int64_t) { return true; }));
   command
       ->add_option_function<std::string>(
           "--repetition_penalty_counting",
           [&options](const std::string& name) { options.count_occurrences = name == "occurrences"; },
           "distinct: each id once; occurrences: once per occurrence")
       ->check(CLI::IsMember({"distinct", "occurrences"}));
-  command->add_option("--seed", options.seed, "Same seed and prompt: same text");
+  command->add_option("--seed", options.seed, "Same seed and prompt: same text (default 0)")
+      ->check(expect<uint64_t>("an integer of at least 0", [](uint64_t) { return true; }));
   command->add_flag("--json", arguments.json, "One JSON object a prompt");
+  command->footer("What is not given comes from the model folder's generation_config.json, then from the defaults.");
+  command->callback([command, &arguments] {
+    for (const CLI::Option* option : command->get_options()) {
+      if (option->count() > 0) arguments.given.insert(option->get_name());
+    }
+  });
 }
 
 void add_export(CLI::App& app, ExportArguments& arguments) {
@@ -121,46 +158,105 @@ void add_checkpoint(CLI::App& app, CheckpointArguments& arguments) {
   add("verify", "FILE", "Exit code 0 when the file is whole, 5 when it is not");
 }
 
+std::unique_ptr<CLI::App> make_app(CommandLine& line, std::vector<std::string>& topic) {
+  auto app = std::make_unique<CLI::App>("neoloom: distributed LoRA fine-tuning of GPT-Neo", "neoloom");
+  app->set_version_flag("--version", version_text());
+  app->require_subcommand(1);
+  add_train(*app, line.train);
+  add_plan(*app, line.plan);
+  add_evaluate(*app, line.evaluate);
+  add_predict(*app, line.predict);
+  add_generate(*app, line.generate);
+  add_export(*app, line.export_);
+  add_tokenize(*app, line.tokenize);
+  add_checkpoint(*app, line.checkpoint);
+  app->add_subcommand("doctor", "Versions, devices, transports, and a self-test of every device")
+      ->add_option("--device", line.doctor_device, "auto, cpu or cuda");
+  app->add_subcommand("help", "Help for a command")->add_option("COMMAND", topic);
+  return app;
+}
+
+std::vector<std::string> command_names(const CLI::App& app) {
+  std::vector<std::string> names;
+  for (const CLI::App* command : app.get_subcommands([](const CLI::App*) { return true; })) {
+    names.push_back(command->get_name());
+  }
+  return names;
+}
+
+std::string did_you_mean(const std::string& word, const std::vector<std::string>& known) {
+  const std::string near = core::nearest(word, known);
+  return near.empty() ? "" : fmt::format("; did you mean {}?", near);
+}
+
+/// The help of the command that `topic` names, from an app that has parsed nothing: a parsed one shows the help of the
+/// command that was chosen.
+std::string help_text(const std::vector<std::string>& topic) {
+  CommandLine unused;
+  std::vector<std::string> unused_topic;
+  const std::unique_ptr<CLI::App> app = make_app(unused, unused_topic);
+  const CLI::App* about = app.get();
+  for (const std::string& word : topic) {
+    const auto named = about->get_subcommands([&](const CLI::App* command) { return command->get_name() == word; });
+    core::require(!named.empty(), core::ErrorKind::kUsage, "no command named {}{}; there are: {}", core::quoted(word),
+                  did_you_mean(word, command_names(*about)), fmt::join(command_names(*about), ", "));
+    about = named.front();
+  }
+  return about->help();
+}
+
+/// What the words say that the library did not expect: an option with a typing error, or something left over.
+std::string unexpected_word(const CLI::App& command, const std::vector<std::string>& words) {
+  std::vector<std::string> known;
+  for (const CLI::Option* option : command.get_options()) known.push_back(option->get_name());
+  for (const std::string& word : words) {
+    const std::string name = word.substr(0, word.find('='));
+    if (!name.starts_with("-") || name.size() < 2 || command.get_option_no_throw(name) != nullptr) continue;
+    return fmt::format("{} has no option {}{}", command.get_name(), core::quoted(name), did_you_mean(name, known));
+  }
+  return {};
+}
+
+[[noreturn]] void fail_parsing(const CLI::App& app, const CLI::ParseError& error,
+                               const std::vector<std::string>& words) {
+  const auto chosen = app.get_subcommands();
+  if (chosen.empty()) {
+    const std::string word = words.empty() ? "" : words.front();
+    const std::string what = word.empty()            ? "give a command"
+                             : word.starts_with("-") ? fmt::format("neoloom has no option {}", core::quoted(word))
+                                                     : fmt::format("no command named {}{}", core::quoted(word),
+                                                                   did_you_mean(word, command_names(app)));
+    core::fail(core::ErrorKind::kUsage, "{}; there are: {} (neoloom help says more)", what,
+               fmt::join(command_names(app), ", "));
+  }
+  const CLI::App& command = *chosen.front();
+  std::string problem = error.what();
+  if (dynamic_cast<const CLI::ExtrasError*>(&error) != nullptr) {
+    if (const std::string found = unexpected_word(command, words); !found.empty()) problem = found;
+  }
+  core::fail(core::ErrorKind::kUsage, "{} (neoloom help {} shows the options)", problem, command.get_name());
+}
+
 }  // namespace
 
 CommandLine parse_command_line(int argc, char** argv) {
   CommandLine line;
-  CLI::App app("neoloom: distributed LoRA fine-tuning of GPT-Neo", "neoloom");
-  app.set_version_flag("--version", version_text());
-  app.require_subcommand(1);
-  add_train(app, line.train);
-  add_plan(app, line.plan);
-  add_evaluate(app, line.evaluate);
-  add_predict(app, line.predict);
-  add_generate(app, line.generate);
-  add_export(app, line.export_);
-  add_tokenize(app, line.tokenize);
-  add_checkpoint(app, line.checkpoint);
-  app.add_subcommand("doctor", "Versions, devices, transports, and a self-test of every device")
-      ->add_option("--device", line.doctor_device, "auto, cpu or cuda");
   std::vector<std::string> topic;
-  app.add_subcommand("help", "Help for a command")->add_option("COMMAND", topic);
+  const std::unique_ptr<CLI::App> app = make_app(line, topic);
   try {
-    app.parse(argc, argv);
-    const std::string name = app.get_subcommands().front()->get_name();
-    if (name != "help") {
-      line.command = name;
+    app->parse(argc, argv);
+    const std::string name = app->get_subcommands().front()->get_name();
+    if (name == "help") {
+      line.text = help_text(topic);
     } else {
-      const CLI::App* about = &app;
-      for (const std::string& word : topic) about = about->get_subcommand(word);
-      line.text = about->help();
+      line.command = name;
     }
   } catch (const CLI::CallForHelp&) {
-    const auto chosen = app.get_subcommands();
-    line.text = chosen.empty() ? app.help() : chosen.front()->help();
+    line.text = app->help();  // of the command that was chosen
   } catch (const CLI::CallForVersion&) {
     line.text = version_text() + "\n";
-  } catch (const CLI::OptionNotFound& error) {
-    core::fail(core::ErrorKind::kUsage, "no command named {}; neoloom help lists them", fmt::join(topic, " "));
   } catch (const CLI::ParseError& error) {
-    const auto chosen = app.get_subcommands();
-    core::fail(core::ErrorKind::kUsage, "{} (neoloom help{} shows the options)", error.what(),
-               chosen.empty() ? "" : " " + chosen.front()->get_name());
+    fail_parsing(*app, error, {argv + std::min(argc, 1), argv + argc});
   }
   return line;
 }

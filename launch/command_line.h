@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -23,7 +24,7 @@ struct PlanArguments {
   std::string config;
   std::vector<std::string> overrides;
   int64_t ranks = 1;
-  int64_t ranks_per_node = 0;  // 0: all on one
+  int64_t ranks_per_node = 0;  // 0: as many as a machine like this one has room for
 };
 
 /// Which trained or plain model a command works on.
@@ -51,6 +52,7 @@ struct GenerateArguments {
   std::string prompt;
   std::string prompt_file;  // one prompt a line
   model::GenerationOptions options;
+  std::set<std::string> given;  // the options that stand on the command line, as "--top_k"
   bool json = false;
 };
 
@@ -87,7 +89,7 @@ struct CommandLine {
   std::string doctor_device = "auto";
 };
 
-/// Throws: Error(kUsage) with the offending word and the command's usage line.
+/// Throws: Error(kUsage) with the offending word, the nearest command or option, and how to see them all.
 CommandLine parse_command_line(int argc, char** argv);
 
 }  // namespace neoloom::launch

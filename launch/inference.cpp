@@ -4,9 +4,13 @@
 #include <ATen/ops/zeros.h>
 #include <c10/core/Device.h>
 
+#include <algorithm>
 #include <filesystem>
+#include <iostream>
 #include <nlohmann/json.hpp>
 
+#include "data/readers/rows.h"
+#include "model/config_notes.h"
 #include "model/pretrained/adapter_files.h"
 #include "runtime/core/error.h"
 
@@ -56,6 +60,11 @@ void describe_head(const std::string& adapter_folder, Inference& result) {
   if (result.config.model_config.problem_type.empty()) result.config.model_config.problem_type = problem_type;
 }
 
+void print_notes(const Inference& result) {
+  for (const std::string& text : model::config_notes(result.base.config)) std::cerr << text << "\n";
+  for (const std::string& text : result.tokenizer->notes()) std::cerr << "tokenizer: " << text << "\n";
+}
+
 }  // namespace
 
 Inference load_inference(comm::MpiSession& session, const ModelArguments& arguments) {
@@ -71,6 +80,7 @@ Inference load_inference(comm::MpiSession& session, const ModelArguments& argume
     result.task = choose_task(result.config);
     result.pad_id = resolve_pad_id(result.config, result.base, *result.tokenizer);
   });
+  if (session.is_root()) print_notes(result);
   result.device = std::make_unique<Device>(session, result.config);
   load_weights(session, result.config, result.device->name(), result.base);
   session.all_or_none([&] {
@@ -91,6 +101,25 @@ Inference load_inference(comm::MpiSession& session, const ModelArguments& argume
     result.params = result.device->is_cpu() ? host : host.to(c10::Device(result.device->name()));
   });
   return result;
+}
+
+std::string settle_format(const ModelArguments& arguments, const std::string& path, RunConfig& config) {
+  std::string& format = config.data.format;
+  const auto sets_it = [](const std::string& text) { return text.starts_with("data.format="); };
+  if (arguments.run.empty() || format == "auto" ||
+      std::any_of(arguments.overrides.begin(), arguments.overrides.end(), sets_it)) {
+    return "";
+  }
+  const auto extension = [](const std::string& name) { return fs::path(name).extension(); };
+  for (const std::string& own : {config.data.train, config.data.validation}) {
+    if (extension(own) == extension(path)) return "";
+  }
+  if (!data::names_a_format(path)) return "";
+  const std::string note =
+      fmt::format("{} is read by its name, not by the run's data.format {} (--set data.format={} reads it so)", path,
+                  format, format);
+  format = "auto";
+  return note;
 }
 
 }  // namespace neoloom::launch

@@ -32,4 +32,9 @@ struct Inference {
 /// Collective: every rank. Throws: Error(kUsage) without a model; Error(kWeights) from loading.
 Inference load_inference(comm::MpiSession& session, const ModelArguments& arguments);
 
+/// A run's data.format is for the run's own files: a file of another extension, where that names a format, is read by
+/// its name, unless the command line sets data.format.
+/// Returns a line that says so; empty when nothing changes.
+std::string settle_format(const ModelArguments& arguments, const std::string& path, RunConfig& config);
+
 }  // namespace neoloom::launch

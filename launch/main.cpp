@@ -15,7 +15,9 @@
 #include "runtime/comm/launcher.h"
 #include "runtime/comm/mpi_session.h"
 #include "runtime/core/error.h"
+#include "runtime/core/output.h"
 #include "runtime/core/process.h"
+#include "runtime/core/text.h"
 
 namespace {
 
@@ -34,6 +36,12 @@ int run(neoloom::comm::MpiSession& session, const launch::CommandLine& line) {
   return session.is_root() ? launch::run_checkpoint(line.checkpoint.verb, line.checkpoint.path) : 0;
 }
 
+// File contents and names in a message: no raw control characters, no megabytes.
+std::string shown(const std::exception& error) {
+  constexpr size_t kLongestMessageBytes = 20'000;
+  return neoloom::core::printable(error.what(), kLongestMessageBytes);
+}
+
 // An error that every rank has is printed once and ends them together; one rank's own error ends the job through MPI,
 // because the others may be waiting for it.
 int run_guarded(neoloom::comm::MpiSession& session, const launch::CommandLine& line) {
@@ -41,13 +49,13 @@ int run_guarded(neoloom::comm::MpiSession& session, const launch::CommandLine& l
   try {
     return run(session, line);
   } catch (const neoloom::comm::CollectiveError& error) {
-    if (session.is_root()) std::cerr << "neoloom: error: " << error.what() << "\n";
+    if (session.is_root()) std::cerr << "neoloom: error: " << shown(error) << "\n";
     return error.exit_code();
   } catch (const neoloom::core::Error& error) {
-    std::cerr << "neoloom: error: " << error.what();
+    std::cerr << "neoloom: error: " << shown(error);
     code = error.exit_code();
   } catch (const std::exception& error) {
-    std::cerr << "neoloom: internal error: " << error.what();
+    std::cerr << "neoloom: internal error: " << shown(error);
     code = static_cast<int>(ErrorKind::kInternal);
   }
   if (session.size() == 1) {
@@ -67,18 +75,21 @@ int main(int argc, char** argv) {
     line = launch::parse_command_line(argc, argv);
     if (line.command == "train") launch::require_one_world();
   } catch (const neoloom::core::Error& error) {
-    if (neoloom::comm::rank_before_world() == 0) std::cerr << "neoloom: error: " << error.what() << "\n";
+    if (neoloom::comm::rank_before_world() == 0) std::cerr << "neoloom: error: " << shown(error) << "\n";
     return error.exit_code();
   }
-  if (line.command.empty()) {
-    std::cout << line.text;
-    return 0;
-  }
   try {
+    if (line.command.empty()) {
+      neoloom::core::print_output(line.text);
+      return 0;
+    }
     neoloom::comm::MpiSession session(&argc, &argv);
     return run_guarded(session, line);
+  } catch (const neoloom::core::Error& error) {
+    std::cerr << "neoloom: error: " << shown(error) << "\n";
+    return error.exit_code();
   } catch (const std::exception& error) {
-    std::cerr << "neoloom: error: " << error.what() << "\n";
+    std::cerr << "neoloom: error: " << shown(error) << "\n";
     return static_cast<int>(ErrorKind::kPeer);
   }
 }

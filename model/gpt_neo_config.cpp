@@ -2,10 +2,13 @@
 #include "model/gpt_neo_config.h"
 
 #include <algorithm>
+#include <array>
 #include <nlohmann/json.hpp>
 
+#include "model/config_notes.h"
 #include "runtime/core/error.h"
 #include "runtime/core/files.h"
+#include "runtime/core/text.h"
 
 namespace neoloom::model {
 
@@ -14,10 +17,14 @@ namespace {
 using core::ErrorKind;
 using nlohmann::json;
 
+constexpr std::array kDropouts = {"embed_dropout", "attention_dropout", "resid_dropout"};
+constexpr size_t kLongestValueBytes = 400;  // in a message
+
 /// Reads keys of one config.json; every error names the file, the key, what was expected and what was found.
 class Reader {
  public:
-  explicit Reader(const std::string& path) : path_(path), text_(core::read_file(path, ErrorKind::kWeights)) {
+  explicit Reader(const std::string& path) : Reader(path, core::read_file(path, ErrorKind::kWeights)) {}
+  Reader(const std::string& path, std::string text) : path_(path), text_(std::move(text)) {
     object_ = json::parse(text_, nullptr, /*allow_exceptions=*/false);
     core::require(object_.is_object(), ErrorKind::kWeights, "{}: expected a JSON object, found {}", path,
                   object_.is_discarded() ? "text that is not JSON" : object_.type_name());
@@ -65,7 +72,8 @@ class Reader {
   }
 
   [[noreturn]] void refuse(const char* key, const std::string& expected, const json& found) const {
-    core::fail(ErrorKind::kWeights, "{}: key \"{}\": expected {}, found {}", path_, key, expected, found.dump());
+    core::fail(ErrorKind::kWeights, "{}: key \"{}\": expected {}, found {}", path_, key, expected,
+               core::printable(found.dump(), kLongestValueBytes));
   }
 
  private:
@@ -96,15 +104,16 @@ std::vector<bool> expand_attention_types(const Reader& reader, const json& types
   return local;
 }
 
+/// attention_layers of a file goes before attention_types, as in transformers.
 std::vector<bool> read_attention_layers(const Reader& reader, int64_t num_layers) {
   std::vector<bool> local;
   const char* key = "attention_types";
-  if (const json* types = reader.find({"attention_types"})) {
-    local = expand_attention_types(reader, *types, num_layers);
-  } else if (const json* layers = reader.find({"attention_layers"})) {
+  if (const json* layers = reader.find({"attention_layers"})) {
     key = "attention_layers";
     if (!layers->is_array()) reader.refuse(key, "a list", *layers);
     for (const json& name : *layers) local.push_back(is_local(reader, key, name));
+  } else if (const json* types = reader.find({"attention_types"})) {
+    local = expand_attention_types(reader, *types, num_layers);
   } else {
     for (int64_t layer = 0; layer < num_layers; ++layer) local.push_back(layer % 2 == 1);
   }
@@ -149,9 +158,9 @@ void check_supported(const Reader& reader) {
   }
   const json activation = reader.text_of("activation_function", "gelu_new");
   if (activation != "gelu_new") reader.refuse("activation_function", "\"gelu_new\"", activation);
-  for (const char* key : {"resid_dropout", "embed_dropout", "attention_dropout"}) {
+  for (const char* key : kDropouts) {
     const double dropout = reader.number(key, 0.0);
-    if (dropout != 0.0) reader.refuse(key, "0 (as in every released GPT-Neo)", json(dropout));
+    if (dropout < 0.0 || dropout > 1.0) reader.refuse(key, "a number from 0 to 1", json(dropout));
   }
 }
 
@@ -199,6 +208,24 @@ GptNeoConfig GptNeoConfig::from_file(const std::string& path) {
   config.problem_type = reader.text_of("problem_type", "");
   complete_classifier(reader, config);
   return config;
+}
+
+std::vector<std::string> config_notes(const GptNeoConfig& config) {
+  const Reader reader("config.json", config.json);
+  const json* types = reader.find({"attention_types"});
+  if (types == nullptr || reader.find({"attention_layers"}) == nullptr) return {};
+  if (expand_attention_types(reader, *types, config.num_layers) == config.layer_is_local) return {};
+  return {"config.json: attention_layers and attention_types disagree; attention_layers counts, as in transformers"};
+}
+
+std::string dropouts_of(const GptNeoConfig& config) {
+  const Reader reader("config.json", config.json);
+  std::string found;
+  for (const char* key : kDropouts) {
+    const double dropout = reader.number(key, 0.0);
+    if (dropout > 0.0) found += fmt::format("{}{} {}", found.empty() ? "" : ", ", key, dropout);
+  }
+  return found;
 }
 
 }  // namespace neoloom::model

@@ -7,7 +7,6 @@
 #include <torch/headeronly/version.h>
 
 #include <algorithm>
-#include <cstdio>
 #include <fstream>
 #include <memory>
 #include <sstream>
@@ -21,6 +20,7 @@
 #include "runtime/comm/communicator.h"
 #include "runtime/core/clock.h"
 #include "runtime/core/error.h"
+#include "runtime/core/output.h"
 #include "runtime/cuda/plugin.h"
 
 namespace neoloom::launch {
@@ -163,7 +163,7 @@ int run_doctor(comm::MpiSession& session, const std::string& device) {
       fmt::format("  rank {} on {}: {}\n", session.rank(), session.host_name(), placement.explanation));
   int64_t bad = host.good && transport.good ? 0 : 1;
   session.all_reduce_sum({&bad, 1});
-  if (session.is_root()) {
+  session.on_root([&]() -> std::string {
     std::string report = versions(session);
     for (const std::string& text : hosts) report += text;
     report += "placement\n";
@@ -171,9 +171,9 @@ int run_doctor(comm::MpiSession& session, const std::string& device) {
     report += transport.text;
     report +=
         bad == 0 ? "All is well.\n" : "Some results are WRONG: do not train on this machine before it is mended.\n";
-    std::fputs(report.c_str(), stdout);
-    std::fflush(stdout);
-  }
+    core::print_output(report);
+    return "";
+  });
   return bad == 0 ? 0 : kDeviceIsWrong;
 }
 

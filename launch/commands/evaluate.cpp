@@ -6,18 +6,24 @@
 
 #include "launch/inference.h"
 #include "runtime/core/error.h"
-#include "runtime/core/files.h"
+#include "runtime/core/output.h"
 #include "runtime/train/evaluator.h"
 #include "runtime/train/targets.h"
 
 namespace neoloom::launch {
 
 int run_evaluate(comm::MpiSession& session, const EvaluateArguments& arguments) {
+  session.on_root([&]() -> std::string {
+    if (!arguments.output.empty()) core::prepare_output_file(arguments.output);
+    return "";
+  });
   Inference inference = load_inference(session, arguments.model);
   const std::string path = arguments.data.empty() ? inference.config.data.validation : arguments.data;
   data::StoreRequest request;
+  std::string note;
   session.all_or_none([&] {
     core::require(!path.empty(), core::ErrorKind::kUsage, "no data to evaluate on: give --data FILE");
+    note = settle_format(arguments.model, path, inference.config);
     request = store_request(inference.config, inference.task, inference.base, path);
     if (inference.task.classifies()) request.label_names = inference.labels;
   });
@@ -26,6 +32,13 @@ int run_evaluate(comm::MpiSession& session, const EvaluateArguments& arguments) 
     const std::string warning = train::check_evaluation_data(*store, path);
     if (!warning.empty() && session.is_root()) std::cerr << "warning: " << warning << "\n";
   });
+  if (session.is_root() && !note.empty()) std::cerr << note << "\n";
+  if (session.is_root() && store->invalid_row_count() > 0) {
+    const data::InvalidRow& first = store->invalid_rows().front();
+    std::cerr << fmt::format("evaluate: {} of {} rows were left out (the first: line {}: {})\n",
+                             store->invalid_row_count(), store->invalid_row_count() + store->size(), first.line,
+                             first.reason);
+  }
   const train::EvalResult result =
       train::evaluate(session, *inference.model, inference.params,
                       {.store = store,
@@ -49,8 +62,9 @@ int run_evaluate(comm::MpiSession& session, const EvaluateArguments& arguments) 
       std::cerr << metrics::confusion_table(*result.single_label, inference.labels);
     }
     const std::string text = json.dump() + "\n";
-    std::cout << text << std::flush;
-    if (!arguments.output.empty()) core::publish_file(arguments.output, text, core::ErrorKind::kUsage);
+    // The file first: it may be what somebody waits for while nobody reads standard output.
+    if (!arguments.output.empty()) core::write_output_file(arguments.output, text);
+    core::print_output(text);
     return "";
   });
   return 0;

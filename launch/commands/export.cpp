@@ -6,10 +6,15 @@
 #include "launch/inference.h"
 #include "model/pretrained/adapter_files.h"
 #include "runtime/core/error.h"
+#include "runtime/core/files.h"
 
 namespace neoloom::launch {
 
 int run_export(comm::MpiSession& session, const ExportArguments& arguments) {
+  session.on_root([&]() -> std::string {
+    core::make_directories(core::parent_directory(arguments.output), core::ErrorKind::kOutput);  // before the work
+    return "";
+  });
   Inference inference = load_inference(session, arguments.model);
   session.on_root([&]() -> std::string {
     const model::HeadDescription head{inference.labels, inference.task.problem_type_name(), inference.pad_id};

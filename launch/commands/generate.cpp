@@ -1,82 +1,175 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "launch/commands/generate.h"
 
-#include <algorithm>
+#include <fmt/ranges.h>
+
 #include <iostream>
 #include <nlohmann/json.hpp>
-#include <sstream>
 
+#include "data/readers/lines.h"
 #include "launch/inference.h"
+#include "model/generation/generation_config.h"
 #include "runtime/core/error.h"
 #include "runtime/core/files.h"
+#include "runtime/core/output.h"
+#include "runtime/core/text.h"
+#include "runtime/core/utf8.h"
 
 namespace neoloom::launch {
 namespace {
 
-std::vector<std::string> prompts(const GenerateArguments& arguments) {
-  if (arguments.prompt_file.empty()) return {arguments.prompt};
-  std::istringstream lines(core::read_file(arguments.prompt_file));
-  std::vector<std::string> result;
-  for (std::string line; std::getline(lines, line);) result.push_back(line);
-  return result;
+using core::ErrorKind;
+
+struct Prompt {
+  std::string text;
+  std::string where;  // opens messages: "prompts.txt: line 3: "; empty for --prompt
+  std::vector<int64_t> ids;
+};
+
+void require_utf8(const Prompt& prompt) {
+  const std::string complaint = core::utf8_complaint(prompt.text);
+  if (complaint.empty()) return;
+  const bool typed = prompt.where.empty();
+  core::fail(typed ? ErrorKind::kUsage : ErrorKind::kData, "{}{}", typed ? "--prompt: " : prompt.where, complaint);
 }
 
-// Bytes at the end of `text` that may be the start of a longer UTF-8 sequence.
-size_t incomplete_tail(const std::string& text) {
-  for (size_t back = 1; back <= std::min<size_t>(3, text.size()); ++back) {
-    const auto byte = static_cast<unsigned char>(text[text.size() - back]);
-    if ((byte & 0xC0U) == 0x80U) continue;
-    const size_t needed = byte >= 0xF0 ? 4 : byte >= 0xE0 ? 3 : byte >= 0xC0 ? 2 : 1;
-    return needed > back ? back : 0;
+std::vector<Prompt> read_prompts(const GenerateArguments& arguments) {
+  std::vector<Prompt> prompts;
+  if (arguments.prompt_file.empty()) {
+    prompts.push_back({arguments.prompt, "", {}});
+  } else {
+    const std::string content = core::read_file(arguments.prompt_file);
+    data::Lines lines(data::without_byte_order_mark(content));
+    for (std::string_view line; lines.next(line);) {
+      prompts.push_back({std::string(line), fmt::format("{}: line {}: ", arguments.prompt_file, lines.number()), {}});
+    }
+    core::require(!prompts.empty(), ErrorKind::kData, "{} is empty; expected one prompt a line", arguments.prompt_file);
   }
-  return 0;
+  for (const Prompt& prompt : prompts) require_utf8(prompt);
+  return prompts;
 }
 
-// Prints tokens as they come, holding back incomplete UTF-8 sequences.
+/// Settings of the model folder where the command line does not give the option.
+/// Returns what was taken from there, in words.
+std::string adopt(const model::GenerationConfig& theirs, const std::set<std::string>& given,
+                  model::GenerationOptions& options) {
+  std::vector<std::string> taken;
+  const auto take = [&](const char* name, const auto& value, auto& option) {
+    if (!value || given.contains(std::string("--") + name)) return;
+    option = static_cast<std::remove_reference_t<decltype(option)>>(*value);
+    taken.push_back(fmt::format("{} {}", name, *value));
+  };
+  take("temperature", theirs.temperature, options.temperature);
+  take("top_k", theirs.top_k, options.top_k);
+  take("top_p", theirs.top_p, options.top_p);
+  take("repetition_penalty", theirs.repetition_penalty, options.repetition_penalty);
+  take("max_tokens", theirs.max_new_tokens, options.max_tokens);
+  // transformers penalises the whole context, and samples only when it is told to.
+  if (theirs.repetition_penalty && !given.contains("--repetition_penalty") &&
+      !given.contains("--repetition_penalty_range")) {
+    options.repetition_penalty_range = -1;
+  }
+  if (theirs.do_sample && !*theirs.do_sample && !given.contains("--temperature")) {
+    options.temperature = 0.0;
+    taken.emplace_back("greedy (do_sample false)");
+  }
+  options.eos_token_ids = theirs.eos_token_ids;
+  return fmt::format("{}", fmt::join(taken, ", "));
+}
+
+/// Options as they hold for this model; says on standard error what comes from its folder.
+model::GenerationOptions settle_options(const GenerateArguments& arguments, const Base& base) {
+  const auto theirs = model::GenerationConfig::from_folder(base.folder, base.config);
+  model::GenerationOptions options = arguments.options;
+  if (const std::string taken = adopt(theirs, arguments.given, options); !taken.empty()) {
+    std::cerr << fmt::format("{} sets {} (options of the command line go before it)\n", theirs.file, taken);
+  }
+  if (theirs.eos_token_ids.empty()) {
+    std::cerr << fmt::format("{} names no eos_token_id: as in transformers, no token ends a text\n", theirs.file);
+  }
+  if (!theirs.unknown.empty()) {
+    std::cerr << fmt::format("warning: {} sets {}, which neoloom does not have: transformers writes other texts\n",
+                             theirs.file, fmt::join(theirs.unknown, ", "));
+  }
+  model::check_options(options);
+  return options;
+}
+
+/// Tokens as they come, as valid UTF-8: bytes that may still become a character wait, others print as U+FFFD.
 class Stream {
  public:
-  explicit Stream(const data::Tokenizer& tokenizer) : tokenizer_(tokenizer) {}
+  Stream(const data::Tokenizer& tokenizer, core::Output& output) : tokenizer_(tokenizer), output_(output) {}
   void token(int64_t id) {
     pending_ += tokenizer_.token_bytes(static_cast<int32_t>(id));
-    const size_t held = incomplete_tail(pending_);
-    std::cout << pending_.substr(0, pending_.size() - held) << std::flush;
+    const size_t held = core::utf8_incomplete_tail(pending_);
+    output_.write(core::utf8_lossy(std::string_view(pending_).substr(0, pending_.size() - held)));
+    output_.flush();
     pending_.erase(0, pending_.size() - held);
   }
-  void end() { std::cout << pending_ << "\n" << std::flush; }
+  void end() {
+    output_.write(core::utf8_lossy(pending_) + "\n");
+    output_.flush();
+  }
 
  private:
   const data::Tokenizer& tokenizer_;
+  core::Output& output_;
   std::string pending_;
 };
+
+std::string json_line(const data::Tokenizer& tokenizer, const Prompt& prompt, const model::Generated& generated) {
+  const std::string text = tokenizer.decode(std::vector<int32_t>(generated.ids.begin(), generated.ids.end()));
+  const nlohmann::ordered_json line = {{"prompt", prompt.text},
+                                       {"text", text},
+                                       {"ids", generated.ids},
+                                       {"finish_reason", model::finish_name(generated.finish)}};
+  return line.dump() + "\n";
+}
+
+void answer(Inference& inference, const Prompt& prompt, const model::GenerationOptions& options, bool json,
+            core::Output& output) {
+  Stream stream(*inference.tokenizer, output);
+  if (!json) output.write(prompt.text);
+  const auto on_token = [&](int64_t id) {
+    if (!json) stream.token(id);
+  };
+  const model::Generated generated = model::generate(*inference.model, inference.params, prompt.ids, options, on_token);
+  if (json) {
+    output.write(json_line(*inference.tokenizer, prompt, generated));
+    output.flush();
+  } else {
+    stream.end();
+  }
+  if (generated.finish != model::Finish::kPositions) return;
+  std::cerr << fmt::format("{}the text ends after {} of {} tokens: the model has {} positions\n", prompt.where,
+                           generated.ids.size(), options.max_tokens, inference.base.config.max_position_embeddings);
+}
 
 }  // namespace
 
 int run_generate(comm::MpiSession& session, const GenerateArguments& arguments) {
+  std::vector<Prompt> prompts;
+  session.on_root([&]() -> std::string {
+    prompts = read_prompts(arguments);
+    return "";
+  });
   Inference inference = load_inference(session, arguments.model);
   session.all_or_none([&] {
-    core::require(!inference.task.classifies(), core::ErrorKind::kUsage,
+    core::require(!inference.task.classifies(), ErrorKind::kUsage,
                   "generate continues texts, but this is a classifier: use neoloom predict");
   });
   session.on_root([&]() -> std::string {
-    model::GenerationOptions options = arguments.options;
-    options.eos_token_id = inference.base.config.eos_token_id;
-    for (const std::string& prompt : prompts(arguments)) {
-      const std::vector<int32_t> encoded = inference.tokenizer->encode(prompt);
-      Stream stream(*inference.tokenizer);
-      if (!arguments.json) std::cout << prompt;
-      const auto on_token = [&](int64_t id) {
-        if (!arguments.json) stream.token(id);
-      };
-      const std::vector<int64_t> ids =
-          model::generate(*inference.model, inference.params, {encoded.begin(), encoded.end()}, options, on_token);
-      if (!arguments.json) {
-        stream.end();
-        continue;
-      }
-      const std::string text = inference.tokenizer->decode(std::vector<int32_t>(ids.begin(), ids.end()));
-      const nlohmann::ordered_json line = {{"prompt", prompt}, {"text", text}, {"ids", ids}};
-      std::cout << line.dump() << "\n" << std::flush;
+    const model::GenerationOptions options = settle_options(arguments, inference.base);
+    // All prompts before the first answer.
+    for (Prompt& prompt : prompts) {
+      const std::vector<int32_t> ids =
+          inference.tokenizer->encode_input(prompt.text, inference.config.tokenizer_config.split_special_tokens);
+      prompt.ids.assign(ids.begin(), ids.end());
+      model::check_prompt(prompt.ids, inference.base.config, prompt.where);
     }
+    core::Output output;
+    for (const Prompt& prompt : prompts) answer(inference, prompt, options, arguments.json, output);
+    output.finish();
     return "";
   });
   return 0;

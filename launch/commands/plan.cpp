@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <cstdlib>
 #include <filesystem>
-#include <iostream>
 #include <numeric>
 #include <vector>
 
@@ -17,6 +16,7 @@
 #include "model/adapters/count.h"
 #include "model/flops.h"
 #include "runtime/core/error.h"
+#include "runtime/core/output.h"
 #include "runtime/cuda/plugin.h"
 #include "runtime/train/gradient_sum.h"
 #include "runtime/train/plan.h"
@@ -45,22 +45,32 @@ class ScratchFolder {
   std::string path_;
 };
 
-void print(const char* name, const std::string& value) { std::cout << fmt::format("{:<24}{}\n", name, value); }
+/// Lines of a name and what is to be said of it.
+class Report {
+ public:
+  void line(const char* name, const std::string& value) { output_.print("{:<24}{}\n", name, value); }
+  void text(const std::string& text) { output_.write(text); }
+  void flush() { output_.flush(); }
+  void finish() { output_.finish(); }
 
-void print_lengths(const data::TokenStore& store) {
+ private:
+  core::Output output_;
+};
+
+void print_lengths(const data::TokenStore& store, Report& report) {
   std::vector<int32_t> lengths(store.lengths().begin(), store.lengths().end());
   std::sort(lengths.begin(), lengths.end());
   const int64_t total = std::accumulate(lengths.begin(), lengths.end(), int64_t{0});
   const auto quantile = [&](double q) {
     return lengths[static_cast<size_t>(q * static_cast<double>(lengths.size() - 1))];
   };
-  print("samples", fmt::format("{} ({} rows left out, {} cut)", store.size(), store.invalid_rows().size(),
-                               store.truncated_samples()));
-  print("tokens", fmt::format("{} (a sample: median {}, 95 % {}, longest {})", total, quantile(0.5), quantile(0.95),
-                              lengths.back()));
+  report.line("samples", fmt::format("{} ({} rows left out, {} cut)", store.size(), store.invalid_rows().size(),
+                                     store.truncated_samples()));
+  report.line("tokens", fmt::format("{} (a sample: median {}, 95 % {}, longest {})", total, quantile(0.5),
+                                    quantile(0.95), lengths.back()));
 }
 
-void print_labels(const data::TokenStore& store, data::ProblemType problem_type) {
+void print_labels(const data::TokenStore& store, data::ProblemType problem_type, Report& report) {
   const std::vector<std::string>& names = store.label_names();
   std::vector<int64_t> counts(names.size(), 0);
   for (int64_t i = 0; i < store.size(); ++i) {
@@ -71,10 +81,10 @@ void print_labels(const data::TokenStore& store, data::ProblemType problem_type)
       ++counts[static_cast<size_t>(store.label(i))];
     }
   }
-  print("labels", std::to_string(names.size()));
+  report.line("labels", std::to_string(names.size()));
   for (size_t k = 0; k < names.size(); ++k) {
     const auto width = static_cast<size_t>(40.0 * static_cast<double>(counts[k]) / static_cast<double>(store.size()));
-    std::cout << fmt::format("  {:<20} {:>8}  {}\n", names[k], counts[k], std::string(width, '#'));
+    report.text(fmt::format("  {:<20} {:>8}  {}\n", names[k], counts[k], std::string(width, '#')));
   }
 }
 
@@ -114,23 +124,31 @@ RunPlan plan_steps(const Inputs& inputs, const data::TokenStore& store, int64_t 
   return plan;
 }
 
-void print_steps(const Inputs& inputs, const RunPlan& plan, int64_t ranks) {
+void print_steps(const Inputs& inputs, const RunPlan& plan, const PlanRequest& request, Report& report) {
+  const int64_t ranks = request.ranks;
   const int64_t parameters = inputs.base.config.body_parameters();
   const train::Batching& batching = plan.batching;
-  print("trainable parameters",
-        fmt::format("{} ({:.3f} %)", plan.trainable.parameters,
-                    100.0 * static_cast<double>(plan.trainable.parameters) / static_cast<double>(parameters)));
-  print("global batch",
-        fmt::format("{} samples: {} micro-batches of {}, on {} rank{}", batching.global_batch_size(),
-                    batching.micro_batches_per_step, batching.micro_batch_size, ranks, ranks == 1 ? "" : "s"));
-  print("steps", fmt::format("{} ({} an epoch, {} of warm-up)", plan.steps.total_steps, plan.steps.steps_per_epoch,
-                             plan.steps.warmup_steps));
-  print("bytes per all-reduce",
-        std::to_string(train::gradient_sum_bytes(inputs.config.runtime.gradient_sum, plan.trainable.flat_elements)));
+  report.line("trainable parameters",
+              fmt::format("{} ({:.3f} %)", plan.trainable.parameters,
+                          100.0 * static_cast<double>(plan.trainable.parameters) / static_cast<double>(parameters)));
+  report.line("global batch",
+              fmt::format("{} samples: {} micro-batches of {}, on {} rank{}", batching.global_batch_size(),
+                          batching.micro_batches_per_step, batching.micro_batch_size, ranks, ranks == 1 ? "" : "s"));
+  if (request.planned) {
+    const int64_t machines = (ranks + request.ranks_per_node - 1) / request.ranks_per_node;
+    report.line("machines",
+                fmt::format("{}, taken to be like this one ({} cores), with {} rank{} each "
+                            "(--ranks_per_node says otherwise)",
+                            machines, request.cores, request.ranks_per_node, request.ranks_per_node == 1 ? "" : "s"));
+  }
+  report.line("steps", fmt::format("{} ({} an epoch, {} of warm-up)", plan.steps.total_steps,
+                                   plan.steps.steps_per_epoch, plan.steps.warmup_steps));
+  report.line("bytes per all-reduce", std::to_string(train::gradient_sum_bytes(inputs.config.runtime.gradient_sum,
+                                                                               plan.trainable.flat_elements)));
 }
 
 /// Returns whether blocks would be computed anew.
-bool print_memory(const Inputs& inputs, const MemoryQuestion& question) {
+bool print_memory(const Inputs& inputs, const MemoryQuestion& question, Report& report) {
   const bool gpu = question.setup.model.device.cuda;
   MemoryBudget budget = measure_budget(inputs.config, {.on_gpu = gpu}, question.ranks_per_node);
   MemoryQuestion whole = question;
@@ -141,14 +159,15 @@ bool print_memory(const Inputs& inputs, const MemoryQuestion& question) {
                                 ? ""
                                 : fmt::format(", budget {}{}", readable_bytes(budget.bytes),
                                               budget.chosen ? "" : ", the share of what is free here now");
-  print("memory of a rank", fmt::format("{}{}; gradient checkpointing {}", readable_bytes(decision.memory.total_bytes),
-                                        limit, decision.gradient_checkpointing ? "on" : "off"));
-  std::cout << describe(decision.memory, whole);
+  report.line("memory of a rank",
+              fmt::format("{}{}; gradient checkpointing {}", readable_bytes(decision.memory.total_bytes), limit,
+                          decision.gradient_checkpointing ? "on" : "off"));
+  report.text(describe(decision.memory, whole));
   if (decision.fits) return decision.gradient_checkpointing;
-  std::cout.flush();
+  report.flush();
   const std::string problem = does_not_fit(whole, decision, budget.bytes);
   core::require(!budget.chosen, core::ErrorKind::kDevice, "{}", problem);
-  print("here", "too large: " + problem);
+  report.line("here", "too large: " + problem);
   return decision.gradient_checkpointing;
 }
 
@@ -158,9 +177,10 @@ std::string readable_seconds(double seconds) {
 }
 
 /// A bound from below: the products of all steps at the speed that products reach here.
-void print_time(const MemoryQuestion& question, const RunPlan& plan, const PlanRequest& request, bool recomputes) {
+void print_time(const MemoryQuestion& question, const RunPlan& plan, const PlanRequest& request, bool recomputes,
+                Report& report) {
   if (question.setup.model.device.cuda) {
-    print("expected time", "not known before a GPU has trained some steps (tests/bench/run.sh steps)");
+    report.line("expected time", "not known before a GPU has trained some steps (tests/bench/run.sh steps)");
     return;
   }
   const data::TokenStore& store = *question.train;
@@ -181,7 +201,7 @@ void print_time(const MemoryQuestion& question, const RunPlan& plan, const PlanR
   // The rank with the most micro-batches sets the pace of a step.
   const int64_t most = (plan.batching.micro_batches_per_step + request.ranks - 1) / request.ranks;
   const double share = static_cast<double>(most) / static_cast<double>(plan.batching.micro_batches_per_step);
-  print(
+  report.line(
       "expected time",
       fmt::format("more than {}: {:.3g} floating-point operations at {:.1f} GFLOP/s a rank, which is what products of "
                   "{} rows reach here now",
@@ -206,19 +226,20 @@ void print_plan(const Inputs& inputs, const PlanRequest& request) {
       config.data.validation.empty() ? nullptr : open(config.data.validation, &store->label_names());
   const RunPlan plan = plan_steps(inputs, *store, request.ranks);
 
-  print("model", fmt::format("{} ({} parameters)", inputs.base.folder, inputs.base.config.body_parameters()));
-  print("task", task.classifies() ? task.problem_type_name() : "causal_lm");
-  print_lengths(*store);
-  if (task.classifies()) print_labels(*store, task.problem_type);
-  print_steps(inputs, plan, request.ranks);
+  Report report;
+  report.line("model", fmt::format("{} ({} parameters)", inputs.base.folder, inputs.base.config.body_parameters()));
+  report.line("task", task.classifies() ? task.problem_type_name() : "causal_lm");
+  print_lengths(*store, report);
+  if (task.classifies()) print_labels(*store, task.problem_type, report);
+  print_steps(inputs, plan, request, report);
   MemoryQuestion question =
       memory_question(config, task, inputs.base, *store, validation.get(), planned_device(config));
   question.batching = plan.batching;
   question.ranks_per_node = request.ranks_per_node;
   question.setup.threads = threads_of_a_rank(config, request);
-  const bool recomputes = print_memory(inputs, question);
-  if (request.measures_speed) print_time(question, plan, request, recomputes);
-  std::cout.flush();
+  const bool recomputes = print_memory(inputs, question, report);
+  if (request.measures_speed) print_time(question, plan, request, recomputes, report);
+  report.finish();
 }
 
 int run_plan(comm::MpiSession& session, const PlanArguments& arguments) {
@@ -227,12 +248,15 @@ int run_plan(comm::MpiSession& session, const PlanArguments& arguments) {
     Inputs inputs;
     inputs.config = read_config(arguments.config, arguments.overrides);
     read_inputs(arguments.config, inputs);
-    const int64_t per_node = arguments.ranks_per_node > 0 ? arguments.ranks_per_node : arguments.ranks;
+    const int64_t cores = int64_t{here.threads} * session.local_size();
+    const int64_t room = std::max<int64_t>(1, cores / std::max<int64_t>(1, inputs.config.runtime.threads_per_rank));
+    const int64_t per_node = arguments.ranks_per_node > 0 ? arguments.ranks_per_node : std::min(arguments.ranks, room);
     core::require(per_node <= arguments.ranks, core::ErrorKind::kUsage, "--ranks_per_node {} is more than --ranks {}",
                   per_node, arguments.ranks);
     print_plan(inputs, {.ranks = arguments.ranks,
                         .ranks_per_node = per_node,
-                        .cores = int64_t{here.threads} * session.local_size(),
+                        .cores = cores,
+                        .planned = true,
                         .measures_speed = true});
     return "";
   });

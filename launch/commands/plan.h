@@ -13,6 +13,7 @@ struct PlanRequest {
   int64_t ranks = 1;
   int64_t ranks_per_node = 1;
   int64_t cores = 1;            // of a node like this one
+  bool planned = false;         // the ranks are not here: it is said what is assumed about their machines
   bool measures_speed = false;  // CPUs: how long the steps' products take here
 };
 

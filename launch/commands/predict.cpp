@@ -7,10 +7,11 @@
 #include <algorithm>
 #include <iostream>
 #include <nlohmann/json.hpp>
+#include <unordered_map>
 
 #include "launch/inference.h"
 #include "runtime/core/error.h"
-#include "runtime/core/files.h"
+#include "runtime/core/output.h"
 #include "runtime/train/evaluator.h"
 
 namespace neoloom::launch {
@@ -38,51 +39,88 @@ std::string multi_label_line(int64_t index, const std::vector<std::string>& labe
   return json.dump() + "\n";
 }
 
-std::string lines_of_batch(const Inference& inference, int64_t first, const at::Tensor& logits) {
-  const bool multi = inference.task.problem_type == data::ProblemType::kMultiLabel;
-  const at::Tensor scores = (multi ? at::sigmoid(logits) : at::softmax(logits, -1)).cpu().contiguous();
-  std::string lines;
-  for (int64_t i = 0; i < scores.size(0); ++i) {
-    const float* row = scores.const_data_ptr<float>() + i * scores.size(1);
-    lines += multi ? multi_label_line(first + i, inference.labels, row)
-                   : single_label_line(first + i, inference.labels, row);
+/// The output lines of this rank's share, one a row.
+class Lines {
+ public:
+  Lines(const Inference& inference, const data::TokenStore& store)
+      : inference_(inference), multi_(inference.task.problem_type == data::ProblemType::kMultiLabel) {
+    for (const data::InvalidRow& row : store.invalid_rows()) reasons_.emplace(row.sample, row.reason);
   }
-  return lines;
-}
+
+  void add(int64_t first, const at::Tensor& logits) {
+    const at::Tensor scores = (multi_ ? at::sigmoid(logits) : at::softmax(logits, -1)).cpu().contiguous();
+    for (int64_t i = 0; i < scores.size(0); ++i) {
+      const float* row = scores.const_data_ptr<float>() + i * scores.size(1);
+      text_ += line(first + i, row);
+    }
+  }
+  const std::string& text() const { return text_; }
+
+ private:
+  std::string line(int64_t index, const float* scores) const {
+    if (const auto unusable = reasons_.find(index); unusable != reasons_.end()) {
+      const nlohmann::ordered_json json = {
+          {"index", index}, {multi_ ? "labels" : "label", nullptr}, {"error", unusable->second}};
+      return json.dump() + "\n";
+    }
+    return multi_ ? multi_label_line(index, inference_.labels, scores)
+                  : single_label_line(index, inference_.labels, scores);
+  }
+
+  const Inference& inference_;
+  bool multi_;
+  std::unordered_map<int64_t, std::string> reasons_;  // by row
+  std::string text_;
+};
 
 }  // namespace
 
 int run_predict(comm::MpiSession& session, const PredictArguments& arguments) {
+  session.on_root([&]() -> std::string {
+    if (!arguments.output.empty()) core::prepare_output_file(arguments.output);
+    return "";
+  });
   Inference inference = load_inference(session, arguments.model);
   data::StoreRequest request;
+  std::string note;
   session.all_or_none([&] {
     core::require(inference.task.classifies(), core::ErrorKind::kUsage,
                   "predict labels texts, but this is a language model: use neoloom generate");
+    note = settle_format(arguments.model, arguments.input, inference.config);
     request = store_request(inference.config, inference.task, inference.base, arguments.input);
     request.label_names = inference.labels;
     request.require_labels = false;
-    request.options.invalid_data_tolerance_percent = 0.0;  // one line per input row, in order
+    request.every_row = true;
+    // Labels of the file say nothing about a prediction.
+    request.options.label_column.clear();
+    request.options.labels_column.clear();
   });
+  if (session.is_root() && !note.empty()) std::cerr << note << "\n";
   const auto store = open_store(session, request, *inference.tokenizer, cache_directory(inference.config));
-  std::string mine;
+  Lines mine(inference, *store);
   train::evaluate(session, *inference.model, inference.params,
                   {.store = store,
                    .task = inference.task.task,
                    .problem_type = inference.task.problem_type,
                    .batch_size = inference.config.trainer_config.per_device_eval_batch_size,
                    .pad_id = inference.pad_id},
-                  [&](int64_t first, const at::Tensor& logits) { mine += lines_of_batch(inference, first, logits); });
+                  [&](int64_t first, const at::Tensor& logits) { mine.add(first, logits); });
   // Shares are contiguous and ascending in rank, so the texts join in row order.
   std::string all;
-  for (const std::string& part : session.all_gather(mine)) all += part;
+  for (const std::string& part : session.all_gather(mine.text())) all += part;
   session.on_root([&]() -> std::string {
     if (arguments.output.empty()) {
-      std::cout << all << std::flush;
+      core::print_output(all);
     } else {
-      core::publish_file(arguments.output, all, core::ErrorKind::kUsage);
+      core::write_output_file(arguments.output, all);
     }
     return "";
   });
+  if (session.is_root() && store->invalid_row_count() > 0) {
+    const data::InvalidRow& first = store->invalid_rows().front();
+    std::cerr << fmt::format("predict: {} of {} rows have no prediction (the first: line {}: {})\n",
+                             store->invalid_row_count(), store->size(), first.line, first.reason);
+  }
   return 0;
 }
 

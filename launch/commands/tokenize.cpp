@@ -4,22 +4,35 @@
 #include <algorithm>
 #include <iostream>
 #include <nlohmann/json.hpp>
-#include <sstream>
 
+#include "data/readers/lines.h"
 #include "data/tokenizer/tokenizer.h"
 #include "runtime/core/error.h"
 #include "runtime/core/files.h"
+#include "runtime/core/output.h"
+#include "runtime/core/text.h"
 
 namespace neoloom::launch {
 namespace {
 
-std::string convert(const data::Tokenizer& tokenizer, const std::string& line, bool decode) {
-  if (!decode) return nlohmann::json(tokenizer.encode(line)).dump();
+using core::ErrorKind;
+
+constexpr size_t kLongestLineBytes = 80;  // in a message
+
+/// `where` opens messages and says whose fault it is.
+std::string convert(const data::Tokenizer& tokenizer, std::string_view line, bool decode, const std::string& where,
+                    ErrorKind kind) {
+  const std::string complaint = core::utf8_complaint(line);
+  core::require(complaint.empty(), kind, "{}: {}", where, complaint);
+  if (!decode) return nlohmann::json(tokenizer.encode_input(line)).dump() + "\n";
   const nlohmann::json ids = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
-  core::require(
-      ids.is_array() && std::all_of(ids.begin(), ids.end(), [](const auto& id) { return id.is_number_integer(); }),
-      core::ErrorKind::kData, "--decode expects a JSON array of ids, found: {}", line.substr(0, 80));
-  return tokenizer.decode(ids.get<std::vector<int32_t>>());
+  const auto is_id = [](const nlohmann::json& id) {
+    return id.is_number_integer() && id >= std::numeric_limits<int32_t>::min() &&
+           id <= std::numeric_limits<int32_t>::max();
+  };
+  core::require(ids.is_array() && std::all_of(ids.begin(), ids.end(), is_id), kind,
+                "{}: --decode expects a JSON array of ids, found {}", where, core::quoted(line, kLongestLineBytes));
+  return tokenizer.decode(ids.get<std::vector<int32_t>>()) + "\n";
 }
 
 }  // namespace
@@ -27,13 +40,19 @@ std::string convert(const data::Tokenizer& tokenizer, const std::string& line, b
 int run_tokenize(comm::MpiSession& session, const TokenizeArguments& arguments) {
   session.on_root([&]() -> std::string {
     const data::Tokenizer tokenizer = data::Tokenizer::from_folder(arguments.tokenizer);
+    for (const std::string& note : tokenizer.notes()) std::cerr << "tokenizer: " << note << "\n";
+    core::Output output;
     if (arguments.input.empty()) {
-      std::cout << convert(tokenizer, arguments.text, arguments.decode) << "\n";
-      return "";
+      output.write(convert(tokenizer, arguments.text, arguments.decode, "--text", ErrorKind::kUsage));
+    } else {
+      const std::string content = core::read_file(arguments.input);
+      data::Lines lines(data::without_byte_order_mark(content));
+      for (std::string_view line; lines.next(line);) {
+        output.write(convert(tokenizer, line, arguments.decode,
+                             fmt::format("{}: line {}", arguments.input, lines.number()), ErrorKind::kData));
+      }
     }
-    std::istringstream lines(core::read_file(arguments.input));
-    for (std::string line; std::getline(lines, line);) std::cout << convert(tokenizer, line, arguments.decode) << "\n";
-    std::cout.flush();
+    output.finish();
     return "";
   });
   return 0;

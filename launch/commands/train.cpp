@@ -16,6 +16,7 @@
 #include "launch/identity.h"
 #include "launch/rank_memory.h"
 #include "launch/version.h"
+#include "model/config_notes.h"
 #include "model/heads.h"
 #include "model/pretrained/adapter_files.h"
 #include "runtime/checkpoint/directory.h"
@@ -27,6 +28,7 @@
 #include "runtime/comm/watchdog.h"
 #include "runtime/core/error.h"
 #include "runtime/core/files.h"
+#include "runtime/core/output.h"
 #include "runtime/core/process.h"
 #include "runtime/train/targets.h"
 #include "runtime/train/trainer.h"
@@ -95,6 +97,7 @@ void open_stores(comm::MpiSession& session, Session& s) {
 void print_notes(const Session& s, const Device& device, const model::Model& model) {
   const auto note = [](const std::string& text) { std::cerr << text << "\n"; };
   for (const std::string& warning : s.config.warnings) note("warning: " + warning);
+  for (const std::string& text : model::config_notes(s.base.config)) note(text);
   for (const std::string& text : s.tokenizer->notes()) note("tokenizer: " + text);
   note(fmt::format("{}; {}", version_text(), device.explanation()));
   note(fmt::format("model {}: {} parameters, frozen in {}, computed in {}; {}", s.base.folder,
@@ -302,7 +305,10 @@ int run_train(comm::MpiSession& session, const TrainArguments& arguments) {
   Session s;
   session.all_or_none([&] { read_everything_small(s, arguments); });
   if (arguments.print_config) {
-    if (session.is_root()) std::cout << to_yaml(s.config);
+    session.on_root([&]() -> std::string {
+      core::print_output(to_yaml(s.config));
+      return "";
+    });
     return 0;
   }
   if (arguments.dry_run) {

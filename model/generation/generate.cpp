@@ -10,6 +10,7 @@
 #include <ATen/ops/zeros_like.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <limits>
 #include <set>
@@ -24,18 +25,6 @@ using core::ErrorKind;
 
 constexpr float kExcluded = -std::numeric_limits<float>::infinity();
 constexpr uint32_t kGenerationStream = 0x67656E31;  // keeps these draws apart from other users of a seed
-
-void check_options(const GenerationOptions& options) {
-  const auto finite_at_least = [](double value, double least) { return std::isfinite(value) && value >= least; };
-  core::require(options.max_tokens >= 0, ErrorKind::kUsage, "max_tokens is {}: expected 0 or more", options.max_tokens);
-  core::require(finite_at_least(options.temperature, 0.0), ErrorKind::kUsage,
-                "temperature is {}: expected 0 (greedy) or more", options.temperature);
-  core::require(options.top_k >= 0, ErrorKind::kUsage, "top_k is {}: expected 0 (off) or more", options.top_k);
-  core::require(options.top_p > 0.0 && options.top_p <= 1.0, ErrorKind::kUsage,
-                "top_p is {}: expected a number above 0 and at most 1 (off)", options.top_p);
-  core::require(std::isfinite(options.repetition_penalty) && options.repetition_penalty > 0.0, ErrorKind::kUsage,
-                "repetition_penalty is {}: expected a number above 0 (1: off)", options.repetition_penalty);
-}
 
 /// Keskar et al. 2019 (arXiv 1909.05858), section 4.1, with Hugging Face's rule for negative logits.
 void penalize_repetition(at::Tensor& logits, const std::vector<int64_t>& context, const GenerationOptions& options) {
@@ -91,20 +80,37 @@ int64_t draw(const at::Tensor& logits, uint64_t seed, uint64_t position) {
   return last_possible;  // rounding may leave a crumb
 }
 
-void check_prompt(const std::vector<int64_t>& prompt, const GptNeoConfig& config) {
+}  // namespace
+
+void check_options(const GenerationOptions& options) {
+  const auto finite_at_least = [](double value, double least) { return std::isfinite(value) && value >= least; };
+  core::require(options.max_tokens >= 0, ErrorKind::kUsage, "max_tokens is {}: expected 0 or more", options.max_tokens);
+  core::require(finite_at_least(options.temperature, 0.0), ErrorKind::kUsage,
+                "temperature is {}: expected 0 (greedy) or more", options.temperature);
+  core::require(options.top_k >= 0, ErrorKind::kUsage, "top_k is {}: expected 0 (off) or more", options.top_k);
+  core::require(options.top_p > 0.0 && options.top_p <= 1.0, ErrorKind::kUsage,
+                "top_p is {}: expected a number above 0 and at most 1 (off)", options.top_p);
+  core::require(std::isfinite(options.repetition_penalty) && options.repetition_penalty > 0.0, ErrorKind::kUsage,
+                "repetition_penalty is {}: expected a number above 0 (1: off)", options.repetition_penalty);
+}
+
+void check_prompt(const std::vector<int64_t>& prompt, const GptNeoConfig& config, const std::string& where) {
   core::require(static_cast<int64_t>(prompt.size()) <= config.max_position_embeddings, ErrorKind::kData,
-                "the prompt has {} tokens, the model takes {}; shorten it", prompt.size(),
+                "{}the prompt has {} tokens, the model takes {}; shorten it", where, prompt.size(),
                 config.max_position_embeddings);
   for (const int64_t id : prompt) {
     core::require(
         id >= 0 && id < config.vocab_size, ErrorKind::kData,
-        "token id {} of the prompt is outside the model's vocabulary of {}: tokenizer and model do not belong "
+        "{}token id {} of the prompt is outside the model's vocabulary of {}: tokenizer and model do not belong "
         "together",
-        id, config.vocab_size);
+        where, id, config.vocab_size);
   }
 }
 
-}  // namespace
+std::string finish_name(Finish finish) {
+  constexpr std::array kNames = {"stop", "length", "positions"};
+  return kNames[static_cast<size_t>(finish)];
+}
 
 void process_logits(at::Tensor& logits, const std::vector<int64_t>& context, const GenerationOptions& options) {
   check_options(options);
@@ -125,17 +131,19 @@ int64_t choose_token(const at::Tensor& processed, const GenerationOptions& optio
   return draw(processed, options.seed, static_cast<uint64_t>(position));
 }
 
-std::vector<int64_t> generate(Model& model, const at::Tensor& params, std::vector<int64_t> prompt,
-                              const GenerationOptions& options, const std::function<void(int64_t)>& on_token) {
+Generated generate(Model& model, const at::Tensor& params, std::vector<int64_t> prompt,
+                   const GenerationOptions& options, const std::function<void(int64_t)>& on_token) {
   check_options(options);
   const GptNeoConfig& config = model.setup().config;
   if (prompt.empty()) prompt.push_back(config.eos_token_id);
   check_prompt(prompt, config);
   const auto prompt_tokens = static_cast<int64_t>(prompt.size());
-  const int64_t end = std::min(prompt_tokens + options.max_tokens, config.max_position_embeddings);
+  // Not as a sum: max_tokens may be any number.
+  const bool limited = options.max_tokens <= config.max_position_embeddings - prompt_tokens;
+  const int64_t end = limited ? prompt_tokens + options.max_tokens : config.max_position_embeddings;
 
-  std::vector<int64_t> output;
-  if (prompt_tokens >= end) return output;
+  Generated result{.ids = {}, .finish = limited ? Finish::kLength : Finish::kPositions};
+  if (prompt_tokens >= end) return result;
   const auto decoder = model.make_decoder(params, end);
   std::vector<int64_t> context = prompt;
   std::vector<int64_t> next = std::move(prompt);
@@ -143,13 +151,16 @@ std::vector<int64_t> generate(Model& model, const at::Tensor& params, std::vecto
     at::Tensor logits = decoder->feed(next).contiguous();
     process_logits(logits, context, options);
     const int64_t id = choose_token(logits, options, static_cast<int64_t>(context.size()));
-    if (id == options.eos_token_id) break;
-    output.push_back(id);
+    if (std::find(options.eos_token_ids.begin(), options.eos_token_ids.end(), id) != options.eos_token_ids.end()) {
+      result.finish = Finish::kStop;
+      break;
+    }
+    result.ids.push_back(id);
     context.push_back(id);
     next = {id};
     if (on_token) on_token(id);
   }
-  return output;
+  return result;
 }
 
 }  // namespace neoloom::model

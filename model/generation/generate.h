@@ -18,7 +18,7 @@ struct GenerationOptions {
   double repetition_penalty = 1.0;        // 1: off
   int64_t repetition_penalty_range = 10;  // last tokens of prompt + output; 0: off, negative: whole context
   bool count_occurrences = false;         // false: each distinct id once (Hugging Face)
-  int64_t eos_token_id = -1;              // stop token, not returned; -1: none
+  std::vector<int64_t> eos_token_ids;     // stop tokens, not returned
   uint64_t seed = 0;
 };
 
@@ -30,9 +30,26 @@ void process_logits(at::Tensor& logits, const std::vector<int64_t>& context, con
 /// random number depends on (seed, position) alone. Throws: Error(kNumeric) when no logit is finite, or one is NaN.
 int64_t choose_token(const at::Tensor& processed, const GenerationOptions& options, int64_t position);
 
+/// Why a text ended: at a stop token, at max_tokens, or because the model has no further positions.
+enum class Finish { kStop, kLength, kPositions };
+/// "stop", "length" or "positions".
+std::string finish_name(Finish finish);
+
+struct Generated {
+  std::vector<int64_t> ids;  // the new ones
+  Finish finish = Finish::kLength;
+};
+
 /// Continues `prompt` (an empty one starts from eos). Calls `on_token` for each new id.
-/// Throws: Error(kData) when the prompt alone exceeds the model's positions; stops at the last position.
-std::vector<int64_t> generate(Model& model, const at::Tensor& params, std::vector<int64_t> prompt,
-                              const GenerationOptions& options, const std::function<void(int64_t)>& on_token = {});
+/// Throws: Error(kUsage) for options out of range, Error(kData) as check_prompt().
+Generated generate(Model& model, const at::Tensor& params, std::vector<int64_t> prompt,
+                   const GenerationOptions& options, const std::function<void(int64_t)>& on_token = {});
+
+/// What generate() demands of options and of a prompt, to be asked before the first of many is answered.
+/// Throws: Error(kUsage) for an option out of range.
+void check_options(const GenerationOptions& options);
+/// Throws: Error(kData) when the prompt has more tokens than the model has positions, or ids outside its vocabulary;
+/// `where` opens the message.
+void check_prompt(const std::vector<int64_t>& prompt, const GptNeoConfig& config, const std::string& where = "");
 
 }  // namespace neoloom::model

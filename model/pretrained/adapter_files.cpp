@@ -94,9 +94,9 @@ void write_adapter_folder(const std::string& folder, const Model& model, const a
                       trainable_tensors(model, params));
     if (adapter) {
       core::publish_file((root / kAdapterConfigFile).string(),
-                         adapter_config_text(*setup.lora, setup.head, base_model_name), ErrorKind::kWeights);
+                         adapter_config_text(*setup.lora, setup.head, base_model_name), ErrorKind::kOutput);
     }
-    core::publish_file((root / kConfigFile).string(), model_config_text(config), ErrorKind::kWeights);
+    core::publish_file((root / kConfigFile).string(), model_config_text(config), ErrorKind::kOutput);
     copy_files(tokenizer_files, fresh);
   });
 }

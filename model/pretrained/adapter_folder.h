@@ -33,10 +33,10 @@ std::string model_config_text(const ModelConfigText& parts);
 
 /// Builds a folder under a temporary name with `fill(path)`, then puts it in the place of `folder` in one step (an
 /// exchange where the file system can, else two renames) and removes the old one. An existing `folder` must be empty or
-/// hold a model or adapter. Throws: Error(kWeights).
+/// hold a model or adapter. Throws: Error(kWeights) for that, Error(kOutput) when it cannot be written.
 void publish_folder(const std::string& folder, const std::function<void(const std::string&)>& fill);
 
-/// Copies the files into `folder` under their own names. Throws: Error(kWeights).
+/// Copies the files into `folder` under their own names. Throws: Error(kWeights), or Error(kOutput) while writing.
 void copy_files(const std::vector<std::string>& files, const std::string& folder);
 
 }  // namespace neoloom::model

@@ -119,7 +119,7 @@ void export_merged(const std::string& folder, const Model& model, const at::Tens
   publish_folder(folder, [&](const std::string& fresh) {
     const fs::path root(fresh);
     write_safetensors((root / kModelTensorFile).string(), exporter.tensors(), {});
-    core::publish_file((root / kConfigFile).string(), model_config_text(config), ErrorKind::kWeights);
+    core::publish_file((root / kConfigFile).string(), model_config_text(config), ErrorKind::kOutput);
     const fs::path generation = fs::path(base_folder) / kGenerationConfigFile;
     if (setup.head == Head::kCausalLm && fs::exists(generation)) copy_files({generation.string()}, fresh);
     copy_files(tokenizer_files, fresh);

@@ -43,7 +43,7 @@ void require_ours(const fs::path& folder) {
 }
 
 [[noreturn]] void give_up(const fs::path& folder, const char* call) {
-  core::fail(ErrorKind::kWeights, "cannot publish {}: {}: {}", folder.string(), call, std::strerror(errno));
+  core::fail(ErrorKind::kOutput, "cannot publish {}: {}: {}", folder.string(), call, std::strerror(errno));
 }
 
 /// Afterwards `fresh` holds what was in `target`, if anything was.
@@ -68,16 +68,16 @@ void publish_folder(const std::string& folder, const std::function<void(const st
   const fs::path target = fs::weakly_canonical(text);  // a link stays a link: its target is exchanged
   require_ours(target);
   const std::string parent = core::parent_directory(target.string());
-  core::make_directories(parent, ErrorKind::kWeights);
+  core::make_directories(parent, ErrorKind::kOutput);
   remove_stale_temporaries(target.string());
 
   const std::string fresh = temporary_name(target.string());
   if (::mkdir(fresh.c_str(), 0777) != 0) give_up(target, "mkdir");
   const FolderRemover remover(fresh);
   fill(fresh);
-  core::sync_directory(fresh, ErrorKind::kWeights);
+  core::sync_directory(fresh, ErrorKind::kOutput);
   swap_in(fresh, target.string());
-  core::sync_directory(parent, ErrorKind::kWeights);
+  core::sync_directory(parent, ErrorKind::kOutput);
 }
 
 void copy_files(const std::vector<std::string>& files, const std::string& folder) {
@@ -85,7 +85,7 @@ void copy_files(const std::vector<std::string>& files, const std::string& folder
     const fs::path target = fs::path(folder) / fs::path(file).filename();
     core::require(!fs::exists(target), ErrorKind::kInternal, "{} would be written twice", target.string());
     const core::MappedFile source(file, ErrorKind::kWeights);
-    core::publish_file(target.string(), source.text(), ErrorKind::kWeights);
+    core::publish_file(target.string(), source.text(), ErrorKind::kOutput);
   }
 }
 

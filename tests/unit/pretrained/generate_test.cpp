@@ -180,26 +180,40 @@ class Generation : public ::testing::Test {
   Generation() { options_.temperature = 0; }
   std::vector<int64_t> run(std::vector<int64_t> prompt) {
     CountingModel model;
-    return generate(model, {}, std::move(prompt), options_, [this](int64_t id) { streamed_.push_back(id); });
+    Generated generated =
+        generate(model, {}, std::move(prompt), options_, [this](int64_t id) { streamed_.push_back(id); });
+    finish_ = generated.finish;
+    return std::move(generated.ids);
   }
+  Finish finish_ = Finish::kLength;
   GenerationOptions options_;
   std::vector<int64_t> streamed_;
 };
 
 TEST_F(Generation, StopsAtTheStopTokenWithoutReturningIt) {
-  options_.eos_token_id = 9;
+  options_.eos_token_ids = {9};
   EXPECT_THAT(run({6}), ElementsAre(7, 8));
+  EXPECT_EQ(finish_, Finish::kStop);
   EXPECT_THAT(streamed_, ElementsAre(7, 8));
+}
+
+TEST_F(Generation, StopsAtEachOfSeveralStopTokens) {
+  options_.eos_token_ids = {9, 7};
+  EXPECT_THAT(run({5}), ElementsAre(6));
 }
 
 TEST_F(Generation, StopsAtTheLimitAndAtTheLastPosition) {
   options_.max_tokens = 3;
   EXPECT_THAT(run({1, 2}), ElementsAre(3, 4, 5));
-  options_.max_tokens = 100;
+  EXPECT_EQ(finish_, Finish::kLength);
+  options_.max_tokens = std::numeric_limits<int64_t>::max();
   EXPECT_THAT(run({1, 2}), ElementsAre(3, 4, 5, 6, 7, 8));
+  EXPECT_EQ(finish_, Finish::kPositions);
   EXPECT_TRUE(run({1, 2, 3, 4, 5, 6, 7, 8}).empty());
+  EXPECT_EQ(finish_, Finish::kPositions);
   options_.max_tokens = 0;
   EXPECT_TRUE(run({1}).empty());
+  EXPECT_EQ(finish_, Finish::kLength);
 }
 
 TEST_F(Generation, AnEmptyPromptBeginsAfterTheEndOfText) {

@@ -88,7 +88,7 @@ GenerationOptions generation_options(const json& request) {
   options.repetition_penalty = request.value("repetition_penalty", options.repetition_penalty);
   options.repetition_penalty_range = request.value("repetition_penalty_range", options.repetition_penalty_range);
   options.count_occurrences = request.value("count_occurrences", options.count_occurrences);
-  options.eos_token_id = request.value("eos_token_id", options.eos_token_id);
+  if (request.contains("eos_token_id")) options.eos_token_ids = {request["eos_token_id"].get<int64_t>()};
   options.seed = request.value("seed", options.seed);
   return options;
 }
@@ -157,8 +157,9 @@ json answer(const json& request) {
   Opened opened = open_model(request);
   const std::vector<std::string> tokenizer = request.value("tokenizer_files", std::vector<std::string>{});
   if (operation == "generate") {
-    return {{"ids", generate(*opened.model, opened.params, request.at("prompt").get<std::vector<int64_t>>(),
-                             generation_options(request))}};
+    const Generated generated = generate(*opened.model, opened.params, request.at("prompt").get<std::vector<int64_t>>(),
+                                         generation_options(request));
+    return {{"ids", generated.ids}, {"finish", finish_name(generated.finish)}};
   }
   if (operation == "write") {
     write_adapter_folder(request.at("output"), *opened.model, opened.params, request.at("folder"), opened.description,

@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "model/generation/generation_config.h"
+
+#include <cmath>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "runtime/core/error.h"
+#include "runtime/core/files.h"
+#include "runtime/core/text.h"
+
+namespace neoloom::model {
+namespace {
+
+using core::ErrorKind;
+using nlohmann::json;
+namespace fs = std::filesystem;
+
+constexpr size_t kLongestValueBytes = 100;  // in a message
+constexpr const char* kFile = "generation_config.json";
+
+/// Settings of transformers' GenerationConfig that decide the text, and the value that leaves it alone; null does, too.
+std::vector<std::pair<const char*, json>> unknown_settings() {
+  return {{"num_beams", 1},
+          {"num_beam_groups", 1},
+          {"num_return_sequences", 1},
+          {"min_length", 0},
+          {"min_new_tokens", 0},
+          {"max_length", 20},
+          {"max_time", nullptr},
+          {"stop_strings", nullptr},
+          {"no_repeat_ngram_size", 0},
+          {"min_p", nullptr},
+          {"top_h", nullptr},
+          {"typical_p", 1.0},
+          {"epsilon_cutoff", 0.0},
+          {"eta_cutoff", 0.0},
+          {"encoder_repetition_penalty", 1.0},
+          {"penalty_alpha", nullptr},
+          {"encoder_no_repeat_ngram_size", 0},
+          {"guidance_scale", 1.0},
+          {"bad_words_ids", nullptr},
+          {"suppress_tokens", nullptr},
+          {"begin_suppress_tokens", nullptr},
+          {"sequence_bias", nullptr},
+          {"forced_bos_token_id", nullptr},
+          {"forced_eos_token_id", nullptr},
+          {"token_healing", false},
+          {"watermarking_config", nullptr},
+          {"exponential_decay_length_penalty", nullptr},
+          {"constraints", nullptr},
+          {"force_words_ids", nullptr},
+          {"dola_layers", nullptr}};
+}
+
+class Settings {
+ public:
+  Settings(std::string path, json object) : path_(std::move(path)), object_(std::move(object)) {}
+
+  /// nullptr when absent or null.
+  const json* find(const char* key) const {
+    const auto found = object_.find(key);
+    return found == object_.end() || found->is_null() ? nullptr : &*found;
+  }
+  std::optional<double> number(const char* key, double least) const {
+    const json* value = find(key);
+    if (value == nullptr) return std::nullopt;
+    if (!value->is_number() || !(value->get<double>() >= least) || !std::isfinite(value->get<double>())) {
+      refuse(key, fmt::format("a number of at least {}", least), *value);
+    }
+    return value->get<double>();
+  }
+  std::optional<int64_t> integer(const char* key) const {
+    const json* value = find(key);
+    if (value == nullptr) return std::nullopt;
+    if (!value->is_number_integer() || value->get<int64_t>() < 0) refuse(key, "an integer of at least 0", *value);
+    return value->get<int64_t>();
+  }
+  std::optional<bool> flag(const char* key) const {
+    const json* value = find(key);
+    if (value == nullptr) return std::nullopt;
+    if (!value->is_boolean()) refuse(key, "true or false", *value);
+    return value->get<bool>();
+  }
+  /// One id or a list of them.
+  std::vector<int64_t> ids(const char* key) const {
+    const json* value = find(key);
+    if (value == nullptr) return {};
+    std::vector<int64_t> ids;
+    for (const json& id : value->is_array() ? *value : json::array({*value})) {
+      if (!id.is_number_integer()) refuse(key, "an integer or a list of integers", *value);
+      ids.push_back(id.get<int64_t>());
+    }
+    return ids;
+  }
+  [[noreturn]] void refuse(const char* key, const std::string& expected, const json& found) const {
+    core::fail(ErrorKind::kWeights, "{}: key \"{}\": expected {}, found {}", path_, key, expected,
+               core::printable(found.dump(), kLongestValueBytes));
+  }
+
+ private:
+  std::string path_;
+  json object_;
+};
+
+json parse(const std::string& path, const std::string& text) {
+  json object = json::parse(text, nullptr, /*allow_exceptions=*/false);
+  core::require(object.is_object(), ErrorKind::kWeights, "{}: expected a JSON object, found {}", path,
+                object.is_discarded() ? "text that is not JSON" : object.type_name());
+  return object;
+}
+
+}  // namespace
+
+GenerationConfig GenerationConfig::from_folder(const std::string& folder, const GptNeoConfig& config) {
+  GenerationConfig result;
+  const bool own_file = fs::exists(folder + "/" + kFile);
+  result.file = own_file ? kFile : "config.json";
+  const std::string path = folder + "/" + result.file;
+  const Settings settings(path, parse(path, own_file ? core::read_file(path, ErrorKind::kWeights) : config.json));
+  result.eos_token_ids = settings.ids("eos_token_id");
+  if (!own_file && result.eos_token_ids.empty()) result.eos_token_ids = {config.eos_token_id};
+  result.do_sample = settings.flag("do_sample");
+  result.temperature = settings.number("temperature", 0.0);
+  result.top_k = settings.integer("top_k");
+  result.top_p = settings.number("top_p", 0.0);
+  result.repetition_penalty = settings.number("repetition_penalty", 0.0);
+  result.max_new_tokens = settings.integer("max_new_tokens");
+  for (const auto& [key, neutral] : unknown_settings()) {
+    const json* value = settings.find(key);
+    if (value == nullptr || *value == neutral) continue;
+    result.unknown.push_back(fmt::format("{} {}", key, core::printable(value->dump(), kLongestValueBytes)));
+  }
+  return result;
+}
+
+}  // namespace neoloom::model
