@@ -11,6 +11,7 @@
 #include "launch/commands/predict.h"
 #include "launch/commands/tokenize.h"
 #include "launch/commands/train.h"
+#include "launch/config/redact.h"
 #include "runtime/comm/collective_error.h"
 #include "runtime/comm/launcher.h"
 #include "runtime/comm/mpi_session.h"
@@ -36,10 +37,10 @@ int run(neoloom::comm::MpiSession& session, const launch::CommandLine& line) {
   return session.is_root() ? launch::run_checkpoint(line.checkpoint.verb, line.checkpoint.path) : 0;
 }
 
-// File contents and names in a message: no raw control characters, no megabytes.
+// File contents and names in a message: no raw control characters, no megabytes, no secrets.
 std::string shown(const std::exception& error) {
   constexpr size_t kLongestMessageBytes = 20'000;
-  return neoloom::core::printable(error.what(), kLongestMessageBytes);
+  return neoloom::core::printable(launch::redacted(error.what()), kLongestMessageBytes);
 }
 
 // An error that every rank has is printed once and ends them together; one rank's own error ends the job through MPI,

@@ -26,7 +26,8 @@ struct Options {
   std::optional<int64_t> num_labels;  // checked against the label map
   std::optional<int64_t> pad_token_id;
   Dtype frozen_dtype = Dtype::kFloat16;
-  bool train_all = false;  // allows full-parameter training above 500 M parameters
+  bool train_all = false;                // allows full-parameter training above 500 M parameters
+  bool ignore_mismatched_sizes = false;  // a base whose head has other labels: start from a fresh head
 };
 
 /// The configuration group `peft_config`, with PEFT's names and meanings.

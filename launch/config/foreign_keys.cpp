@@ -16,6 +16,8 @@ constexpr std::string_view kTokenizer = "tokenizer_config";
 constexpr std::string_view kTrainer = "trainer_config";
 constexpr std::string_view kData = "data";
 constexpr std::string_view kRuntime = "runtime";
+constexpr std::string_view kNoSecrets =
+    "secrets do not belong in a configuration; set HF_TOKEN in the environment of what downloads or uploads";
 
 bool replace_if_true(const std::string& name, Node& node, const std::string& text) {
   if (!read_flag(name, node)) return false;
@@ -47,13 +49,12 @@ void add_model_keys(std::vector<ForeignKey>& out) {
       {kModel, "output_hidden_states", {"null", "false"}, ""},
       {kModel, "output_attentions", {"null", "false"}, ""},
       {kModel, "use_safetensors", {"null", "true"}, "only safetensors files are read"},
-      {kModel, "ignore_mismatched_sizes", {"null", "false"}, ""},
       {kModel, "force_download", {"null", "false"}, ""},
       {kModel, "variant", {"null"}, ""},
       {kModel, "subfolder", {"null", ""}, "name the folder itself in pretrained_model_name"},
       {kModel, "cache_dir", {"null"}, "HF_HOME says where Hugging Face's cache lies"},
-      {kModel, "token", {"null"}, "set HF_TOKEN in the environment; secrets do not belong in a configuration"},
-      {kModel, "use_auth_token", {"null", "false"}, "set HF_TOKEN in the environment"},
+      {kModel, "token", {"null", ""}, kNoSecrets},
+      {kModel, "use_auth_token", {"null", "false"}, kNoSecrets},
       {kModel, "id2label", {"null"}, by_labels},
       {kModel, "label2id", {"null"}, by_labels},
       {kModel, "attention_dropout", {"null", "0"}, "frozen layers have no dropout; peft_config.lora_dropout exists"},
@@ -137,7 +138,7 @@ void add_trainer_numeric_keys(std::vector<ForeignKey>& out) {
   const std::string_view dtypes = "runtime.compute_dtype chooses the arithmetic";
   const std::string_view by_column = "data.text_column, data.label_column and the like name the columns";
   const std::vector<ForeignKey> keys = {
-      {kTrainer, "optim", {"adamw_torch", "adamw_torch_fused"}, "AdamW is the only optimizer"},
+      {kTrainer, "optim", {"adamw_torch", "adamw_torch_fused", "adamw_hf"}, "AdamW is the only optimizer", "adamw_hf"},
       {kTrainer, "optim_args", {"null", ""}, ""},
       {kTrainer, "optim_target_modules", {"null"}, ""},
       {kTrainer, "adafactor", {"null", "false"}, "AdamW is the only optimizer"},
@@ -169,7 +170,7 @@ void add_trainer_numeric_keys(std::vector<ForeignKey>& out) {
       {kTrainer, "batch_eval_metrics", {"null", "false"}, ""},
       {kTrainer, "save_only_model", {"null", "false"}, "the run folder's adapter/ holds the model alone"},
       {kTrainer, "save_on_each_node", {"null", "false"}, "rank 0 writes"},
-      {kTrainer, "save_safetensors", {"null", "true"}, "adapters are written as safetensors"},
+      {kTrainer, "save_safetensors", {"*"}, ""},  // false was a default once; adapters are safetensors all the same
       {kTrainer, "enable_jit_checkpoint", {"null", "false"}, "USR1 and USR2 save and stop"},
       {kTrainer, "overwrite_output_dir", {"null", "false"}, "choose another output_dir, or train with --resume none"},
       {kTrainer, "resume_from_checkpoint", {"null", "true"}, "train --resume auto, none or PATH"},
@@ -200,7 +201,44 @@ void add_trainer_numeric_keys(std::vector<ForeignKey>& out) {
       {kTrainer, "do_predict", {"null", "false"}, "neoloom predict --run DIR"},
       {kTrainer, "push_to_hub", {"null", "false"}, "the run folder's adapter/ can be uploaded as it is"},
       {kTrainer, "hub_always_push", {"null", "false"}, ""},
-      {kTrainer, "hub_token", {"null"}, "secrets do not belong in a configuration"},
+      {kTrainer, "hub_token", {"null", "", "<HUB_TOKEN>"}, kNoSecrets},
+      {kTrainer, "push_to_hub_token", {"null", "", "<PUSH_TO_HUB_TOKEN>"}, kNoSecrets},
+      {kTrainer, "push_to_hub_model_id", {"null"}, ""},
+      {kTrainer, "push_to_hub_organization", {"null"}, ""},
+      {kTrainer, "sharded_ddp", {"null", "", "[]", "false"}, "every rank holds the frozen weights"},
+      {kTrainer, "fsdp_min_num_params", {"null", "0"}, "every rank holds the frozen weights"},
+      {kTrainer, "fsdp_transformer_layer_cls_to_wrap", {"null"}, "every rank holds the frozen weights"},
+      {kTrainer, "tpu_num_cores", {"null"}, ""},
+      {kTrainer, "tpu_metrics_debug", {"null", "false"}, ""},
+      {kTrainer, "tp_size", {"null", "0", "1"}, ""},
+      {kTrainer, "use_legacy_prediction_loop", {"null", "false"}, ""},
+      {kTrainer, "torchdynamo", {"null"}, ""},
+      {kTrainer, "xpu_backend", {"null"}, ""},
+  };
+  out.insert(out.end(), keys.begin(), keys.end());
+}
+
+/// What stands inside of maps that to_json_string() writes out with their defaults.
+void add_nested_keys(std::vector<ForeignKey>& out) {
+  const std::string_view accelerator = "trainer_config.accelerator_config";
+  const std::string_view fsdp = "trainer_config.fsdp_config";
+  const std::vector<ForeignKey> keys = {
+      {accelerator, "split_batches", {"null", "false"}, "runtime.global_batch_size fixes the size of a step"},
+      {accelerator, "dispatch_batches", {"null"}, ""},
+      {accelerator, "even_batches", {"null", "true"}, ""},
+      {accelerator, "use_seedable_sampler", {"null", "true"}, ""},
+      {accelerator, "non_blocking", {"*"}, ""},
+      {accelerator, "gradient_accumulation_kwargs", {"null", "{}"}, "trainer_config.gradient_accumulation_steps"},
+      {accelerator, "use_configured_state", {"null", "false"}, ""},
+      {fsdp, "min_num_params", {"null", "0"}, ""},
+      {fsdp, "fsdp_min_num_params", {"null", "0"}, ""},
+      {fsdp, "transformer_layer_cls_to_wrap", {"null"}, ""},
+      {fsdp, "fsdp_transformer_layer_cls_to_wrap", {"null"}, ""},
+      {fsdp, "xla", {"null", "false"}, ""},
+      {fsdp, "xla_fsdp_v2", {"null", "false"}, ""},
+      {fsdp, "xla_fsdp_grad_ckpt", {"null", "false"}, ""},
+      {fsdp, "xla_fsdp_settings", {"null", "{}"}, ""},
+      {"peft_config.runtime_config", "ephemeral_gpu_offload", {"null", "false"}, ""},
   };
   out.insert(out.end(), keys.begin(), keys.end());
 }
@@ -297,6 +335,7 @@ std::vector<ForeignKey> make_foreign_keys() {
   add_tokenizer_keys(out);
   add_trainer_numeric_keys(out);
   add_trainer_idle_keys(out);
+  add_nested_keys(out);
   add_own_keys(out);
   return out;
 }

@@ -48,6 +48,14 @@ class CountingIterator {
   Progress* progress_;
 };
 
+/// The parser's message without the string that it read last, which may be long, or a secret.
+std::string without_text(std::string message) {
+  const size_t begin = message.find("; last read: '");
+  if (begin == std::string::npos || message.find('"', begin) == std::string::npos) return message;
+  const size_t end = message.rfind('\'');
+  return message.erase(begin, end + 1 - begin);
+}
+
 class Handler : public nlohmann::json_sax<nlohmann::json> {
  public:
   Handler(TreeBuilder& builder, const Progress& progress) : builder_(builder), progress_(progress) {}
@@ -74,7 +82,7 @@ class Handler : public nlohmann::json_sax<nlohmann::json> {
   bool end_array() override { return end(); }
   bool parse_error(std::size_t, const std::string&, const nlohmann::json::exception& error) override {
     core::fail(ErrorKind::kUsage, "{}: not valid JSON (a document that starts with {{ or [ is read as JSON): {}",
-               builder_.at(progress_.current_line()).text(), error.what());
+               builder_.at(progress_.current_line()).text(), without_text(error.what()));
   }
 
  private:

@@ -4,51 +4,21 @@
 
 #include <algorithm>
 #include <map>
-#include <numeric>
 #include <optional>
 #include <set>
 
 #include "launch/config/document.h"
+#include "launch/config/redact.h"
 #include "launch/config/schema.h"
 #include "runtime/core/error.h"
 #include "runtime/core/files.h"
+#include "runtime/core/text.h"
 
 namespace neoloom::launch {
 
 using core::ErrorKind;
 
 namespace {
-
-/// Levenshtein distance.
-size_t edit_distance(std::string_view a, std::string_view b) {
-  std::vector<size_t> row(b.size() + 1);
-  std::iota(row.begin(), row.end(), size_t{0});
-  for (size_t i = 1; i <= a.size(); ++i) {
-    size_t diagonal = row[0];
-    row[0] = i;
-    for (size_t j = 1; j <= b.size(); ++j) {
-      const size_t substituted = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
-      diagonal = row[j];
-      row[j] = std::min({row[j] + 1, row[j - 1] + 1, substituted});
-    }
-  }
-  return row.back();
-}
-
-/// The nearest of `known`, or empty when nothing is near.
-std::string nearest(std::string_view key, const std::vector<std::string>& known) {
-  if (key.size() > 100) return "";
-  std::string best;
-  size_t best_distance = std::max<size_t>(2, key.size() / 3) + 1;
-  for (const std::string& candidate : known) {
-    const size_t distance = edit_distance(key, candidate);
-    if (distance < best_distance) {
-      best_distance = distance;
-      best = candidate;
-    }
-  }
-  return best;
-}
 
 /// A value and how it was spelled.
 struct Given {
@@ -125,7 +95,7 @@ class Collector {
     if (alias.outdated) {
       warnings_.push_back(fmt::format("{}: {} is an old spelling; write {}", entry.position.text(), spelled, target));
     }
-    if (alias.convert && !alias.convert(spelled, given.value)) return;
+    if (alias.convert && (given.value.is_null() || !alias.convert(spelled, given.value))) return;
     store(std::string(alias.target_group), std::string(alias.key), std::move(given));
   }
 
@@ -139,37 +109,57 @@ class Collector {
     given_.insert_or_assign(name, std::move(given));
   }
 
-  static void check_foreign(const ForeignKey& key, const Node::Entry& entry, const std::string& spelled) {
-    if (key.accepts(entry.value)) return;
+  /// A map is accepted with the values that each of its own keys is accepted with.
+  void check_foreign(const ForeignKey& key, const Node::Entry& entry, const std::string& spelled) {
+    if (key.accepts(entry.value)) {
+      if (!key.otherwise.empty() && render(entry.value) == key.otherwise) {
+        warnings_.push_back(fmt::format("{}: {}: {} is computed as {}", entry.position.text(), spelled, key.otherwise,
+                                        key.accepted.front()));
+      }
+      return;
+    }
+    if (entry.value.kind == Node::Kind::kMap && schema_.has_group(spelled)) {
+      for (const Node::Entry& inner : entry.value.entries) {
+        const ForeignKey* known = schema_.foreign_key(spelled, inner.key);
+        if (known == nullptr) refuse_unknown_key(spelled, inner);
+        check_foreign(*known, inner, spelled + "." + inner.key);
+      }
+      return;
+    }
     std::vector<std::string> accepted;
     for (const std::string_view value : key.accepted) accepted.emplace_back(value.empty() ? "\"\"" : value);
     core::fail(ErrorKind::kUsage, "{}: {}: {} is not supported yet; accepted: {}{}{}", entry.position.text(), spelled,
-               render(entry.value), fmt::join(accepted, ", "), key.advice.empty() ? "" : ". Instead: ", key.advice);
+               names_secret(key.key) ? std::string(kHidden) : render(entry.value), fmt::join(accepted, ", "),
+               key.advice.empty() ? "" : ". Instead: ", key.advice);
   }
 
   [[noreturn]] void refuse_unknown_group(const Node::Entry& entry) const {
-    std::string hint = nearest(entry.key, schema_.groups);
+    std::string hint = core::nearest(entry.key, schema_.groups);
     if (!hint.empty()) {
       hint = fmt::format("; did you mean {}?", hint);
     } else if (const std::string home = groups_with(entry.key); !home.empty()) {
       hint = fmt::format("; the key {} belongs to {}", entry.key, home);
     }
-    core::fail(ErrorKind::kUsage, "{}: unknown group \"{}\"; a configuration has the groups {}{}",
-               entry.position.text(), shortened(entry.key), fmt::join(schema_.groups, ", "), hint);
+    core::fail(ErrorKind::kUsage, "{}: unknown group {}; a configuration has the groups {}{}", entry.position.text(),
+               core::quoted(entry.key, 100), fmt::join(schema_.groups, ", "), hint);
   }
 
   [[noreturn]] void refuse_unknown_key(const std::string& group, const Node::Entry& entry) const {
     std::string hint;
     if (const std::string home = groups_with(entry.key); !home.empty()) {
       hint = fmt::format("; it belongs to {}", home);
-    } else if (const std::string near = nearest(entry.key, keys_of(group)); !near.empty()) {
+    } else if (const std::string near = core::nearest(entry.key, keys_of(group)); !near.empty()) {
       hint = fmt::format("; did you mean {}?", near);
     }
     core::fail(ErrorKind::kUsage, "{}: unknown key {}.{}{} (configs/README.md lists every key)", entry.position.text(),
-               group, shortened(entry.key), hint);
+               group, shown(entry.key), hint);
   }
 
-  static std::string shortened(const std::string& key) { return key.size() <= 100 ? key : key.substr(0, 97) + "..."; }
+  /// As written where it can be read as such, else quoted: with escapes for blanks that look like others, and cut.
+  static std::string shown(const std::string& key) {
+    const bool plain = std::all_of(key.begin(), key.end(), [](unsigned char c) { return c > 0x20 && c < 0x7F; });
+    return plain && key.size() <= 100 ? key : core::quoted(key, 100);
+  }
 
   std::string groups_with(const std::string& key) const {
     std::vector<std::string> homes;
@@ -199,12 +189,28 @@ class Collector {
   bool has_peft_ = false;
 };
 
+/// Values are stored with the run and printed by many messages: what is secret beyond doubt is no value.
+void refuse_secret(const std::string& name, const Node& value) {
+  for (const Node& item : value.items) refuse_secret(name, item);
+  core::require(value.kind != Node::Kind::kString || !holds_secret(value.text), ErrorKind::kUsage,
+                "{}: {}: holds a token or a password; secrets do not belong in a configuration, which is stored with "
+                "the run: remove it there and where it came from (HF_TOKEN in the environment is what hf download "
+                "reads)",
+                value.position.text(), name);
+}
+
+std::string cut(std::string text) {
+  constexpr size_t kShownBytes = 200;
+  if (text.size() > kShownBytes) text.replace(kShownBytes, std::string::npos, "...");
+  return text;
+}
+
 /// "group.key=value" as the document {group: {key: value}}; "group=value" as {group: value}.
 Node parse_override(const std::string& text) {
   const size_t equals = text.find('=');
   core::require(equals != std::string::npos && equals > 0, ErrorKind::kUsage,
-                "--set {}: expected group.key=value, for instance trainer_config.learning_rate=1e-4", text);
-  const Position position{std::make_shared<const std::string>("--set " + text), 0};
+                "--set {}: expected group.key=value, for instance trainer_config.learning_rate=1e-4", redacted(text));
+  const Position position{std::make_shared<const std::string>("--set " + cut(redacted_assignment(text))), 0};
   const std::string name = text.substr(0, equals);
   const size_t dot = name.find('.');
   Node node = parse_value(text.substr(equals + 1), position);
@@ -232,6 +238,7 @@ RunConfig parse_config(const std::string& text, const std::string& name, const s
   for (const Field& field : schema.fields) {
     const Given* given = collector.find(field.group, field.key);
     if (!given || (given->value.is_null() && field.null_is_default)) continue;
+    refuse_secret(field.name(), given->value);
     field.read(config, given->value);
   }
   resolve_and_check(config, [&](std::string_view group, std::string_view key) {

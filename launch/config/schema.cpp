@@ -43,8 +43,8 @@ class GroupFields {
         null_is_default);
   }
   template <typename Owner>
-  void flag(std::string key, bool Owner::*m) {
-    add(std::move(key), m, read_flag);
+  void flag(std::string key, bool Owner::*m, bool null_is_default = false) {
+    add(std::move(key), m, read_flag, null_is_default);
   }
   template <typename Owner>
   void flag(std::string key, std::optional<bool> Owner::*m) {
@@ -125,6 +125,7 @@ void add_model_fields(std::vector<Field>& out) {
   group.integer("pad_token_id", &Options::pad_token_id, kCount);
   group.dtype("frozen_dtype", &Options::frozen_dtype);
   group.flag("train_all", &Options::train_all);
+  group.flag("ignore_mismatched_sizes", &Options::ignore_mismatched_sizes, true);
 }
 
 void add_peft_fields(std::vector<Field>& out) {
@@ -305,6 +306,10 @@ const Alias* Schema::alias(std::string_view group, std::string_view key) const {
 }
 const ForeignKey* Schema::foreign_key(std::string_view group, std::string_view key) const {
   return find<ForeignKey>(foreign, group, key, [](const ForeignKey& key) { return key.key; });
+}
+
+bool Schema::has_group(std::string_view group) const {
+  return std::any_of(foreign.begin(), foreign.end(), [&](const ForeignKey& key) { return key.group == group; });
 }
 
 }  // namespace neoloom::launch

@@ -41,6 +41,7 @@ struct ForeignKey {
   std::string_view key;
   std::vector<std::string_view> accepted;  // rendered values that change nothing; {"*"}: any
   std::string_view advice;                 // what to do instead; may be empty
+  std::string_view otherwise = {};         // an accepted value that is computed in another way, which is said
   bool accepts(const Node& value) const;
 };
 
@@ -54,6 +55,8 @@ struct Schema {
   const Field* field(std::string_view group, std::string_view key) const;
   const Alias* alias(std::string_view group, std::string_view key) const;
   const ForeignKey* foreign_key(std::string_view group, std::string_view key) const;
+  /// Whether foreign keys are known inside of `group`, e.g. "trainer_config.fsdp_config".
+  bool has_group(std::string_view group) const;
 };
 
 std::vector<Field> make_fields();

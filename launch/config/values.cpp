@@ -6,10 +6,12 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstdlib>
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "launch/config/redact.h"
 #include "launch/config/tree_builder.h"
 #include "runtime/core/error.h"
 
@@ -34,6 +36,7 @@ constexpr std::array<std::pair<std::string_view, double>, 9> kMemoryUnits = {{{"
                                                                               {"TiB", 0x1p40}}};
 constexpr double kLeastMemory = 1e6;
 constexpr double kMostMemory = 1e18;
+constexpr double kMostExactInteger = 0x1p53;
 
 bool contains(const std::vector<std::string>& list, const std::string& text) {
   return std::find(list.begin(), list.end(), text) != list.end();
@@ -42,15 +45,21 @@ bool contains(const std::vector<std::string>& list, const std::string& text) {
 }  // namespace
 
 void wrong_value(const std::string& name, const Node& node, std::string_view expected) {
-  const std::string found =
-      node.kind == Node::Kind::kString ? fmt::format("\"{}\"", render(node)) : std::string(render(node));
+  // As it was written: 4.0 is not 4.
+  std::string found = node.is_number() ? node.text : render(node);
+  if (node.kind == Node::Kind::kString) found = fmt::format("\"{}\"", found);
+  if (names_secret(name)) found = kHidden;
   core::fail(ErrorKind::kUsage, "{}: {}: expected {}, found {} ({})", node.position.text(), name, expected, found,
              kind_name(node));
 }
 
 int64_t read_integer(const std::string& name, const Node& node, const Rule<int64_t>& rule) {
-  if (node.kind != Node::Kind::kInteger || !rule.holds(node.integer)) wrong_value(name, node, rule.expected);
-  return node.integer;
+  // 4.0 is what other programs write for an integer.
+  const bool whole =
+      node.kind == Node::Kind::kReal && std::abs(node.real) <= kMostExactInteger && node.real == std::floor(node.real);
+  const int64_t value = whole ? static_cast<int64_t>(node.real) : node.integer;
+  if ((node.kind != Node::Kind::kInteger && !whole) || !rule.holds(value)) wrong_value(name, node, rule.expected);
+  return value;
 }
 
 double read_number(const std::string& name, const Node& node, const Rule<double>& rule) {

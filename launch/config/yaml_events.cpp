@@ -5,6 +5,7 @@
 #include <yaml-cpp/mark.h>
 #include <yaml-cpp/parser.h>
 
+#include <algorithm>
 #include <charconv>
 #include <sstream>
 
@@ -113,6 +114,26 @@ class Handler : public YAML::EventHandler {
   TreeBuilder& builder_;
 };
 
+/// What editors put where YAML wants blanks, and no parser names: the first line that is indented with it, and its
+/// name.
+struct WrongBlank {
+  size_t line = 0;  // 0: none
+  std::string_view name;
+};
+
+WrongBlank find_wrong_blank(std::string_view text) {
+  constexpr std::string_view kNoBreakSpace = "\xC2\xA0";
+  for (size_t line = 1, begin = 0; begin < text.size(); ++line) {
+    const size_t end = std::min(text.find('\n', begin), text.size());
+    const std::string_view rest = text.substr(begin, end - begin);
+    const std::string_view first = rest.substr(std::min(rest.find_first_not_of(' '), rest.size()));
+    if (first.starts_with('\t')) return {line, "a tab"};
+    if (first.starts_with(kNoBreakSpace)) return {line, "a no-break space (U+00A0)"};
+    begin = end + 1;
+  }
+  return {};
+}
+
 }  // namespace
 
 void read_yaml(const std::string& text, TreeBuilder& builder) {
@@ -126,6 +147,10 @@ void read_yaml(const std::string& text, TreeBuilder& builder) {
     core::require(!parser, ErrorKind::kUsage, "{}: a second YAML document (---) follows; a configuration is one",
                   builder.at(1).text());
   } catch (const YAML::Exception& error) {
+    if (const WrongBlank blank = find_wrong_blank(text); blank.line > 0) {
+      core::fail(ErrorKind::kUsage, "{}: the line is indented with {}; YAML wants plain spaces there",
+                 builder.at(blank.line).text(), blank.name);
+    }
     core::fail(ErrorKind::kUsage, "{}: not valid YAML: {}", builder.at(static_cast<size_t>(error.mark.line) + 1).text(),
                error.msg);
   }

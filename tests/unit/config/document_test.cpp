@@ -10,6 +10,7 @@ namespace neoloom::launch {
 namespace {
 
 using testing::HasSubstr;
+using testing::Not;
 using testing::StartsWith;
 
 std::string document_refusal(const std::string& text) {
@@ -74,6 +75,14 @@ TEST(YamlDocument, BrokenSyntaxNamesTheLine) {
   EXPECT_THAT(document_refusal("a: \"x\nb: 1\n\n"), HasSubstr("not valid YAML"));
   EXPECT_EQ(at(parse_document("a: |\n  x\n", "f"), "a").text, "x\n");
   EXPECT_THAT(document_refusal("? [a]\n: 1\n"), HasSubstr("cannot be a key"));
+}
+
+TEST(YamlDocument, ATabInTheIndentationIsNamedWithItsLine) {
+  EXPECT_THAT(refusal("a:\n  b: 1\n\tc: 2\n"), HasSubstr("run.yaml:3: the line is indented with a tab"));
+  EXPECT_THAT(refusal("a:\n \tb: 1\n"), HasSubstr("run.yaml:2: the line is indented with a tab"));
+  EXPECT_THAT(refusal("a: [1\n\u00a0\u00a0b: 1\n"),
+              HasSubstr("run.yaml:2: the line is indented with a no-break space"));
+  EXPECT_THAT(refusal("a: [\n"), Not(HasSubstr("indented")));
 }
 
 TEST(JsonDocument, SurrogateEscapesBecomeOneCharacter) {

@@ -13,6 +13,7 @@
 namespace neoloom::launch {
 namespace {
 
+using testing::AllOf;
 using testing::AnyOf;
 using testing::HasSubstr;
 
@@ -73,6 +74,45 @@ TEST(ForeignKeys, ValuesThatWouldChangeTheResultAreRefusedByName) {
         "model_config: {load_in_8bit: true}", "model_config: {device_map: auto}", "data: {messages_column: m}"}) {
     EXPECT_THAT(refusal(text + "\n"), HasSubstr("is not supported yet")) << text;
   }
+}
+
+TEST(ForeignKeys, MapsAreTakenWithTheirDefaultsInsideAndRefusedByTheirOwnKeys) {
+  const std::string group = "trainer_config: {accelerator_config: ";
+  EXPECT_EQ(refusal(group + "{split_batches: false, dispatch_batches: null, even_batches: true}}\n"), "accepted");
+  EXPECT_THAT(refusal(group + "{split_batches: true}}\n"),
+              HasSubstr("trainer_config.accelerator_config.split_batches: true is not supported yet"));
+  EXPECT_THAT(refusal(group + "{even_batch: true}}\n"),
+              HasSubstr("unknown key trainer_config.accelerator_config.even_batch; did you mean even_batches?"));
+  EXPECT_EQ(refusal("trainer_config: {fsdp_config: {min_num_params: 0, xla: false, xla_fsdp_grad_ckpt: false}}\n"),
+            "accepted");
+  EXPECT_EQ(refusal("peft_config: {runtime_config: {ephemeral_gpu_offload: false}}\n"), "accepted");
+}
+
+TEST(ForeignKeys, DefaultsOfOlderTrainingArgumentsAreTaken) {
+  const std::string defaults =
+      R"({"save_safetensors": false, "use_mps_device": false, "jit_mode_eval": false, "use_ipex": false,
+          "fp16_opt_level": "O1", "half_precision_backend": "auto", "tpu_num_cores": null, "tpu_metrics_debug": false,
+          "debug": [], "past_index": -1, "sharded_ddp": [], "fsdp": [], "fsdp_min_num_params": 0,
+          "fsdp_config": {"fsdp_min_num_params": 0, "xla": false, "xla_fsdp_grad_ckpt": false},
+          "fsdp_transformer_layer_cls_to_wrap": null, "adafactor": false, "use_legacy_prediction_loop": false,
+          "hub_private_repo": false, "include_inputs_for_metrics": false, "fp16_backend": "auto",
+          "push_to_hub_model_id": null, "push_to_hub_organization": null, "push_to_hub_token": "<PUSH_TO_HUB_TOKEN>",
+          "mp_parameters": "", "torchdynamo": null, "xpu_backend": null, "per_gpu_train_batch_size": null,
+          "warmup_ratio": 0.0, "warmup_steps": 0, "evaluation_strategy": "no", "group_by_length": false})";
+  EXPECT_EQ(refusal("{\"trainer_config\": " + defaults + "}"), "accepted");
+  EXPECT_THAT(refusal("trainer_config: {sharded_ddp: simple}\n"), HasSubstr("is not supported"));
+}
+
+TEST(ForeignKeys, PlaceholdersOfTokensAreNoTokens) {
+  EXPECT_EQ(refusal("trainer_config: {hub_token: <HUB_TOKEN>, push_to_hub_token: <PUSH_TO_HUB_TOKEN>}\n"), "accepted");
+  EXPECT_THAT(refusal("trainer_config: {hub_token: abc}\n"),
+              AllOf(HasSubstr("hub_token: *** is not supported"), HasSubstr("secrets do not belong")));
+}
+
+TEST(ForeignKeys, AnOldOptimizerIsComputedAsTheNewOneAndSaid) {
+  const RunConfig config = parse("trainer_config: {optim: adamw_hf}\n");
+  ASSERT_EQ(config.warnings.size(), 1U);
+  EXPECT_EQ(config.warnings.front(), "run.yaml:1: trainer_config.optim: adamw_hf is computed as adamw_torch");
 }
 
 TEST(ForeignKeys, AdviceIsGivenWhereThereIsAnotherWay) {

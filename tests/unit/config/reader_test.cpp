@@ -108,6 +108,22 @@ TEST(WrongType, NamesPlaceKeyExpectedAndFound) {
   EXPECT_THAT(refusal("trainer_config: {learning_rate:}\n"), HasSubstr("found null"));
 }
 
+TEST(WholeNumber, MayBeWrittenWithAPointAndIsShownAsWritten) {
+  EXPECT_EQ(parse("trainer_config: {per_device_train_batch_size: 4.0}\n").trainer_config.per_device_train_batch_size,
+            4);
+  EXPECT_EQ(parse("{\"trainer_config\": {\"max_steps\": 1e2}}").trainer_config.max_steps, 100);
+  EXPECT_EQ(parse("peft_config: {r: 8.0}\n").peft_config->r, 8);
+  EXPECT_THAT(refusal("trainer_config: {per_device_train_batch_size: 0.0}\n"), HasSubstr("found 0.0 (a number)"));
+  EXPECT_THAT(refusal("trainer_config: {seed: 1e300}\n"), HasSubstr("found 1e300 (a number)"));
+  EXPECT_THAT(refusal("trainer_config: {learning_rate: -1.50}\n"), HasSubstr("found -1.50"));
+}
+
+TEST(UnknownKey, WithABlankThatLooksLikeAnotherIsShownWithEscapes) {
+  EXPECT_THAT(refusal("trainer_config:\n  learning\u00a0rate: 1\n"),
+              AllOf(StartsWith("run.yaml:2: unknown key trainer_config.\"learning\\"), HasSubstr("a0")));
+  EXPECT_THAT(refusal("trainer_config:\n  " + std::string(5000, 'x') + ": 1\n").size(), testing::Lt(400U));
+}
+
 TEST(Range, RefusesWhatNoRunCanUse) {
   for (const char* text :
        {"trainer_config: {learning_rate: -1}", "trainer_config: {per_device_train_batch_size: 0}",
