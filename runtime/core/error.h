@@ -36,6 +36,12 @@ class Error : public std::runtime_error {
   ErrorKind kind_;
 };
 
+/// A file or folder could not be made or written: for callers that know which key names another place.
+class WriteError : public Error {
+ public:
+  using Error::Error;
+};
+
 /// Throws Error(kind) with a message formatted by fmt.
 template <typename... Args>
 [[noreturn]] void fail(ErrorKind kind, fmt::format_string<Args...> format, Args&&... args) {

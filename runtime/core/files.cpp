@@ -10,6 +10,7 @@
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
+#include <random>
 #include <utility>
 
 #include "runtime/core/unique_handle.h"
@@ -19,14 +20,28 @@ namespace {
 
 std::string reason() { return std::strerror(errno); }
 
+const char* kind_of_file(mode_t mode) {
+  if (S_ISDIR(mode)) return "a folder";
+  if (S_ISFIFO(mode)) return "a named pipe";
+  return S_ISSOCK(mode) ? "a socket" : "a device";
+}
+
 }  // namespace
 
-MappedFile::MappedFile(const std::string& path, ErrorKind kind) {
-  const UniqueFd file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+UniqueFd open_regular(const std::string& path, ErrorKind kind) {
+  // What is no regular file is found out before it is waited for.
+  UniqueFd file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
   require(file.valid(), kind, "cannot open {}: {}", path, reason());
   struct stat status {};
   require(::fstat(file.get(), &status) == 0, kind, "cannot stat {}: {}", path, reason());
-  require(S_ISREG(status.st_mode), kind, "{} is not a regular file", path);
+  require(S_ISREG(status.st_mode), kind, "{} is not a regular file but {}", path, kind_of_file(status.st_mode));
+  return file;
+}
+
+MappedFile::MappedFile(const std::string& path, ErrorKind kind) {
+  const UniqueFd file = open_regular(path, kind);
+  struct stat status {};
+  require(::fstat(file.get(), &status) == 0, kind, "cannot stat {}: {}", path, reason());
   if (status.st_size == 0) return;
   void* address = ::mmap(nullptr, static_cast<size_t>(status.st_size), PROT_READ, MAP_SHARED, file.get(), 0);
   require(address != MAP_FAILED, kind, "cannot map {} ({} bytes): {}", path, status.st_size, reason());
@@ -47,8 +62,10 @@ MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
   return *this;
 }
 
-std::string read_file(const std::string& path, ErrorKind kind) {
+std::string read_file(const std::string& path, ErrorKind kind, size_t limit_bytes) {
   const MappedFile file(path, kind);
+  require(file.size_bytes() <= limit_bytes, kind, "{} has {} bytes, at most {} are read: is it the right file?", path,
+          file.size_bytes(), limit_bytes);
   return std::string(file.text());
 }
 
@@ -81,18 +98,26 @@ void make_directories(const std::string& path, ErrorKind kind) {
   if (path.empty()) return;  // a bare file name's parent: the working directory
   std::error_code code;
   std::filesystem::create_directories(path, code);
-  require(!code, kind, "cannot create directory {}: {}", path, code.message());
+  if (code) throw WriteError(kind, fmt::format("cannot create directory {}: {}", path, code.message()));
+}
+
+std::string temporary_name(const std::string& path) {
+  // Process ids repeat between the hosts of a shared file system, so the name is random; it decides no result.
+  std::random_device random;
+  const uint64_t tag = (uint64_t{random()} << 32) | random();
+  const std::filesystem::path target(path);
+  return (target.parent_path() / fmt::format(".{}.tmp-{:016x}", target.filename().string(), tag)).string();
 }
 
 void publish_file(const std::string& path, std::string_view content, ErrorKind kind) {
   const std::string directory = parent_directory(path);
   make_directories(directory, kind);
-  const std::string temporary = fmt::format("{}.tmp-{}", path, ::getpid());
+  const std::string temporary = temporary_name(path);
   const auto give_up = [&](const char* call, int code) {
     ::unlink(temporary.c_str());
-    fail(kind, "cannot write {}: {}: {}", path, call, std::strerror(code));
+    throw WriteError(kind, fmt::format("cannot write {}: {}: {}", path, call, std::strerror(code)));
   };
-  UniqueFd file(::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
+  UniqueFd file(::open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644));
   if (!file.valid()) give_up("open", errno);
   if (const int code = write_fully(file.get(), content.data(), content.size()); code != 0) give_up("write", code);
   if (::fsync(file.get()) != 0) give_up("fsync", errno);

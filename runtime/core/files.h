@@ -7,6 +7,7 @@
 #include <string_view>
 
 #include "runtime/core/error.h"
+#include "runtime/core/unique_handle.h"
 
 namespace neoloom::core {
 
@@ -15,7 +16,7 @@ namespace neoloom::core {
 class MappedFile {
  public:
   MappedFile() = default;
-  /// Throws: Error(kind) when the file cannot be opened or mapped.
+  /// Throws: Error(kind) when the file cannot be opened or mapped, or is not a regular one.
   explicit MappedFile(const std::string& path, ErrorKind kind = ErrorKind::kData);
   ~MappedFile();
   MappedFile(MappedFile&& other) noexcept;
@@ -33,22 +34,32 @@ class MappedFile {
   size_t size_bytes_ = 0;
 };
 
-/// The whole file as a string. Throws: Error(kind) naming the path and the system's reason.
-std::string read_file(const std::string& path, ErrorKind kind = ErrorKind::kData);
+/// A regular file, open for reading. Never waits, as opening a named pipe would.
+/// Throws: Error(kind) naming the path and the system's reason, or what lies there instead.
+UniqueFd open_regular(const std::string& path, ErrorKind kind = ErrorKind::kData);
+
+/// Larger than any small text that a person or another program writes for neoloom.
+inline constexpr size_t kMaxTextBytes = size_t{128} << 20;
+
+/// The whole file as a string, at most `limit_bytes`. Throws: as open_regular.
+std::string read_file(const std::string& path, ErrorKind kind = ErrorKind::kData, size_t limit_bytes = kMaxTextBytes);
 
 /// Publishes a file: writes `path` + a temporary suffix beside it, fsyncs, renames, fsyncs the directory.
 /// Readers see the old content or the new, never a part. Creates missing parent directories.
-/// Throws: Error(kind) with the failing call and errno text; the temporary file is removed.
+/// Throws: WriteError(kind) with the failing call and errno text; the temporary file is removed.
 void publish_file(const std::string& path, std::string_view content, ErrorKind kind = ErrorKind::kData);
 
 /// The directory that `path` lies in; "." for a bare name.
 std::string parent_directory(const std::string& path);
 
-/// Creates a directory and its parents. Throws: Error(kind).
+/// Creates a directory and its parents. Throws: WriteError(kind).
 void make_directories(const std::string& path, ErrorKind kind = ErrorKind::kUsage);
 
 /// fsyncs a directory so that renames in it survive a power cut. Throws: Error(kind).
 void sync_directory(const std::string& path, ErrorKind kind = ErrorKind::kData);
+
+/// A name beside `path` for building its next content: hidden, unique to this process and call on every host.
+std::string temporary_name(const std::string& path);
 
 /// Writes all bytes to an open descriptor, looping over short writes and EINTR; returns 0 or errno.
 int write_fully(int descriptor, const void* bytes, size_t count_bytes);

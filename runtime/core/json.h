@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <string_view>
+
+#include "runtime/core/error.h"
+
+namespace neoloom::core {
+
+// What a document of somebody else may cost before it is looked at: nlohmann's documents copy, print and compare
+// themselves by recursion, and take up to 100 bytes a value.
+inline constexpr size_t kMaxJsonDepth = 100;
+inline constexpr size_t kMaxJsonValues = 4'000'000;
+
+/// Why a text is not handed to a JSON parser; empty: it may be. One pass, no memory, and it stops at the first excess.
+std::string json_excess(std::string_view text, size_t most_levels = kMaxJsonDepth);
+
+/// What a parser said, on one short line without its own error number.
+std::string json_complaint(const nlohmann::json::exception& error);
+
+/// The one way in which neoloom parses JSON into a document; `where` names the text in messages.
+/// Throws: Error(kind).
+template <typename Json = nlohmann::json>
+Json parse_json(std::string_view text, const std::string& where, ErrorKind kind) {
+  if (const std::string excess = json_excess(text); !excess.empty()) fail(kind, "{}: {}", where, excess);
+  try {
+    return Json::parse(text);
+  } catch (const nlohmann::json::exception& error) {
+    fail(kind, "{}: not valid JSON: {}", where, json_complaint(error));
+  }
+}
+
+}  // namespace neoloom::core
