@@ -37,11 +37,7 @@ std::string host_name() {
 
 std::string temporary_prefix_of_host() { return fmt::format("{}{}-", kTemporaryPrefix, host_name()); }
 
-core::UniqueFd open_for_reading(const std::string& path) {
-  core::UniqueFd file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
-  if (!file.valid()) fail_call("cannot open", path, errno);
-  return file;
-}
+core::UniqueFd open_for_reading(const std::string& path) { return core::open_regular(path, kCheckpoint); }
 
 core::UniqueFd create(const std::string& path) {
   core::UniqueFd file(::open(path.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
@@ -126,7 +122,6 @@ FileBytes read_whole_file(const std::string& path) {
   const core::UniqueFd file = open_for_reading(path);
   struct stat status {};
   if (::fstat(file.get(), &status) != 0) fail_call("cannot stat", path, errno);
-  core::require(S_ISREG(status.st_mode), kCheckpoint, "{} is not a regular file", path);
   FileBytes content;
   content.size = static_cast<size_t>(status.st_size);
   content.data = std::make_unique_for_overwrite<std::byte[]>(content.size);

@@ -172,7 +172,7 @@ void write_state(Id file, const State& state) {
   hdf5::write_array(file, kBestParams, hdf5::array_view<float>(state.best_params), kCheckpoint);
 }
 
-State read_state(Id file, uint64_t file_bytes) {
+State read_state(Id file, uint64_t file_bytes, Arrays arrays) {
   const bool has_best = require_format(file) > 1;
   std::vector<std::string> expected = {"index"};
   if (has_best) expected.emplace_back(kBestParams);
@@ -184,9 +184,13 @@ State read_state(Id file, uint64_t file_bytes) {
   for (const auto& [name, member] : kNumbers) state.*member = hdf5::read_double_attribute(file, name, kCheckpoint);
   for (const auto& [name, member] : kTexts) state.*member = hdf5::read_text(file, name, file_bytes, kCheckpoint);
   state.index = read_index(file, file_bytes);
-  for (const auto& [name, member] : kArrays) state.*member = read_vector<float>(file, name, file_bytes);
-  if (has_best) state.best_params = read_vector<float>(file, kBestParams, file_bytes);
-  require_consistent(state, kCheckpoint);
+  const auto read = [&](const char* name, std::vector<float>& into) {
+    std::vector<float> values = read_vector<float>(file, name, file_bytes);
+    if (arrays == Arrays::kKeep) into = std::move(values);
+  };
+  for (const auto& [name, member] : kArrays) read(name, state.*member);
+  if (has_best) read(kBestParams, state.best_params);
+  if (arrays == Arrays::kKeep) require_consistent(state, kCheckpoint);
   return state;
 }
 

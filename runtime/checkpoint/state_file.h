@@ -25,8 +25,11 @@ uint64_t payload_bytes(const State& state);
 /// Throws: Error(kInternal) when the state contradicts itself, Error(kCheckpoint) when HDF5 fails.
 void write_state(hdf5::Id file, const State& state);
 
+/// What becomes of the flat buffers: kept, or only read, one after the other.
+enum class Arrays { kKeep, kRead };
+
 /// Reads and checks everything FORMAT.md names; nothing is sized by more than `file_bytes`.
 /// Throws: NewerFormat, Error(kCheckpoint) with the reason.
-State read_state(hdf5::Id file, uint64_t file_bytes);
+State read_state(hdf5::Id file, uint64_t file_bytes, Arrays arrays = Arrays::kKeep);
 
 }  // namespace neoloom::checkpoint
