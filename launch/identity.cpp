@@ -11,6 +11,7 @@
 #include "launch/version.h"
 #include "runtime/core/error.h"
 #include "runtime/core/hash.h"
+#include "runtime/core/json.h"
 #include "runtime/core/process.h"
 
 namespace neoloom::launch {
@@ -197,7 +198,7 @@ std::string identity_json(const RunConfig& config, const Resolved& resolved) {
 
 std::vector<std::string> adopt_identity(const std::string& path, const std::string& identity, const RunConfig& config,
                                         bool extend, Resolved& resolved) {
-  const ordered_json before = ordered_json::parse(identity);
+  const auto before = core::parse_json<ordered_json>(identity, path, ErrorKind::kCheckpoint);
   Differences differences = compare_keys(before.at("config"), numeric_keys(config));
   compare_length(before.at("length"), config, extend, differences);
   compare("model weights (SHA-256)", before.at("model"), resolved.model_hash, differences);

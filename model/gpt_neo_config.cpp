@@ -8,6 +8,7 @@
 #include "model/config_notes.h"
 #include "runtime/core/error.h"
 #include "runtime/core/files.h"
+#include "runtime/core/json.h"
 #include "runtime/core/text.h"
 
 namespace neoloom::model {
@@ -19,15 +20,22 @@ using nlohmann::json;
 
 constexpr std::array kDropouts = {"embed_dropout", "attention_dropout", "resid_dropout"};
 constexpr size_t kLongestValueBytes = 400;  // in a message
+// Far above every GPT-Neo, and low enough that no product of sizes leaves 64 bits.
+constexpr int64_t kLargestExtent = int64_t{1} << 24;
+constexpr int64_t kLargestWidth = int64_t{1} << 18;
+constexpr int64_t kMostLayers = 4096;
+constexpr int64_t kMostParameters = int64_t{1} << 44;
+constexpr size_t kMaxConfigBytes = size_t{16} << 20;
 
 /// Reads keys of one config.json; every error names the file, the key, what was expected and what was found.
 class Reader {
  public:
-  explicit Reader(const std::string& path) : Reader(path, core::read_file(path, ErrorKind::kWeights)) {}
+  explicit Reader(const std::string& path)
+      : Reader(path, core::read_file(path, ErrorKind::kWeights, kMaxConfigBytes)) {}
   Reader(const std::string& path, std::string text) : path_(path), text_(std::move(text)) {
-    object_ = json::parse(text_, nullptr, /*allow_exceptions=*/false);
+    object_ = core::parse_json(text_, path, ErrorKind::kWeights);
     core::require(object_.is_object(), ErrorKind::kWeights, "{}: expected a JSON object, found {}", path,
-                  object_.is_discarded() ? "text that is not JSON" : object_.type_name());
+                  object_.type_name());
   }
 
   const std::string& text() const { return text_; }
@@ -41,12 +49,14 @@ class Reader {
     return nullptr;
   }
 
-  int64_t integer(std::initializer_list<const char*> keys, int64_t fallback, int64_t least) const {
+  int64_t integer(std::initializer_list<const char*> keys, int64_t fallback, int64_t least,
+                  int64_t most = kLargestExtent) const {
     const json* value = find(keys);
     if (value == nullptr) return fallback;
-    if (!value->is_number_integer() || value->get<int64_t>() < least) {
+    if (!value->is_number_integer() || *value < least) {
       refuse(*keys.begin(), fmt::format("an integer of at least {}", least), *value);
     }
+    if (*value > most) refuse(*keys.begin(), fmt::format("at most {}", most), *value);
     return value->get<int64_t>();
   }
 
@@ -99,6 +109,7 @@ std::vector<bool> expand_attention_types(const Reader& reader, const json& types
     if (!well_formed) reader.refuse(kKey, kShape, item);
     for (int64_t repeat = 0; repeat < item[1].get<int64_t>(); ++repeat) {
       for (const json& name : item[0]) local.push_back(is_local(reader, kKey, name));
+      if (static_cast<int64_t>(local.size()) > num_layers) return local;  // too many already
     }
   }
   return local;
@@ -191,10 +202,10 @@ GptNeoConfig GptNeoConfig::from_file(const std::string& path) {
   config.json = reader.text();
   config.vocab_size = reader.integer({"vocab_size"}, config.vocab_size, 1);
   config.max_position_embeddings = reader.integer({"max_position_embeddings"}, config.max_position_embeddings, 1);
-  config.hidden_size = reader.integer({"hidden_size"}, config.hidden_size, 1);
-  config.num_layers = reader.integer({"num_layers", "num_hidden_layers"}, config.num_layers, 1);
-  config.num_heads = reader.integer({"num_heads", "num_attention_heads"}, config.num_heads, 1);
-  config.intermediate_size = reader.integer({"intermediate_size"}, 4 * config.hidden_size, 1);
+  config.hidden_size = reader.integer({"hidden_size"}, config.hidden_size, 1, kLargestWidth);
+  config.num_layers = reader.integer({"num_layers", "num_hidden_layers"}, config.num_layers, 1, kMostLayers);
+  config.num_heads = reader.integer({"num_heads", "num_attention_heads"}, config.num_heads, 1, kLargestWidth);
+  config.intermediate_size = reader.integer({"intermediate_size"}, 4 * config.hidden_size, 1, 4 * kLargestWidth);
   config.window_size = reader.integer({"window_size"}, config.window_size, 1);
   config.layer_norm_epsilon = reader.number("layer_norm_epsilon", config.layer_norm_epsilon);
   config.initializer_range = reader.number("initializer_range", config.initializer_range);
@@ -202,6 +213,12 @@ GptNeoConfig GptNeoConfig::from_file(const std::string& path) {
   core::require(config.hidden_size % config.num_heads == 0, ErrorKind::kWeights,
                 "{}: key \"num_heads\": expected a divisor of hidden_size {}, found {}", path, config.hidden_size,
                 config.num_heads);
+  core::require(
+      config.body_parameters() <= kMostParameters, ErrorKind::kWeights,
+      "{}: {} layers of hidden_size {}, intermediate_size {} and vocab_size {} are {} parameters; expected at "
+      "most {}",
+      path, config.num_layers, config.hidden_size, config.intermediate_size, config.vocab_size,
+      config.body_parameters(), kMostParameters);
   config.layer_is_local = read_attention_layers(reader, config.num_layers);
   read_special_tokens(reader, config);
   config.labels = read_labels(reader);

@@ -8,6 +8,7 @@
 
 #include "data/readers/lines.h"
 #include "runtime/core/error.h"
+#include "runtime/core/json.h"
 #include "runtime/core/text.h"
 
 namespace neoloom::data {
@@ -71,6 +72,8 @@ class JsonReader : public RowReader {
 
  private:
   void fill(std::string_view text, Row& row) {
+    row.error = core::json_excess(text);
+    if (!row.error.empty()) return;
     json document;
     try {
       document = json::parse(text);

@@ -5,6 +5,8 @@
 
 #include <algorithm>
 #include <array>
+#include <functional>
+#include <unordered_map>
 #include <unordered_set>
 #include <utility>
 
@@ -122,6 +124,29 @@ class WordCache {
   size_t words_ = 0;
 };
 
+/// Added tokens that are searched for together, the longest first.
+class LiteralTokens {
+ public:
+  void add(const AddedToken& token) {
+    by_content_[token.content] = &token;
+    std::vector<size_t>& lengths = lengths_[static_cast<unsigned char>(token.content.front())];
+    const auto place = std::lower_bound(lengths.begin(), lengths.end(), token.content.size(), std::greater<>());
+    if (place == lengths.end() || *place != token.content.size()) lengths.insert(place, token.content.size());
+  }
+  bool empty() const { return by_content_.empty(); }
+  const AddedToken* longest_at(std::string_view text, size_t at) const {
+    for (const size_t length : lengths_[static_cast<unsigned char>(text[at])]) {
+      const auto found = length <= text.size() - at ? by_content_.find(text.substr(at, length)) : by_content_.end();
+      if (found != by_content_.end()) return found->second;
+    }
+    return nullptr;
+  }
+
+ private:
+  std::unordered_map<std::string_view, const AddedToken*> by_content_;
+  std::array<std::vector<size_t>, 256> lengths_;  // of those that start with a byte, descending
+};
+
 /// Where an added token stands in a text, with the white space that it takes along.
 struct Hit {
   size_t begin = 0;
@@ -136,19 +161,16 @@ struct Tokenizer::Tables {
     int32_t largest = -1;
     for (const auto& [token, id] : files.vocab) largest = std::max(largest, id);
     for (const AddedToken& added : files.added_tokens) largest = std::max(largest, added.id);
-    bytes_of_id.resize(static_cast<size_t>(largest) + 1);
+    vocab_size = largest + 1;
     for (const auto& [token, id] : files.vocab) bytes_of_id[id] = bytes_of_symbols(token).value_or(token);
     for (const AddedToken& added : files.added_tokens) {
       bytes_of_id[added.id] = added.content;
       if (added.special) special_ids.insert(added.id);
     }
     for (const bool normalized : {false, true}) {
-      std::vector<const AddedToken*>& group = literal_tokens[normalized ? 1 : 0];
       for (const AddedToken& added : files.added_tokens) {
-        if (added.normalized == normalized) group.push_back(&added);
+        if (added.normalized == normalized) literal_tokens[normalized ? 1 : 0].add(added);
       }
-      std::stable_sort(group.begin(), group.end(),
-                       [](const AddedToken* a, const AddedToken* b) { return a->content.size() > b->content.size(); });
     }
   }
 
@@ -156,10 +178,10 @@ struct Tokenizer::Tables {
   BytePairMerger merger;
   WordSplitter splitter;
   std::string content_hash;
-  std::vector<std::string> bytes_of_id;
+  int32_t vocab_size = 0;
+  std::unordered_map<int32_t, std::string> bytes_of_id;  // ids of foreign files need not be dense
   std::unordered_set<int32_t> special_ids;
-  // Tokens that are not normalized are searched for first, each group longest first.
-  std::vector<const AddedToken*> literal_tokens[2];
+  LiteralTokens literal_tokens[2];  // those that are not normalized are searched for first
 };
 
 struct Tokenizer::Cache {
@@ -177,21 +199,11 @@ struct Tokenizer::Cache {
     encode_from_group(text.substr(done), group + 1, split_special_tokens);
   }
 
-  static std::vector<Hit> find_tokens(std::string_view text, const std::vector<const AddedToken*>& group,
-                                      bool split_special_tokens) {
+  static std::vector<Hit> find_tokens(std::string_view text, const LiteralTokens& group, bool split_special_tokens) {
     std::vector<Hit> hits;
-    if (group.empty()) return hits;
-    std::array<bool, 256> starts{};
-    for (const AddedToken* token : group) starts[static_cast<unsigned char>(token->content.front())] = true;
     size_t done = 0;
-    for (size_t at = 0; at < text.size();) {
-      const AddedToken* found = nullptr;
-      if (starts[static_cast<unsigned char>(text[at])]) {
-        const auto match = std::find_if(group.begin(), group.end(), [&](const AddedToken* token) {
-          return text.compare(at, token->content.size(), token->content) == 0;
-        });
-        if (match != group.end()) found = *match;
-      }
+    for (size_t at = group.empty() ? text.size() : 0; at < text.size();) {
+      const AddedToken* found = group.longest_at(text, at);
       if (!found) {
         ++at;
         continue;
@@ -303,11 +315,11 @@ std::string Tokenizer::decode(std::span<const int32_t> ids, bool skip_special_to
 
 std::string Tokenizer::token_bytes(int32_t id) const {
   // A model may have more rows than the tokenizer has tokens; such an id prints nothing, as in `tokenizers`.
-  if (id < 0 || static_cast<size_t>(id) >= tables_->bytes_of_id.size()) return {};
-  return tables_->bytes_of_id[static_cast<size_t>(id)];
+  const auto found = tables_->bytes_of_id.find(id);
+  return found == tables_->bytes_of_id.end() ? std::string() : found->second;
 }
 
-int32_t Tokenizer::vocab_size() const { return static_cast<int32_t>(tables_->bytes_of_id.size()); }
+int32_t Tokenizer::vocab_size() const { return tables_->vocab_size; }
 int32_t Tokenizer::eos_token_id() const { return tables_->files.eos_id; }
 int32_t Tokenizer::pad_token_id() const { return tables_->files.pad_id; }
 const std::vector<int32_t>& Tokenizer::front_ids() const { return tables_->files.front_ids; }

@@ -9,6 +9,7 @@
 
 #include "runtime/core/error.h"
 #include "runtime/core/files.h"
+#include "runtime/core/json.h"
 #include "runtime/core/text.h"
 
 namespace neoloom::data {
@@ -28,11 +29,8 @@ constexpr size_t kLongestPartBytes = 400;  // of a file, in a message
 std::string text_of(const json& value) { return core::printable(value.dump(), kLongestPartBytes); }
 
 json parse_json(const fs::path& path) {
-  try {
-    return json::parse(core::read_file(path.string(), ErrorKind::kWeights));
-  } catch (const json::exception& error) {
-    fail(ErrorKind::kWeights, "{}: not valid JSON: {}", path.string(), error.what());
-  }
+  const core::MappedFile file(path.string(), ErrorKind::kWeights);
+  return core::parse_json(file.text(), path.string(), ErrorKind::kWeights);
 }
 
 int32_t checked_id(const json& value, const fs::path& path, std::string_view token) {
@@ -46,7 +44,12 @@ void read_vocab(const json& vocab, const fs::path& path, TokenizerFiles& out) {
   require(vocab.is_object() && !vocab.empty(), ErrorKind::kWeights,
           "{}: expected the vocabulary as a JSON object of token to id, found {}", path.string(), vocab.type_name());
   out.vocab.reserve(vocab.size());
-  for (const auto& [token, id] : vocab.items()) out.vocab.emplace(token, checked_id(id, path, token));
+  std::unordered_set<int32_t> ids;
+  for (const auto& [token, id] : vocab.items()) {
+    out.vocab.emplace(token, checked_id(id, path, token));
+    require(ids.insert(out.vocab.at(token)).second, ErrorKind::kWeights,
+            "{}: two tokens of the vocabulary have the id {}; expected one each", path.string(), out.vocab.at(token));
+  }
 }
 
 void add_merge(std::string_view line, const fs::path& path, TokenizerFiles& out) {
@@ -108,9 +111,10 @@ AddedToken added_token(const json& entry, int32_t id, const fs::path& path) {
 }
 
 void add_token(AddedToken token, TokenizerFiles& out) {
-  for (const AddedToken& other : out.added_tokens) {
-    if (other.id == token.id || other.content == token.content) return;  // the first file that says so is right
-  }
+  // The first file that says so is right.
+  if (out.added_ids.contains(token.id) || out.added_contents.contains(token.content)) return;
+  out.added_ids.insert(token.id);
+  out.added_contents.insert(token.content);
   out.added_tokens.push_back(std::move(token));
 }
 
@@ -250,7 +254,7 @@ void read_added_tokens_decoder(const json& config, const fs::path& path, Tokeniz
   for (const auto& [key, entry] : decoder->items()) {
     require(!key.empty() && key.size() < 10 && key.find_first_not_of("0123456789") == std::string::npos,
             ErrorKind::kWeights, "{}: added_tokens_decoder: expected ids as keys, found \"{}\"", path.string(), key);
-    add_token(added_token(entry, static_cast<int32_t>(std::stol(key)), path), out);
+    add_token(added_token(entry, checked_id(json(std::stol(key)), path, "added"), path), out);
   }
 }
 

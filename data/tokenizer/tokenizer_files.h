@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <string>
 #include <unordered_map>
+#include <unordered_set>
 #include <utility>
 #include <vector>
 
@@ -24,6 +25,8 @@ struct TokenizerFiles {
   std::unordered_map<std::string, int32_t> vocab;
   std::vector<std::pair<std::string, std::string>> merges;  // by rank
   std::vector<AddedToken> added_tokens;                     // by id
+  std::unordered_set<int32_t> added_ids;                    // of them
+  std::unordered_set<std::string> added_contents;           // of them
   bool add_prefix_space = false;
   bool ignore_merges = false;  // a whole word that is in the vocabulary needs no merges
   int32_t unk_id = -1;         // for bytes without a token; -1: they are dropped

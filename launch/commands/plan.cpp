@@ -183,6 +183,12 @@ void print_time(const MemoryQuestion& question, const RunPlan& plan, const PlanR
     report.line("expected time", "not known before a GPU has trained some steps (tests/bench/run.sh steps)");
     return;
   }
+  const model::GptNeoConfig& config = question.setup.model.config;
+  constexpr int64_t kLargestMatrix = int64_t{1} << 30;  // elements of what is multiplied to measure the rate
+  if (config.hidden_size * config.intermediate_size > kLargestMatrix) {
+    print("expected time", "not measured: a matrix of this model alone has more than 4 GB");
+    return;
+  }
   const data::TokenStore& store = *question.train;
   double tokens = 0.0;
   double epoch = 0.0;

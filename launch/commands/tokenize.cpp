@@ -9,6 +9,7 @@
 #include "data/tokenizer/tokenizer.h"
 #include "runtime/core/error.h"
 #include "runtime/core/files.h"
+#include "runtime/core/json.h"
 #include "runtime/core/output.h"
 #include "runtime/core/text.h"
 
@@ -25,7 +26,7 @@ std::string convert(const data::Tokenizer& tokenizer, std::string_view line, boo
   const std::string complaint = core::utf8_complaint(line);
   core::require(complaint.empty(), kind, "{}: {}", where, complaint);
   if (!decode) return nlohmann::json(tokenizer.encode_input(line)).dump() + "\n";
-  const nlohmann::json ids = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
+  const auto ids = core::parse_json(line, where, kind);
   const auto is_id = [](const nlohmann::json& id) {
     return id.is_number_integer() && id >= std::numeric_limits<int32_t>::min() &&
            id <= std::numeric_limits<int32_t>::max();

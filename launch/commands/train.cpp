@@ -203,9 +203,14 @@ std::optional<train::Resumed> find_resume(comm::MpiSession& session, Session& s,
   std::optional<train::Resumed> resumed = train::load_for_all(session, s.checkpoints(), arguments.resume);
   session.all_or_none([&] {
     if (resumed) {
-      for (std::string& warning :
-           adopt_identity(resumed->path, resumed->state.identity, s.config, s.config.checkpoint.extend, s.resolved)) {
-        s.config.warnings.push_back(std::move(warning));
+      try {
+        for (std::string& warning :
+             adopt_identity(resumed->path, resumed->state.identity, s.config, s.config.checkpoint.extend, s.resolved)) {
+          s.config.warnings.push_back(std::move(warning));
+        }
+      } catch (const nlohmann::json::exception& error) {
+        core::fail(ErrorKind::kCheckpoint, "{}: its identity is not what a run writes: {}", resumed->path,
+                   error.what());
       }
       return;
     }

@@ -67,6 +67,8 @@ bool TreeBuilder::expects_key() const {
 
 void TreeBuilder::key(std::string text, size_t line) {
   Frame& frame = open_.back();
+  core::require(frame.node.entries.size() < kMostKeys, ErrorKind::kUsage,
+                "{}: a map of more than {} keys (is this the right file?)", at(line).text(), kMostKeys);
   const auto same = [&](const Node::Entry& entry) { return entry.key == text; };
   const auto earlier = std::find_if(frame.node.entries.begin(), frame.node.entries.end(), same);
   if (earlier != frame.node.entries.end()) {

@@ -9,6 +9,7 @@ namespace neoloom::launch {
 
 inline constexpr size_t kMaxDocumentBytes = size_t{1} << 20;
 inline constexpr size_t kMaxDocumentDepth = 32;
+inline constexpr size_t kMostKeys = 1000;  // of one map
 
 /// Reads one YAML or JSON document: JSON when the first character that is not blank is { or [, because yaml-cpp refuses
 /// surrogate escapes and loads duplicate keys in silence.

@@ -8,6 +8,7 @@
 
 #include "runtime/core/error.h"
 #include "runtime/core/files.h"
+#include "runtime/core/json.h"
 #include "runtime/core/text.h"
 
 namespace neoloom::model {
@@ -105,9 +106,9 @@ class Settings {
 };
 
 json parse(const std::string& path, const std::string& text) {
-  json object = json::parse(text, nullptr, /*allow_exceptions=*/false);
+  json object = core::parse_json(text, path, ErrorKind::kWeights);
   core::require(object.is_object(), ErrorKind::kWeights, "{}: expected a JSON object, found {}", path,
-                object.is_discarded() ? "text that is not JSON" : object.type_name());
+                object.type_name());
   return object;
 }
 

@@ -5,6 +5,7 @@
 
 #include "model/pretrained/adapter_folder.h"
 #include "runtime/core/error.h"
+#include "runtime/core/json.h"
 
 namespace neoloom::model {
 namespace {
@@ -28,11 +29,7 @@ json number(double value) {
 }
 
 ordered_json parse_base(const GptNeoConfig& config) {
-  try {
-    return ordered_json::parse(config.json);
-  } catch (const json::exception& error) {
-    core::fail(core::ErrorKind::kWeights, "config.json of the base model: {}", error.what());
-  }
+  return core::parse_json<ordered_json>(config.json, "config.json of the base model", core::ErrorKind::kWeights);
 }
 
 void set_labels(ordered_json& config, const ModelConfigText& parts) {

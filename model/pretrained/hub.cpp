@@ -67,7 +67,7 @@ std::string resolve_model_folder(const std::string& name, const std::string& rev
   const fs::path root = hub_cache() / folder_name;
   std::string commit = revision;
   if (const fs::path reference = root / "refs" / revision; fs::is_regular_file(reference)) {
-    commit = trimmed(core::read_file(reference.string(), ErrorKind::kWeights));
+    commit = trimmed(core::read_file(reference.string(), ErrorKind::kWeights, kMaxNameBytes + 2));
     core::require(plain_name(commit, ""), ErrorKind::kWeights, "{}: expected a commit hash", reference.string());
   }
   const fs::path snapshot = root / "snapshots" / commit;

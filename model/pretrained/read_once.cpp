@@ -15,6 +15,7 @@
 #include <mutex>
 
 #include "runtime/core/error.h"
+#include "runtime/core/files.h"
 #include "runtime/core/hash.h"
 #include "runtime/core/unique_handle.h"
 
@@ -99,8 +100,7 @@ class Source {
  public:
   Source(const std::string& path, size_t expected_bytes, CachePages pages)
       : path_(path), size_bytes_(expected_bytes), pages_(pages) {
-    file_.reset(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
-    core::require(file_.valid(), ErrorKind::kWeights, "cannot open {}: {}", path, std::strerror(errno));
+    file_ = core::open_regular(path, ErrorKind::kWeights);
     struct stat status {};
     core::require(::fstat(file_.get(), &status) == 0, ErrorKind::kWeights, "cannot stat {}: {}", path,
                   std::strerror(errno));

@@ -10,6 +10,7 @@
 
 #include "runtime/checkpoint/directory.h"
 #include "runtime/core/error.h"
+#include "runtime/core/json.h"
 
 namespace neoloom::train {
 namespace {
@@ -71,7 +72,7 @@ bool BestModel::consider(int64_t step, const nlohmann::ordered_json& values, con
 
 std::string BestModel::restore(const checkpoint::State& state, const std::string& folder) {
   if (state.best_step < 0) return "";
-  const nlohmann::json history = nlohmann::json::parse(state.history);
+  const auto history = core::parse_json(state.history, "the checkpoint's history", core::ErrorKind::kCheckpoint);
   // Checkpoints from before there was a judge in them do not say.
   if (const auto found = history.find("best_judge"); found != history.end()) {
     const Judge before{found->at("metric"), found->at("greater_is_better"), found->at("data")};

@@ -17,6 +17,7 @@
 #include "runtime/core/error.h"
 #include "runtime/core/files.h"
 #include "runtime/core/hash.h"
+#include "runtime/core/json.h"
 #include "runtime/train/batches.h"
 
 namespace neoloom::train {
@@ -89,6 +90,7 @@ int64_t last_world_size(const std::string& path) {
   std::ifstream file(path);
   int64_t world_size = 0;
   for (std::string line; std::getline(file, line);) {
+    if (!core::json_excess(line).empty()) continue;
     const nlohmann::json event = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
     if (event.is_object() && event.value("event", "") == "run_start")
       world_size = event.value("world_size", int64_t{0});
@@ -152,11 +154,16 @@ void Trainer::restore(const Resumed& resumed) {
   skipped_steps_ = state.skipped_steps;
   good_steps_ = state.good_steps;
   loss_scale_ = state.loss_scale;
-  const nlohmann::json history = nlohmann::json::parse(state.history);
-  for (const nlohmann::json& event : history.at("events")) remember(event);
-  loss_since_log_ = history.at("loss_since_log");
-  steps_since_log_ = history.at("steps_since_log");
-  skipped_in_a_row_ = history.at("skipped_in_a_row");
+  const auto history = core::parse_json(state.history, "the checkpoint's history", ErrorKind::kCheckpoint);
+  try {
+    for (const nlohmann::json& event : history.at("events")) remember(event);
+    loss_since_log_ = history.at("loss_since_log");
+    steps_since_log_ = history.at("steps_since_log");
+    skipped_in_a_row_ = history.at("skipped_in_a_row");
+  } catch (const nlohmann::json::exception& error) {
+    core::fail(ErrorKind::kCheckpoint, "the checkpoint's history is not what a run writes: {}",
+               core::json_complaint(error));
+  }
 }
 
 void Trainer::make_update() {

@@ -138,5 +138,15 @@ TEST(AnyDocument, BytesThatAreNotUtf8AreNamedByLine) {
   EXPECT_EQ(document_refusal("\xEF\xBB\xBF{\"a\": 1}"), "accepted");
 }
 
+TEST(Documents, NestedFiveMillionDeepOrOfManyKeysAreRefusedAtOnce) {
+  std::string deep(1'000'000, '[');
+  EXPECT_THAT(refusal(deep), HasSubstr("nested deeper than"));
+  deep.insert(0, "model_config: ");
+  EXPECT_THAT(refusal(deep), HasSubstr("run.yaml:1"));
+  std::string wide = "{";
+  for (int i = 0; i < 50'000; ++i) wide += fmt::format("\"k{}\":1,", i);
+  EXPECT_THAT(refusal(wide), HasSubstr("a map of more than 1000 keys"));
+}
+
 }  // namespace
 }  // namespace neoloom::launch

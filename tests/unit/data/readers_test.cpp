@@ -16,6 +16,15 @@ TEST_F(Readers, CsvWithQuotedDelimitersLineEndsAndDoubledQuotes) {
   EXPECT_THAT(labels_of(*store), ElementsAre("x", "y", "x"));
 }
 
+TEST_F(Readers, RowsNestedFiveMillionDeepAreUnreadableRows) {
+  std::string deep;
+  for (int i = 0; i < 5'000'000; ++i) deep += '[';
+  for (const char* name : {"a.jsonl", "a.json"}) {
+    const std::string row = "{\"text\": \"x\", \"label\": " + deep + std::string(deep.size(), ']') + "}";
+    expect_data_error(name, std::string(name) == "a.json" ? "[" + row + "]" : row, {"line 1: nested deeper than 100"});
+  }
+}
+
 TEST_F(Readers, CsvWithByteOrderMarkAndWithoutLastLineEnd) {
   const auto store = build("a.csv", "\xEF\xBB\xBFtext,label\nhello,x");
   EXPECT_THAT(texts_of(*store), ElementsAre("hello"));

@@ -121,6 +121,63 @@ TEST_F(TokenizerFolders, BrokenFilesAreNamed) {
                {"absent", "does not exist"});
 }
 
+TEST_F(TokenizerFolders, IdsBeyondAnyVocabularyOrOfTwoTokensAreRefused) {
+  const auto expect_refused = [&](const char* name, const std::string& content, const std::string& found) {
+    folder_.write(name, content);
+    expect_error([&] { load(); }, ErrorKind::kWeights, {name, found});
+    folder_.write(name, "{}");
+  };
+  for (const char* id : {"999999999", "16777216"}) {
+    expect_refused("tokenizer_config.json",
+                   fmt::format("{{\"added_tokens_decoder\": {{\"{}\": {{\"content\": \"<x>\"}}}}}}", id), id);
+    expect_refused("added_tokens.json", fmt::format("{{\"<x>\": {}}}", id), id);
+  }
+  expect_refused("added_tokens.json", "{\"<x>\": -1}", "-1");
+  expect_refused("added_tokens.json", "{\"<x>\": 1.5}", "1.5");
+  folder_.write("vocab.json", "{\"a\": 0, \"b\": 0}");
+  expect_error([&] { load(); }, ErrorKind::kWeights, {"vocab.json", "two tokens", "the id 0"});
+}
+
+TEST_F(TokenizerFolders, AnIdFarAboveTheOthersTakesNoMemory) {
+  folder_.write("added_tokens.json", "{\"<x>\": 16777215}");
+  const Tokenizer tokenizer = load();
+  EXPECT_EQ(tokenizer.vocab_size(), 16777216);
+  EXPECT_EQ(tokenizer.token_bytes(16777215), "<x>");
+  EXPECT_EQ(tokenizer.token_bytes(16777214), "");
+  EXPECT_THAT(tokenizer.encode("<x>"), ElementsAre(16777215));
+}
+
+TEST_F(TokenizerFolders, FilesNestedFiveMillionDeepAreRefused) {
+  const std::string deep(5'000'000, '[');
+  for (const char* name :
+       {"tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "tokenizer.json"}) {
+    folder_.write(name, "{\"a\": " + deep);
+    expect_error([&] { load(); }, ErrorKind::kWeights, {name, "nested deeper than 100 levels"});
+    std::filesystem::remove(folder_.file(name));
+    write_byte_tokenizer(folder_);
+  }
+}
+
+TEST_F(TokenizerFolders, ManyAddedTokensAreReadAndFoundInLinearTime) {
+  constexpr int kTokens = 200'000;  // pairs of them would take minutes
+  std::string added = "{";
+  for (int i = 0; i < kTokens; ++i) added += fmt::format("{}\"<{}>\": {}", i == 0 ? "" : ", ", i, 1000 + i);
+  folder_.write("added_tokens.json", added + "}");
+  const Tokenizer tokenizer = load();
+  std::string text;
+  std::vector<int32_t> expected;
+  for (int i = 0; i < kTokens; ++i) {
+    text += fmt::format("<{}>", i);
+    expected.push_back(1000 + i);
+  }
+  EXPECT_TRUE(tokenizer.encode(text) == expected);
+}
+
+TEST_F(TokenizerFolders, OfAddedTokensThatBeginAlikeTheLongestIsTaken) {
+  folder_.write("added_tokens.json", "{\"<x\": 1000, \"<x>\": 1001, \"<x>y\": 1002}");
+  EXPECT_THAT(load().encode("<x>y<x><xz"), ElementsAre(1002, 1001, 1000, 'z'));
+}
+
 TEST_F(TokenizerFolders, ValuesOfUnexpectedTypesAreErrorsOfTheFolder) {
   for (
       const char* content :

@@ -240,7 +240,7 @@ TEST(Config, WhatIsWrongIsNamed) {
     return error_of([&] { parse_config(text); }, core::ErrorKind::kWeights);
   };
   EXPECT_THAT(error(R"({"model_type": "gpt2"})"), HasSubstr("\"gpt_neo\", found \"gpt2\""));
-  EXPECT_THAT(error("{"), HasSubstr("not JSON"));
+  EXPECT_THAT(error("{"), HasSubstr("not valid JSON"));
   const std::string head = R"({"model_type": "gpt_neo", )";
   EXPECT_THAT(error(head + R"("num_heads": 3})"), HasSubstr("divisor of hidden_size 2048, found 3"));
   EXPECT_THAT(error(head + R"("num_layers": 3})"), HasSubstr("no error"));
@@ -250,6 +250,23 @@ TEST(Config, WhatIsWrongIsNamed) {
   EXPECT_THAT(error(head + R"("resid_dropout": 0.1})"), HasSubstr("resid_dropout"));
   EXPECT_THAT(error(head + R"("vocab_size": -1})"), HasSubstr("vocab_size"));
   EXPECT_THAT(error(head + R"("id2label": {"0": "a", "2": "b"}})"), HasSubstr("id2label"));
+}
+
+TEST(Config, AbsurdSizesAreRefusedBeforeAnythingIsSizedByThem) {
+  const auto error = [](const std::string& text) {
+    return error_of([&] { parse_config("{\"model_type\": \"gpt_neo\", " + text + "}"); }, core::ErrorKind::kWeights);
+  };
+  for (const char* key : {"vocab_size", "max_position_embeddings", "hidden_size", "num_layers", "num_heads",
+                          "intermediate_size", "window_size", "bos_token_id", "pad_token_id"}) {
+    for (const char* value : {"1073741824", "9223372036854775807", "18446744073709551615", "1e300"}) {
+      EXPECT_THAT(error(fmt::format("\"{}\": {}", key, value)), HasSubstr(key)) << value;
+    }
+  }
+  EXPECT_THAT(error("\"num_layers\": 4096, \"hidden_size\": 262144"), HasSubstr("parameters; expected at most"));
+  std::string names = "\"global\"";
+  for (int i = 0; i < 500'000; ++i) names += ", \"global\"";
+  EXPECT_THAT(error("\"num_layers\": 4000, \"attention_types\": [[[" + names + "], 4000]]"), HasSubstr("4000 layers"));
+  EXPECT_THAT(error("\"id2label\": " + std::string(5'000'000, '[')), HasSubstr("nested deeper than 100 levels"));
 }
 
 }  // namespace
