@@ -89,6 +89,10 @@ std::string content_hash_of(const StoreRequest& request, const Tokenizer& tokeni
   return hash.hex();
 }
 
+std::string store_name(const std::string& content_hash) {
+  return fmt::format("tokens-{}.h5", content_hash.substr(0, kHashDigitsInName));
+}
+
 /// Collects the samples of one file.
 class Builder {
  public:
@@ -250,7 +254,7 @@ std::string TokenStore::path_for(const StoreRequest& request, const Tokenizer& t
                                  const std::string& cache_dir) {
   const core::MappedFile file(request.path, ErrorKind::kData);
   const std::string hash = content_hash_of(request, tokenizer, file.text());
-  return (std::filesystem::path(cache_dir) / fmt::format("tokens-{}.h5", hash.substr(0, kHashDigitsInName))).string();
+  return (std::filesystem::path(cache_dir) / store_name(hash)).string();
 }
 
 void TokenStore::build(const StoreRequest& request, const Tokenizer& tokenizer, const std::string& store_path) {
@@ -258,6 +262,21 @@ void TokenStore::build(const StoreRequest& request, const Tokenizer& tokenizer, 
 }
 
 std::shared_ptr<const TokenStore> TokenStore::open(const std::string& store_path) { return map_store(store_path); }
+
+bool TokenStore::is_whole(const std::string& store_path, const core::Cache& cache) {
+  cache.require_own(store_path);
+  std::error_code ignored;
+  if (!std::filesystem::exists(store_path, ignored)) return false;
+  try {
+    if (!cache.verified) verify_checksum(store_path);  // before HDF5 sees it, which is not built for damaged files
+    const std::string made_for = store_name(open(store_path)->content_hash());
+    require(made_for == std::filesystem::path(store_path).filename(), ErrorKind::kData, "it was made as {}", made_for);
+    return true;
+  } catch (const core::Error& error) {
+    cache.give_up(store_path, error.what());
+    return false;
+  }
+}
 
 int64_t TokenStore::samples_without_target() const {
   const auto counts = target_counts();

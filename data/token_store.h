@@ -10,6 +10,7 @@
 
 #include "data/options.h"
 #include "data/tokenizer/tokenizer.h"
+#include "runtime/core/cache.h"
 
 namespace neoloom::data {
 
@@ -47,8 +48,11 @@ class TokenStore {
   /// Throws: Error(kData): empty file, not UTF-8, missing column (with the columns found), label outside the map,
   /// more unreadable rows than the tolerance (listing line numbers).
   static void build(const StoreRequest& request, const Tokenizer& tokenizer, const std::string& store_path);
-  /// Throws: Error(kData) when the file is not a complete store.
+  /// Throws: Error(kData) when the file is not a complete store. Its checksum is is_whole()'s business.
   static std::shared_ptr<const TokenStore> open(const std::string& store_path);
+  /// Whether the cache holds the store of that path, whole, with the right checksum and made for this name. A damaged
+  /// one is named and is to be built again. Throws: Error(kUsage): somebody else may have written it.
+  static bool is_whole(const std::string& store_path, const core::Cache& cache);
 
   virtual ~TokenStore() = default;
   virtual int64_t size() const = 0;  // samples

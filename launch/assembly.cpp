@@ -4,8 +4,8 @@
 #include <ATen/Version.h>
 
 #include <algorithm>
-#include <filesystem>
 #include <fstream>
+#include <iostream>
 #include <set>
 #include <sstream>
 
@@ -22,15 +22,26 @@ namespace {
 
 using core::ErrorKind;
 
-// Builds a shared cache file: rank 0 first, then one rank of each node whose file system does not show the result.
+// Verifies a shared cache file, or builds it: rank 0 first, then one rank of each other node, whose file system may be
+// another one and whose memory certainly is.
 template <typename Build>
-void build_where_missing(comm::MpiSession& session, const Build& build) {
+void build_where_missing(comm::MpiSession& session, const core::Cache& cache, const Build& build) {
+  const auto build_or_say_where = [&] {
+    try {
+      build();
+    } catch (const core::WriteError& error) {
+      core::fail(ErrorKind::kUsage,
+                 "{}; this is the cache ({}): make it writable or make room there, or let runtime.cache_dir name "
+                 "another folder",
+                 error.what(), cache.directory);
+    }
+  };
   session.on_root([&]() -> std::string {
-    build();
+    build_or_say_where();
     return "";
   });
   session.all_or_none([&] {
-    if (session.local_rank() == 0 && !session.is_root()) build();
+    if (session.local_rank() == 0 && !session.is_root()) build_or_say_where();
   });
   session.patient_barrier();
 }
@@ -75,12 +86,29 @@ TaskChoice choose_task(RunConfig& config) {
   return choice;
 }
 
-std::string cache_directory(const RunConfig& config) {
-  if (!config.runtime.cache_dir.empty()) return config.runtime.cache_dir;
-  if (const std::string cache = core::environment("XDG_CACHE_HOME"); !cache.empty()) return cache + "/neoloom";
+core::Cache cache_directory(const RunConfig& config) {
+  const std::string& chosen = config.runtime.cache_dir;
   const std::string home = core::environment("HOME");
-  core::require(!home.empty(), ErrorKind::kUsage, "no cache directory: set runtime.cache_dir, XDG_CACHE_HOME or HOME");
-  return home + "/.cache/neoloom";
+  const std::string xdg = core::environment("XDG_CACHE_HOME");
+  std::string folder = home + "/.cache/neoloom";
+  if (!chosen.empty()) {
+    folder = chosen.starts_with("~/") ? home + chosen.substr(1) : chosen;
+  } else if (xdg.starts_with("/")) {  // a relative one is to be ignored, says its specification
+    folder = xdg + "/neoloom";
+  } else {
+    core::require(home.starts_with("/"), ErrorKind::kUsage,
+                  "no cache directory: HOME is \"{}\"; set runtime.cache_dir, or XDG_CACHE_HOME or HOME to an absolute "
+                  "path",
+                  home);
+  }
+  core::Cache cache(folder);
+  cache.trusts_everybody = config.runtime.trust_cache;
+  cache.say = [](const std::string& line) { std::cerr << line << "\n"; };
+  return cache;
+}
+
+model::Dtype stored_dtype(const RunConfig& config) {
+  return config.peft_config ? config.model_config.frozen_dtype : model::Dtype::kFloat32;
 }
 
 model::Dtype resolve_compute_dtype(const RunConfig& config, const std::string& device) {
@@ -99,24 +127,25 @@ Base find_base(const RunConfig& config) {
 }
 
 void load_weights(comm::MpiSession& session, const RunConfig& config, const std::string& device, Base& base) {
-  const std::string cache = cache_directory(config);
+  core::Cache cache = cache_directory(config);
   const bool always = config.runtime.verify_weights == "always";
-  const model::Dtype dtype = config.model_config.frozen_dtype;
+  const model::Dtype dtype = stored_dtype(config);
   const model::Dtype compute_dtype = resolve_compute_dtype(config, device);
   const bool frozen = config.peft_config.has_value();
   std::string path;
   std::string panels;
   const auto prepare = [&](bool verify) {
     path = model::prepare_weights(base.folder, base.config, dtype, cache, verify);
-    if (frozen && device == "cpu") panels = model::prepare_panels(path, base.config, compute_dtype, verify);
+    if (frozen && device == "cpu") panels = model::prepare_panels(path, base.config, compute_dtype, cache, verify);
   };
-  build_where_missing(session, [&] { prepare(always); });
+  build_where_missing(session, cache, [&] { prepare(always); });
+  cache.verified = true;
   session.all_or_none([&] {
     if (path.empty()) prepare(/*verify=*/false);
     base.weights_hash = model::weights_hash(base.folder, cache, /*verify_always=*/false);
     const std::shared_ptr<model::Weights> weights = model::map_weights(path, base.config);
     model::map_panels(panels, compute_dtype, *weights);
-    // Without adapters the weights are where training starts: as they are stored.
+    // Without adapters the weights are where training starts: as the source has them.
     base.weights = device == "cpu" ? weights : model::to_device(weights, device, frozen ? compute_dtype : dtype);
   });
 }
@@ -182,15 +211,15 @@ data::StoreRequest store_request(const RunConfig& config, const TaskChoice& task
 }
 
 std::shared_ptr<const data::TokenStore> open_store(comm::MpiSession& session, const data::StoreRequest& request,
-                                                   const data::Tokenizer& tokenizer, const std::string& cache_dir) {
+                                                   const data::Tokenizer& tokenizer, const core::Cache& cache) {
   std::string path;
-  build_where_missing(session, [&] {
-    path = data::TokenStore::path_for(request, tokenizer, cache_dir);
-    if (!std::filesystem::exists(path)) data::TokenStore::build(request, tokenizer, path);
+  build_where_missing(session, cache, [&] {
+    path = data::TokenStore::path_for(request, tokenizer, cache.directory);
+    if (!data::TokenStore::is_whole(path, cache)) data::TokenStore::build(request, tokenizer, path);
   });
   std::shared_ptr<const data::TokenStore> store;
   session.all_or_none([&] {
-    if (path.empty()) path = data::TokenStore::path_for(request, tokenizer, cache_dir);
+    if (path.empty()) path = data::TokenStore::path_for(request, tokenizer, cache.directory);
     store = data::TokenStore::open(path);
   });
   return store;

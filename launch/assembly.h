@@ -13,6 +13,7 @@
 #include "model/gpt_neo_config.h"
 #include "model/model.h"
 #include "runtime/comm/mpi_session.h"
+#include "runtime/core/cache.h"
 
 namespace neoloom::launch {
 
@@ -30,8 +31,12 @@ struct TaskChoice {
 /// Throws: Error(kUsage) when they contradict each other.
 TaskChoice choose_task(RunConfig& config);
 
-/// runtime.cache_dir, else $XDG_CACHE_HOME/neoloom, else ~/.cache/neoloom.
-std::string cache_directory(const RunConfig& config);
+/// The cache in runtime.cache_dir, else $XDG_CACHE_HOME/neoloom, else ~/.cache/neoloom; its lines go to stderr.
+/// Throws: Error(kUsage) when none of them is an absolute path, or runtime.cache_dir.
+core::Cache cache_directory(const RunConfig& config);
+
+/// How weights are stored: model_config.frozen_dtype, but float32 for full-parameter training, which starts from them.
+model::Dtype stored_dtype(const RunConfig& config);
 
 /// runtime.compute_dtype with `auto` resolved to the frozen type; on a CPU, what that computes in instead.
 model::Dtype resolve_compute_dtype(const RunConfig& config, const std::string& device);
@@ -47,9 +52,9 @@ struct Base {
 /// Folder and config.json only. Throws: Error(kWeights).
 Base find_base(const RunConfig& config);
 
-/// Builds the shared cache file of the weights where it is missing (rank 0 first, then one rank of each node that does
-/// not see it), maps it on every rank and moves it to the device.
-/// Collective: every rank.
+/// Verifies the shared cache files of the weights, and builds them where they are missing or damaged (rank 0 first,
+/// then one rank of each other node), maps them on every rank and moves them to the device. Collective: every rank.
+/// Throws: Error(kUsage) with runtime.cache_dir when the cache cannot be written or trusted.
 void load_weights(comm::MpiSession& session, const RunConfig& config, const std::string& device, Base& base);
 
 /// The tokenizer of tokenizer_config, or the model folder's own; checked against the model's vocabulary.
@@ -78,10 +83,10 @@ void read_inputs(const std::string& name, Inputs& inputs);
 data::StoreRequest store_request(const RunConfig& config, const TaskChoice& task, const Base& base,
                                  const std::string& path);
 
-/// Opens a token store; rank 0 builds it first when it is missing, then any node that does not see it.
-/// Collective: every rank.
+/// Opens a token store; rank 0 verifies it, and builds it when it is missing or damaged, then one rank of each other
+/// node. Collective: every rank. Throws: as load_weights.
 std::shared_ptr<const data::TokenStore> open_store(comm::MpiSession& session, const data::StoreRequest& request,
-                                                   const data::Tokenizer& tokenizer, const std::string& cache_dir);
+                                                   const data::Tokenizer& tokenizer, const core::Cache& cache);
 
 /// The CPU's vector instruction sets that LibTorch and oneDNN choose kernels by, e.g. "avx512f avx512_bf16 | AVX512".
 std::string instruction_sets();

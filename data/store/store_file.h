@@ -5,6 +5,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "data/token_store.h"
@@ -56,8 +57,15 @@ struct StoreContent {
   bool labelled = false;
 };
 
-/// Writes a store and publishes it by rename. Throws: Error(kData); the temporary file is removed.
+/// Writes a store and publishes it by rename. Throws: WriteError(kData); the temporary file is removed.
 void publish_store(const StoreContent& content, IdSpool& ids, const std::string& store_path);
+
+/// Behind the HDF5 file comes one line of 64 bytes: this, 32 hex digits (runtime/core/checksum.h), blanks, a newline.
+inline constexpr std::string_view kChecksumLine = "neoloom xxh3-128 ";
+inline constexpr size_t kChecksumLineBytes = 64;
+
+/// Throws: Error(kData) unless the file is, to the bit, what was published.
+void verify_checksum(const std::string& store_path);
 
 /// Maps a store after checking its layout. Throws: Error(kData).
 std::shared_ptr<const TokenStore> map_store(const std::string& store_path);

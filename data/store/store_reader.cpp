@@ -1,10 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <hdf5.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
+#include <cstring>
 #include <utility>
 
 #include "data/store/store_file.h"
+#include "runtime/core/checksum.h"
 #include "runtime/core/error.h"
 #include "runtime/core/files.h"
 #include "runtime/hdf5/handles.h"
@@ -163,6 +168,23 @@ class MappedStore : public TokenStore {
 };
 
 }  // namespace
+
+void verify_checksum(const std::string& store_path) {
+  const core::UniqueFd file = core::open_regular(store_path, kKind);
+  struct stat status {};
+  require(::fstat(file.get(), &status) == 0, kKind, "cannot stat {}: {}", store_path, std::strerror(errno));
+  const auto size = static_cast<uint64_t>(status.st_size);
+  require(size > kChecksumLineBytes, kKind, "it was cut: it has {} bytes", size);
+  const uint64_t line_at = size - kChecksumLineBytes;
+  std::string line(kChecksumLineBytes, '\0');
+  require(::pread(file.get(), line.data(), line.size(), static_cast<off_t>(line_at)) == std::ssize(line), kKind,
+          "cannot read {}: {}", store_path, std::strerror(errno));
+  require(line.starts_with(kChecksumLine), kKind,
+          "it does not end with its checksum: it was cut, or an older version wrote it");
+  const std::string written = line.substr(kChecksumLine.size(), core::kChecksumDigits);
+  const std::string found = core::file_checksum(file.get(), size, line_at + kChecksumLine.size(), store_path, kKind);
+  require(found == written, kKind, "it was changed: its checksum is {}, written was {}", found, written);
+}
 
 std::shared_ptr<const TokenStore> map_store(const std::string& store_path) {
   hdf5::prepare_library();

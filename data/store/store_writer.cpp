@@ -8,8 +8,10 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <filesystem>
 
 #include "data/store/store_file.h"
+#include "runtime/core/checksum.h"
 #include "runtime/core/error.h"
 #include "runtime/core/files.h"
 #include "runtime/hdf5/handles.h"
@@ -20,7 +22,6 @@ namespace neoloom::data {
 namespace {
 
 using core::ErrorKind;
-using core::fail;
 using hdf5::Dataset;
 using hdf5::Dataspace;
 using hdf5::Element;
@@ -35,7 +36,7 @@ class TemporaryFile {
  public:
   explicit TemporaryFile(const std::string& path) : name_(path + ".tmp-XXXXXX") {
     const core::UniqueFd file(::mkstemp(name_.data()));
-    core::require(file.valid(), kKind, "cannot create {}: {}", name_, std::strerror(errno));
+    if (!file.valid()) throw core::WriteError(kKind, fmt::format("cannot create {}: {}", name_, std::strerror(errno)));
   }
   ~TemporaryFile() {
     if (!published_) ::unlink(name_.c_str());
@@ -44,19 +45,40 @@ class TemporaryFile {
   TemporaryFile& operator=(const TemporaryFile&) = delete;
   const std::string& name() const { return name_; }
 
+  /// With the checksum at its end.
   void publish(const std::string& path) {
-    const core::UniqueFd file(::open(name_.c_str(), O_RDONLY | O_CLOEXEC));
-    if (!file.valid() || ::fchmod(file.get(), 0644) != 0 || ::fsync(file.get()) != 0) {
-      fail(kKind, "cannot write {} to disk: {}", name_, std::strerror(errno));
-    }
-    if (::rename(name_.c_str(), path.c_str()) != 0) {
-      fail(kKind, "cannot rename {} to {}: {}", name_, path, std::strerror(errno));
-    }
+    const core::UniqueFd file(::open(name_.c_str(), O_RDWR | O_CLOEXEC));
+    struct stat status {};
+    if (!file.valid() || ::fstat(file.get(), &status) != 0) give_up("open");
+    append_checksum(file, static_cast<uint64_t>(status.st_size));
+    if (::fchmod(file.get(), 0644) != 0) give_up("fchmod");
+    if (::fsync(file.get()) != 0) give_up("fsync");
+    if (::rename(name_.c_str(), path.c_str()) != 0) give_up("rename");
     published_ = true;
     core::sync_directory(core::parent_directory(path), kKind);
   }
 
  private:
+  [[noreturn]] void give_up(const char* call) const {
+    throw core::WriteError(kKind, fmt::format("cannot write {}: {}: {}", name_, call, std::strerror(errno)));
+  }
+
+  void append_checksum(const core::UniqueFd& file, uint64_t size_bytes) const {
+    std::string line = fmt::format("{}{:-<{}}", kChecksumLine, "", core::kChecksumDigits);
+    line.resize(kChecksumLineBytes - 1, ' ');
+    line += '\n';
+    const auto write_line = [&] {
+      const ssize_t written = ::pwrite(file.get(), line.data(), line.size(), static_cast<off_t>(size_bytes));
+      if (written >= 0 && written < std::ssize(line)) errno = ENOSPC;
+      if (written < std::ssize(line)) give_up("write");
+    };
+    write_line();
+    line.replace(
+        kChecksumLine.size(), core::kChecksumDigits,
+        core::file_checksum(file.get(), size_bytes + line.size(), size_bytes + kChecksumLine.size(), name_, kKind));
+    write_line();
+  }
+
   std::string name_;
   bool published_ = false;
 };
@@ -160,7 +182,10 @@ void write_content(hdf5::Id root, const StoreContent& content, IdSpool& ids) {
 IdSpool::IdSpool(const std::string& directory) : directory_(directory) {
   std::string name = directory + "/.ids-XXXXXX";
   file_.reset(::mkstemp(name.data()));
-  core::require(file_.valid(), kKind, "cannot create a temporary file in {}: {}", directory, std::strerror(errno));
+  if (!file_.valid()) {
+    throw core::WriteError(kKind,
+                           fmt::format("cannot create a temporary file in {}: {}", directory, std::strerror(errno)));
+  }
   ::unlink(name.c_str());
 }
 
@@ -172,7 +197,9 @@ void IdSpool::append(std::span<const int32_t> ids) {
 
 void IdSpool::flush() {
   const int error = core::write_fully(file_.get(), buffer_.data(), buffer_.size() * sizeof(int32_t));
-  core::require(error == 0, kKind, "cannot write token ids in {}: {}", directory_, std::strerror(error));
+  if (error != 0) {
+    throw core::WriteError(kKind, fmt::format("cannot write token ids in {}: {}", directory_, std::strerror(error)));
+  }
   buffer_.clear();
 }
 
@@ -190,7 +217,24 @@ void IdSpool::read_piece(int64_t begin_tokens, std::vector<int32_t>& piece) cons
   }
 }
 
+namespace {
+
+/// Said before anything is written: HDF5 only says that some call of its own failed.
+void require_room(const StoreContent& content, const IdSpool& ids, const std::string& store_path) {
+  const uint64_t needed = static_cast<uint64_t>(ids.size_tokens()) * sizeof(int32_t) +
+                          content.offsets.size() * (2 * sizeof(int64_t) + 3 * sizeof(int32_t)) +
+                          content.multi_labels.size();
+  std::error_code problem;
+  const auto space = std::filesystem::space(core::parent_directory(store_path), problem);
+  if (problem || space.available >= needed) return;
+  throw core::WriteError(kKind, fmt::format("cannot write {}: {} bytes are needed, its file system has {} free",
+                                            store_path, needed, space.available));
+}
+
+}  // namespace
+
 void publish_store(const StoreContent& content, IdSpool& ids, const std::string& store_path) {
+  require_room(content, ids, store_path);
   hdf5::prepare_library();
   TemporaryFile temporary(store_path);
   hdf5::File file = create_file(temporary.name());

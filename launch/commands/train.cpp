@@ -79,7 +79,7 @@ void check_targets(Session& s) {
 }
 
 void open_stores(comm::MpiSession& session, Session& s) {
-  const std::string cache = cache_directory(s.config);
+  const core::Cache cache = cache_directory(s.config);
   s.train = open_store(session, store_request(s.config, s.task, s.base, s.config.data.train), *s.tokenizer, cache);
   s.labels = s.train->label_names();
   session.all_or_none([&] {

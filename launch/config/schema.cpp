@@ -252,6 +252,7 @@ void add_runtime_fields(std::vector<Field>& out) {
   group.integer("global_batch_size", &Options::global_batch_size, kCount);
   group.text("compute_dtype", &Options::compute_dtype, {{"auto", "float16", "bfloat16", "float32"}, {}}, false);
   group.text("cache_dir", &Options::cache_dir);
+  group.flag("trust_cache", &Options::trust_cache);
   group.text("verify_weights", &Options::verify_weights, {{"changed", "always"}, {}}, false);
   group.memory_size("memory_budget", &Options::memory_budget);
   group.integer("logits_chunk_rows", &Options::logits_chunk_rows, kCount);

@@ -9,8 +9,8 @@
 #include <chrono>
 #include <cstring>
 #include <filesystem>
-#include <random>
 
+#include "runtime/core/checksum.h"
 #include "runtime/core/error.h"
 #include "runtime/core/files.h"
 
@@ -28,13 +28,6 @@ std::string temporary_prefix(const std::string& path) {
 
 }  // namespace
 
-std::string temporary_name(const std::string& path) {
-  // Process ids repeat between the hosts of a shared file system, so the name is random; it decides no result.
-  std::random_device random;
-  const uint64_t tag = (uint64_t{random()} << 32) | random();
-  return (fs::path(core::parent_directory(path)) / fmt::format("{}{:016x}", temporary_prefix(path), tag)).string();
-}
-
 void remove_stale_temporaries(const std::string& path) {
   const std::string prefix = temporary_prefix(path);
   const auto oldest = fs::file_time_type::clock::now() - std::chrono::hours(1);
@@ -49,14 +42,17 @@ void remove_stale_temporaries(const std::string& path) {
 }
 
 AtomicFile::AtomicFile(const std::string& path, size_t expected_bytes)
-    : path_(path), directory_(core::parent_directory(path)), temporary_(temporary_name(path)) {
+    : path_(path), directory_(core::parent_directory(path)), temporary_(core::temporary_name(path)) {
   core::make_directories(directory_, ErrorKind::kWeights);
   std::error_code code;
   const fs::space_info space = fs::space(directory_, code);
-  core::require(code || space.available >= expected_bytes, ErrorKind::kWeights,
-                "cannot write {}: {} bytes are needed, its file system has {} free; make room or choose another folder",
-                path_, expected_bytes, space.available);
-  file_.reset(::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644));
+  if (!code && space.available < expected_bytes) {
+    throw core::WriteError(ErrorKind::kWeights,
+                           fmt::format("cannot write {}: {} bytes are needed, its file system has {} free; make room "
+                                       "or choose another folder",
+                                       path_, expected_bytes, space.available));
+  }
+  file_.reset(::open(temporary_.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0644));
   if (!file_.valid()) give_up("open", errno);
 }
 
@@ -65,7 +61,7 @@ AtomicFile::~AtomicFile() {
 }
 
 void AtomicFile::give_up(const char* call, int code) const {
-  core::fail(ErrorKind::kWeights, "cannot write {}: {}: {}", path_, call, std::strerror(code));
+  throw core::WriteError(ErrorKind::kWeights, fmt::format("cannot write {}: {}: {}", path_, call, std::strerror(code)));
 }
 
 void AtomicFile::write_at(size_t offset_bytes, const void* bytes, size_t count_bytes) {
@@ -76,6 +72,10 @@ void AtomicFile::write_at(size_t offset_bytes, const void* bytes, size_t count_b
   // The disk works while the next pieces are made, so that the last fsync is short. A refusal only costs that.
   (void)::sync_file_range(file_.get(), 0, 0, SYNC_FILE_RANGE_WRITE);
   unsent_bytes_ = 0;
+}
+
+std::string AtomicFile::checksum(size_t size_bytes, size_t digits_at) const {
+  return core::file_checksum(file_.get(), size_bytes, digits_at, path_, ErrorKind::kWeights);
 }
 
 void AtomicFile::publish_as(const std::string& path) {

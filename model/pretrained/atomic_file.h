@@ -10,7 +10,7 @@ namespace neoloom::model {
 
 /// A large file written in pieces, in any order, and published at once: a temporary file beside `path`, fsync, rename,
 /// fsync of the directory. Destroyed without publish(), it leaves nothing behind. Any number of processes may publish
-/// the same path. All functions throw Error(kWeights) with the failing call and the system's reason.
+/// the same path. All functions throw WriteError(kWeights) with the failing call and the system's reason.
 class AtomicFile {
  public:
   /// Creates missing parent directories, and refuses at once when the file system has fewer than `expected_bytes` free.
@@ -20,6 +20,8 @@ class AtomicFile {
   AtomicFile& operator=(const AtomicFile&) = delete;
 
   void write_at(size_t offset_bytes, const void* bytes, size_t count_bytes);
+  /// Of all that was written (runtime/core/checksum.h).
+  std::string checksum(size_t size_bytes, size_t digits_at) const;
   void publish();
   /// Under another name in the same folder than the one it was made for.
   void publish_as(const std::string& path);
@@ -36,8 +38,5 @@ class AtomicFile {
 
 /// Removes temporary files and folders of `path` that a killed process left (untouched for an hour).
 void remove_stale_temporaries(const std::string& path);
-
-/// A name beside `path` for building its next content: hidden, unique to this process and call.
-std::string temporary_name(const std::string& path);
 
 }  // namespace neoloom::model

@@ -60,8 +60,11 @@ FilePlan plan_file(const SourceTensors& source, const std::string& path, const s
   return plan;
 }
 
-std::map<std::string, std::string> metadata(const std::string& hash, const std::string& note) {
-  return {{"source_sha256", hash}, {"note", note}};
+std::map<std::string, std::string> metadata(const Conversion& conversion, const std::string& hash) {
+  std::map<std::string, std::string> entries = cache_metadata(conversion.path_of(hash));
+  entries["source_sha256"] = hash;
+  entries["note"] = conversion.note;
+  return entries;
 }
 
 /// Tensors that are no file's, such as the padding between the others.
@@ -86,7 +89,7 @@ std::string convert_file(SafetensorsWriter& writer, const std::string& path, con
 
 }  // namespace
 
-std::string convert(const Conversion& conversion, const SourceTensors& source, const std::string& cache_dir) {
+std::string convert(const Conversion& conversion, const SourceTensors& source, const core::Cache& cache) {
   int64_t source_bytes = 0;
   std::vector<std::string> hashes;
   for (const SourceFile& file : conversion.files) {
@@ -100,18 +103,18 @@ std::string convert(const Conversion& conversion, const SourceTensors& source, c
   const std::string known = joint_hash(hashes);
   const std::string first_name = conversion.path_of(known.empty() ? "unnamed" : known);
   if (fs::exists(fs::path(first_name).parent_path())) remove_stale_temporaries(first_name);
-  SafetensorsWriter writer(first_name, conversion.tensors, metadata(std::string(kHashDigits, '-'), conversion.note));
+  SafetensorsWriter writer(first_name, conversion.tensors, metadata(conversion, std::string(kHashDigits, '-')));
   write_made_tensors(writer, source, conversion.tensors);
   for (size_t i = 0; i < conversion.files.size(); ++i) {
     const SourceFile& file = conversion.files[i];
     const FilePlan plan = plan_file(source, file.path, index);
     const std::string hash = convert_file(writer, file.path, plan, file.hash.empty(), pages);
     if (file.hash.empty()) hashes[i] = hash;
-    remember_hash(cache_dir, file.path, file.stamp, hashes[i]);
+    remember_hash(cache, file.path, file.stamp, hashes[i]);
   }
   const std::string hash = joint_hash(hashes);
   std::string path = conversion.path_of(hash);
-  if (!known.empty() || !open_cached(path)) writer.publish_as(path, metadata(hash, conversion.note));
+  if (!known.empty() || !open_cached(cache, path)) writer.publish_as(path, metadata(conversion, hash));
   return path;
 }
 

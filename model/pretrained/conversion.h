@@ -29,6 +29,6 @@ struct Conversion {
 /// Writes the converted file and returns its path. Every source file is read once, in its own order; where its hash is
 /// not known, the same pass makes and remembers it, and only then the converted file gets its name: a whole file that
 /// has it by then is left as it is. Throws: Error(kWeights): as SafetensorsWriter; a source that changes meanwhile.
-std::string convert(const Conversion& conversion, const SourceTensors& source, const std::string& cache_dir);
+std::string convert(const Conversion& conversion, const SourceTensors& source, const core::Cache& cache);
 
 }  // namespace neoloom::model

@@ -113,16 +113,16 @@ bool is_untied(const SourceTensors& source) {
 
 /// The files with what is known of their hashes. One that may still change is not converted before its hash is known:
 /// the hash could not be remembered, and each rank in turn would convert again.
-std::vector<SourceFile> source_files(const std::string& folder, const std::string& cache_dir, bool verify_always) {
+std::vector<SourceFile> source_files(const std::string& folder, const core::Cache& cache, bool verify_always) {
   std::vector<SourceFile> files;
   bool hash_first = verify_always;
   for (const std::string& path : weight_file_paths(folder)) {
     const FileStamp stamp = stamp_of(path);
     hash_first = hash_first || !settled(stamp);
-    files.push_back({path, stamp, recall_hash(cache_dir, stamp).value_or("")});
+    files.push_back({path, stamp, recall_hash(cache, stamp).value_or("")});
   }
   if (!hash_first) return files;
-  for (SourceFile& file : files) file.hash = hash_file(file.path, cache_dir, verify_always);
+  for (SourceFile& file : files) file.hash = hash_file(file.path, cache, verify_always);
   return files;
 }
 
@@ -141,14 +141,14 @@ std::string note_on_head(const GptNeoConfig& config, bool untied) {
 }  // namespace
 
 std::string prepare_weights(const std::string& folder, const GptNeoConfig& config, Dtype dtype,
-                            const std::string& cache_dir, bool verify_always) {
+                            const core::Cache& cache, bool verify_always) {
   Conversion conversion;
-  conversion.path_of = [&](const std::string& name) { return converted_path(cache_dir, name, dtype); };
-  conversion.files = source_files(folder, cache_dir, verify_always);
+  conversion.path_of = [&](const std::string& name) { return converted_path(cache.directory, name, dtype); };
+  conversion.files = source_files(folder, cache, verify_always);
   std::optional<SafetensorsFile> existing;
   if (const std::string hash = folder_hash(conversion.files); !hash.empty()) {
     std::string path = conversion.path_of(hash);
-    existing = open_cached(path);
+    existing = open_cached(cache, path);
     if (existing && !verify_always) return path;
   }
   const SourceTensors source(folder);
@@ -157,7 +157,7 @@ std::string prepare_weights(const std::string& folder, const GptNeoConfig& confi
   conversion.tensors = plan_conversion(source, config, dtype, untied);
   if (existing && holds(*existing, conversion.tensors)) return existing->path();
   conversion.note = note_on_head(config, untied);
-  return convert(conversion, source, cache_dir);
+  return convert(conversion, source, cache);
 }
 
 std::shared_ptr<Weights> map_weights(const std::string& converted_path, const GptNeoConfig& config) {

@@ -62,16 +62,18 @@ std::vector<TensorToWrite> plan_panels(Weights& weights, Dtype compute_dtype) {
 }  // namespace
 
 std::string prepare_panels(const std::string& converted_path, const GptNeoConfig& config, Dtype compute_dtype,
-                           bool verify_always) {
+                           const core::Cache& cache, bool verify_always) {
   if (!multiplies_panels(compute_dtype)) return "";
   std::string path = panel_path(converted_path, compute_dtype);
-  const std::optional<SafetensorsFile> existing = open_cached(path);
+  const std::optional<SafetensorsFile> existing = open_cached(cache, path);
   if (existing && !verify_always) return path;
   Weights weights = *map_weights(converted_path, config);
   const std::vector<TensorToWrite> tensors = plan_panels(weights, compute_dtype);
   if (existing && holds(*existing, tensors)) return path;
   remove_stale_temporaries(path);
-  write_safetensors(path, tensors, {{"source_sha256", weights.source_hash}});
+  std::map<std::string, std::string> metadata = cache_metadata(path);
+  metadata["source_sha256"] = weights.source_hash;
+  write_safetensors(path, tensors, metadata);
   return path;
 }
 

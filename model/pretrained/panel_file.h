@@ -6,6 +6,7 @@
 #include "model/gpt_neo_config.h"
 #include "model/options.h"
 #include "model/weights.h"
+#include "runtime/core/cache.h"
 
 namespace neoloom::model {
 
@@ -13,7 +14,7 @@ namespace neoloom::model {
 /// file beside it, built when missing. Empty where this CPU multiplies plain matrices. As for prepare_weights: call on
 /// one process per file system, then every rank calls map_panels. Throws: Error(kWeights).
 std::string prepare_panels(const std::string& converted_path, const GptNeoConfig& config, Dtype compute_dtype,
-                           bool verify_always);
+                           const core::Cache& cache, bool verify_always);
 
 /// Maps the panels read-only into `weights`; nothing for an empty path. Ranks of a node share their pages.
 /// Throws: Error(kWeights) when the file does not fit the weights.

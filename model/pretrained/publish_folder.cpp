@@ -54,7 +54,7 @@ void swap_in(const std::string& fresh, const std::string& target) {
   }
   if (::renameat2(AT_FDCWD, fresh.c_str(), AT_FDCWD, target.c_str(), RENAME_EXCHANGE) == 0) return;
   if (errno != ENOSYS && errno != EINVAL && errno != ENOTSUP) give_up(target, "renameat2");
-  const std::string old = temporary_name(target);
+  const std::string old = core::temporary_name(target);
   if (::rename(target.c_str(), old.c_str()) != 0) give_up(target, "rename");
   if (::rename(fresh.c_str(), target.c_str()) != 0) give_up(target, "rename");
   if (::rename(old.c_str(), fresh.c_str()) != 0) give_up(target, "rename");
@@ -71,7 +71,7 @@ void publish_folder(const std::string& folder, const std::function<void(const st
   core::make_directories(parent, ErrorKind::kOutput);
   remove_stale_temporaries(target.string());
 
-  const std::string fresh = temporary_name(target.string());
+  const std::string fresh = core::temporary_name(target.string());
   if (::mkdir(fresh.c_str(), 0777) != 0) give_up(target, "mkdir");
   const FolderRemover remover(fresh);
   fill(fresh);

@@ -11,6 +11,7 @@
 #include <filesystem>
 
 #include "model/pretrained/safetensors_header.h"
+#include "runtime/core/checksum.h"
 #include "runtime/core/error.h"
 
 namespace neoloom::model {
@@ -30,7 +31,38 @@ at::ScalarType scalar_type(const TensorInfo& info, const std::string& name, cons
              name, info.dtype);
 }
 
+/// Throws: Error(kWeights) unless the file is what was written under this name.
+void verify_cached(const SafetensorsFile& file) {
+  const auto metadata = [&](const char* key) {
+    const auto found = file.metadata().find(key);
+    return found == file.metadata().end() ? std::string() : found->second;
+  };
+  const std::string expected = metadata(kChecksumKey);
+  core::require(expected.size() == core::kChecksumDigits, ErrorKind::kWeights,
+                "it has no checksum (older versions wrote none)");
+  const size_t digits_at = checksum_place(file.head());
+  core::require(digits_at != std::string::npos, ErrorKind::kWeights, "its checksum is not where it belongs");
+  const core::UniqueFd descriptor = core::open_regular(file.path(), ErrorKind::kWeights);
+  const std::string found =
+      core::file_checksum(descriptor.get(), file.size_bytes(), digits_at, file.path(), ErrorKind::kWeights);
+  core::require(found == expected, ErrorKind::kWeights, "it was changed: its checksum is {}, written was {}", found,
+                expected);
+  const std::string name = std::filesystem::path(file.path()).filename().string();
+  core::require(metadata(kNameKey) == name, ErrorKind::kWeights, "it was made as {}", metadata(kNameKey));
+}
+
 }  // namespace
+
+std::map<std::string, std::string> cache_metadata(const std::string& path) {
+  return {{kChecksumKey, std::string(core::kChecksumDigits, '-')},
+          {kNameKey, std::filesystem::path(path).filename().string()}};
+}
+
+size_t checksum_place(std::string_view head) {
+  const std::string before = fmt::format("\"{}\":\"", kChecksumKey);
+  const size_t at = head.find(before);
+  return at == std::string_view::npos ? at : at + before.size();
+}
 
 SafetensorsFile::SafetensorsFile(const std::string& path)
     : path_(path), file_(std::make_shared<core::MappedFile>(path, ErrorKind::kWeights)) {
@@ -71,11 +103,18 @@ void SafetensorsFile::drop_pages(const std::string& name) const {
   if (begin < end) (void)::madvise(const_cast<std::byte*>(file_->data()) + begin, end - begin, MADV_DONTNEED);
 }
 
-std::optional<SafetensorsFile> open_cached(const std::string& path) {
-  if (!std::filesystem::exists(path)) return std::nullopt;
+std::optional<SafetensorsFile> open_cached(const core::Cache& cache, const std::string& path) {
+  cache.require_own(path);
+  std::error_code ignored;
+  if (!std::filesystem::exists(path, ignored)) return std::nullopt;
   try {
-    return SafetensorsFile(path);
-  } catch (const core::Error&) {
+    SafetensorsFile file(path);
+    if (!cache.verified) verify_cached(file);
+    return file;
+  } catch (const core::WriteError&) {
+    throw;
+  } catch (const core::Error& error) {
+    cache.give_up(path, error.what());
     return std::nullopt;
   }
 }

@@ -9,9 +9,11 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
+#include "runtime/core/cache.h"
 #include "runtime/core/files.h"
 
 namespace neoloom::model {
@@ -45,6 +47,9 @@ class SafetensorsFile {
   /// count as memory of the process. The data stays readable.
   void drop_pages(const std::string& name) const;
   const std::string& path() const { return path_; }
+  /// Its size, and the bytes before the data section.
+  size_t size_bytes() const { return file_->size_bytes(); }
+  std::string_view head() const { return file_->text().substr(0, data_begin_); }
 
  private:
   const TensorInfo& info(const std::string& name) const;
@@ -67,9 +72,18 @@ struct TensorToWrite {
 
 class AtomicFile;
 
+/// Metadata that files of the cache have beside others: their checksum (runtime/core/checksum.h), and their own file
+/// name, which says what they are made from.
+inline constexpr const char* kChecksumKey = "checksum";
+inline constexpr const char* kNameKey = "name";
+
+/// The metadata for a file of the cache at `path`, before its checksum is known.
+std::map<std::string, std::string> cache_metadata(const std::string& path);
+
 /// Writes a safetensors file, its tensors in any order: each has its place from the start. Metadata: {"format": "pt"}
-/// plus what is given. Destroyed before it is published, it leaves nothing behind.
-/// Throws: Error(kWeights): system errors, and values that are not finite or do not fit a 16-bit dtype, by name.
+/// plus what is given; a checksum among it is filled in when the file is published. Destroyed before it is published,
+/// it leaves nothing behind. Throws: Error(kWeights): system errors, and values that are not finite or do not fit a
+/// 16-bit dtype, by name.
 class SafetensorsWriter {
  public:
   SafetensorsWriter(const std::string& path, const std::vector<TensorToWrite>& tensors,
@@ -89,11 +103,13 @@ class SafetensorsWriter {
 
  private:
   void write_header();
+  void write_checksum();
 
   std::string path_;
   std::vector<TensorToWrite> tensors_;
   std::string header_;
   std::vector<size_t> begin_bytes_;  // of each tensor, in the file
+  size_t size_bytes_ = 0;            // of the file
   std::unique_ptr<AtomicFile> file_;
 };
 
@@ -104,8 +120,9 @@ void write_safetensors(const std::string& path, const std::vector<TensorToWrite>
 /// The same for values at hand, each in its own dtype.
 void write_safetensors(const std::string& path, const std::vector<std::pair<std::string, at::Tensor>>& tensors);
 
-/// A file of a cache that is whole, or nothing: a damaged one is to be made again.
-std::optional<SafetensorsFile> open_cached(const std::string& path);
+/// A file of the cache that is whole, is the one that its name says, and has the right checksum, or nothing: a damaged
+/// one is named and is to be made again. Throws: Error(kUsage): somebody else may have written it.
+std::optional<SafetensorsFile> open_cached(const core::Cache& cache, const std::string& path);
 
 /// Whether the file holds exactly these bits under these names.
 bool holds(const SafetensorsFile& file, const std::vector<TensorToWrite>& tensors);

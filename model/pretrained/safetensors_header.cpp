@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "runtime/core/error.h"
+#include "runtime/core/json.h"
 
 namespace neoloom::model {
 namespace {
@@ -111,8 +112,8 @@ class HeaderReader : public nlohmann::json_sax<json> {
     return shape ? take_shape() : take_offsets();
   }
 
-  bool parse_error(size_t position, const std::string&, const nlohmann::detail::exception& error) override {
-    return stop(fmt::format("not valid UTF-8 JSON at byte {}: {}", position, error.what()));
+  bool parse_error(size_t position, const std::string&, const json::exception& error) override {
+    return stop(fmt::format("not valid UTF-8 JSON at byte {}: {}", position, core::json_complaint(error)));
   }
 
  private:
@@ -210,6 +211,8 @@ SafetensorsHeader parse_safetensors_header(std::string_view file, const std::str
 
   const std::string_view text = file.substr(kLengthBytes, header_bytes);
   core::require(text.starts_with('{'), core::ErrorKind::kWeights, "{}: the header does not begin with '{{'", path);
+  const std::string excess = core::json_excess(text, text.size());  // the reader below accepts two levels
+  core::require(excess.empty(), core::ErrorKind::kWeights, "{}: bad header: {}", path, excess);
   SafetensorsHeader header;
   HeaderReader reader(header);
   const bool parsed = json::sax_parse(text.begin(), text.end(), &reader);

@@ -23,4 +23,7 @@ struct SafetensorsHeader {
 /// Throws: Error(kWeights) naming the file and the rule that does not hold.
 SafetensorsHeader parse_safetensors_header(std::string_view file, const std::string& path);
 
+/// Where the digits of a cache file's checksum lie in the bytes before its data; npos: nowhere.
+size_t checksum_place(std::string_view head);
+
 }  // namespace neoloom::model

@@ -8,6 +8,7 @@
 
 #include "model/pretrained/atomic_file.h"
 #include "model/pretrained/safetensors.h"
+#include "model/pretrained/safetensors_header.h"
 #include "runtime/core/error.h"
 
 namespace neoloom::model {
@@ -104,6 +105,7 @@ SafetensorsWriter::SafetensorsWriter(const std::string& path, const std::vector<
     begin_bytes_.push_back(offset);
     offset += bytes_of(tensor);
   }
+  size_bytes_ = offset;
   file_ = std::make_unique<AtomicFile>(path, offset);
 }
 
@@ -145,8 +147,18 @@ void SafetensorsWriter::write_header() {
   file_->write_at(sizeof(length), header_.data(), header_.size());
 }
 
+/// Last, when everything else is in the file.
+void SafetensorsWriter::write_checksum() {
+  const size_t place = checksum_place(header_);
+  if (place == std::string::npos) return;
+  const size_t digits_at = sizeof(uint64_t) + place;
+  const std::string digits = file_->checksum(size_bytes_, digits_at);
+  file_->write_at(digits_at, digits.data(), digits.size());
+}
+
 void SafetensorsWriter::publish() {
   write_header();
+  write_checksum();
   file_->publish();
 }
 
@@ -157,6 +169,7 @@ void SafetensorsWriter::publish_as(const std::string& path, const std::map<std::
                 "safetensors: the header of {} takes {} bytes, {} were kept free", path, header_.size(),
                 reserved_bytes);
   write_header();
+  write_checksum();
   file_->publish_as(path);
 }
 

@@ -59,6 +59,7 @@ struct RuntimeOptions {
   int64_t global_batch_size = 0;           // 0: per_device x accumulation x ranks at the first start
   std::string compute_dtype = "auto";      // auto | float16 | bfloat16 | float32
   std::string cache_dir;                   // empty: ~/.cache/neoloom
+  bool trust_cache = false;                // whoever can write into the cache may decide its values
   std::string verify_weights = "changed";  // changed | always
   MemorySize memory_budget;                // of a rank; auto: its share of what is free
   int64_t logits_chunk_rows = 0;           // causal LM: rows of logits held at once; 0: by the device

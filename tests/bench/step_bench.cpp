@@ -114,10 +114,11 @@ std::unique_ptr<model::Model> open_model(comm::MpiSession& session, const json& 
                                          const model::ModelSetup& setup) {
   std::string converted;
   std::string panels;
+  const core::Cache cache(request.at("cache").get<std::string>());
   const auto prepare = [&] {
     converted = model::prepare_weights(request.at("model"), setup.config, model::dtype_from_name(request.at("frozen")),
-                                       request.at("cache"), false);
-    if (device.is_cpu()) panels = model::prepare_panels(converted, setup.config, setup.compute_dtype, false);
+                                       cache, false);
+    if (device.is_cpu()) panels = model::prepare_panels(converted, setup.config, setup.compute_dtype, cache, false);
     return std::string();
   };
   session.on_root(prepare);

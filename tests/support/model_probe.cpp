@@ -99,11 +99,12 @@ at::Tensor decode(model::Model& model, const at::Tensor& params, const json& tex
 
 json run_case(const json& text) {
   const model::ModelSetup setup = read_setup(text);
+  const core::Cache cache(text.at("cache").get<std::string>());
   const std::string weights_path = model::prepare_weights(
-      text.at("model"), setup.config, model::dtype_from_name(text.value("frozen", "float32")), text.at("cache"), false);
+      text.at("model"), setup.config, model::dtype_from_name(text.value("frozen", "float32")), cache, false);
   const auto weights = model::map_weights(weights_path, setup.config);
   if (setup.lora) {
-    model::map_panels(model::prepare_panels(weights_path, setup.config, setup.compute_dtype, false),
+    model::map_panels(model::prepare_panels(weights_path, setup.config, setup.compute_dtype, cache, false),
                       setup.compute_dtype, *weights);
   }
   const auto model = model::Model::create(setup, weights);

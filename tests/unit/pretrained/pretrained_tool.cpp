@@ -63,7 +63,7 @@ Opened open_model(const json& request) {
   const std::string path = prepare_weights(folder, setup.config, dtype, cache, false);
   const auto weights = map_weights(path, setup.config);
   if (setup.lora) {
-    map_panels(prepare_panels(path, setup.config, setup.compute_dtype, false), setup.compute_dtype, *weights);
+    map_panels(prepare_panels(path, setup.config, setup.compute_dtype, cache, false), setup.compute_dtype, *weights);
   }
   opened.model = Model::create(setup, weights);
   opened.params = at::zeros({opened.model->layout().total_elements});
@@ -135,7 +135,7 @@ json prepare(const json& request) {
   const GptNeoConfig config = GptNeoConfig::from_file(folder + "/config.json");
   const double start = core::now_seconds();
   const std::string path = prepare_weights(folder, config, dtype_from_name(request.value("dtype", "float16")),
-                                           request.at("cache"), request.value("verify", false));
+                                           request.at("cache").get<std::string>(), request.value("verify", false));
   const double prepared = core::now_seconds();
   const auto weights = map_weights(path, config);
   const double mapped = core::now_seconds();
