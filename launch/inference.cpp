@@ -33,6 +33,14 @@ std::string read_sources(const ModelArguments& arguments, Inference& result) {
     result.config = read_config(arguments.run + "/config.yaml", arguments.overrides);
     if (fs::exists(adapter + "/adapter_config.json")) return adapter;
     result.config.model_config.pretrained_model_name = adapter;  // a fully trained model
+    // Computed in what its training computed in, from the values that training ended with.
+    if (result.config.runtime.compute_dtype == "auto") {
+      result.config.runtime.compute_dtype = model::dtype_name(result.config.model_config.frozen_dtype);
+    }
+    const bool wanted = std::any_of(arguments.overrides.begin(), arguments.overrides.end(), [](const std::string& set) {
+      return set.starts_with("model_config.frozen_dtype=") || set.starts_with("model_config.dtype=");
+    });
+    if (!wanted) result.config.model_config.frozen_dtype = model::Dtype::kFloat32;
     return "";
   }
   core::require(!arguments.model.empty(), ErrorKind::kUsage,

@@ -99,7 +99,7 @@ MemoryQuestion memory_question(const RunConfig& config, const TaskChoice& task, 
   setup.compute_dtype = resolve_compute_dtype(config, device.cuda ? "cuda" : "cpu");
   setup.logits_chunk_rows = config.runtime.logits_chunk_rows;
   setup.device = device;
-  question.setup.frozen_dtype = config.model_config.frozen_dtype;
+  question.setup.frozen_dtype = stored_dtype(config);
   question.setup.panels = setup.lora && !device.cuda && model::multiplies_panels(setup.compute_dtype);
   question.flat_elements = model::count_trainable(base.config, setup.lora, setup.num_labels).flat_elements;
   question.gradient_sum = config.runtime.gradient_sum;

@@ -100,9 +100,9 @@ void print_notes(const Session& s, const Device& device, const model::Model& mod
   for (const std::string& text : model::config_notes(s.base.config)) note(text);
   for (const std::string& text : s.tokenizer->notes()) note("tokenizer: " + text);
   note(fmt::format("{}; {}", version_text(), device.explanation()));
-  note(fmt::format("model {}: {} parameters, frozen in {}, computed in {}; {}", s.base.folder,
-                   s.base.config.body_parameters(), model::dtype_name(s.config.model_config.frozen_dtype),
-                   s.resolved.compute_dtype, s.resolved.instruction_sets));
+  note(fmt::format("model {}: {} parameters, {} in {}, computed in {}; {}", s.base.folder,
+                   s.base.config.body_parameters(), s.config.peft_config ? "frozen" : "trained",
+                   model::dtype_name(stored_dtype(s.config)), s.resolved.compute_dtype, s.resolved.instruction_sets));
   const std::string& wanted = s.config.runtime.compute_dtype;
   if (wanted != "auto" && wanted != s.resolved.compute_dtype) {
     note(fmt::format("warning: runtime.compute_dtype: {}, which this CPU has no fast products for: computed in {}",
@@ -262,7 +262,7 @@ train::TrainerSetup trainer_setup(comm::MpiSession& session, const Session& s, D
   setup.progress = s.config.logging.progress;
   setup.run_start = {
       {"frozen_parameters", s.config.peft_config ? s.base.config.body_parameters() : 0},
-      {"frozen_dtype", model::dtype_name(s.config.model_config.frozen_dtype)},
+      {"frozen_dtype", model::dtype_name(stored_dtype(s.config))},
       {"compute_dtype", s.resolved.compute_dtype},
       {"threads_per_rank", s.resolved.threads_per_rank},
       {"gradient_checkpointing", s.resolved.gradient_checkpointing},

@@ -18,6 +18,20 @@ TEST(ComputeDtype, FollowsBf16AndFp16) {
               HasSubstr("run.yaml:2: runtime.compute_dtype"));
 }
 
+TEST(FrozenDtype, IsThatOfBfloat16ProductsUnlessItIsGiven) {
+  using model::Dtype;
+  const auto stored = [](const std::string& text) { return parse(text).model_config.frozen_dtype; };
+  EXPECT_EQ(stored(""), Dtype::kFloat16);
+  EXPECT_EQ(stored("trainer_config: {fp16: true}\n"), Dtype::kFloat16);
+  EXPECT_EQ(stored("trainer_config: {bf16: true}\n"), Dtype::kBFloat16);
+  EXPECT_EQ(stored("runtime: {compute_dtype: bfloat16}\nmodel_config: {frozen_dtype: null}\n"), Dtype::kBFloat16);
+  for (const auto& [name, dtype] : {std::pair("float16", Dtype::kFloat16), std::pair("float32", Dtype::kFloat32)}) {
+    EXPECT_EQ(stored(fmt::format("trainer_config: {{bf16: true}}\nmodel_config: {{torch_dtype: {}}}\n", name)), dtype);
+  }
+  const RunConfig resolved = parse("trainer_config: {bf16: true}\n");
+  EXPECT_EQ(parse(to_yaml(resolved)).model_config.frozen_dtype, Dtype::kBFloat16) << "a run keeps what it started with";
+}
+
 TEST(BestModel, NeedsEvaluationsThatMeetSaves) {
   const std::string data = "data: {validation: v}\n";
   EXPECT_THAT(refusal("trainer_config: {load_best_model_at_end: true}\n"), HasSubstr("needs eval_strategy"));
