@@ -13,6 +13,7 @@
 #include <thread>
 
 #include "runtime/comm/collective_error.h"
+#include "runtime/comm/heartbeat.h"
 #include "runtime/comm/host_communicator.h"
 #include "runtime/comm/launcher.h"
 #include "runtime/comm/mpi_check.h"
@@ -61,6 +62,22 @@ void all_reduce(std::span<int64_t> values, MPI_Op op, MPI_Comm world) {
   });
 }
 
+double timeout_of_environment() {
+  const char* text = std::getenv("NEOLOOM_PEER_TIMEOUT_SECONDS");
+  if (text == nullptr) return kPeerTimeoutSeconds;
+  char* end = nullptr;
+  const double seconds = std::strtod(text, &end);
+  core::require(end != text && *end == '\0' && seconds > 0.0, core::ErrorKind::kUsage,
+                "NEOLOOM_PEER_TIMEOUT_SECONDS: expected a number of seconds above 0, found '{}'", text);
+  return seconds;
+}
+
+std::string own_host() {
+  std::array<char, 256> name{};
+  if (gethostname(name.data(), name.size() - 1) != 0) return "unknown-host";
+  return name.data();
+}
+
 }  // namespace
 
 // How a piece of work ended: kind 0 = well, `text` is its result, otherwise its error.
@@ -84,27 +101,45 @@ struct MpiSession::State {
   MPI_Comm world = MPI_COMM_NULL;
   MPI_Comm local = MPI_COMM_NULL;
   int exceptions_at_start = 0;
+  Watchdog watchdog{rank_before_world(), own_host()};
+  std::unique_ptr<Heartbeat> heartbeat;  // of worlds of several ranks
 };
 
-MpiSession::MpiSession(int* argc, char*** argv) : state_(std::make_unique<State>()) {
+MpiSession::MpiSession(int* argc, char*** argv)
+    : state_(std::make_unique<State>()), peer_timeout_seconds_(timeout_of_environment()) {
   state_->exceptions_at_start = std::uncaught_exceptions();
-  if (!started_by_launcher()) return;
+  if (!started_by_launcher()) {
+    state_->watchdog.be_alone();
+    return;
+  }
   int initialized = 0;
   NL_MPI_CHECK(MPI_Initialized(&initialized));
   core::require(initialized == 0, core::ErrorKind::kInternal, "MPI is already initialized: one MpiSession per process");
   set_mpi_defaults();
   int provided = MPI_THREAD_SINGLE;
-  NL_MPI_CHECK(MPI_Init_thread(argc, argv, MPI_THREAD_MULTIPLE, &provided));
+  {
+    const auto starting = phase("MPI_Init", kShort);
+    const auto bounded = guard();
+    NL_MPI_CHECK(MPI_Init_thread(argc, argv, MPI_THREAD_MULTIPLE, &provided));
+  }
   state_->initialized = true;
   NL_MPI_CHECK(MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN));
   NL_MPI_CHECK(MPI_Comm_set_errhandler(MPI_COMM_SELF, MPI_ERRORS_RETURN));
   core::require(provided >= MPI_THREAD_FUNNELED, core::ErrorKind::kPeer,
                 "This MPI library offers thread level {}, at least {} (MPI_THREAD_FUNNELED) is needed", provided,
                 static_cast<int>(MPI_THREAD_FUNNELED));
+  NL_MPI_CHECK(MPI_Comm_rank(MPI_COMM_WORLD, &rank_));
+  NL_MPI_CHECK(MPI_Comm_size(MPI_COMM_WORLD, &size_));
+  if (size_ == 1) state_->watchdog.be_alone();
+  // Without threads in MPI, deadlines are all there is.
+  if (size_ > 1 && provided == MPI_THREAD_MULTIPLE) {
+    state_->heartbeat = std::make_unique<Heartbeat>(rank_, size_, state_->watchdog);
+  }
+  state_->watchdog.set_peer_timeout(peer_timeout_seconds_);
+  const auto meeting = phase("the first message between ranks", kShort);
+  const auto bounded = guard();
   // Duplicates keep our messages apart from those of any library that uses MPI_COMM_WORLD; they inherit the handler.
   NL_MPI_CHECK(MPI_Comm_dup(MPI_COMM_WORLD, &state_->world));
-  NL_MPI_CHECK(MPI_Comm_rank(state_->world, &rank_));
-  NL_MPI_CHECK(MPI_Comm_size(state_->world, &size_));
   NL_MPI_CHECK(MPI_Comm_split_type(state_->world, MPI_COMM_TYPE_SHARED, rank_, MPI_INFO_NULL, &state_->local));
   NL_MPI_CHECK(MPI_Comm_rank(state_->local, &local_rank_));
   NL_MPI_CHECK(MPI_Comm_size(state_->local, &local_size_));
@@ -114,16 +149,48 @@ MpiSession::~MpiSession() {
   const bool unwinding = std::uncaught_exceptions() > state_->exceptions_at_start;
   // MPI_Finalize waits for peers, and peers that wait for this rank never come.
   if (!state_->initialized || (unwinding && size_ > 1)) return;
+  if (state_->heartbeat) {
+    const auto leaving = phase("the end of the run");
+    const auto bounded = guard();
+    state_->heartbeat->leave();
+  }
+  const auto ending = phase("MPI_Finalize", kShort);
+  // Twice: rank 0 may still wait for one that did not take its leave, and can say which.
+  const auto bounded = guard("MPI_Finalize", 0, 2 * peer_timeout_seconds_);
   MPI_Comm_free(&state_->local);
   MPI_Comm_free(&state_->world);
   MPI_Finalize();
 }
 
-std::string MpiSession::host_name() const {
-  std::array<char, 256> name{};
-  if (gethostname(name.data(), name.size() - 1) != 0) return "unknown-host";
-  return name.data();
+MpiSession::Phase::Phase(MpiSession& session, const std::string& name, Patience patience)
+    : session_(session), outer_name_(session.phase_name_), outer_patience_(session.patience_) {
+  session_.enter(name, patience);
+  if (session_.phase_hook_) session_.phase_hook_(name);
 }
+
+MpiSession::Phase::~Phase() { session_.enter(outer_name_, outer_patience_); }
+
+void MpiSession::enter(const std::string& name, Patience patience) {
+  phase_name_ = name;
+  patience_ = patience;
+  state_->watchdog.work_in(name);
+}
+
+void MpiSession::set_peer_timeout(double seconds) {
+  peer_timeout_seconds_ = seconds;
+  state_->watchdog.set_peer_timeout(seconds);
+  if (state_->heartbeat) state_->heartbeat->set_peer_timeout(seconds);
+}
+
+Watchdog::Guard MpiSession::guard(const std::string& name, int64_t step, double deadline_seconds) {
+  return state_->watchdog.guard(name, step, deadline_seconds);
+}
+
+Watchdog::Guard MpiSession::guard() {
+  return guard(phase_name_, 0, static_cast<double>(patience_) * peer_timeout_seconds_);
+}
+
+std::string MpiSession::host_name() const { return own_host(); }
 
 std::string MpiSession::library_version() const {
   std::array<char, MPI_MAX_LIBRARY_VERSION_STRING> text{};
@@ -138,6 +205,7 @@ std::string MpiSession::library_version() const {
 
 void MpiSession::broadcast(void* bytes, size_t count_bytes, int root) {
   if (size_ == 1) return;
+  const auto bounded = guard();
   for_each_piece(count_bytes, kMaxElementsPerCall, [&](size_t first, size_t count) {
     char* piece = static_cast<char*>(bytes) + first;
     NL_MPI_CHECK(MPI_Bcast(piece, static_cast<int>(count), MPI_BYTE, root, state_->world));
@@ -152,12 +220,22 @@ void MpiSession::broadcast(std::string& text, int root) {
   broadcast(text.data(), text.size(), root);
 }
 
-void MpiSession::all_reduce_max(std::span<int64_t> values) { all_reduce(values, MPI_MAX, state_->world); }
-void MpiSession::all_reduce_min(std::span<int64_t> values) { all_reduce(values, MPI_MIN, state_->world); }
-void MpiSession::all_reduce_sum(std::span<int64_t> values) { all_reduce(values, MPI_SUM, state_->world); }
+void MpiSession::all_reduce_max(std::span<int64_t> values) {
+  const auto bounded = guard();
+  all_reduce(values, MPI_MAX, state_->world);
+}
+void MpiSession::all_reduce_min(std::span<int64_t> values) {
+  const auto bounded = guard();
+  all_reduce(values, MPI_MIN, state_->world);
+}
+void MpiSession::all_reduce_sum(std::span<int64_t> values) {
+  const auto bounded = guard();
+  all_reduce(values, MPI_SUM, state_->world);
+}
 
 std::vector<std::string> MpiSession::all_gather(const std::string& text) {
   if (size_ == 1) return {text};
+  const auto bounded = guard();
   const size_t ranks = static_cast<size_t>(size_);
   std::vector<int64_t> lengths(ranks);
   const int64_t mine = static_cast<int64_t>(text.size());
@@ -183,6 +261,7 @@ std::vector<std::string> MpiSession::all_gather(const std::string& text) {
 
 void MpiSession::patient_barrier() {
   if (size_ == 1) return;
+  const auto bounded = guard();
   MPI_Request request = MPI_REQUEST_NULL;
   NL_MPI_CHECK(MPI_Ibarrier(state_->world, &request));
   wait_patiently(request);
@@ -191,6 +270,7 @@ void MpiSession::patient_barrier() {
 // Rank 0's outcome reaches all.
 void MpiSession::tell_outcome(Outcome& outcome) {
   std::array<int64_t, 2> header{outcome.kind, static_cast<int64_t>(outcome.text.size())};
+  const auto bounded = guard();
   MPI_Request request = MPI_REQUEST_NULL;
   NL_MPI_CHECK(MPI_Ibcast(header.data(), 2, MPI_INT64_T, 0, state_->world, &request));
   wait_patiently(request);
@@ -213,6 +293,7 @@ void MpiSession::agree_no_error(int kind, const std::string& text) {
     return;
   }
   int64_t first_failed = kind != 0 ? rank_ : INT_MAX;
+  const auto bounded = guard();
   MPI_Request request = MPI_REQUEST_NULL;
   NL_MPI_CHECK(MPI_Iallreduce(MPI_IN_PLACE, &first_failed, 1, MPI_INT64_T, MPI_MIN, state_->world, &request));
   wait_patiently(request);
@@ -235,6 +316,7 @@ void MpiSession::all_or_none(const std::function<void()>& work) {
 
 void MpiSession::abort(int exit_code) {
   std::fflush(nullptr);
+  state_->heartbeat.reset();
   if (size_ == 1) {
     // Nobody waits, so no need for the launcher's banner.
     if (state_->initialized) MPI_Finalize();
@@ -250,8 +332,9 @@ void MpiSession::mark(int64_t value) {
 
 std::unique_ptr<Communicator> MpiSession::make_host_communicator() {
   MPI_Comm own = MPI_COMM_NULL;
+  const auto bounded = guard();
   if (state_->initialized) NL_MPI_CHECK(MPI_Comm_dup(state_->world, &own));
-  return wrap_host_communicator(&own, size_, library_version());
+  return wrap_host_communicator(&own, size_, library_version(), [this] { return guard(); });
 }
 
 }  // namespace neoloom::comm

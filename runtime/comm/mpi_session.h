@@ -9,13 +9,21 @@
 #include <vector>
 
 #include "runtime/comm/communicator.h"
+#include "runtime/comm/watchdog.h"
 
 namespace neoloom::comm {
+
+/// Minutes: hosts pause for some seconds (network, file systems, a snapshot), and nobody wants to pay for hours of a
+/// job that stands still. Slow work of a rank that lives is no reason to end a job, so this need not be longer.
+inline constexpr double kPeerTimeoutSeconds = 300.0;
 
 /// Owns MPI: MPI_Init_thread (MPI_THREAD_MULTIPLE asked for) to MPI_Finalize. `main` holds the only one; everything
 /// that talks to peers holds a reference to it. Without a launcher (launcher.h) it is a world of one, which never calls
 /// MPI: starting Open MPI alone costs time, and its session folder fails commands that start at the same moment.
 /// Carries the control plane; gradients go through a Communicator.
+/// Every wait for peers, from MPI_Init to MPI_Finalize, is watched: the process ends with code 6 and one message when a
+/// peer gives no sign of life for the peer timeout, or when peers that live keep it waiting for `Patience`. Until
+/// set_peer_timeout the timeout is $NEOLOOM_PEER_TIMEOUT_SECONDS, else kPeerTimeoutSeconds.
 class MpiSession {
  public:
   /// Throws: Error(kPeer) when MPI cannot start.
@@ -24,6 +32,38 @@ class MpiSession {
   ~MpiSession();
   MpiSession(const MpiSession&) = delete;
   MpiSession& operator=(const MpiSession&) = delete;
+
+  /// How long peers that live may keep others waiting, in timeouts.
+  enum Patience : int64_t {
+    kShort = 1,       // nobody has anything to do of its own
+    kWork = 24,       // 2 hours by default: uneven shares of work, a file written by one rank
+    kBuilding = 288,  // 24 hours by default: one rank makes caches
+  };
+  /// While it lives, this rank is in the phase of this name, and so are its waits.
+  class Phase {
+   public:
+    ~Phase();
+    Phase(const Phase&) = delete;
+    Phase& operator=(const Phase&) = delete;
+
+   private:
+    friend class MpiSession;
+    Phase(MpiSession& session, const std::string& name, Patience patience);
+    MpiSession& session_;
+    std::string outer_name_;
+    Patience outer_patience_;
+  };
+  [[nodiscard]] Phase phase(const std::string& name, Patience patience = kWork) { return {*this, name, patience}; }
+  /// Called on this rank with the name of each phase that it enters: for tests.
+  void on_phase(std::function<void(const std::string&)> hook) { phase_hook_ = std::move(hook); }
+
+  /// From the configuration, which names it. Local.
+  void set_peer_timeout(double seconds);
+  double peer_timeout_seconds() const { return peer_timeout_seconds_; }
+  /// Watches a wait for peers that is no call to this class.
+  [[nodiscard]] Watchdog::Guard guard(const std::string& name, int64_t step, double deadline_seconds);
+  /// The same for a wait in the phase that this rank is in.
+  [[nodiscard]] Watchdog::Guard guard();
 
   int rank() const { return rank_; }
   int size() const { return size_; }
@@ -77,12 +117,17 @@ class MpiSession {
   static Outcome outcome_of(const std::function<std::string()>& work);
   void tell_outcome(Outcome& outcome);
 
+  void enter(const std::string& name, Patience patience);
   struct State;  // MPI handles
   std::unique_ptr<State> state_;
   int rank_ = 0;
   int size_ = 1;
   int local_rank_ = 0;
   int local_size_ = 1;
+  std::string phase_name_ = "start-up";
+  Patience patience_ = kWork;
+  double peer_timeout_seconds_;
+  std::function<void(const std::string&)> phase_hook_;
 };
 
 }  // namespace neoloom::comm

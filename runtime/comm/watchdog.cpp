@@ -4,15 +4,17 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <chrono>
 #include <condition_variable>
 #include <cstdio>
+#include <ctime>
+#include <limits>
 #include <map>
 #include <mutex>
 #include <thread>
 #include <utility>
 
+#include "runtime/comm/stopped_ranks.h"
 #include "runtime/core/clock.h"
 #include "runtime/core/error.h"
 
@@ -21,50 +23,150 @@ namespace {
 
 // The thread looks this often; a look that comes much later means that the process was stopped or starved.
 constexpr double kTickSeconds = 0.1;
+// Heartbeats come with gaps: a peer that has been silent for nearly as long as others waited is missing.
+constexpr double kSilentShare = 0.8;
+// However short the timeout is: threads starve for a second, and ranks that end after a message fall silent, too.
+constexpr double kLeastSilenceSeconds = 3.0;
+constexpr char kNetworkHint[] = " (mpirun's --mca btl_tcp_if_include SUBNET names the network between hosts)";
+// One rank speaks first, and the launcher ends the others within this time.
+constexpr double kTurnSeconds = 4.0;
 
-struct Phase {
-  std::array<char, 64> name{};
+struct Wait {
+  std::array<char, 64> phase{};
   int64_t step = 0;
-  double limit_seconds = 0.0;
-  double left_seconds = 0.0;
+  double deadline_seconds = 0.0;
+  double waited_seconds = 0.0;
 };
+
+/// A line built on the stack: the heap's lock may be held by the thread that hangs.
+class Line {
+ public:
+  template <typename... Args>
+  void add(const char* format, Args... args) {
+    const int count = std::snprintf(text_.data() + length_, text_.size() - length_, format, args...);
+    length_ = std::min(text_.size() - 1, length_ + static_cast<size_t>(std::max(count, 0)));
+  }
+  void add(const char* text) { add("%s", text); }
+  void write() const { [[maybe_unused]] const ssize_t written = ::write(STDERR_FILENO, text_.data(), length_); }
+
+ private:
+  std::array<char, 2048> text_{};
+  size_t length_ = 0;
+};
+
+void add_place(Line& line, const char* phase, int64_t step) {
+  line.add("'%s'", phase);
+  if (step > 0) line.add(" at step %lld", static_cast<long long>(step));
+}
+
+void add_rank(Line& line, const Suspect& suspect) {
+  line.add("rank %d", suspect.rank);
+  if (suspect.last.host[0] != '\0') line.add(" on %s", suspect.last.host.data());
+}
+
+void add_silent(Line& line, const Suspect& silent) {
+  add_rank(line, silent);
+  const auto seconds_of_day = (std::time(nullptr) - static_cast<std::time_t>(silent.silent_seconds)) % 86400;
+  line.add(" is missing: no sign of life for %.1f s, since %02d:%02d:%02d UTC", silent.silent_seconds,
+           static_cast<int>(seconds_of_day / 3600), static_cast<int>(seconds_of_day / 60 % 60),
+           static_cast<int>(seconds_of_day % 60));
+  if (silent.last.host[0] == '\0') {
+    line.add(", none since the job started");
+  } else if (silent.last.phase[0] != '\0') {
+    line.add(", last heard of in ");
+    add_place(line, silent.last.phase.data(), silent.last.step);
+  }
+  if (silent.others > 0) line.add("; %d more ranks are as silent", silent.others);
+  line.add(". It was stopped, or its host hangs, or hosts do not reach each other");
+  line.add(kNetworkHint);
+}
+
+void add_working(Line& line, const Suspect& working) {
+  add_rank(line, working);
+  line.add(" lives but has not come, it is in ");
+  add_place(line, working.last.phase.data(), working.last.step);
+  line.add(". It hangs; or it needs longer, then raise runtime.peer_timeout_seconds");
+}
+
+// Nobody says who is missing: what this host shows may.
+void add_stopped_here(Line& line, const char* own_host) {
+  std::array<char, 256> ranks{};
+  if (stopped_ranks_here(ranks.data(), ranks.size()) > 0) {
+    line.add("%s on %s is missing: it was stopped", ranks.data(), own_host);
+  } else {
+    line.add("no rank of this host is stopped: a rank on another host is missing, or hosts do not reach each other");
+    line.add(kNetworkHint);
+  }
+}
 
 }  // namespace
 
 struct Watchdog::State {
   int rank = 0;
-  std::array<char, 256> host{};
-  std::mutex mutex;
+  std::array<char, 64> host{};
+  mutable std::mutex mutex;
   std::condition_variable changed;
   bool ending = false;
   int64_t next_id = 0;
-  std::map<int64_t, Phase> phases;
+  std::map<int64_t, Wait> waits;
+  std::array<char, 64> work{};
+  double peer_timeout_seconds = std::numeric_limits<double>::infinity();
+  bool alone = false;
+  bool heard = false;
+  PeerNews news;
   std::thread thread;
 
-  [[noreturn]] void end_process(const Phase& phase) const {
-    // A buffer on the stack and one write: the heap's lock may be held by the thread that hangs.
-    std::array<char, 640> text{};
-    const int length =
-        std::snprintf(text.data(), text.size(),
-                      "neoloom: rank %d on %s waited more than %.1f s in '%s' at step %lld: a peer or the "
-                      "network failed. Ending with code 6; start the job again, it resumes from its "
-                      "newest checkpoint\n",
-                      rank, host.data(), phase.limit_seconds, phase.name.data(), static_cast<long long>(phase.step));
-    const size_t count = std::min(static_cast<size_t>(std::max(length, 0)), text.size() - 1);
-    [[maybe_unused]] const ssize_t written = ::write(STDERR_FILENO, text.data(), count);
+  [[noreturn]] void end_process(const Wait& wait, double limit_seconds) const {
+    Line line;
+    line.add("neoloom: error: rank %d on %s waited more than %.1f s in ", rank, host.data(), limit_seconds);
+    add_place(line, wait.phase.data(), wait.step);
+    line.add(": ");
+    if (alone) {
+      line.add("the device hangs; or it needs longer, then raise runtime.peer_timeout_seconds");
+    } else if (is_silent()) {
+      add_silent(line, news.silent);
+    } else if (heard && news.working.rank >= 0) {
+      add_working(line, news.working);
+    } else if (heard && news.silent.rank >= 0) {
+      add_silent(line, news.silent);
+    } else if (heard) {
+      line.add("all ranks live and wait, so what they send does not arrive: hosts do not reach each other");
+      line.add(kNetworkHint);
+    } else {
+      add_stopped_here(line, host.data());
+    }
+    line.add(". Ending with code 6; start the job again, it resumes from its newest checkpoint\n");
+    line.write();
     ::_exit(static_cast<int>(core::ErrorKind::kPeer));
+  }
+
+  bool is_silent() const {
+    return heard && news.silent.rank >= 0 &&
+           news.silent.silent_seconds >= std::max(kLeastSilenceSeconds, kSilentShare * peer_timeout_seconds);
+  }
+
+  // The ranks take turns, so that one message stands for all: the others come only if the first does not.
+  double turn_seconds() const {
+    if (heard && news.silent.rank != 0) return rank == news.speaker ? 0.0 : kTurnSeconds;
+    return kTurnSeconds * std::min(rank, 2);
+  }
+
+  void look_at(const Wait& wait) const {
+    const double patience = std::min(turn_seconds(), 10.0 * wait.deadline_seconds);
+    if (wait.waited_seconds >= wait.deadline_seconds + patience) end_process(wait, wait.deadline_seconds);
+    if (wait.waited_seconds >= peer_timeout_seconds + patience && is_silent()) end_process(wait, peer_timeout_seconds);
   }
 
   void watch() {
     std::unique_lock lock(mutex);
     while (!ending) {
-      changed.wait(lock, [this] { return ending || !phases.empty(); });
+      changed.wait(lock, [this] { return ending || !waits.empty(); });
       const double before = core::now_seconds();
       changed.wait_for(lock, std::chrono::duration<double>(kTickSeconds), [this] { return ending; });
       const double counted = std::min(core::now_seconds() - before, 2 * kTickSeconds);
-      for (auto& [id, phase] : phases) {
-        phase.left_seconds -= counted;
-        if (phase.left_seconds <= 0) end_process(phase);
+      for (auto& [id, wait] : waits) {
+        wait.waited_seconds += counted;
+        look_at(wait);
       }
     }
   }
@@ -72,7 +174,7 @@ struct Watchdog::State {
 
 Watchdog::Watchdog(int rank, const std::string& host) : state_(std::make_unique<State>()) {
   state_->rank = rank;
-  host.copy(state_->host.data(), state_->host.size() - 1);
+  copy_text(host, state_->host);
   state_->thread = std::thread([state = state_.get()] { state->watch(); });
 }
 
@@ -86,22 +188,60 @@ Watchdog::~Watchdog() {
 }
 
 Watchdog::Guard Watchdog::guard(const std::string& phase, int64_t step, double deadline_seconds) {
-  Phase entry;
-  phase.copy(entry.name.data(), entry.name.size() - 1);
-  entry.step = step;
-  entry.limit_seconds = deadline_seconds;
-  // A phase may begin just before a look, which then counts a whole tick.
-  entry.left_seconds = deadline_seconds + kTickSeconds;
+  Wait wait;
+  copy_text(phase, wait.phase);
+  wait.step = step;
+  wait.deadline_seconds = deadline_seconds;
+  // A wait may begin just before a look, which then counts a whole tick.
+  wait.waited_seconds = -kTickSeconds;
   std::lock_guard lock(state_->mutex);
   const int64_t id = state_->next_id++;
-  state_->phases.emplace(id, entry);
-  if (state_->phases.size() == 1) state_->changed.notify_all();
+  state_->waits.emplace(id, wait);
+  if (state_->waits.size() == 1) state_->changed.notify_all();
   return Guard(*this, id);
 }
 
 void Watchdog::drop(int64_t id) {
   std::lock_guard lock(state_->mutex);
-  state_->phases.erase(id);
+  state_->waits.erase(id);
+}
+
+void Watchdog::set_peer_timeout(double seconds) {
+  std::lock_guard lock(state_->mutex);
+  state_->peer_timeout_seconds = seconds;
+}
+
+void Watchdog::be_alone() {
+  std::lock_guard lock(state_->mutex);
+  state_->alone = true;
+}
+
+void Watchdog::work_in(const std::string& phase) {
+  std::lock_guard lock(state_->mutex);
+  copy_text(phase, state_->work);
+}
+
+Activity Watchdog::activity() const {
+  std::lock_guard lock(state_->mutex);
+  Activity activity{.host = state_->host, .phase = state_->work};
+  if (!state_->waits.empty()) {
+    const Wait& longest = state_->waits.begin()->second;
+    activity.phase = longest.phase;
+    activity.step = longest.step;
+    activity.waits_seconds = std::max(0.0, longest.waited_seconds);
+  }
+  return activity;
+}
+
+void Watchdog::hear(const PeerNews& news) {
+  std::lock_guard lock(state_->mutex);
+  state_->heard = true;
+  state_->news = news;
+}
+
+void Watchdog::hear_no_more() {
+  std::lock_guard lock(state_->mutex);
+  state_->heard = false;
 }
 
 Watchdog::Guard::Guard(Guard&& other) noexcept : owner_(std::exchange(other.owner_, nullptr)), id_(other.id_) {}

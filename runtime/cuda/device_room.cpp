@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/cuda/device_room.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "runtime/core/error.h"
@@ -94,6 +95,9 @@ class DeviceRoom final : public DevicePlugin {
     NcclSetup setup;
     setup.rank = session.rank();
     setup.size = session.size();
+    // The watchdog speaks first, and can say which rank is missing.
+    setup.init_deadline_seconds = 2 * session.peer_timeout_seconds();
+    setup.call_deadline_seconds = std::max(setup.call_deadline_seconds, 2 * session.peer_timeout_seconds());
     setup.broadcast = [&session](void* bytes, size_t count_bytes) { session.broadcast(bytes, count_bytes, 0); };
     return join(setup);
   }

@@ -51,3 +51,13 @@ class Launcher:
 @pytest.fixture
 def job():
     return Launcher()
+
+
+@pytest.fixture(scope="session")
+def build():
+    return BUILD
+
+
+@pytest.fixture(scope="session")
+def job_environment():
+    return Launcher().environment()

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// A small job that test_job_end.py and test_pmpi_counter.py start under mpirun and that ends in the way its first
-// argument says, with main() written as the executable's is.
+// A small job that test_job_end.py, test_missing_rank.py and test_pmpi_counter.py start under mpirun and that ends in
+// the way its first argument says, with main() written as the executable's is. RANK and PHASE behind it stop that rank
+// where it enters that phase; "start" is the phase before MPI_Init.
 #include <sched.h>
 
 #include <chrono>
 #include <csignal>
 #include <cstdio>
+#include <cstdlib>
 #include <functional>
 #include <map>
 #include <string>
@@ -17,7 +19,6 @@
 #include "runtime/comm/fixed_point.h"
 #include "runtime/comm/mpi_session.h"
 #include "runtime/comm/signals.h"
-#include "runtime/comm/watchdog.h"
 #include "runtime/core/error.h"
 
 namespace {
@@ -44,9 +45,45 @@ int fail_together(MpiSession& session) {
 }
 
 int hang_one_rank(MpiSession& session) {
-  comm::Watchdog watchdog(session.rank(), session.host_name());
-  const auto guard = watchdog.guard("gradient sum", 12, 1.0);
+  session.set_peer_timeout(1.0);
   if (session.rank() == 1) raise(SIGSTOP);
+  const auto guard = session.guard("gradient sum", 12, 1.0);
+  wait_for_peers(session);
+  return 0;
+}
+
+// What a run does, in small. Rank 0 works alone for longer than the timeout, and its peers for longer than rank 0.
+int pass_phases(MpiSession& session) {
+  using std::chrono::milliseconds;
+  session.set_peer_timeout(1.0);
+  {
+    const auto phase = session.phase("building a cache", MpiSession::kBuilding);
+    session.on_root([]() -> std::string {
+      std::this_thread::sleep_for(milliseconds(2500));
+      return "";
+    });
+  }
+  {
+    const auto phase = session.phase("uneven work");
+    if (!session.is_root()) std::this_thread::sleep_for(milliseconds(2500));
+    session.all_gather("done");
+  }
+  {
+    const auto phase = session.phase("sums");
+    auto communicator = session.make_host_communicator();
+    std::vector<int64_t> gradient(1000, 1);
+    communicator->all_reduce_sum(gradient.data(), gradient.size(), comm::Element::kInt64);
+    session.patient_barrier();
+  }
+  if (session.is_root()) std::puts("passed");
+  return 0;
+}
+
+// Rank 1 lives, but its work does not end.
+int work_for_ever(MpiSession& session) {
+  session.set_peer_timeout(1.0);
+  const auto phase = session.phase("a long sum", MpiSession::kShort);
+  if (session.rank() == 1) std::this_thread::sleep_for(std::chrono::seconds(60));
   wait_for_peers(session);
   return 0;
 }
@@ -101,13 +138,10 @@ int count_bytes(MpiSession& session) {
 }
 
 int run(MpiSession& session, const std::string& mode) {
-  static const std::map<std::string, std::function<int(MpiSession&)>> kModes{{"fail_on_one_rank", fail_on_one_rank},
-                                                                             {"fail_together", fail_together},
-                                                                             {"hang_one_rank", hang_one_rank},
-                                                                             {"die_on_one_rank", die_on_one_rank},
-                                                                             {"stop_on_signal", stop_on_signal},
-                                                                             {"show_cores", show_cores},
-                                                                             {"count_bytes", count_bytes}};
+  static const std::map<std::string, std::function<int(MpiSession&)>> kModes{
+      {"fail_on_one_rank", fail_on_one_rank}, {"fail_together", fail_together}, {"hang_one_rank", hang_one_rank},
+      {"pass_phases", pass_phases},           {"work_for_ever", work_for_ever}, {"die_on_one_rank", die_on_one_rank},
+      {"stop_on_signal", stop_on_signal},     {"show_cores", show_cores},       {"count_bytes", count_bytes}};
   try {
     return kModes.at(mode)(session);
   } catch (const comm::CollectiveError& error) {
@@ -122,6 +156,18 @@ int run(MpiSession& session, const std::string& mode) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  MpiSession session(&argc, &argv);
-  return run(session, argc > 1 ? argv[1] : "");
+  const char* own_rank = std::getenv("OMPI_COMM_WORLD_RANK");
+  const bool stops = argc > 3 && own_rank != nullptr && std::string(own_rank) == argv[2];
+  const std::string where = stops ? argv[3] : "";
+  if (where == "start") std::raise(SIGSTOP);
+  try {
+    MpiSession session(&argc, &argv);
+    session.on_phase([&where](const std::string& name) {
+      if (name == where) std::raise(SIGSTOP);
+    });
+    return run(session, argc > 1 ? argv[1] : "");
+  } catch (const core::Error& error) {
+    std::fprintf(stderr, "error: %s\n", error.what());
+    return error.exit_code();
+  }
 }

@@ -9,8 +9,6 @@
 #include <cstdlib>
 #include <memory>
 
-#include "runtime/comm/watchdog.h"
-
 namespace neoloom::multiproc {
 namespace {
 
@@ -58,7 +56,6 @@ int main(int argc, char** argv) {
   testing::InitGoogleTest(&argc, argv);
   comm::MpiSession session(&argc, &argv);
   multiproc::current = &session;
-  comm::Watchdog watchdog(session.rank(), session.host_name());
-  const auto guard = watchdog.guard("all tests", 0, 60.0);
+  const auto guard = session.guard("all tests", 0, 60.0);
   return multiproc::run(session, argc > 1 ? std::atoi(argv[1]) : 1);
 }
