@@ -25,7 +25,9 @@ using core::ErrorKind;
 // Verifies a shared cache file, or builds it: rank 0 first, then one rank of each other node, whose file system may be
 // another one and whose memory certainly is.
 template <typename Build>
-void build_where_missing(comm::MpiSession& session, const core::Cache& cache, const Build& build) {
+void build_where_missing(comm::MpiSession& session, const core::Cache& cache, const std::string& what,
+                         const Build& build) {
+  const auto phase = session.phase(what, comm::MpiSession::kBuilding);
   const auto build_or_say_where = [&] {
     try {
       build();
@@ -138,8 +140,9 @@ void load_weights(comm::MpiSession& session, const RunConfig& config, const std:
     path = model::prepare_weights(base.folder, base.config, dtype, cache, verify);
     if (frozen && device == "cpu") panels = model::prepare_panels(path, base.config, compute_dtype, cache, verify);
   };
-  build_where_missing(session, cache, [&] { prepare(always); });
+  build_where_missing(session, cache, "converting weights", [&] { prepare(always); });
   cache.verified = true;
+  const auto phase = session.phase("loading weights");
   session.all_or_none([&] {
     if (path.empty()) prepare(/*verify=*/false);
     base.weights_hash = model::weights_hash(base.folder, cache, /*verify_always=*/false);
@@ -213,11 +216,12 @@ data::StoreRequest store_request(const RunConfig& config, const TaskChoice& task
 std::shared_ptr<const data::TokenStore> open_store(comm::MpiSession& session, const data::StoreRequest& request,
                                                    const data::Tokenizer& tokenizer, const core::Cache& cache) {
   std::string path;
-  build_where_missing(session, cache, [&] {
+  build_where_missing(session, cache, "building the token store", [&] {
     path = data::TokenStore::path_for(request, tokenizer, cache.directory);
     if (!data::TokenStore::is_whole(path, cache)) data::TokenStore::build(request, tokenizer, path);
   });
   std::shared_ptr<const data::TokenStore> store;
+  const auto phase = session.phase("opening the token store");
   session.all_or_none([&] {
     if (path.empty()) path = data::TokenStore::path_for(request, tokenizer, cache.directory);
     store = data::TokenStore::open(path);

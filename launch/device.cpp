@@ -17,6 +17,7 @@ int device_index(const std::string& name) { return std::stoi(name.substr(name.fi
 
 Device::Device(comm::MpiSession& session, const RunConfig& config)
     : placement_(place(session, config.runtime.device, config.runtime.threads_per_rank)) {
+  const auto phase = session.phase("choosing devices");
   set_threads(placement_.threads);
   if (is_cpu()) {
     communicator_ = session.make_host_communicator();
@@ -35,6 +36,7 @@ Device::Device(comm::MpiSession& session, const RunConfig& config)
       if (speaks) std::cerr << text << "\n";
     });
   }
+  const auto bounded = session.guard();
   communicator_ = plugin_->make_communicator(session);
 }
 

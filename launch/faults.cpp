@@ -10,6 +10,7 @@
 #include <string>
 #include <thread>
 
+#include "runtime/comm/launcher.h"
 #include "runtime/core/error.h"
 #include "runtime/core/process.h"
 
@@ -17,7 +18,7 @@ namespace neoloom::launch {
 
 MicroBatchHook fault_from_environment(int rank) {
   const std::string text = core::environment("NEOLOOM_FAULT");
-  if (text.empty()) return {};
+  if (text.empty() || text.find(":phase=") != std::string::npos) return {};
   char kind[8] = {};
   int who = 0;
   long long first_step = 0, min_rows = 1;
@@ -34,6 +35,23 @@ MicroBatchHook fault_from_environment(int rank) {
     if (name == "kill" && step == first_step) std::raise(SIGKILL);
     if (name == "oom" && step >= first_step && rows >= min_rows) throw std::bad_alloc();
     if (name == "slow" && step >= first_step) std::this_thread::sleep_for(std::chrono::milliseconds(250));
+  };
+}
+
+PhaseHook phase_fault_from_environment() {
+  const std::string text = core::environment("NEOLOOM_FAULT");
+  const size_t at = text.find(":phase=");
+  if (at == std::string::npos) return {};
+  int who = 0, seconds = 0;
+  const bool stops = std::sscanf(text.c_str(), "stop:rank=%d:phase=", &who) == 1;
+  core::require(stops || std::sscanf(text.c_str(), "pause:rank=%d:seconds=%d:phase=", &who, &seconds) == 2,
+                core::ErrorKind::kUsage,
+                "NEOLOOM_FAULT: expected stop:rank=R:phase=NAME or pause:rank=R:seconds=N:phase=NAME, found {}", text);
+  if (who != -1 && who != comm::rank_before_world()) return {};
+  return [=, wanted = text.substr(at + 7)](const std::string& name) {
+    if (name != wanted) return;
+    if (stops) std::raise(SIGSTOP);
+    std::this_thread::sleep_for(std::chrono::seconds(seconds));
   };
 }
 

@@ -78,8 +78,10 @@ void print_notes(const Inference& result) {
 Inference load_inference(comm::MpiSession& session, const ModelArguments& arguments) {
   Inference result;
   std::string adapter_folder;
+  const auto phase = session.phase("start-up");
   session.all_or_none([&] {
     adapter_folder = read_sources(arguments, result);
+    session.set_peer_timeout(static_cast<double>(result.config.runtime.peer_timeout_seconds));
     result.base = find_base(result.config);
     describe_head(adapter_folder, result);
     std::string& tokenizer = result.config.tokenizer_config.pretrained_tokenizer_name;

@@ -12,6 +12,7 @@
 #include "launch/commands/tokenize.h"
 #include "launch/commands/train.h"
 #include "launch/config/redact.h"
+#include "launch/faults.h"
 #include "runtime/comm/collective_error.h"
 #include "runtime/comm/launcher.h"
 #include "runtime/comm/mpi_session.h"
@@ -84,7 +85,10 @@ int main(int argc, char** argv) {
       neoloom::core::print_output(line.text);
       return 0;
     }
+    const launch::PhaseHook fault = launch::phase_fault_from_environment();
+    if (fault) fault("start");
     neoloom::comm::MpiSession session(&argc, &argv);
+    session.on_phase(fault);
     return run_guarded(session, line);
   } catch (const neoloom::core::Error& error) {
     std::cerr << "neoloom: error: " << shown(error) << "\n";

@@ -153,6 +153,7 @@ std::unique_ptr<cuda::DevicePlugin> plugin_for(comm::MpiSession& session, const 
 }  // namespace
 
 int run_doctor(comm::MpiSession& session, const std::string& device) {
+  const auto phase = session.phase("testing devices");
   const Placement placement = place(session, device, 0);
   at::set_num_threads(placement.threads);
   const std::unique_ptr<cuda::DevicePlugin> plugin = plugin_for(session, placement);

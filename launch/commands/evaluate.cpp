@@ -46,6 +46,7 @@ int run_evaluate(comm::MpiSession& session, const EvaluateArguments& arguments) 
                        .problem_type = inference.task.problem_type,
                        .batch_size = inference.config.trainer_config.per_device_eval_batch_size,
                        .pad_id = inference.pad_id});
+  const auto phase = session.phase("writing the result");
   session.on_root([&]() -> std::string {
     nlohmann::ordered_json json = result.json();
     json["eval_runtime"] = result.seconds;

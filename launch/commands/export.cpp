@@ -16,6 +16,7 @@ int run_export(comm::MpiSession& session, const ExportArguments& arguments) {
     return "";
   });
   Inference inference = load_inference(session, arguments.model);
+  const auto phase = session.phase("writing the model", comm::MpiSession::kBuilding);
   session.on_root([&]() -> std::string {
     const model::HeadDescription head{inference.labels, inference.task.problem_type_name(), inference.pad_id};
     if (arguments.format == "merged") {

@@ -158,6 +158,7 @@ int run_generate(comm::MpiSession& session, const GenerateArguments& arguments) 
     core::require(!inference.task.classifies(), ErrorKind::kUsage,
                   "generate continues texts, but this is a classifier: use neoloom predict");
   });
+  const auto phase = session.phase("generating", comm::MpiSession::kBuilding);
   session.on_root([&]() -> std::string {
     const model::GenerationOptions options = settle_options(arguments, inference.base);
     // All prompts before the first answer.

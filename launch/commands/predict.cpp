@@ -105,6 +105,7 @@ int run_predict(comm::MpiSession& session, const PredictArguments& arguments) {
                    .batch_size = inference.config.trainer_config.per_device_eval_batch_size,
                    .pad_id = inference.pad_id},
                   [&](int64_t first, const at::Tensor& logits) { mine.add(first, logits); });
+  const auto phase = session.phase("writing the result");
   // Shares are contiguous and ascending in rank, so the texts join in row order.
   std::string all;
   for (const std::string& part : session.all_gather(mine.text())) all += part;

@@ -25,7 +25,6 @@
 #include "runtime/comm/fingerprint.h"
 #include "runtime/comm/launcher.h"
 #include "runtime/comm/signals.h"
-#include "runtime/comm/watchdog.h"
 #include "runtime/core/error.h"
 #include "runtime/core/files.h"
 #include "runtime/core/output.h"
@@ -193,6 +192,7 @@ void require_nothing_to_lose(const Session& s) {
 
 // Looks for a checkpoint; settles what it says about bits, or refuses an output folder of another configuration.
 std::optional<train::Resumed> find_resume(comm::MpiSession& session, Session& s, const TrainArguments& arguments) {
+  const auto phase = session.phase("looking for a checkpoint");
   session.all_or_none([&] {
     core::require(arguments.resume != "none" || checkpoint::Directory(s.checkpoints()).list().empty(),
                   ErrorKind::kUsage,
@@ -308,7 +308,11 @@ void require_one_world() {
 int run_train(comm::MpiSession& session, const TrainArguments& arguments) {
   require_ranks(session, arguments.expect_ranks);
   Session s;
-  session.all_or_none([&] { read_everything_small(s, arguments); });
+  const auto phase = session.phase("start-up");
+  session.all_or_none([&] {
+    read_everything_small(s, arguments);
+    session.set_peer_timeout(static_cast<double>(s.config.runtime.peer_timeout_seconds));
+  });
   if (arguments.print_config) {
     session.on_root([&]() -> std::string {
       core::print_output(to_yaml(s.config));
@@ -375,8 +379,6 @@ int run_train(comm::MpiSession& session, const TrainArguments& arguments) {
 
   train::TrainerSetup setup = trainer_setup(session, s, device, *model, stop);
   setup.initial_values = initial_values;
-  comm::Watchdog watchdog(session.rank(), session.host_name());
-  setup.watchdog = &watchdog;
   train::Trainer trainer(session, device.communicator(), *model, std::move(setup), std::move(resumed));
   return trainer.run() == train::RunStatus::kStopped ? core::kExitStopped : 0;
 }

@@ -58,6 +58,7 @@ void sum_over_ranks(comm::MpiSession& session, Totals& totals, EvalResult& resul
 
 EvalResult evaluate(comm::MpiSession& session, model::Model& model, const at::Tensor& params,
                     const EvalRequest& request, const LogitsSink& sink) {
+  const auto phase = session.phase("evaluation");
   const double start = core::now_seconds();
   const data::TokenStore& store = *request.store;
   const model::Head head = model.setup().head;

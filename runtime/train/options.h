@@ -64,13 +64,13 @@ struct RuntimeOptions {
   MemorySize memory_budget;                // of a rank; auto: its share of what is free
   int64_t logits_chunk_rows = 0;           // causal LM: rows of logits held at once; 0: by the device
   bool allow_mixed_devices = false;
-  bool deterministic = true;            // GPUs: only kernels with the same bits in every run
-  bool cuda_graphs = true;              // GPUs: micro-steps of one shape are recorded once
-  std::string gradient_sum = "fixed";   // fixed: exact int64 | float: fp32, bits depend on the ranks
-  int64_t bucket_bytes = 0;             // gradient sums begin in parts of at least this size; 0: auto
-  int64_t state_check_steps = 50;       // steps between hash comparisons over ranks; 0: never
-  int64_t max_skipped_steps = 20;       // non-finite steps in a row before the run ends with exit code 7
-  int64_t peer_timeout_seconds = 1800;  // a rank that waits longer for the others ends the job with exit code 6
+  bool deterministic = true;           // GPUs: only kernels with the same bits in every run
+  bool cuda_graphs = true;             // GPUs: micro-steps of one shape are recorded once
+  std::string gradient_sum = "fixed";  // fixed: exact int64 | float: fp32, bits depend on the ranks
+  int64_t bucket_bytes = 0;            // gradient sums begin in parts of at least this size; 0: auto
+  int64_t state_check_steps = 50;      // steps between hash comparisons over ranks; 0: never
+  int64_t max_skipped_steps = 20;      // non-finite steps in a row before the run ends with exit code 7
+  int64_t peer_timeout_seconds = 300;  // without a sign of life of a rank that others wait for: the job ends with 6
   int64_t prefetch_batches = 4;
 };
 

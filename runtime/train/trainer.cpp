@@ -26,6 +26,8 @@ namespace {
 using core::ErrorKind;
 using nlohmann::ordered_json;
 
+// A step in which peers that live keep others waiting may take this many times as long as the longest so far.
+constexpr double kLongestStepFactor = 10.0;
 constexpr int64_t kLossScaleGrowthSteps = 2000;  // Hugging Face's (torch GradScaler's) growth interval
 
 data::StepListOptions step_list_options(const TrainerSetup& setup) {
@@ -218,6 +220,7 @@ void Trainer::announce(const std::optional<Resumed>& resumed) {
 }
 
 RunStatus Trainer::run() {
+  const auto phase = session_.phase("training");
   if (step_ >= plan_.total_steps) {
     if (session_.is_root()) {
       console_->notice(fmt::format("this run is complete: {} of {} steps", step_, plan_.total_steps));
@@ -232,14 +235,18 @@ RunStatus Trainer::run() {
   }
   start_seconds_ = log_seconds_ = core::now_seconds();
   while (step_ < plan_.total_steps) {
+    const double step_start = core::now_seconds();
     const StepFlags flags = run_step();
     if (flags.out_of_memory) {
+      steps_alike_ = false;
       shrink_micro_batches();
       continue;
     }
     ++step_;
     session_.mark(step_);
     take_results(needs_results(flags) ? 0 : 1);
+    longest_step_seconds_ = std::max(longest_step_seconds_, core::now_seconds() - step_start);
+    steps_alike_ = true;
     if (plan_.logs_after(step_, setup_.options.logging_first_step)) log_step();
     if (session_.is_root()) console_->tick(step_, plan_.total_steps, seconds_left());
     if (setup_.validation && plan_.evaluates_after(step_)) evaluate_now();
@@ -354,7 +361,10 @@ void Trainer::start_loader() {
 }
 
 comm::Watchdog::Guard Trainer::guard(const std::string& phase) {
-  return setup_.watchdog->guard(phase, step_ + 1, static_cast<double>(setup_.runtime.peer_timeout_seconds));
+  const double timeout = session_.peer_timeout_seconds();
+  const double deadline = steps_alike_ ? std::max(timeout, kLongestStepFactor * longest_step_seconds_)
+                                       : static_cast<double>(comm::MpiSession::kWork) * timeout;
+  return session_.guard(phase, step_ + 1, deadline);
 }
 
 void Trainer::check_replicas() {

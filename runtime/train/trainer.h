@@ -69,7 +69,6 @@ struct TrainerSetup {
   std::string progress = "auto";
   nlohmann::ordered_json run_start;  // what the run_start event says beyond the trainer's own numbers
   Hooks hooks;
-  comm::Watchdog* watchdog = nullptr;  // ends this process when peers keep it waiting; must outlive the trainer
 };
 
 /// Where float16 runs start, and what their loss scale never exceeds. A logit's gradient is at most the scale: half of
@@ -125,7 +124,7 @@ class Trainer {
   void save();
   void drop_old_checkpoints(const checkpoint::Directory& directory);
   void write_side_products();
-  /// Time from `since_seconds` to now is no training time.
+  /// Time from `since_seconds` to now is no training time: ranks did something else, some of them alone.
   void leave_out_of_throughput(double since_seconds);
   void check_replicas();
   void finish(RunStatus status);
@@ -137,7 +136,7 @@ class Trainer {
   std::string newest_state() const;
   void warn(const std::string& text);
   checkpoint::State snapshot() const;
-  /// Bounds a phase that waits for peers.
+  /// Watches a wait for peers.
   comm::Watchdog::Guard guard(const std::string& phase);
   void write_event(const nlohmann::ordered_json& event);
   double seconds_left() const;
@@ -167,6 +166,8 @@ class Trainer {
   BucketedSum sum_;
   std::unique_ptr<Update> update_;
   std::optional<comm::Watchdog::Guard> sums_guard_;  // while sums over ranks are under way
+  double longest_step_seconds_ = 0.0;                // of this process
+  bool steps_alike_ = false;                         // the next step does nothing that the last ones did not
   std::unique_ptr<metrics::EventLog> events_;        // rank 0
   std::unique_ptr<metrics::Console> console_;        // rank 0
   SideProduct config_file_{"config.yaml"};           // rank 0, as all that follows

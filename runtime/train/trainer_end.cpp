@@ -15,6 +15,7 @@ namespace neoloom::train {
 using core::ErrorKind;
 
 void Trainer::finish(RunStatus status) {
+  const auto phase = session_.phase("publishing the result");
   const double seconds = start_seconds_ > 0.0 ? core::now_seconds() - start_seconds_ : 0.0;
   if (start_seconds_ > 0.0) since_log_.seconds = core::now_seconds() - log_seconds_;
   measure_sums();

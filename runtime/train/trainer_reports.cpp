@@ -178,6 +178,7 @@ checkpoint::State Trainer::snapshot() const {
 // A failure to save is no reason to stop: old checkpoints stay, training goes on, the next interval tries again.
 void Trainer::save() {
   if (step_ == last_saved_step_) return;
+  const auto phase = session_.phase("saving a checkpoint");
   const double start = core::now_seconds();
   if (session_.is_root()) {
     write_side_products();
@@ -229,6 +230,9 @@ void Trainer::write_side_products() {
   }
 }
 
-void Trainer::leave_out_of_throughput(double since_seconds) { log_seconds_ += core::now_seconds() - since_seconds; }
+void Trainer::leave_out_of_throughput(double since_seconds) {
+  log_seconds_ += core::now_seconds() - since_seconds;
+  steps_alike_ = false;
+}
 
 }  // namespace neoloom::train

@@ -184,8 +184,6 @@ void run(comm::MpiSession& session, const json& request) {
     return found;
   });
   setup.hooks.before_micro_batch = [&turns](int64_t step, const std::vector<int64_t>&) { turns(step); };
-  comm::Watchdog watchdog(session.rank(), session.host_name());
-  setup.watchdog = &watchdog;
   train::Trainer trainer(session, device.communicator(), *model, std::move(setup), std::nullopt);
   try {
     trainer.run();

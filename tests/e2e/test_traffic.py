@@ -2,6 +2,8 @@
 """Only adapter gradients travel: what MPI is handed in a step, against PEFT's own count of trainable parameters."""
 
 import json
+import time
+from pathlib import Path
 
 import pytest
 from common import BUILD, LABELS, Run, make_config, merged
@@ -33,15 +35,27 @@ def peft_count(config):
     return get_peft_model(model, LoraConfig(**{key: lora[key] for key in keys})).get_nb_trainable_parameters()[0]
 
 
+# Ranks tell rank 0, and rank 0 tells them, that they live: threads of their own, by the clock, whatever a step does.
+SIGNS_OF_LIFE = {"MPI_Isend", "MPI_Irecv"}
+SIGNS_PER_SECOND = 5  # until the configuration is read; then one
+
+
 def bytes_per_step(prefix, ranks):
     """{rank: {step: {call: bytes}}}: an interval opens where a step ends, and holds the next one."""
     result = {}
     for rank in range(ranks):
         with open(f"{prefix}.{rank}") as file:
             intervals = json.load(file)["intervals"]
-        result[rank] = {interval["mark"] + 1: {name: call["bytes"] for name, call in interval["calls"].items()}
+        result[rank] = {interval["mark"] + 1: {name: call["bytes"] for name, call in interval["calls"].items()
+                                                if name not in SIGNS_OF_LIFE}
                         for interval in intervals if interval["mark"] is not None}
     return result
+
+
+def signs_of_life(prefix, ranks):
+    """Calls that any one rank made for them in the whole run."""
+    totals = [json.loads(Path(f"{prefix}.{rank}").read_text())["total"] for rank in range(ranks)]
+    return max(total[name]["calls"] for total in totals for name in SIGNS_OF_LIFE)
 
 
 @pytest.mark.parametrize("kind, lora", CASES, ids=["q_v", "all_linear", "odd_rank"])
@@ -52,7 +66,10 @@ def test_a_step_exchanges_the_adapter_gradients_and_nothing_else(tmp_path, data,
     quiet = {"logging_steps": 100, "eval_strategy": "no", "save_steps": 100}
     run = Run(tmp_path / "run", config, trainer_config=quiet, runtime={"state_check_steps": 0})
     exported = {"LD_PRELOAD": BUILD / "libpmpi_counter.so", "NL_PMPI_OUT": tmp_path / "mpi"}
+    began = time.monotonic()
     run.train(ranks, exported=exported).expect(0)
+    # Rank 0 has ranks - 1 peers; every peer opens and closes with a few more.
+    assert signs_of_life(tmp_path / "mpi", ranks) <= (ranks - 1) * (SIGNS_PER_SECOND * (time.monotonic() - began) + 6)
 
     (start,) = run.events("run_start")
     total_steps, reported = start["total_steps"], start["allreduce_bytes_per_step"]
