@@ -72,6 +72,12 @@ std::optional<std::vector<std::string>> fixed_names(const StoreRequest& request)
   return std::nullopt;
 }
 
+/// The names are the user's own, given for the numbers from 0 (data.label_names), not those that a run found.
+bool names_numbers(const StoreRequest& request) {
+  const std::vector<std::string>& own = request.options.label_names;
+  return !own.empty() && (!request.label_names || *request.label_names == own);
+}
+
 std::string content_hash_of(const StoreRequest& request, const Tokenizer& tokenizer, std::string_view text) {
   const Options& options = request.options;
   core::Sha256 hash;
@@ -86,6 +92,14 @@ std::string content_hash_of(const StoreRequest& request, const Tokenizer& tokeni
   const auto names = fixed_names(request);
   hash.add_field(names ? fmt::format("{} names", names->size()) : "names from the data");
   for (const std::string& name : names.value_or(std::vector<std::string>{})) hash.add_field(name);
+  if (names && !names_numbers(request)) hash.add_field("labels go by their names only");
+  if (!names && !request.preferred_label_names.empty()) {
+    hash.add_field("preferred order");
+    for (const std::string& name : request.preferred_label_names) hash.add_field(name);
+  }
+  if (request.embedding_rows > 0 && tokenizer.vocab_size() > request.embedding_rows) {
+    hash.add_field(fmt::format("ids below {}", request.embedding_rows));
+  }
   return hash.hex();
 }
 
@@ -100,7 +114,8 @@ class Builder {
       : request_(request),
         file_(request.path, ErrorKind::kData),
         maker_(request, tokenizer),
-        labels_({request.path, fixed_names(request), request.num_labels}),
+        labels_({request.path, fixed_names(request), request.num_labels, request.preferred_label_names,
+                 names_numbers(request)}),
         spool_(directory_for(store_path)) {
     check_whole_file(request.path, file_.text());
     content_.content_hash = content_hash_of(request, tokenizer, file_.text());
@@ -135,6 +150,8 @@ class Builder {
     require(valid == text.size(), ErrorKind::kData, "{}: line {}: {}", request_.path,
             1 + std::count(text.begin(), text.begin() + static_cast<int64_t>(valid), '\n'), core::utf8_complaint(text));
     const std::vector<int32_t> ids = maker_.encode_stream(text);
+    const std::string complaint = maker_.complaint_about(ids);
+    require(complaint.empty(), ErrorKind::kData, "{}: {}", request_.path, complaint);
     const auto window = static_cast<size_t>(request_.max_length_tokens);
     for (size_t begin = 0; begin < ids.size(); begin += window) {
       Sample sample;
@@ -183,6 +200,7 @@ class Builder {
     if (request_.task == Task::kCausalLm) return;
     content_.labelled = content_.labelled && sample.target_count > 0;
     if (request_.problem_type == ProblemType::kMultiLabel) {
+      looks_one_hot_ = looks_one_hot_ && sample.zeros_and_ones > 0;
       multi_labels_.push_back(sample.multi_labels.value_or(std::vector<int64_t>{}));
     }
   }
@@ -225,6 +243,11 @@ class Builder {
   void finish_labels() {
     const Labels::Result result = labels_.finish();
     content_.label_names = result.names;
+    require(request_.problem_type != ProblemType::kMultiLabel || !looks_one_hot_ || result.names.size() != 2,
+            ErrorKind::kData,
+            "{}: every list of labels is [0, 1] or [1, 0], which names both classes in each row; one-hot lists are not "
+            "read: write the names or numbers of the labels that hold, [1] for [0, 1]",
+            request_.path);
     for (int64_t& label : content_.labels) {
       if (label >= 0) label = result.class_index[static_cast<size_t>(label)];
     }
@@ -246,6 +269,7 @@ class Builder {
   IdSpool spool_;
   StoreContent content_;
   std::vector<std::vector<int64_t>> multi_labels_;  // numbers of Labels, per sample
+  bool looks_one_hot_ = true;                       // so far
 };
 
 }  // namespace

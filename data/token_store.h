@@ -29,6 +29,9 @@ struct StoreRequest {
   // Fixed map (validation, resume): a label outside it is an error. Overrides options.label_names.
   std::optional<std::vector<std::string>> label_names;
   std::optional<int64_t> num_labels;  // integer labels 0..num_labels-1 without names
+  // Without a fixed map: the order of the labels when those of the file are just these (in any order).
+  std::vector<std::string> preferred_label_names;
+  int64_t embedding_rows = 0;  // a text with a token id from here on is no usable row; 0: any id is good
 };
 
 struct InvalidRow {

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "data/readers/lines.h"
@@ -39,8 +40,19 @@ Cell cell_of(const json& value) {
   if (value.is_string()) return {Cell::Kind::kText, value.get<std::string>(), {}};
   if (value.is_number_integer()) return {Cell::Kind::kInteger, value.dump(), {}};
   if (value.is_array()) return list_cell(value);
-  if (value.is_number_float()) return other(fmt::format("the fractional number {}", value.dump()));
-  return other(value.is_boolean() ? fmt::format("the truth value {}", value.dump()) : "an object");
+  Cell cell = other("an object");
+  if (value.is_boolean()) {
+    cell = other(fmt::format("the truth value {}", value.dump()));
+    cell.label = value.dump();
+  } else if (value.is_number_float()) {
+    // Other programs write 1.0 for the class 1 when a column once had gaps.
+    constexpr double kMostExactInteger = 0x1p53;
+    const double number = value.get<double>();
+    const bool whole = std::abs(number) <= kMostExactInteger && number == std::floor(number);
+    cell = other(fmt::format("the fractional number {}", value.dump()));
+    if (whole) cell.label = std::to_string(static_cast<int64_t>(number));
+  }
+  return cell;
 }
 
 /// Without the library's own error number, and cut to one line's length.

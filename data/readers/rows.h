@@ -27,6 +27,7 @@ struct Cell {
   Kind kind = Kind::kMissing;
   std::string text;                // kText; kInteger: its decimal digits; kOther: what it is, for the message
   std::vector<std::string> items;  // kList: texts, or the digits of integers
+  std::string label = {};          // kOther: what it is in a column of labels (0 for 0.0, true); empty: nothing
 };
 
 /// A column that is wanted, and the configuration key that named it.

@@ -30,12 +30,32 @@ std::optional<int64_t> integer_of(const std::string& text) {
   return std::stoll(text);
 }
 
+/// "1" for "1", "1." and "1.0"; empty for what is no whole number.
+std::string whole_number(const std::string& text) {
+  const size_t point = text.find('.');
+  const std::string digits = text.substr(0, point);
+  const bool whole = point == std::string::npos || text.find_first_not_of('0', point + 1) == std::string::npos;
+  return whole && integer_of(digits) ? digits : "";
+}
+
+bool same_set(std::vector<std::string> a, std::vector<std::string> b) {
+  std::sort(a.begin(), a.end());
+  std::sort(b.begin(), b.end());
+  return a == b;
+}
+
 std::string list_of(const std::vector<std::string>& names) {
   const auto end = names.begin() + static_cast<int64_t>(std::min(names.size(), kNamesInMessages));
   return fmt::format("{}{}", fmt::join(names.begin(), end, ", "), end == names.end() ? "" : ", ...");
 }
 
 }  // namespace
+
+std::vector<std::string> default_label_names(int64_t count) {
+  std::vector<std::string> names;
+  for (int64_t i = 0; i < count; ++i) names.push_back(fmt::format("LABEL_{}", i));
+  return names;
+}
 
 Labels::Labels(Request request) : request_(std::move(request)) {
   if (!request_.names) return;
@@ -47,20 +67,40 @@ Labels::Labels(Request request) : request_(std::move(request)) {
     require(numbers_.emplace(names[i], static_cast<int64_t>(i)).second, ErrorKind::kUsage,
             "the label name \"{}\" stands twice in the list of label names", names[i]);
   }
-  positions_allowed_ = std::none_of(names.begin(), names.end(), [](const auto& name) { return integer_of(name); });
+  positions_allowed_ =
+      (request_.names_of_numbers || names == default_label_names(static_cast<int64_t>(names.size()))) &&
+      std::none_of(names.begin(), names.end(), [](const auto& name) { return integer_of(name); });
+  for (const std::string& name : names) {
+    const std::string digits = whole_number(name);
+    if (digits.empty()) continue;
+    const bool fresh = by_whole_number_.emplace(digits, numbers_.at(name)).second;
+    if (!fresh) by_whole_number_[digits] = -1;  // 1 and 1.0 are two labels here
+  }
+}
+
+std::optional<int64_t> Labels::find_fixed(const std::string& label) const {
+  const std::string digits = whole_number(label);
+  if (digits.empty()) return std::nullopt;
+  if (const auto same = by_whole_number_.find(digits); same != by_whole_number_.end() && same->second >= 0) {
+    return same->second;
+  }
+  const int64_t position = *integer_of(digits);
+  const bool named = positions_allowed_ && position >= 0 && position < static_cast<int64_t>(request_.names->size());
+  return named ? std::optional(position) : std::nullopt;
 }
 
 void Labels::fail_outside(const std::string& label, int64_t line, const std::string& known) const {
-  fail(ErrorKind::kData, "{}: line {}: label \"{}\" is not one of the known labels: {}", request_.path, line, label,
-       known);
+  const bool numbered = request_.names && !positions_allowed_ && integer_of(label) && *integer_of(label) >= 0 &&
+                        *integer_of(label) < static_cast<int64_t>(request_.names->size());
+  fail(ErrorKind::kData, "{}: line {}: label \"{}\" is not one of the known labels: {}{}", request_.path, line, label,
+       known, numbered ? "; where numbers stand for these labels in this order, list them so in data.label_names" : "");
 }
 
 int64_t Labels::number_of(const std::string& label, int64_t line) {
   const auto known = numbers_.find(label);
   if (known != numbers_.end()) return known->second;
   if (request_.names) {
-    const std::optional<int64_t> position = positions_allowed_ ? integer_of(label) : std::nullopt;
-    if (position && *position >= 0 && *position < static_cast<int64_t>(request_.names->size())) return *position;
+    if (const std::optional<int64_t> number = find_fixed(label)) return *number;
     fail_outside(label, line, list_of(*request_.names));
   }
   const auto number = static_cast<int64_t>(found_.size());
@@ -104,6 +144,7 @@ Labels::Result Labels::finish() const {
   std::sort(result.names.begin(), result.names.end(), [&](const std::string& a, const std::string& b) {
     return all_integers ? *integer_of(a) < *integer_of(b) : a < b;
   });
+  if (same_set(result.names, request_.preferred)) result.names = request_.preferred;
   result.class_index.resize(found_.size());
   for (size_t i = 0; i < result.names.size(); ++i) {
     result.class_index[static_cast<size_t>(numbers_.at(result.names[i]))] = static_cast<int64_t>(i);

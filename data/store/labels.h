@@ -9,15 +9,23 @@
 
 namespace neoloom::data {
 
-/// Numbers the class names of a file. With fixed names a label is its position among them; where no name is itself an
-/// integer, an integer label from 0 counts as a position. With only a number of classes, integer labels are the class
-/// indices. With neither, the labels found are sorted: integers ascending when all are integers, else by code point.
+/// The names that transformers gives to `count` classes without names: LABEL_0, LABEL_1, ...
+std::vector<std::string> default_label_names(int64_t count);
+
+/// Numbers the class names of a file. With fixed names a label is the position of its name among them; "1.0" and "1"
+/// are the same name, and 1 is LABEL_1 of transformers' default names. With only a number of classes, integer labels
+/// are the class indices. With neither, the labels found are sorted: integers ascending when all are integers, else by
+/// code point; or as in `preferred` when they are the same labels.
 class Labels {
  public:
   struct Request {
     std::string path;  // for messages
     std::optional<std::vector<std::string>> names;
     std::optional<int64_t> num_labels;
+    std::vector<std::string> preferred = {};
+    /// The user gave `names` as the names of the numbers from 0: where none of them is itself an integer, an integer
+    /// label is a position among them.
+    bool names_of_numbers = false;
   };
   /// Throws: Error(kUsage) when fixed names repeat, or are not num_labels.
   explicit Labels(Request request);
@@ -36,9 +44,11 @@ class Labels {
  private:
   [[noreturn]] void fail_outside(const std::string& label, int64_t line, const std::string& known) const;
   Result number_integers(int64_t num_labels) const;
+  std::optional<int64_t> find_fixed(const std::string& label) const;
 
   Request request_;
   bool positions_allowed_ = false;
+  std::unordered_map<std::string, int64_t> by_whole_number_;  // fixed names such as 1 and 1.0, by their digits
   std::unordered_map<std::string, int64_t> numbers_;
   std::vector<std::string> found_;    // by number, labels in order of appearance
   std::vector<int64_t> first_lines_;  // by number

@@ -2,6 +2,7 @@
 #include "data/store/sample_maker.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 
@@ -15,6 +16,8 @@ using core::ErrorKind;
 using core::require;
 
 constexpr size_t kLabelInMessagesBytes = 60;
+constexpr const char* kOneHot =
+    "one-hot lists are not read: write the names or numbers of the labels that hold, [0, 2] for [1, 0, 1]";
 
 std::string expected_but_found(const Column& column, std::string_view expected, const Cell& cell) {
   const std::string name = core::quoted(column.name);
@@ -114,12 +117,22 @@ std::string SampleMaker::make(const Row& row, Labels& labels, Sample& sample) co
   } else {
     make_text(row.cells[0].text, sample);
   }
+  if (const std::string complaint = complaint_about(sample.ids); !complaint.empty()) return complaint;
   if (request_.task == Task::kCausalLm) {
     sample.target_count = causal_targets(sample);
   } else {
     sample.target_count = sample.label || sample.multi_labels ? 1 : 0;
   }
   return {};
+}
+
+std::string SampleMaker::complaint_about(const std::vector<int32_t>& ids) const {
+  const int64_t rows = request_.embedding_rows;
+  if (rows <= 0 || tokenizer_.vocab_size() <= rows) return {};
+  const auto beyond = std::find_if(ids.begin(), ids.end(), [&](int32_t id) { return id >= rows; });
+  if (beyond == ids.end()) return {};
+  return fmt::format("the text holds the token {} (id {}), but the model's embedding has {} rows: ids 0 to {}",
+                     tokenizer_.token_bytes(*beyond), *beyond, rows, rows - 1);
 }
 
 void SampleMaker::make_text(const std::string& text, Sample& sample) const {
@@ -150,11 +163,12 @@ void SampleMaker::make_prompted(const std::string& prompt, const std::string& re
 std::string SampleMaker::make_label(const Cell& cell, int64_t line, Labels& labels, Sample& sample) const {
   const bool absent = cell.kind == Cell::Kind::kMissing || (cell.kind == Cell::Kind::kText && cell.text.empty());
   if (absent) return request_.require_labels ? fmt::format("no value for {}", core::quoted(columns_.back().name)) : "";
-  if (cell.kind != Cell::Kind::kText && cell.kind != Cell::Kind::kInteger) {
-    return expected_but_found(columns_.back(), "a label (text or integer)", cell);
+  const std::string& label = cell.kind == Cell::Kind::kOther ? cell.label : cell.text;
+  if (label.empty()) {
+    return expected_but_found(columns_.back(), "a label (a text, a whole number, true or false)", cell);
   }
-  if (cell.text.find('\0') != std::string::npos) return "the label holds a NUL character";
-  sample.label = labels.number_of(cell.text, line);
+  if (label.find('\0') != std::string::npos) return "the label holds a NUL character";
+  sample.label = labels.number_of(label, line);
   return {};
 }
 
@@ -163,10 +177,20 @@ std::string SampleMaker::make_labels(const Cell& cell, int64_t line, Labels& lab
     return request_.require_labels ? fmt::format("no value for {}", core::quoted(columns_.back().name)) : "";
   }
   if (cell.kind != Cell::Kind::kList && cell.kind != Cell::Kind::kText) {
-    return expected_but_found(columns_.back(), "a list of labels", cell);
+    std::string complaint = expected_but_found(columns_.back(), "a list of labels", cell);
+    if (cell.kind == Cell::Kind::kOther) complaint += std::string("; ") + kOneHot;
+    return complaint;
   }
   sample.multi_labels.emplace();
   const auto names = cell.kind == Cell::Kind::kList ? cell.items : split(cell.text, request_.options.labels_separator);
+  const auto count = [&](const char* name) { return std::count(names.begin(), names.end(), name); };
+  if (names.size() > 1 && static_cast<size_t>(count("0") + count("1")) == names.size()) {
+    if (names.size() > 2 || count("0") != 1) {
+      return fmt::format("\"{}\": names {} twice in [{}]; {}", columns_.back().name, count("0") > 1 ? 0 : 1,
+                         fmt::join(names, ", "), kOneHot);
+    }
+    sample.zeros_and_ones = names.size();
+  }
   for (const std::string& name : names) {
     if (name.empty()) return "one of the labels is empty";
     if (name.find('\0') != std::string::npos) return "a label holds a NUL character";

@@ -21,6 +21,7 @@ struct Sample {
   bool truncated = false;
   std::optional<int64_t> label;
   std::optional<std::vector<int64_t>> multi_labels;
+  size_t zeros_and_ones = 0;  // length of a list of labels that are all 0 or 1
 };
 
 /// Turns rows into samples by the roles of the columns.
@@ -36,6 +37,8 @@ class SampleMaker {
   std::string make(const Row& row, Labels& labels, Sample& sample) const;
   /// A whole text as one run of ids (causal LM), with eos at its end when asked for.
   std::vector<int32_t> encode_stream(std::string_view text) const;
+  /// Why the model cannot take these ids (one of them has no row in its embedding); empty when it can.
+  std::string complaint_about(const std::vector<int32_t>& ids) const;
 
  private:
   std::vector<int32_t> ended(std::vector<int32_t> ids) const;

@@ -61,6 +61,37 @@ TEST_F(LabelMaps, LabelOutsideAFixedMapNamesLineLabelAndMap) {
   expect_data_error("a.csv", "text,label\na,ham\nb,egg\n", {"line 3", "\"egg\"", "ham, spam"});
 }
 
+TEST_F(LabelMaps, NumbersAreNoPositionsAmongTheNamesThatARunFound) {
+  request_.label_names = std::vector<std::string>{"ham", "spam"};
+  expect_error([&] { with_labels({"1"}); }, ErrorKind::kData, {"line 1", "\"1\"", "ham, spam", "data.label_names"});
+  request_.options.label_names = {"ham", "spam"};  // the user's own list says what the numbers are
+  EXPECT_THAT(labels_of(*with_labels({"1", "0"})), ElementsAre("spam", "ham"));
+  request_.options.label_names.clear();
+  request_.label_names = std::vector<std::string>{"1", "0"};
+  EXPECT_THAT(labels_of(*with_labels({"1", "0", "1.0"})), ElementsAre("1", "0", "1"));
+  request_.label_names = std::vector<std::string>{"LABEL_0", "LABEL_1"};  // numbers in words
+  EXPECT_THAT(labels_of(*with_labels({"1", "0"})), ElementsAre("LABEL_1", "LABEL_0"));
+}
+
+TEST_F(LabelMaps, AFileOfTheBasesLabelsTakesItsOrder) {
+  request_.preferred_label_names = {"spam", "ham"};
+  EXPECT_THAT(with_labels({"\"ham\"", "\"spam\""})->label_names(), ElementsAre("spam", "ham"));
+  EXPECT_THAT(labels_of(*with_labels({"\"ham\"", "\"spam\""})), ElementsAre("ham", "spam"));
+  EXPECT_THAT(with_labels({"\"ham\"", "\"eggs\""})->label_names(), ElementsAre("eggs", "ham"));
+  EXPECT_THAT(with_labels({"\"ham\""})->label_names(), ElementsAre("ham"));
+  request_.options.label_names = {"ham", "spam"};
+  EXPECT_THAT(with_labels({"\"ham\"", "\"spam\""})->label_names(), ElementsAre("ham", "spam"));
+}
+
+TEST_F(LabelMaps, WholeNumbersAndTruthValuesOfJsonAreLabels) {
+  EXPECT_THAT(with_labels({"1.0", "0.0", "10.0"})->label_names(), ElementsAre("0", "1", "10"));
+  EXPECT_THAT(with_labels({"true", "false"})->label_names(), ElementsAre("false", "true"));
+  expect_error([&] { with_labels({"0.5"}); }, ErrorKind::kData, {"a whole number", "fractional number 0.5"});
+  expect_error([&] { with_labels({"{}"}); }, ErrorKind::kData, {"an object"});
+  request_.options.text_column = "label";
+  expect_error([&] { with_labels({"1.0"}); }, ErrorKind::kData, {"expected a text"});
+}
+
 TEST_F(LabelMaps, FixedNamesMayNameIntegers) {
   request_.options.label_names = {"negative", "positive"};
   EXPECT_THAT(labels_of(*with_labels({"1", "0", "\"negative\""})), ElementsAre("positive", "negative", "negative"));
@@ -135,6 +166,22 @@ TEST_F(LabelMaps, IntegersInListsAreClassNumbers) {
   const auto store = build("a.jsonl", "{\"text\": \"a\", \"labels\": [2, 0]}\n");
   EXPECT_THAT(store->multi_label(0), ElementsAre(1, 0, 1));
   expect_data_error("b.jsonl", "{\"text\": \"a\", \"labels\": [3]}\n", {"line 1", "\"3\"", "0 to 2"});
+}
+
+TEST_F(LabelMaps, OneHotListsAreRefusedWithTheWayToWriteThem) {
+  request_.problem_type = ProblemType::kMultiLabel;
+  request_.options.labels_column = "labels";
+  const auto rows = [](const std::vector<std::string>& lists) {
+    std::string content;
+    for (const std::string& list : lists) content += "{\"text\": \"a\", \"labels\": " + list + "}\n";
+    return content;
+  };
+  expect_data_error("a.jsonl", rows({"[1, 0, 0]", "[0, 1, 1]"}), {"line 1", "[1, 0, 0]", "one-hot"});
+  expect_data_error("b.jsonl", rows({"[1, 0]", "[0, 1]"}), {"one-hot", "[1] for [0, 1]"});
+  expect_data_error("c.jsonl", rows({"[1.0, 0.0]"}), {"one-hot"});
+  expect_data_error("d.jsonl", rows({"[true, false]"}), {"one-hot"});
+  EXPECT_THAT(build("e.jsonl", rows({"[1, 0]", "[0]", "[2]"}))->label_names(), ElementsAre("0", "1", "2"));
+  EXPECT_THAT(build("f.jsonl", rows({"[1, 0]", "[1]"}))->multi_label(1), ElementsAre(0, 1));
 }
 
 TEST_F(LabelMaps, ListsOfOtherThingsAreUnreadableRows) {

@@ -174,14 +174,14 @@ TEST_F(Readers, EveryKindOfUnreadableJsonRowIsListedWithItsLineAndReason) {
                     "{\"text\": null, \"label\": \"x\"}\n"
                     "{\"label\": \"x\"}\n"
                     "{\"text\": \"a\", \"label\": 1.5}\n"
-                    "{\"text\": \"a\", \"label\": true}\n"
+                    "{\"text\": \"a\", \"label\": {}}\n"
                     "{\"text\": \"a\"}\n"
                     "{\"text\": \"\xff\", \"label\": \"x\"}\n"
                     "{\"text\": \"\\ud800\", \"label\": \"x\"}\n",
                     {"10 of 11 rows", "line 2: not valid JSON", "line 3: expected a JSON object, found array",
                      "line 4: \"text\": expected a text, found the integer 5", "line 5: no value for \"text\"",
                      "line 6: no value for \"text\"", "line 7: \"label\"", "fractional number 1.5", "line 8: \"label\"",
-                     "truth value true", "line 9: no value for \"label\"", "line 10: not UTF-8: 0xFF at byte 11",
+                     "an object", "line 9: no value for \"label\"", "line 10: not UTF-8: 0xFF at byte 11",
                      "line 11: not valid JSON", "invalid_data_tolerance_percent"});
 }
 

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "data/readers/first_values.h"
 #include "runtime/core/files.h"
 #include "tests/unit/data/support.h"
 
@@ -223,6 +224,34 @@ TEST_F(Stores, ManyRowsComeBackAsTheyWentIn) {
   const auto store = build("a.csv", content);  // more ids than one piece of the spool
   EXPECT_EQ(texts_of(*store), expected);
   EXPECT_EQ(store->label(12'345), 12'345 % 7);
+}
+
+TEST_F(StoreTest, ATextWithATokenThatTheModelHasNoRowForIsRefusedWithItsLine) {
+  request_.options.text_column = "text";
+  const std::string rows = "{\"text\": \"a\", \"label\": 1}\n{\"text\": \"b<|endoftext|>\", \"label\": 0}\n";
+  request_.embedding_rows = kEos + 1;
+  EXPECT_EQ(build("a.jsonl", rows)->size(), 2);
+  request_.embedding_rows = kEos;
+  expect_data_error("a.jsonl", rows, {"line 2", "<|endoftext|> (id 256)", "256 rows"});
+  request_.task = Task::kCausalLm;
+  request_.tokenizer_options.add_eos_token = false;
+  expect_data_error("a.txt", "a <|endoftext|> b", {"a.txt", "<|endoftext|> (id 256)"});
+}
+
+TEST_F(StoreTest, FirstValuesTellWhatAColumnHolds) {
+  const auto kinds = [&](const std::string& name, const std::string& content) {
+    Options options;
+    std::vector<Cell::Kind> found;
+    for (const Cell& cell : first_values(folder_.write(name, content), options, {"label", "labels"})) {
+      found.push_back(cell.kind);
+    }
+    return found;
+  };
+  using Kind = Cell::Kind;
+  EXPECT_THAT(kinds("a.jsonl", "{\"text\": \"a\"}\n{\"labels\": [1], \"label\": 2}\n"),
+              testing::ElementsAre(Kind::kInteger, Kind::kList));
+  EXPECT_THAT(kinds("a.csv", "text,label\na,\n"), testing::ElementsAre(Kind::kText, Kind::kMissing));
+  EXPECT_THAT(kinds("a.txt", "label\n"), testing::ElementsAre(Kind::kMissing, Kind::kMissing));
 }
 
 }  // namespace
