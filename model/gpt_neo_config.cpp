@@ -26,6 +26,7 @@ constexpr int64_t kLargestWidth = int64_t{1} << 18;
 constexpr int64_t kMostLayers = 4096;
 constexpr int64_t kMostParameters = int64_t{1} << 44;
 constexpr size_t kMaxConfigBytes = size_t{16} << 20;
+constexpr int64_t kMostLabels = 1 << 20;
 
 /// Reads keys of one config.json; every error names the file, the key, what was expected and what was found.
 class Reader {
@@ -136,7 +137,13 @@ std::vector<bool> read_attention_layers(const Reader& reader, int64_t num_layers
 
 std::vector<std::string> read_labels(const Reader& reader) {
   const json* id2label = reader.find({"id2label"});
-  if (id2label == nullptr) return {};
+  if (id2label == nullptr) {
+    // transformers' own names for classes that have only a number
+    std::vector<std::string> names(
+        static_cast<size_t>(std::min<int64_t>(reader.integer({"num_labels"}, 0, 0), kMostLabels)));
+    for (size_t index = 0; index < names.size(); ++index) names[index] = fmt::format("LABEL_{}", index);
+    return names;
+  }
   if (!id2label->is_object()) reader.refuse("id2label", "an object from index to name", *id2label);
   std::vector<std::string> labels(id2label->size());
   for (size_t index = 0; index < labels.size(); ++index) {

@@ -120,13 +120,22 @@ std::vector<std::string> targets_of_tensors(const std::string& folder) {
   constexpr std::string_view kSuffix = ".lora_A.weight";
   const SafetensorsFile file((fs::path(folder) / kAdapterTensorFile).string());
   std::vector<std::string> targets;
-  for (const auto& [name, info] : file.tensors()) {
+  for (const auto& [stored, info] : file.tensors()) {
+    const std::string name = saved_key(stored);
     if (!name.starts_with(kPrefix) || !name.ends_with(kSuffix)) continue;
     targets.push_back(name.substr(kPrefix.size(), name.size() - kPrefix.size() - kSuffix.size()));
   }
   core::require(!targets.empty(), ErrorKind::kWeights, "{}: expected tensors named {}...{}", file.path(), kPrefix,
                 kSuffix);
   return targets;
+}
+
+int64_t score_rows(const std::string& folder) {
+  const SafetensorsFile file((fs::path(folder) / kAdapterTensorFile).string());
+  for (const auto& [name, info] : file.tensors()) {
+    if (saved_key(name) == "base_model.model.score.weight" && !info.shape.empty()) return info.shape.front();
+  }
+  return 0;
 }
 
 std::vector<std::string> read_targets(const AdapterConfig& config, const std::string& folder) {
@@ -186,6 +195,8 @@ AdapterFolder read_adapter_folder(const std::string& folder) {
   result.lora.target_modules = read_targets(config, folder);
   result.lora.modules_to_save = config.names("modules_to_save");
   result.base_model_name_or_path = config.text("base_model_name_or_path");
+  result.revision = config.text("revision");
+  result.score_rows = score_rows(folder);
   read_head((root / kConfigFile).string(), result);
   return result;
 }

@@ -48,15 +48,6 @@ void replace_all(std::string& text, const std::string& piece, const std::string&
   }
 }
 
-/// PEFT's saved key for the spellings found in files: some carry the adapter's name or the wrapper of a saved module.
-std::string saved_key(std::string name) {
-  replace_all(name, ".modules_to_save.default.", ".");
-  replace_all(name, ".modules_to_save.", ".");
-  for (const char* part : {".lora_A", ".lora_B"})
-    replace_all(name, std::string(part) + ".default.", part + std::string("."));
-  return name;
-}
-
 /// Full name to file and stored name, of an adapter or of a full model.
 std::map<std::string, SourceTensors::Entry> stored_tensors(const std::string& folder, bool adapter) {
   if (!adapter) return SourceTensors(folder).entries();
@@ -74,7 +65,31 @@ std::map<std::string, SourceTensors::Entry> stored_tensors(const std::string& fo
 /// Tensors of a full model that no slot takes and that may lie there all the same.
 bool is_spare(const std::string& name) { return name == kLmHead || name == "score.weight" || is_mask_buffer(name); }
 
+/// What an embedding among an adapter's tensors means: it was made after the vocabulary grew. Empty: there is none.
+std::string hint_at_embedding(const std::map<std::string, SourceTensors::Entry>& stored, int64_t vocab_size) {
+  for (const auto& [name, entry] : stored) {
+    const bool embedding = name.ends_with(".wte.weight") || name.ends_with(".lm_head.weight") ||
+                           name.find(".lora_embedding_") != std::string::npos;
+    if (!embedding || entry.shape.empty()) continue;
+    return fmt::format(
+        "The adapter brings its own embedding for {} tokens, the base has {} tokens: embeddings are not read from "
+        "adapters. Merge it once in PEFT (merge_and_unload().save_pretrained(FOLDER), and its tokenizer) and use that "
+        "folder as the model.",
+        entry.shape.front(), vocab_size);
+  }
+  return "";
+}
+
 }  // namespace
+
+std::string saved_key(const std::string& name) {
+  std::string key = without_wrappers(name);
+  replace_all(key, ".modules_to_save.default.", ".");
+  replace_all(key, ".modules_to_save.", ".");
+  for (const char* part : {".lora_A", ".lora_B"})
+    replace_all(key, std::string(part) + ".default.", part + std::string("."));
+  return key;
+}
 
 void write_adapter_folder(const std::string& folder, const Model& model, const at::Tensor& params,
                           const std::string& base_model_name, const HeadDescription& head,
@@ -94,7 +109,8 @@ void write_adapter_folder(const std::string& folder, const Model& model, const a
                       trainable_tensors(model, params));
     if (adapter) {
       core::publish_file((root / kAdapterConfigFile).string(),
-                         adapter_config_text(*setup.lora, setup.head, base_model_name), ErrorKind::kOutput);
+                         adapter_config_text(*setup.lora, setup.head, base_model_name, head.revision),
+                         ErrorKind::kOutput);
     }
     core::publish_file((root / kConfigFile).string(), model_config_text(config), ErrorKind::kOutput);
     copy_files(tokenizer_files, fresh);
@@ -121,8 +137,12 @@ void load_adapter_values(const std::string& folder, const Model& model, at::Tens
   for (const auto& [name, entry] : stored) {
     if (!used.contains(name) && (adapter || !is_spare(name))) report.unexpected(name, entry.shape);
   }
-  report.raise_unless_empty(folder, adapter ? "Expected the adapter of this base, r, target_modules and labels."
-                                            : "Expected a full model of this shape.");
+  std::string hint = adapter ? hint_at_embedding(stored, model.setup().config.vocab_size) : "";
+  if (hint.empty()) {
+    hint = adapter ? "Expected the adapter of this base, r, target_modules and labels."
+                   : "Expected a full model of this shape.";
+  }
+  report.raise_unless_empty(folder, hint);
   for (const ParameterSlot& slot : model.layout().slots) {
     slot_view(params, slot).copy_(stored.at(slot.name).value());
   }

@@ -18,7 +18,12 @@ inline constexpr const char* kModelTensorFile = "model.safetensors";
 inline constexpr const char* kConfigFile = "config.json";
 
 /// PEFT's adapter_config.json: the keys that stayed the same over its releases, sorted, indented by 2.
-std::string adapter_config_text(const LoraOptions& lora, Head head, const std::string& base_model_name);
+std::string adapter_config_text(const LoraOptions& lora, Head head, const std::string& base_model_name,
+                                const std::string& revision);
+
+/// PEFT's saved key for the spellings found in files: some carry the adapter's name, the wrapper of a saved module, or
+/// pieces of other wrappers (without_wrappers).
+std::string saved_key(const std::string& name);
 
 /// config.json of a folder that holds `head`: the base's text with labels, problem type, padding and architecture set.
 struct ModelConfigText {

@@ -52,7 +52,8 @@ void set_labels(ordered_json& config, const ModelConfigText& parts) {
 
 }  // namespace
 
-std::string adapter_config_text(const LoraOptions& lora, Head head, const std::string& base_model_name) {
+std::string adapter_config_text(const LoraOptions& lora, Head head, const std::string& base_model_name,
+                                const std::string& revision) {
   const bool classifies = head != Head::kCausalLm;
   json config;  // sorted by key
   config["base_model_name_or_path"] = base_model_name;
@@ -66,7 +67,7 @@ std::string adapter_config_text(const LoraOptions& lora, Head head, const std::s
   config["peft_type"] = "LORA";
   config["peft_version"] = "0.21.2";  // the release whose format this is
   config["r"] = lora.r;
-  config["revision"] = nullptr;
+  config["revision"] = revision.empty() ? json(nullptr) : json(revision);
   config["target_modules"] = written_targets(lora.target_modules);
   config["task_type"] = classifies ? "SEQ_CLS" : "CAUSAL_LM";
   config["use_dora"] = false;

@@ -157,6 +157,9 @@ std::string prepare_weights(const std::string& folder, const GptNeoConfig& confi
   conversion.tensors = plan_conversion(source, config, dtype, untied);
   if (existing && holds(*existing, conversion.tensors)) return existing->path();
   conversion.note = note_on_head(config, untied);
+  if (const std::string note = source.note(); !note.empty()) {
+    conversion.note += (conversion.note.empty() ? "" : "\n") + note;
+  }
   return convert(conversion, source, cache);
 }
 

@@ -3,12 +3,19 @@
 
 #include <fmt/ranges.h>
 
+#include <algorithm>
+#include <array>
+#include <string_view>
+
 #include "runtime/core/error.h"
 
 namespace neoloom::model {
 namespace {
 
 constexpr const char* kPrefix = "transformer.";
+constexpr size_t kListedTensors = 6;
+constexpr std::array<std::string_view, 4> kWrappers = {"_orig_mod", "module", "_fsdp_wrapped_module",
+                                                       "_checkpoint_wrapped_module"};
 
 void add_block(std::vector<WeightSlot>& slots, const GptNeoConfig& config, size_t layer) {
   const int64_t h = config.hidden_size;
@@ -32,8 +39,13 @@ void add_block(std::vector<WeightSlot>& slots, const GptNeoConfig& config, size_
   add("mlp.c_proj.bias", {h}, &BlockWeights::c_proj_bias);
 }
 
+/// The first lines; hundreds more would say the same.
 std::string listed(const char* title, const std::vector<std::string>& lines) {
-  return lines.empty() ? "" : fmt::format("\n  {} ({}): {}", title, lines.size(), fmt::join(lines, ", "));
+  if (lines.empty()) return "";
+  const size_t shown = std::min(lines.size(), kListedTensors);
+  const auto end = lines.begin() + static_cast<std::ptrdiff_t>(shown);
+  return fmt::format("\n  {} ({}): {}{}", title, lines.size(), fmt::join(lines.begin(), end, ", "),
+                     shown == lines.size() ? "" : fmt::format(" and {} more", lines.size() - shown));
 }
 
 }  // namespace
@@ -51,6 +63,22 @@ std::vector<WeightSlot> body_slots(const GptNeoConfig& config) {
   add("ln_f.weight", {h}, &Weights::ln_f_weight);
   add("ln_f.bias", {h}, &Weights::ln_f_bias);
   return slots;
+}
+
+std::string without_wrappers(const std::string& name, std::set<std::string>* removed) {
+  std::string kept;
+  for (size_t begin = 0; begin <= name.size();) {
+    const size_t end = std::min(name.find('.', begin), name.size());
+    const std::string piece = name.substr(begin, end - begin);
+    const bool last = end == name.size();
+    if (!last && std::find(kWrappers.begin(), kWrappers.end(), piece) != kWrappers.end()) {
+      if (removed != nullptr) removed->insert(piece);
+    } else {
+      kept += last ? piece : piece + ".";
+    }
+    begin = end + 1;
+  }
+  return kept;
 }
 
 std::string full_name(const std::string& name) {

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -22,6 +23,10 @@ struct WeightSlot {
 
 /// The body's tensors in file order (no lm_head, no score).
 std::vector<WeightSlot> body_slots(const GptNeoConfig& config);
+
+/// `name` without the pieces that wrappers put into names: _orig_mod (torch.compile), module (data parallel),
+/// _fsdp_wrapped_module, _checkpoint_wrapped_module; each piece removed is added to `removed` when given.
+std::string without_wrappers(const std::string& name, std::set<std::string>* removed = nullptr);
 
 /// `name` with "transformer." added when it is a body tensor of a file without the prefix; others unchanged.
 std::string full_name(const std::string& name);

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "model/pretrained/weight_files.h"
 
+#include <fmt/ranges.h>
+
 #include <filesystem>
 #include <set>
 
@@ -50,6 +52,12 @@ std::map<std::string, std::string> read_index(const std::string& path) {
   return shards;
 }
 
+/// PEFT's wrapper around every tensor, and its layers beside those that they adapt.
+bool is_wrapped_by_peft(const std::string& name) {
+  return name.starts_with("base_model.model.") || name.find(".base_layer.") != std::string::npos ||
+         name.find(".lora_A.") != std::string::npos;
+}
+
 bool has_single_file(const std::string& folder) { return fs::exists(fs::path(folder) / kSingleFile); }
 
 }  // namespace
@@ -77,8 +85,14 @@ SourceTensors::SourceTensors(const std::string& folder) {
     const auto file = std::make_shared<const SafetensorsFile>(path);
     for (const auto& [name, info] : file->tensors()) {
       file_of[name] = fs::path(path).filename().string();
-      const bool fresh = entries_.emplace(full_name(name), Entry{file, name, info.shape}).second;
-      if (!fresh) report.other(fmt::format("{} is stored twice", full_name(name)));
+      const std::string full = full_name(without_wrappers(name, &wrappers_));
+      core::require(!is_wrapped_by_peft(full), ErrorKind::kWeights,
+                    "{}: this is the full save of a model wrapped by PEFT (it holds {}), neither a base model nor an "
+                    "adapter. Save the adapter alone (save_pretrained of the PEFT model) and give it beside its base "
+                    "(--adapter, peft_config.init_from), or merge it in (merge_and_unload().save_pretrained(FOLDER))",
+                    path, name);
+      const bool fresh = entries_.emplace(full, Entry{file, name, info.shape}).second;
+      if (!fresh) report.other(fmt::format("{} is stored twice", full));
     }
   }
   if (!has_single_file(folder)) {
@@ -90,6 +104,21 @@ SourceTensors::SourceTensors(const std::string& folder) {
     }
   }
   report.raise_unless_empty(folder, "The shards and their index do not belong together; fetch the folder again.");
+}
+
+std::string SourceTensors::note() const {
+  if (wrappers_.empty()) return "";
+  return fmt::format(
+      "weights: the tensors' names hold {}, left by a wrapper of the model they were saved from; read "
+      "without it",
+      fmt::join(wrappers_, " and "));
+}
+
+int64_t stored_head_rows(const std::string& folder) {
+  if (!has_single_file(folder) && !fs::exists(fs::path(folder) / kIndexFile)) return 0;
+  const SourceTensors source(folder);
+  const SourceTensors::Entry* score = source.find("score.weight");
+  return score == nullptr || score->shape.empty() ? 0 : score->shape.front();
 }
 
 const SourceTensors::Entry* SourceTensors::find(const std::string& full_name) const {

@@ -3,8 +3,10 @@
 
 #include <nlohmann/json.hpp>
 
+#include "model/adapters/targets.h"
 #include "model/pretrained/adapter_folder.h"
 #include "model/pretrained/safetensors.h"
+#include "model/pretrained/weight_files.h"
 #include "tests/unit/pretrained/scratch.h"
 
 namespace neoloom::model {
@@ -118,6 +120,36 @@ TEST_F(AdapterConfig, WhatIsNotSupportedIsRefusedByName) {
   }
 }
 
+TEST_F(AdapterConfig, TheBasesNameAndRevisionAndTheRowsOfTheHeadAreRead) {
+  const AdapterFolder plain = read(json::object());
+  EXPECT_EQ(plain.revision, "");
+  EXPECT_EQ(plain.score_rows, 0);
+  write_safetensors(scratch_.path("adapter_model.safetensors"),
+                    {{"base_model.model._orig_mod.transformer.h.1.mlp.c_fc.lora_A.weight", at::randn({2, 4})},
+                     {"base_model.model._orig_mod.transformer.h.1.mlp.c_fc.lora_B.weight", at::randn({16, 2})},
+                     {"base_model.model._orig_mod.score.modules_to_save.weight", at::randn({3, 4})}});
+  const AdapterFolder folder =
+      read({{"base_model_name_or_path", "org/name"}, {"revision", "a-tag"}, {"target_modules", ".*c_fc"}});
+  EXPECT_EQ(folder.base_model_name_or_path, "org/name");
+  EXPECT_EQ(folder.revision, "a-tag");
+  EXPECT_EQ(folder.score_rows, 3);
+  EXPECT_THAT(folder.lora.target_modules, ElementsAre("transformer.h.1.mlp.c_fc"));
+}
+
+TEST(Targets, ThatMatchNothingAreNamedWithTheNearestThereIs) {
+  EXPECT_THAT(unmatched_targets({"q_proj", "o_proj", "h.1.mlp.c_fc", "h.2.mlp.c_fc"}, 2),
+              ElementsAre("o_proj", "h.2.mlp.c_fc"));
+  require_all_match({"q_proj", "transformer.h.1.mlp.c_fc", "all-linear"}, 2);
+  const auto refusal_of = [](const std::string& entry) {
+    return error_of(ErrorKind::kUsage, [&] { require_all_match({"q_proj", entry}, 2); });
+  };
+  EXPECT_THAT(refusal_of("o_proj"),
+              AllOf(HasSubstr("\"o_proj\" matches no module"), HasSubstr("did you mean out_proj?"),
+                    HasSubstr("q_proj, k_proj, v_proj, out_proj, c_fc, c_proj")));
+  for (const char* name : {"wte", "lm_head", "transformer.wpe"}) EXPECT_THAT(refusal_of(name), HasSubstr("embeddings"));
+  EXPECT_THAT(refusal_of("score"), HasSubstr("trained in full"));
+}
+
 TEST_F(AdapterConfig, FilesThatAreNotThereAreNamed) {
   std::filesystem::remove(scratch_.path("adapter_model.safetensors"));
   EXPECT_THAT(refusal(json::object()), HasSubstr("no adapter_model.safetensors"));
@@ -141,11 +173,33 @@ TEST_F(AdapterConfig, HostileJsonIsRefused) {
   EXPECT_THAT(read_text(R"({"a":")" + std::string(size_t{1} << 20, 'x') + "\"}"), HasSubstr("at most 1048576"));
 }
 
+TEST(StoredTensors, OfAModelThatPeftWrapsAreRefusedInOneSentence) {
+  const ScratchFolder folder;
+  for (const char* name : {"base_model.model.transformer.wte.weight", "module.base_model.model.transformer.wte.weight",
+                           "transformer.h.0.attn.attention.q_proj.base_layer.weight"}) {
+    write_safetensors(folder.path("model.safetensors"), {{name, at::randn({4, 4})}});
+    EXPECT_THAT(
+        error_of(ErrorKind::kWeights, [&] { SourceTensors source(folder.path()); }),
+        AllOf(HasSubstr("wrapped by PEFT"), HasSubstr(name), HasSubstr("merge_and_unload"), HasSubstr("--adapter")));
+  }
+}
+
+TEST(StoredTensors, OfAHeadAreCounted) {
+  const ScratchFolder folder;
+  EXPECT_EQ(stored_head_rows(folder.path()), 0);
+  write_safetensors(folder.path("model.safetensors"), {{"transformer.wte.weight", at::randn({5, 4})}});
+  EXPECT_EQ(stored_head_rows(folder.path()), 0);
+  write_safetensors(folder.path("model.safetensors"), {{"module.score.weight", at::randn({3, 4})}});
+  EXPECT_EQ(stored_head_rows(folder.path()), 3);
+}
+
 TEST(AdapterConfigText, IsSortedAndNamesModulesAsPeftDoes) {
   LoraOptions lora;
   lora.target_modules = {"all-linear"};
   lora.lora_alpha = 16;
-  const json config = json::parse(adapter_config_text(lora, Head::kSingleLabel, "EleutherAI/gpt-neo-125m"));
+  const json config = json::parse(adapter_config_text(lora, Head::kSingleLabel, "EleutherAI/gpt-neo-125m", "a-tag"));
+  EXPECT_EQ(config["revision"], "a-tag");
+  EXPECT_TRUE(json::parse(adapter_config_text(lora, Head::kCausalLm, "base", ""))["revision"].is_null());
   EXPECT_EQ(config["target_modules"].size(), 6U);
   EXPECT_TRUE(config["lora_alpha"].is_number_integer());
   EXPECT_EQ(config["modules_to_save"], json({"classifier", "score"}));

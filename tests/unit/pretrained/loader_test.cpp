@@ -140,6 +140,29 @@ TEST_F(Loader, AMappedFileThatDoesNotFitTheConfigurationIsReported) {
   EXPECT_THAT(error_of(ErrorKind::kWeights, [&] { map_weights(path, config_); }), HasSubstr("unexpected (13)"));
 }
 
+TEST_F(Loader, WrappersOfTheSavedModelAreTakenOffTheNamesAndSaid) {
+  for (const std::string wrapper : {"_orig_mod.", "module.", "module._orig_mod."}) {
+    NamedTensors stored = random_body();
+    for (auto& [name, value] : stored) name = wrapper + name;
+    stored[2].first = "transformer.h.0._checkpoint_wrapped_module.ln_1.weight";
+    write(stored);
+    const auto weights = map_weights(prepare(), config_);
+    EXPECT_TRUE(at::equal(weights->wte, stored.front().second)) << wrapper;
+    ASSERT_EQ(weights->notes.size(), 1U);
+    EXPECT_THAT(weights->notes.front(), AllOf(HasSubstr(wrapper.substr(0, wrapper.find('.'))), HasSubstr("wrapper")));
+  }
+}
+
+TEST_F(Loader, LongListsOfTensorsAreCutWithACount) {
+  NamedTensors stored = random_body();
+  for (auto& [name, value] : stored) name = "gpt2." + name;
+  write(stored);
+  const std::string count = std::to_string(stored.size());
+  EXPECT_THAT(prepare_error(), AllOf(HasSubstr("missing (" + count + ")"), HasSubstr("unexpected (" + count + ")"),
+                                     HasSubstr(" and " + std::to_string(stored.size() - 6) + " more")));
+  EXPECT_LT(prepare_error().size(), 1500U);
+}
+
 TEST_F(Loader, MaskBuffersOfOldFilesAreNotWeights) {
   NamedTensors body = random_body();
   body.emplace_back("transformer.h.0.attn.attention.bias", at::full({1, 1, 6, 6}, 1, at::kByte));
