@@ -15,8 +15,15 @@ using Warnings = std::vector<std::string>;
 std::string shape_of_rows(const TrainingData& training) {
   const auto lengths = training.store.lengths();
   const auto short_rows = std::count_if(lengths.begin(), lengths.end(), [](int32_t length) { return length <= 1; });
-  return fmt::format("{} rows: {} have at most one token, {} were cut to tokenizer_config.max_length {}",
-                     training.store.size(), short_rows, training.store.truncated_samples(), training.max_length_tokens);
+  int64_t prompts_only = 0;
+  for (int64_t row = 0; row < training.store.size(); ++row) {
+    const int32_t length = lengths[static_cast<size_t>(row)];
+    prompts_only += length > 1 && training.store.prompt_tokens(row) >= length ? 1 : 0;
+  }
+  return fmt::format(
+      "{} rows: {} have at most one token, {} have none behind their prompt, {} were cut to "
+      "tokenizer_config.max_length {}",
+      training.store.size(), short_rows, prompts_only, training.store.truncated_samples(), training.max_length_tokens);
 }
 
 void check_tokens(const TrainingData& training, Warnings& warnings) {

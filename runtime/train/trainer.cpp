@@ -299,8 +299,10 @@ void Trainer::note(const StepResult& result) {
 
 void Trainer::note_step_without_target(int64_t step) {
   if (std::exchange(told_of_step_without_target_, true)) return;
-  warn(fmt::format(
-      "step {}: none of its rows has a token to learn, so it has no loss; further such steps are not named", step));
+  warn_of(
+      step,
+      fmt::format("step {}: none of its rows has a token to learn, so it has no loss; further such steps are not named",
+                  step));
 }
 
 void Trainer::note_skipped_step(int64_t step) {
@@ -308,7 +310,7 @@ void Trainer::note_skipped_step(int64_t step) {
   ++skipped_in_a_row_;
   good_steps_ = 0;
   if (setup_.initial_loss_scale > 1.0) loss_scale_ = std::max(1.0, loss_scale_ / 2.0);
-  warn(fmt::format("step {}: gradients are not finite; the update is skipped", step));
+  warn_of(step, fmt::format("step {}: gradients are not finite; the update is skipped", step));
   if (skipped_in_a_row_ < setup_.runtime.max_skipped_steps) return;
   if (session_.is_root()) write_event({{"event", "run_end"}, {"status", "failed"}, {"step", step}});
   throw comm::CollectiveError(

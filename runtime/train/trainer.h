@@ -134,7 +134,8 @@ class Trainer {
   void write_best_adapter(const std::string& folder) const;
   std::string unsaved_result(RunStatus status);
   std::string newest_state() const;
-  void warn(const std::string& text);
+  void warn(const std::string& text) { warn_of(step_, text); }
+  void warn_of(int64_t step, const std::string& text);
   checkpoint::State snapshot() const;
   /// Watches a wait for peers.
   comm::Watchdog::Guard guard(const std::string& phase);

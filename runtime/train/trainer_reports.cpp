@@ -28,10 +28,10 @@ void Trainer::write_event(const ordered_json& event) {
   if (events_) events_->write(event);
 }
 
-void Trainer::warn(const std::string& text) {
+void Trainer::warn_of(int64_t step, const std::string& text) {
   if (!session_.is_root()) return;
   console_->warning(text);
-  write_event({{"event", "warning"}, {"step", step_}, {"message", text}});
+  write_event({{"event", "warning"}, {"step", step}, {"message", text}});
 }
 
 double Trainer::seconds_left() const {

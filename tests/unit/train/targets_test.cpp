@@ -25,11 +25,13 @@ class Store : public support::FixedStore {
   explicit Store(const std::vector<size_t>& lengths) : FixedStore(rows(lengths), /*causal=*/true) {
     for (const int32_t length : this->lengths()) targets_.push_back(std::max(0, length - 1));
   }
+  int32_t prompt_tokens(int64_t) const override { return prompts_; }
   int64_t label(int64_t sample) const override { return labels_.empty() ? sample % 2 : labels_.at(sample); }
   std::span<const uint8_t> multi_label(int64_t sample) const override { return flags_.at(sample); }
   const std::vector<std::string>& label_names() const override { return names_; }
   std::span<const int32_t> target_counts() const override { return targets_; }
 
+  int32_t prompts_ = 0;
   std::vector<int64_t> labels_;
   std::vector<std::vector<uint8_t>> flags_;
   std::vector<std::string> names_ = {"ham", "spam"};
@@ -68,6 +70,13 @@ TEST(TrainingData, WithoutATokenToLearnIsRefusedWithCounts) {
   const Store store({1, 1, 0});
   EXPECT_THAT(refusal(store, Task::kCausalLm),
               AllOf(HasSubstr("rows.csv"), HasSubstr("3 rows: 3 have at most one token"), HasSubstr("max_length 8")));
+}
+
+TEST(TrainingData, OfPromptsWithoutAnswersIsRefusedWithTheirNumber) {
+  Store store({4, 4});
+  store.prompts_ = 4;
+  store.targets_ = {0, 0};
+  EXPECT_THAT(refusal(store, Task::kCausalLm), HasSubstr("2 have none behind their prompt"));
 }
 
 TEST(TrainingData, WithSomeRowsWithoutATokenToLearnIsTold) {
