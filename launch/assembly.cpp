@@ -4,18 +4,25 @@
 #include <ATen/Version.h>
 
 #include <algorithm>
+#include <array>
+#include <filesystem>
 #include <fstream>
 #include <iostream>
 #include <set>
 #include <sstream>
 
+#include "data/store/labels.h"
+#include "model/adapters/targets.h"
 #include "model/block_kernel.h"
 #include "model/config_notes.h"
 #include "model/panels.h"
+#include "model/pretrained/adapter_files.h"
 #include "model/pretrained/loader.h"
 #include "model/pretrained/panel_file.h"
+#include "model/pretrained/weight_files.h"
 #include "runtime/core/error.h"
 #include "runtime/core/process.h"
+#include "runtime/core/text.h"
 
 namespace neoloom::launch {
 namespace {
@@ -48,45 +55,21 @@ void build_where_missing(comm::MpiSession& session, const core::Cache& cache, co
   session.patient_barrier();
 }
 
+// Names of the rows of the head that training starts from: of the adapter to go on from, or of the base.
+std::vector<std::string> starting_labels(const Inputs& inputs) {
+  const RunConfig& config = inputs.config;
+  const std::vector<std::string>& base = inputs.base.config.labels;
+  if (config.peft_config && !config.peft_config->init_from.empty()) {
+    const model::AdapterFolder adapter = model::read_adapter_folder(config.peft_config->init_from);
+    if (adapter.score_rows == 0) return {};
+    return name_head_rows(config.peft_config->init_from, adapter.score_rows, adapter.labels, base, {}).names;
+  }
+  const int64_t rows = model::stored_head_rows(inputs.base.folder);
+  if (rows == 0) return {};
+  return static_cast<int64_t>(base.size()) == rows ? base : data::default_label_names(rows);
+}
+
 }  // namespace
-
-std::string TaskChoice::problem_type_name() const {
-  if (!classifies()) return "";
-  return problem_type == data::ProblemType::kMultiLabel ? "multi_label_classification" : "single_label_classification";
-}
-
-TaskChoice choose_task(RunConfig& config) {
-  data::Options& columns = config.data;
-  const std::string type = config.peft_config ? config.peft_config->task_type : "";
-  const std::string& problem = config.model_config.problem_type;
-  const bool has_labels = !columns.label_column.empty() || !columns.labels_column.empty();
-  TaskChoice choice;
-  if (type == "CAUSAL_LM" || (type.empty() && !has_labels && problem.empty())) {
-    core::require(
-        !has_labels, ErrorKind::kUsage,
-        "peft_config.task_type is CAUSAL_LM but data names a label column ({}): remove it, or set task_type to "
-        "SEQ_CLS",
-        columns.label_column.empty() ? columns.labels_column : columns.label_column);
-    core::require(problem.empty(), ErrorKind::kUsage,
-                  "model_config.problem_type {} is for classification, but peft_config.task_type is CAUSAL_LM",
-                  problem);
-    return choice;
-  }
-  choice.task = data::Task::kSequenceClassification;
-  const bool multi = problem == "multi_label_classification" || (problem.empty() && !columns.labels_column.empty());
-  choice.problem_type = multi ? data::ProblemType::kMultiLabel : data::ProblemType::kSingleLabel;
-  choice.head = multi ? model::Head::kMultiLabel : model::Head::kSingleLabel;
-  if (multi) {
-    if (columns.labels_column.empty()) std::swap(columns.labels_column, columns.label_column);
-    if (columns.labels_column.empty()) columns.labels_column = "labels";
-  } else {
-    core::require(columns.labels_column.empty(), ErrorKind::kUsage,
-                  "model_config.problem_type is single_label_classification but data.labels_column is set: use "
-                  "data.label_column");
-    if (columns.label_column.empty()) columns.label_column = "label";
-  }
-  return choice;
-}
 
 core::Cache cache_directory(const RunConfig& config) {
   const std::string& chosen = config.runtime.cache_dir;
@@ -156,11 +139,40 @@ void load_weights(comm::MpiSession& session, const RunConfig& config, const std:
 data::Tokenizer load_tokenizer(const RunConfig& config, const Base& base) {
   const std::string& folder = config.tokenizer_config.pretrained_tokenizer_name;
   data::Tokenizer tokenizer = data::Tokenizer::from_folder(folder.empty() ? base.folder : folder);
-  core::require(tokenizer.vocab_size() <= base.config.vocab_size, ErrorKind::kWeights,
-                "the tokenizer of {} has ids up to {}, but the model's vocabulary has {} rows: use the model's own "
-                "tokenizer",
-                folder.empty() ? base.folder : folder, tokenizer.vocab_size() - 1, base.config.vocab_size);
+  for (int64_t id = base.config.vocab_size; id < tokenizer.vocab_size(); ++id) {
+    const std::array<int32_t, 1> one = {static_cast<int32_t>(id)};
+    core::require(tokenizer.decode(one, /*skip_special_tokens=*/true).empty(), ErrorKind::kWeights,
+                  "the tokenizer of {} has ids up to {} ({} is {}), but the model's embedding has {} rows: use the "
+                  "model's own tokenizer, or resize the embedding (transformers: model.resize_token_embeddings)",
+                  folder.empty() ? base.folder : folder, tokenizer.vocab_size() - 1, id,
+                  core::quoted(tokenizer.token_bytes(one[0])), base.config.vocab_size);
+  }
   return tokenizer;
+}
+
+std::string note_on_vocabulary(const Base& base, const data::Tokenizer& tokenizer) {
+  const int64_t rows = base.config.vocab_size;
+  if (tokenizer.vocab_size() <= rows) return "";
+  return fmt::format(
+      "{} (id {}) has no row in the model's embedding of {} rows: padding does not need it, and a text that "
+      "holds it is refused",
+      core::quoted(tokenizer.token_bytes(static_cast<int32_t>(rows))), rows, rows);
+}
+
+BaseReference base_reference(const RunConfig& config, const model::AdapterFolder& read) {
+  const model::Options& ours = config.model_config;
+  BaseReference reference{ours.pretrained_model_name, ours.revision == "main" ? "" : ours.revision};
+  const std::string& theirs = read.base_model_name_or_path;
+  std::error_code ignored;
+  const bool same = theirs == ours.pretrained_model_name;
+  const bool copy_of_hub_model = std::filesystem::is_directory(ours.pretrained_model_name, ignored) &&
+                                 !theirs.empty() && !theirs.starts_with('.') && !theirs.starts_with('/') &&
+                                 theirs.find('/') == theirs.rfind('/') && !std::filesystem::exists(theirs, ignored);
+  if (same || copy_of_hub_model) {
+    reference.name = theirs;
+    if (!read.revision.empty()) reference.revision = read.revision;
+  }
+  return reference;
 }
 
 int64_t resolve_pad_id(const RunConfig& config, const Base& base, const data::Tokenizer& tokenizer) {
@@ -170,7 +182,8 @@ int64_t resolve_pad_id(const RunConfig& config, const Base& base, const data::To
                   "model_config.pad_token_id {} lies outside the vocabulary of {}", id, base.config.vocab_size);
     return id;
   }
-  if (tokenizer.pad_token_id() >= 0) return tokenizer.pad_token_id();
+  const int64_t pad = tokenizer.pad_token_id();
+  if (pad >= 0 && pad < base.config.vocab_size) return pad;
   if (base.config.pad_token_id >= 0) return base.config.pad_token_id;
   return std::clamp<int64_t>(base.config.eos_token_id, 0, base.config.vocab_size - 1);
 }
@@ -186,7 +199,7 @@ int64_t resolve_max_length(const RunConfig& config, const Base& base) {
 void read_inputs(const std::string& name, Inputs& inputs) {
   core::require(!inputs.config.data.train.empty(), ErrorKind::kUsage, "{}: data.train is missing: the file to train on",
                 name);
-  inputs.task = choose_task(inputs.config);
+  inputs.task = choose_training_task(inputs.config);
   inputs.base = find_base(inputs.config);
   const std::string dropouts = model::dropouts_of(inputs.base.config);
   core::require(
@@ -194,9 +207,25 @@ void read_inputs(const std::string& name, Inputs& inputs) {
       "{}/config.json: {}: training with dropout inside the model is not supported; set it to 0 there to train "
       "without (peft_config.lora_dropout is supported)",
       inputs.base.folder, dropouts);
+  if (inputs.config.peft_config) {
+    model::require_all_match(inputs.config.peft_config->target_modules, inputs.base.config.num_layers);
+  }
+  if (inputs.task.classifies()) inputs.base.head_labels = starting_labels(inputs);
   inputs.tokenizer.emplace(load_tokenizer(inputs.config, inputs.base));
   inputs.pad_id = resolve_pad_id(inputs.config, inputs.base, *inputs.tokenizer);
   resolve_max_length(inputs.config, inputs.base);
+}
+
+HeadStart head_to_start_from(const Inputs& inputs, const std::vector<std::string>& labels) {
+  const RunConfig& config = inputs.config;
+  // init_from brings a head of its own.
+  if (config.peft_config && !config.peft_config->init_from.empty()) return {};
+  std::vector<std::string> base = inputs.base.head_labels;
+  if (!base.empty() && !config.data.label_names.empty() && base.size() == labels.size() &&
+      base == data::default_label_names(static_cast<int64_t>(base.size()))) {
+    base = config.data.label_names;  // the names that the base lacks
+  }
+  return start_head(inputs.base.folder, base, labels, config.model_config.ignore_mismatched_sizes);
 }
 
 data::StoreRequest store_request(const RunConfig& config, const TaskChoice& task, const Base& base,
@@ -208,6 +237,8 @@ data::StoreRequest store_request(const RunConfig& config, const TaskChoice& task
   request.task = task.task;
   request.problem_type = task.problem_type;
   request.max_length_tokens = resolve_max_length(config, base);
+  request.preferred_label_names = base.head_labels;
+  request.embedding_rows = base.config.vocab_size;
   if (!config.data.label_names.empty()) request.label_names = config.data.label_names;
   if (config.model_config.num_labels) request.num_labels = *config.model_config.num_labels;
   return request;

@@ -10,26 +10,15 @@
 #include "data/token_store.h"
 #include "data/tokenizer/tokenizer.h"
 #include "launch/config/run_config.h"
+#include "launch/labels.h"
+#include "launch/task_choice.h"
 #include "model/gpt_neo_config.h"
 #include "model/model.h"
+#include "model/pretrained/adapter_files.h"
 #include "runtime/comm/mpi_session.h"
 #include "runtime/core/cache.h"
 
 namespace neoloom::launch {
-
-/// What a configuration asks the model to do.
-struct TaskChoice {
-  data::Task task = data::Task::kCausalLm;
-  data::ProblemType problem_type = data::ProblemType::kSingleLabel;
-  model::Head head = model::Head::kCausalLm;
-  bool classifies() const { return task == data::Task::kSequenceClassification; }
-  /// Hugging Face's problem_type; empty for causal LM.
-  std::string problem_type_name() const;
-};
-
-/// From peft_config.task_type, model_config.problem_type and the label columns; fills in the default label column.
-/// Throws: Error(kUsage) when they contradict each other.
-TaskChoice choose_task(RunConfig& config);
 
 /// The cache in runtime.cache_dir, else $XDG_CACHE_HOME/neoloom, else ~/.cache/neoloom; its lines go to stderr.
 /// Throws: Error(kUsage) when none of them is an absolute path, or runtime.cache_dir.
@@ -45,6 +34,7 @@ model::Dtype resolve_compute_dtype(const RunConfig& config, const std::string& d
 struct Base {
   std::string folder;
   model::GptNeoConfig config;
+  std::vector<std::string> head_labels;  // of training: names of the rows of the head that it starts from; empty: none
   std::string weights_hash;
   std::shared_ptr<const model::Weights> weights;
 };
@@ -57,10 +47,24 @@ Base find_base(const RunConfig& config);
 /// Throws: Error(kUsage) with runtime.cache_dir when the cache cannot be written or trusted.
 void load_weights(comm::MpiSession& session, const RunConfig& config, const std::string& device, Base& base);
 
-/// The tokenizer of tokenizer_config, or the model folder's own; checked against the model's vocabulary.
+/// How an adapter's configuration names its base model.
+struct BaseReference {
+  std::string name;
+  std::string revision;  // empty: the default
+};
+
+/// The base as an adapter that is written names it: model_config's name and revision; those of the adapter `read`
+/// (init_from, or what is exported) where that names the same base, or a hub id of which a folder was given here.
+BaseReference base_reference(const RunConfig& config, const model::AdapterFolder& read);
+
+/// The tokenizer of tokenizer_config, or the model folder's own; checked against the model's vocabulary: only special
+/// tokens, such as a padding token that was added later, may have ids that the embedding has no row for.
 data::Tokenizer load_tokenizer(const RunConfig& config, const Base& base);
 
-/// model_config.pad_token_id, else the tokenizer's, else the model's, else eos.
+/// For the log: the special tokens without a row in the embedding; empty: none.
+std::string note_on_vocabulary(const Base& base, const data::Tokenizer& tokenizer);
+
+/// model_config.pad_token_id, else the tokenizer's when the embedding has it, else the model's, else eos.
 int64_t resolve_pad_id(const RunConfig& config, const Base& base, const data::Tokenizer& tokenizer);
 
 /// tokenizer_config.max_length, at most the model's positions. Throws: Error(kUsage) when it is larger.
@@ -78,6 +82,9 @@ struct Inputs {
 /// Everything of `inputs` from its config; `name` stands for the configuration in messages.
 /// Throws: Error(kUsage), Error(kWeights).
 void read_inputs(const std::string& name, Inputs& inputs);
+
+/// The head that a run with these labels starts from. Throws: Error(kUsage) as start_head.
+HeadStart head_to_start_from(const Inputs& inputs, const std::vector<std::string>& labels);
 
 /// The request for the token store of `path`.
 data::StoreRequest store_request(const RunConfig& config, const TaskChoice& task, const Base& base,

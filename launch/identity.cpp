@@ -22,7 +22,7 @@ using nlohmann::ordered_json;
 
 // Keys that say where, how often and on what a run works, not what it computes. Paths and names are covered by hashes.
 bool is_free(const std::string& key) {
-  static constexpr std::array<std::string_view, 19> kFree = {"trainer_config.output_dir",
+  static constexpr std::array<std::string_view, 20> kFree = {"trainer_config.output_dir",
                                                              "trainer_config.logging_",
                                                              "trainer_config.save_",
                                                              "trainer_config.eval_",
@@ -39,6 +39,7 @@ bool is_free(const std::string& key) {
                                                              "data.",
                                                              "model_config.pretrained_model_name",
                                                              "model_config.revision",
+                                                             "model_config.ignore_mismatched_sizes",
                                                              "tokenizer_config.",
                                                              "peft_config.init_from"};
   return std::any_of(kFree.begin(), kFree.end(), [&](std::string_view prefix) { return key.starts_with(prefix); });

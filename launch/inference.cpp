@@ -3,15 +3,21 @@
 
 #include <ATen/ops/zeros.h>
 #include <c10/core/Device.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <filesystem>
 #include <iostream>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "data/readers/rows.h"
+#include "launch/labels.h"
+#include "launch/run_folder.h"
+#include "model/adapters/targets.h"
 #include "model/config_notes.h"
 #include "model/pretrained/adapter_files.h"
+#include "model/pretrained/weight_files.h"
 #include "runtime/core/error.h"
 
 namespace neoloom::launch {
@@ -30,8 +36,11 @@ std::string read_sources(const ModelArguments& arguments, Inference& result) {
     core::require(fs::exists(adapter), ErrorKind::kUsage,
                   "{} has no adapter folder yet: the run has not finished; run its train command again to resume it",
                   arguments.run);
-    result.config = read_config(arguments.run + "/config.yaml", arguments.overrides);
-    if (fs::exists(adapter + "/adapter_config.json")) return adapter;
+    result.config = read_run_config(arguments.run, arguments.overrides);
+    if (fs::exists(adapter + "/adapter_config.json")) {
+      require_base_there(arguments.run, result.config);
+      return adapter;
+    }
     result.config.model_config.pretrained_model_name = adapter;  // a fully trained model
     // Computed in what its training computed in, from the values that training ended with.
     if (result.config.runtime.compute_dtype == "auto") {
@@ -50,25 +59,70 @@ std::string read_sources(const ModelArguments& arguments, Inference& result) {
   return arguments.adapter;
 }
 
-void describe_head(const std::string& adapter_folder, Inference& result) {
-  result.labels = result.base.config.labels;
+// Entries that match nothing do no harm in an adapter that others wrote: its tensors say what it adapts.
+void keep_matching_targets(const std::string& folder, int64_t num_layers, Inference& result) {
+  std::vector<std::string>& targets = result.config.peft_config->target_modules;
+  const std::vector<std::string> unmatched = model::unmatched_targets(targets, num_layers);
+  if (unmatched.empty()) return;
+  core::require(unmatched.size() < targets.size(), ErrorKind::kWeights,
+                "{}/adapter_config.json: target_modules [{}] are no modules of GPT-Neo: is this the adapter of another "
+                "architecture?",
+                folder, fmt::join(targets, ", "));
+  std::erase_if(targets, [&](const std::string& entry) {
+    return std::find(unmatched.begin(), unmatched.end(), entry) != unmatched.end();
+  });
+  result.notes.push_back(fmt::format("{}: target_modules [{}] match no module of this model: they adapt nothing",
+                                     folder, fmt::join(unmatched, ", ")));
+}
+
+// Labels of the head, from whoever names them.
+void name_labels(const std::string& adapter_folder, int64_t adapter_rows,
+                 const std::vector<std::string>& adapter_labels, Inference& result) {
+  const bool adapter = adapter_rows > 0;
+  const int64_t rows = adapter ? adapter_rows : model::stored_head_rows(result.base.folder);
+  const std::string& where = adapter ? adapter_folder : result.base.folder;
+  core::require(
+      rows > 0, ErrorKind::kWeights,
+      "{} has no classification head: there is no score.weight in it. Train one, or give the adapter that has "
+      "it (--adapter)",
+      adapter_folder.empty() ? result.base.folder : adapter_folder);
+  const std::vector<std::string>& base = result.base.config.labels;
+  const std::vector<std::string>& own = adapter ? adapter_labels : base;
+  core::require(own.empty() || static_cast<int64_t>(own.size()) == rows, ErrorKind::kWeights,
+                "{}: config.json names {} labels, but score.weight has {} rows: correct id2label or num_labels", where,
+                own.size(), rows);
+  HeadNames head = name_head_rows(where, rows, own, base, result.config.data.label_names);
+  result.labels = std::move(head.names);
+  if (!head.note.empty()) result.notes.push_back(fmt::format("labels: {}", head.note));
+}
+
+/// Returns whether the adapter brings the classification head.
+bool describe_head(const std::string& adapter_folder, Inference& result) {
   std::string problem_type = result.base.config.problem_type;
   // Without an adapter nothing is added to the weights: no LoRA targets.
   result.config.peft_config = model::LoraOptions{};
   result.config.peft_config->target_modules.clear();
+  model::AdapterFolder adapter;
   if (!adapter_folder.empty()) {
-    const model::AdapterFolder adapter = model::read_adapter_folder(adapter_folder);
+    adapter = model::read_adapter_folder(adapter_folder);
     result.config.peft_config = adapter.lora;
-    if (!adapter.labels.empty()) result.labels = adapter.labels;
+    keep_matching_targets(adapter_folder, result.base.config.num_layers, result);
+    result.reference = base_reference(result.config, adapter);
     if (!adapter.problem_type.empty()) problem_type = adapter.problem_type;
     if (adapter.pad_token_id >= 0 && !result.config.model_config.pad_token_id) {
       result.config.model_config.pad_token_id = adapter.pad_token_id;
     }
   }
   if (result.config.model_config.problem_type.empty()) result.config.model_config.problem_type = problem_type;
+  result.task = choose_task(result.config);
+  if (result.task.classifies()) name_labels(adapter_folder, adapter.score_rows, adapter.labels, result);
+  return adapter.score_rows > 0;
 }
 
 void print_notes(const Inference& result) {
+  for (const std::string& text : result.config.warnings) std::cerr << "warning: " << text << "\n";
+  for (const std::string& text : result.notes) std::cerr << text << "\n";
+  for (const std::string& text : result.base.weights->notes) std::cerr << text << "\n";
   for (const std::string& text : model::config_notes(result.base.config)) std::cerr << text << "\n";
   for (const std::string& text : result.tokenizer->notes()) std::cerr << "tokenizer: " << text << "\n";
 }
@@ -79,32 +133,32 @@ Inference load_inference(comm::MpiSession& session, const ModelArguments& argume
   Inference result;
   std::string adapter_folder;
   const auto phase = session.phase("start-up");
+  bool adapter_head = false;
   session.all_or_none([&] {
     adapter_folder = read_sources(arguments, result);
     session.set_peer_timeout(static_cast<double>(result.config.runtime.peer_timeout_seconds));
     result.base = find_base(result.config);
-    describe_head(adapter_folder, result);
+    adapter_head = describe_head(adapter_folder, result);
     std::string& tokenizer = result.config.tokenizer_config.pretrained_tokenizer_name;
     if (tokenizer.empty() && fs::exists(adapter_folder + "/tokenizer_config.json")) tokenizer = adapter_folder;
     result.tokenizer.emplace(load_tokenizer(result.config, result.base));
-    result.task = choose_task(result.config);
     result.pad_id = resolve_pad_id(result.config, result.base, *result.tokenizer);
   });
-  if (session.is_root()) print_notes(result);
   result.device = std::make_unique<Device>(session, result.config);
   load_weights(session, result.config, result.device->name(), result.base);
+  if (session.is_root()) print_notes(result);
   session.all_or_none([&] {
     model::ModelSetup setup;
     setup.config = result.base.config;
     setup.head = result.task.head;
     setup.num_labels = result.task.classifies() ? static_cast<int64_t>(result.labels.size()) : 0;
-    core::require(!result.task.classifies() || setup.num_labels > 0, ErrorKind::kWeights,
-                  "{} does not say which labels it has: no id2label in config.json of the model or the adapter",
-                  adapter_folder.empty() ? result.base.folder : adapter_folder);
     setup.lora = result.config.peft_config;
     setup.compute_dtype = resolve_compute_dtype(result.config, result.device->name());
     setup.device = result.device->traits();
-    result.model = model::Model::create(setup, result.base.weights);
+    // The adapter's head takes the place of the base's, which may have other labels.
+    const bool own_head = result.task.classifies() && adapter_head;
+    result.model =
+        model::Model::create(setup, own_head ? with_head_rows(result.base.weights, {}) : result.base.weights);
     at::Tensor host = at::zeros({result.model->layout().total_elements}, at::kFloat);
     result.model->initialize(host, static_cast<uint64_t>(result.config.trainer_config.seed));
     if (!adapter_folder.empty()) model::load_adapter_values(adapter_folder, *result.model, host);

@@ -26,6 +26,8 @@ struct Inference {
   at::Tensor params;                // [layout().total_elements] fp32
   std::vector<std::string> labels;  // class names in index order
   int64_t pad_id = 0;
+  BaseReference reference;         // as an adapter that is written names the base
+  std::vector<std::string> notes;  // for the log
 };
 
 /// From a run folder, or a model folder / hub id with an optional PEFT adapter.

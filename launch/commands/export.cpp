@@ -18,15 +18,15 @@ int run_export(comm::MpiSession& session, const ExportArguments& arguments) {
   Inference inference = load_inference(session, arguments.model);
   const auto phase = session.phase("writing the model", comm::MpiSession::kBuilding);
   session.on_root([&]() -> std::string {
-    const model::HeadDescription head{inference.labels, inference.task.problem_type_name(), inference.pad_id};
+    const model::HeadDescription head{inference.labels, inference.task.problem_type_name(), inference.pad_id,
+                                      inference.reference.revision};
     if (arguments.format == "merged") {
       model::export_merged(arguments.output, *inference.model, inference.params, inference.base.folder,
                            model::dtype_from_name(arguments.dtype), head, inference.tokenizer->files());
     } else {
       core::require(!inference.config.peft_config->target_modules.empty(), core::ErrorKind::kUsage,
                     "there is no adapter to export: this model was trained in full; use --format merged");
-      model::write_adapter_folder(arguments.output, *inference.model, inference.params,
-                                  inference.config.model_config.pretrained_model_name, head,
+      model::write_adapter_folder(arguments.output, *inference.model, inference.params, inference.reference.name, head,
                                   inference.tokenizer->files());
     }
     std::cerr << arguments.output << "\n";

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "data/batching/step_list.h"
+#include "launch/labels.h"
 #include "launch/placement.h"
 #include "launch/product_rate.h"
 #include "launch/rank_memory.h"
@@ -72,20 +73,13 @@ void print_lengths(const data::TokenStore& store, Report& report) {
 
 void print_labels(const data::TokenStore& store, data::ProblemType problem_type, Report& report) {
   const std::vector<std::string>& names = store.label_names();
-  std::vector<int64_t> counts(names.size(), 0);
-  for (int64_t i = 0; i < store.size(); ++i) {
-    if (problem_type == data::ProblemType::kMultiLabel) {
-      const auto row = store.multi_label(i);
-      for (size_t k = 0; k < row.size(); ++k) counts[k] += row[k];
-    } else if (store.label(i) >= 0) {
-      ++counts[static_cast<size_t>(store.label(i))];
-    }
-  }
+  const std::vector<int64_t> counts = label_counts(store, problem_type);
   report.line("labels", std::to_string(names.size()));
   for (size_t k = 0; k < names.size(); ++k) {
     const auto width = static_cast<size_t>(40.0 * static_cast<double>(counts[k]) / static_cast<double>(store.size()));
     report.text(fmt::format("  {:<20} {:>8}  {}\n", names[k], counts[k], std::string(width, '#')));
   }
+  if (const std::string text = label_warning(names, counts); !text.empty()) report.line("warning", text);
 }
 
 /// Only ranks know their GPU; flash attention is there from compute capability 8.0 on.
@@ -230,11 +224,13 @@ void print_plan(const Inputs& inputs, const PlanRequest& request) {
   const auto store = open(config.data.train, nullptr);
   const auto validation =
       config.data.validation.empty() ? nullptr : open(config.data.validation, &store->label_names());
+  if (task.classifies()) head_to_start_from(inputs, store->label_names());  // refuses other labels
   const RunPlan plan = plan_steps(inputs, *store, request.ranks);
 
   Report report;
   report.line("model", fmt::format("{} ({} parameters)", inputs.base.folder, inputs.base.config.body_parameters()));
-  report.line("task", task.classifies() ? task.problem_type_name() : "causal_lm");
+  report.line("task", fmt::format("{} ({})", task.classifies() ? task.problem_type_name() : "causal_lm", task.reason));
+  if (!task.advice.empty()) report.line("", task.advice);
   print_lengths(*store, report);
   if (task.classifies()) print_labels(*store, task.problem_type, report);
   print_steps(inputs, plan, request, report);

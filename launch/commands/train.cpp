@@ -14,7 +14,9 @@
 #include "launch/device.h"
 #include "launch/faults.h"
 #include "launch/identity.h"
+#include "launch/labels.h"
 #include "launch/rank_memory.h"
+#include "launch/run_folder.h"
 #include "launch/version.h"
 #include "model/config_notes.h"
 #include "model/heads.h"
@@ -42,6 +44,9 @@ constexpr int64_t kFullTrainingLimit = 500'000'000;  // parameters, above which 
 
 // Everything between the configuration and the trainer.
 struct Session : Inputs {
+  HeadStart head;                     // of classification
+  BaseReference reference;            // of the base, for the adapters written
+  std::vector<int64_t> label_counts;  // of the training data
   std::shared_ptr<const data::TokenStore> train, validation;
   std::vector<std::string> labels;
   Resolved resolved;
@@ -60,6 +65,11 @@ void read_everything_small(Session& s, const TrainArguments& arguments) {
   s.resolved.pad_token_id = s.pad_id;
   s.resolved.start_hash = start_hash(s.config);
   s.resolved.kernel_environment = kernel_environment();
+  model::AdapterFolder from;
+  if (s.config.peft_config && !s.config.peft_config->init_from.empty()) {
+    from = model::read_adapter_folder(s.config.peft_config->init_from);
+  }
+  s.reference = base_reference(s.config, from);
 }
 
 // Rows that teach nothing: an error when there are no others, else warnings.
@@ -86,6 +96,10 @@ void open_stores(comm::MpiSession& session, Session& s) {
     core::require(!s.task.classifies() || !expected || *expected == static_cast<int64_t>(s.labels.size()),
                   ErrorKind::kUsage, "model_config.num_labels is {}, but {} has {} labels", expected.value_or(0),
                   s.config.data.train, s.labels.size());
+    if (s.task.classifies()) {
+      s.label_counts = label_counts(*s.train, s.task.problem_type);
+      s.head = head_to_start_from(s, s.labels);
+    }
   });
   if (s.config.data.validation.empty()) return;
   data::StoreRequest request = store_request(s.config, s.task, s.base, s.config.data.validation);
@@ -93,10 +107,24 @@ void open_stores(comm::MpiSession& session, Session& s) {
   s.validation = open_store(session, request, *s.tokenizer, cache);
 }
 
+// What is trained on what, and why: first of all, so that a guess that is wrong is seen.
+void print_task(const Session& s) {
+  const auto note = [](const std::string& text) { std::cerr << text << "\n"; };
+  if (!s.task.classifies()) return note(fmt::format("task: {} ({})", s.task.name(), s.task.reason));
+  note(fmt::format("task: {}, {} labels ({})", s.task.name(), s.labels.size(), s.task.reason));
+  if (!s.task.advice.empty()) note("task: " + s.task.advice);
+  note("labels: " + label_histogram(s.labels, s.label_counts));
+  if (const std::string text = label_warning(s.labels, s.label_counts); !text.empty()) note("warning: " + text);
+  if (!s.head.note.empty()) note(s.head.note);
+}
+
 void print_notes(const Session& s, const Device& device, const model::Model& model) {
   const auto note = [](const std::string& text) { std::cerr << text << "\n"; };
+  print_task(s);
   for (const std::string& warning : s.config.warnings) note("warning: " + warning);
   for (const std::string& text : model::config_notes(s.base.config)) note(text);
+  for (const std::string& text : s.base.weights->notes) note(text);
+  if (const std::string text = note_on_vocabulary(s.base, *s.tokenizer); !text.empty()) note("tokenizer: " + text);
   for (const std::string& text : s.tokenizer->notes()) note("tokenizer: " + text);
   note(fmt::format("{}; {}", version_text(), device.explanation()));
   note(fmt::format("model {}: {} parameters, {} in {}, computed in {}; {}", s.base.folder,
@@ -223,6 +251,23 @@ std::optional<train::Resumed> find_resume(comm::MpiSession& session, Session& s,
   return resumed;
 }
 
+// The labels of init_from's head in this run's order. Rows go by names, never by place.
+void order_head_of_adapter(const Session& s, const model::AdapterFolder& adapter, const model::Model& model,
+                           at::Tensor& values) {
+  if (!s.task.classifies()) return;
+  const std::string& from = s.config.peft_config->init_from;
+  std::vector<std::string> names = adapter.labels;
+  if (!rows_by_name(names, s.labels)) {
+    names = name_head_rows(from, adapter.score_rows, names, s.base.config.labels, s.config.data.label_names).names;
+  }
+  const std::optional<std::vector<int64_t>> rows = rows_by_name(names, s.labels);
+  core::require(rows.has_value(), ErrorKind::kUsage,
+                "peft_config.init_from: {} has the labels [{}], but this run has [{}]; correct the labels, or list the "
+                "adapter's in data.label_names",
+                from, fmt::join(names, ", "), fmt::join(s.labels, ", "));
+  reorder_head(model, *rows, values);
+}
+
 // peft_config.init_from: the values of an adapter that computes the same function here as where it was made.
 // Undefined without the key.
 at::Tensor values_to_start_from(const Session& s, const model::Model& model) {
@@ -234,12 +279,9 @@ at::Tensor values_to_start_from(const Session& s, const model::Model& model) {
                 "peft_config.init_from: {} was made with lora_alpha {} and use_rslora {}, but this run has {} and {}; "
                 "give the run the adapter's values",
                 ours.init_from, theirs.lora.lora_alpha, theirs.lora.use_rslora, ours.lora_alpha, ours.use_rslora);
-  core::require(!s.task.classifies() || theirs.labels.empty() || theirs.labels == s.labels, ErrorKind::kUsage,
-                "peft_config.init_from: {} has the labels [{}], but this run has [{}]; data.label_names sets their "
-                "order",
-                ours.init_from, fmt::join(theirs.labels, ", "), fmt::join(s.labels, ", "));
   at::Tensor values = at::zeros({model.layout().total_elements}, at::kFloat);
   model::load_adapter_values(ours.init_from, model, values);
+  order_head_of_adapter(s, theirs, model, values);
   return values;
 }
 
@@ -258,9 +300,13 @@ train::TrainerSetup trainer_setup(comm::MpiSession& session, const Session& s, D
   setup.device_step = !device.is_cpu() || device_step_from_environment();
   if (model.setup().compute_dtype == model::Dtype::kFloat16) setup.initial_loss_scale = train::kLargestLossScale;
   setup.config_yaml = to_yaml(s.config);
+  setup.config_file = run_config_text(s.config);
   setup.label_map_json = nlohmann::json(s.labels).dump();
   setup.progress = s.config.logging.progress;
   setup.run_start = {
+      {"task", s.task.name()},
+      {"task_reason", s.task.reason},
+      {"labels", s.labels},
       {"frozen_parameters", s.config.peft_config ? s.base.config.body_parameters() : 0},
       {"frozen_dtype", model::dtype_name(stored_dtype(s.config))},
       {"compute_dtype", s.resolved.compute_dtype},
@@ -278,8 +324,9 @@ train::TrainerSetup trainer_setup(comm::MpiSession& session, const Session& s, D
     return identity_json(s.config, resolved);
   };
   setup.hooks.write_adapter = [&s, &model](const at::Tensor& params, const std::string& folder) {
-    model::write_adapter_folder(folder, model, params, s.config.model_config.pretrained_model_name,
-                                {s.labels, s.task.problem_type_name(), s.pad_id}, s.tokenizer->files());
+    model::write_adapter_folder(folder, model, params, s.reference.name,
+                                {s.labels, s.task.problem_type_name(), s.pad_id, s.reference.revision},
+                                s.tokenizer->files());
   };
   setup.hooks.peak_memory_bytes = [&device] { return device.peak_memory_bytes(); };
   setup.hooks.device_reads = device.reads();
@@ -350,6 +397,7 @@ int run_train(comm::MpiSession& session, const TrainArguments& arguments) {
     budget = measure_budget(s.config, {!device.is_cpu(), device.free_memory_bytes()}, session.local_size());
   });
   load_weights(session, s.config, device.name(), s.base);
+  if (s.task.classifies()) s.base.weights = with_head_rows(s.base.weights, s.head.rows);
   s.resolved.model_hash = s.base.weights_hash;
   s.resolved.data_hash = s.train->content_hash();
   s.resolved.validation_hash = s.validation ? s.validation->content_hash() : "";
@@ -372,7 +420,8 @@ int run_train(comm::MpiSession& session, const TrainArguments& arguments) {
   }
   if (!resumed) {  // a resume's trainer rewrites it, as it can
     session.on_root([&]() -> std::string {
-      core::publish_file(s.config.trainer_config.output_dir + "/config.yaml", to_yaml(s.config), ErrorKind::kUsage);
+      core::publish_file(s.config.trainer_config.output_dir + "/config.yaml", run_config_text(s.config),
+                         ErrorKind::kUsage);
       return "";
     });
   }

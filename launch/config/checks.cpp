@@ -59,9 +59,11 @@ void resolve_columns(RunConfig& config, const Place& place) {
 void check_labels(const RunConfig& config, const Place& place) {
   const data::Options& data = config.data;
   const auto& num_labels = config.model_config.num_labels;
-  const bool classification = !data.label_column.empty() || !data.labels_column.empty();
-  core::require(classification || data.label_names.empty(), ErrorKind::kUsage,
-                "{}: labels want data.label_column or data.labels_column", place("data", "label_names"));
+  const bool language_model =
+      (config.peft_config && config.peft_config->task_type == "CAUSAL_LM") || !data.prompt_column.empty();
+  core::require(!language_model || data.label_names.empty(), ErrorKind::kUsage,
+                "{}: a language model has no labels; remove them, or name data.label_column and train with SEQ_CLS",
+                place("data", "label_names"));
   core::require(!num_labels || data.label_names.empty() || *num_labels == static_cast<int64_t>(data.label_names.size()),
                 ErrorKind::kUsage, "{}: {} labels, but data.label_names has {}", place("model_config", "num_labels"),
                 num_labels.value_or(0), data.label_names.size());

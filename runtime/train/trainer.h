@@ -64,7 +64,8 @@ struct TrainerSetup {
   /// scale they are read at once, since the next step computes with the scale that follows from them.
   bool device_step = false;
   double initial_loss_scale = 1.0;  // above 1 only for float16 compute
-  std::string config_yaml;
+  std::string config_yaml;          // kept in checkpoints
+  std::string config_file;          // config.yaml of the run folder
   std::string label_map_json;
   std::string progress = "auto";
   nlohmann::ordered_json run_start;  // what the run_start event says beyond the trainer's own numbers

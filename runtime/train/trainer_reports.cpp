@@ -216,8 +216,8 @@ void Trainer::write_side_products() {
       config_file_.write([&] {
         const std::string path = folder + "/config.yaml";
         std::error_code unknown;
-        if (std::filesystem::is_regular_file(path, unknown) && core::read_file(path) == setup_.config_yaml) return;
-        core::publish_file(path, setup_.config_yaml, ErrorKind::kOutput);
+        if (std::filesystem::is_regular_file(path, unknown) && core::read_file(path) == setup_.config_file) return;
+        core::publish_file(path, setup_.config_file, ErrorKind::kOutput);
       }),
       best_folder_.write([&] { write_best_adapter(folder + "/adapter-best"); })};
   for (const SideProduct::Outcome& outcome : outcomes) {

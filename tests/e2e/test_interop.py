@@ -4,13 +4,14 @@
 import json
 import math
 
+import common
 import pytest
 import tiny_model
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from runs import command, json_lines, padded, train, write_jsonl
 from sklearn.metrics import f1_score
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, TrainingArguments
 from transformers.utils import logging
 
 logging.set_verbosity_error()
@@ -168,6 +169,18 @@ def test_an_adapter_that_peft_trained_predicts_and_evaluates_alike(base, files, 
     assert found["eval_loss"] == pytest.approx(torch.nn.functional.cross_entropy(logits, labels).item(), abs=1e-5)
     assert found["eval_accuracy"] == (logits.argmax(-1) == labels).double().mean().item()
     assert found["eval_macro_f1"] == pytest.approx(f1_score(labels, logits.argmax(-1), average="macro"), abs=1e-9)
+
+
+def test_what_transformers_and_peft_write_of_their_defaults_pastes_in_whole(base, files, tmp_path):
+    arguments = json.loads(TrainingArguments(output_dir=str(tmp_path / "out"), hub_token="hf_Abcdefgh12345").to_json_string())
+    assert arguments["hub_token"] == "<HUB_TOKEN>"
+    LoraConfig(task_type="SEQ_CLS").save_pretrained(tmp_path)
+    lora = json.loads((tmp_path / "adapter_config.json").read_text())
+    config = {"model_config": {"pretrained_model_name": str(base)}, "data": {"train": str(files / "single.jsonl")},
+              "trainer_config": arguments, "peft_config": lora}
+    (tmp_path / "run.json").write_text(json.dumps(config))
+    printed = common.neoloom(0, "train", "--config", tmp_path / "run.json", "--print-config").expect(0)
+    assert "warning" not in printed.err
 
 
 def test_a_merged_classifier_is_a_transformers_folder(single, files, tmp_path, cache):

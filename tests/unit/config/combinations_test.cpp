@@ -89,7 +89,11 @@ TEST(Labels, CountsAndNamesMustAgree) {
               HasSubstr("data.label_names has 2"));
   EXPECT_EQ(refusal("model_config: {num_labels: 2}\ndata: {label_column: l, label_names: [a, b]}\n"), "accepted");
   EXPECT_THAT(refusal("model_config: {num_labels: 1}\ndata: {label_column: l}\n"), HasSubstr("regression"));
-  EXPECT_THAT(refusal("data: {label_names: [a, b]}\n"), HasSubstr("data.label_column"));
+  EXPECT_EQ(refusal("data: {label_names: [a, b]}\n"), "accepted");  // the training file tells the column
+  for (const char* model : {"peft_config: {task_type: CAUSAL_LM}\ndata: {label_names: [a, b]}\n",
+                            "data: {prompt_column: p, response_column: r, label_names: [a, b]}\n"}) {
+    EXPECT_THAT(refusal(model), HasSubstr("data.label_names: a language model has no labels")) << model;
+  }
 }
 
 TEST(Adapter, TargetsAndSavedModulesAreKnown) {

@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <string>
+
+#include "data/options.h"
+#include "launch/config/run_config.h"
+#include "model/options.h"
+
+namespace neoloom::launch {
+
+/// What a configuration asks the model to do.
+struct TaskChoice {
+  data::Task task = data::Task::kCausalLm;
+  data::ProblemType problem_type = data::ProblemType::kSingleLabel;
+  model::Head head = model::Head::kCausalLm;
+  std::string reason;  // which column and key chose it, for the log
+  std::string advice;  // how to get the other task, where the training file chose; empty: a key chose
+  bool classifies() const { return task == data::Task::kSequenceClassification; }
+  /// Hugging Face's problem_type; empty for causal LM.
+  std::string problem_type_name() const;
+  /// "sequence classification", "multi-label classification", "causal language model".
+  std::string name() const;
+};
+
+/// From peft_config.task_type, model_config.problem_type, the label columns, data.label_names and
+/// model_config.num_labels; fills in the default label column. Throws: Error(kUsage) when they contradict each other.
+TaskChoice choose_task(RunConfig& config);
+
+/// The same for a run that trains. Where no key says the task, the columns of the training file do: LoRA without a
+/// task_type, and labels without a column, are a classification on a column `label`, or `labels` when it says how many
+/// labels a row has. Fills in that column. Reads the first rows of the file.
+/// Throws: Error(kUsage); Error(kData) when the file cannot be read.
+TaskChoice choose_training_task(RunConfig& config);
+
+}  // namespace neoloom::launch
