@@ -4,6 +4,7 @@ error when it learnt nothing."""
 
 import resource
 import shutil
+import signal
 import subprocess
 
 import common
@@ -11,7 +12,7 @@ import h5py
 import numpy as np
 import pytest
 import tiny_model
-from common import Run, make_config
+from common import Run, end, make_config, wait_until
 from runs import adapter, assert_equal, assert_one_message, train, write_jsonl
 from safetensors.numpy import load_file, save_file
 
@@ -165,6 +166,23 @@ def test_on_a_full_disk_all_steps_are_made_and_the_end_says_that_nothing_is_kept
         assert ended.err.count(name) == times, ended.err
     run.train(0).expect(0)
     assert_equal(adapter(run.folder / "adapter"), best[1])
+
+
+def test_a_stop_whose_state_cannot_be_saved_does_not_say_resume_me(tmp_path, config):
+    run = Run(tmp_path / "run", config, trainer_config={"save_steps": 500})
+    process = run.start(0, NEOLOOM_FAULT="slow:rank=0:step=2")
+    metrics = run.folder / "metrics.jsonl"
+    try:
+        assert wait_until(lambda: metrics.exists() and '"train"' in metrics.read_text(), process)
+        (run.folder / "checkpoints").write_text("in the way")
+        process.send_signal(signal.SIGUSR1)
+        output, _ = process.communicate(timeout=60)
+    finally:
+        end(process)
+    assert process.returncode == OUTPUT, output
+    assert "stopped on request, but step" in output and "could not be saved: " in output
+    assert "There is no checkpoint either" in output
+    assert run.events("run_end")[-1]["status"] == "failed"
 
 
 # Nothing learnt

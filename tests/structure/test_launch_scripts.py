@@ -142,7 +142,7 @@ def test_ranks_on_another_host_are_told_about_the_terminal(far_host):
 
 
 def test_exit_codes_pass_through(program):
-    for code in (0, 5):
+    for code in (0, 5, 74):
         done = subprocess.run([MPIRUN, "-np", "2", program], env=os.environ | {"PLANNED_CODE": str(code)}, capture_output=True)
         assert done.returncode == code
 
@@ -208,6 +208,14 @@ def test_a_crash_is_tried_again_inside_the_allocation_but_not_requeued(job):
     process = run(folder / "log", PLANNED_CODE="139", NEOLOOM_MAX_RESTARTS="1")
     assert process.wait(60) == 139
     assert (folder / "log").read_text().count("inside the allocation") == 1
+    assert (folder / "asked").read_text() == ""
+
+
+def test_output_that_could_not_be_written_ends_the_job(job):
+    run, folder = job
+    process = run(folder / "log", PLANNED_CODE="74")
+    assert process.wait(60) == 74
+    assert (folder / "log").read_text().count("inside the allocation") == 0
     assert (folder / "asked").read_text() == ""
 
 
