@@ -66,6 +66,11 @@ struct Resolved {
 /// The values of a base's config.json that decide numbers, as text by key. Layout and unknown keys do not count.
 std::map<std::string, std::string> base_config_values(const model::GptNeoConfig& base);
 
+/// Compares the base that a run's adapter was trained on, as the config.json beside the adapter says, with the base
+/// that it is to be used on: what makes another function of the same weights. Throws: Error(kWeights) with every value
+/// that differs; `where` names the base.
+void require_same_base(const model::GptNeoConfig& trained, const model::GptNeoConfig& base, const std::string& where);
+
 /// "NAME=value" of the environment variables that are set and that make MKL, oneDNN, OpenMP or cuBLAS choose kernels.
 std::string kernel_environment();
 

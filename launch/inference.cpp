@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "data/readers/rows.h"
+#include "launch/identity.h"
 #include "launch/labels.h"
 #include "launch/run_folder.h"
 #include "model/adapters/targets.h"
@@ -138,6 +139,10 @@ Inference load_inference(comm::MpiSession& session, const ModelArguments& argume
     adapter_folder = read_sources(arguments, result);
     session.set_peer_timeout(static_cast<double>(result.config.runtime.peer_timeout_seconds));
     result.base = find_base(result.config);
+    if (!arguments.run.empty() && !adapter_folder.empty() && fs::exists(adapter_folder + "/config.json")) {
+      require_same_base(model::GptNeoConfig::from_file(adapter_folder + "/config.json"), result.base.config,
+                        result.base.folder);
+    }
     adapter_head = describe_head(adapter_folder, result);
     std::string& tokenizer = result.config.tokenizer_config.pretrained_tokenizer_name;
     if (tokenizer.empty() && fs::exists(adapter_folder + "/tokenizer_config.json")) tokenizer = adapter_folder;

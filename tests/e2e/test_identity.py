@@ -95,6 +95,15 @@ def test_a_resume_after_edits_that_decide_nothing_goes_on(folder, cache):
     assert_equal(adapter(run.folder / "adapter"), adapter(folder / "unbroken/adapter"))
 
 
+def test_a_finished_run_is_not_used_on_a_base_that_was_edited(folder, cache):
+    (folder / "rows.txt").write_text("win a prize\n")
+    command = ["predict", "--run", folder / "unbroken", "--input", folder / "rows.txt", "--set",
+               f"model_config.pretrained_model_name={folder / 'base'}"]
+    common.neoloom(0, *command).expect(0)
+    base_value(window_size=4)(folder)
+    assert_one_message(common.neoloom(0, *command).expect(4), folder / "base/config.json", "window_size: was 8, is 4")
+
+
 @pytest.mark.parametrize("item", ["config.json of the base: window_size", "peft_config.init_from"])
 def test_two_ranks_with_unlike_files_are_told_apart(folder, cache, item):
     """As on two hosts with folders of their own: each rank finds its files in its own working directory."""

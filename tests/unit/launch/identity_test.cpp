@@ -207,6 +207,25 @@ TEST(Identity, UnlikeDevicesAreAllowedWithAWord) {
               testing::ElementsAre(HasSubstr("instruction_sets was avx2"), HasSubstr("kernel_environment")));
 }
 
+TEST(BaseOfARun, OfAnotherFunctionIsRefusedByNameAndOtherKeysAreNot) {
+  const auto told = [](const model::GptNeoConfig& now) -> std::string {
+    try {
+      require_same_base(base(), now, "models/base");
+    } catch (const core::Error& error) {
+      EXPECT_EQ(error.kind(), core::ErrorKind::kWeights);
+      return error.what();
+    }
+    return "";
+  };
+  model::GptNeoConfig changed = base();
+  changed.labels.clear();  // the run has its own
+  changed.pad_token_id = 3;
+  EXPECT_EQ(told(changed), "");
+  changed.window_size = 4;
+  EXPECT_THAT(told(changed),
+              testing::AllOf(HasSubstr("models/base/config.json"), HasSubstr("window_size: was 256, is 4")));
+}
+
 TEST(KernelEnvironment, ListsWhatIsSet) {
   ASSERT_EQ(::setenv("MKL_CBWR", "COMPATIBLE", 1), 0);
   EXPECT_THAT(kernel_environment(), HasSubstr("MKL_CBWR=COMPATIBLE"));
