@@ -27,8 +27,8 @@ namespace neoloom::launch {
 // | training file, columns, max_length | data/token_store               | data_hash: SHA-256 of bytes and settings    |
 // | order of the labels                | data/token_store               | labels                                      |
 // | padding                            | config, tokenizer, config.json | pad_token_id, as resolved                   |
-// | peft_config.init_from              | model/pretrained               | start_hash: SHA-256 of its tensor file; a   |
-// |                                    |                                | resume does not need it, and lets it be gone|
+// | peft_config.init_from              | model/pretrained               | start_hash: SHA-256 of its tensor file, on a|
+// |                                    |                                | resume where it is still there              |
 // | device, instruction sets           | launch/device, assembly        | each (allow_mixed_devices waives them)      |
 // | variables that choose kernels      | environment                    | kernel_environment (waived with them)       |
 // | compute dtype, threads, chunks,    | resolved at the first start    | kept by a resume; equal over ranks          |

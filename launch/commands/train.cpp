@@ -65,8 +65,9 @@ void read_everything_small(Session& s, const TrainArguments& arguments) {
   s.resolved.pad_token_id = s.pad_id;
   s.resolved.start_hash = start_hash(s.config);
   s.resolved.kernel_environment = kernel_environment();
-  model::AdapterFolder from;
-  if (s.config.peft_config && !s.config.peft_config->init_from.empty()) {
+  model::AdapterFolder from;  // a resume does not need it, and a start without it ends at values_to_start_from
+  std::error_code unknown;
+  if (s.config.peft_config && std::filesystem::is_directory(s.config.peft_config->init_from, unknown)) {
     from = model::read_adapter_folder(s.config.peft_config->init_from);
   }
   s.reference = base_reference(s.config, from);
@@ -79,7 +80,7 @@ void check_targets(Session& s) {
                               .task = s.task.task,
                               .problem_type = s.task.problem_type,
                               .max_length_tokens = resolve_max_length(s.config, s.base),
-                              .empty_text_tokens = static_cast<int64_t>(s.tokenizer->encode("").size())})) {
+                              .empty_text_tokens = static_cast<int64_t>(s.tokenizer->front_ids().size())})) {
     s.config.warnings.push_back(std::move(warning));
   }
   if (!s.validation || s.config.trainer_config.eval_strategy == train::Interval::kNo) return;
