@@ -54,10 +54,9 @@ class Reader {
                   int64_t most = kLargestExtent) const {
     const json* value = find(keys);
     if (value == nullptr) return fallback;
-    if (!value->is_number_integer() || *value < least) {
-      refuse(*keys.begin(), fmt::format("an integer of at least {}", least), *value);
+    if (!core::json_integer_within(*value, least, most)) {
+      refuse(*keys.begin(), fmt::format("an integer from {} to {}", least, most), *value);
     }
-    if (*value > most) refuse(*keys.begin(), fmt::format("at most {}", most), *value);
     return value->get<int64_t>();
   }
 
@@ -105,8 +104,8 @@ std::vector<bool> expand_attention_types(const Reader& reader, const json& types
   std::vector<bool> local;
   if (!types.is_array()) reader.refuse(kKey, kShape, types);
   for (const json& item : types) {
-    const bool well_formed = item.is_array() && item.size() == 2 && item[0].is_array() && item[1].is_number_integer() &&
-                             item[1].get<int64_t>() >= 0 && item[1].get<int64_t>() <= num_layers;
+    const bool well_formed =
+        item.is_array() && item.size() == 2 && item[0].is_array() && core::json_integer_within(item[1], 0, num_layers);
     if (!well_formed) reader.refuse(kKey, kShape, item);
     for (int64_t repeat = 0; repeat < item[1].get<int64_t>(); ++repeat) {
       for (const json& name : item[0]) local.push_back(is_local(reader, kKey, name));
@@ -188,7 +187,8 @@ void read_special_tokens(const Reader& reader, GptNeoConfig& config) {
   const json* eos = reader.find({"eos_token_id"});
   if (eos == nullptr) return;
   const json& first = eos->is_array() && !eos->empty() ? eos->front() : *eos;
-  if (!first.is_number_integer()) reader.refuse("eos_token_id", "an integer or a list of integers", *eos);
+  if (!core::json_integer_within(first, INT64_MIN, INT64_MAX))
+    reader.refuse("eos_token_id", "an integer or a list of integers", *eos);
   config.eos_token_id = first.get<int64_t>();
 }
 

@@ -34,7 +34,7 @@ json parse_json(const fs::path& path) {
 }
 
 int32_t checked_id(const json& value, const fs::path& path, std::string_view token) {
-  require(value.is_number_integer() && value >= 0 && value < kLargestId, ErrorKind::kWeights,
+  require(core::json_integer_within(value, 0, kLargestId - 1), ErrorKind::kWeights,
           "{}: token {}: expected an integer id from 0 to {}, found {}", path.string(), core::quoted(token),
           kLargestId - 1, text_of(value));
   return value.get<int32_t>();

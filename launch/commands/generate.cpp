@@ -4,6 +4,7 @@
 #include <fmt/ranges.h>
 
 #include <iostream>
+#include <limits>
 #include <nlohmann/json.hpp>
 
 #include "data/readers/lines.h"
@@ -38,7 +39,8 @@ std::vector<Prompt> read_prompts(const GenerateArguments& arguments) {
   if (arguments.prompt_file.empty()) {
     prompts.push_back({arguments.prompt, "", {}});
   } else {
-    const std::string content = core::read_file(arguments.prompt_file);
+    const std::string content =
+        core::read_file(arguments.prompt_file, ErrorKind::kData, std::numeric_limits<size_t>::max());
     data::Lines lines(data::without_byte_order_mark(content));
     for (std::string_view line; lines.next(line);) {
       prompts.push_back({std::string(line), fmt::format("{}: line {}: ", arguments.prompt_file, lines.number()), {}});

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <iostream>
+#include <limits>
 #include <nlohmann/json.hpp>
 
 #include "data/readers/lines.h"
@@ -28,8 +29,7 @@ std::string convert(const data::Tokenizer& tokenizer, std::string_view line, boo
   if (!decode) return nlohmann::json(tokenizer.encode_input(line)).dump() + "\n";
   const auto ids = core::parse_json(line, where, kind);
   const auto is_id = [](const nlohmann::json& id) {
-    return id.is_number_integer() && id >= std::numeric_limits<int32_t>::min() &&
-           id <= std::numeric_limits<int32_t>::max();
+    return core::json_integer_within(id, std::numeric_limits<int32_t>::min(), std::numeric_limits<int32_t>::max());
   };
   core::require(ids.is_array() && std::all_of(ids.begin(), ids.end(), is_id), kind,
                 "{}: --decode expects a JSON array of ids, found {}", where, core::quoted(line, kLongestLineBytes));
@@ -47,7 +47,8 @@ int run_tokenize(comm::MpiSession& session, const TokenizeArguments& arguments) 
     if (arguments.input.empty()) {
       output.write(convert(tokenizer, arguments.text, arguments.decode, "--text", ErrorKind::kUsage));
     } else {
-      const std::string content = core::read_file(arguments.input);
+      const std::string content =
+          core::read_file(arguments.input, ErrorKind::kData, std::numeric_limits<size_t>::max());
       data::Lines lines(data::without_byte_order_mark(content));
       for (std::string_view line; lines.next(line);) {
         output.write(convert(tokenizer, line, arguments.decode,

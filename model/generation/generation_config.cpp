@@ -75,7 +75,7 @@ class Settings {
   std::optional<int64_t> integer(const char* key) const {
     const json* value = find(key);
     if (value == nullptr) return std::nullopt;
-    if (!value->is_number_integer() || value->get<int64_t>() < 0) refuse(key, "an integer of at least 0", *value);
+    if (!core::json_integer_within(*value, 0, INT64_MAX)) refuse(key, "an integer of at least 0", *value);
     return value->get<int64_t>();
   }
   std::optional<bool> flag(const char* key) const {
@@ -90,7 +90,7 @@ class Settings {
     if (value == nullptr) return {};
     std::vector<int64_t> ids;
     for (const json& id : value->is_array() ? *value : json::array({*value})) {
-      if (!id.is_number_integer()) refuse(key, "an integer or a list of integers", *value);
+      if (!core::json_integer_within(id, INT64_MIN, INT64_MAX)) refuse(key, "an integer or a list of integers", *value);
       ids.push_back(id.get<int64_t>());
     }
     return ids;

@@ -9,6 +9,7 @@
 #include "model/pretrained/safetensors.h"
 #include "model/pretrained/strict_json.h"
 #include "runtime/core/error.h"
+#include "runtime/core/json.h"
 
 namespace neoloom::model {
 namespace {
@@ -153,7 +154,7 @@ void read_head(const std::string& path, AdapterFolder& folder) {
   if (!fs::exists(path)) return;
   const json config = read_strict_json(path);
   const json pad = config.value("pad_token_id", json());
-  if (pad.is_number_integer()) folder.pad_token_id = pad.get<int64_t>();
+  if (core::json_integer_within(pad, 0, INT64_MAX)) folder.pad_token_id = pad.get<int64_t>();
   const json problem = config.value("problem_type", json());
   if (problem.is_string()) folder.problem_type = problem.get<std::string>();
   const json labels = config.value("id2label", json());

@@ -32,6 +32,12 @@ std::string json_excess(std::string_view text, size_t most_levels) {
   return {};
 }
 
+bool json_integer_within(const nlohmann::json& value, int64_t least, int64_t most) {
+  if (!value.is_number_integer()) return false;
+  if (value.is_number_unsigned() && value.get<uint64_t>() > uint64_t{INT64_MAX}) return false;
+  return value.get<int64_t>() >= least && value.get<int64_t>() <= most;
+}
+
 std::string json_complaint(const nlohmann::json::exception& error) {
   constexpr size_t kLongestBytes = 160;
   std::string_view text = error.what();

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
@@ -20,6 +21,10 @@ std::string json_excess(std::string_view text, size_t most_levels = kMaxJsonDept
 
 /// What a parser said, on one short line without its own error number.
 std::string json_complaint(const nlohmann::json::exception& error);
+
+/// Whether a value is an integer within bounds. The library compares an unsigned one as if it were signed: 2^64 - 1
+/// would be -1.
+bool json_integer_within(const nlohmann::json& value, int64_t least, int64_t most);
 
 /// The one way in which neoloom parses JSON into a document; `where` names the text in messages.
 /// Throws: Error(kind).

@@ -57,5 +57,18 @@ TEST(Json, ASyntaxErrorIsOneShortLineOfPlainCharacters) {
   for (const char letter : complaint) EXPECT_TRUE(letter >= ' ' && letter <= '~') << complaint;
 }
 
+TEST(Json, IntegersBeyondSixtyFourBitsAreNotTakenForNegativeOnes) {
+  const auto within = [](const char* text, int64_t least, int64_t most) {
+    return json_integer_within(nlohmann::json::parse(text), least, most);
+  };
+  EXPECT_TRUE(within("-1", -1, 10));
+  EXPECT_TRUE(within("10", -1, 10));
+  EXPECT_TRUE(within("9223372036854775807", 0, INT64_MAX));
+  for (const char* text : {"-2", "11", "18446744073709551615", "9223372036854775808", "1.0", "\"1\"", "null", "1e3"}) {
+    EXPECT_FALSE(within(text, -1, 10)) << text;
+  }
+  EXPECT_FALSE(within("18446744073709551615", INT64_MIN, INT64_MAX));
+}
+
 }  // namespace
 }  // namespace neoloom::core
