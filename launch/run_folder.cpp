@@ -8,6 +8,7 @@
 
 #include "runtime/core/error.h"
 #include "runtime/core/files.h"
+#include "runtime/core/json.h"
 
 namespace neoloom::launch {
 namespace {
@@ -21,7 +22,7 @@ constexpr std::string_view kOriginComment = "# relative paths start from: ";
 std::string origin_of(const std::string& text) {
   if (!text.starts_with(kOriginComment)) return "";
   const std::string line = text.substr(kOriginComment.size(), text.find('\n') - kOriginComment.size());
-  const auto value = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
+  const auto value = core::parse_json(line, std::string(kOriginComment), ErrorKind::kUsage);
   return value.is_string() ? value.get<std::string>() : "";
 }
 
