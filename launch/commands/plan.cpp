@@ -180,7 +180,7 @@ void print_time(const MemoryQuestion& question, const RunPlan& plan, const PlanR
   const model::GptNeoConfig& config = question.setup.model.config;
   constexpr int64_t kLargestMatrix = int64_t{1} << 30;  // elements of what is multiplied to measure the rate
   if (config.hidden_size * config.intermediate_size > kLargestMatrix) {
-    print("expected time", "not measured: a matrix of this model alone has more than 4 GB");
+    report.line("expected time", "not measured: a matrix of this model alone has more than 4 GB");
     return;
   }
   const data::TokenStore& store = *question.train;
