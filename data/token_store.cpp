@@ -33,25 +33,6 @@ bool is_stream(const StoreRequest& request, Format format) {
   return format == Format::kText && request.task == Task::kCausalLm;
 }
 
-/// The whole-file faults that would otherwise show as thousands of unreadable rows.
-void check_whole_file(const std::string& path, std::string_view text) {
-  require(!without_byte_order_mark(text).empty(), ErrorKind::kData, "{} is empty; expected at least one row", path);
-  const auto zero = [&](size_t at) { return at < text.size() && text[at] == '\0'; };
-  const char* utf16 = nullptr;
-  if (text.starts_with("\xFF\xFE") || text.starts_with("\xFE\xFF")) {
-    utf16 = "UTF-16";  // iconv looks at the byte order mark
-  } else if (zero(1) && zero(3) && !zero(0)) {
-    utf16 = "UTF-16LE";
-  } else if (zero(0) && zero(2) && !zero(1)) {
-    utf16 = "UTF-16BE";
-  }
-  require(utf16 == nullptr, ErrorKind::kData,
-          "{0} is {1}, not UTF-8 (byte 1 is 0x{2:02X}); convert it: iconv -f {1} -t UTF-8", path,
-          utf16 == nullptr ? "" : utf16, static_cast<unsigned char>(text[0]));
-  require(!text.starts_with("\x1F\x8B") && !text.starts_with("PK\x03\x04") && !text.starts_with("PAR1"),
-          ErrorKind::kData, "{} is a compressed or binary file; expected JSON lines, CSV, TSV or text, unpacked", path);
-}
-
 /// What decides the bytes of a store besides the file and the tokenizer.
 std::string settings_text(const StoreRequest& request, Format format) {
   const Options& options = request.options;
@@ -117,7 +98,9 @@ class Builder {
         labels_({request.path, fixed_names(request), request.num_labels, request.preferred_label_names,
                  names_numbers(request)}),
         spool_(directory_for(store_path)) {
-    check_whole_file(request.path, file_.text());
+    require(!without_byte_order_mark(file_.text()).empty(), ErrorKind::kData, "{} is empty; expected at least one row",
+            request.path);
+    require_text(request.path, file_.text());
     content_.content_hash = content_hash_of(request, tokenizer, file_.text());
     content_.labelled = true;
   }

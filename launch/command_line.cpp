@@ -57,7 +57,8 @@ void add_train(CLI::App& app, TrainArguments& arguments) {
   command->add_option(
       "--resume", arguments.resume,
       "auto: the newest valid checkpoint; none: start afresh; or a checkpoint file, or a folder of them");
-  command->add_option("--expect_ranks", arguments.expect_ranks, "End with an error unless the job has this many ranks");
+  command->add_option("--expect_ranks", arguments.expect_ranks, "End with an error unless the job has this many ranks")
+      ->check(positive_integer());
   command->add_flag("--extend", arguments.extend, "Allow a larger max_steps or num_train_epochs than the checkpoint's");
   command->add_flag("--print-config", arguments.print_config, "Print the resolved configuration and end");
   command->add_flag("--dry-run", arguments.dry_run,

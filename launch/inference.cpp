@@ -8,7 +8,6 @@
 #include <algorithm>
 #include <filesystem>
 #include <iostream>
-#include <nlohmann/json.hpp>
 #include <utility>
 
 #include "data/readers/rows.h"
@@ -55,8 +54,10 @@ std::string read_sources(const ModelArguments& arguments, Inference& result) {
   }
   core::require(!arguments.model.empty(), ErrorKind::kUsage,
                 "give --run FOLDER, or --model FOLDER_OR_ID [--adapter FOLDER]");
-  const nlohmann::json least = {{"model_config", {{"pretrained_model_name", arguments.model}}}};
-  result.config = parse_config(least.dump(), "--model", arguments.overrides);
+  result.config = parse_config("{}", "--model", arguments.overrides);
+  // Not through the document, since a path need not be UTF-8; --set goes before it.
+  std::string& name = result.config.model_config.pretrained_model_name;
+  if (name.empty()) name = arguments.model;
   return arguments.adapter;
 }
 

@@ -75,24 +75,21 @@ int main(int argc, char** argv) {
   launch::CommandLine line;
   try {
     line = launch::parse_command_line(argc, argv);
+    if (line.command.empty()) {
+      neoloom::core::print_output(line.text);
+      return 0;
+    }
     if (line.command == "train") launch::require_one_world();
   } catch (const neoloom::core::Error& error) {
     if (neoloom::comm::rank_before_world() == 0) std::cerr << "neoloom: error: " << shown(error) << "\n";
     return error.exit_code();
   }
   try {
-    if (line.command.empty()) {
-      neoloom::core::print_output(line.text);
-      return 0;
-    }
     const launch::PhaseHook fault = launch::phase_fault_from_environment();
     if (fault) fault("start");
     neoloom::comm::MpiSession session(&argc, &argv);
     session.on_phase(fault);
     return run_guarded(session, line);
-  } catch (const neoloom::core::Error& error) {
-    std::cerr << "neoloom: error: " << shown(error) << "\n";
-    return error.exit_code();
   } catch (const std::exception& error) {
     std::cerr << "neoloom: error: " << shown(error) << "\n";
     return static_cast<int>(ErrorKind::kPeer);

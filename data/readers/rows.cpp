@@ -96,6 +96,25 @@ Format format_of(const std::string& path, const Options& options, std::string_vi
   return found->format;
 }
 
+void require_text(const std::string& path, std::string_view text) {
+  const auto zero = [&](size_t at) { return at < text.size() && text[at] == '\0'; };
+  const char* utf16 = nullptr;
+  if (text.starts_with("\xFF\xFE") || text.starts_with("\xFE\xFF")) {
+    utf16 = "UTF-16";  // iconv looks at the byte order mark
+  } else if (zero(1) && zero(3) && !zero(0)) {
+    utf16 = "UTF-16LE";
+  } else if (zero(0) && zero(2) && !zero(1)) {
+    utf16 = "UTF-16BE";
+  }
+  if (utf16 != nullptr) {
+    fail(ErrorKind::kData, "{0} is {1}, not UTF-8 (byte 1 is 0x{2:02X}); convert it: iconv -f {1} -t UTF-8", path,
+         utf16, static_cast<unsigned char>(text[0]));
+  }
+  if (text.starts_with("\x1F\x8B") || text.starts_with("PK\x03\x04") || text.starts_with("PAR1")) {
+    fail(ErrorKind::kData, "{} is a compressed or binary file; expected JSON lines, CSV, TSV or text, unpacked", path);
+  }
+}
+
 std::unique_ptr<RowReader> open_rows(const ReaderRequest& request) {
   switch (request.format) {
     case Format::kJsonLines:

@@ -18,6 +18,10 @@ enum class Format { kJsonLines, kJsonArray, kCsv, kTsv, kText };
 /// Error(kData) for other names, with those that are known.
 Format format_of(const std::string& path, const Options& options, std::string_view text);
 
+/// Finds the faults of a whole file that would otherwise show as thousands of unreadable lines.
+/// Throws: Error(kData): UTF-16 (with the command that converts it), a compressed or binary file.
+void require_text(const std::string& path, std::string_view text);
+
 /// Whether the file's name says its format.
 bool names_a_format(const std::string& path);
 

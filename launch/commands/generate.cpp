@@ -4,10 +4,10 @@
 #include <fmt/ranges.h>
 
 #include <iostream>
-#include <limits>
 #include <nlohmann/json.hpp>
 
 #include "data/readers/lines.h"
+#include "data/readers/rows.h"
 #include "launch/inference.h"
 #include "model/generation/generation_config.h"
 #include "runtime/core/error.h"
@@ -39,9 +39,9 @@ std::vector<Prompt> read_prompts(const GenerateArguments& arguments) {
   if (arguments.prompt_file.empty()) {
     prompts.push_back({arguments.prompt, "", {}});
   } else {
-    const std::string content =
-        core::read_file(arguments.prompt_file, ErrorKind::kData, std::numeric_limits<size_t>::max());
-    data::Lines lines(data::without_byte_order_mark(content));
+    const core::MappedFile file(arguments.prompt_file);
+    data::require_text(arguments.prompt_file, file.text());
+    data::Lines lines(data::without_byte_order_mark(file.text()));
     for (std::string_view line; lines.next(line);) {
       prompts.push_back({std::string(line), fmt::format("{}: line {}: ", arguments.prompt_file, lines.number()), {}});
     }

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "data/readers/lines.h"
+#include "data/readers/rows.h"
 #include "data/tokenizer/tokenizer.h"
 #include "runtime/core/error.h"
 #include "runtime/core/files.h"
@@ -47,9 +48,9 @@ int run_tokenize(comm::MpiSession& session, const TokenizeArguments& arguments) 
     if (arguments.input.empty()) {
       output.write(convert(tokenizer, arguments.text, arguments.decode, "--text", ErrorKind::kUsage));
     } else {
-      const std::string content =
-          core::read_file(arguments.input, ErrorKind::kData, std::numeric_limits<size_t>::max());
-      data::Lines lines(data::without_byte_order_mark(content));
+      const core::MappedFile file(arguments.input);
+      data::require_text(arguments.input, file.text());
+      data::Lines lines(data::without_byte_order_mark(file.text()));
       for (std::string_view line; lines.next(line);) {
         output.write(convert(tokenizer, line, arguments.decode,
                              fmt::format("{}: line {}", arguments.input, lines.number()), ErrorKind::kData));

@@ -286,6 +286,14 @@ at::Tensor values_to_start_from(const Session& s, const model::Model& model) {
   return values;
 }
 
+// What goes beside the weights: the tokenizer and, with a whole language model, the base's settings of generation.
+std::vector<std::string> files_beside_weights(const Session& s) {
+  std::vector<std::string> files = s.tokenizer->files();
+  const std::string generation = s.base.folder + "/generation_config.json";
+  if (!s.config.peft_config && !s.task.classifies() && std::filesystem::exists(generation)) files.push_back(generation);
+  return files;
+}
+
 train::TrainerSetup trainer_setup(comm::MpiSession& session, const Session& s, Device& device,
                                   const model::Model& model, const comm::StopSignal& stop) {
   train::TrainerSetup setup;
@@ -327,7 +335,7 @@ train::TrainerSetup trainer_setup(comm::MpiSession& session, const Session& s, D
   setup.hooks.write_adapter = [&s, &model](const at::Tensor& params, const std::string& folder) {
     model::write_adapter_folder(folder, model, params, s.reference.name,
                                 {s.labels, s.task.problem_type_name(), s.pad_id, s.reference.revision},
-                                s.tokenizer->files());
+                                files_beside_weights(s));
   };
   setup.hooks.peak_memory_bytes = [&device] { return device.peak_memory_bytes(); };
   setup.hooks.device_reads = device.reads();

@@ -17,6 +17,7 @@
 #include "runtime/core/files.h"
 #include "runtime/core/hash.h"
 #include "runtime/core/unique_handle.h"
+#include "runtime/core/utf8.h"
 
 namespace neoloom::model {
 namespace {
@@ -90,7 +91,8 @@ std::optional<std::string> recall_hash(const core::Cache& cache, const FileStamp
 
 void remember_hash(const core::Cache& cache, const std::string& path, const FileStamp& stamp, const std::string& hash) {
   core::require(stamp_of(path) == stamp, ErrorKind::kWeights, "{} changed while it was read", path);
-  if (!settled(stamp)) return;
+  // JSON cannot hold a path that is not UTF-8: such a file is hashed each time.
+  if (!settled(stamp) || core::utf8_prefix_bytes(stamp.path) != stamp.path.size()) return;
   const nlohmann::json record = {{"path", stamp.path},
                                  {"size_bytes", stamp.size_bytes},
                                  {"mtime_nanoseconds", stamp.mtime_nanoseconds},

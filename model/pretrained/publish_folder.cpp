@@ -74,7 +74,11 @@ void publish_folder(const std::string& folder, const std::function<void(const st
   const std::string fresh = core::temporary_name(target.string());
   if (::mkdir(fresh.c_str(), 0777) != 0) give_up(target, "mkdir");
   const FolderRemover remover(fresh);
-  fill(fresh);
+  try {
+    fill(fresh);
+  } catch (const core::WriteError& error) {
+    throw core::WriteError(ErrorKind::kOutput, error.what());
+  }
   core::sync_directory(fresh, ErrorKind::kOutput);
   swap_in(fresh, target.string());
   core::sync_directory(parent, ErrorKind::kOutput);

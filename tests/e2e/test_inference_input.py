@@ -145,6 +145,9 @@ def test_prompts_that_are_not_utf8_are_refused_with_their_place(lm, tmp_path, ca
         done = subprocess.run([os.fsencode(common.NEOLOOM), *(os.fsencode(str(a)) for a in arguments), b"caf\xe9"],
                               env=common.environment(), capture_output=True, timeout=60)
         assert done.returncode == USAGE and b"not UTF-8: 0xE9 at byte 4" in done.stderr
+    (tmp_path / "prompts.txt").write_bytes("free".encode("utf-16-le"))
+    ended = common.neoloom(0, "generate", "--model", lm, "--prompt_file", tmp_path / "prompts.txt").expect(DATA)
+    assert_one_message(ended, "prompts.txt is UTF-16LE", "iconv -f UTF-16LE -t UTF-8")
 
 
 def speaking(folder, source, token):

@@ -257,6 +257,7 @@ def test_a_merged_language_model_has_the_adapters_logits(language_model, base, f
 
 def test_a_fully_trained_model_is_a_transformers_folder(full, base, files, cache):
     folder = full / "adapter"
+    assert (folder / "generation_config.json").read_text() == (base / "generation_config.json").read_text()
     model = AutoModelForCausalLM.from_pretrained(folder, **EXACT).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
     before = AutoModelForCausalLM.from_pretrained(base, **EXACT).eval()

@@ -52,6 +52,8 @@ TEST(PublishFolder, AFailureLeavesTheOldContentAndNothingElse) {
     core::fail(ErrorKind::kWeights, "disk full");
   };
   EXPECT_THAT(error_of(ErrorKind::kWeights, [&] { publish_folder(target, broken); }), HasSubstr("disk full"));
+  const auto full = [](const std::string&) { throw core::WriteError(ErrorKind::kWeights, "no space left"); };
+  EXPECT_THAT(error_of(ErrorKind::kOutput, [&] { publish_folder(target, full); }), HasSubstr("no space left"));
   EXPECT_EQ(scratch.read("adapter/config.json"), "old");
   EXPECT_EQ(entries(scratch.path()), 1U);
 }
