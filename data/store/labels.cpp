@@ -8,6 +8,7 @@
 #include <numeric>
 
 #include "runtime/core/error.h"
+#include "runtime/core/text.h"
 
 namespace neoloom::data {
 namespace {
@@ -17,6 +18,7 @@ using core::fail;
 using core::require;
 
 constexpr size_t kNamesInMessages = 50;
+constexpr size_t kNameInMessagesBytes = 60;
 constexpr size_t kLongestIntegerDigits = 18;
 
 /// The value of a text that is an integer in its shortest decimal form.
@@ -45,8 +47,10 @@ bool same_set(std::vector<std::string> a, std::vector<std::string> b) {
 }
 
 std::string list_of(const std::vector<std::string>& names) {
-  const auto end = names.begin() + static_cast<int64_t>(std::min(names.size(), kNamesInMessages));
-  return fmt::format("{}{}", fmt::join(names.begin(), end, ", "), end == names.end() ? "" : ", ...");
+  std::vector<std::string> first(names.begin(),
+                                 names.begin() + static_cast<int64_t>(std::min(names.size(), kNamesInMessages)));
+  for (std::string& name : first) name = core::printable(name, kNameInMessagesBytes);
+  return fmt::format("{}{}", fmt::join(first, ", "), first.size() == names.size() ? "" : ", ...");
 }
 
 }  // namespace
@@ -65,7 +69,7 @@ Labels::Labels(Request request) : request_(std::move(request)) {
           list_of(names));
   for (size_t i = 0; i < names.size(); ++i) {
     require(numbers_.emplace(names[i], static_cast<int64_t>(i)).second, ErrorKind::kUsage,
-            "the label name \"{}\" stands twice in the list of label names", names[i]);
+            "the label name {} stands twice in the list of label names", core::quoted(names[i], kNameInMessagesBytes));
   }
   positions_allowed_ =
       (request_.names_of_numbers || names == default_label_names(static_cast<int64_t>(names.size()))) &&
@@ -92,8 +96,9 @@ std::optional<int64_t> Labels::find_fixed(const std::string& label) const {
 void Labels::fail_outside(const std::string& label, int64_t line, const std::string& known) const {
   const bool numbered = request_.names && !positions_allowed_ && integer_of(label) && *integer_of(label) >= 0 &&
                         *integer_of(label) < static_cast<int64_t>(request_.names->size());
-  fail(ErrorKind::kData, "{}: line {}: label \"{}\" is not one of the known labels: {}{}", request_.path, line, label,
-       known, numbered ? "; where numbers stand for these labels in this order, list them so in data.label_names" : "");
+  fail(ErrorKind::kData, "{}: line {}: label {} is not one of the known labels: {}{}", request_.path, line,
+       core::quoted(label, kNameInMessagesBytes), known,
+       numbered ? "; where numbers stand for these labels in this order, list them so in data.label_names" : "");
 }
 
 int64_t Labels::number_of(const std::string& label, int64_t line) {

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "data/store/labels.h"
 #include "tests/unit/data/support.h"
 
 namespace neoloom::data {
@@ -196,6 +197,19 @@ TEST_F(LabelMaps, ListsOfOtherThingsAreUnreadableRows) {
 TEST_F(LabelMaps, MissingLabelColumnNameIsAUsageError) {
   request_.options.label_column.clear();
   expect_error([&] { with_labels({"1"}); }, ErrorKind::kUsage, {"data.label_column"});
+}
+
+TEST(Labels, AMessageShowsTheHeadOfALabelOfAnyLength) {
+  Labels::Request request;
+  request.path = "train.csv";
+  request.names = {"ham", std::string(500'000, 'x')};
+  Labels labels(request);
+  try {
+    labels.number_of(std::string(500'000, 'y'), 3);
+    FAIL() << "an unknown label is an error";
+  } catch (const core::Error& error) {
+    EXPECT_LT(std::string(error.what()).size(), 500U);
+  }
 }
 
 }  // namespace
