@@ -17,7 +17,7 @@ namespace {
 
 /// A check in words: the library's own name a bound of 309 digits. `holds` gets the whole text as a number.
 template <typename T>
-std::function<std::string(const std::string&)> expect(std::string expected, bool (*holds)(T)) {
+std::function<std::string(const std::string&)> expect(const std::string& expected, bool (*holds)(T)) {
   return [=](const std::string& text) -> std::string {
     T value{};
     const auto [end, code] = std::from_chars(text.data(), text.data() + text.size(), value);

@@ -132,7 +132,7 @@ void compare_place(const ordered_json& before, const RunConfig& config, const Re
 
 std::map<std::string, std::string> base_config_values(const model::GptNeoConfig& base) {
   std::vector<std::string_view> layers;
-  for (const bool local : base.layer_is_local) layers.push_back(local ? "local" : "global");
+  for (const bool local : base.layer_is_local) layers.emplace_back(local ? "local" : "global");
   return {{"vocab_size", std::to_string(base.vocab_size)},
           {"max_position_embeddings", std::to_string(base.max_position_embeddings)},
           {"hidden_size", std::to_string(base.hidden_size)},

@@ -185,7 +185,7 @@ std::string settle_format(const ModelArguments& arguments, const std::string& pa
     if (extension(own) == extension(path)) return "";
   }
   if (!data::names_a_format(path)) return "";
-  const std::string note =
+  std::string note =
       fmt::format("{} is read by its name, not by the run's data.format {} (--set data.format={} reads it so)", path,
                   format, format);
   format = "auto";

@@ -117,7 +117,7 @@ std::string SampleMaker::make(const Row& row, Labels& labels, Sample& sample) co
   } else {
     make_text(row.cells[0].text, sample);
   }
-  if (const std::string complaint = complaint_about(sample.ids); !complaint.empty()) return complaint;
+  if (std::string complaint = complaint_about(sample.ids); !complaint.empty()) return complaint;
   if (request_.task == Task::kCausalLm) {
     sample.target_count = causal_targets(sample);
   } else {

@@ -46,7 +46,7 @@ class Line {
   Line(int peer, int out_tag, int in_tag) : peer_(peer), out_tag_(out_tag), in_tag_(in_tag) { listen(); }
   ~Line() {
     // MPI may still read or write them.
-    if (sending_ != MPI_REQUEST_NULL || receiving_ != MPI_REQUEST_NULL) messages_.release();
+    if (sending_ != MPI_REQUEST_NULL || receiving_ != MPI_REQUEST_NULL) (void)messages_.release();
   }
   Line(const Line&) = delete;
   Line& operator=(const Line&) = delete;

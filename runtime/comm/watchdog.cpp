@@ -123,12 +123,10 @@ struct Watchdog::State {
     line.add(": ");
     if (alone) {
       line.add("the device hangs; or it needs longer, then raise runtime.peer_timeout_seconds");
-    } else if (is_silent()) {
+    } else if (is_silent() || (heard && news.working.rank < 0 && news.silent.rank >= 0)) {
       add_silent(line, news.silent);
     } else if (heard && news.working.rank >= 0) {
       add_working(line, news.working);
-    } else if (heard && news.silent.rank >= 0) {
-      add_silent(line, news.silent);
     } else if (heard) {
       line.add("all ranks live and wait, so what they send does not arrive: hosts do not reach each other");
       line.add(kNetworkHint);
