@@ -7,7 +7,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
 #include <charconv>
 #include <csignal>
@@ -18,6 +17,7 @@
 #include "runtime/core/error.h"
 #include "runtime/core/files.h"
 #include "runtime/core/hash.h"
+#include "runtime/core/process.h"
 
 namespace neoloom::checkpoint {
 namespace {
@@ -29,13 +29,7 @@ constexpr const char* kTemporaryPrefix = ".tmp-";
   core::fail(kCheckpoint, "{} {}: {}", call, path, std::strerror(code));
 }
 
-std::string host_name() {
-  std::array<char, 256> name{};
-  if (::gethostname(name.data(), name.size() - 1) != 0) return "unknown";
-  return name.data();
-}
-
-std::string temporary_prefix_of_host() { return fmt::format("{}{}-", kTemporaryPrefix, host_name()); }
+std::string temporary_prefix_of_host() { return fmt::format("{}{}-", kTemporaryPrefix, core::host_name()); }
 
 core::UniqueFd open_for_reading(const std::string& path) { return core::open_regular(path, kCheckpoint); }
 

@@ -7,7 +7,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <array>
 #include <cerrno>
 #include <chrono>
 #include <condition_variable>
@@ -25,6 +24,7 @@
 #include "runtime/core/clock.h"
 #include "runtime/core/error.h"
 #include "runtime/core/files.h"
+#include "runtime/core/process.h"
 #include "runtime/core/unique_handle.h"
 
 namespace neoloom::checkpoint {
@@ -61,11 +61,6 @@ std::string start_of(int64_t process) {
 std::string process_namespace() {
   std::error_code ignored;
   return fs::read_symlink("/proc/self/ns/pid", ignored).string();
-}
-
-std::string host_name() {
-  std::array<char, 256> name{};
-  return ::gethostname(name.data(), name.size() - 1) == 0 ? name.data() : "unknown-host";
 }
 
 std::string random_token() {
@@ -111,7 +106,7 @@ struct Holder {
 
   static Holder of_this_process(const RunLock::Options& options) {
     Holder holder;
-    holder.host = host_name();
+    holder.host = core::host_name();
     holder.process = ::getpid();
     holder.start = start_of(::getpid());
     holder.boot = first_line("/proc/sys/kernel/random/boot_id");
@@ -213,13 +208,7 @@ struct RunLock::State {
   }
 
   void take_over(const Holder& holder) const {
-    const std::string temporary = fmt::format("{}.{}", path, mine.token);
-    create_lock(temporary, mine.text());
-    if (::rename(temporary.c_str(), path.c_str()) != 0) {
-      const int problem = errno;
-      ::unlink(temporary.c_str());
-      core::fail(ErrorKind::kUsage, "cannot replace {}: {}", path, std::strerror(problem));
-    }
+    core::publish_file(path, mine.text(), ErrorKind::kUsage);
     say(fmt::format("{}: the lock of {} is taken over", folder, holder.name()));
   }
 

@@ -17,6 +17,7 @@
 #include "runtime/comm/host_communicator.h"
 #include "runtime/comm/launcher.h"
 #include "runtime/comm/mpi_check.h"
+#include "runtime/core/process.h"
 
 namespace neoloom::comm {
 namespace {
@@ -72,12 +73,6 @@ double timeout_of_environment() {
   return seconds;
 }
 
-std::string own_host() {
-  std::array<char, 256> name{};
-  if (gethostname(name.data(), name.size() - 1) != 0) return "unknown-host";
-  return name.data();
-}
-
 }  // namespace
 
 // How a piece of work ended: kind 0 = well, `text` is its result, otherwise its error.
@@ -101,7 +96,7 @@ struct MpiSession::State {
   MPI_Comm world = MPI_COMM_NULL;
   MPI_Comm local = MPI_COMM_NULL;
   int exceptions_at_start = 0;
-  Watchdog watchdog{rank_before_world(), own_host()};
+  Watchdog watchdog{rank_before_world(), core::host_name()};
   std::unique_ptr<Heartbeat> heartbeat;  // of worlds of several ranks
 };
 
@@ -190,7 +185,7 @@ Watchdog::Guard MpiSession::guard() {
   return guard(phase_name_, 0, static_cast<double>(patience_) * peer_timeout_seconds_);
 }
 
-std::string MpiSession::host_name() const { return own_host(); }
+std::string MpiSession::host_name() const { return core::host_name(); }
 
 std::string MpiSession::library_version() const {
   std::array<char, MPI_MAX_LIBRARY_VERSION_STRING> text{};

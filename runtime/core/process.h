@@ -11,11 +11,13 @@ namespace neoloom::core {
 ///   malloc        the same large buffers come and go in every step: handing their pages back to the system makes it
 ///                 clear them again each time, which takes up to a tenth of a step
 ///   SIGPIPE       a reader that went away ends the process by the signal, also when a launcher passed it on as ignored
-///   SIGXFSZ       a file that reached the user's limit of file sizes (ulimit -f) is an error of its write, as on a
-///   full
-///                 disk, and does not kill the process
+///   SIGXFSZ       a file that reached the user's limit of file sizes (ulimit -f) is an error of its write, as on
+///                 a full disk, and does not kill the process
 /// Environment variables that the user has set stay.
 void settle_process();
+
+/// This machine's name; "unknown-host" when the system does not say.
+std::string host_name();
 
 /// The environment variable's value; empty when it is not set.
 std::string environment(const char* name);
