@@ -74,7 +74,8 @@ std::string content_hash_of(const StoreRequest& request, const Tokenizer& tokeni
   hash.add_field(names ? fmt::format("{} names", names->size()) : "names from the data");
   for (const std::string& name : names.value_or(std::vector<std::string>{})) hash.add_field(name);
   if (names && !names_numbers(request)) hash.add_field("labels go by their names only");
-  if (!names && !request.preferred_label_names.empty()) {
+  // The sorted order would come out without a preference, too: then no preference and this one are the same store.
+  if (!names && request.preferred_label_names != sorted_labels(request.preferred_label_names)) {
     hash.add_field("preferred order");
     for (const std::string& name : request.preferred_label_names) hash.add_field(name);
   }

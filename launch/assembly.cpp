@@ -20,7 +20,9 @@
 #include "model/pretrained/loader.h"
 #include "model/pretrained/panel_file.h"
 #include "model/pretrained/weight_files.h"
+#include "runtime/checkpoint/directory.h"
 #include "runtime/core/error.h"
+#include "runtime/core/json.h"
 #include "runtime/core/process.h"
 #include "runtime/core/text.h"
 
@@ -55,14 +57,34 @@ void build_where_missing(comm::MpiSession& session, const core::Cache& cache, co
   session.patient_barrier();
 }
 
+std::string start_folder(const RunConfig& config) { return config.peft_config ? config.peft_config->init_from : ""; }
+
+// A run that has checkpoints goes on from these: what it started from may be gone.
+std::optional<model::AdapterFolder> read_start_adapter(const RunConfig& config) {
+  const std::string folder = start_folder(config);
+  if (folder.empty()) return std::nullopt;
+  std::error_code ignored;
+  if (!std::filesystem::exists(folder, ignored) && !checkpoint::Directory(checkpoints_of(config)).list().empty()) {
+    return std::nullopt;
+  }
+  return model::read_adapter_folder(folder);
+}
+
+std::vector<std::string> labels_of_newest_checkpoint(const RunConfig& config) {
+  const auto newest = checkpoint::Directory(checkpoints_of(config)).newest_valid([](const auto&, const auto&) {});
+  return newest ? core::parse_json(newest->state.label_map, newest->entry.path, ErrorKind::kCheckpoint)
+                      .get<std::vector<std::string>>()
+                : std::vector<std::string>{};
+}
+
 // Names of the rows of the head that training starts from: of the adapter to go on from, or of the base.
 std::vector<std::string> starting_labels(const Inputs& inputs) {
-  const RunConfig& config = inputs.config;
   const std::vector<std::string>& base = inputs.base.config.labels;
-  if (config.peft_config && !config.peft_config->init_from.empty()) {
-    const model::AdapterFolder adapter = model::read_adapter_folder(config.peft_config->init_from);
+  if (const std::string from = start_folder(inputs.config); !from.empty()) {
+    if (!inputs.start_adapter) return labels_of_newest_checkpoint(inputs.config);
+    const model::AdapterFolder& adapter = *inputs.start_adapter;
     if (adapter.score_rows == 0) return {};
-    return name_head_rows(config.peft_config->init_from, adapter.score_rows, adapter.labels, base, {}).names;
+    return name_head_rows(from, adapter.score_rows, adapter.labels, base, {}).names;
   }
   const int64_t rows = model::stored_head_rows(inputs.base.folder);
   if (rows == 0) return {};
@@ -210,6 +232,7 @@ void read_inputs(const std::string& name, Inputs& inputs) {
   if (inputs.config.peft_config) {
     model::require_all_match(inputs.config.peft_config->target_modules, inputs.base.config.num_layers);
   }
+  inputs.start_adapter = read_start_adapter(inputs.config);
   if (inputs.task.classifies()) inputs.base.head_labels = starting_labels(inputs);
   inputs.tokenizer.emplace(load_tokenizer(inputs.config, inputs.base));
   inputs.pad_id = resolve_pad_id(inputs.config, inputs.base, *inputs.tokenizer);
@@ -218,8 +241,7 @@ void read_inputs(const std::string& name, Inputs& inputs) {
 
 HeadStart head_to_start_from(const Inputs& inputs, const std::vector<std::string>& labels) {
   const RunConfig& config = inputs.config;
-  // init_from brings a head of its own.
-  if (config.peft_config && !config.peft_config->init_from.empty()) return {};
+  if (!start_folder(config).empty()) return {};  // it brings a head of its own
   std::vector<std::string> base = inputs.base.head_labels;
   if (!base.empty() && !config.data.label_names.empty() && base.size() == labels.size() &&
       base == data::default_label_names(static_cast<int64_t>(base.size()))) {

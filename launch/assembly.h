@@ -24,6 +24,9 @@ namespace neoloom::launch {
 /// Throws: Error(kUsage) when none of them is an absolute path, or runtime.cache_dir.
 core::Cache cache_directory(const RunConfig& config);
 
+/// The folder of the checkpoints of a run.
+inline std::string checkpoints_of(const RunConfig& config) { return config.trainer_config.output_dir + "/checkpoints"; }
+
 /// How weights are stored: model_config.frozen_dtype, but float32 for full-parameter training, which starts from them.
 model::Dtype stored_dtype(const RunConfig& config);
 
@@ -75,12 +78,13 @@ struct Inputs {
   RunConfig config;
   TaskChoice task;
   Base base;  // without weights
+  std::optional<model::AdapterFolder> start_adapter;  // peft_config.init_from; none: not given, or gone before a resume
   std::optional<data::Tokenizer> tokenizer;
   int64_t pad_id = 0;
 };
 
 /// Everything of `inputs` from its config; `name` stands for the configuration in messages.
-/// Throws: Error(kUsage), Error(kWeights).
+/// Throws: Error(kUsage), Error(kWeights), and Error(kCheckpoint) where init_from is gone and no checkpoint is valid.
 void read_inputs(const std::string& name, Inputs& inputs);
 
 /// The head that a run with these labels starts from. Throws: Error(kUsage) as start_head.

@@ -53,7 +53,20 @@ std::string list_of(const std::vector<std::string>& names) {
   return fmt::format("{}{}", fmt::join(first, ", "), first.size() == names.size() ? "" : ", ...");
 }
 
+bool are_integers(const std::vector<std::string>& labels) {
+  return std::all_of(labels.begin(), labels.end(), [](const auto& label) { return integer_of(label).has_value(); });
+}
+
 }  // namespace
+
+std::vector<std::string> sorted_labels(std::vector<std::string> labels) {
+  const bool by_value = are_integers(labels);
+  // UTF-8 sorts by bytes as by code points.
+  std::sort(labels.begin(), labels.end(), [&](const std::string& a, const std::string& b) {
+    return by_value ? *integer_of(a) < *integer_of(b) : a < b;
+  });
+  return labels;
+}
 
 std::vector<std::string> default_label_names(int64_t count) {
   std::vector<std::string> names;
@@ -138,17 +151,11 @@ Labels::Result Labels::finish() const {
     std::iota(result.class_index.begin(), result.class_index.end(), 0);
     return result;
   }
-  const bool all_integers =
-      std::all_of(found_.begin(), found_.end(), [](const auto& label) { return integer_of(label).has_value(); });
-  if (request_.num_labels && all_integers) return number_integers(*request_.num_labels);
+  if (request_.num_labels && are_integers(found_)) return number_integers(*request_.num_labels);
   require(!request_.num_labels || *request_.num_labels == static_cast<int64_t>(found_.size()), ErrorKind::kData,
           "{}: {} different labels ({}), but num_labels is {}; correct it, or list all names in data.label_names",
           request_.path, found_.size(), list_of(found_), request_.num_labels.value_or(0));
-  result.names = found_;
-  // UTF-8 sorts by bytes as by code points.
-  std::sort(result.names.begin(), result.names.end(), [&](const std::string& a, const std::string& b) {
-    return all_integers ? *integer_of(a) < *integer_of(b) : a < b;
-  });
+  result.names = sorted_labels(found_);
   if (same_set(result.names, request_.preferred)) result.names = request_.preferred;
   result.class_index.resize(found_.size());
   for (size_t i = 0; i < result.names.size(); ++i) {

@@ -9,13 +9,17 @@
 
 namespace neoloom::data {
 
+/// Labels in the order that they are numbered in without other word: integers ascending when all are integers, else by
+/// code point.
+std::vector<std::string> sorted_labels(std::vector<std::string> labels);
+
 /// The names that transformers gives to `count` classes without names: LABEL_0, LABEL_1, ...
 std::vector<std::string> default_label_names(int64_t count);
 
 /// Numbers the class names of a file. With fixed names a label is the position of its name among them; "1.0" and "1"
 /// are the same name, and 1 is LABEL_1 of transformers' default names. With only a number of classes, integer labels
-/// are the class indices. With neither, the labels found are sorted: integers ascending when all are integers, else by
-/// code point; or as in `preferred` when they are the same labels.
+/// are the class indices. With neither, the labels found are in the order of sorted_labels(), or as in `preferred` when they
+/// are the same labels.
 class Labels {
  public:
   struct Request {

@@ -50,7 +50,7 @@ struct Session : Inputs {
   std::shared_ptr<const data::TokenStore> train, validation;
   std::vector<std::string> labels;
   Resolved resolved;
-  std::string checkpoints() const { return config.trainer_config.output_dir + "/checkpoints"; }
+  std::string checkpoints() const { return checkpoints_of(config); }
 };
 
 void read_everything_small(Session& s, const TrainArguments& arguments) {
@@ -65,12 +65,7 @@ void read_everything_small(Session& s, const TrainArguments& arguments) {
   s.resolved.pad_token_id = s.pad_id;
   s.resolved.start_hash = start_hash(s.config);
   s.resolved.kernel_environment = kernel_environment();
-  model::AdapterFolder from;  // a resume does not need it, and a start without it ends at values_to_start_from
-  std::error_code unknown;
-  if (s.config.peft_config && std::filesystem::is_directory(s.config.peft_config->init_from, unknown)) {
-    from = model::read_adapter_folder(s.config.peft_config->init_from);
-  }
-  s.reference = base_reference(s.config, from);
+  s.reference = base_reference(s.config, s.start_adapter.value_or(model::AdapterFolder{}));
 }
 
 // Rows that teach nothing: an error when there are no others, else warnings.
@@ -272,9 +267,9 @@ void order_head_of_adapter(const Session& s, const model::AdapterFolder& adapter
 // peft_config.init_from: the values of an adapter that computes the same function here as where it was made.
 // Undefined without the key.
 at::Tensor values_to_start_from(const Session& s, const model::Model& model) {
-  if (!s.config.peft_config || s.config.peft_config->init_from.empty()) return {};
+  if (!s.start_adapter) return {};
   const model::LoraOptions& ours = *s.config.peft_config;
-  const model::AdapterFolder theirs = model::read_adapter_folder(ours.init_from);
+  const model::AdapterFolder& theirs = *s.start_adapter;
   core::require(theirs.lora.lora_alpha == ours.lora_alpha && theirs.lora.use_rslora == ours.use_rslora,
                 ErrorKind::kUsage,
                 "peft_config.init_from: {} was made with lora_alpha {} and use_rslora {}, but this run has {} and {}; "

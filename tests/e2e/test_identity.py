@@ -95,6 +95,19 @@ def test_a_resume_after_edits_that_decide_nothing_goes_on(folder, cache):
     assert_equal(adapter(run.folder / "adapter"), adapter(folder / "unbroken/adapter"))
 
 
+def test_a_run_goes_on_when_the_adapter_that_it_started_from_is_gone(folder, cache):
+    """Its rows are [spam, other, ham], not in the sorted order that a run without it would give them."""
+    swapped = {"id2label": {"0": "spam", "1": "other", "2": "ham"}, "label2id": {"spam": 0, "other": 1, "ham": 2}}
+    change_json(folder / "start/config.json", lambda config: config.update(swapped))
+    run_in(folder, cache, "whole").train(0).expect(0)
+    run = run_in(folder, cache, "broken")
+    run.train(0, NEOLOOM_FAULT="kill:rank=0:step=4").expect(-9)
+    shutil.rmtree(folder / "start")
+    run.train(2).expect(0)
+    assert json.loads((run.folder / "adapter/config.json").read_text())["id2label"] == swapped["id2label"]
+    assert_equal(adapter(run.folder / "adapter"), adapter(folder / "whole/adapter"))
+
+
 def test_a_finished_run_is_not_used_on_a_base_that_was_edited(folder, cache):
     (folder / "rows.txt").write_text("win a prize\n")
     command = ["predict", "--run", folder / "unbroken", "--input", folder / "rows.txt", "--set",
