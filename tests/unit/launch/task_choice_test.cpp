@@ -47,6 +47,12 @@ class TaskOfAFile : public testing::Test {
 const std::string kTemplate = "peft_config: {peft_type: LORA}\n";
 const std::string kLabelled = "{\"text\": \"a\", \"label\": \"ham\"}\n";
 
+TEST_F(TaskOfAFile, ALanguageModelHasNoHeadToSave) {
+  const std::string head = "peft_config: {task_type: CAUSAL_LM, modules_to_save: [score]}\n";
+  EXPECT_THAT(refusal(head, "{\"text\": \"a\"}\n"), AllOf(HasSubstr("modules_to_save"), HasSubstr("no score")));
+  EXPECT_TRUE(choose("peft_config: {task_type: SEQ_CLS, modules_to_save: [score]}\n", kLabelled).classifies());
+}
+
 TEST_F(TaskOfAFile, TheTemplateClassifiesOnAColumnOfLabels) {
   const TaskChoice choice = choose(kTemplate, kLabelled);
   EXPECT_EQ(choice.problem_type_name(), "single_label_classification");
