@@ -12,7 +12,7 @@
 #include "launch/commands/tokenize.h"
 #include "launch/commands/train.h"
 #include "launch/config/redact.h"
-#include "launch/faults.h"
+#include "launch/job/test_hooks.h"
 #include "runtime/comm/collective_error.h"
 #include "runtime/comm/launcher.h"
 #include "runtime/comm/mpi_session.h"

@@ -10,14 +10,15 @@
 #include <string>
 #include <vector>
 
-#include "model/device_operators.h"
+#include "model/device_traits.h"
 #include "model/gpt_neo_config.h"
-#include "model/kernels.h"
-#include "model/layout.h"
 #include "model/options.h"
-#include "model/weights.h"
+#include "model/parameter_layout.h"
 
 namespace neoloom::model {
+
+struct Weights;          // model/gpt_neo/weights.h
+struct DeviceOperators;  // model/cuda/operators.h
 
 /// A micro-batch in host memory, padded on the right; the model moves what it needs to its device.
 struct Batch {
@@ -59,6 +60,9 @@ struct ModelSetup {
   DeviceTraits device;                               // chooses the kernels
   std::shared_ptr<const DeviceOperators> operators;  // of the device path; null: LibTorch's
 };
+
+/// Rows of logits that are held at once: ModelSetup's, or a default by device.
+int64_t logits_chunk_rows(const ModelSetup& setup);
 
 /// GPT-Neo with explicit forward and backward; no autograd. Frozen weights are shared and read-only; trainable values
 /// live in a flat fp32 buffer owned by the caller, gradients are written to another one with the same layout.

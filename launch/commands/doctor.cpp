@@ -14,9 +14,10 @@
 
 #include "launch/commands/gpu_self_test.h"
 #include "launch/commands/self_test.h"
-#include "launch/device.h"
-#include "launch/placement.h"
+#include "launch/job/device.h"
+#include "launch/system/placement.h"
 #include "launch/version.h"
+#include "model/cuda/operators.h"
 #include "runtime/comm/communicator.h"
 #include "runtime/core/clock.h"
 #include "runtime/core/error.h"

@@ -4,7 +4,7 @@
 #include <iostream>
 #include <nlohmann/json.hpp>
 
-#include "launch/inference.h"
+#include "launch/job/inference.h"
 #include "runtime/core/error.h"
 #include "runtime/core/output.h"
 #include "runtime/train/evaluator.h"

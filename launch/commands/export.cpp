@@ -3,8 +3,8 @@
 
 #include <iostream>
 
-#include "launch/inference.h"
-#include "model/pretrained/adapter_files.h"
+#include "launch/job/inference.h"
+#include "model/checkpoints/adapter_files.h"
 #include "runtime/core/error.h"
 #include "runtime/core/files.h"
 

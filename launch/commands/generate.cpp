@@ -8,7 +8,7 @@
 
 #include "data/readers/lines.h"
 #include "data/readers/rows.h"
-#include "launch/inference.h"
+#include "launch/job/inference.h"
 #include "model/generation/generation_config.h"
 #include "runtime/core/error.h"
 #include "runtime/core/files.h"

@@ -11,8 +11,9 @@
 #include <array>
 #include <utility>
 
-#include "model/device_attention.h"
-#include "model/upload.h"
+#include "model/batch/pinned.h"
+#include "model/cuda/attention.h"
+#include "model/cuda/operators.h"
 #include "runtime/core/error.h"
 
 namespace neoloom::launch {

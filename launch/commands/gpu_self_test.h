@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "launch/commands/self_test.h"
-#include "model/device_operators.h"
-#include "model/kernels.h"
+#include "model/cuda/attention_choice.h"
+#include "model/cuda/operators.h"
 #include "runtime/comm/communicator.h"
 #include "runtime/cuda/graph_cache.h"
 

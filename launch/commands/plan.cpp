@@ -10,12 +10,12 @@
 #include <vector>
 
 #include "data/batching/step_list.h"
-#include "launch/labels.h"
-#include "launch/placement.h"
-#include "launch/product_rate.h"
-#include "launch/rank_memory.h"
-#include "model/adapters/count.h"
+#include "launch/job/labels.h"
+#include "launch/planning/matmul_rate.h"
+#include "launch/planning/memory_budget.h"
+#include "launch/system/placement.h"
 #include "model/flops.h"
+#include "model/lora/trainable_count.h"
 #include "runtime/core/error.h"
 #include "runtime/core/output.h"
 #include "runtime/cuda/plugin.h"

@@ -3,8 +3,8 @@
 
 #include <cstdint>
 
-#include "launch/assembly.h"
 #include "launch/command_line.h"
+#include "launch/job/inputs.h"
 #include "runtime/comm/mpi_session.h"
 
 namespace neoloom::launch {

@@ -9,7 +9,7 @@
 #include <nlohmann/json.hpp>
 #include <unordered_map>
 
-#include "launch/inference.h"
+#include "launch/job/inference.h"
 #include "runtime/core/error.h"
 #include "runtime/core/output.h"
 #include "runtime/train/evaluator.h"

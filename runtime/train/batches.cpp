@@ -5,7 +5,7 @@
 #include <utility>
 #include <vector>
 
-#include "model/upload.h"
+#include "model/batch/pinned.h"
 
 namespace neoloom::train {
 namespace {

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "model/layout.h"
+#include "model/parameter_layout.h"
 #include "runtime/checkpoint/state.h"
 #include "runtime/comm/mpi_session.h"
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What decides the numbers of a run may not change under it: not between a start and a resume, and not between two ranks.
-launch/identity.h lists the items; unit.launch changes each of them in memory, these tests where a user would."""
+launch/job/run_identity.h lists the items; unit.launch changes each of them in memory, these tests where a user would."""
 
 import json
 import shutil

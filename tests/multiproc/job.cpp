@@ -14,7 +14,7 @@
 #include <thread>
 #include <vector>
 
-#include "launch/placement.h"
+#include "launch/system/placement.h"
 #include "runtime/comm/collective_error.h"
 #include "runtime/comm/fixed_point.h"
 #include "runtime/comm/mpi_session.h"

@@ -15,10 +15,10 @@
 #include <iostream>
 #include <nlohmann/json.hpp>
 
+#include "model/checkpoints/safetensors.h"
 #include "model/model.h"
-#include "model/pretrained/loader.h"
-#include "model/pretrained/panel_file.h"
-#include "model/pretrained/safetensors.h"
+#include "model/weight_cache/packed_weights_file.h"
+#include "model/weight_cache/weight_cache.h"
 #include "runtime/core/error.h"
 #include "runtime/core/files.h"
 

@@ -13,10 +13,11 @@
 
 #include <memory>
 
-#include "model/activation.h"
-#include "model/attention.h"
-#include "model/linear.h"
-#include "model/loss.h"
+#include "model/cpu/attention.h"
+#include "model/cpu/cross_entropy.h"
+#include "model/cpu/gelu.h"
+#include "model/gpt_neo/linear.h"
+#include "model/scalar_type.h"
 #include "tests/bench/micro/micro.h"
 
 namespace neoloom::bench {

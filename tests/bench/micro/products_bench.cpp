@@ -9,10 +9,11 @@
 #include <memory>
 #include <optional>
 
-#include "model/panel_products.h"
-#include "model/panels.h"
-#include "model/products.h"
-#include "model/rows.h"
+#include "model/cpu/aligned_rows.h"
+#include "model/cpu/matmul.h"
+#include "model/cpu/packed_gemm.h"
+#include "model/cpu/packed_weights.h"
+#include "model/scalar_type.h"
 #include "tests/bench/micro/micro.h"
 
 namespace neoloom::bench {

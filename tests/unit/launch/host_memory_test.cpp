@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "launch/host_memory.h"
+#include "launch/system/host_memory.h"
 
 #include <gtest/gtest.h>
 

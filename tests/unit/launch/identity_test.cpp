@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "launch/identity.h"
+#include "launch/job/run_identity.h"
 
 #include <fmt/format.h>
 #include <gmock/gmock.h>

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "launch/labels.h"
+#include "launch/job/labels.h"
 
 #include <ATen/ops/arange.h>
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "model/gpt_neo/weights.h"
 #include "runtime/core/error.h"
 
 namespace neoloom::launch {

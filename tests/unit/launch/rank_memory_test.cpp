@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "launch/rank_memory.h"
+#include "launch/planning/memory_budget.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "launch/run_folder.h"
+#include "launch/job/run_folder.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "launch/task_choice.h"
+#include "launch/job/task_choice.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "model/block_kernel.h"
+#include "model/cpu/gemm_microkernel.h"
+#include "model/scalar_type.h"
 
 #include <ATen/ops/equal.h>
 #include <ATen/ops/full.h>
@@ -8,8 +9,8 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
-#include "model/avx2_blocks.h"
-#include "model/products.h"
+#include "model/cpu/gemm_microkernel_avx2.h"
+#include "model/cpu/matmul.h"
 #include "tests/unit/model/random_model.h"
 
 namespace neoloom::model {

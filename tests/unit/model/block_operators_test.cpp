@@ -8,9 +8,9 @@
 #include <sstream>
 #include <string>
 
-#include "model/network.h"
-#include "model/packing.h"
-#include "model/pretrained/loader.h"
+#include "model/batch/packing.h"
+#include "model/gpt_neo/network.h"
+#include "model/weight_cache/weight_cache.h"
 #include "tests/support/operator_record.h"
 #include "tests/unit/model/random_model.h"
 #include "tests/unit/model/reference_operators.h"

@@ -11,12 +11,12 @@
 #include <cmath>
 #include <limits>
 
-#include "model/activation.h"
-#include "model/attention.h"
-#include "model/cpu_kernels.h"
-#include "model/linear.h"
-#include "model/panels.h"
-#include "model/rows.h"
+#include "model/cpu/aligned_rows.h"
+#include "model/cpu/attention.h"
+#include "model/cpu/elementwise.h"
+#include "model/cpu/gelu.h"
+#include "model/cpu/packed_weights.h"
+#include "model/gpt_neo/linear.h"
 #include "tests/unit/model/random_model.h"
 
 namespace neoloom::model {

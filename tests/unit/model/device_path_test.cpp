@@ -6,10 +6,10 @@
 #include <string>
 #include <vector>
 
-#include "model/device_attention.h"
-#include "model/kernels.h"
-#include "model/packing.h"
-#include "model/pretrained/loader.h"
+#include "model/batch/packing.h"
+#include "model/cuda/attention.h"
+#include "model/cuda/attention_choice.h"
+#include "model/weight_cache/weight_cache.h"
 #include "runtime/core/error.h"
 #include "tests/support/operator_record.h"
 #include "tests/unit/model/random_model.h"

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Planned bytes beside those that LibTorch's allocator hands out.
-#include "model/memory_plan.h"
+#include "model/memory/memory_plan.h"
 
 #include <ATen/Parallel.h>
 #include <c10/core/Allocator.h>
@@ -15,9 +15,9 @@
 #include <new>
 #include <set>
 
-#include "model/heads.h"
-#include "model/network.h"
-#include "model/packing.h"
+#include "model/batch/packing.h"
+#include "model/gpt_neo/heads.h"
+#include "model/gpt_neo/network.h"
 #include "tests/unit/model/setups.h"
 
 namespace neoloom::model::testing {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "model/model.h"
+#include "model/gpt_neo/weights.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "model/panels.h"
+#include "model/cpu/packed_weights.h"
+#include "model/scalar_type.h"
 
 #include <ATen/Parallel.h>
 #include <ATen/ops/equal.h>
@@ -8,9 +9,9 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
-#include "model/activation.h"
-#include "model/products.h"
-#include "model/thin_products.h"
+#include "model/cpu/gelu.h"
+#include "model/cpu/low_rank_gemm.h"
+#include "model/cpu/matmul.h"
 #include "tests/unit/model/random_model.h"
 #include "tests/unit/model/setups.h"
 

@@ -7,13 +7,13 @@
 #include <fstream>
 #include <functional>
 
-#include "model/adapters/dropout.h"
-#include "model/adapters/targets.h"
-#include "model/attention.h"
-#include "model/cpu_kernels.h"
+#include "model/cpu/attention.h"
+#include "model/cpu/elementwise.h"
+#include "model/cpu/matmul.h"
 #include "model/gpt_neo_config.h"
-#include "model/layout.h"
-#include "model/products.h"
+#include "model/lora/dropout.h"
+#include "model/lora/target_modules.h"
+#include "model/parameter_layout.h"
 #include "runtime/core/error.h"
 #include "tests/unit/model/random_model.h"
 

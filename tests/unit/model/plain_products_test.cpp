@@ -4,8 +4,8 @@
 #include <ATen/ops/zeros_like.h>
 #include <gtest/gtest.h>
 
-#include "model/panels.h"
-#include "model/products.h"
+#include "model/cpu/matmul.h"
+#include "model/cpu/packed_weights.h"
 #include "tests/unit/model/random_model.h"
 
 namespace neoloom::model {

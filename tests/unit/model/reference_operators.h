@@ -14,7 +14,7 @@
 #include <string>
 #include <vector>
 
-#include "model/device_operators.h"
+#include "model/cuda/operators.h"
 #include "tests/support/operator_record.h"
 
 namespace neoloom::model::testing {

@@ -4,7 +4,7 @@
 #include <utility>
 #include <vector>
 
-#include "model/kernels.h"
+#include "model/cuda/attention_choice.h"
 #include "tests/unit/model/random_model.h"
 #include "tests/unit/model/reference_operators.h"
 

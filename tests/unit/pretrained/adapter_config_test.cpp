@@ -3,10 +3,10 @@
 
 #include <nlohmann/json.hpp>
 
-#include "model/adapters/targets.h"
-#include "model/pretrained/adapter_folder.h"
-#include "model/pretrained/safetensors.h"
-#include "model/pretrained/weight_files.h"
+#include "model/checkpoints/adapter_folder.h"
+#include "model/checkpoints/safetensors.h"
+#include "model/checkpoints/weight_files.h"
+#include "model/lora/target_modules.h"
 #include "tests/unit/pretrained/scratch.h"
 
 namespace neoloom::model {

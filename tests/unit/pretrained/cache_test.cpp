@@ -9,10 +9,10 @@
 #include <nlohmann/json.hpp>
 #include <random>
 
-#include "model/pretrained/loader.h"
-#include "model/pretrained/panel_file.h"
-#include "model/pretrained/safetensors.h"
-#include "model/pretrained/tensor_names.h"
+#include "model/checkpoints/safetensors.h"
+#include "model/checkpoints/tensor_names.h"
+#include "model/weight_cache/packed_weights_file.h"
+#include "model/weight_cache/weight_cache.h"
 #include "tests/unit/pretrained/scratch.h"
 
 namespace neoloom::model {

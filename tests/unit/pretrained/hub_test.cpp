@@ -3,7 +3,8 @@
 #include <map>
 #include <optional>
 
-#include "model/pretrained/loader.h"
+#include "model/checkpoints/hub.h"
+#include "model/weight_cache/weight_cache.h"
 #include "tests/unit/pretrained/scratch.h"
 
 namespace neoloom::model {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "model/pretrained/loader.h"
+#include "model/weight_cache/weight_cache.h"
 
 #include <ATen/ops/equal.h>
 #include <ATen/ops/full.h>
@@ -13,9 +13,9 @@
 #include <chrono>
 #include <nlohmann/json.hpp>
 
-#include "model/pretrained/panel_file.h"
-#include "model/pretrained/safetensors.h"
-#include "model/pretrained/tensor_names.h"
+#include "model/checkpoints/safetensors.h"
+#include "model/checkpoints/tensor_names.h"
+#include "model/weight_cache/packed_weights_file.h"
 #include "tests/unit/pretrained/scratch.h"
 
 namespace neoloom::model {

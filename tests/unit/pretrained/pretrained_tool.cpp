@@ -10,10 +10,11 @@
 #include <limits>
 #include <nlohmann/json.hpp>
 
+#include "model/checkpoints/adapter_files.h"
+#include "model/checkpoints/hub.h"
 #include "model/generation/generate.h"
-#include "model/pretrained/adapter_files.h"
-#include "model/pretrained/loader.h"
-#include "model/pretrained/panel_file.h"
+#include "model/weight_cache/packed_weights_file.h"
+#include "model/weight_cache/weight_cache.h"
 #include "runtime/core/clock.h"
 #include "runtime/core/error.h"
 

@@ -3,7 +3,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "model/pretrained/adapter_folder.h"
+#include "model/checkpoints/adapter_folder.h"
 #include "tests/unit/pretrained/scratch.h"
 
 namespace neoloom::model {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "model/pretrained/read_once.h"
+#include "model/weight_cache/read_once.h"
 
 #include <cstring>
 #include <stdexcept>

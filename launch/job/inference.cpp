@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launch/job/inference.h"
+
+#include <ATen/ops/zeros.h>
+#include <c10/core/Device.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <iostream>
+#include <utility>
+
+#include "data/readers/rows.h"
+#include "launch/job/labels.h"
+#include "launch/job/run_folder.h"
+#include "launch/job/run_identity.h"
+#include "model/checkpoints/adapter_files.h"
+#include "model/checkpoints/weight_files.h"
+#include "model/config_notes.h"
+#include "model/lora/target_modules.h"
+#include "runtime/core/error.h"
+
+namespace neoloom::launch {
+namespace {
+
+using core::ErrorKind;
+namespace fs = std::filesystem;
+
+// The configuration of a run folder, or the least one that names a model; and the adapter folder, if any.
+std::string read_sources(const ModelArguments& arguments, Inference& result) {
+  if (!arguments.run.empty()) {
+    std::string adapter = arguments.run + "/adapter";
+    core::require(fs::exists(arguments.run + "/config.yaml"), ErrorKind::kUsage,
+                  "{} is not a run folder: it has no config.yaml (give trainer_config.output_dir of a training run)",
+                  arguments.run);
+    core::require(fs::exists(adapter), ErrorKind::kUsage,
+                  "{} has no adapter folder yet: the run has not finished; run its train command again to resume it",
+                  arguments.run);
+    result.config = read_run_config(arguments.run, arguments.overrides);
+    if (fs::exists(adapter + "/adapter_config.json")) {
+      require_base_there(arguments.run, result.config);
+      return adapter;
+    }
+    result.config.model_config.pretrained_model_name = adapter;  // a fully trained model
+    // Computed in what its training computed in, from the values that training ended with.
+    if (result.config.runtime.compute_dtype == "auto") {
+      result.config.runtime.compute_dtype = model::dtype_name(result.config.model_config.frozen_dtype);
+    }
+    const bool wanted = std::any_of(arguments.overrides.begin(), arguments.overrides.end(), [](const std::string& set) {
+      return set.starts_with("model_config.frozen_dtype=") || set.starts_with("model_config.dtype=");
+    });
+    if (!wanted) result.config.model_config.frozen_dtype = model::Dtype::kFloat32;
+    return "";
+  }
+  core::require(!arguments.model.empty(), ErrorKind::kUsage,
+                "give --run FOLDER, or --model FOLDER_OR_ID [--adapter FOLDER]");
+  result.config = parse_config("{}", "--model", arguments.overrides);
+  // Not through the document, since a path need not be UTF-8; --set goes before it.
+  std::string& name = result.config.model_config.pretrained_model_name;
+  if (name.empty()) name = arguments.model;
+  return arguments.adapter;
+}
+
+// Entries that match nothing do no harm in an adapter that others wrote: its tensors say what it adapts.
+void keep_matching_targets(const std::string& folder, int64_t num_layers, Inference& result) {
+  std::vector<std::string>& targets = result.config.peft_config->target_modules;
+  const std::vector<std::string> unmatched = model::unmatched_targets(targets, num_layers);
+  if (unmatched.empty()) return;
+  core::require(unmatched.size() < targets.size(), ErrorKind::kWeights,
+                "{}/adapter_config.json: target_modules [{}] are no modules of GPT-Neo: is this the adapter of another "
+                "architecture?",
+                folder, fmt::join(targets, ", "));
+  std::erase_if(targets, [&](const std::string& entry) {
+    return std::find(unmatched.begin(), unmatched.end(), entry) != unmatched.end();
+  });
+  result.notes.push_back(fmt::format("{}: target_modules [{}] match no module of this model: they adapt nothing",
+                                     folder, fmt::join(unmatched, ", ")));
+}
+
+// Labels of the head, from whoever names them.
+void name_labels(const std::string& adapter_folder, int64_t adapter_rows,
+                 const std::vector<std::string>& adapter_labels, Inference& result) {
+  const bool adapter = adapter_rows > 0;
+  const int64_t rows = adapter ? adapter_rows : model::stored_head_rows(result.base.folder);
+  const std::string& where = adapter ? adapter_folder : result.base.folder;
+  core::require(
+      rows > 0, ErrorKind::kWeights,
+      "{} has no classification head: there is no score.weight in it. Train one, or give the adapter that has "
+      "it (--adapter)",
+      adapter_folder.empty() ? result.base.folder : adapter_folder);
+  const std::vector<std::string>& base = result.base.config.labels;
+  const std::vector<std::string>& own = adapter ? adapter_labels : base;
+  core::require(own.empty() || static_cast<int64_t>(own.size()) == rows, ErrorKind::kWeights,
+                "{}: config.json names {} labels, but score.weight has {} rows: correct id2label or num_labels", where,
+                own.size(), rows);
+  HeadNames head = name_head_rows(where, rows, own, base, result.config.data.label_names);
+  result.labels = std::move(head.names);
+  if (!head.note.empty()) result.notes.push_back(fmt::format("labels: {}", head.note));
+}
+
+/// Returns whether the adapter brings the classification head.
+bool describe_head(const std::string& adapter_folder, Inference& result) {
+  std::string problem_type = result.base.config.problem_type;
+  // Without an adapter nothing is added to the weights: no LoRA targets.
+  result.config.peft_config = model::LoraOptions{};
+  result.config.peft_config->target_modules.clear();
+  model::AdapterFolder adapter;
+  if (!adapter_folder.empty()) {
+    adapter = model::read_adapter_folder(adapter_folder);
+    result.config.peft_config = adapter.lora;
+    keep_matching_targets(adapter_folder, result.base.config.num_layers, result);
+    result.reference = base_reference(result.config, adapter);
+    if (!adapter.problem_type.empty()) problem_type = adapter.problem_type;
+    if (adapter.pad_token_id >= 0 && !result.config.model_config.pad_token_id) {
+      result.config.model_config.pad_token_id = adapter.pad_token_id;
+    }
+  }
+  if (result.config.model_config.problem_type.empty()) result.config.model_config.problem_type = problem_type;
+  result.task = choose_task(result.config);
+  if (result.task.classifies()) name_labels(adapter_folder, adapter.score_rows, adapter.labels, result);
+  return adapter.score_rows > 0;
+}
+
+void print_notes(const Inference& result) {
+  for (const std::string& text : result.config.warnings) std::cerr << "warning: " << text << "\n";
+  for (const std::string& text : result.notes) std::cerr << text << "\n";
+  for (const std::string& text : result.base.weights->notes) std::cerr << text << "\n";
+  for (const std::string& text : model::config_notes(result.base.config)) std::cerr << text << "\n";
+  for (const std::string& text : result.tokenizer->notes()) std::cerr << "tokenizer: " << text << "\n";
+}
+
+}  // namespace
+
+Inference load_inference(comm::MpiSession& session, const ModelArguments& arguments) {
+  Inference result;
+  std::string adapter_folder;
+  const auto phase = session.phase("start-up");
+  bool adapter_head = false;
+  session.all_or_none([&] {
+    adapter_folder = read_sources(arguments, result);
+    session.set_peer_timeout(static_cast<double>(result.config.runtime.peer_timeout_seconds));
+    result.base = find_base(result.config);
+    if (!arguments.run.empty() && !adapter_folder.empty() && fs::exists(adapter_folder + "/config.json")) {
+      require_same_base(model::GptNeoConfig::from_file(adapter_folder + "/config.json"), result.base.config,
+                        result.base.folder);
+    }
+    adapter_head = describe_head(adapter_folder, result);
+    std::string& tokenizer = result.config.tokenizer_config.pretrained_tokenizer_name;
+    if (tokenizer.empty() && fs::exists(adapter_folder + "/tokenizer_config.json")) tokenizer = adapter_folder;
+    result.tokenizer.emplace(load_tokenizer(result.config, result.base));
+    result.pad_id = resolve_pad_id(result.config, result.base, *result.tokenizer);
+  });
+  result.device = std::make_unique<Device>(session, result.config);
+  load_weights(session, result.config, result.device->name(), result.base);
+  if (session.is_root()) print_notes(result);
+  session.all_or_none([&] {
+    model::ModelSetup setup;
+    setup.config = result.base.config;
+    setup.head = result.task.head;
+    setup.num_labels = result.task.classifies() ? static_cast<int64_t>(result.labels.size()) : 0;
+    setup.lora = result.config.peft_config;
+    setup.compute_dtype = resolve_compute_dtype(result.config, result.device->name());
+    setup.device = result.device->traits();
+    // The adapter's head takes the place of the base's, which may have other labels.
+    const bool own_head = result.task.classifies() && adapter_head;
+    result.model =
+        model::Model::create(setup, own_head ? with_head_rows(result.base.weights, {}) : result.base.weights);
+    at::Tensor host = at::zeros({result.model->layout().total_elements}, at::kFloat);
+    result.model->initialize(host, static_cast<uint64_t>(result.config.trainer_config.seed));
+    if (!adapter_folder.empty()) model::load_adapter_values(adapter_folder, *result.model, host);
+    result.params = result.device->is_cpu() ? host : host.to(c10::Device(result.device->name()));
+  });
+  return result;
+}
+
+std::string settle_format(const ModelArguments& arguments, const std::string& path, RunConfig& config) {
+  std::string& format = config.data.format;
+  const auto sets_it = [](const std::string& text) { return text.starts_with("data.format="); };
+  if (arguments.run.empty() || format == "auto" ||
+      std::any_of(arguments.overrides.begin(), arguments.overrides.end(), sets_it)) {
+    return "";
+  }
+  const auto extension = [](const std::string& name) { return fs::path(name).extension(); };
+  for (const std::string& own : {config.data.train, config.data.validation}) {
+    if (extension(own) == extension(path)) return "";
+  }
+  if (!data::names_a_format(path)) return "";
+  std::string note =
+      fmt::format("{} is read by its name, not by the run's data.format {} (--set data.format={} reads it so)", path,
+                  format, format);
+  format = "auto";
+  return note;
+}
+
+}  // namespace neoloom::launch

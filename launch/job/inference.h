@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "launch/command_line.h"
+#include "launch/job/device.h"
+#include "launch/job/inputs.h"
+#include "model/model.h"
+
+namespace neoloom::launch {
+
+/// A model with its adapter applied, ready to evaluate, predict, generate or export.
+struct Inference {
+  RunConfig config;
+  TaskChoice task;
+  Base base;
+  std::optional<data::Tokenizer> tokenizer;
+  std::unique_ptr<Device> device;
+  std::unique_ptr<model::Model> model;
+  at::Tensor params;                // [layout().total_elements] fp32
+  std::vector<std::string> labels;  // class names in index order
+  int64_t pad_id = 0;
+  BaseReference reference;         // as an adapter that is written names the base
+  std::vector<std::string> notes;  // for the log
+};
+
+/// From a run folder, or a model folder / hub id with an optional PEFT adapter.
+/// Collective: every rank. Throws: Error(kUsage) without a model; Error(kWeights) from loading.
+Inference load_inference(comm::MpiSession& session, const ModelArguments& arguments);
+
+/// A run's data.format is for the run's own files: a file of another extension, where that names a format, is read by
+/// its name, unless the command line sets data.format.
+/// Returns a line that says so; empty when nothing changes.
+std::string settle_format(const ModelArguments& arguments, const std::string& path, RunConfig& config);
+
+}  // namespace neoloom::launch

@@ -1,0 +1,312 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launch/job/inputs.h"
+
+#include <ATen/Version.h>
+
+#include <algorithm>
+#include <array>
+#include <filesystem>
+#include <fstream>
+#include <iostream>
+#include <set>
+#include <sstream>
+
+#include "data/store/labels.h"
+#include "model/checkpoints/adapter_files.h"
+#include "model/checkpoints/hub.h"
+#include "model/checkpoints/weight_files.h"
+#include "model/config_notes.h"
+#include "model/cpu/gemm_microkernel.h"
+#include "model/cpu/packed_weights.h"
+#include "model/lora/target_modules.h"
+#include "model/weight_cache/packed_weights_file.h"
+#include "model/weight_cache/weight_cache.h"
+#include "runtime/checkpoint/directory.h"
+#include "runtime/core/error.h"
+#include "runtime/core/json.h"
+#include "runtime/core/process.h"
+#include "runtime/core/text.h"
+
+namespace neoloom::launch {
+namespace {
+
+using core::ErrorKind;
+
+// Verifies a shared cache file, or builds it: rank 0 first, then one rank of each other node, whose file system may be
+// another one and whose memory certainly is.
+template <typename Build>
+void build_where_missing(comm::MpiSession& session, const core::Cache& cache, const std::string& what,
+                         const Build& build) {
+  const auto phase = session.phase(what, comm::MpiSession::kBuilding);
+  const auto build_or_say_where = [&] {
+    try {
+      build();
+    } catch (const core::WriteError& error) {
+      core::fail(ErrorKind::kUsage,
+                 "{}; this is the cache ({}): make it writable or make room there, or let runtime.cache_dir name "
+                 "another folder",
+                 error.what(), cache.directory);
+    }
+  };
+  session.on_root([&]() -> std::string {
+    build_or_say_where();
+    return "";
+  });
+  session.all_or_none([&] {
+    if (session.local_rank() == 0 && !session.is_root()) build_or_say_where();
+  });
+  session.patient_barrier();
+}
+
+std::string start_folder(const RunConfig& config) { return config.peft_config ? config.peft_config->init_from : ""; }
+
+// A run that has checkpoints goes on from these: what it started from may be gone.
+std::optional<model::AdapterFolder> read_start_adapter(const RunConfig& config) {
+  const std::string folder = start_folder(config);
+  if (folder.empty()) return std::nullopt;
+  std::error_code ignored;
+  if (!std::filesystem::exists(folder, ignored) && !checkpoint::Directory(checkpoints_of(config)).list().empty()) {
+    return std::nullopt;
+  }
+  return model::read_adapter_folder(folder);
+}
+
+std::vector<std::string> labels_of_newest_checkpoint(const RunConfig& config) {
+  const auto newest = checkpoint::Directory(checkpoints_of(config)).newest_valid([](const auto&, const auto&) {});
+  return newest ? core::parse_json(newest->state.label_map, newest->entry.path, ErrorKind::kCheckpoint)
+                      .get<std::vector<std::string>>()
+                : std::vector<std::string>{};
+}
+
+// Names of the rows of the head that training starts from: of the adapter to go on from, or of the base.
+std::vector<std::string> starting_labels(const Inputs& inputs) {
+  const std::vector<std::string>& base = inputs.base.config.labels;
+  if (const std::string from = start_folder(inputs.config); !from.empty()) {
+    if (!inputs.start_adapter) return labels_of_newest_checkpoint(inputs.config);
+    const model::AdapterFolder& adapter = *inputs.start_adapter;
+    if (adapter.score_rows == 0) return {};
+    return name_head_rows(from, adapter.score_rows, adapter.labels, base, {}).names;
+  }
+  const int64_t rows = model::stored_head_rows(inputs.base.folder);
+  if (rows == 0) return {};
+  return static_cast<int64_t>(base.size()) == rows ? base : data::default_label_names(rows);
+}
+
+}  // namespace
+
+core::Cache cache_directory(const RunConfig& config) {
+  const std::string& chosen = config.runtime.cache_dir;
+  const std::string home = core::environment("HOME");
+  const std::string xdg = core::environment("XDG_CACHE_HOME");
+  std::string folder = home + "/.cache/neoloom";
+  if (!chosen.empty()) {
+    folder = chosen.starts_with("~/") ? home + chosen.substr(1) : chosen;
+  } else if (xdg.starts_with("/")) {  // a relative one is to be ignored, says its specification
+    folder = xdg + "/neoloom";
+  } else {
+    core::require(home.starts_with("/"), ErrorKind::kUsage,
+                  "no cache directory: HOME is \"{}\"; set runtime.cache_dir, or XDG_CACHE_HOME or HOME to an absolute "
+                  "path",
+                  home);
+  }
+  core::Cache cache(folder);
+  cache.trusts_everybody = config.runtime.trust_cache;
+  cache.say = [](const std::string& line) { std::cerr << line << "\n"; };
+  return cache;
+}
+
+model::Dtype stored_dtype(const RunConfig& config) {
+  return config.peft_config ? config.model_config.frozen_dtype : model::Dtype::kFloat32;
+}
+
+model::Dtype resolve_compute_dtype(const RunConfig& config, const std::string& device) {
+  const std::string& chosen = config.runtime.compute_dtype;
+  const model::Dtype wanted = chosen == "auto" ? config.model_config.frozen_dtype : model::dtype_from_name(chosen);
+  return device == "cpu" ? model::cpu_compute_dtype(wanted) : wanted;
+}
+
+Base find_base(const RunConfig& config) {
+  core::require(!config.model_config.pretrained_model_name.empty(), ErrorKind::kUsage,
+                "model_config.pretrained_model_name is missing: a folder, or a hub id in Hugging Face's cache");
+  Base base;
+  base.folder = model::resolve_model_folder(config.model_config.pretrained_model_name, config.model_config.revision);
+  base.config = model::GptNeoConfig::from_file(base.folder + "/config.json");
+  return base;
+}
+
+void load_weights(comm::MpiSession& session, const RunConfig& config, const std::string& device, Base& base) {
+  core::Cache cache = cache_directory(config);
+  const bool always = config.runtime.verify_weights == "always";
+  const model::Dtype dtype = stored_dtype(config);
+  const model::Dtype compute_dtype = resolve_compute_dtype(config, device);
+  const bool frozen = config.peft_config.has_value();
+  std::string path;
+  std::string panels;
+  const auto prepare = [&](bool verify) {
+    path = model::prepare_weights(base.folder, base.config, dtype, cache, verify);
+    if (frozen && device == "cpu") panels = model::prepare_panels(path, base.config, compute_dtype, cache, verify);
+  };
+  build_where_missing(session, cache, "converting weights", [&] { prepare(always); });
+  cache.verified = true;
+  const auto phase = session.phase("loading weights");
+  session.all_or_none([&] {
+    if (path.empty()) prepare(/*verify=*/false);
+    base.weights_hash = model::weights_hash(base.folder, cache, /*verify_always=*/false);
+    const std::shared_ptr<model::Weights> weights = model::map_weights(path, base.config);
+    model::map_panels(panels, compute_dtype, *weights);
+    // Without adapters the weights are where training starts: as the source has them.
+    base.weights = device == "cpu" ? weights : model::to_device(weights, device, frozen ? compute_dtype : dtype);
+  });
+}
+
+data::Tokenizer load_tokenizer(const RunConfig& config, const Base& base) {
+  const std::string& folder = config.tokenizer_config.pretrained_tokenizer_name;
+  data::Tokenizer tokenizer = data::Tokenizer::from_folder(folder.empty() ? base.folder : folder);
+  for (int64_t id = base.config.vocab_size; id < tokenizer.vocab_size(); ++id) {
+    const std::array<int32_t, 1> one = {static_cast<int32_t>(id)};
+    core::require(tokenizer.decode(one, /*skip_special_tokens=*/true).empty(), ErrorKind::kWeights,
+                  "the tokenizer of {} has ids up to {} ({} is {}), but the model's embedding has {} rows: use the "
+                  "model's own tokenizer, or resize the embedding (transformers: model.resize_token_embeddings)",
+                  folder.empty() ? base.folder : folder, tokenizer.vocab_size() - 1, id,
+                  core::quoted(tokenizer.token_bytes(one[0])), base.config.vocab_size);
+  }
+  return tokenizer;
+}
+
+std::string note_on_vocabulary(const Base& base, const data::Tokenizer& tokenizer) {
+  const int64_t rows = base.config.vocab_size;
+  if (tokenizer.vocab_size() <= rows) return "";
+  return fmt::format(
+      "{} (id {}) has no row in the model's embedding of {} rows: padding does not need it, and a text that "
+      "holds it is refused",
+      core::quoted(tokenizer.token_bytes(static_cast<int32_t>(rows))), rows, rows);
+}
+
+BaseReference base_reference(const RunConfig& config, const model::AdapterFolder& read) {
+  const model::Options& ours = config.model_config;
+  BaseReference reference{ours.pretrained_model_name, ours.revision == "main" ? "" : ours.revision};
+  const std::string& theirs = read.base_model_name_or_path;
+  std::error_code ignored;
+  const bool same = theirs == ours.pretrained_model_name;
+  const bool copy_of_hub_model = std::filesystem::is_directory(ours.pretrained_model_name, ignored) &&
+                                 !theirs.empty() && !theirs.starts_with('.') && !theirs.starts_with('/') &&
+                                 theirs.find('/') == theirs.rfind('/') && !std::filesystem::exists(theirs, ignored);
+  if (same || copy_of_hub_model) {
+    reference.name = theirs;
+    if (!read.revision.empty()) reference.revision = read.revision;
+  }
+  return reference;
+}
+
+int64_t resolve_pad_id(const RunConfig& config, const Base& base, const data::Tokenizer& tokenizer) {
+  if (config.model_config.pad_token_id) {
+    const int64_t id = *config.model_config.pad_token_id;
+    core::require(id >= 0 && id < base.config.vocab_size, ErrorKind::kUsage,
+                  "model_config.pad_token_id {} lies outside the vocabulary of {}", id, base.config.vocab_size);
+    return id;
+  }
+  const int64_t pad = tokenizer.pad_token_id();
+  if (pad >= 0 && pad < base.config.vocab_size) return pad;
+  if (base.config.pad_token_id >= 0) return base.config.pad_token_id;
+  return std::clamp<int64_t>(base.config.eos_token_id, 0, base.config.vocab_size - 1);
+}
+
+int64_t resolve_max_length(const RunConfig& config, const Base& base) {
+  const int64_t asked = config.tokenizer_config.max_length;
+  core::require(asked <= base.config.max_position_embeddings, ErrorKind::kUsage,
+                "tokenizer_config.max_length {} is larger than the model's max_position_embeddings {}", asked,
+                base.config.max_position_embeddings);
+  return asked > 0 ? asked : base.config.max_position_embeddings;
+}
+
+void read_inputs(const std::string& name, Inputs& inputs) {
+  core::require(!inputs.config.data.train.empty(), ErrorKind::kUsage, "{}: data.train is missing: the file to train on",
+                name);
+  inputs.task = choose_training_task(inputs.config);
+  inputs.base = find_base(inputs.config);
+  const std::string dropouts = model::dropouts_of(inputs.base.config);
+  core::require(
+      dropouts.empty(), ErrorKind::kUsage,
+      "{}/config.json: {}: training with dropout inside the model is not supported; set it to 0 there to train "
+      "without (peft_config.lora_dropout is supported)",
+      inputs.base.folder, dropouts);
+  if (inputs.config.peft_config) {
+    model::require_all_match(inputs.config.peft_config->target_modules, inputs.base.config.num_layers);
+  }
+  inputs.start_adapter = read_start_adapter(inputs.config);
+  if (inputs.task.classifies()) inputs.base.head_labels = starting_labels(inputs);
+  inputs.tokenizer.emplace(load_tokenizer(inputs.config, inputs.base));
+  inputs.pad_id = resolve_pad_id(inputs.config, inputs.base, *inputs.tokenizer);
+  resolve_max_length(inputs.config, inputs.base);
+}
+
+HeadStart head_to_start_from(const Inputs& inputs, const std::vector<std::string>& labels) {
+  const RunConfig& config = inputs.config;
+  if (!start_folder(config).empty()) return {};  // it brings a head of its own
+  std::vector<std::string> base = inputs.base.head_labels;
+  if (!base.empty() && !config.data.label_names.empty() && base.size() == labels.size() &&
+      base == data::default_label_names(static_cast<int64_t>(base.size()))) {
+    base = config.data.label_names;  // the names that the base lacks
+  }
+  return start_head(inputs.base.folder, base, labels, config.model_config.ignore_mismatched_sizes);
+}
+
+data::StoreRequest store_request(const RunConfig& config, const TaskChoice& task, const Base& base,
+                                 const std::string& path) {
+  data::StoreRequest request;
+  request.path = path;
+  request.options = config.data;
+  request.tokenizer_options = config.tokenizer_config;
+  request.task = task.task;
+  request.problem_type = task.problem_type;
+  request.max_length_tokens = resolve_max_length(config, base);
+  request.preferred_label_names = base.head_labels;
+  request.embedding_rows = base.config.vocab_size;
+  if (!config.data.label_names.empty()) request.label_names = config.data.label_names;
+  if (config.model_config.num_labels) request.num_labels = *config.model_config.num_labels;
+  return request;
+}
+
+std::shared_ptr<const data::TokenStore> open_store(comm::MpiSession& session, const data::StoreRequest& request,
+                                                   const data::Tokenizer& tokenizer, const core::Cache& cache) {
+  std::string path;
+  build_where_missing(session, cache, "building the token store", [&] {
+    path = data::TokenStore::path_for(request, tokenizer, cache.directory);
+    if (!data::TokenStore::is_whole(path, cache)) data::TokenStore::build(request, tokenizer, path);
+  });
+  std::shared_ptr<const data::TokenStore> store;
+  const auto phase = session.phase("opening the token store");
+  session.all_or_none([&] {
+    if (path.empty()) path = data::TokenStore::path_for(request, tokenizer, cache.directory);
+    store = data::TokenStore::open(path);
+  });
+  return store;
+}
+
+std::string instruction_sets() {
+  std::ifstream info("/proc/cpuinfo");
+  std::string flags;
+  for (std::string line; std::getline(info, line);) {
+    if (line.rfind("flags", 0) == 0) {
+      flags = line;
+      break;
+    }
+  }
+  const std::set<std::string> deciding = {"avx2",        "fma",         "avx512f",     "avx512vl",
+                                          "avx512_bf16", "avx512_vnni", "avx512_fp16", "amx_tile",
+                                          "amx_bf16",    "amx_fp16",    "avx_vnni"};
+  std::istringstream words(flags);
+  std::string found;
+  for (std::string word; words >> word;) {
+    if (deciding.count(word) != 0) found += word + " ";
+  }
+  for (const model::Dtype dtype : {model::Dtype::kFloat32, model::Dtype::kBFloat16}) {
+    if (!model::multiplies_panels(dtype)) continue;
+    const bool own = model::block_kernel(dtype) == model::BlockKernel::kAvx2;
+    found += model::dtype_name(dtype) + (own ? "-panels-avx2 " : "-panels ");
+  }
+  if (const std::string limit = model::onednn_limit(); !limit.empty()) found += "up to " + limit + " ";
+  return found + "| " + at::get_cpu_capability();
+}
+
+}  // namespace neoloom::launch

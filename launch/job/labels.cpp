@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launch/job/labels.h"
+
+#include <ATen/ops/index_select.h>
+#include <ATen/ops/tensor.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+
+#include "data/store/labels.h"
+#include "model/gpt_neo/weights.h"
+#include "runtime/core/error.h"
+#include "runtime/core/text.h"
+
+namespace neoloom::launch {
+namespace {
+
+using core::ErrorKind;
+
+constexpr size_t kShownLabels = 12;
+constexpr size_t kShownNameBytes = 60;
+
+/// Names that need no quotes stand as they are.
+std::string shown(const std::string& name) {
+  const bool plain =
+      std::none_of(name.begin(), name.end(), [](unsigned char c) { return c <= ' ' || c == '"' || c == ','; });
+  return plain && !name.empty() && name.size() <= kShownNameBytes ? name : core::quoted(name, kShownNameBytes);
+}
+
+std::string list_of(const std::vector<std::string>& names) {
+  std::vector<std::string> first;
+  for (size_t i = 0; i < std::min(names.size(), kShownLabels); ++i) first.push_back(shown(names[i]));
+  const std::string more = names.size() > kShownLabels ? fmt::format(" and {} more", names.size() - kShownLabels) : "";
+  return fmt::format("[{}{}]", fmt::join(first, ", "), more);
+}
+
+bool has_default_names(const std::vector<std::string>& names) {
+  return names == data::default_label_names(static_cast<int64_t>(names.size()));
+}
+
+at::Tensor index_of(const std::vector<int64_t>& rows, const at::Tensor& like) {
+  return at::tensor(rows, at::kLong).to(like.device());
+}
+
+}  // namespace
+
+std::vector<int64_t> label_counts(const data::TokenStore& store, data::ProblemType problem_type) {
+  std::vector<int64_t> counts(store.label_names().size(), 0);
+  for (int64_t i = 0; i < store.size(); ++i) {
+    if (problem_type == data::ProblemType::kMultiLabel) {
+      const auto row = store.multi_label(i);
+      for (size_t k = 0; k < row.size(); ++k) counts[k] += row[k];
+    } else if (store.label(i) >= 0) {
+      ++counts[static_cast<size_t>(store.label(i))];
+    }
+  }
+  return counts;
+}
+
+std::string label_histogram(const std::vector<std::string>& names, const std::vector<int64_t>& counts) {
+  std::vector<std::string> parts;
+  for (size_t i = 0; i < std::min(names.size(), kShownLabels); ++i) {
+    parts.push_back(fmt::format("{} {}", shown(names[i]), counts[i]));
+  }
+  const std::string more = names.size() > kShownLabels ? fmt::format(" and {} more", names.size() - kShownLabels) : "";
+  return fmt::format("{}{}", fmt::join(parts, ", "), more);
+}
+
+std::string label_warning(const std::vector<std::string>& names, const std::vector<int64_t>& counts) {
+  for (size_t i = 0; i < names.size(); ++i) {
+    if (names[i] != "-1" && names[i] != "-1.0") continue;
+    return fmt::format(
+        "{} rows have the label {}, which usually means that a row has no label; it is trained as a class of its own. "
+        "If it is none, leave those rows out of the file",
+        counts[i], names[i]);
+  }
+  return "";
+}
+
+HeadNames name_head_rows(const std::string& where, int64_t rows, const std::vector<std::string>& own,
+                         const std::vector<std::string>& base, const std::vector<std::string>& given) {
+  HeadNames head{own, ""};
+  if (own.empty() && static_cast<int64_t>(base.size()) == rows) head = {base, "those of the base model's config.json"};
+  const bool named = !head.names.empty() && !has_default_names(head.names);
+  if (!given.empty() && !(named && given == head.names)) {
+    core::require(static_cast<int64_t>(given.size()) == rows, ErrorKind::kUsage,
+                  "data.label_names has {} names {}, but the classification head of {} has {} rows", given.size(),
+                  list_of(given), where, rows);
+    core::require(
+        !named || !head.note.empty(), ErrorKind::kUsage,
+        "data.label_names is {}, but the labels of {} are {} in this order: give them so, or leave the key out",
+        list_of(given), where, list_of(head.names));
+    return {given, "those of data.label_names"};
+  }
+  if (!head.names.empty()) return head;
+  return {data::default_label_names(rows),
+          fmt::format("named after the {} rows of score.weight, as in transformers; --set data.label_names=[...] gives "
+                      "them their names",
+                      rows)};
+}
+
+std::optional<std::vector<int64_t>> rows_by_name(const std::vector<std::string>& stored,
+                                                 const std::vector<std::string>& labels) {
+  if (stored.size() != labels.size()) return std::nullopt;
+  std::vector<int64_t> rows;
+  for (const std::string& label : labels) {
+    auto found = std::find(stored.begin(), stored.end(), label);
+    if (found == stored.end() && has_default_names(stored)) {
+      found = std::find(stored.begin(), stored.end(), "LABEL_" + label);
+    }
+    if (found == stored.end()) return std::nullopt;
+    rows.push_back(found - stored.begin());
+  }
+  return rows;
+}
+
+HeadStart start_head(const std::string& base_name, const std::vector<std::string>& base,
+                     const std::vector<std::string>& labels, bool ignore_mismatched_sizes) {
+  if (base.empty()) return {};
+  if (const auto rows = rows_by_name(base, labels)) {
+    return {*rows, fmt::format("head: goes on from that of {}, row by row of its labels {}", base_name, list_of(base))};
+  }
+  core::require(
+      ignore_mismatched_sizes, ErrorKind::kUsage,
+      "the base {} has a classification head for {} labels {}, the training data has {} labels {}: rows go by "
+      "names. Correct the labels, or list the base's in data.label_names if the data lacks some; or start from "
+      "a fresh head: model_config.ignore_mismatched_sizes: true",
+      base_name, base.size(), list_of(base), labels.size(), list_of(labels));
+  return {
+      {},
+      fmt::format("head: a fresh one for {} labels {} (model_config.ignore_mismatched_sizes); that of {} for {} labels "
+                  "{} is not used",
+                  labels.size(), list_of(labels), base_name, base.size(), list_of(base))};
+}
+
+std::shared_ptr<const model::Weights> with_head_rows(const std::shared_ptr<const model::Weights>& weights,
+                                                     const std::vector<int64_t>& rows) {
+  if (!weights->score.defined()) return weights;
+  const auto changed = std::make_shared<model::Weights>(*weights);
+  changed->score = rows.empty() ? at::Tensor() : weights->score.index_select(0, index_of(rows, weights->score));
+  return changed;
+}
+
+void reorder_head(const model::Model& model, const std::vector<int64_t>& rows, at::Tensor& params) {
+  for (const model::ParameterSlot& slot : model.layout().slots) {
+    if (!slot.name.ends_with("score.weight")) continue;
+    const at::Tensor head = params.narrow(0, slot.offset_elements, slot.elements()).view(slot.shape);
+    head.copy_(head.index_select(0, index_of(rows, head)));
+  }
+}
+
+}  // namespace neoloom::launch

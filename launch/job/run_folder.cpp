@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launch/job/run_folder.h"
+
+#include <fmt/format.h>
+
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "runtime/core/error.h"
+#include "runtime/core/files.h"
+#include "runtime/core/json.h"
+
+namespace neoloom::launch {
+namespace {
+
+namespace fs = std::filesystem;
+using core::ErrorKind;
+
+constexpr std::string_view kOriginComment = "# relative paths start from: ";
+
+/// The folder that run_config_text wrote down; empty when the file does not say.
+std::string origin_of(const std::string& text) {
+  if (!text.starts_with(kOriginComment)) return "";
+  const std::string line = text.substr(kOriginComment.size(), text.find('\n') - kOriginComment.size());
+  const auto value = core::parse_json(line, std::string(kOriginComment), ErrorKind::kUsage);
+  return value.is_string() ? value.get<std::string>() : "";
+}
+
+/// The path from where the run was trained, if it leads nowhere from here.
+void resolve(const std::string& origin, std::string& path, std::vector<std::string>& warnings) {
+  std::error_code ignored;
+  if (origin.empty() || path.empty() || fs::path(path).is_absolute()) return;
+  const fs::path there = (fs::path(origin) / path).lexically_normal();
+  if (!fs::exists(there, ignored)) return;
+  if (!fs::exists(path, ignored)) {
+    path = there.string();
+  } else if (!fs::equivalent(path, there, ignored)) {
+    warnings.push_back(fmt::format("{} is taken from here; the run was trained with {}", path, there.string()));
+  }
+}
+
+/// A path rather than the id of a hub model.
+bool is_path(const std::string& name) {
+  return name.starts_with('/') || name.starts_with('.') || name.find('/') != name.rfind('/');
+}
+
+}  // namespace
+
+std::string run_config_text(const RunConfig& config) {
+  const std::string here =
+      nlohmann::json(fs::current_path().string()).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+  return fmt::format("{}{}\n{}", kOriginComment, here, to_yaml(config));
+}
+
+RunConfig read_run_config(const std::string& run, const std::vector<std::string>& overrides) {
+  const std::string path = run + "/config.yaml";
+  const std::string text = core::read_file(path, ErrorKind::kUsage);
+  const std::string origin = origin_of(text);
+  RunConfig config = parse_config(text, path, overrides);
+  for (std::string* each : {&config.model_config.pretrained_model_name,
+                            &config.tokenizer_config.pretrained_tokenizer_name, &config.data.validation}) {
+    resolve(origin, *each, config.warnings);
+  }
+  if (config.peft_config) resolve(origin, config.peft_config->init_from, config.warnings);
+  return config;
+}
+
+void require_base_there(const std::string& run, const RunConfig& config) {
+  const std::string& base = config.model_config.pretrained_model_name;
+  std::error_code ignored;
+  if (!is_path(base) || fs::exists(base, ignored)) return;
+  const std::string path = run + "/config.yaml";
+  const std::string origin = origin_of(core::read_file(path, ErrorKind::kUsage));
+  std::string places = fs::absolute(base, ignored).lexically_normal().string();
+  if (fs::path(base).is_relative() && !origin.empty()) {
+    places += fmt::format(" (from here) or {} (from where it was trained)",
+                          (fs::path(origin) / base).lexically_normal().string());
+  }
+  core::fail(ErrorKind::kWeights,
+             "{}: the base model '{}' is not there: looked for {}. Say where it is now: --set "
+             "model_config.pretrained_model_name=FOLDER",
+             path, base, places);
+}
+
+}  // namespace neoloom::launch

@@ -1,0 +1,305 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launch/job/run_identity.h"
+
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <array>
+#include <filesystem>
+#include <string_view>
+
+#include "launch/version.h"
+#include "runtime/core/error.h"
+#include "runtime/core/hash.h"
+#include "runtime/core/json.h"
+#include "runtime/core/process.h"
+
+namespace neoloom::launch {
+namespace {
+
+using core::ErrorKind;
+using nlohmann::ordered_json;
+
+// Keys that say where, how often and on what a run works, not what it computes. Paths and names are covered by hashes.
+bool is_free(const std::string& key) {
+  static constexpr std::array<std::string_view, 20> kFree = {"trainer_config.output_dir",
+                                                             "trainer_config.logging_",
+                                                             "trainer_config.save_",
+                                                             "trainer_config.eval_",
+                                                             "trainer_config.load_best_model",
+                                                             "trainer_config.metric_for_best",
+                                                             "trainer_config.greater_is",
+                                                             "trainer_config.gradient_checkpointing",
+                                                             "trainer_config.per_device_eval",
+                                                             "trainer_config.max_steps",
+                                                             "trainer_config.num_train_epochs",
+                                                             "runtime.",
+                                                             "checkpoint.",
+                                                             "logging.",
+                                                             "data.",
+                                                             "model_config.pretrained_model_name",
+                                                             "model_config.revision",
+                                                             "model_config.ignore_mismatched_sizes",
+                                                             "tokenizer_config.",
+                                                             "peft_config.init_from"};
+  return std::any_of(kFree.begin(), kFree.end(), [&](std::string_view prefix) { return key.starts_with(prefix); });
+}
+
+ordered_json numeric_keys(const RunConfig& config) {
+  ordered_json keys = ordered_json::object();
+  for (const auto& [key, value] : flatten(config)) {
+    if (!is_free(key)) keys[key] = value;
+  }
+  return keys;
+}
+
+using Differences = std::vector<std::string>;
+
+void compare(const std::string& key, const std::string& before, const std::string& now, Differences& differences) {
+  if (before != now) differences.push_back(fmt::format("  {}: was {}, is {}", key, before, now));
+}
+
+Differences compare_keys(const ordered_json& before, const ordered_json& now) {
+  Differences differences;
+  for (const auto& [key, value] : now.items())
+    compare(key, before.value(key, "(unset)"), value.get<std::string>(), differences);
+  for (const auto& [key, value] : before.items()) {
+    if (!now.contains(key)) compare(key, value.get<std::string>(), "(unset)", differences);
+  }
+  return differences;
+}
+
+std::string label_text(const std::vector<std::string>& labels) {
+  return nlohmann::json(labels).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+}
+
+// What a neoloom before this field did not store is not compared.
+void compare_stored(const ordered_json& before, const char* field, const std::string& name, const std::string& now,
+                    Differences& differences) {
+  if (const auto found = before.find(field); found != before.end()) {
+    compare(name, found->get<std::string>(), now, differences);
+  }
+}
+
+void compare_base_config(const ordered_json& before, const std::map<std::string, std::string>& now,
+                         Differences& differences) {
+  const auto stored = before.find("base_config");
+  if (stored == before.end()) return;
+  for (const auto& [key, value] : now)
+    compare_stored(*stored, key.c_str(), "config.json of the base: " + key, value, differences);
+}
+
+// The planned length of a run may grow with --extend only: it bends the schedule.
+void compare_length(const ordered_json& before, const RunConfig& config, bool extend, Differences& differences) {
+  const double epochs = before.at("num_train_epochs");
+  const int64_t steps = before.at("max_steps");
+  const train::Options& options = config.trainer_config;
+  if (extend && options.num_train_epochs >= epochs && options.max_steps >= steps) return;
+  const char* hint = " (a longer run needs --extend)";
+  compare("trainer_config.num_train_epochs", fmt::format("{}", epochs), fmt::format("{}", options.num_train_epochs),
+          differences);
+  compare("trainer_config.max_steps", fmt::format("{}", steps), fmt::format("{}", options.max_steps), differences);
+  if (!extend && !differences.empty() && (options.num_train_epochs > epochs || options.max_steps > steps)) {
+    differences.back() += hint;
+  }
+}
+
+void refuse(const std::string& where, const Differences& differences) {
+  if (differences.empty()) return;
+  core::fail(ErrorKind::kUsage,
+             "{} belongs to another configuration:\n{}\nUse another trainer_config.output_dir, or the old values",
+             where, fmt::join(differences, "\n"));
+}
+
+// Where a run computes: named in a warning instead, where the promise of equal bits is waived.
+void compare_place(const ordered_json& before, const RunConfig& config, const Resolved& resolved,
+                   Differences& differences, std::vector<std::string>& warnings) {
+  for (const auto& [key, now] : {std::pair{"device", resolved.device_kind},
+                                 {"instruction_sets", resolved.instruction_sets},
+                                 {"kernel_environment", resolved.kernel_environment}}) {
+    const std::string then = before.value(key, now);
+    if (then == now) continue;
+    if (config.runtime.allow_mixed_devices) {
+      warnings.push_back(fmt::format("{} was {}, is {}: the bits of this run are no longer promised", key, then, now));
+    } else {
+      compare(std::string(key) + " (runtime.allow_mixed_devices: true goes on, without the promise of equal bits)",
+              then, now, differences);
+    }
+  }
+}
+
+}  // namespace
+
+std::map<std::string, std::string> base_config_values(const model::GptNeoConfig& base) {
+  std::vector<std::string_view> layers;
+  for (const bool local : base.layer_is_local) layers.emplace_back(local ? "local" : "global");
+  return {{"vocab_size", std::to_string(base.vocab_size)},
+          {"max_position_embeddings", std::to_string(base.max_position_embeddings)},
+          {"hidden_size", std::to_string(base.hidden_size)},
+          {"num_layers", std::to_string(base.num_layers)},
+          {"num_heads", std::to_string(base.num_heads)},
+          {"intermediate_size", std::to_string(base.intermediate_size)},
+          {"window_size", std::to_string(base.window_size)},
+          {"layer_norm_epsilon", fmt::format("{}", base.layer_norm_epsilon)},
+          {"initializer_range", fmt::format("{}", base.initializer_range)},
+          {"tie_word_embeddings", fmt::format("{}", base.tie_word_embeddings)},
+          {"attention_layers", fmt::format("{}", fmt::join(layers, ", "))},
+          {"bos_token_id", std::to_string(base.bos_token_id)},
+          {"eos_token_id", std::to_string(base.eos_token_id)},
+          {"pad_token_id", std::to_string(base.pad_token_id)},
+          {"id2label", label_text(base.labels)},
+          {"problem_type", base.problem_type}};
+}
+
+void require_same_base(const model::GptNeoConfig& trained, const model::GptNeoConfig& base, const std::string& where) {
+  const std::map<std::string, std::string> before = base_config_values(trained);
+  const std::map<std::string, std::string> now = base_config_values(base);
+  Differences differences;
+  for (const char* key : {"num_heads", "window_size", "layer_norm_epsilon", "attention_layers"}) {
+    compare(key, before.at(key), now.at(key), differences);
+  }
+  core::require(differences.empty(), ErrorKind::kWeights,
+                "the base model is no longer the one that this run was trained on: {}/config.json says otherwise:\n{}\n"
+                "Restore it, or name the right base with --set model_config.pretrained_model_name=...",
+                where, fmt::join(differences, "\n"));
+}
+
+std::string kernel_environment() {
+  std::vector<std::string> set;
+  for (const char* name :
+       {"MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ONEDNN_DEFAULT_FPMATH_MODE",
+        "DNNL_DEFAULT_FPMATH_MODE", "ATEN_CPU_CAPABILITY", "OMP_THREAD_LIMIT", "OMP_DYNAMIC", "CUBLAS_WORKSPACE_CONFIG",
+        "NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE"}) {
+    if (const std::string value = core::environment(name); !value.empty())
+      set.push_back(fmt::format("{}={}", name, value));
+  }
+  return fmt::format("{}", fmt::join(set, " "));
+}
+
+std::string start_hash(const RunConfig& config) {
+  if (!config.peft_config || config.peft_config->init_from.empty()) return "";
+  const std::string path = config.peft_config->init_from + "/adapter_model.safetensors";
+  std::error_code unknown;
+  return std::filesystem::is_regular_file(path, unknown) ? core::sha256_of_file(path) : "";
+}
+
+std::string identity_json(const RunConfig& config, const Resolved& resolved) {
+  return ordered_json{
+      {"config", numeric_keys(config)},
+      {"length",
+       {{"num_train_epochs", config.trainer_config.num_train_epochs}, {"max_steps", config.trainer_config.max_steps}}},
+      {"model", resolved.model_hash},
+      {"base_config", resolved.base_config},
+      {"tokenizer", resolved.tokenizer_hash},
+      {"data", resolved.data_hash},
+      {"labels", label_text(resolved.labels)},
+      {"pad_token_id", std::to_string(resolved.pad_token_id)},
+      {"init_from", resolved.start_hash},
+      {"program", version_text()},
+      {"device", resolved.device_kind},
+      {"compute_dtype", resolved.compute_dtype},
+      {"gradient_sum", config.runtime.gradient_sum},
+      {"deterministic", config.runtime.deterministic},
+      {"instruction_sets", resolved.instruction_sets},
+      {"kernel_environment", resolved.kernel_environment},
+      {"threads_per_rank", resolved.threads_per_rank},
+      {"logits_chunk_rows", resolved.logits_chunk_rows},
+      {"gradient_checkpointing", resolved.gradient_checkpointing},
+      {"micro_batch_size", resolved.batching.micro_batch_size},
+      {"micro_batches_per_step", resolved.batching.micro_batches_per_step}}
+      .dump();
+}
+
+std::vector<std::string> adopt_identity(const std::string& path, const std::string& identity, const RunConfig& config,
+                                        bool extend, Resolved& resolved) {
+  const auto before = core::parse_json<ordered_json>(identity, path, ErrorKind::kCheckpoint);
+  Differences differences = compare_keys(before.at("config"), numeric_keys(config));
+  compare_length(before.at("length"), config, extend, differences);
+  compare("model weights (SHA-256)", before.at("model"), resolved.model_hash, differences);
+  compare_base_config(before, resolved.base_config, differences);
+  compare("tokenizer (SHA-256)", before.at("tokenizer"), resolved.tokenizer_hash, differences);
+  compare("training data and its settings (SHA-256)", before.at("data"), resolved.data_hash, differences);
+  compare_stored(before, "labels", "labels, in the order of their ids", label_text(resolved.labels), differences);
+  compare_stored(before, "pad_token_id", "pad_token_id", std::to_string(resolved.pad_token_id), differences);
+  const std::string started_from = before.value("init_from", "");
+  if (!started_from.empty() && !resolved.start_hash.empty()) {
+    compare("peft_config.init_from (SHA-256 of its values)", started_from, resolved.start_hash, differences);
+  }
+  compare("runtime.compute_dtype", before.at("compute_dtype"), resolved.compute_dtype, differences);
+  compare("runtime.deterministic", fmt::format("{}", before.value("deterministic", true)),
+          fmt::format("{}", config.runtime.deterministic), differences);
+  compare("runtime.gradient_sum", before.value("gradient_sum", "fixed"), config.runtime.gradient_sum, differences);
+  const train::Batching kept{before.at("micro_batch_size"), before.at("micro_batches_per_step")};
+  if (config.runtime.global_batch_size > 0) {
+    compare("runtime.global_batch_size", fmt::format("{}", kept.global_batch_size()),
+            fmt::format("{}", config.runtime.global_batch_size), differences);
+  }
+  const int64_t kept_rows = before.value("logits_chunk_rows", resolved.logits_chunk_rows);
+  if (config.runtime.logits_chunk_rows > 0) {
+    compare("runtime.logits_chunk_rows", fmt::format("{}", kept_rows),
+            fmt::format("{}", config.runtime.logits_chunk_rows), differences);
+  }
+  std::vector<std::string> warnings;
+  compare_place(before, config, resolved, differences, warnings);
+  if (const std::string then = before.value("program", version_text()); then != version_text()) {
+    warnings.push_back(
+        fmt::format("this run was started by {} and goes on with {}: its bits may differ from those of an "
+                    "unbroken run",
+                    then, version_text()));
+  }
+  refuse(path, differences);
+  resolved.batching = kept;
+  resolved.start_hash = started_from;
+  resolved.logits_chunk_rows = kept_rows;
+  resolved.gradient_checkpointing = before.value("gradient_checkpointing", false);
+  const int64_t threads = before.at("threads_per_rank");
+  if (config.runtime.threads_per_rank > 0 && config.runtime.threads_per_rank != threads) {
+    warnings.push_back(
+        fmt::format("runtime.threads_per_rank changes from {} to {}: the bits of this run change with it", threads,
+                    config.runtime.threads_per_rank));
+    resolved.threads_per_rank = config.runtime.threads_per_rank;
+  } else {
+    if (threads > resolved.threads_per_rank) {
+      warnings.push_back(fmt::format("this run keeps its {} threads per rank; here {} would fit, so cores are shared",
+                                     threads, resolved.threads_per_rank));
+    }
+    resolved.threads_per_rank = threads;
+  }
+  return warnings;
+}
+
+void require_same_configuration(const RunConfig& stored, const RunConfig& config, const std::string& folder) {
+  refuse(folder, compare_keys(numeric_keys(stored), numeric_keys(config)));
+}
+
+comm::Fingerprint early_fingerprint(const RunConfig& config, const Resolved& resolved) {
+  comm::Fingerprint fields;
+  for (const auto& [key, value] : flatten(config)) fields.emplace_back(key, value);
+  for (const auto& [key, value] : resolved.base_config) fields.emplace_back("config.json of the base: " + key, value);
+  fields.emplace_back("tokenizer (SHA-256)", resolved.tokenizer_hash);
+  fields.emplace_back("pad_token_id", std::to_string(resolved.pad_token_id));
+  return fields;
+}
+
+comm::Fingerprint fingerprint(const std::string& mpi_library, const RunConfig& config, const Resolved& resolved) {
+  comm::Fingerprint fields = {{"neoloom", version_text()}, {"MPI library", mpi_library}};
+  if (!config.runtime.allow_mixed_devices) {
+    fields.emplace_back("device", resolved.device_kind);
+    fields.emplace_back("CPU instruction sets", resolved.instruction_sets);
+    fields.emplace_back("environment variables that choose kernels", resolved.kernel_environment);
+  }
+  for (auto& field : early_fingerprint(config, resolved)) fields.push_back(std::move(field));
+  fields.emplace_back("model weights (SHA-256)", resolved.model_hash);
+  fields.emplace_back("training data (SHA-256)", resolved.data_hash);
+  fields.emplace_back("validation data (SHA-256)", resolved.validation_hash);
+  fields.emplace_back("labels, in the order of their ids", label_text(resolved.labels));
+  fields.emplace_back("peft_config.init_from (SHA-256 of its values)", resolved.start_hash);
+  fields.emplace_back("compute_dtype", resolved.compute_dtype);
+  fields.emplace_back("threads per rank", std::to_string(resolved.threads_per_rank));
+  fields.emplace_back("rows of logits held at once", std::to_string(resolved.logits_chunk_rows));
+  fields.emplace_back("rows of a micro-batch", std::to_string(resolved.batching.micro_batch_size));
+  fields.emplace_back("micro-batches of a step", std::to_string(resolved.batching.micro_batches_per_step));
+  return fields;
+}
+
+}  // namespace neoloom::launch

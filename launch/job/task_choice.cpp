@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launch/job/task_choice.h"
+
+#include <fmt/format.h>
+
+#include <utility>
+
+#include "data/readers/first_values.h"
+#include "runtime/core/error.h"
+#include "runtime/core/text.h"
+
+namespace neoloom::launch {
+namespace {
+
+using core::ErrorKind;
+using data::Cell;
+
+std::string task_type(const RunConfig& config) { return config.peft_config ? config.peft_config->task_type : ""; }
+
+/// Names or a number of labels ask for a classification, whatever its column.
+bool asks_for_labels(const RunConfig& config) {
+  return !config.data.label_names.empty() || config.model_config.num_labels.has_value();
+}
+
+/// Which key says that this is a classification; empty: none.
+std::string classifying_key(const RunConfig& config) {
+  const data::Options& data = config.data;
+  if (task_type(config) == "SEQ_CLS") return "peft_config.task_type SEQ_CLS";
+  if (!config.model_config.problem_type.empty()) {
+    return "model_config.problem_type " + config.model_config.problem_type;
+  }
+  if (!data.label_column.empty()) return "data.label_column given";
+  if (!data.labels_column.empty()) return "data.labels_column given";
+  if (!data.label_names.empty()) return "data.label_names given";
+  return asks_for_labels(config) ? "model_config.num_labels given" : "";
+}
+
+TaskChoice language_model(const RunConfig& config) {
+  TaskChoice choice;
+  if (!task_type(config).empty()) {
+    choice.reason = "peft_config.task_type " + task_type(config);
+  } else if (!config.data.prompt_column.empty()) {
+    choice.reason = "data.prompt_column and data.response_column given";
+  } else {
+    choice.reason = config.peft_config ? "no label column" : "no peft_config.task_type and no data.label_column";
+  }
+  return choice;
+}
+
+/// One label a row, or several: a list says so. Texts that hold the separator could be either.
+void take_labels_column(const Cell& first, data::Options& data) {
+  const bool joined = first.kind == Cell::Kind::kText && !data.labels_separator.empty() &&
+                      first.text.find(data.labels_separator) != std::string::npos;
+  core::require(!joined, ErrorKind::kUsage,
+                "{} has a column labels whose first value is {}: say whether a row has one label "
+                "(data.label_column: labels) or several (data.labels_column: labels, separated by {})",
+                data.train, core::quoted(first.text), core::quoted(data.labels_separator));
+  (first.kind == Cell::Kind::kList ? data.labels_column : data.label_column) = "labels";
+}
+
+/// Fills in the label column that the training file shows; false: it shows none, or nothing is open.
+bool take_column_of_file(RunConfig& config) {
+  data::Options& data = config.data;
+  const bool decided = !data.label_column.empty() || !data.labels_column.empty() || !data.prompt_column.empty() ||
+                       !task_type(config).empty() || !config.model_config.problem_type.empty();
+  // Full-parameter training has no task_type to say otherwise: there a column has to be named.
+  if (decided || (!config.peft_config && !asks_for_labels(config))) return false;
+  const auto values = data::first_values(data.train, data, {"label", "labels", "prompt", "messages"});
+  const auto has = [&](size_t column) { return values[column].kind != Cell::Kind::kMissing; };
+  if (has(2) || has(3)) return false;
+  if (has(0)) {
+    data.label_column = "label";
+  } else if (has(1)) {
+    take_labels_column(values[1], data);
+  }
+  return has(0) || has(1);
+}
+
+}  // namespace
+
+std::string TaskChoice::problem_type_name() const {
+  if (!classifies()) return "";
+  return problem_type == data::ProblemType::kMultiLabel ? "multi_label_classification" : "single_label_classification";
+}
+
+std::string TaskChoice::name() const {
+  if (!classifies()) return "causal language model";
+  return problem_type == data::ProblemType::kMultiLabel ? "multi-label classification" : "sequence classification";
+}
+
+TaskChoice choose_task(RunConfig& config) {
+  data::Options& columns = config.data;
+  const std::string& problem = config.model_config.problem_type;
+  const std::string key = classifying_key(config);
+  const bool has_labels = !columns.label_column.empty() || !columns.labels_column.empty();
+  if (task_type(config) == "CAUSAL_LM" || key.empty() || !columns.prompt_column.empty()) {
+    core::require(
+        !has_labels, ErrorKind::kUsage,
+        "peft_config.task_type is CAUSAL_LM but data names a label column ({}): remove it, or set task_type to "
+        "SEQ_CLS",
+        columns.label_column.empty() ? columns.labels_column : columns.label_column);
+    core::require(problem.empty(), ErrorKind::kUsage,
+                  "model_config.problem_type {} is for classification, but peft_config.task_type is CAUSAL_LM",
+                  problem);
+    return language_model(config);
+  }
+  TaskChoice choice;
+  choice.task = data::Task::kSequenceClassification;
+  const bool multi = problem == "multi_label_classification" || (problem.empty() && !columns.labels_column.empty());
+  choice.problem_type = multi ? data::ProblemType::kMultiLabel : data::ProblemType::kSingleLabel;
+  choice.head = multi ? model::Head::kMultiLabel : model::Head::kSingleLabel;
+  if (multi) {
+    if (columns.labels_column.empty()) std::swap(columns.labels_column, columns.label_column);
+    if (columns.labels_column.empty()) columns.labels_column = "labels";
+  } else {
+    core::require(columns.labels_column.empty(), ErrorKind::kUsage,
+                  "model_config.problem_type is single_label_classification but data.labels_column is set: use "
+                  "data.label_column");
+    if (columns.label_column.empty()) columns.label_column = "label";
+  }
+  choice.reason = fmt::format("column {}; {}", core::quoted(multi ? columns.labels_column : columns.label_column), key);
+  return choice;
+}
+
+TaskChoice choose_training_task(RunConfig& config) {
+  const bool by_file = take_column_of_file(config);
+  TaskChoice choice = choose_task(config);
+  core::require(choice.classifies() || !config.peft_config || config.peft_config->modules_to_save.empty(),
+                ErrorKind::kUsage,
+                "peft_config.modules_to_save: a causal language model has no {} to train: remove the key, or set "
+                "peft_config.task_type to SEQ_CLS",
+                config.peft_config->modules_to_save.front());
+  if (!by_file) return choice;
+  const std::string& column = config.data.label_column.empty() ? config.data.labels_column : config.data.label_column;
+  if (asks_for_labels(config)) {
+    choice.reason = fmt::format("column {}; {} given", core::quoted(column),
+                                config.data.label_names.empty() ? "model_config.num_labels" : "data.label_names");
+    return choice;
+  }
+  choice.reason = fmt::format("column {}; peft_config.task_type not given", core::quoted(column));
+  choice.advice = fmt::format(
+      "{} has a column {}, so its rows are classified; peft_config.task_type: CAUSAL_LM trains "
+      "a language model on the texts instead",
+      config.data.train, core::quoted(column));
+  return choice;
+}
+
+}  // namespace neoloom::launch

@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launch/planning/matmul_rate.h"
+
+#include <ATen/ops/empty.h>
+
+#include "model/cpu/matmul.h"
+#include "model/cpu/packed_weights.h"
+#include "model/scalar_type.h"
+#include "runtime/core/clock.h"
+
+namespace neoloom::launch {
+
+double measure_product_rate(const model::MemorySetup& setup, int64_t rows) {
+  constexpr double kSeconds = 0.5;
+  const model::Dtype compute = setup.model.compute_dtype;
+  const int64_t h = setup.model.config.hidden_size;
+  const int64_t ff = setup.model.config.intermediate_size;
+  const at::ScalarType stored = setup.model.lora ? model::scalar_type(setup.frozen_dtype) : at::kFloat;
+  model::Matrix matrix(at::empty({ff, h}, at::kFloat).fill_(0.01).to(stored));
+  if (setup.panels) {
+    matrix.panels.forward = model::pack_panels(matrix.plain.t(), compute);
+    if (compute != model::Dtype::kFloat32) matrix.panels.backward = model::pack_panels(matrix.plain, compute);
+  }
+  const at::Tensor x = at::empty({rows, h}, at::kFloat).fill_(0.01);
+  const at::Tensor dy = at::empty({rows, ff}, at::kFloat).fill_(0.01);
+  model::Products products(compute);
+  const auto both_ways = [&] {
+    products.forward(x, matrix, {});
+    products.input_gradient(dy, matrix);
+  };
+  both_ways();  // loads kernels
+  const double begin = core::now_seconds();
+  double seconds = 0.0;
+  double operations = 0.0;
+  while (seconds < kSeconds) {
+    both_ways();
+    operations += 2.0 * 2.0 * static_cast<double>(rows) * static_cast<double>(h) * static_cast<double>(ff);
+    seconds = core::now_seconds() - begin;
+  }
+  return operations / seconds;
+}
+
+}  // namespace neoloom::launch

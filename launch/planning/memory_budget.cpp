@@ -1,0 +1,231 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launch/planning/memory_budget.h"
+
+#include <algorithm>
+#include <array>
+#include <functional>
+#include <limits>
+#include <numeric>
+#include <vector>
+
+#include "launch/system/host_memory.h"
+#include "model/cpu/packed_weights.h"
+#include "model/lora/trainable_count.h"
+#include "runtime/core/error.h"
+#include "runtime/metrics/events.h"
+
+namespace neoloom::launch {
+namespace {
+
+using core::ErrorKind;
+using train::Choice;
+
+// Left to LibTorch's and BLAS's own buffers, to the heap's gaps (up to 15 % of a process measured above its plan), and
+// to others on the node.
+constexpr double kHeadroom = 0.2;
+
+int64_t without_headroom(int64_t bytes) { return static_cast<int64_t>(static_cast<double>(bytes) * (1.0 - kHeadroom)); }
+
+bool on_gpu(const MemoryQuestion& question) { return question.setup.model.device.cuda; }
+
+/// Ids, and labels of a causal LM, in 64 bits; padded to the longest.
+int64_t batch_bytes(const model::BatchShape& batch, bool causal) {
+  return batch.samples * batch.longest * static_cast<int64_t>(sizeof(int64_t)) * (causal ? 2 : 1);
+}
+
+/// The largest number of samples of which a micro-batch fits with checkpointing; 0: not even one.
+int64_t fitting_samples(MemoryQuestion question, int64_t budget_bytes) {
+  int64_t& samples = question.batching.micro_batch_size;
+  while (--samples > 0) {
+    if (rank_memory(question, /*gradient_checkpointing=*/true).total_bytes <= budget_bytes) return samples;
+  }
+  return 0;
+}
+
+std::string advice(const MemoryQuestion& question, const MemoryDecision& decision, int64_t budget_bytes) {
+  if (!decision.gradient_checkpointing) {
+    const RankMemory less = rank_memory(question, /*gradient_checkpointing=*/true);
+    if (less.total_bytes <= budget_bytes) {
+      return fmt::format("trainer_config.gradient_checkpointing: auto or true would need {}",
+                         readable_bytes(less.total_bytes));
+    }
+  }
+  const int64_t samples = fitting_samples(question, budget_bytes);
+  const std::string smaller =
+      samples > 0 ? fmt::format(
+                        "trainer_config.per_device_train_batch_size {} would fit, or a smaller "
+                        "tokenizer_config.max_length",
+                        samples)
+                  : std::string("lower tokenizer_config.max_length, or take a smaller model or frozen_dtype");
+  return smaller + (on_gpu(question) ? "" : ", or fewer ranks on a node");
+}
+
+}  // namespace
+
+std::string readable_bytes(int64_t bytes) {
+  const auto value = static_cast<double>(bytes);
+  return value < 1e9 ? fmt::format("{:.1f} MB", value / 1e6) : fmt::format("{:.2f} GB", value / 1e9);
+}
+
+model::BatchShape largest_batch(const data::TokenStore& store, int64_t rows) {
+  const auto largest = [rows](std::span<const int32_t> values) {
+    std::vector<int32_t> sorted(values.begin(), values.end());
+    const auto count = std::min<int64_t>(rows, static_cast<int64_t>(sorted.size()));
+    std::partial_sort(sorted.begin(), sorted.begin() + count, sorted.end(), std::greater<>());
+    sorted.resize(static_cast<size_t>(count));
+    return sorted;
+  };
+  const auto sum = [](const std::vector<int32_t>& values) {
+    return std::accumulate(values.begin(), values.end(), int64_t{0});
+  };
+  const std::vector<int32_t> lengths = largest(store.lengths());
+  model::BatchShape batch;
+  batch.samples = static_cast<int64_t>(lengths.size());
+  batch.tokens = sum(lengths);
+  batch.longest = lengths.empty() ? 0 : lengths.front();
+  batch.targets = sum(largest(store.target_counts()));
+  return batch;
+}
+
+MemoryQuestion memory_question(const RunConfig& config, const TaskChoice& task, const Base& base,
+                               const data::TokenStore& train, const data::TokenStore* validation,
+                               const model::DeviceTraits& device) {
+  MemoryQuestion question;
+  model::ModelSetup& setup = question.setup.model;
+  setup.config = base.config;
+  setup.head = task.head;
+  setup.num_labels = task.classifies() ? static_cast<int64_t>(train.label_names().size()) : 0;
+  setup.lora = config.peft_config;
+  setup.compute_dtype = resolve_compute_dtype(config, device.cuda ? "cuda" : "cpu");
+  setup.logits_chunk_rows = config.runtime.logits_chunk_rows;
+  setup.device = device;
+  question.setup.frozen_dtype = stored_dtype(config);
+  question.setup.panels = setup.lora && !device.cuda && model::multiplies_panels(setup.compute_dtype);
+  question.flat_elements = model::count_trainable(base.config, setup.lora, setup.num_labels).flat_elements;
+  question.gradient_sum = config.runtime.gradient_sum;
+  question.keeps_best = config.trainer_config.load_best_model_at_end;
+  question.eval_batch_size = config.trainer_config.per_device_eval_batch_size;
+  question.prefetch_batches = config.runtime.prefetch_batches;
+  question.train = &train;
+  question.validation = validation;
+  return question;
+}
+
+RankMemory rank_memory(const MemoryQuestion& question, bool gradient_checkpointing) {
+  model::MemorySetup setup = question.setup;
+  setup.model.gradient_checkpointing = gradient_checkpointing;
+  const bool causal = setup.model.head == model::Head::kCausalLm;
+  RankMemory memory;
+  memory.weights = model::weight_memory(setup);
+  memory.state = train::state_memory(question.gradient_sum, question.flat_elements, question.keeps_best);
+  memory.batch = largest_batch(*question.train, question.batching.micro_batch_size);
+  memory.step = model::training_memory(setup, memory.batch);
+  if (question.validation != nullptr) {
+    memory.evaluation_bytes =
+        model::evaluation_peak_bytes(setup, largest_batch(*question.validation, question.eval_batch_size));
+  }
+  int64_t phases = std::max(memory.step.peak_bytes, memory.evaluation_bytes);
+  if (!on_gpu(question)) {
+    phases = std::max(phases, memory.state.saving_bytes) + memory.state.best_bytes;
+    memory.prefetch_bytes = (question.prefetch_batches + 1) * batch_bytes(memory.batch, causal);
+    memory.process_bytes = question.process_bytes;
+    memory.weight_share_bytes = memory.weights.read_bytes / question.ranks_per_node;
+  }
+  memory.total_bytes = memory.process_bytes + memory.weights.private_bytes + memory.weight_share_bytes +
+                       memory.state.total_bytes() + memory.prefetch_bytes + phases;
+  return memory;
+}
+
+std::string describe(const RankMemory& memory, const MemoryQuestion& question) {
+  std::string text;
+  const auto line = [&](const char* name, const std::string& value) {
+    text += fmt::format("  {:<22}{}\n", name, value);
+  };
+  const bool gpu = on_gpu(question);
+  if (!gpu) line("program", readable_bytes(memory.process_bytes) + " (measured now)");
+  if (gpu) {
+    line("frozen weights", readable_bytes(memory.weights.private_bytes));
+  } else {
+    line("frozen weights",
+         fmt::format("{} of {} that its node maps once, and {} of its own", readable_bytes(memory.weight_share_bytes),
+                     readable_bytes(memory.weights.mapped_bytes), readable_bytes(memory.weights.private_bytes)));
+  }
+  line("training state",
+       fmt::format("{} (values {}, gradients {}, moments {}, sums {})", readable_bytes(memory.state.total_bytes()),
+                   readable_bytes(memory.state.parameter_bytes), readable_bytes(memory.state.gradient_bytes),
+                   readable_bytes(memory.state.moment_bytes), readable_bytes(memory.state.sum_bytes)));
+  line("micro-step",
+       fmt::format("{} at most, for {} samples of {} tokens together; its blocks keep {}, {} each",
+                   readable_bytes(memory.step.peak_bytes), memory.batch.samples, memory.batch.tokens,
+                   readable_bytes(memory.step.saved_bytes), readable_bytes(memory.step.block_saved_bytes)));
+  if (memory.evaluation_bytes > 0) line("evaluation", readable_bytes(memory.evaluation_bytes));
+  if (!gpu) {
+    line("micro-batches ahead", readable_bytes(memory.prefetch_bytes));
+    line("writing a checkpoint", readable_bytes(memory.state.saving_bytes) + " (rank 0, between steps)");
+  }
+  return text;
+}
+
+MemoryBudget measure_budget(const RunConfig& config, MemoryPlace place, int64_t ranks_per_node) {
+  MemoryBudget budget;
+  budget.process_bytes = place.on_gpu ? 0 : metrics::private_resident_bytes();
+  budget.chosen = config.runtime.memory_budget.bytes > 0;
+  if (budget.chosen) {
+    budget.bytes = config.runtime.memory_budget.bytes;
+  } else if (!place.on_gpu) {
+    const int64_t available = available_host_bytes();
+    if (available > 0) budget.bytes = without_headroom(available) / ranks_per_node + budget.process_bytes;
+  } else {
+    budget.bytes = without_headroom(place.free_device_bytes);
+  }
+  return budget;
+}
+
+MemoryDecision decide_memory(const MemoryQuestion& question, Choice choice, int64_t budget_bytes) {
+  MemoryDecision decision;
+  decision.gradient_checkpointing = choice == Choice::kTrue;
+  decision.memory = rank_memory(question, decision.gradient_checkpointing);
+  decision.fits = budget_bytes == 0 || decision.memory.total_bytes <= budget_bytes;
+  if (decision.fits || choice != Choice::kAuto) return decision;
+  return decide_memory(question, Choice::kTrue, budget_bytes);
+}
+
+std::string does_not_fit(const MemoryQuestion& question, const MemoryDecision& decision, int64_t budget_bytes) {
+  return fmt::format(
+      "a rank would need {} of memory{}, and its budget (runtime.memory_budget) is {}:\n{}{}; or set a larger "
+      "runtime.memory_budget and try",
+      readable_bytes(decision.memory.total_bytes),
+      decision.gradient_checkpointing ? " with gradient checkpointing" : " without gradient checkpointing",
+      readable_bytes(budget_bytes), describe(decision.memory, question), advice(question, decision, budget_bytes));
+}
+
+std::string resolve_memory(comm::MpiSession& session, const RunConfig& config, MemoryQuestion question,
+                           MemoryBudget budget, Resolved& resolved) {
+  constexpr int64_t kUnknown = std::numeric_limits<int64_t>::max();
+  std::array<int64_t, 2> smallest = {budget.bytes > 0 ? budget.bytes : kUnknown, question.ranks_per_node};
+  std::array<int64_t, 1> largest_process = {budget.process_bytes};
+  session.all_reduce_min(smallest);
+  session.all_reduce_max(largest_process);
+  const int64_t bytes = smallest[0] == kUnknown ? 0 : smallest[0];
+  question.ranks_per_node = smallest[1];
+  question.process_bytes = largest_process[0];
+  Choice choice = config.trainer_config.gradient_checkpointing;
+  if (choice == Choice::kAuto && resolved.gradient_checkpointing) choice = Choice::kTrue;
+  const MemoryDecision decision = decide_memory(question, choice, bytes);
+  // Ranks of unlike devices plan unlike memory.
+  std::array<int64_t, 2> anywhere = {decision.gradient_checkpointing ? 1 : 0, decision.fits ? 0 : 1};
+  session.all_reduce_max(anywhere);
+  resolved.gradient_checkpointing = anywhere[0] != 0;
+  if (anywhere[1] != 0) {
+    const std::string problem = decision.fits ? "" : does_not_fit(question, decision, bytes);
+    if (config.trainer_config.auto_find_batch_size) {
+      return "memory: the plan does not fit, and trainer_config.auto_find_batch_size goes on; " + problem;
+    }
+    session.agree_no_error(decision.fits ? 0 : static_cast<int>(ErrorKind::kDevice), problem);
+  }
+  return fmt::format("memory: {} a rank planned, budget {}; gradient checkpointing {}",
+                     readable_bytes(decision.memory.total_bytes), bytes > 0 ? readable_bytes(bytes) : "unknown",
+                     resolved.gradient_checkpointing ? "on: blocks are computed anew in backward" : "off");
+}
+
+}  // namespace neoloom::launch

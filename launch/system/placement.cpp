@@ -1,0 +1,292 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launch/system/placement.h"
+
+#include <fmt/ranges.h>
+#include <sched.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cctype>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <memory>
+#include <optional>
+#include <set>
+#include <sstream>
+#include <string_view>
+
+#include "runtime/comm/collective_error.h"
+#include "runtime/core/error.h"
+#include "runtime/core/process.h"
+#include "runtime/cuda/plugin.h"
+
+namespace neoloom::launch {
+namespace {
+
+using core::ErrorKind;
+namespace fs = std::filesystem;
+
+constexpr int kMaxCores = 8192;
+
+struct FreeCpuSet {
+  void operator()(cpu_set_t* set) const { CPU_FREE(set); }
+};
+using CpuSet = std::unique_ptr<cpu_set_t, FreeCpuSet>;
+
+// The cores that a process may use; nullopt when it is gone or not ours to see.
+std::optional<std::vector<int>> affinity_of(pid_t process) {
+  CpuSet set(CPU_ALLOC(kMaxCores));
+  const size_t bytes = CPU_ALLOC_SIZE(kMaxCores);
+  CPU_ZERO_S(bytes, set.get());
+  if (sched_getaffinity(process, bytes, set.get()) != 0) return std::nullopt;
+  std::vector<int> cores;
+  for (int core = 0; core < kMaxCores; ++core) {
+    if (CPU_ISSET_S(core, bytes, set.get())) cores.push_back(core);
+  }
+  return cores;
+}
+
+// All threads, as those that exist already (MPI's) would otherwise keep the old cores.
+void set_own_affinity(const std::vector<int>& cores) {
+  CpuSet set(CPU_ALLOC(kMaxCores));
+  const size_t bytes = CPU_ALLOC_SIZE(kMaxCores);
+  CPU_ZERO_S(bytes, set.get());
+  for (int core : cores) CPU_SET_S(core, bytes, set.get());
+  std::error_code error;
+  for (const auto& task : fs::directory_iterator("/proc/self/task", error)) {
+    // A refusal leaves the thread where it is, which costs speed, not correctness.
+    (void)sched_setaffinity(std::atoi(task.path().filename().c_str()), bytes, set.get());
+  }
+}
+
+std::string first_line(const std::string& path) {
+  std::ifstream file(path);
+  std::string line;
+  std::getline(file, line);
+  return line;
+}
+
+// Parent's number from /proc/PID/stat: the field after the state, which follows the last parenthesis.
+pid_t parent_of(pid_t process) {
+  const std::string stat = first_line(fmt::format("/proc/{}/stat", process));
+  const size_t parenthesis = stat.rfind(')');
+  if (parenthesis == std::string::npos || parenthesis + 4 > stat.size()) return 0;
+  return std::atoi(stat.c_str() + parenthesis + 4);
+}
+
+// The cores that mpirun (or its daemon on this host) was itself allowed: it binds its children, never itself.
+std::optional<std::vector<int>> cores_of_launcher() {
+  static const std::set<std::string> launchers{"mpirun", "mpiexec", "orterun", "orted", "prterun", "prted", "prte"};
+  pid_t process = getppid();
+  for (int depth = 0; depth < 8 && process > 1; ++depth) {
+    if (launchers.contains(first_line(fmt::format("/proc/{}/comm", process)))) return affinity_of(process);
+    process = parent_of(process);
+  }
+  return std::nullopt;
+}
+
+// A container's share of processor time in whole cores; unlimited: nullopt. Control groups version 2, then 1.
+std::optional<int> core_quota() {
+  double quota = -1, period = 0;
+  std::istringstream line(first_line("/sys/fs/cgroup/cpu.max"));
+  if (!(line >> quota >> period)) {
+    quota = std::atof(first_line("/sys/fs/cgroup/cpu/cpu.cfs_quota_us").c_str());
+    period = std::atof(first_line("/sys/fs/cgroup/cpu/cpu.cfs_period_us").c_str());
+  }
+  if (quota <= 0 || period <= 0) return std::nullopt;
+  return std::max(1, static_cast<int>(std::floor(quota / period)));
+}
+
+// This rank's cores, after undoing a binding that nobody asked for.
+RankResources own_cores(const comm::MpiSession& session) {
+  RankResources mine;
+  mine.host = session.host_name();
+  mine.cores = affinity_of(0).value_or(std::vector<int>{0});
+  mine.user_bound = binding_chosen_by_user(core::environment);
+  if (mine.user_bound || core::environment("OMPI_COMM_WORLD_SIZE").empty()) return mine;
+  const std::optional<std::vector<int>> allowed = cores_of_launcher();
+  if (!allowed || *allowed == mine.cores) return mine;
+  // Options of its command line reach the ranks of Open MPI 4 as parameters, those of Open MPI 5 not at all.
+  mine.user_bound = default_binding_is_off(core::environment);
+  if (mine.user_bound) return mine;
+  set_own_affinity(*allowed);
+  mine.cores = affinity_of(0).value_or(mine.cores);
+  return mine;
+}
+
+// Quotas count for a whole container: the ranks of a host together get no more cores than that.
+void apply_quota(std::vector<int>& cores) {
+  const std::optional<int> quota = core_quota();
+  if (quota && static_cast<size_t>(*quota) < cores.size()) cores.resize(static_cast<size_t>(*quota));
+}
+
+bool want_gpu(const std::string& device_option) {
+  core::require(device_option == "auto" || device_option == "cpu" || device_option == "cuda", ErrorKind::kUsage,
+                "runtime.device is '{}', expected auto, cpu or cuda", device_option);
+  return device_option == "cuda" || (device_option == "auto" && cuda::gpu_present());
+}
+
+// GPU ids visible here. With "auto" a GPU that cannot be used is a reason to compute on the CPU, said in `note`.
+std::vector<std::string> visible_gpus(const std::string& device_option, std::string& note) {
+  if (!want_gpu(device_option)) return {};
+  std::vector<std::string> ids;
+  try {
+    const std::unique_ptr<cuda::DevicePlugin> plugin = cuda::load_device_plugin();
+    for (int i = 0; i < plugin->device_count(); ++i) ids.push_back(plugin->device_id(i));
+  } catch (const core::Error& error) {
+    if (device_option == "cuda") throw;
+    note = error.what();
+  }
+  return ids;
+}
+
+std::string serialize(const RankResources& resources) {
+  return fmt::format("{}\n{}\n{}\n{}", resources.host, fmt::join(resources.cores, ","),
+                     fmt::join(resources.gpu_ids, " "), resources.user_bound ? 1 : 0);
+}
+
+RankResources deserialize(const std::string& text) {
+  std::istringstream lines(text);
+  RankResources resources;
+  std::string cores, gpus, bound, id;
+  std::getline(lines, resources.host);
+  std::getline(lines, cores);
+  std::getline(lines, gpus);
+  std::getline(lines, bound);
+  resources.cores = parse_cpu_list(cores);
+  for (std::istringstream words(gpus); words >> id;) resources.gpu_ids.push_back(id);
+  resources.user_bound = bound == "1";
+  return resources;
+}
+
+int ranks_on(const std::vector<RankResources>& ranks, const std::string& host) {
+  return static_cast<int>(std::count_if(ranks.begin(), ranks.end(), [&](const auto& r) { return r.host == host; }));
+}
+
+// Every rank sees the same list, so every rank throws the same error.
+void require_gpu_each(const std::vector<RankResources>& ranks) {
+  for (int rank = 0; rank < static_cast<int>(ranks.size()); ++rank) {
+    if (choose_gpu(ranks, rank) >= 0) continue;
+    const RankResources& resources = ranks[static_cast<size_t>(rank)];
+    throw comm::CollectiveError(
+        ErrorKind::kDevice,
+        fmt::format("Host {} runs {} ranks and no GPU is left for rank {} (it sees {}): ranks do not share a GPU. "
+                    "Start at most one rank per GPU (mpirun --map-by ppr:N:node), or set runtime.device: cpu",
+                    resources.host, ranks_on(ranks, resources.host), rank, resources.gpu_ids.size()));
+  }
+}
+
+// For tests: every rank of a host takes the first GPU it sees.
+bool ranks_share_gpus() { return !core::environment("NEOLOOM_SHARE_GPU").empty(); }
+
+// "auto" computes on GPUs only when every rank has one: unlike devices would compute unlike bits.
+bool every_rank_has_gpu(const std::vector<RankResources>& ranks) {
+  return std::none_of(ranks.begin(), ranks.end(), [](const auto& r) { return r.gpu_ids.empty(); });
+}
+
+std::string explain(const RankResources& mine, const Placement& placement, int64_t threads_option, int local_ranks,
+                    const std::string& note) {
+  std::string text =
+      fmt::format("{} with {} thread{} ({}; {} core{} for {} rank{} on this host{})", placement.device,
+                  placement.threads, placement.threads == 1 ? "" : "s", threads_option > 0 ? "as configured" : "auto",
+                  mine.cores.size(), mine.cores.size() == 1 ? "" : "s", local_ranks, local_ranks == 1 ? "" : "s",
+                  mine.user_bound ? ", bound by the user" : "");
+  if (static_cast<size_t>(placement.threads) * static_cast<size_t>(local_ranks) > mine.cores.size() &&
+      !mine.user_bound) {
+    text += "; more threads than cores: expect it to be slow";
+  }
+  if (!note.empty()) text += "; no GPU is used: " + note;
+  return text;
+}
+
+}  // namespace
+
+std::vector<int> parse_cpu_list(const std::string& text) {
+  std::vector<int> cores;
+  std::istringstream parts(text);
+  for (std::string part; std::getline(parts, part, ',');) {
+    int first = 0, last = 0;
+    const int found = std::sscanf(part.c_str(), "%d-%d", &first, &last);
+    core::require(found >= 1 && first >= 0, ErrorKind::kInternal, "'{}' is not a list of cores like 0-3,8", text);
+    if (found == 1) last = first;
+    for (int core = first; core <= last; ++core) cores.push_back(core);
+  }
+  return cores;
+}
+
+bool binding_chosen_by_user(std::string (*lookup)(const char*)) {
+  for (const char* name :
+       {"OMPI_MCA_hwloc_base_binding_policy", "OMPI_MCA_hwloc_base_cpu_list", "OMPI_MCA_rmaps_base_cpus_per_rank",
+        "OMPI_MCA_rmaps_rank_file_path", "PRTE_MCA_hwloc_default_binding_policy"}) {
+    const std::string value = lookup(name);
+    if (!value.empty() && !value.starts_with("none")) return true;
+  }
+  // A mapping such as ppr:2:node says where ranks go, and only its pe=N modifier says what they are bound to.
+  for (const char* name : {"OMPI_MCA_rmaps_base_mapping_policy", "PRTE_MCA_rmaps_default_mapping_policy"}) {
+    std::string mapping = lookup(name);
+    std::transform(mapping.begin(), mapping.end(), mapping.begin(), [](unsigned char c) { return std::tolower(c); });
+    if (mapping.find("pe=") != std::string::npos) return true;
+  }
+  return false;
+}
+
+bool default_binding_is_off(std::string (*lookup)(const char*)) {
+  return lookup("OMPI_MCA_hwloc_base_binding_policy").starts_with("none");
+}
+
+int choose_gpu(const std::vector<RankResources>& ranks, int rank) {
+  std::set<std::string> taken;
+  const std::string& host = ranks.at(static_cast<size_t>(rank)).host;
+  for (int other = 0; other <= rank; ++other) {
+    const RankResources& resources = ranks[static_cast<size_t>(other)];
+    if (resources.host != host) continue;
+    const auto& ids = resources.gpu_ids;
+    const auto free = std::find_if(ids.begin(), ids.end(), [&](const auto& id) { return !taken.contains(id); });
+    if (other == rank) return free == ids.end() ? -1 : static_cast<int>(free - ids.begin());
+    if (free != ids.end()) taken.insert(*free);
+  }
+  return -1;
+}
+
+int shared_thread_count(const std::vector<RankResources>& ranks) {
+  int threads = kMaxCores;
+  for (const RankResources& mine : ranks) {
+    std::set<int> of_host;
+    for (const RankResources& other : ranks) {
+      if (other.host == mine.host) of_host.insert(other.cores.begin(), other.cores.end());
+    }
+    const int share = static_cast<int>(of_host.size()) / ranks_on(ranks, mine.host);
+    threads = std::min({threads, share, static_cast<int>(mine.cores.size())});
+  }
+  return std::max(threads, 1);
+}
+
+Placement place(comm::MpiSession& session, const std::string& device_option, int64_t threads_option) {
+  core::require(threads_option >= 0 && threads_option <= kMaxCores, ErrorKind::kUsage,
+                "runtime.threads_per_rank is {}, expected 0 (auto) to {}", threads_option, kMaxCores);
+  RankResources mine = own_cores(session);
+  apply_quota(mine.cores);
+  std::string note;
+  session.all_or_none([&] { mine.gpu_ids = visible_gpus(device_option, note); });
+  std::vector<RankResources> ranks;
+  for (const std::string& text : session.all_gather(serialize(mine))) ranks.push_back(deserialize(text));
+
+  Placement placement;
+  const bool on_gpu = device_option != "cpu" && every_rank_has_gpu(ranks);
+  if (on_gpu && ranks_share_gpus()) {
+    // NCCL up to 2.29 takes ranks of one host for ones with a GPU each: by this they are of hosts of their own.
+    setenv("NCCL_HOSTID", fmt::format("rank{}", session.rank()).c_str(), /*replace=*/1);
+    placement.device = "cuda:0";
+  } else {
+    if (on_gpu) require_gpu_each(ranks);
+    placement.device = on_gpu ? fmt::format("cuda:{}", choose_gpu(ranks, session.rank())) : "cpu";
+  }
+  placement.threads = threads_option > 0 ? static_cast<int>(threads_option) : shared_thread_count(ranks);
+  placement.explanation = explain(mine, placement, threads_option, ranks_on(ranks, mine.host), note);
+  return placement;
+}
+
+}  // namespace neoloom::launch

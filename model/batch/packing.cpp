@@ -1,0 +1,261 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "model/batch/packing.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <bit>
+
+#include "model/batch/pinned.h"
+#include "runtime/core/error.h"
+
+namespace neoloom::model {
+
+namespace {
+
+using core::ErrorKind;
+
+constexpr int64_t kNoLabel = -100;
+constexpr int64_t kFewestRows = 128;
+constexpr int64_t kSizesPerOctave = 8;
+
+void check_batch(const Batch& batch, const GptNeoConfig& config) {
+  const int64_t samples = batch.ids.size(0);
+  core::require(batch.ids.dim() == 2 && samples > 0 && static_cast<int64_t>(batch.lengths.size()) == samples &&
+                    static_cast<int64_t>(batch.sample_ids.size()) == samples,
+                ErrorKind::kInternal, "batch: {} rows of ids with {} lengths and {} sample ids", samples,
+                batch.lengths.size(), batch.sample_ids.size());
+  core::require(batch.ids.is_cpu() && (!batch.labels.defined() || batch.labels.is_cpu()), ErrorKind::kInternal,
+                "batch: expected ids and labels in host memory");
+  for (size_t row = 0; row < batch.lengths.size(); ++row) {
+    const int64_t length = batch.lengths[row];
+    core::require(length >= 1 && length <= batch.ids.size(1), ErrorKind::kData,
+                  "sample {}: expected a length from 1 to {}, found {}", batch.sample_ids[row], batch.ids.size(1),
+                  length);
+    core::require(length <= config.max_position_embeddings, ErrorKind::kData,
+                  "sample {}: {} tokens, but the model has {} positions; truncate it (tokenizer_config.max_length)",
+                  batch.sample_ids[row], length, config.max_position_embeddings);
+  }
+}
+
+void check_ids(const std::vector<int64_t>& ids, const std::vector<RowKey>& keys, int64_t vocab_size) {
+  for (size_t row = 0; row < ids.size(); ++row) {
+    core::require(
+        ids[row] >= 0 && ids[row] < vocab_size, ErrorKind::kData,
+        "sample {}: token {} has id {}, but the model's vocabulary has {} entries; tokenizer and model differ",
+        keys[row].sample, keys[row].token, ids[row], vocab_size);
+  }
+}
+
+/// Collects the rows of a micro-batch, then makes tensors of them.
+class Packer {
+ public:
+  Packer(const Batch& batch, const ModelSetup& setup, const at::Device& device, PackOptions options)
+      : batch_(batch), setup_(setup), device_(device), options_(options) {}
+
+  MicroBatch pack() {
+    collect_rows();
+    check_ids(ids_, result_.packed.rows.key_rows, setup_.config.vocab_size);
+    if (options_.fixed_shapes) add_filling_sample();
+    make_row_tensors();
+    if (batch_.labels.defined()) {
+      if (setup_.head == Head::kCausalLm) {
+        collect_supervised_rows();
+      } else {
+        collect_labels();
+      }
+    }
+    return std::move(result_);
+  }
+
+ private:
+  template <typename Value>
+  at::Tensor tensor(const std::vector<Value>& values) const {
+    return staged(values, {static_cast<int64_t>(values.size())}, device_);
+  }
+
+  void collect_rows() {
+    const at::Tensor padded = batch_.ids.contiguous();
+    const int64_t* const values = padded.const_data_ptr<int64_t>();
+    RowPlan& rows = result_.packed.rows;
+    RowPlan& last_rows = result_.packed.last_rows;
+    for (size_t sample = 0; sample < batch_.lengths.size(); ++sample) {
+      const int64_t length = batch_.lengths[sample];
+      const auto begin = static_cast<int64_t>(ids_.size());
+      rows.segments.push_back({begin, length, begin, length});
+      last_rows.segments.push_back({static_cast<int64_t>(sample), 1, begin, length});
+      for (int64_t token = 0; token < length; ++token) {
+        const int64_t place = static_cast<int64_t>(sample) * padded.size(1) + token;
+        source_.push_back(place);
+        ids_.push_back(values[place]);
+        positions_.push_back(token);
+        rows.key_rows.push_back({batch_.sample_ids[sample], token});
+      }
+      last_.push_back(begin + length - 1);
+      last_rows.query_rows.push_back({batch_.sample_ids[sample], length - 1});
+    }
+    last_rows.key_rows = rows.key_rows;
+  }
+
+  void add_filling_sample() {
+    const auto begin = static_cast<int64_t>(ids_.size());
+    const int64_t rows = filled_rows(setup_.head, begin);
+    const auto samples = static_cast<int64_t>(last_.size());
+    result_.packed.rows.segments.push_back({begin, rows - begin, begin, rows - begin});
+    result_.packed.last_rows.segments.push_back({samples, 1, begin, rows - begin});
+    ids_.resize(static_cast<size_t>(rows), 0);
+    positions_.resize(static_cast<size_t>(rows), 0);
+    last_.push_back(rows - 1);
+  }
+
+  void make_row_tensors() {
+    PackedBatch& packed = result_.packed;
+    packed.ids = tensor(ids_);
+    packed.positions = tensor(positions_);
+    packed.last_rows.query_index = tensor(last_);
+    if (!options_.fixed_shapes) packed.source = tensor(source_);
+    if (!options_.for_device) return;
+    for (RowPlan* rows : {&packed.rows, &packed.last_rows}) {
+      rows->packed = packed_rows(rows->segments, device_);
+      if (!options_.fixed_shapes) continue;
+      const auto longest = static_cast<uint64_t>(std::max(rows->packed.max_keys, kFewestRows));
+      rows->packed.max_keys = static_cast<int64_t>(std::bit_ceil(longest));
+      if (rows->packed.queries_are_keys) rows->packed.max_queries = rows->packed.max_keys;
+    }
+  }
+
+  void collect_supervised_rows() {
+    const at::Tensor labels = batch_.labels.contiguous();
+    core::require(labels.sizes() == batch_.ids.sizes() && labels.scalar_type() == at::kLong, ErrorKind::kInternal,
+                  "labels of a causal LM: expected int64 of the shape of ids");
+    std::vector<int64_t> rows;
+    std::vector<int64_t> values;
+    int64_t begin = 0;
+    for (size_t sample = 0; sample < batch_.lengths.size(); ++sample) {
+      const int64_t* const row = labels.const_data_ptr<int64_t>() + static_cast<int64_t>(sample) * labels.size(1);
+      for (int64_t token = 0; token + 1 < batch_.lengths[sample]; ++token) {
+        const int64_t target = row[token + 1];
+        if (target == kNoLabel) continue;
+        core::require(target >= 0 && target < setup_.config.vocab_size, ErrorKind::kData,
+                      "sample {}: label {} at token {} is outside the vocabulary of {} entries",
+                      batch_.sample_ids[sample], target, token + 1, setup_.config.vocab_size);
+        rows.push_back(begin + token);
+        values.push_back(target);
+      }
+      begin += batch_.lengths[sample];
+    }
+    Targets& targets = result_.targets;
+    targets.count = static_cast<int64_t>(rows.size());
+    if (options_.fixed_shapes) {
+      std::vector<float> weights(rows.size(), 1.0F);
+      const auto rounded = static_cast<size_t>(rounded_rows(targets.count));
+      rows.resize(rounded, static_cast<int64_t>(ids_.size()) - 1);  // a sample's last token has no target
+      values.resize(rounded, 0);
+      weights.resize(rounded, 0.0F);
+      targets.weights = tensor(weights);
+    }
+    targets.rows = tensor(rows);
+    targets.values = tensor(values);
+  }
+
+  void collect_labels() {
+    const at::Tensor labels = batch_.labels.contiguous();
+    const int64_t samples = batch_.ids.size(0);
+    const bool multi = setup_.head == Head::kMultiLabel;
+    const std::vector<int64_t> shape =
+        multi ? std::vector<int64_t>{samples, setup_.num_labels} : std::vector<int64_t>{samples};
+    core::require(labels.sizes() == at::IntArrayRef(shape) && labels.scalar_type() == (multi ? at::kFloat : at::kLong),
+                  ErrorKind::kInternal, "labels: expected {} of shape [{}{}]", multi ? "fp32" : "int64", samples,
+                  multi ? fmt::format(", {}", setup_.num_labels) : "");
+    std::vector<float> weights(static_cast<size_t>(samples), 1.0F);
+    Targets& targets = result_.targets;
+    if (multi) {
+      const float* const values = labels.const_data_ptr<float>();
+      targets.values = labels_tensor(std::vector<float>(values, values + labels.numel()), shape);
+    } else {
+      const int64_t* const values = labels.const_data_ptr<int64_t>();
+      targets.values = labels_tensor(class_labels({values, values + labels.numel()}, weights), shape);
+    }
+    targets.count = std::count(weights.begin(), weights.end(), 1.0F);
+    if (options_.fixed_shapes) weights.push_back(0.0F);  // of the filling sample
+    if (targets.count < static_cast<int64_t>(weights.size())) targets.weights = tensor(weights);
+  }
+
+  /// Samples without a label get class 0 and weight 0.
+  std::vector<int64_t> class_labels(std::vector<int64_t> labels, std::vector<float>& weights) const {
+    for (size_t sample = 0; sample < labels.size(); ++sample) {
+      core::require(labels[sample] < setup_.num_labels, ErrorKind::kData, "label {} with only {} classes",
+                    labels[sample], setup_.num_labels);
+      if (labels[sample] >= 0) continue;
+      labels[sample] = 0;
+      weights[sample] = 0.0F;
+    }
+    return labels;
+  }
+
+  template <typename Value>
+  at::Tensor labels_tensor(std::vector<Value> values, std::vector<int64_t> shape) const {
+    if (options_.fixed_shapes) {
+      const size_t per_sample = values.size() / static_cast<size_t>(shape[0]);
+      values.resize(values.size() + per_sample, Value{0});
+      ++shape[0];
+    }
+    return staged(values, shape, device_);
+  }
+
+  const Batch& batch_;
+  const ModelSetup& setup_;
+  at::Device device_;
+  PackOptions options_;
+  MicroBatch result_;
+  std::vector<int64_t> ids_, positions_, source_, last_;
+};
+
+/// Calls body(tensor) for every tensor of a micro-batch that is there.
+template <typename Batch, typename Body>
+void for_each_tensor(Batch& batch, Body body) {
+  auto& packed = batch.packed;
+  for (auto* tensor :
+       {&packed.ids, &packed.positions, &packed.source, &packed.rows.packed.cu_queries, &packed.rows.packed.cu_keys,
+        &packed.last_rows.query_index, &packed.last_rows.packed.cu_queries, &packed.last_rows.packed.cu_keys,
+        &batch.targets.rows, &batch.targets.values, &batch.targets.weights}) {
+    if (tensor->defined()) body(*tensor);
+  }
+}
+
+}  // namespace
+
+MicroBatch pack(const Batch& batch, const ModelSetup& setup, const at::Device& device, PackOptions options) {
+  check_batch(batch, setup.config);
+  return Packer(batch, setup, device, options).pack();
+}
+
+void move_to(MicroBatch& batch, const at::Device& device) {
+  for_each_tensor(batch, [&](at::Tensor& tensor) { tensor = moved(tensor, device); });
+}
+
+void copy_into(MicroBatch& place, const MicroBatch& batch) {
+  std::vector<at::Tensor> sources;
+  for_each_tensor(batch, [&](const at::Tensor& tensor) { sources.push_back(tensor); });
+  size_t next = 0;
+  for_each_tensor(place, [&](at::Tensor& tensor) { tensor.copy_(sources.at(next++), /*non_blocking=*/true); });
+}
+
+std::string shape_of(const MicroBatch& batch, bool by_length) {
+  const int64_t targets = batch.targets.values.defined() ? batch.targets.values.size(0) : 0;
+  const PackedRows& rows = batch.packed.rows.packed;
+  const std::string equal =
+      by_length && rows.equal_samples > 0 ? fmt::format(" ({} of one length)", rows.equal_samples) : "";
+  return fmt::format("{} rows, {} samples{} of up to {} tokens, {} targets", batch.packed.ids.size(0),
+                     batch.packed.rows.segments.size(), equal, rows.max_keys, targets);
+}
+
+int64_t filled_rows(Head head, int64_t count) { return rounded_rows(head == Head::kCausalLm ? count : count + 1); }
+
+int64_t rounded_rows(int64_t count) {
+  const auto octave = static_cast<int64_t>(std::bit_floor(static_cast<uint64_t>(count)));
+  const int64_t step = std::max(kFewestRows, octave / kSizesPerOctave);
+  return std::max(kFewestRows, (count + step - 1) / step * step);
+}
+
+}  // namespace neoloom::model

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "model/batch/rows.h"
+
+#include <ATen/ops/index_select.h>
+
+#include <algorithm>
+
+#include "model/batch/pinned.h"
+#include "runtime/core/error.h"
+
+namespace neoloom::model {
+
+PackedRows packed_rows(const std::vector<Segment>& segments, const at::Device& device) {
+  PackedRows packed;
+  packed.queries_are_keys = true;
+  std::vector<int32_t> queries = {0};
+  std::vector<int32_t> keys = {0};
+  for (const Segment& segment : segments) {
+    core::require(segment.query_begin == queries.back() && segment.key_begin == keys.back(), core::ErrorKind::kInternal,
+                  "packed rows: a sample begins at query {} and key {}, expected {} and {}", segment.query_begin,
+                  segment.key_begin, queries.back(), keys.back());
+    queries.push_back(static_cast<int32_t>(segment.query_begin + segment.query_rows));
+    keys.push_back(static_cast<int32_t>(segment.key_begin + segment.key_rows));
+    packed.max_queries = std::max(packed.max_queries, segment.query_rows);
+    packed.max_keys = std::max(packed.max_keys, segment.key_rows);
+    packed.queries_are_keys &= segment.query_rows == segment.key_rows;
+  }
+  const auto samples = std::count_if(segments.begin(), segments.end(), [](const Segment& s) { return s.key_rows > 0; });
+  if (keys.back() == samples * packed.max_keys) packed.equal_samples = samples;
+  packed.cu_keys = staged(keys, {static_cast<int64_t>(keys.size())}, device);
+  packed.cu_queries = staged(queries, {static_cast<int64_t>(queries.size())}, device);
+  return packed;
+}
+
+at::Tensor select_rows(const at::Tensor& x, const RowPlan& rows) {
+  return rows.all_queries() ? x : at::index_select(x, 0, rows.query_index);
+}
+
+void add_rows(at::Tensor& all, const at::Tensor& selected, const RowPlan& rows) {
+  if (rows.all_queries()) {
+    all.add_(selected);
+  } else {
+    all.index_add_(0, rows.query_index, selected);
+  }
+}
+
+}  // namespace neoloom::model

@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <string_view>
+
+#include "model/checkpoints/adapter_folder.h"
+#include "model/checkpoints/safetensors.h"
+#include "model/checkpoints/strict_json.h"
+#include "runtime/core/error.h"
+#include "runtime/core/json.h"
+
+namespace neoloom::model {
+namespace {
+
+namespace fs = std::filesystem;
+using core::ErrorKind;
+using nlohmann::json;
+
+/// Keys that are read below, or that change nothing for a GPT-Neo LoRA whatever they hold.
+bool is_known(std::string_view key) {
+  static constexpr std::string_view kKeys[] = {"auto_mapping",
+                                               "base_model_name_or_path",
+                                               "bias",
+                                               "exclude_modules",
+                                               "fan_in_fan_out",
+                                               "inference_mode",
+                                               "init_lora_weights",
+                                               "lora_alpha",
+                                               "lora_dropout",
+                                               "megatron_core",
+                                               "modules_to_save",
+                                               "peft_type",
+                                               "peft_version",
+                                               "qalora_group_size",
+                                               "r",
+                                               "revision",
+                                               "runtime_config",
+                                               "target_modules",
+                                               "task_type",
+                                               "use_rslora"};
+  return std::find(std::begin(kKeys), std::end(kKeys), key) != std::end(kKeys);
+}
+
+bool is_default(const json& value) {
+  return value.is_null() || value == json(false) || ((value.is_object() || value.is_array()) && value.empty());
+}
+
+/// One adapter_config.json, with errors that name file and key.
+class AdapterConfig {
+ public:
+  explicit AdapterConfig(const std::string& path) : path_(path), document_(read_strict_json(path)) {}
+
+  json at(const char* key) const {
+    const auto found = document_.find(key);
+    return found == document_.end() ? json() : *found;
+  }
+
+  [[noreturn]] void refuse(const char* key, const std::string& expected) const {
+    core::fail(ErrorKind::kWeights, "{}: {} is {}: expected {}", path_, key, at(key).dump(), expected);
+  }
+
+  std::string text(const char* key) const {
+    if (at(key).is_null()) return "";
+    if (!at(key).is_string()) refuse(key, "a string");
+    return at(key).get<std::string>();
+  }
+
+  double number(const char* key, double fallback) const {
+    if (at(key).is_null()) return fallback;
+    if (!at(key).is_number() || !std::isfinite(at(key).get<double>())) refuse(key, "a number");
+    return at(key).get<double>();
+  }
+
+  bool flag(const char* key) const {
+    if (at(key).is_null()) return false;
+    if (!at(key).is_boolean()) refuse(key, "true or false");
+    return at(key).get<bool>();
+  }
+
+  std::vector<std::string> names(const char* key) const {
+    std::vector<std::string> list;
+    if (at(key).is_null()) return list;
+    if (!at(key).is_array()) refuse(key, "a list of names");
+    for (const json& name : at(key)) {
+      if (!name.is_string()) refuse(key, "a list of names");
+      list.push_back(name.get<std::string>());
+    }
+    return list;
+  }
+
+  void refuse_unsupported() const {
+    if (text("peft_type") != "LORA") refuse("peft_type", "\"LORA\"");
+    const std::string task = text("task_type");
+    if (!task.empty() && task != "SEQ_CLS" && task != "CAUSAL_LM") refuse("task_type", "SEQ_CLS or CAUSAL_LM");
+    if (!at("bias").is_null() && text("bias") != "none") refuse("bias", "\"none\", the only supported value");
+    const json init = at("init_lora_weights");
+    const bool harmless = init.is_null() || init.is_boolean() || init == "gaussian" || init == "orthogonal";
+    if (!harmless) {
+      refuse("init_lora_weights", "true, false, gaussian or orthogonal: other initialisations change the base weights");
+    }
+    for (const std::string& name : names("modules_to_save")) {
+      if (name != "score" && name != "classifier") refuse("modules_to_save", "only score and classifier");
+    }
+    for (const auto& [key, value] : document_.items()) {
+      if (!is_known(key) && !is_default(value)) {
+        refuse(key.c_str(), "its default: this is not supported");
+      }
+    }
+  }
+
+ private:
+  std::string path_;
+  json document_;
+};
+
+/// The modules that the tensors say are adapted: exact whatever expression chose them.
+std::vector<std::string> targets_of_tensors(const std::string& folder) {
+  constexpr std::string_view kPrefix = "base_model.model.";
+  constexpr std::string_view kSuffix = ".lora_A.weight";
+  const SafetensorsFile file((fs::path(folder) / kAdapterTensorFile).string());
+  std::vector<std::string> targets;
+  for (const auto& [stored, info] : file.tensors()) {
+    const std::string name = saved_key(stored);
+    if (!name.starts_with(kPrefix) || !name.ends_with(kSuffix)) continue;
+    targets.push_back(name.substr(kPrefix.size(), name.size() - kPrefix.size() - kSuffix.size()));
+  }
+  core::require(!targets.empty(), ErrorKind::kWeights, "{}: expected tensors named {}...{}", file.path(), kPrefix,
+                kSuffix);
+  return targets;
+}
+
+int64_t score_rows(const std::string& folder) {
+  const SafetensorsFile file((fs::path(folder) / kAdapterTensorFile).string());
+  for (const auto& [name, info] : file.tensors()) {
+    if (saved_key(name) == "base_model.model.score.weight" && !info.shape.empty()) return info.shape.front();
+  }
+  return 0;
+}
+
+std::vector<std::string> read_targets(const AdapterConfig& config, const std::string& folder) {
+  const json targets = config.at("target_modules");
+  if (!is_default(config.at("exclude_modules"))) return targets_of_tensors(folder);
+  if (targets.is_null()) return LoraOptions{}.target_modules;  // PEFT's own default for gpt_neo
+  if (targets.is_string()) return targets_of_tensors(folder);
+  std::vector<std::string> names = config.names("target_modules");
+  if (names.empty()) config.refuse("target_modules", "at least one name");
+  return names;
+}
+
+/// Labels and padding that lie beside the adapter; PEFT itself does not write them.
+void read_head(const std::string& path, AdapterFolder& folder) {
+  if (!fs::exists(path)) return;
+  const json config = read_strict_json(path);
+  const json pad = config.value("pad_token_id", json());
+  if (core::json_integer_within(pad, 0, INT64_MAX)) folder.pad_token_id = pad.get<int64_t>();
+  const json problem = config.value("problem_type", json());
+  if (problem.is_string()) folder.problem_type = problem.get<std::string>();
+  const json labels = config.value("id2label", json());
+  if (!labels.is_object()) return;
+  for (size_t id = 0; id < labels.size(); ++id) {
+    const auto found = labels.find(std::to_string(id));
+    core::require(found != labels.end() && found->is_string(), ErrorKind::kWeights,
+                  "{}: id2label has {} entries and none for {}", path, labels.size(), id);
+    folder.labels.push_back(found->get<std::string>());
+  }
+}
+
+}  // namespace
+
+AdapterFolder read_adapter_folder(const std::string& folder) {
+  const fs::path root(folder);
+  const std::string path = (root / kAdapterConfigFile).string();
+  core::require(fs::exists(path), ErrorKind::kWeights, "{}: expected an adapter folder with {}", folder,
+                kAdapterConfigFile);
+  const AdapterConfig config(path);
+  config.refuse_unsupported();
+  core::require(fs::exists(root / kAdapterTensorFile), ErrorKind::kWeights, "{}: there is no {}{}", folder,
+                kAdapterTensorFile,
+                fs::exists(root / "adapter_model.bin")
+                    ? "; the pickled adapter_model.bin can run code and is not read: load it once with PEFT and "
+                      "save_pretrained it (safe_serialization=True)"
+                    : "");
+
+  AdapterFolder result;
+  result.lora.task_type = config.text("task_type");
+  result.lora.r = static_cast<int64_t>(config.number("r", 8));
+  if (result.lora.r < 1 || static_cast<double>(result.lora.r) != config.number("r", 8)) {
+    config.refuse("r", "a whole number above 0");
+  }
+  result.lora.lora_alpha = config.number("lora_alpha", 8);
+  result.lora.lora_dropout = config.number("lora_dropout", 0);
+  if (result.lora.lora_dropout < 0 || result.lora.lora_dropout >= 1) config.refuse("lora_dropout", "0 up to below 1");
+  result.lora.use_rslora = config.flag("use_rslora");
+  result.lora.target_modules = read_targets(config, folder);
+  result.lora.modules_to_save = config.names("modules_to_save");
+  result.base_model_name_or_path = config.text("base_model_name_or_path");
+  result.revision = config.text("revision");
+  result.score_rows = score_rows(folder);
+  read_head((root / kConfigFile).string(), result);
+  return result;
+}
+
+}  // namespace neoloom::model

@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "model/checkpoints/adapter_files.h"
+
+#include <filesystem>
+
+#include "model/checkpoints/adapter_folder.h"
+#include "model/checkpoints/safetensors.h"
+#include "model/checkpoints/tensor_names.h"
+#include "model/checkpoints/weight_files.h"
+#include "runtime/core/error.h"
+#include "runtime/core/files.h"
+
+namespace neoloom::model {
+namespace {
+
+namespace fs = std::filesystem;
+using core::ErrorKind;
+
+constexpr const char* kLmHead = "lm_head.weight";
+
+/// A parameter slot as a view of the flat buffer.
+at::Tensor slot_view(const at::Tensor& params, const ParameterSlot& slot) {
+  return params.narrow(0, slot.offset_elements, slot.elements()).view(slot.shape);
+}
+
+void require_params(const at::Tensor& params, const Model& model) {
+  core::require(params.numel() == model.layout().total_elements && params.scalar_type() == at::kFloat,
+                ErrorKind::kInternal, "the parameter buffer does not fit the model's layout");
+}
+
+std::vector<std::pair<std::string, at::Tensor>> trainable_tensors(const Model& model, const at::Tensor& params) {
+  const at::Tensor host = params.to(at::kCPU);
+  std::vector<std::pair<std::string, at::Tensor>> tensors;
+  for (const ParameterSlot& slot : model.layout().slots) tensors.emplace_back(slot.name, slot_view(host, slot));
+  return tensors;
+}
+
+bool has_slot(const Model& model, const std::string& name) {
+  for (const ParameterSlot& slot : model.layout().slots) {
+    if (slot.name == name) return true;
+  }
+  return false;
+}
+
+void replace_all(std::string& text, const std::string& piece, const std::string& with) {
+  for (size_t at = text.find(piece); at != std::string::npos; at = text.find(piece, at + with.size())) {
+    text.replace(at, piece.size(), with);
+  }
+}
+
+/// Full name to file and stored name, of an adapter or of a full model.
+std::map<std::string, SourceTensors::Entry> stored_tensors(const std::string& folder, bool adapter) {
+  if (!adapter) return SourceTensors(folder).entries();
+  const auto file = std::make_shared<const SafetensorsFile>((fs::path(folder) / kAdapterTensorFile).string());
+  std::map<std::string, SourceTensors::Entry> entries;
+  TensorReport report;
+  for (const auto& [name, info] : file->tensors()) {
+    const bool fresh = entries.emplace(saved_key(name), SourceTensors::Entry{file, name, info.shape}).second;
+    if (!fresh) report.other(fmt::format("{} is stored twice", saved_key(name)));
+  }
+  report.raise_unless_empty(folder, "Expected one tensor per parameter.");
+  return entries;
+}
+
+/// Tensors of a full model that no slot takes and that may lie there all the same.
+bool is_spare(const std::string& name) { return name == kLmHead || name == "score.weight" || is_mask_buffer(name); }
+
+/// What an embedding among an adapter's tensors means: it was made after the vocabulary grew. Empty: there is none.
+std::string hint_at_embedding(const std::map<std::string, SourceTensors::Entry>& stored, int64_t vocab_size) {
+  for (const auto& [name, entry] : stored) {
+    const bool embedding = name.ends_with(".wte.weight") || name.ends_with(".lm_head.weight") ||
+                           name.find(".lora_embedding_") != std::string::npos;
+    if (!embedding || entry.shape.empty()) continue;
+    return fmt::format(
+        "The adapter brings its own embedding for {} tokens, the base has {} tokens: embeddings are not read from "
+        "adapters. Merge it once in PEFT (merge_and_unload().save_pretrained(FOLDER), and its tokenizer) and use that "
+        "folder as the model.",
+        entry.shape.front(), vocab_size);
+  }
+  return "";
+}
+
+}  // namespace
+
+std::string saved_key(const std::string& name) {
+  std::string key = without_wrappers(name);
+  replace_all(key, ".modules_to_save.default.", ".");
+  replace_all(key, ".modules_to_save.", ".");
+  for (const char* part : {".lora_A", ".lora_B"})
+    replace_all(key, std::string(part) + ".default.", part + std::string("."));
+  return key;
+}
+
+void write_adapter_folder(const std::string& folder, const Model& model, const at::Tensor& params,
+                          const std::string& base_model_name, const HeadDescription& head,
+                          const std::vector<std::string>& tokenizer_files) {
+  require_params(params, model);
+  const ModelSetup& setup = model.setup();
+  const bool adapter = setup.lora.has_value();
+  const ModelConfigText config{.base = setup.config,
+                               .head = setup.head,
+                               .num_labels = setup.num_labels,
+                               .description = head,
+                               .dtype = adapter ? "" : "float32",
+                               .untied_lm_head = has_slot(model, kLmHead)};
+  publish_folder(folder, [&](const std::string& fresh) {
+    const fs::path root(fresh);
+    write_safetensors((root / (adapter ? kAdapterTensorFile : kModelTensorFile)).string(),
+                      trainable_tensors(model, params));
+    if (adapter) {
+      core::publish_file((root / kAdapterConfigFile).string(),
+                         adapter_config_text(*setup.lora, setup.head, base_model_name, head.revision),
+                         ErrorKind::kOutput);
+    }
+    core::publish_file((root / kConfigFile).string(), model_config_text(config), ErrorKind::kOutput);
+    copy_files(tokenizer_files, fresh);
+  });
+}
+
+void load_adapter_values(const std::string& folder, const Model& model, at::Tensor& params) {
+  require_params(params, model);
+  const bool adapter = model.setup().lora.has_value();
+  const std::map<std::string, SourceTensors::Entry> stored = stored_tensors(folder, adapter);
+  TensorReport report;
+  std::map<std::string, bool> used;
+  for (const ParameterSlot& slot : model.layout().slots) {
+    used[slot.name] = true;
+    const auto found = stored.find(slot.name);
+    if (found == stored.end()) {
+      report.missing(slot.name, slot.shape);
+    } else if (found->second.shape != slot.shape) {
+      report.misshaped(slot.name, slot.shape, found->second.shape);
+    } else if (!found->second.value().is_floating_point()) {
+      report.other(fmt::format("{} is not floating point", slot.name));
+    }
+  }
+  for (const auto& [name, entry] : stored) {
+    if (!used.contains(name) && (adapter || !is_spare(name))) report.unexpected(name, entry.shape);
+  }
+  std::string hint = adapter ? hint_at_embedding(stored, model.setup().config.vocab_size) : "";
+  if (hint.empty()) {
+    hint = adapter ? "Expected the adapter of this base, r, target_modules and labels."
+                   : "Expected a full model of this shape.";
+  }
+  report.raise_unless_empty(folder, hint);
+  for (const ParameterSlot& slot : model.layout().slots) {
+    slot_view(params, slot).copy_(stored.at(slot.name).value());
+  }
+}
+
+}  // namespace neoloom::model

@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "model/checkpoints/adapter_folder.h"
+#include "runtime/core/error.h"
+#include "runtime/core/json.h"
+
+namespace neoloom::model {
+namespace {
+
+using nlohmann::json;
+using nlohmann::ordered_json;
+
+/// PEFT expands the shorthand itself; the file holds what it found.
+std::vector<std::string> written_targets(std::vector<std::string> targets) {
+  if (targets == std::vector<std::string>{"all-linear"}) {
+    targets = {"c_fc", "c_proj", "k_proj", "out_proj", "q_proj", "v_proj"};
+  }
+  std::sort(targets.begin(), targets.end());
+  return targets;
+}
+
+/// 16 rather than 16.0, as PEFT writes an integer.
+json number(double value) {
+  const bool whole = std::floor(value) == value && std::abs(value) < 1e15;
+  return whole ? json(static_cast<int64_t>(value)) : json(value);
+}
+
+ordered_json parse_base(const GptNeoConfig& config) {
+  return core::parse_json<ordered_json>(config.json, "config.json of the base model", core::ErrorKind::kWeights);
+}
+
+void set_labels(ordered_json& config, const ModelConfigText& parts) {
+  const std::vector<std::string>& labels = parts.description.labels;
+  core::require(labels.empty() || static_cast<int64_t>(labels.size()) == parts.num_labels, core::ErrorKind::kInternal,
+                "{} label names for {} labels", labels.size(), parts.num_labels);
+  ordered_json id2label = ordered_json::object();
+  ordered_json label2id = ordered_json::object();
+  for (int64_t id = 0; id < parts.num_labels; ++id) {
+    const std::string name = labels.empty() ? fmt::format("LABEL_{}", id) : labels[static_cast<size_t>(id)];
+    id2label[std::to_string(id)] = name;
+    label2id[name] = id;
+  }
+  config["id2label"] = std::move(id2label);
+  config["label2id"] = std::move(label2id);
+  config["num_labels"] = parts.num_labels;
+  const std::string& type = parts.description.problem_type;
+  config["problem_type"] = type.empty() ? ordered_json(nullptr) : ordered_json(type);
+}
+
+}  // namespace
+
+std::string adapter_config_text(const LoraOptions& lora, Head head, const std::string& base_model_name,
+                                const std::string& revision) {
+  const bool classifies = head != Head::kCausalLm;
+  json config;  // sorted by key
+  config["base_model_name_or_path"] = base_model_name;
+  config["bias"] = "none";
+  config["fan_in_fan_out"] = false;
+  config["inference_mode"] = true;
+  config["init_lora_weights"] = true;
+  config["lora_alpha"] = number(lora.lora_alpha);
+  config["lora_dropout"] = lora.lora_dropout;
+  config["modules_to_save"] = classifies ? json({"classifier", "score"}) : json(nullptr);
+  config["peft_type"] = "LORA";
+  config["peft_version"] = "0.21.2";  // the release whose format this is
+  config["r"] = lora.r;
+  config["revision"] = revision.empty() ? json(nullptr) : json(revision);
+  config["target_modules"] = written_targets(lora.target_modules);
+  config["task_type"] = classifies ? "SEQ_CLS" : "CAUSAL_LM";
+  config["use_dora"] = false;
+  config["use_rslora"] = lora.use_rslora;
+  return config.dump(2) + "\n";
+}
+
+std::string model_config_text(const ModelConfigText& parts) {
+  ordered_json config = parse_base(parts.base);
+  const bool classifies = parts.head != Head::kCausalLm;
+  config["architectures"] = {classifies ? "GPTNeoForSequenceClassification" : "GPTNeoForCausalLM"};
+  if (classifies) set_labels(config, parts);
+  const int64_t pad = parts.description.pad_token_id;
+  if (pad >= 0) config["pad_token_id"] = pad;
+  if (parts.untied_lm_head) config["tie_word_embeddings"] = false;
+  if (!parts.dtype.empty()) {
+    config.erase("torch_dtype");  // the name before transformers 5
+    config["dtype"] = parts.dtype;
+  }
+  return config.dump(2) + "\n";
+}
+
+}  // namespace neoloom::model

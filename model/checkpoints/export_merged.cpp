@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <ATen/ops/mm.h>
+
+#include <filesystem>
+#include <map>
+
+#include "model/checkpoints/adapter_files.h"
+#include "model/checkpoints/adapter_folder.h"
+#include "model/checkpoints/tensor_names.h"
+#include "model/checkpoints/weight_files.h"
+#include "model/cpu/matmul.h"
+#include "model/scalar_type.h"
+#include "runtime/core/error.h"
+#include "runtime/core/files.h"
+
+namespace neoloom::model {
+namespace {
+
+namespace fs = std::filesystem;
+using core::ErrorKind;
+
+constexpr std::string_view kPeftPrefix = "base_model.model.";
+constexpr const char* kGenerationConfigFile = "generation_config.json";
+
+/// Slots by Hugging Face's name of the tensor that they replace, or of the module that they adapt.
+struct TrainedTensors {
+  std::map<std::string, at::Tensor> whole;  // "score.weight", or every tensor of a full-parameter model
+  std::map<std::string, at::Tensor> a, b;   // by the adapted weight's name
+};
+
+TrainedTensors sort_slots(const Model& model, const at::Tensor& params) {
+  const at::Tensor host = params.to(at::kCPU);
+  TrainedTensors trained;
+  for (const ParameterSlot& slot : model.layout().slots) {
+    const at::Tensor value = host.narrow(0, slot.offset_elements, slot.elements()).view(slot.shape);
+    std::string name = slot.name;
+    if (name.starts_with(kPeftPrefix)) name.erase(0, kPeftPrefix.size());
+    const auto module_of = [&](std::string_view suffix) { return name.substr(0, name.size() - suffix.size()); };
+    if (name.ends_with(".lora_A.weight")) {
+      trained.a[module_of(".lora_A.weight") + ".weight"] = value;
+    } else if (name.ends_with(".lora_B.weight")) {
+      trained.b[module_of(".lora_B.weight") + ".weight"] = value;
+    } else {
+      trained.whole[name] = value;
+    }
+  }
+  return trained;
+}
+
+/// W + scale * B A in fp32; rounding is left to the writer, so it happens once.
+at::Tensor merged(const at::Tensor& base, const at::Tensor& a, const at::Tensor& b, double scale) {
+  return base.to(at::kFloat).add(at::mm(b, a), scale);
+}
+
+class Exporter {
+ public:
+  Exporter(const Model& model, const at::Tensor& params, const std::string& base_folder, at::ScalarType dtype)
+      : model_(model), trained_(sort_slots(model, params)), base_(base_folder), dtype_(dtype) {}
+
+  /// Body in file order, then the head.
+  std::vector<TensorToWrite> tensors() const {
+    std::vector<TensorToWrite> list;
+    for (const WeightSlot& slot : body_slots(model_.setup().config)) list.push_back(entry(slot.name, slot.shape));
+    const GptNeoConfig& config = model_.setup().config;
+    if (untied_lm_head()) list.push_back(entry("lm_head.weight", {config.vocab_size, config.hidden_size}));
+    if (model_.setup().head != Head::kCausalLm) {
+      list.push_back(entry("score.weight", {model_.setup().num_labels, config.hidden_size}));
+    }
+    return list;
+  }
+
+  bool untied_lm_head() const {
+    if (model_.setup().head != Head::kCausalLm) return false;
+    if (trained_.whole.contains("lm_head.weight")) return true;
+    const SourceTensors::Entry* head = base_.find("lm_head.weight");
+    if (head == nullptr || trained_.whole.contains("transformer.wte.weight")) return false;
+    return !head->value().equal(base_.find("transformer.wte.weight")->value());
+  }
+
+ private:
+  TensorToWrite entry(const std::string& name, const std::vector<int64_t>& shape) const {
+    if (const auto found = trained_.whole.find(name); found != trained_.whole.end()) {
+      return {name, dtype_, shape, [value = found->second] { return value; }, {}};
+    }
+    const SourceTensors::Entry* source = base_.find(name);
+    core::require(source != nullptr && source->shape == shape, ErrorKind::kWeights,
+                  "the base model's {} is missing or not {}: expected the base that the adapter was trained on", name,
+                  shape_text(shape));
+    const auto drop = [source] { source->drop_pages(); };
+    const auto a = trained_.a.find(name);
+    if (a == trained_.a.end()) return {name, dtype_, shape, [source] { return source->value(); }, drop};
+    const double scale = model_.setup().lora->scaling();
+    return {name, dtype_, shape,
+            [source, a = a->second, b = trained_.b.at(name), scale] { return merged(source->value(), a, b, scale); },
+            drop};
+  }
+
+  const Model& model_;
+  TrainedTensors trained_;
+  SourceTensors base_;
+  at::ScalarType dtype_;
+};
+
+}  // namespace
+
+void export_merged(const std::string& folder, const Model& model, const at::Tensor& params,
+                   const std::string& base_folder, Dtype dtype, const HeadDescription& head,
+                   const std::vector<std::string>& tokenizer_files) {
+  std::error_code ignored;
+  core::require(!fs::equivalent(folder, base_folder, ignored), ErrorKind::kWeights,
+                "{} is the base model's own folder: choose another one for the merged model", folder);
+  const Exporter exporter(model, params, base_folder, scalar_type(dtype));
+  const ModelSetup& setup = model.setup();
+  const ModelConfigText config{.base = setup.config,
+                               .head = setup.head,
+                               .num_labels = setup.num_labels,
+                               .description = head,
+                               .dtype = dtype_name(dtype),
+                               .untied_lm_head = exporter.untied_lm_head()};
+  publish_folder(folder, [&](const std::string& fresh) {
+    const fs::path root(fresh);
+    write_safetensors((root / kModelTensorFile).string(), exporter.tensors(), {});
+    core::publish_file((root / kConfigFile).string(), model_config_text(config), ErrorKind::kOutput);
+    const fs::path generation = fs::path(base_folder) / kGenerationConfigFile;
+    if (setup.head == Head::kCausalLm && fs::exists(generation)) copy_files({generation.string()}, fresh);
+    copy_files(tokenizer_files, fresh);
+  });
+}
+
+}  // namespace neoloom::model

@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "model/checkpoints/hub.h"
+
+#include <filesystem>
+
+#include "runtime/core/error.h"
+#include "runtime/core/files.h"
+#include "runtime/core/process.h"
+
+namespace neoloom::model {
+namespace {
+
+namespace fs = std::filesystem;
+using core::ErrorKind;
+
+constexpr size_t kMaxNameBytes = 200;
+
+std::string expand_home(const std::string& path) {
+  return path.starts_with("~/") ? core::environment("HOME") + path.substr(1) : path;
+}
+
+/// The one cache folder that Hugging Face's own library would use here.
+fs::path hub_cache() {
+  for (const char* name : {"HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"}) {
+    if (const std::string value = core::environment(name); !value.empty()) return expand_home(value);
+  }
+  if (const std::string home = core::environment("HF_HOME"); !home.empty()) return fs::path(expand_home(home)) / "hub";
+  const std::string xdg = core::environment("XDG_CACHE_HOME");
+  const fs::path cache = xdg.empty() ? fs::path(expand_home("~/.cache")) : fs::path(expand_home(xdg));
+  return cache / "huggingface" / "hub";
+}
+
+/// Letters, digits, '.', '_', '-', and `extra`, without "..", so that no piece can leave the cache.
+bool plain_name(const std::string& name, const char* extra) {
+  if (name.empty() || name.size() > kMaxNameBytes || name.find("..") != std::string::npos) return false;
+  for (const char letter : name) {
+    const bool alphanumeric =
+        (letter >= 'a' && letter <= 'z') || (letter >= 'A' && letter <= 'Z') || (letter >= '0' && letter <= '9');
+    const bool allowed = alphanumeric || letter == '.' || letter == '_' || letter == '-' ||
+                         std::string_view(extra).find(letter) != std::string_view::npos;
+    if (!allowed) return false;
+  }
+  return name.front() != '/' && name.front() != '.' && name.front() != '-' && name.back() != '/';
+}
+
+bool is_hub_id(const std::string& name) {
+  const size_t slash = name.find('/');
+  if (slash == std::string::npos) return plain_name(name, "");
+  return plain_name(name.substr(0, slash), "") && plain_name(name.substr(slash + 1), "");
+}
+
+std::string trimmed(std::string text) {
+  while (!text.empty() && (text.back() == '\n' || text.back() == '\r' || text.back() == ' ')) text.pop_back();
+  return text;
+}
+
+}  // namespace
+
+std::string resolve_model_folder(const std::string& name, const std::string& revision) {
+  if (fs::is_directory(name)) return name;
+  core::require(is_hub_id(name), ErrorKind::kWeights,
+                "model '{}': there is no such folder, and it is not the id of a hub model (organisation/name)", name);
+  core::require(plain_name(revision, "/"), ErrorKind::kWeights,
+                "model '{}': the revision '{}' is not a branch, tag or commit", name, revision);
+
+  std::string folder_name = "models--" + name;
+  if (const size_t slash = folder_name.find('/'); slash != std::string::npos) folder_name.replace(slash, 1, "--");
+  const fs::path root = hub_cache() / folder_name;
+  std::string commit = revision;
+  if (const fs::path reference = root / "refs" / revision; fs::is_regular_file(reference)) {
+    commit = trimmed(core::read_file(reference.string(), ErrorKind::kWeights, kMaxNameBytes + 2));
+    core::require(plain_name(commit, ""), ErrorKind::kWeights, "{}: expected a commit hash", reference.string());
+  }
+  const fs::path snapshot = root / "snapshots" / commit;
+  if (plain_name(commit, "") && fs::is_directory(snapshot)) return snapshot.string();
+
+  const bool main = revision == "main";
+  core::fail(ErrorKind::kWeights,
+             "model '{0}' (revision {1}) was not found. Searched: the folder {0}, and {2} (from HF_HUB_CACHE, HF_HOME, "
+             "XDG_CACHE_HOME). Fetch it with\n  hf download {0}{3}\nor\n"
+             "  python3 -c \"from huggingface_hub import snapshot_download; snapshot_download('{0}'{4})\"",
+             name, revision, snapshot.string(), main ? "" : " --revision " + revision,
+             main ? "" : ", revision='" + revision + "'");
+}
+
+}  // namespace neoloom::model

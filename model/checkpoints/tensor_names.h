@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <functional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "model/gpt_neo/weights.h"
+#include "model/gpt_neo_config.h"
+
+namespace neoloom::model {
+
+/// One frozen tensor: Hugging Face's name with "transformer.", its shape, and where it lives in a Weights.
+struct WeightSlot {
+  std::string name;
+  std::vector<int64_t> shape;
+  std::function<at::Tensor&(Weights&)> member;
+};
+
+/// The body's tensors in file order (no lm_head, no score).
+std::vector<WeightSlot> body_slots(const GptNeoConfig& config);
+
+/// `name` without the pieces that wrappers put into names: _orig_mod (torch.compile), module (data parallel),
+/// _fsdp_wrapped_module, _checkpoint_wrapped_module; each piece removed is added to `removed` when given.
+std::string without_wrappers(const std::string& name, std::set<std::string>* removed = nullptr);
+
+/// `name` with "transformer." added when it is a body tensor of a file without the prefix; others unchanged.
+std::string full_name(const std::string& name);
+
+/// True for the attention mask buffers that old files carry beside the weights.
+bool is_mask_buffer(const std::string& full_name);
+
+/// "[2, 3]"
+std::string shape_text(const std::vector<int64_t>& shape);
+
+/// Collects what is wrong with a set of tensors, to be told at once.
+class TensorReport {
+ public:
+  void missing(const std::string& name, const std::vector<int64_t>& expected);
+  void unexpected(const std::string& name, const std::vector<int64_t>& found);
+  void misshaped(const std::string& name, const std::vector<int64_t>& expected, const std::vector<int64_t>& found);
+  void other(const std::string& line);
+  bool empty() const { return missing_.empty() && unexpected_.empty() && misshaped_.empty() && other_.empty(); }
+  /// Throws: Error(kWeights) "`where` does not match ...: `hint`" with every line, unless the report is empty.
+  void raise_unless_empty(const std::string& where, const std::string& hint) const;
+
+ private:
+  std::vector<std::string> missing_, unexpected_, misshaped_, other_;
+};
+
+}  // namespace neoloom::model

@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "model/checkpoints/safetensors.h"
+
+namespace neoloom::model {
+
+/// Paths of a model folder's safetensors: model.safetensors, or the shards of model.safetensors.index.json, sorted.
+/// Throws: Error(kWeights): neither is there (with the way to convert a .bin), a bad index.
+std::vector<std::string> weight_file_paths(const std::string& folder);
+
+/// The tensors of a model folder under their full names, without wrappers' pieces, over all shards.
+class SourceTensors {
+ public:
+  struct Entry {
+    std::shared_ptr<const SafetensorsFile> file;
+    std::string name_in_file;
+    std::vector<int64_t> shape;
+    at::ScalarType dtype() const { return file->dtype(name_in_file); }
+    at::Tensor value() const { return file->tensor(name_in_file); }
+    void drop_pages() const { file->drop_pages(name_in_file); }
+  };
+  /// Throws: Error(kWeights): a damaged file, the save of a model that PEFT wraps, a tensor that two shards hold, an
+  /// index that disagrees with its shards.
+  explicit SourceTensors(const std::string& folder);
+  const std::map<std::string, Entry>& entries() const { return entries_; }
+  const Entry* find(const std::string& full_name) const;
+  /// For the log: the wrappers' pieces that were removed from the names; empty: none.
+  std::string note() const;
+
+ private:
+  std::map<std::string, Entry> entries_;
+  std::set<std::string> wrappers_;
+};
+
+/// Rows of score.weight in a model folder's safetensors; 0: it has none, or there are no safetensors.
+/// Throws: Error(kWeights) as SourceTensors.
+int64_t stored_head_rows(const std::string& folder);
+
+}  // namespace neoloom::model

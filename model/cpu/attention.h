@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "model/batch/rows.h"
+#include "model/options.h"
+
+namespace neoloom::model {
+
+/// Of a sample, whose scores are held at once where attention goes by batched products.
+inline constexpr int64_t kAttentionQueries = 128;
+
+/// Whether the host's attention goes tile by tile (cpu_attention.h) in a batch whose samples have at most this many
+/// queries, and keys.
+bool attends_in_tiles(int64_t most_queries, int64_t most_keys);
+
+struct AttentionGradients {
+  at::Tensor dq;  // [queries, h]
+  at::Tensor dk;  // [keys, h]
+  at::Tensor dv;  // [keys, h]
+};
+
+/// GPT-Neo's attention: scale 1, causal, softmax in fp32; local layers see the token itself and the window - 1 before
+/// it. Works in blocks of queries; keys that no query of a block may see are skipped, so that memory is
+/// O(T x block) and a local layer costs O(T x window). Probabilities are recomputed by backward.
+class Attention {
+ public:
+  /// `window` 0: global. `on_device`: only operators that every device has; else also the host's own loops, whose
+  /// products read `inputs`.
+  Attention(int64_t num_heads, int64_t window, bool on_device = false, Dtype inputs = Dtype::kFloat32)
+      : num_heads_(num_heads), window_(window), on_device_(on_device), inputs_(inputs) {}
+
+  int64_t num_heads() const { return num_heads_; }
+  int64_t window() const { return window_; }
+
+  /// How the host computes it, for the log.
+  std::string host_kernel() const;
+
+  /// Shapes: q [queries, h], k, v [keys, h], all fp32 or bfloat16; returns [queries, h] in that type.
+  at::Tensor forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                     const std::vector<Segment>& segments) const;
+
+  /// `grad` [queries, h] is the gradient of forward's result.
+  AttentionGradients backward(const at::Tensor& grad, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                              const std::vector<Segment>& segments) const;
+
+  struct Block;  // some queries of a segment with the keys they may see
+
+ private:
+  struct Heads {
+    int64_t first = 0;
+    int64_t count = 0;
+  };
+  template <typename Body>
+  void for_each_share(const std::vector<Segment>& segments, bool on_host, Body body) const;
+  bool on_host(const at::Tensor& x) const { return x.is_cpu() && !on_device_; }
+  /// [rows, h] -> [heads, rows, d], a view.
+  at::Tensor heads_first(const at::Tensor& rows, Heads heads) const;
+  std::vector<Block> blocks_of(const Segment& segment) const;
+  /// Whether this work goes to CpuHeadAttention: a decision by CPU and lengths, so equal on all ranks.
+  bool in_tiles(const at::Tensor& q, const std::vector<Segment>& segments) const;
+  Dtype tile_inputs() const;
+  template <typename Body>
+  void for_each_tiled_head(int64_t channels, const std::vector<Segment>& segments, Body body) const;
+  at::Tensor hidden_keys(const Block& block, const at::TensorOptions& options) const;
+  at::Tensor score_gradient(at::Tensor dp, const at::Tensor& p, const Block& block) const;
+  at::Tensor probabilities(const at::Tensor& q, const at::Tensor& k, const Block& block) const;
+
+  int64_t num_heads_;
+  int64_t window_;
+  bool on_device_;
+  Dtype inputs_;
+};
+
+}  // namespace neoloom::model

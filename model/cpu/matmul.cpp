@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "model/cpu/matmul.h"
+#include "model/scalar_type.h"
+
+#include <ATen/ops/addmm.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/linear.h>
+#include <ATen/ops/mm.h>
+#include <ATen/ops/zeros.h>
+
+#include <algorithm>
+
+#include "model/cpu/aligned_rows.h"
+#include "model/cpu/gelu.h"
+
+namespace neoloom::model {
+
+namespace {
+
+int64_t slice_rows(const at::Tensor& weight) {
+  return std::clamp<int64_t>(Products::kScratchElements / weight.size(1), 1, weight.size(0));
+}
+
+/// All but the bias.
+void add_terms(at::Tensor& y, const ProductTerms& terms) {
+  if (terms.thin_left.defined()) y.addmm_(terms.thin_left, terms.thin_right);
+  if (terms.addend.defined()) y.add_(terms.addend);
+}
+
+}  // namespace
+
+at::ScalarType Products::input_type() const { return scalar_type(compute_dtype_); }
+
+bool Products::multiplies_16bit(const at::Tensor& weight) const {
+  return (weight.is_cpu() ? cpu_compute_dtype(compute_dtype_) : compute_dtype_) != Dtype::kFloat32;
+}
+
+at::Tensor Products::widened_rows(const at::Tensor& weight, int64_t begin, int64_t rows) {
+  at::Tensor source = weight.narrow(0, begin, rows);
+  if (weight.scalar_type() == at::kFloat) return source;
+  const int64_t elements = rows * weight.size(1);
+  if (!scratch_.defined() || scratch_.numel() < elements || scratch_.device() != weight.device()) {
+    scratch_ =
+        at::empty({std::max(elements, std::min(kScratchElements, weight.numel()))}, weight.options().dtype(at::kFloat));
+  }
+  at::Tensor wide = scratch_.narrow(0, 0, elements).view({rows, weight.size(1)});
+  wide.copy_(source);
+  return wide;
+}
+
+at::Tensor Products::plain_forward(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
+  if (multiplies_16bit(weight)) {
+    at::Tensor y = at::linear(x.to(input_type()), weight.to(input_type())).to(at::kFloat);
+    if (bias.defined()) y.add_(bias);
+    return y;
+  }
+  if (weight.scalar_type() == at::kFloat) return at::linear(x, weight, bias);
+  at::Tensor y = at::empty({x.size(0), weight.size(0)}, x.options());
+  const int64_t step = slice_rows(weight);
+  for (int64_t begin = 0; begin < weight.size(0); begin += step) {
+    const int64_t rows = std::min(step, weight.size(0) - begin);
+    at::Tensor part = y.narrow(1, begin, rows);
+    const at::Tensor wide = widened_rows(weight, begin, rows);
+    if (bias.defined()) {
+      at::addmm_out(part, bias.narrow(0, begin, rows), x, wide.t());
+    } else {
+      at::mm_out(part, x, wide.t());
+    }
+  }
+  return y;
+}
+
+at::Tensor Products::plain_input_gradient(const at::Tensor& dy, const at::Tensor& weight) {
+  if (multiplies_16bit(weight)) return at::mm(dy.to(input_type()), weight.to(input_type())).to(at::kFloat);
+  const int64_t step = slice_rows(weight);
+  if (weight.scalar_type() == at::kFloat) return at::mm(dy, weight);
+  at::Tensor dx = at::mm(dy.narrow(1, 0, step), widened_rows(weight, 0, step));
+  for (int64_t begin = step; begin < weight.size(0); begin += step) {
+    const int64_t rows = std::min(step, weight.size(0) - begin);
+    dx.addmm_(dy.narrow(1, begin, rows), widened_rows(weight, begin, rows));
+  }
+  return dx;
+}
+
+void Products::add_plain_input_gradient(at::Tensor& dx, const at::Tensor& dy, const at::Tensor& weight) {
+  if (multiplies_16bit(weight)) {
+    dx.add_(at::mm(dy.to(input_type()), weight.to(input_type())));
+    return;
+  }
+  if (weight.scalar_type() == at::kFloat) {
+    dx.addmm_(dy, weight);
+    return;
+  }
+  const int64_t step = slice_rows(weight);
+  for (int64_t begin = 0; begin < weight.size(0); begin += step) {
+    const int64_t rows = std::min(step, weight.size(0) - begin);
+    dx.addmm_(dy.narrow(1, begin, rows), widened_rows(weight, begin, rows));
+  }
+}
+
+bool Products::uses_panels(const Matrix& weight) const {
+  return !device_ && weight.panels.forward.defined() && multiplies_panels(compute_dtype_);
+}
+
+/// x in the type of the products' inputs, with an even number of columns where rows of panels come in pairs.
+at::Tensor Products::left_side(const at::Tensor& x) const {
+  if (compute_dtype_ == Dtype::kFloat32) return x.stride(1) == 1 ? x : x.contiguous();
+  if (x.size(1) % 2 == 0) return x.to(input_type());
+  at::Tensor even = at::zeros({x.size(0), x.size(1) + 1}, x.options().dtype(input_type()));
+  even.narrow(1, 0, x.size(1)).copy_(x);
+  return even;
+}
+
+at::ScalarType Products::input_type(const Matrix& weight) const {
+  const bool even = weight.plain.size(0) % 2 == 0 && weight.plain.size(1) % 2 == 0;
+  return even && uses_panels(weight) ? input_type() : at::kFloat;
+}
+
+RightSide Products::backward_side(const Matrix& weight) const {
+  const at::Tensor& panels = weight.panels.backward;
+  const int64_t k = weight.plain.size(0);
+  return {panels.defined() ? panels : weight.plain, panels.defined() ? k + k % 2 : k, weight.plain.size(1)};
+}
+
+at::Tensor Products::device_product(const at::Tensor& a, const at::Tensor& b, bool wide) const {
+  return wide && compute_dtype_ != Dtype::kFloat32 ? device_->product(a, b) : at::mm(a, b);
+}
+
+void Products::add_device_product(const at::Tensor& y, const at::Tensor& a, const at::Tensor& b, double beta,
+                                  double alpha) const {
+  if (compute_dtype_ == Dtype::kFloat32) {
+    y.addmm_(a, b, beta, alpha);
+  } else {
+    device_->add_product(y, a, b, beta, alpha);
+  }
+}
+
+at::Tensor Products::unfused_forward(const at::Tensor& x, const at::Tensor& weight, const ProductTerms& terms) {
+  at::Tensor y;
+  if (device_) {
+    y = device_product(narrowed(x), narrowed(weight).t(), /*wide=*/true);
+    if (terms.bias.defined()) y.add_(terms.bias);
+  } else {
+    y = plain_forward(x, weight, terms.bias);
+  }
+  add_terms(y, terms);
+  return y;
+}
+
+void Products::panel_forward(const at::Tensor& x, const Matrix& weight, const ProductTerms& terms,
+                             const ProductEnds& ends) const {
+  const at::Tensor left = left_side(x);
+  panel_product(left, {weight.panels.forward, left.size(1), weight.plain.size(0)}, terms, ends);
+}
+
+at::Tensor Products::forward(const at::Tensor& x, const Matrix& weight, const ProductTerms& terms,
+                             at::ScalarType type) {
+  if (!uses_panels(weight)) return unfused_forward(x, weight.plain, terms).to(type);
+  at::Tensor y = empty_rows(x.size(0), weight.plain.size(0), x.options().dtype(type));
+  panel_forward(x, weight, terms, {.y = y});
+  return y;
+}
+
+void Products::forward_into(at::Tensor& y, const at::Tensor& x, const Matrix& weight, const ProductTerms& terms) {
+  if (uses_panels(weight)) {
+    panel_forward(x, weight, terms, {.y = y});
+  } else {
+    y = forward(x, weight, terms);
+  }
+}
+
+Products::Activated Products::forward_activated(const at::Tensor& x, const Matrix& weight, const ProductTerms& terms,
+                                                GeluKeeps keeps) {
+  Activated result;
+  result.saved.keeps = keeps;
+  at::Tensor& kept = result.saved.values;
+  if (!uses_panels(weight)) {
+    kept = unfused_forward(x, weight.plain, terms);
+    result.values = keeps == GeluKeeps::kSlope ? gelu_new_leaving_slope(kept) : gelu_new(kept);
+    return result;
+  }
+  const int64_t columns = weight.plain.size(0);
+  const auto options = x.options().dtype(input_type(weight));
+  result.values = empty_rows(x.size(0), columns, options);
+  kept = at::empty(activation_panels_shape(x.size(0), columns), options);
+  panel_forward(x, weight, terms, {.y = kept, .activated = result.values, .keeps = keeps});
+  return result;
+}
+
+at::Tensor Products::input_gradient(const at::Tensor& dy, const Matrix& weight, const ProductTerms& terms,
+                                    at::ScalarType type, const SavedGelu& through) {
+  const at::Tensor& saved = through.values;
+  if (!uses_panels(weight)) {
+    at::Tensor dx = plain_input_gradient(dy, weight.plain);
+    add_terms(dx, terms);
+    if (!saved.defined()) return dx.to(type);
+    return through.keeps == GeluKeeps::kSlope ? dx.mul_(saved) : gelu_new_backward(dx, saved);
+  }
+  at::Tensor dx =
+      empty_rows(dy.size(0), weight.plain.size(1), dy.options().dtype(saved.defined() ? saved.scalar_type() : type));
+  panel_product(left_side(dy), backward_side(weight), terms, {.y = dx, .through = through});
+  return dx;
+}
+
+void Products::add_input_gradient(at::Tensor& dx, const at::Tensor& dy, const Matrix& weight,
+                                  const ProductTerms& terms) {
+  if (uses_panels(weight)) {
+    if (terms.addend.defined()) dx.add_(terms.addend);
+    panel_product(left_side(dy), backward_side(weight),
+                  {.addend = dx, .thin_left = terms.thin_left, .thin_right = terms.thin_right}, {.y = dx});
+    return;
+  }
+  add_plain_input_gradient(dx, dy, weight.plain);
+  add_terms(dx, terms);
+}
+
+}  // namespace neoloom::model

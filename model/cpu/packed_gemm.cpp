@@ -1,0 +1,279 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "model/cpu/packed_gemm.h"
+
+#include <ATen/ops/empty.h>
+
+#include <algorithm>
+
+#include "model/cpu/elementwise.h"
+#include "model/cpu/gemm_microkernel.h"
+#include "model/cpu/gemm_microkernel_avx2.h"
+#include "model/cpu/parallel_tasks.h"
+
+namespace neoloom::model {
+
+namespace {
+
+constexpr int64_t kPairsBlockDepth = 2048;  // beside the rounding of 16-bit inputs that of the chain is nothing
+
+// Rows of x that meet all panels before the next ones do, so that they stay in a core's second-level cache: as many as
+// take this much, but enough of them to be worth reading a panel for.
+constexpr int64_t kCachedBytes = int64_t{1} << 20;
+constexpr int64_t kFewestCachedRows = 256;
+
+Dtype dtype_of(const at::Tensor& values) {
+  if (values.scalar_type() == at::kFloat) return Dtype::kFloat32;
+  return values.scalar_type() == at::kHalf ? Dtype::kFloat16 : Dtype::kBFloat16;
+}
+
+/// A matrix of which tiles are read or written; null when there is none.
+struct Plane {
+  char* values = nullptr;
+  int64_t stride = 0;        // elements from one row to the next
+  int64_t panel_stride = 0;  // from 64 columns to the next
+  bool narrow = false;
+
+  explicit Plane(const at::Tensor& tensor) {
+    if (!tensor.defined()) return;
+    // What is only read shares a type with what is written.
+    values = static_cast<char*>(tensor.data_ptr());
+    const bool in_panels = tensor.dim() == 3;
+    stride = tensor.stride(in_panels ? 1 : 0);
+    panel_stride = in_panels ? tensor.stride(0) : kPanelColumns;
+    narrow = tensor.scalar_type() == at::kBFloat16;
+  }
+  bool present() const { return values != nullptr; }
+  float* wide_at(int64_t row, int64_t panel) const { return at<float>(row, panel); }
+  uint16_t* narrow_at(int64_t row, int64_t panel) const { return at<uint16_t>(row, panel); }
+
+ private:
+  template <typename Value>
+  Value* at(int64_t row, int64_t panel) const {
+    return present() ? reinterpret_cast<Value*>(values) + row * stride + panel * panel_stride : nullptr;
+  }
+};
+
+/// One product; `multiply_columns` does a panel's width of it and is called from many threads.
+class PanelProduct {
+ public:
+  PanelProduct(const at::Tensor& x, const RightSide& right, const ProductTerms& terms, const ProductEnds& ends)
+      : x_(x),
+        right_(right),
+        bias_(terms.bias.defined() ? terms.bias.const_data_ptr<float>() : nullptr),
+        addend_(terms.addend),
+        thin_left_(terms.thin_left),
+        thin_right_(terms.thin_right),
+        rank_(terms.thin_left.defined() ? terms.thin_left.size(1) : 0),
+        y_(ends.y),
+        through_(ends.through.values),
+        activated_(ends.activated),
+        keeps_(ends.activated.defined() ? ends.keeps : ends.through.keeps),
+        rows_(x.size(0)),
+        pairs_(x.scalar_type() == at::kBFloat16),
+        together_(!pairs_ && block_kernel(Dtype::kFloat32) == BlockKernel::kAvx2 ? avx2::kColumnsTogether
+                                                                                 : kPanelColumns),
+        copies_(right.values.scalar_type() != x.scalar_type() || right.values.dim() == 2 || together_ < kPanelColumns) {
+  }
+
+  void run() const {
+    const int64_t panels = (right_.n + kPanelColumns - 1) / kPanelColumns;
+    const int64_t tiles = std::max<int64_t>((rows_ + kTileRows - 1) / kTileRows, 1);
+    const int64_t wanted = 4 * static_cast<int64_t>(at::get_num_threads());
+    // Few panels for many threads: the rows are shared out as well.
+    const int64_t groups = std::min(std::max((wanted + panels - 1) / panels, groups_in_cache()), tiles);
+    // Panels of one task read the same columns of x before the next ones: worth it where those are not all of them.
+    const int64_t spans = in_parts() ? std::min(panels, (wanted + groups - 1) / groups) : panels;
+    share_tasks(groups * spans, [&](const auto& next) {
+      Scratch scratch;
+      if (copies_) scratch.block = at::empty({kBlockDepth, kPanelColumns}, x_.options());
+      if (!sums_in_y()) scratch.sums = at::empty({kTileRows, kPanelColumns}, x_.options().dtype(at::kFloat));
+      for (int64_t task = next(); task >= 0; task = next()) {
+        const int64_t group = task / spans;
+        const int64_t span = task % spans;
+        multiply({panels * span / spans, panels * (span + 1) / spans},
+                 {tiles * group / groups * kTileRows, std::min(tiles * (group + 1) / groups * kTileRows, rows_)},
+                 scratch);
+      }
+      release_block_kernel(pairs_ ? Dtype::kBFloat16 : Dtype::kFloat32);
+    });
+  }
+
+ private:
+  /// A thread's own memory.
+  struct Scratch {
+    at::Tensor block;  // of the right side, where blocks are copied
+    at::Tensor sums;   // of a tile, where they are not formed in y
+  };
+  struct Tile {
+    int64_t row, rows, panel, columns;
+    float* sums;
+    int64_t stride;
+  };
+  struct Depth {
+    int64_t k, count;
+  };
+  struct RightBlock {
+    const void* values;
+    int64_t stride;
+  };
+  struct Range {
+    int64_t begin, end;
+  };
+
+  /// Products in fp32 take longer than reading x again does.
+  int64_t groups_in_cache() const {
+    if (!pairs_) return 1;
+    const int64_t depth = std::min(kPairsBlockDepth, right_.k);
+    const int64_t fitting = kCachedBytes / (depth * static_cast<int64_t>(sizeof(at::BFloat16)));
+    const int64_t cached = std::max(fitting, kFewestCachedRows);
+    return (rows_ + cached - 1) / cached;
+  }
+
+  bool in_parts() const { return pairs_ && right_.k > kPairsBlockDepth; }
+
+  bool sums_in_y() const { return y_.present() && !y_.narrow; }
+
+  void multiply(Range panels, Range rows, const Scratch& scratch) const {
+    const auto for_each_tile = [&](int64_t panel, const auto& body) {
+      for_each_tile_of_rows(rows.begin, rows.end,
+                            [&](int64_t row, int64_t count) { body(tile_at(row, count, panel, scratch)); });
+    };
+    if (!sums_in_y()) {  // a tile's sums have no place to wait for the next depth
+      for (int64_t panel = panels.begin; panel < panels.end; ++panel) {
+        for_each_tile(panel, [&](const Tile& tile) {
+          for_each_depth([&](Depth depth) { multiply_tile(tile, depth, right_block(panel, depth, scratch)); });
+        });
+      }
+      return;
+    }
+    for_each_depth([&](Depth depth) {  // x's columns of one depth meet all panels while they are in the cache
+      for (int64_t panel = panels.begin; panel < panels.end; ++panel) {
+        const RightBlock block = right_block(panel, depth, scratch);
+        for_each_tile(panel, [&](const Tile& tile) { multiply_tile(tile, depth, block); });
+      }
+    });
+  }
+
+  template <typename Body>
+  void for_each_depth(Body body) const {
+    const int64_t step = pairs_ ? kPairsBlockDepth : kBlockDepth;
+    for (int64_t k = 0; k < right_.k; k += step) body(Depth{k, std::min(step, right_.k - k)});
+  }
+
+  Tile tile_at(int64_t row, int64_t rows, int64_t panel, const Scratch& scratch) const {
+    const int64_t columns = std::min(kPanelColumns, right_.n - panel * kPanelColumns);
+    if (sums_in_y()) return {row, rows, panel, columns, y_.wide_at(row, panel), y_.stride};
+    return {row, rows, panel, columns, static_cast<float*>(scratch.sums.data_ptr()), kPanelColumns};
+  }
+
+  /// Rows of a panel in the type of x.
+  RightBlock right_block(int64_t panel, Depth depth, const Scratch& scratch) const {
+    const at::Tensor& values = right_.values;
+    const bool plain = values.dim() == 2;
+    const int64_t offset =
+        plain ? depth.k * values.stride(0) + panel * kPanelColumns : panel * values.stride(0) + depth.k * kPanelColumns;
+    const int64_t stride = plain ? values.stride(0) : kPanelColumns;
+    const char* const from = static_cast<const char*>(values.const_data_ptr()) + offset * values.element_size();
+    if (!copies_) return {from, stride};
+    const int64_t columns = std::min(kPanelColumns, right_.n - panel * kPanelColumns);
+    // fp32, whichever kernel: pairs are never copied, and what has AVX-512 has AVX2.
+    avx2::copy_block({from, dtype_of(values), stride, depth.count, columns}, together_,
+                     scratch.block.mutable_data_ptr<float>());
+    return {scratch.block.const_data_ptr(), together_};
+  }
+
+  void multiply_tile(const Tile& tile, Depth depth, RightBlock block) const {
+    if (depth.k == 0) start(tile);
+    if (pairs_) {
+      multiply_columns<at::BFloat16>(tile, depth, block);
+    } else {
+      multiply_columns<float>(tile, depth, block);
+    }
+    if (depth.k + depth.count == right_.k) finish(tile);
+  }
+
+  template <typename Element>
+  void multiply_columns(const Tile& tile, Depth depth, RightBlock block) const {
+    const Operand<const Element> left = {x_.const_data_ptr<Element>() + tile.row * x_.stride(0) + depth.k,
+                                         x_.stride(0)};
+    const auto* const right = static_cast<const Element*>(block.values);
+    for (int64_t column = 0; column < tile.columns; column += together_) {
+      multiply_block({tile.rows, std::min(together_, tile.columns - column), depth.count}, left,
+                     {right + column * depth.count, block.stride}, {tile.sums + column, tile.stride},
+                     starts() || depth.k > 0);
+    }
+  }
+
+  bool starts() const { return bias_ != nullptr || addend_.present(); }
+
+  void start(const Tile& tile) const {
+    if (!starts()) return;
+    cpu::sum_rows(bias_ == nullptr ? nullptr : bias_ + tile.panel * kPanelColumns,
+                  {addend_.wide_at(tile.row, tile.panel), addend_.stride, tile.rows, tile.columns}, tile.sums,
+                  tile.stride);
+  }
+
+  void finish(const Tile& tile) const {
+    if (rank_ > 0) {
+      multiply_block({tile.rows, tile.columns, rank_}, {thin_left_.wide_at(tile.row, 0), thin_left_.stride},
+                     {thin_right_.wide_at(0, tile.panel), thin_right_.stride}, {tile.sums, tile.stride}, /*add=*/true);
+    }
+    const cpu::Rows sums = {tile.sums, tile.stride, tile.rows, tile.columns};
+    if (y_.narrow) {
+      finish_in(sums, y_.narrow_at(tile.row, tile.panel), activated_.narrow_at(tile.row, tile.panel),
+                through_.narrow_at(tile.row, tile.panel));
+    } else {
+      finish_in(sums, y_.wide_at(tile.row, tile.panel), activated_.wide_at(tile.row, tile.panel),
+                through_.wide_at(tile.row, tile.panel));
+    }
+  }
+
+  /// Null where there is none.
+  template <typename Value>
+  void finish_in(const cpu::Rows& sums, Value* y, Value* activated, const Value* through) const {
+    if (activated != nullptr && keeps_ == GeluKeeps::kSlope) {
+      cpu::gelu_and_slope(sums, activated, activated_.stride, y, y_.stride);
+      return;
+    }
+    if (activated != nullptr) cpu::gelu(sums, activated, activated_.stride);
+    if (through == nullptr) {
+      if (!sums_in_y()) cpu::copy_rows(sums, y, y_.stride);
+    } else if (keeps_ == GeluKeeps::kSlope) {
+      cpu::scale_rows(sums, through, through_.stride, y, y_.stride);
+    } else {
+      cpu::gelu_backward(sums, through, through_.stride, y, y_.stride);
+    }
+  }
+
+  const at::Tensor& x_;
+  const RightSide& right_;
+  const float* bias_;
+  Plane addend_, thin_left_, thin_right_;
+  int64_t rank_;  // of the thin product; 0: none
+  Plane y_, through_, activated_;
+  GeluKeeps keeps_;
+  int64_t rows_;
+  bool pairs_;
+  int64_t together_;  // columns that lie in one piece in a block that is copied
+  // Blocks of the right side are copied: to widen them, or because the rows of a matrix that is no panel lie far apart
+  // (at a multiple of 4 KiB they share few sets of the cache, which makes a third of the speed), or because few columns
+  // are read together.
+  bool copies_;
+};
+
+}  // namespace
+
+std::vector<int64_t> activation_panels_shape(int64_t m, int64_t n) {
+  return {(n + kPanelColumns - 1) / kPanelColumns, m, kPanelColumns};
+}
+
+at::Tensor rows_of_panels(const at::Tensor& values, int64_t n) {
+  if (values.dim() == 2) return values;
+  return values.transpose(0, 1).reshape({values.size(1), values.size(0) * kPanelColumns}).narrow(1, 0, n).contiguous();
+}
+
+void panel_product(const at::Tensor& x, const RightSide& right, const ProductTerms& terms, const ProductEnds& ends) {
+  PanelProduct(x, right, terms, ends).run();
+}
+
+}  // namespace neoloom::model

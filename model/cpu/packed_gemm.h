@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+#include "model/cpu/packed_weights.h"
+
+namespace neoloom::model {
+
+/// The right side [k, n] of a product: panels (3 or 4 dimensions, see panel_shape) or the matrix itself (2 dimensions,
+/// rows contiguous; not for 16-bit products).
+struct RightSide {
+  at::Tensor values;
+  int64_t k = 0;
+  int64_t n = 0;
+};
+
+/// Sums of this many products are formed before they meet the rest: longer chains round worse, shorter ones cost more.
+inline constexpr int64_t kBlockDepth = 768;
+
+inline constexpr int64_t kTileRows = 128;
+
+/// Calls body(row, rows) for tiles of the rows [begin, end). The block kernel is compiled, and kept, for each number of
+/// rows: whole tiles, multiples of 16 and less than 16 are few, whatever lengths the data has.
+template <typename Body>
+void for_each_tile_of_rows(int64_t begin, int64_t end, Body body) {
+  constexpr int64_t kStep = 16;
+  for (int64_t row = begin, rows = 0; row < end; row += rows) {
+    rows = std::min(kTileRows, end - row);
+    if (rows < kTileRows && rows >= kStep) rows = rows / kStep * kStep;
+    body(row, rows);
+  }
+}
+
+/// Of a thread's copy of a block of the right side.
+inline constexpr int64_t kPanelCopyElements = kBlockDepth * kPanelColumns;
+
+/// What joins a product [m, n]; each may be undefined. All fp32, columns contiguous.
+struct ProductTerms {
+  at::Tensor bias{};                     // [n]
+  at::Tensor addend{};                   // [m, n]; may be where the sum goes
+  at::Tensor thin_left{}, thin_right{};  // [m, r], [r, n]: their product, of few r
+};
+
+/// What the backward pass of gelu_new reads: where its output is computed anew, its input, else its slope, which costs
+/// little beside the output.
+enum class GeluKeeps { kInput, kSlope };
+struct SavedGelu {
+  at::Tensor values{};  // gelu_new's input, or gelu_new' of it; undefined: none
+  GeluKeeps keeps = GeluKeeps::kInput;
+};
+
+/// What becomes of the sum [m, n] of a product and its terms while it is in the cache. Columns contiguous. "In panels":
+/// [ceil(n / 64), m, 64], so that the tiles of what only goes from product to product lie in one piece.
+struct ProductEnds {
+  at::Tensor y{};                       // fp32 or bfloat16; [m, n], or in panels
+  SavedGelu through{};                  // in panels, in the type of y: y = sum * gelu_new'; undefined: y = sum
+  at::Tensor activated{};               // gelu_new(sum), in the type of y; undefined: not wanted
+  GeluKeeps keeps = GeluKeeps::kInput;  // where `activated` is wanted: y = sum, or y = gelu_new'(sum)
+};
+
+std::vector<int64_t> activation_panels_shape(int64_t m, int64_t n);
+
+/// [m, n], contiguous, of a matrix in panels, or of one that is in rows already.
+at::Tensor rows_of_panels(const at::Tensor& values, int64_t n);
+
+/// The sum of x [m, k] * right and the terms, to `ends`: fp32 accumulation in a fixed order over k, whatever the number
+/// of rows and threads. x holds fp32, or bfloat16 when `right` holds pairs of rows (then k even, padded with zeros). A
+/// 16-bit right side of fp32 products is widened block by block; fp32 products need an fp32 y. CPU only.
+void panel_product(const at::Tensor& x, const RightSide& right, const ProductTerms& terms, const ProductEnds& ends);
+
+}  // namespace neoloom::model

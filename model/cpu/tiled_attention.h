@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+
+#include "model/cpu/gemm_microkernel.h"
+
+namespace neoloom::model {
+
+/// Queries, and keys, of a tile.
+inline constexpr int64_t kAttentionTile = 64;
+
+/// Rows of one head of one sample inside a packed tensor [rows, h].
+template <typename Element>
+using HeadRows = Operand<Element>;
+
+/// Attention of one head of one sample on the block kernel (block_kernel.h): tiles of 64 queries by 64 keys,
+/// of which those that no query may see are skipped. All shapes of products come from a small set, so that the kernel's
+/// compiled forms stay few whatever lengths the samples have. `Element`, float or at::BFloat16, is what comes, goes and
+/// is read by products; scores, softmax and sums are fp32. One object per thread; its memory is reused.
+template <typename Element>
+class CpuHeadAttention {
+ public:
+  using Rows = HeadRows<Element>;
+
+  /// `window` 0: global.
+  CpuHeadAttention(int64_t head_size, int64_t window);
+  ~CpuHeadAttention();
+  CpuHeadAttention(const CpuHeadAttention&) = delete;
+  CpuHeadAttention& operator=(const CpuHeadAttention&) = delete;
+
+  /// The queries are the last `query_rows` of the `key_rows` tokens. `out` is overwritten.
+  void forward(Rows q, Rows k, Rows v, Rows out, int64_t query_rows, int64_t key_rows);
+
+  struct Gradients {
+    Rows dq, dk, dv;  // overwritten
+  };
+  /// `grad` is the gradient of `out`.
+  void backward(Rows grad, Rows q, Rows k, Rows v, Gradients out, int64_t query_rows, int64_t key_rows);
+
+ private:
+  struct Tile;
+
+  Tile tile_at(int64_t begin, int64_t query_rows, int64_t key_rows) const;
+  void reserve(int64_t key_rows, bool backward);
+  int64_t lay_out(float* base, bool backward);
+  void pack_left(Rows rows, int64_t count, int64_t padded, Element* packed) const;
+  void pack_columns(Rows rows, int64_t count, Element* panels);
+  void pack_rows(Rows rows, int64_t count, int64_t padded, Element* panels) const;
+  const Element* left_of_scores(const Tile& tile, const float* scores);
+  const Element* turned(const Tile& tile, const float* scores);
+  void multiply_by_columns(const Tile& tile, const Element* left, const Element* columns, float* out) const;
+  void probabilities(const Tile& tile, Rows q);
+  void score_gradient(const Tile& tile, Rows grad);
+  void sum_over_keys(const Tile& tile, const float* scores, const Element* rows, Rows out);
+
+  int64_t head_size_;
+  int64_t depth_;  // head_size_ in whole pairs where products read pairs
+  int64_t window_;
+  int64_t padded_keys_ = 0;  // whole tiles
+  int64_t score_stride_ = 0;
+  at::Tensor memory_;
+  // Parts of memory_: see lay_out. Panels of tiles of keys: "columns" are right sides x^T, "rows" are right sides x.
+  Element *k_columns_ = nullptr, *v_columns_ = nullptr, *k_rows_ = nullptr, *v_rows_ = nullptr;
+  Element *queries_ = nullptr, *padded_tile_ = nullptr, *grads_ = nullptr, *query_rows_ = nullptr,
+          *grad_rows_ = nullptr;
+  Element *left_ = nullptr, *turned_left_ = nullptr;
+  float *dk_ = nullptr, *dv_ = nullptr, *result_ = nullptr, *turned_ = nullptr;
+  float *scores_ = nullptr, *score_grads_ = nullptr;
+};
+
+extern template class CpuHeadAttention<float>;
+extern template class CpuHeadAttention<at::BFloat16>;
+
+}  // namespace neoloom::model

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <vector>
+
+#include "model/cpu/attention.h"
+#include "model/cuda/attention_choice.h"
+#include "model/cuda/operators.h"
+
+namespace neoloom::model {
+
+/// Rows of a micro-batch in both forms; kernels over packed rows read `packed`, the others `segments`.
+struct AttentionRows {
+  const std::vector<Segment>& segments;
+  const PackedRows& packed;
+};
+
+/// Attention along the device path, by the kernel that choose_attention() named. Where cuDNN was chosen, rows whose
+/// queries are only the last tokens go to flash attention, as cuDNN aligns queries with the first keys, and so do
+/// samples of unlike lengths.
+class DeviceAttention {
+ public:
+  /// `operators` must outlive this.
+  DeviceAttention(AttentionKernel kernel, const Attention& attention, const DeviceOperators& operators)
+      : kernel_(kernel), attention_(attention), operators_(operators) {}
+
+  /// What q, k, v and the gradient have to be.
+  bool wants_16bit() const { return kernel_ != AttentionKernel::kMath; }
+
+  /// Shapes: q [queries, h], k, v [keys, h]; returns [queries, h] of the same type.
+  at::Tensor forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const AttentionRows& rows,
+                     AttentionSaved& saved) const;
+
+  /// `grad` is the gradient of forward's result `out`. Gradients have the type of q.
+  AttentionGradients backward(const at::Tensor& grad, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                              const at::Tensor& out, const AttentionRows& rows, const AttentionSaved& saved) const;
+
+ private:
+  bool uses_cudnn(const PackedRows& rows) const {
+    return kernel_ == AttentionKernel::kCudnn && rows.queries_are_keys && rows.equal_samples > 0;
+  }
+  at::Tensor in_heads(const at::Tensor& rows) const;
+  AttentionCall call_for(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const PackedRows& rows) const;
+
+  AttentionKernel kernel_;
+  const Attention& attention_;
+  const DeviceOperators& operators_;
+};
+
+}  // namespace neoloom::model

@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <functional>
+
+#include "model/cpu/attention.h"
+
+namespace neoloom::model {
+
+/// What forward leaves for backward beside its result.
+struct AttentionSaved {
+  at::Tensor logsumexp;  // layout of the kernel
+  at::Tensor seed, offset;
+};
+
+struct AttentionCall {
+  at::Tensor q;     // [queries, H, d] 16 bit, last dimension contiguous
+  at::Tensor k, v;  // [keys, H, d]
+  const PackedRows& rows;
+  int64_t window = 0;  // tokens a query sees, itself included; 0: all before it
+};
+
+/// The operators of the device path that exist for CUDA only, as a table, so that tests drive the path on CPU tensors.
+/// Attention has scale 1; queries are aligned with the last keys of their sample.
+struct DeviceOperators {
+  using Forward = std::function<at::Tensor(const AttentionCall& call, AttentionSaved& saved)>;
+  /// `grad` and `out` [queries, H, d] in the type of q.
+  using Backward = std::function<AttentionGradients(const at::Tensor& grad, const AttentionCall& call,
+                                                    const at::Tensor& out, const AttentionSaved& saved)>;
+
+  /// a b in fp32. Shapes: a [n, k], b [k, m] of one 16-bit type; returns [n, m] fp32.
+  std::function<at::Tensor(const at::Tensor& a, const at::Tensor& b)> product;
+  /// y = beta y + alpha a b; what y held does not count where beta is 0. Shapes: y [n, m] fp32, any row stride.
+  std::function<void(const at::Tensor& y, const at::Tensor& a, const at::Tensor& b, double beta, double alpha)>
+      add_product;
+  Forward flash_forward;
+  Backward flash_backward;
+  Forward cudnn_forward;  // queries and keys must be the same rows, all samples equally long, no window
+  Backward cudnn_backward;
+};
+
+/// LibTorch's.
+DeviceOperators libtorch_operators();
+
+}  // namespace neoloom::model

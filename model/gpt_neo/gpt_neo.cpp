@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "model/gpt_neo/gpt_neo.h"
+#include "model/cuda/operators.h"
+
+#include <ATen/Context.h>
+#include <ATen/ops/embedding.h>
+#include <ATen/ops/index_copy.h>
+#include <ATen/ops/zeros.h>
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <mutex>
+
+#include "model/flops.h"
+#include "model/gpt_neo/decoder.h"
+#include "runtime/core/error.h"
+#include "runtime/core/rng.h"
+
+namespace neoloom::model {
+
+namespace {
+
+using core::ErrorKind;
+
+std::shared_ptr<const DeviceOperators> operators_of(const ModelSetup& setup) {
+  if (!setup.device.cuda || setup.operators) return setup.device.cuda ? setup.operators : nullptr;
+  return std::make_shared<DeviceOperators>(libtorch_operators());
+}
+
+/// Native masks follow from where the micro-batch stands in the run, whatever rank computes it.
+void seed_native_masks(const DropoutKey& key, const at::Device& device) {
+  uint64_t seed = core::mix64(key.seed);
+  for (const int64_t part : {key.step, key.micro_batch}) seed = core::mix64(seed ^ static_cast<uint64_t>(part));
+  at::Generator generator = at::globalContext().defaultGenerator(device);
+  const std::lock_guard<std::mutex> lock(generator.mutex());
+  generator.set_current_seed(seed);
+}
+
+}  // namespace
+
+at::Tensor embed(const Network& network, const at::Tensor& ids, const at::Tensor& positions) {
+  const at::Tensor words = at::embedding(network.wte, ids).to(at::kFloat);
+  return words.add(at::embedding(network.wpe, positions).to(at::kFloat));
+}
+
+std::unique_ptr<Model> Model::create(const ModelSetup& setup, std::shared_ptr<const Weights> weights) {
+  core::require(weights != nullptr, ErrorKind::kInternal, "a model needs weights");
+  return std::make_unique<GptNeo>(setup, std::move(weights));
+}
+
+GptNeo::GptNeo(const ModelSetup& setup, std::shared_ptr<const Weights> weights)
+    : setup_(setup), builder_(setup, std::move(weights)), products_(setup.compute_dtype, operators_of(setup)) {}
+
+std::vector<std::string> GptNeo::kernels() const {
+  const GptNeoConfig& config = setup_.config;
+  const auto kernel_of = [&](int64_t window) {
+    if (!setup_.device.cuda) {
+      const Attention attention(config.num_heads, window, /*on_device=*/false, setup_.compute_dtype);
+      return describe_attention(attention.host_kernel(), window);
+    }
+    return describe_attention(
+        choose_attention(setup_.device, setup_.compute_dtype, config.hidden_size / config.num_heads, window), window);
+  };
+  const auto line = [&](const char* layers, int64_t window) {
+    return fmt::format("{} layers: {}", layers, kernel_of(window));
+  };
+  std::vector<std::string> lines = {line("global", 0)};
+  if (std::find(config.layer_is_local.begin(), config.layer_is_local.end(), true) != config.layer_is_local.end()) {
+    lines.push_back(line("local", config.window_size));
+  }
+  return lines;
+}
+
+const RowPlan& GptNeo::plan_of(const PackedBatch& packed, size_t layer) const {
+  const bool final_block = layer + 1 == num_layers();
+  return classifies() && final_block ? packed.last_rows : packed.rows;
+}
+
+at::Tensor GptNeo::run_blocks(const Network& network, const PackedBatch& packed, std::vector<BlockSaved>* saved) {
+  const size_t lowest = saved != nullptr ? network.lowest_trainable_block() : network.blocks.size();
+  if (saved != nullptr) saved->resize(network.blocks.size());
+  at::Tensor x = embed(network, packed.ids, packed.positions);
+  for (size_t layer = 0; layer < network.blocks.size(); ++layer) {
+    BlockSaved* const kept = saved != nullptr && layer >= lowest ? &(*saved)[layer] : nullptr;
+    x = network.blocks[layer].forward(products_, x, plan_of(packed, layer), kept);
+    if (kept != nullptr && recomputes(layer)) *kept = kept->inputs();
+  }
+  return x;
+}
+
+HeadResult GptNeo::run_head(const Network& network, const Targets& targets, const at::Tensor& hidden, HeadWants wants) {
+  wants.on_device = setup_.device.cuda;
+  if (classifies()) return classify(network, setup_.head, hidden, targets, wants);
+  if (!targets.values.defined()) return {};
+  return causal_lm(network, products_, hidden, targets, logits_chunk_rows(setup_), wants);
+}
+
+AttentionKernel GptNeo::attention_kernel(bool local) const {
+  const GptNeoConfig& config = setup_.config;
+  return choose_attention(setup_.device, setup_.compute_dtype, config.hidden_size / config.num_heads,
+                          local ? config.window_size : 0);
+}
+
+/// Where attention works sample by sample, kernels follow the lengths of the samples.
+bool GptNeo::has_fixed_shapes() const {
+  const std::vector<bool>& layers = setup_.config.layer_is_local;
+  return std::all_of(layers.begin(), layers.end(),
+                     [&](bool local) { return attention_kernel(local) != AttentionKernel::kMath; });
+}
+
+MicroBatch GptNeo::packed_on(const at::Device& device, const Batch& batch) const {
+  MicroBatch packed = pack(batch, setup_, device, {.for_device = setup_.device.cuda});
+  move_to(packed, device);
+  return packed;
+}
+
+void GptNeo::run_backward(const Network& network, const PackedBatch& packed, std::vector<BlockSaved>& saved,
+                          at::Tensor d_hidden, const GradientsReady& ready) {
+  const size_t lowest = network.lowest_trainable_block();
+  for (size_t layer = network.blocks.size(); layer-- > lowest;) {
+    const BlockWants wants{.dx = layer > lowest || network.trains_embedding()};
+    const RowPlan& rows = plan_of(packed, layer);
+    if (recomputes(layer)) network.blocks[layer].fill(products_, rows, saved[layer]);
+    d_hidden = network.blocks[layer].backward(products_, d_hidden, rows, saved[layer], wants);
+    saved[layer] = {};
+    if (ready) ready(layout().block_begin_elements[layer]);
+  }
+  if (!network.trains_embedding()) return;
+  at::Tensor wte_grad = network.wte_grad;  // holds the tied head's part already
+  at::Tensor wpe_grad = network.wpe_grad;
+  wte_grad.index_add_(0, packed.ids, d_hidden);
+  wpe_grad.index_add_(0, packed.positions, d_hidden);
+}
+
+GptNeo::Place& GptNeo::place_for(const std::string& shape, const MicroBatch& batch, const at::Device& device) {
+  const auto known = places_.find(shape);
+  if (known != places_.end()) {
+    copy_into(known->second.batch, batch);
+    return known->second;
+  }
+  Place& place = places_[shape];
+  place.batch = batch;
+  move_to(place.batch, device);
+  place.loss = at::zeros({}, at::TensorOptions().dtype(at::kDouble).device(device));
+  return place;
+}
+
+at::Tensor GptNeo::compute(const MicroBatch& batch, const at::Tensor& params, at::Tensor& grads, const DropoutKey& key,
+                           double loss_scale, const GradientsReady& ready) {
+  grads.zero_();
+  const Network network = builder_.build(params, grads, &key);
+  std::vector<BlockSaved> saved;
+  // The final block's output ends with the head: backward has no use for it.
+  HeadResult head = run_head(network, batch.targets, run_blocks(network, batch.packed, &saved),
+                             {.gradients = true, .loss_scale = loss_scale});
+  run_backward(network, batch.packed, saved, std::move(head.d_hidden), ready);
+  return head.loss.loss;
+}
+
+Model::MicroStep GptNeo::prepare(const Batch& batch, const at::Tensor& params, at::Tensor& grads, const DropoutKey& key,
+                                 double loss_scale) {
+  core::require(batch.labels.defined(), ErrorKind::kInternal, "training needs labels");
+  core::require(grads.sizes() == params.sizes() && grads.scalar_type() == at::kFloat, ErrorKind::kInternal,
+                "gradients: expected {} fp32 elements, found {}", params.numel(), grads.numel());
+  const at::Device device = params.device();
+  const bool fixed = has_fixed_shapes();
+  const MicroBatch packed = pack(batch, setup_, device, {.for_device = setup_.device.cuda, .fixed_shapes = fixed});
+  MicroStep step;
+  const bool native_masks = setup_.device.cuda && setup_.lora && setup_.lora->lora_dropout > 0.0;
+  step.begin = [native_masks, key, device] {
+    if (native_masks) seed_native_masks(key, device);
+  };
+  const bool by_length = attention_kernel(/*local=*/false) == AttentionKernel::kCudnn;
+  if (fixed) step.shape = fmt::format("{}, loss scale {}", shape_of(packed, by_length), loss_scale);
+  if (!fixed) places_.clear();  // nothing comes back to where these inputs lie
+  Place& place = place_for(step.shape, packed, device);
+  step.loss = {place.loss, packed.targets.count};
+  step.enqueue = [this, &place, params, grads, key, loss_scale](const GradientsReady& ready) mutable {
+    place.loss.copy_(compute(place.batch, params, grads, key, loss_scale, ready));
+  };
+  return step;
+}
+
+LossSum GptNeo::forward_backward(const Batch& batch, const at::Tensor& params, at::Tensor& grads, const DropoutKey& key,
+                                 double loss_scale) {
+  const MicroStep step = prepare(batch, params, grads, key, loss_scale);
+  step.begin();
+  step.enqueue({});
+  return step.loss;
+}
+
+EvalOutput GptNeo::evaluate(const Batch& batch, const at::Tensor& params) {
+  const MicroBatch packed = packed_on(params.device(), batch);
+  const Network network = builder_.build(params, {}, nullptr);
+  const HeadResult head = run_head(network, packed.targets, run_blocks(network, packed.packed, nullptr), {});
+  return {head.loss, head.logits};
+}
+
+at::Tensor GptNeo::lm_logits(const Batch& batch, const at::Tensor& params) {
+  core::require(!classifies(), ErrorKind::kInternal, "a classifier has no logits over the vocabulary");
+  const MicroBatch packed = packed_on(params.device(), batch);
+  const Network network = builder_.build(params, {}, nullptr);
+  const at::Tensor normed = network.ln_f.forward(run_blocks(network, packed.packed, nullptr), nullptr);
+  const at::Tensor logits = products_.forward(normed, network.head, {});
+  at::Tensor padded = at::zeros({batch.ids.numel(), setup_.config.vocab_size}, logits.options());
+  padded.index_copy_(0, packed.packed.source, logits);
+  return padded.view({batch.ids.size(0), batch.ids.size(1), setup_.config.vocab_size});
+}
+
+std::unique_ptr<Model::Decoder> GptNeo::make_decoder(const at::Tensor& params, int64_t max_tokens) {
+  core::require(!classifies(), ErrorKind::kUsage, "a classifier cannot generate text: expected a causal LM");
+  return std::make_unique<GptNeoDecoder>(setup_, builder_.build(params, {}, nullptr), max_tokens);
+}
+
+double GptNeo::training_flops_per_token(int64_t length) const {
+  return model::training_flops_per_token(setup_, layout().trainable_elements, length);
+}
+
+}  // namespace neoloom::model

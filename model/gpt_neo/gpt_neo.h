@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "model/batch/packing.h"
+#include "model/cpu/matmul.h"
+#include "model/gpt_neo/heads.h"
+#include "model/gpt_neo/network.h"
+#include "model/model.h"
+
+namespace neoloom::model {
+
+/// The Model there is: wires embedding, blocks and head. Keeps no state between calls but
+/// scratch memory, and on devices where inputs lie.
+class GptNeo final : public Model {
+ public:
+  GptNeo(const ModelSetup& setup, std::shared_ptr<const Weights> weights);
+
+  const ModelSetup& setup() const override { return setup_; }
+  const ParameterLayout& layout() const override { return builder_.layout(); }
+  std::vector<std::string> kernels() const override;
+  void initialize(at::Tensor& params, uint64_t seed) const override { builder_.initialize(params, seed); }
+  LossSum forward_backward(const Batch& batch, const at::Tensor& params, at::Tensor& grads, const DropoutKey& key,
+                           double loss_scale) override;
+  MicroStep prepare(const Batch& batch, const at::Tensor& params, at::Tensor& grads, const DropoutKey& key,
+                    double loss_scale) override;
+  EvalOutput evaluate(const Batch& batch, const at::Tensor& params) override;
+  at::Tensor lm_logits(const Batch& batch, const at::Tensor& params) override;
+  std::unique_ptr<Decoder> make_decoder(const at::Tensor& params, int64_t max_tokens) override;
+  double training_flops_per_token(int64_t length) const override;
+
+ private:
+  bool classifies() const { return setup_.head != Head::kCausalLm; }
+  const RowPlan& plan_of(const PackedBatch& packed, size_t layer) const;
+  /// Whether backward computes anew what this block's forward would have to keep. The last block's is used at once.
+  bool recomputes(size_t layer) const { return setup_.gradient_checkpointing && layer + 1 < num_layers(); }
+  size_t num_layers() const { return setup_.config.layer_is_local.size(); }
+  at::Tensor run_blocks(const Network& network, const PackedBatch& packed, std::vector<BlockSaved>* saved);
+  HeadResult run_head(const Network& network, const Targets& targets, const at::Tensor& hidden, HeadWants wants);
+  AttentionKernel attention_kernel(bool local) const;  // of the device path
+  bool has_fixed_shapes() const;
+  MicroBatch packed_on(const at::Device& device, const Batch& batch) const;
+  /// Inputs of all micro-steps of one shape, and their loss.
+  struct Place {
+    MicroBatch batch;
+    at::Tensor loss;  // [] fp64
+  };
+  Place& place_for(const std::string& shape, const MicroBatch& batch, const at::Device& device);
+  at::Tensor compute(const MicroBatch& batch, const at::Tensor& params, at::Tensor& grads, const DropoutKey& key,
+                     double loss_scale, const GradientsReady& ready);
+  void run_backward(const Network& network, const PackedBatch& packed, std::vector<BlockSaved>& saved,
+                    at::Tensor d_hidden, const GradientsReady& ready);
+
+  ModelSetup setup_;
+  NetworkBuilder builder_;
+  Products products_;
+  std::map<std::string, Place> places_;
+};
+
+/// wte[ids] + wpe[positions] in fp32: [N, h].
+at::Tensor embed(const Network& network, const at::Tensor& ids, const at::Tensor& positions);
+
+}  // namespace neoloom::model

@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <vector>
+
+#include "model/cpu/elementwise.h"
+#include "model/cpu/matmul.h"
+#include "model/lora/lora.h"
+
+namespace neoloom::model {
+
+/// One of the six linears of a block as a step sees it: a weight (frozen, or trained when weight_grad is defined), a
+/// bias, an adapter.
+struct Linear {
+  Matrix weight;           // [out, in], any dtype
+  at::Tensor bias;         // [out] fp32, or undefined
+  at::Tensor weight_grad;  // [out, in] fp32 view of the gradient buffer; undefined: frozen
+  at::Tensor bias_grad;    // [out]
+  LoraBranch lora;
+
+  bool trains() const { return lora.present() || weight_grad.defined(); }
+
+  /// y = W x + b + s B A drop(x) + addend. Shapes: x [n, in] fp32 or in the type that products read; addend [n, out]
+  /// fp32 or undefined; returns [n, out] in `type`. `reduced` (may be null) receives what backward wants of an adapter.
+  at::Tensor forward(Products& products, const at::Tensor& x, const std::vector<RowKey>& keys,
+                     at::Tensor* reduced = nullptr, const at::Tensor& addend = {},
+                     at::ScalarType type = at::kFloat) const;
+
+  /// gelu_new of the same; see Products::forward_activated.
+  Products::Activated forward_activated(Products& products, const at::Tensor& x, const std::vector<RowKey>& keys,
+                                        GeluKeeps keeps, at::Tensor* reduced = nullptr) const;
+
+  /// What backward is given. Shapes: dy [n, out]; x [n, in], the forward's input, where the linear trains; reduced:
+  /// what forward left.
+  struct Upstream {
+    at::Tensor dy, x, reduced;
+  };
+
+  /// Writes the parameter gradients. Returns the gradient of x [n, in] in `type`, or that times the gelu_new' of
+  /// `through` (see Products::input_gradient); undefined unless `wants_dx`.
+  at::Tensor backward(Products& products, const Upstream& upstream, const std::vector<RowKey>& keys, bool wants_dx,
+                      at::ScalarType type = at::kFloat, const SavedGelu& through = {}) const;
+
+  /// The same with the gradient of x added to `dx` in fp32; a null `dx`: not wanted.
+  void backward_into(Products& products, const Upstream& upstream, const std::vector<RowKey>& keys,
+                     at::Tensor* dx) const;
+
+ private:
+  ProductTerms forward_terms(const at::Tensor& x, const std::vector<RowKey>& keys, at::Tensor* reduced) const;
+  /// Returns the adapter's part of x's gradient.
+  ProductTerms write_gradients(const Upstream& upstream, const std::vector<RowKey>& keys, bool wants_dx) const;
+};
+
+/// LayerNorm with fp32 scale and shift.
+struct Norm {
+  at::Tensor weight, bias;            // [h] fp32
+  at::Tensor weight_grad, bias_grad;  // [h] views of the gradient buffer; undefined: frozen
+  double epsilon = 1e-5;
+
+  struct Statistics {
+    at::Tensor mean, rstd;  // [n, 1] fp32
+  };
+  /// Shapes: x [n, h] -> [n, h]; `statistics` may be null.
+  at::Tensor forward(const at::Tensor& x, Statistics* statistics) const;
+  /// Gradient of x; writes the gradients of scale and shift when they are wanted.
+  at::Tensor backward(const at::Tensor& dy, const at::Tensor& x, const Statistics& statistics) const;
+
+  /// The same by the host's own loops: forward to `type`, fp32 or bfloat16, and the gradient of x added to `sum` [n, h]
+  /// fp32. All tensors in host memory, columns contiguous.
+  at::Tensor host_forward(const at::Tensor& x, Statistics* statistics, at::ScalarType type) const;
+  void host_add_gradient(const at::Tensor& dy, const at::Tensor& x, const Statistics& statistics,
+                         at::Tensor& sum) const;
+
+ private:
+  cpu::LayerNorm parameters() const;
+};
+
+}  // namespace neoloom::model

@@ -1,0 +1,310 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "model/gpt_neo/network.h"
+#include "model/scalar_type.h"
+
+#include <fmt/ranges.h>
+
+#include <cmath>
+
+#include "model/gpt_neo/initial_values.h"
+#include "runtime/core/error.h"
+
+namespace neoloom::model {
+
+namespace {
+
+using core::ErrorKind;
+
+constexpr const char* kPeftPrefix = "base_model.model.";
+
+at::Tensor BlockWeights::*weight_member(LinearSite site) {
+  switch (site) {
+    case LinearSite::kQProj:
+      return &BlockWeights::q_proj_weight;
+    case LinearSite::kKProj:
+      return &BlockWeights::k_proj_weight;
+    case LinearSite::kVProj:
+      return &BlockWeights::v_proj_weight;
+    case LinearSite::kOutProj:
+      return &BlockWeights::out_proj_weight;
+    case LinearSite::kCFc:
+      return &BlockWeights::c_fc_weight;
+    case LinearSite::kCProj:
+      return &BlockWeights::c_proj_weight;
+  }
+  core::fail(ErrorKind::kInternal, "linear site {} has no weight", static_cast<int>(site));
+}
+
+Linear Block::*linear_member(LinearSite site) {
+  switch (site) {
+    case LinearSite::kQProj:
+      return &Block::q_proj;
+    case LinearSite::kKProj:
+      return &Block::k_proj;
+    case LinearSite::kVProj:
+      return &Block::v_proj;
+    case LinearSite::kOutProj:
+      return &Block::out_proj;
+    case LinearSite::kCFc:
+      return &Block::c_fc;
+    case LinearSite::kCProj:
+      return &Block::c_proj;
+  }
+  core::fail(ErrorKind::kInternal, "linear site {} has no place in a block", static_cast<int>(site));
+}
+
+void check_shape(const char* name, const at::Tensor& tensor, std::vector<int64_t> expected) {
+  core::require(tensor.defined(), ErrorKind::kWeights, "weights: {} is missing", name);
+  core::require(tensor.sizes() == at::IntArrayRef(expected), ErrorKind::kWeights,
+                "weights: {}: expected shape [{}] from the config, found [{}]", name, fmt::join(expected, ", "),
+                fmt::join(tensor.sizes(), ", "));
+}
+
+void check_weights(const Weights& weights, const ModelSetup& setup) {
+  const GptNeoConfig& config = setup.config;
+  const int64_t h = config.hidden_size;
+  const int64_t ff = config.intermediate_size;
+  check_shape("transformer.wte.weight", weights.wte, {config.vocab_size, h});
+  check_shape("transformer.wpe.weight", weights.wpe, {config.max_position_embeddings, h});
+  check_shape("transformer.ln_f.weight", weights.ln_f_weight, {h});
+  core::require(static_cast<int64_t>(weights.blocks.size()) == config.num_layers &&
+                    static_cast<int64_t>(config.layer_is_local.size()) == config.num_layers,
+                ErrorKind::kWeights, "weights: expected {} blocks and attention types, found {} and {}",
+                config.num_layers, weights.blocks.size(), config.layer_is_local.size());
+  for (const BlockWeights& block : weights.blocks) {
+    check_shape("q_proj.weight", block.q_proj_weight, {h, h});
+    check_shape("k_proj.weight", block.k_proj_weight, {h, h});
+    check_shape("v_proj.weight", block.v_proj_weight, {h, h});
+    check_shape("out_proj.weight", block.out_proj_weight, {h, h});
+    check_shape("c_fc.weight", block.c_fc_weight, {ff, h});
+    check_shape("c_proj.weight", block.c_proj_weight, {h, ff});
+  }
+  if (setup.head == Head::kCausalLm) {
+    check_shape("lm_head.weight", weights.lm_head, {config.vocab_size, h});
+  } else {
+    core::require(setup.num_labels > 0, ErrorKind::kUsage, "model_config.num_labels: expected at least 1, found {}",
+                  setup.num_labels);
+    if (weights.score.defined()) check_shape("score.weight", weights.score, {setup.num_labels, h});
+  }
+}
+
+bool decays(const std::string& name) { return !name.ends_with(".bias") && name.find(".ln_") == std::string::npos; }
+
+}  // namespace
+
+size_t Network::lowest_trainable_block() const {
+  if (trains_embedding()) return 0;
+  size_t layer = 0;
+  while (layer < blocks.size() && !blocks[layer].trains()) ++layer;
+  return layer;
+}
+
+NetworkBuilder::NetworkBuilder(const ModelSetup& setup, std::shared_ptr<const Weights> weights)
+    : setup_(setup), weights_(std::move(weights)) {
+  check_weights(*weights_, setup_);
+  if (setup_.lora) {
+    lay_out_adapters();
+    widen_small_tensors();
+  } else {
+    lay_out_everything();
+  }
+}
+
+void NetworkBuilder::lay_out_adapters() {
+  const LoraOptions& lora = *setup_.lora;
+  core::require(lora.r > 0, ErrorKind::kUsage, "peft_config.r: expected a number above 0, found {}", lora.r);
+  core::require(lora.lora_dropout >= 0.0 && lora.lora_dropout < 1.0, ErrorKind::kUsage,
+                "peft_config.lora_dropout: expected a number in [0, 1), found {}", lora.lora_dropout);
+  const TargetMap targets = match_targets(lora.target_modules, setup_.config.num_layers);
+  lora_slots_.resize(targets.size());
+  for (size_t layer = 0; layer < targets.size(); ++layer) {
+    layout_.block_begin_elements.push_back(layout_.total_elements);
+    for (const LinearSite site : kLinearSites) {
+      const auto index = static_cast<size_t>(site);
+      if (!targets[layer][index]) continue;
+      const at::Tensor& weight = weights_->blocks[layer].*weight_member(site);
+      const std::string module = kPeftPrefix + module_name(static_cast<int64_t>(layer), site);
+      lora_slots_[layer][index].a = layout_.add(module + ".lora_A.weight", {lora.r, weight.size(1)}, true);
+      lora_slots_[layer][index].b = layout_.add(module + ".lora_B.weight", {weight.size(0), lora.r}, true);
+    }
+  }
+  if (setup_.head != Head::kCausalLm) {
+    score_slot_ =
+        layout_.add(std::string(kPeftPrefix) + "score.weight", {setup_.num_labels, setup_.config.hidden_size}, true);
+  }
+}
+
+void NetworkBuilder::lay_out_everything() {
+  for (const auto& [name, tensor] : named_tensors(*weights_)) {
+    const bool other_head = name == "score.weight" || (name == "lm_head.weight" && setup_.head != Head::kCausalLm);
+    const size_t next_block = layout_.block_begin_elements.size();
+    if (name.starts_with(fmt::format("transformer.h.{}.", next_block))) {
+      layout_.block_begin_elements.push_back(layout_.total_elements);
+    }
+    if (!other_head) layout_.add(name, tensor.sizes().vec(), decays(name));
+  }
+  if (setup_.head != Head::kCausalLm) {
+    score_slot_ = layout_.add("score.weight", {setup_.num_labels, setup_.config.hidden_size}, true);
+  }
+}
+
+void NetworkBuilder::widen_small_tensors() {
+  frozen_blocks_ = weights_->blocks;
+  for (BlockWeights& block : frozen_blocks_) {
+    for (at::Tensor* small : {&block.ln_1_weight, &block.ln_1_bias, &block.out_proj_bias, &block.ln_2_weight,
+                              &block.ln_2_bias, &block.c_fc_bias, &block.c_proj_bias}) {
+      *small = small->to(at::kFloat);
+    }
+  }
+  ln_f_weight_ = weights_->ln_f_weight.to(at::kFloat);
+  ln_f_bias_ = weights_->ln_f_bias.to(at::kFloat);
+}
+
+at::Tensor NetworkBuilder::slot_view(const at::Tensor& buffer, int64_t slot) const {
+  if (!buffer.defined() || slot < 0) return {};
+  const ParameterSlot& place = layout_.slots[static_cast<size_t>(slot)];
+  return buffer.narrow(0, place.offset_elements, place.elements()).view(place.shape);
+}
+
+Network NetworkBuilder::build(const at::Tensor& params, const at::Tensor& grads, const DropoutKey* dropout) const {
+  core::require(params.dim() == 1 && params.size(0) == layout_.total_elements && params.scalar_type() == at::kFloat,
+                ErrorKind::kInternal, "parameters: expected {} fp32 elements, found {}", layout_.total_elements,
+                params.numel());
+  Network network = setup_.lora ? build_frozen(params, grads, dropout) : build_full(params, grads);
+  network.score = slot_view(params, score_slot_);
+  network.score_grad = slot_view(grads, score_slot_);
+  return network;
+}
+
+Network NetworkBuilder::build_frozen(const at::Tensor& params, const at::Tensor& grads,
+                                     const DropoutKey* dropout) const {
+  Network network;
+  network.wte = weights_->wte;
+  network.wpe = weights_->wpe;
+  network.head = {weights_->lm_head, weights_->head_panels};
+  network.aligned_head = weights_->aligned_lm_head;
+  network.ln_f = {ln_f_weight_, ln_f_bias_, {}, {}, setup_.config.layer_norm_epsilon};
+  at::Tensor narrow_params;
+  if (setup_.device.cuda) narrow_params = params.to(scalar_type(setup_.compute_dtype));
+  for (size_t layer = 0; layer < frozen_blocks_.size(); ++layer) {
+    network.blocks.push_back(build_block(layer, params, narrow_params, grads, dropout));
+  }
+  return network;
+}
+
+Block NetworkBuilder::build_block(size_t layer, const at::Tensor& params, const at::Tensor& narrow_params,
+                                  const at::Tensor& grads, const DropoutKey* dropout) const {
+  const BlockWeights& weights = frozen_blocks_[layer];
+  const double epsilon = setup_.config.layer_norm_epsilon;
+  Block block;
+  block.ln_1 = {weights.ln_1_weight, weights.ln_1_bias, {}, {}, epsilon};
+  block.ln_2 = {weights.ln_2_weight, weights.ln_2_bias, {}, {}, epsilon};
+  for (const LinearSite site : kLinearSites) {
+    (block.*linear_member(site)).weight = {weights.*weight_member(site), weights.panels[static_cast<size_t>(site)]};
+  }
+  block.out_proj.bias = weights.out_proj_bias;
+  block.c_fc.bias = weights.c_fc_bias;
+  block.c_proj.bias = weights.c_proj_bias;
+  choose_attention(block, setup_.config.layer_is_local[layer]);
+  attach_adapters(block, layer, params, narrow_params, grads, dropout);
+  return block;
+}
+
+void NetworkBuilder::choose_attention(Block& block, bool local) const {
+  const GptNeoConfig& config = setup_.config;
+  const int64_t window = local ? config.window_size : 0;
+  block.attention = Attention(config.num_heads, window, setup_.device.cuda, setup_.compute_dtype);
+  block.attention_kernel =
+      model::choose_attention(setup_.device, setup_.compute_dtype, config.hidden_size / config.num_heads, window);
+}
+
+void NetworkBuilder::attach_adapters(Block& block, size_t layer, const at::Tensor& params,
+                                     const at::Tensor& narrow_params, const at::Tensor& grads,
+                                     const DropoutKey* dropout) const {
+  for (const LinearSite site : kLinearSites) {
+    const LoraSlots& slots = lora_slots_[layer][static_cast<size_t>(site)];
+    if (slots.a < 0) continue;
+    LoraBranch& branch = (block.*linear_member(site)).lora;
+    branch.a = slot_view(params, slots.a);
+    branch.b = slot_view(params, slots.b);
+    branch.a_grad = slot_view(grads, slots.a);
+    branch.b_grad = slot_view(grads, slots.b);
+    branch.narrow_a = slot_view(narrow_params, slots.a);
+    branch.narrow_b = slot_view(narrow_params, slots.b);
+    branch.scaling = setup_.lora->scaling();
+    if (dropout != nullptr) {
+      branch.dropout = {setup_.lora->lora_dropout, dropout->seed, dropout->epoch, static_cast<int64_t>(layer),
+                        static_cast<int64_t>(site)};
+    }
+  }
+}
+
+Network NetworkBuilder::build_full(const at::Tensor& params, const at::Tensor& grads) const {
+  int64_t slot = 0;  // slots are consumed in the order of named_tensors
+  const auto take = [&](at::Tensor& value, at::Tensor& gradient) {
+    value = slot_view(params, slot);
+    gradient = slot_view(grads, slot);
+    ++slot;
+  };
+  const auto take_norm = [&](Norm& norm) {
+    take(norm.weight, norm.weight_grad);
+    take(norm.bias, norm.bias_grad);
+    norm.epsilon = setup_.config.layer_norm_epsilon;
+  };
+  const auto take_linear = [&](Linear& linear, bool has_bias) {
+    take(linear.weight.plain, linear.weight_grad);
+    if (has_bias) take(linear.bias, linear.bias_grad);
+  };
+  Network network;
+  take(network.wte, network.wte_grad);
+  take(network.wpe, network.wpe_grad);
+  for (const bool local : setup_.config.layer_is_local) {
+    Block& block = network.blocks.emplace_back();
+    take_norm(block.ln_1);
+    take_linear(block.k_proj, false);
+    take_linear(block.v_proj, false);
+    take_linear(block.q_proj, false);
+    take_linear(block.out_proj, true);
+    take_norm(block.ln_2);
+    take_linear(block.c_fc, true);
+    take_linear(block.c_proj, true);
+    choose_attention(block, local);
+  }
+  take_norm(network.ln_f);
+  const bool tied = weights_->lm_head.is_same(weights_->wte);
+  if (setup_.head == Head::kCausalLm && !tied) {
+    take(network.head.plain, network.head_grad);
+  } else {
+    network.head = network.wte;
+    network.head_grad = network.wte_grad;
+  }
+  return network;
+}
+
+void NetworkBuilder::initialize(at::Tensor& params, uint64_t seed) const {
+  params.zero_();
+  if (!setup_.lora) {
+    const auto named = named_tensors(*weights_);
+    size_t slot = 0;
+    for (const auto& [name, tensor] : named) {
+      if (slot < layout_.slots.size() && layout_.slots[slot].name == name && name != "score.weight") {
+        slot_view(params, static_cast<int64_t>(slot++)).copy_(tensor);
+      }
+    }
+  }
+  for (size_t slot = 0; slot < layout_.slots.size(); ++slot) {
+    const ParameterSlot& place = layout_.slots[slot];
+    if (!place.name.ends_with(".lora_A.weight")) continue;  // B stays 0: the adapter starts as a no-op
+    const double bound = 1.0 / std::sqrt(static_cast<double>(place.shape[1]));
+    fill_uniform(slot_view(params, static_cast<int64_t>(slot)), bound, seed, place.name);
+  }
+  if (score_slot_ < 0) return;
+  if (weights_->score.defined()) {
+    slot_view(params, score_slot_).copy_(weights_->score);
+  } else {
+    fill_normal(slot_view(params, score_slot_), setup_.config.initializer_range, seed,
+                layout_.slots[static_cast<size_t>(score_slot_)].name);
+  }
+}
+
+}  // namespace neoloom::model

@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <memory>
+#include <vector>
+
+#include "model/gpt_neo/block.h"
+#include "model/gpt_neo/weights.h"
+#include "model/lora/dropout.h"
+#include "model/lora/target_modules.h"
+#include "model/model.h"
+#include "model/parameter_layout.h"
+
+namespace neoloom::model {
+
+/// The whole model as one call sees it: weights from the frozen set or from the flat buffer, adapters and gradients
+/// as views of the flat buffers. Cheap to build; holds no values of its own.
+struct Network {
+  at::Tensor wte, wpe;            // [V, h], [max_pos, h], any dtype
+  at::Tensor wte_grad, wpe_grad;  // undefined: frozen
+  std::vector<Block> blocks;
+  Norm ln_f;
+  Matrix head;              // causal LM: [V, h]
+  at::Tensor aligned_head;  // GPUs: see Weights::aligned_lm_head
+  at::Tensor head_grad;     // the same view as wte_grad when tied; undefined: frozen
+  at::Tensor score;         // classification: [C, h] fp32
+  at::Tensor score_grad;
+
+  /// Blocks below this one have nothing to train and pass no gradient on; L when only the head trains.
+  size_t lowest_trainable_block() const;
+  bool trains_embedding() const { return wte_grad.defined(); }
+};
+
+/// Knows which tensors train and where they lie; builds Networks over buffers.
+class NetworkBuilder {
+ public:
+  /// Throws: Error(kUsage) when LoRA matches nothing, the head lacks labels, or shapes of weights and config differ.
+  NetworkBuilder(const ModelSetup& setup, std::shared_ptr<const Weights> weights);
+
+  const ParameterLayout& layout() const { return layout_; }
+
+  /// `grads` undefined: no gradients wanted. `dropout` null: evaluation.
+  Network build(const at::Tensor& params, const at::Tensor& grads, const DropoutKey* dropout) const;
+
+  /// Writes the initial values. See Model::initialize.
+  void initialize(at::Tensor& params, uint64_t seed) const;
+
+ private:
+  struct LoraSlots {
+    int64_t a = -1;
+    int64_t b = -1;
+  };
+
+  void lay_out_adapters();
+  void lay_out_everything();
+  void widen_small_tensors();
+  Block build_block(size_t layer, const at::Tensor& params, const at::Tensor& narrow_params, const at::Tensor& grads,
+                    const DropoutKey* dropout) const;
+  void choose_attention(Block& block, bool local) const;
+  void attach_adapters(Block& block, size_t layer, const at::Tensor& params, const at::Tensor& narrow_params,
+                       const at::Tensor& grads, const DropoutKey* dropout) const;
+  Network build_frozen(const at::Tensor& params, const at::Tensor& grads, const DropoutKey* dropout) const;
+  Network build_full(const at::Tensor& params, const at::Tensor& grads) const;
+  at::Tensor slot_view(const at::Tensor& buffer, int64_t slot) const;
+
+  ModelSetup setup_;
+  std::shared_ptr<const Weights> weights_;
+  ParameterLayout layout_;
+  std::vector<BlockWeights> frozen_blocks_;  // biases and LayerNorm parameters in fp32
+  at::Tensor ln_f_weight_, ln_f_bias_;       // fp32
+  std::vector<std::array<LoraSlots, 6>> lora_slots_;
+  int64_t score_slot_ = -1;
+};
+
+}  // namespace neoloom::model

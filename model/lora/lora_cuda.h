@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include "model/cpu/matmul.h"
+#include "model/lora/lora.h"
+
+namespace neoloom::model {
+
+/// What an adapter's forward keeps for backward along the device path; in the compute dtype.
+struct AdapterSaved {
+  at::Tensor mask;     // [n, in] bool, true: kept; undefined without dropout
+  at::Tensor reduced;  // [n, r]: drop(x) A^T
+};
+
+// The device path of LoraBranch: inputs of all products have the compute dtype, gradients of A and B are fp32. Masks
+// are native dropout's, drawn from the default generator of x's device in the order of calls. What an earlier call
+// saved is used again: no mask is drawn twice.
+
+/// drop(x) A^T B^T without the scale, in the compute dtype. Shapes: x [n, in]; returns [n, out].
+at::Tensor adapter_output_on_device(const Products& products, const LoraBranch& lora, const at::Tensor& x,
+                                    AdapterSaved& saved);
+
+/// y += s * drop(x) A^T B^T. Shapes: x [n, in], y [n, out] fp32.
+void add_adapter_on_device(const Products& products, const LoraBranch& lora, at::Tensor& y, const at::Tensor& x,
+                           AdapterSaved& saved);
+
+/// Gradients of A and B, and, when `dx` is not null, the adapter's part added to dx [n, in] fp32. Shapes: dy [n, out],
+/// x [n, in].
+void adapter_backward_on_device(const Products& products, const LoraBranch& lora, const at::Tensor& dy,
+                                const at::Tensor& x, const AdapterSaved& saved, at::Tensor* dx);
+
+}  // namespace neoloom::model

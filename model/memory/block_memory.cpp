@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "model/memory/block_memory.h"
+
+#include <algorithm>
+
+#include "model/cpu/gemm_microkernel.h"
+#include "model/cpu/matmul.h"
+#include "model/cpu/packed_gemm.h"
+#include "model/cpu/packed_weights.h"
+
+namespace neoloom::model {
+
+namespace {
+constexpr int64_t kMaskByte = 1;
+}
+
+void SavedBlock::drop_all_but_inputs() {
+  for (Tally::Held* member : {&statistics, &normed, &q, &k, &v, &attended, &middle, &activation, &attention})
+    *member = {};
+}
+
+BlockMemory::BlockMemory(const MemorySetup& setup, const BatchShape& shape, Tally& tally)
+    : setup_(setup), shape_(shape), tally_(tally) {}
+
+/// Full-parameter training multiplies the fp32 parameters, an adapter's run what the weights are stored in.
+bool BlockMemory::converts_weights() const {
+  if (!setup_.model.lora) return narrow();
+  return !on_device() && setup_.frozen_dtype != setup_.model.compute_dtype;
+}
+
+bool BlockMemory::multiplies_plain_16bit() const {
+  return !on_device() && !setup_.panels && cpu_compute_dtype(setup_.model.compute_dtype) != Dtype::kFloat32;
+}
+
+/// x [rows, width] fp32 as an input of products, where that is another tensor.
+int64_t BlockMemory::input_bytes(int64_t rows, int64_t width) const {
+  if (!narrow() || !(on_device() || setup_.panels)) return 0;
+  return kNarrow * rows * (on_device() ? width : width + width % 2);
+}
+
+void BlockMemory::touch_product(int64_t rows, int64_t in, int64_t out, Product product) {
+  int64_t bytes = product.input_is_narrow ? 0 : input_bytes(rows, in);
+  if (multiplies_plain_16bit()) bytes += kNarrow * rows * (in + out);
+  if (converts_weights() && (on_device() || multiplies_plain_16bit())) bytes += kNarrow * in * out;
+  const bool stored_narrow = setup_.model.lora && setup_.frozen_dtype != Dtype::kFloat32;
+  if (!on_device() && setup_.panels) {
+    const bool always = block_kernel(Dtype::kFloat32) == BlockKernel::kAvx2;
+    if (!narrow() && (always || stored_narrow || product.backward)) {
+      bytes += setup_.threads * kWide * kPanelCopyElements;
+    }
+  } else if (!on_device() && !multiplies_plain_16bit() && stored_narrow) {
+    keep_scratch(kWide * std::min(Products::kScratchElements, in * out));  // widened slices
+  }
+  tally_.touch(bytes);
+}
+
+/// Products keep it once they have made it.
+void BlockMemory::keep_scratch(int64_t bytes) {
+  if (scratch_.bytes() < bytes) scratch_ = tally_.hold(bytes);
+}
+
+/// AdapterSaved of all linears.
+int64_t BlockMemory::saved_adapter_bytes(const TrainedLinears& trained, BlockRows rows) const {
+  int64_t bytes = 0;
+  for (const LinearSite site : kLinearSites) {
+    if (!trained.adapter(site)) continue;
+    const bool reads_all = site == LinearSite::kKProj || site == LinearSite::kVProj;
+    const int64_t mask = drops() && on_device() ? kMaskByte * features(site).first : 0;
+    bytes += (reads_all ? rows.all : rows.queries) * ((on_device() ? product_element() : kWide) * rank() + mask);
+  }
+  return bytes;
+}
+
+Tally::Held BlockMemory::forward(const TrainedLinears& trained, BlockRows rows, SavedBlock& saved) {
+  saved.adapters = tally_.hold(saved_adapter_bytes(trained, rows));
+  if (!on_device()) {
+    const Held activated = host_fill(trained, rows, saved);
+    return host_linear(trained, LinearSite::kCProj, rows.queries, kWide);
+  }
+  device_fill(trained, rows, saved, /*again=*/false);
+  const int64_t element = device_activation_bytes(trained);
+  const Held activated = tally_.hold(element * rows.queries * inner());
+  return device_linear(trained, LinearSite::kCProj, rows.queries, element == kNarrow);
+}
+
+void BlockMemory::fill_again(const TrainedLinears& trained, BlockRows rows, SavedBlock& saved) {
+  if (on_device()) {
+    device_fill(trained, rows, saved, /*again=*/true);
+  } else {
+    host_fill(trained, rows, saved);
+  }
+}
+
+Tally::Held BlockMemory::backward(const TrainedLinears& trained, BlockRows rows, Held dy) {
+  if (!on_device()) return host_backward(trained, rows, std::move(dy));
+  device_mlp_backward(trained, rows.queries);  // its result is added to dy
+  return device_attention_backward(trained, rows);
+}
+
+}  // namespace neoloom::model

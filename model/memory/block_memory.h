@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <utility>
+
+#include "model/lora/target_modules.h"
+#include "model/memory/memory_ledger.h"
+#include "model/memory/memory_plan.h"
+
+namespace neoloom::model {
+
+inline constexpr int64_t kWide = 4;    // bytes of fp32
+inline constexpr int64_t kNarrow = 2;  // of a 16-bit type
+
+/// The rows of RowPlan.
+struct BlockRows {
+  int64_t all = 0;
+  int64_t queries = 0;
+  bool all_queries() const { return all == queries; }
+};
+
+/// What trains in one block.
+struct TrainedLinears {
+  std::array<bool, 6> adapters{};  // in the order of LinearSite
+  bool everything = false;
+
+  bool adapter(LinearSite site) const { return adapters[static_cast<size_t>(site)]; }
+  bool trains(LinearSite site) const { return everything || adapter(site); }
+  bool inputs_train() const {
+    return trains(LinearSite::kQProj) || trains(LinearSite::kKProj) || trains(LinearSite::kVProj);
+  }
+  bool attention_trains() const { return inputs_train() || trains(LinearSite::kOutProj); }
+  bool mlp_trains() const { return trains(LinearSite::kCFc) || trains(LinearSite::kCProj); }
+  bool any() const { return attention_trains() || mlp_trains(); }
+};
+
+/// Stands for BlockSaved (block.h), member by member.
+struct SavedBlock {
+  Tally::Held x, statistics, normed, q, k, v, attended, middle, activation, attention, adapters;
+
+  /// BlockSaved::inputs.
+  void drop_all_but_inputs();
+};
+
+/// A block's forward and backward (host_block.cpp, device_block.cpp and what they call) in the tensors they make.
+class BlockMemory {
+ public:
+  /// `shape`: as kernels see it. All must outlive this object.
+  BlockMemory(const MemorySetup& setup, const BatchShape& shape, Tally& tally);
+
+  /// Returns the output; `saved` gets everything but x.
+  Tally::Held forward(const TrainedLinears& trained, BlockRows rows, SavedBlock& saved);
+  /// Block::fill, for a block whose inputs are saved.
+  void fill_again(const TrainedLinears& trained, BlockRows rows, SavedBlock& saved);
+  /// From the gradient of the output to that of x.
+  Tally::Held backward(const TrainedLinears& trained, BlockRows rows, Tally::Held dy);
+
+  /// What a product with a matrix of the model makes beside its result. Shapes: [rows, in] times [in, out].
+  struct Product {
+    bool backward = false;
+    bool input_is_narrow = false;  // it has the type of products already
+  };
+  void touch_product(int64_t rows, int64_t in, int64_t out, Product product);
+
+ private:
+  using Held = Tally::Held;
+
+  bool on_device() const { return setup_.model.device.cuda; }
+  bool narrow() const { return setup_.model.compute_dtype != Dtype::kFloat32; }
+  bool drops() const { return setup_.model.lora && setup_.model.lora->lora_dropout > 0.0; }
+  int64_t hidden() const { return setup_.model.config.hidden_size; }
+  int64_t inner() const { return setup_.model.config.intermediate_size; }
+  int64_t rank() const { return setup_.model.lora ? setup_.model.lora->r : 0; }
+  std::pair<int64_t, int64_t> features(LinearSite site) const { return features_of(setup_.model.config, site); }
+  bool converts_weights() const;
+  bool multiplies_plain_16bit() const;
+  int64_t input_bytes(int64_t rows, int64_t width) const;
+  int64_t saved_adapter_bytes(const TrainedLinears& trained, BlockRows rows) const;
+  void keep_scratch(int64_t bytes);
+
+  // The host: "narrow" is the type that products with panels read.
+  bool narrow_tiles() const;  // what attention in tiles reads
+  int64_t host_element_bytes() const { return narrow() && setup_.panels ? kNarrow : kWide; }
+  Held host_fill(const TrainedLinears& trained, BlockRows rows, SavedBlock& saved);
+  Held host_linear(const TrainedLinears& trained, LinearSite site, int64_t rows, int64_t element);
+  Held host_linear_backward(const TrainedLinears& trained, LinearSite site, int64_t rows, int64_t element);
+  Held host_adapter_backward(const TrainedLinears& trained, LinearSite site, int64_t rows);
+  Held host_narrow(int64_t rows);
+  void host_mlp_backward(const TrainedLinears& trained, int64_t rows);
+  Held host_backward(const TrainedLinears& trained, BlockRows rows, Held dy);
+  Held host_inputs_backward(const TrainedLinears& trained, BlockRows rows);
+  void touch_host_attention(BlockRows rows, bool backward);
+  int64_t tile_scratch_bytes(bool backward) const;
+
+  // The device path: "narrow" is the compute dtype.
+  bool flash_attention() const;
+  int64_t product_element() const { return narrow() ? kNarrow : kWide; }
+  int64_t device_attention_bytes() const { return flash_attention() ? kNarrow : kWide; }
+  int64_t device_activation_bytes(const TrainedLinears& trained) const;
+  void device_fill(const TrainedLinears& trained, BlockRows rows, SavedBlock& saved, bool again);
+  Held device_linear(const TrainedLinears& trained, LinearSite site, int64_t rows, bool input_is_narrow);
+  void touch_device_adapter(int64_t rows, int64_t in);
+  void touch_device_adapter_backward(int64_t rows, int64_t in);
+  Held device_linear_backward(const TrainedLinears& trained, LinearSite site, int64_t rows, bool wide,
+                              bool dy_is_narrow);
+  void touch_device_attention(BlockRows rows, bool backward);
+  Held device_mlp_backward(const TrainedLinears& trained, int64_t rows);
+  Held device_attention_backward(const TrainedLinears& trained, BlockRows rows);
+  Held device_inputs_backward(const TrainedLinears& trained, BlockRows rows);
+
+  const MemorySetup& setup_;
+  const BatchShape& shape_;
+  Tally& tally_;
+  Held scratch_;              // of widened weights: kept once made
+  bool draws_masks_ = false;  // device path: not in fill_again
+};
+
+}  // namespace neoloom::model

@@ -1,0 +1,252 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "model/memory/memory_plan.h"
+
+#include <algorithm>
+#include <bit>
+#include <vector>
+
+#include "model/batch/packing.h"
+#include "model/gpt_neo/heads.h"
+#include "model/lora/target_modules.h"
+#include "model/lora/trainable_count.h"
+#include "model/memory/block_memory.h"
+#include "model/memory/memory_ledger.h"
+
+namespace neoloom::model {
+
+namespace {
+
+using Held = Tally::Held;
+
+/// gpt_neo.cpp and heads.cpp, tensor by tensor.
+class Walk {
+ public:
+  Walk(const MemorySetup& setup, const BatchShape& shape)
+      : setup_(setup), shape_(rounded(setup, shape)), layers_(trained_linears(setup)), blocks_(setup, shape_, tally_) {}
+
+  StepMemory train() {
+    const int64_t h = config().hidden_size;
+    const Held narrow_parameters = tally_.hold(narrow_parameter_bytes());
+    std::vector<SavedBlock> saved(layers_.size());
+    {
+      const Held hidden = run_blocks(&saved);
+      result_.saved_bytes = tally_.live_bytes() - hidden.bytes() - narrow_parameters.bytes();
+      gradient_ = tally_.hold(kWide * h * final_rows());
+      head(/*gradients=*/true);
+    }
+    backward(saved);
+    result_.peak_bytes = tally_.peak_bytes();
+    return result_;
+  }
+
+  int64_t evaluate() {
+    const Held narrow_parameters = tally_.hold(narrow_parameter_bytes());
+    const Held hidden = run_blocks(nullptr);
+    head(/*gradients=*/false);
+    return tally_.peak_bytes();
+  }
+
+ private:
+  const GptNeoConfig& config() const { return setup_.model.config; }
+  bool on_device() const { return setup_.model.device.cuda; }
+  bool narrow() const { return setup_.model.compute_dtype != Dtype::kFloat32; }
+  bool causal() const { return setup_.model.head == Head::kCausalLm; }
+  bool trains_everything() const { return !setup_.model.lora.has_value(); }
+  int64_t final_rows() const { return causal() ? shape_.tokens : shape_.samples; }
+
+  /// What a device's products read of the adapters (NetworkBuilder::build_frozen).
+  int64_t narrow_parameter_bytes() const {
+    const ModelSetup& model = setup_.model;
+    if (!on_device() || !narrow() || trains_everything()) return 0;
+    return kNarrow * count_trainable(model.config, model.lora, model.num_labels).flat_elements;
+  }
+
+  /// On a device kernels come in few shapes (GptNeo::has_fixed_shapes).
+  static BatchShape rounded(const MemorySetup& setup, BatchShape shape) {
+    const ModelSetup& model = setup.model;
+    const bool packed_attention =
+        choose_attention(model.device, model.compute_dtype, model.config.head_dim(), 0) != AttentionKernel::kMath;
+    if (!packed_attention) return shape;
+    shape.tokens = filled_rows(model.head, shape.tokens);
+    shape.targets = rounded_rows(shape.targets);
+    ++shape.samples;
+    return shape;
+  }
+
+  static std::vector<TrainedLinears> trained_linears(const MemorySetup& setup) {
+    const int64_t count = setup.model.config.num_layers;
+    std::vector<TrainedLinears> layers(static_cast<size_t>(count));
+    if (!setup.model.lora) {
+      for (TrainedLinears& layer : layers) layer.everything = true;
+      return layers;
+    }
+    const TargetMap targets = match_targets(setup.model.lora->target_modules, count);
+    for (size_t i = 0; i < layers.size(); ++i) layers[i].adapters = targets[i];
+    return layers;
+  }
+
+  size_t lowest_trainable_block() const {
+    const auto found = std::find_if(layers_.begin(), layers_.end(), [](const auto& layer) { return layer.any(); });
+    return static_cast<size_t>(found - layers_.begin());
+  }
+
+  BlockRows rows_of(size_t layer) const {
+    return {shape_.tokens, layer + 1 == layers_.size() ? final_rows() : shape_.tokens};
+  }
+  bool recomputes(size_t layer) const { return setup_.model.gradient_checkpointing && layer + 1 < layers_.size(); }
+
+  Held embed() {
+    const int64_t values = shape_.tokens * config().hidden_size;
+    const int64_t stored = trains_everything() || setup_.frozen_dtype == Dtype::kFloat32 ? 0 : kNarrow * values;
+    const Held words = tally_.hold(kWide * values);
+    tally_.touch(stored + 2 * kWide * values);
+    return tally_.hold(kWide * values);
+  }
+
+  Held run_blocks(std::vector<SavedBlock>* saved) {
+    const size_t lowest = saved != nullptr ? lowest_trainable_block() : layers_.size();
+    Held x = embed();
+    for (size_t layer = 0; layer < layers_.size(); ++layer) {
+      SavedBlock kept;
+      const int64_t before = tally_.live_bytes();
+      Held out = blocks_.forward(layers_[layer], rows_of(layer), kept);
+      if (layer < lowest) {
+        x = std::move(out);
+        continue;
+      }
+      const bool final_block = layer + 1 == layers_.size();
+      // The input of each block is the output of the one below: it is counted once, there.
+      if (!final_block || layers_.size() == 1) {
+        result_.block_saved_bytes = tally_.live_bytes() - before - out.bytes() + x.bytes();
+      }
+      if (recomputes(layer)) kept.drop_all_but_inputs();
+      kept.x = std::move(x);
+      (*saved)[layer] = std::move(kept);
+      x = std::move(out);
+    }
+    return x;
+  }
+
+  void backward(std::vector<SavedBlock>& saved) {
+    const size_t lowest = lowest_trainable_block();
+    for (size_t layer = layers_.size(); layer-- > lowest;) {
+      if (recomputes(layer)) blocks_.fill_again(layers_[layer], rows_of(layer), saved[layer]);
+      gradient_ = blocks_.backward(layers_[layer], rows_of(layer), std::move(gradient_));
+      saved[layer] = {};
+    }
+  }
+
+  void head(bool gradients) {
+    if (causal()) {
+      language_head(gradients);
+    } else {
+      const int64_t few = 3 * kWide * shape_.samples * (config().hidden_size + setup_.model.num_labels);
+      tally_.touch(few);
+    }
+  }
+
+  void language_head(bool gradients) {
+    const int64_t h = config().hidden_size;
+    const int64_t words = config().vocab_size;
+    const int64_t rows = shape_.targets;
+    const int64_t chunk = std::min(logits_chunk_rows(setup_.model), rows);
+    const Held selected = tally_.hold(2 * kWide * h * rows);  // and normed
+    const Held d_normed = tally_.hold(gradients ? kWide * h * rows : 0);
+    // On a device a head that trains is converted for all chunks.
+    const Held head = tally_.hold(on_device() && narrow() && trains_everything() ? kNarrow * h * words : 0);
+    {
+      // Products of plain matrices do not write where they are told to: what they make is held beside it.
+      const bool twice = !on_device() && !setup_.panels;
+      const Held logits = tally_.hold((twice ? 2 : 1) * kWide * chunk * words);
+      blocks_.touch_product(chunk, h, words, {});
+      if (on_device()) tally_.touch(kWide * chunk * words);  // log probabilities
+      const Held d_chunk = tally_.hold(gradients ? kWide * chunk * h : 0);
+      if (gradients) blocks_.touch_product(chunk, words, h, {.backward = true, .input_is_narrow = on_device()});
+    }
+    tally_.touch(kWide * h * rows);
+  }
+
+  const MemorySetup& setup_;
+  BatchShape shape_;
+  std::vector<TrainedLinears> layers_;
+  Tally tally_;
+  BlockMemory blocks_;
+  Held gradient_;  // of the final block's output, then of the one below, ...
+  StepMemory result_;
+};
+
+}  // namespace
+
+StepMemory training_memory(const MemorySetup& setup, const BatchShape& shape) { return Walk(setup, shape).train(); }
+
+int64_t evaluation_peak_bytes(const MemorySetup& setup, const BatchShape& shape) {
+  MemorySetup still = setup;
+  if (still.model.lora) still.model.lora->lora_dropout = 0.0;
+  return Walk(still, shape).evaluate();
+}
+
+namespace {
+
+int64_t element_bytes(Dtype dtype) { return dtype == Dtype::kFloat32 ? kWide : kNarrow; }
+
+/// Panels of every matrix; those of the head are read by language models only.
+int64_t panel_bytes(const MemorySetup& setup, bool with_head) {
+  const GptNeoConfig& config = setup.model.config;
+  const Dtype compute = setup.model.compute_dtype;
+  const auto side = [&](int64_t k, int64_t n) {
+    int64_t bytes = element_bytes(compute == Dtype::kFloat32 ? setup.frozen_dtype : compute);
+    for (const int64_t extent : panel_shape(k, n, compute)) bytes *= extent;
+    return bytes;
+  };
+  const auto matrix = [&](int64_t in, int64_t out) {
+    return side(in, out) + (compute == Dtype::kFloat32 ? 0 : side(out, in));
+  };
+  int64_t bytes = with_head ? matrix(config.hidden_size, config.vocab_size) : 0;
+  for (const LinearSite site : kLinearSites) {
+    const auto [in, out] = features_of(config, site);
+    bytes += config.num_layers * matrix(in, out);
+  }
+  return bytes;
+}
+
+/// to_device(): matrices in the type of their products.
+int64_t device_weight_bytes(const MemorySetup& setup) {
+  const GptNeoConfig& config = setup.model.config;
+  const int64_t h = config.hidden_size;
+  const int64_t matrices = config.num_layers * (4 * h * h + 2 * h * config.intermediate_size);
+  const int64_t head = config.vocab_size * h;
+  const Dtype type = setup.model.lora ? setup.model.compute_dtype : setup.frozen_dtype;
+  const bool extra_head = config.tie_word_embeddings && type != setup.frozen_dtype;
+  const int64_t untied = config.tie_word_embeddings ? 0 : head;
+  return element_bytes(setup.frozen_dtype) * (config.body_parameters() - matrices - untied) +
+         element_bytes(type) * (matrices + untied + (extra_head ? head : 0));
+}
+
+}  // namespace
+
+WeightMemory weight_memory(const MemorySetup& setup) {
+  const GptNeoConfig& config = setup.model.config;
+  const int64_t h = config.hidden_size;
+  const int64_t element = element_bytes(setup.frozen_dtype);
+  WeightMemory memory;
+  memory.mapped_bytes = element * config.body_parameters();
+  if (setup.model.device.cuda) {
+    memory.private_bytes = device_weight_bytes(setup);
+    return memory;
+  }
+  if (!setup.model.lora) return memory;  // read once: training starts there
+  const bool causal = setup.model.head == Head::kCausalLm;
+  const bool reads_plain = !setup.panels || setup.model.compute_dtype == Dtype::kFloat32;
+  const int64_t embeddings = (config.vocab_size + config.max_position_embeddings) * h;
+  memory.read_bytes = reads_plain ? memory.mapped_bytes : element * embeddings;
+  if (setup.panels) {
+    memory.mapped_bytes += panel_bytes(setup, /*with_head=*/true);
+    memory.read_bytes += panel_bytes(setup, causal);
+  }
+  if (setup.frozen_dtype != Dtype::kFloat32) {
+    memory.private_bytes = kWide * (config.num_layers * (6 * h + config.intermediate_size) + 2 * h);
+  }
+  return memory;
+}
+
+}  // namespace neoloom::model

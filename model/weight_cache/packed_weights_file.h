@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <string>
+
+#include "model/gpt_neo/weights.h"
+#include "model/gpt_neo_config.h"
+#include "model/options.h"
+#include "runtime/core/cache.h"
+
+namespace neoloom::model {
+
+/// Path of the panels (model/panels.h) of a converted file's matrices, for products with inputs of `compute_dtype`; a
+/// file beside it, built when missing. Empty where this CPU multiplies plain matrices. As for prepare_weights: call on
+/// one process per file system, then every rank calls map_panels. Throws: Error(kWeights).
+std::string prepare_panels(const std::string& converted_path, const GptNeoConfig& config, Dtype compute_dtype,
+                           const core::Cache& cache, bool verify_always);
+
+/// Maps the panels read-only into `weights`; nothing for an empty path. Ranks of a node share their pages.
+/// Throws: Error(kWeights) when the file does not fit the weights.
+void map_panels(const std::string& panel_path, Dtype compute_dtype, Weights& weights);
+
+}  // namespace neoloom::model

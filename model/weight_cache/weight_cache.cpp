@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "model/weight_cache/weight_cache.h"
+#include "model/scalar_type.h"
+
+#include <ATen/ops/empty.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/zeros.h>
+#include <c10/core/Device.h>
+
+#include <filesystem>
+#include <optional>
+
+#include "model/checkpoints/safetensors.h"
+#include "model/checkpoints/tensor_names.h"
+#include "model/checkpoints/weight_files.h"
+#include "model/cpu/matmul.h"
+#include "model/weight_cache/conversion.h"
+#include "model/weight_cache/file_hashes.h"
+#include "runtime/core/error.h"
+
+namespace neoloom::model {
+namespace {
+
+namespace fs = std::filesystem;
+constexpr const char* kLmHead = "lm_head.weight";
+constexpr const char* kScore = "score.weight";
+constexpr const char* kWordEmbedding = "transformer.wte.weight";
+constexpr const char* kPadding = "padding.";  // tensors that keep the next one at a 64-byte boundary
+constexpr size_t kAlignmentBytes = 64;
+constexpr const char* kFormatVersion = "1";
+
+std::string converted_path(const std::string& cache_dir, const std::string& hash, Dtype dtype) {
+  const std::string name = fmt::format("{}-{}-v{}.safetensors", hash.substr(0, 32), dtype_name(dtype), kFormatVersion);
+  return (fs::path(cache_dir) / "weights" / name).string();
+}
+
+bool is_head(const std::string& name) { return name == kLmHead || name == kScore; }
+
+/// Everything that is wrong with the source, in one report.
+void check_source(const SourceTensors& source, const GptNeoConfig& config, const std::string& folder) {
+  TensorReport report;
+  std::map<std::string, std::vector<int64_t>> expected;
+  for (const WeightSlot& slot : body_slots(config)) expected[slot.name] = slot.shape;
+  for (const auto& [name, shape] : expected) {
+    const SourceTensors::Entry* entry = source.find(name);
+    if (entry == nullptr) {
+      report.missing(name, shape);
+    } else if (entry->shape != shape) {
+      report.misshaped(name, shape, entry->shape);
+    } else if (!at::isFloatingType(entry->dtype())) {
+      report.other(fmt::format("{} is not floating point", name));
+    }
+  }
+  for (const auto& [name, entry] : source.entries()) {
+    if (!expected.contains(name) && !is_head(name) && !is_mask_buffer(name)) report.unexpected(name, entry.shape);
+  }
+  const std::vector<int64_t> vocabulary = {config.vocab_size, config.hidden_size};
+  if (const auto* head = source.find(kLmHead); head != nullptr && head->shape != vocabulary) {
+    report.misshaped(kLmHead, vocabulary, head->shape);
+  }
+  if (const auto* score = source.find(kScore); score != nullptr) {
+    const bool fits = score->shape.size() == 2 && score->shape[1] == config.hidden_size;
+    if (!fits) report.misshaped(kScore, {-1, config.hidden_size}, score->shape);
+  }
+  report.raise_unless_empty(folder, "Expected a GPT-Neo of the shape in config.json, with at most lm_head and score.");
+}
+
+TensorToWrite converted(const std::string& name, const SourceTensors::Entry& entry, at::ScalarType dtype) {
+  return {name, dtype, entry.shape, [entry] { return entry.value(); }, [entry] { entry.drop_pages(); }};
+}
+
+size_t stored_bytes(const TensorToWrite& tensor) {
+  size_t bytes = c10::elementSize(tensor.dtype);
+  for (const int64_t size : tensor.shape) bytes *= static_cast<size_t>(size);
+  return bytes;
+}
+
+/// The list for the converted file: body, then the heads that the source has; each at a 64-byte boundary.
+std::vector<TensorToWrite> plan_conversion(const SourceTensors& source, const GptNeoConfig& config, Dtype dtype,
+                                           bool untied) {
+  std::vector<TensorToWrite> wanted;
+  for (const WeightSlot& slot : body_slots(config)) {
+    wanted.push_back(converted(slot.name, *source.find(slot.name), scalar_type(dtype)));
+  }
+  if (untied) wanted.push_back(converted(kLmHead, *source.find(kLmHead), scalar_type(dtype)));
+  if (const auto* score = source.find(kScore)) wanted.push_back(converted(kScore, *score, at::kFloat));
+
+  std::vector<TensorToWrite> list;
+  for (TensorToWrite& tensor : wanted) {
+    const size_t rest = stored_bytes(tensor) % kAlignmentBytes;
+    list.push_back(std::move(tensor));
+    if (rest == 0) continue;
+    const auto padding = static_cast<int64_t>(kAlignmentBytes - rest);
+    list.push_back({kPadding + std::to_string(list.size()),
+                    at::kByte,
+                    {padding},
+                    [padding] { return at::zeros({padding}, at::kByte); },
+                    {}});
+  }
+  return list;
+}
+
+/// Untied as transformers decides it: both are stored and differ. A head equal to the embedding is left out.
+bool is_untied(const SourceTensors& source) {
+  const SourceTensors::Entry* head = source.find(kLmHead);
+  if (head == nullptr) return false;
+  const SourceTensors::Entry* embedding = source.find(kWordEmbedding);
+  const at::Tensor head_value = head->value();
+  const bool equal = at::equal(head_value, embedding->value().to(head_value.scalar_type()));
+  head->drop_pages();
+  embedding->drop_pages();
+  return !equal;
+}
+
+/// The files with what is known of their hashes. One that may still change is not converted before its hash is known:
+/// the hash could not be remembered, and each rank in turn would convert again.
+std::vector<SourceFile> source_files(const std::string& folder, const core::Cache& cache, bool verify_always) {
+  std::vector<SourceFile> files;
+  bool hash_first = verify_always;
+  for (const std::string& path : weight_file_paths(folder)) {
+    const FileStamp stamp = stamp_of(path);
+    hash_first = hash_first || !settled(stamp);
+    files.push_back({path, stamp, recall_hash(cache, stamp).value_or("")});
+  }
+  if (!hash_first) return files;
+  for (SourceFile& file : files) file.hash = hash_file(file.path, cache, verify_always);
+  return files;
+}
+
+std::string folder_hash(const std::vector<SourceFile>& files) {
+  std::vector<std::string> hashes;
+  hashes.reserve(files.size());
+  for (const SourceFile& file : files) hashes.push_back(file.hash);
+  return joint_hash(hashes);
+}
+
+std::string note_on_head(const GptNeoConfig& config, bool untied) {
+  if (!untied || !config.tie_word_embeddings) return "";
+  return "lm_head.weight differs from transformer.wte.weight although config.json ties them: both are used as stored";
+}
+
+}  // namespace
+
+std::string prepare_weights(const std::string& folder, const GptNeoConfig& config, Dtype dtype,
+                            const core::Cache& cache, bool verify_always) {
+  Conversion conversion;
+  conversion.path_of = [&](const std::string& name) { return converted_path(cache.directory, name, dtype); };
+  conversion.files = source_files(folder, cache, verify_always);
+  std::optional<SafetensorsFile> existing;
+  if (const std::string hash = folder_hash(conversion.files); !hash.empty()) {
+    std::string path = conversion.path_of(hash);
+    existing = open_cached(cache, path);
+    if (existing && !verify_always) return path;
+  }
+  const SourceTensors source(folder);
+  check_source(source, config, folder);
+  const bool untied = is_untied(source);
+  conversion.tensors = plan_conversion(source, config, dtype, untied);
+  if (existing && holds(*existing, conversion.tensors)) return existing->path();
+  conversion.note = note_on_head(config, untied);
+  if (const std::string note = source.note(); !note.empty()) {
+    conversion.note += (conversion.note.empty() ? "" : "\n") + note;
+  }
+  return convert(conversion, source, cache);
+}
+
+std::shared_ptr<Weights> map_weights(const std::string& converted_path, const GptNeoConfig& config) {
+  const auto file = std::make_shared<const SafetensorsFile>(converted_path);
+  auto weights = std::make_shared<Weights>();
+  weights->blocks.resize(static_cast<size_t>(config.num_layers));
+  TensorReport report;
+  std::map<std::string, bool> used;
+  for (const WeightSlot& slot : body_slots(config)) {
+    used[slot.name] = true;
+    const auto found = file->tensors().find(slot.name);
+    if (found == file->tensors().end()) {
+      report.missing(slot.name, slot.shape);
+    } else if (found->second.shape != slot.shape) {
+      report.misshaped(slot.name, slot.shape, found->second.shape);
+    } else {
+      slot.member(*weights) = file->tensor(slot.name);
+    }
+  }
+  for (const auto& [name, info] : file->tensors()) {
+    if (!used.contains(name) && !is_head(name) && !name.starts_with(kPadding)) report.unexpected(name, info.shape);
+  }
+  report.raise_unless_empty(converted_path, "config.json and the weights do not belong together.");
+
+  if (file->tensors().contains(kLmHead)) {
+    weights->lm_head = file->tensor(kLmHead);
+  } else if (config.tie_word_embeddings) {
+    weights->lm_head = weights->wte;
+  }
+  if (file->tensors().contains(kScore)) weights->score = file->tensor(kScore);
+  weights->storage = file;
+  const auto metadata = [&](const char* key) {
+    const auto found = file->metadata().find(key);
+    return found == file->metadata().end() ? std::string() : found->second;
+  };
+  weights->source_hash = metadata("source_sha256");
+  if (const std::string note = metadata("note"); !note.empty()) weights->notes.push_back(note);
+  return weights;
+}
+
+std::shared_ptr<const Weights> to_device(const std::shared_ptr<const Weights>& weights, const std::string& device,
+                                         Dtype matrix_dtype) {
+  const at::Device target(device);
+  const at::ScalarType type = scalar_type(matrix_dtype);
+  const auto copied = [&](const at::Tensor& tensor, at::ScalarType dtype) {
+    return tensor.defined() ? tensor.to(target, dtype, /*non_blocking=*/false, /*copy=*/true) : tensor;
+  };
+  auto moved = std::make_shared<Weights>(*weights);
+  const bool tied = moved->lm_head.defined() && moved->lm_head.is_same(moved->wte);
+  if (moved->lm_head.defined()) {
+    const int64_t vocabulary = moved->lm_head.size(0);
+    const int64_t rows = (vocabulary + kHeadAlignment - 1) / kHeadAlignment * kHeadAlignment;
+    moved->aligned_lm_head = at::zeros({rows, moved->lm_head.size(1)}, at::TensorOptions().dtype(type).device(target));
+    moved->lm_head = moved->aligned_lm_head.narrow(0, 0, vocabulary).copy_(moved->lm_head);
+  }
+  const bool same_head = tied && moved->wte.scalar_type() == type;
+  moved->wte = same_head ? moved->lm_head : copied(moved->wte, moved->wte.scalar_type());
+  for (at::Tensor* tensor : {&moved->wpe, &moved->ln_f_weight, &moved->ln_f_bias, &moved->score}) {
+    *tensor = copied(*tensor, tensor->defined() ? tensor->scalar_type() : type);
+  }
+  for (BlockWeights& block : moved->blocks) {
+    for (at::Tensor* vector : {&block.ln_1_weight, &block.ln_1_bias, &block.out_proj_bias, &block.ln_2_weight,
+                               &block.ln_2_bias, &block.c_fc_bias, &block.c_proj_bias}) {
+      *vector = copied(*vector, vector->scalar_type());
+    }
+    for (at::Tensor* matrix : {&block.out_proj_weight, &block.c_fc_weight, &block.c_proj_weight}) {
+      *matrix = copied(*matrix, type);
+    }
+    // Below each other in one piece of memory: one product for the three of them.
+    const int64_t h = block.k_proj_weight.size(0);
+    const at::Tensor inputs = at::empty({3 * h, h}, at::TensorOptions().dtype(type).device(target));
+    int64_t row = 0;
+    for (at::Tensor* matrix : {&block.k_proj_weight, &block.v_proj_weight, &block.q_proj_weight}) {
+      *matrix = inputs.narrow(0, row, h).copy_(*matrix);
+      row += h;
+    }
+  }
+  moved->storage.reset();
+  return moved;
+}
+
+}  // namespace neoloom::model
