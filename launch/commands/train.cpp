@@ -20,6 +20,7 @@
 #include "launch/version.h"
 #include "model/checkpoints/adapter_files.h"
 #include "model/config_notes.h"
+#include "model/weight_cache/weight_cache.h"
 #include "runtime/checkpoint/directory.h"
 #include "runtime/checkpoint/run_lock.h"
 #include "runtime/comm/collective_error.h"

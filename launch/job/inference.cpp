@@ -18,6 +18,7 @@
 #include "model/checkpoints/weight_files.h"
 #include "model/config_notes.h"
 #include "model/lora/target_modules.h"
+#include "model/weight_cache/weight_cache.h"
 #include "runtime/core/error.h"
 
 namespace neoloom::launch {

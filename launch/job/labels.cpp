@@ -143,7 +143,7 @@ std::shared_ptr<const model::Weights> with_head_rows(const std::shared_ptr<const
 
 void reorder_head(const model::Model& model, const std::vector<int64_t>& rows, at::Tensor& params) {
   for (const model::ParameterSlot& slot : model.layout().slots) {
-    if (!slot.name.ends_with("score.weight")) continue;
+    if (!slot.name.ends_with(model::kScoreName)) continue;
     const at::Tensor head = params.narrow(0, slot.offset_elements, slot.elements()).view(slot.shape);
     head.copy_(head.index_select(0, index_of(rows, head)));
   }

@@ -8,6 +8,7 @@
 #include "model/checkpoints/adapter_folder.h"
 #include "model/checkpoints/safetensors.h"
 #include "model/checkpoints/strict_json.h"
+#include "model/parameter_table.h"
 #include "runtime/core/error.h"
 #include "runtime/core/json.h"
 
@@ -117,24 +118,23 @@ class AdapterConfig {
 
 /// The modules that the tensors say are adapted: exact whatever expression chose them.
 std::vector<std::string> targets_of_tensors(const std::string& folder) {
-  constexpr std::string_view kPrefix = "base_model.model.";
-  constexpr std::string_view kSuffix = ".lora_A.weight";
   const SafetensorsFile file((fs::path(folder) / kAdapterTensorFile).string());
   std::vector<std::string> targets;
   for (const auto& [stored, info] : file.tensors()) {
     const std::string name = saved_key(stored);
-    if (!name.starts_with(kPrefix) || !name.ends_with(kSuffix)) continue;
-    targets.push_back(name.substr(kPrefix.size(), name.size() - kPrefix.size() - kSuffix.size()));
+    if (!name.starts_with(kPeftPrefix) || !name.ends_with(kLoraASuffix)) continue;
+    targets.push_back(name.substr(kPeftPrefix.size(), name.size() - kPeftPrefix.size() - kLoraASuffix.size()));
   }
-  core::require(!targets.empty(), ErrorKind::kWeights, "{}: expected tensors named {}...{}", file.path(), kPrefix,
-                kSuffix);
+  core::require(!targets.empty(), ErrorKind::kWeights, "{}: expected tensors named {}...{}", file.path(), kPeftPrefix,
+                kLoraASuffix);
   return targets;
 }
 
 int64_t score_rows(const std::string& folder) {
   const SafetensorsFile file((fs::path(folder) / kAdapterTensorFile).string());
   for (const auto& [name, info] : file.tensors()) {
-    if (saved_key(name) == "base_model.model.score.weight" && !info.shape.empty()) return info.shape.front();
+    if (saved_key(name) == fmt::format("{}{}", kPeftPrefix, kScoreName) && !info.shape.empty())
+      return info.shape.front();
   }
   return 0;
 }

@@ -7,6 +7,7 @@
 #include "model/checkpoints/safetensors.h"
 #include "model/checkpoints/tensor_names.h"
 #include "model/checkpoints/weight_files.h"
+#include "model/parameter_table.h"
 #include "runtime/core/error.h"
 #include "runtime/core/files.h"
 
@@ -15,8 +16,6 @@ namespace {
 
 namespace fs = std::filesystem;
 using core::ErrorKind;
-
-constexpr const char* kLmHead = "lm_head.weight";
 
 /// A parameter slot as a view of the flat buffer.
 at::Tensor slot_view(const at::Tensor& params, const ParameterSlot& slot) {
@@ -63,7 +62,7 @@ std::map<std::string, SourceTensors::Entry> stored_tensors(const std::string& fo
 }
 
 /// Tensors of a full model that no slot takes and that may lie there all the same.
-bool is_spare(const std::string& name) { return name == kLmHead || name == "score.weight" || is_mask_buffer(name); }
+bool is_spare(const std::string& name) { return name == kLmHeadName || name == kScoreName || is_mask_buffer(name); }
 
 /// What an embedding among an adapter's tensors means: it was made after the vocabulary grew. Empty: there is none.
 std::string hint_at_embedding(const std::map<std::string, SourceTensors::Entry>& stored, int64_t vocab_size) {
@@ -102,7 +101,7 @@ void write_adapter_folder(const std::string& folder, const Model& model, const a
                                .num_labels = setup.num_labels,
                                .description = head,
                                .dtype = adapter ? "" : "float32",
-                               .untied_lm_head = has_slot(model, kLmHead)};
+                               .untied_lm_head = has_slot(model, kLmHeadName)};
   publish_folder(folder, [&](const std::string& fresh) {
     const fs::path root(fresh);
     write_safetensors((root / (adapter ? kAdapterTensorFile : kModelTensorFile)).string(),

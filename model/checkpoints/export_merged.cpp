@@ -8,7 +8,7 @@
 #include "model/checkpoints/adapter_folder.h"
 #include "model/checkpoints/tensor_names.h"
 #include "model/checkpoints/weight_files.h"
-#include "model/cpu/matmul.h"
+#include "model/gpt_neo/weights.h"
 #include "model/scalar_type.h"
 #include "runtime/core/error.h"
 #include "runtime/core/files.h"
@@ -19,7 +19,6 @@ namespace {
 namespace fs = std::filesystem;
 using core::ErrorKind;
 
-constexpr std::string_view kPeftPrefix = "base_model.model.";
 constexpr const char* kGenerationConfigFile = "generation_config.json";
 
 /// Slots by Hugging Face's name of the tensor that they replace, or of the module that they adapt.
@@ -36,10 +35,10 @@ TrainedTensors sort_slots(const Model& model, const at::Tensor& params) {
     std::string name = slot.name;
     if (name.starts_with(kPeftPrefix)) name.erase(0, kPeftPrefix.size());
     const auto module_of = [&](std::string_view suffix) { return name.substr(0, name.size() - suffix.size()); };
-    if (name.ends_with(".lora_A.weight")) {
-      trained.a[module_of(".lora_A.weight") + ".weight"] = value;
-    } else if (name.ends_with(".lora_B.weight")) {
-      trained.b[module_of(".lora_B.weight") + ".weight"] = value;
+    if (name.ends_with(kLoraASuffix)) {
+      trained.a[module_of(kLoraASuffix) + ".weight"] = value;
+    } else if (name.ends_with(kLoraBSuffix)) {
+      trained.b[module_of(kLoraBSuffix) + ".weight"] = value;
     } else {
       trained.whole[name] = value;
     }
@@ -60,19 +59,19 @@ class Exporter {
   /// Body in file order, then the head.
   std::vector<TensorToWrite> tensors() const {
     std::vector<TensorToWrite> list;
-    for (const WeightSlot& slot : body_slots(model_.setup().config)) list.push_back(entry(slot.name, slot.shape));
+    for (const auto& [name, shape] : body_shapes(model_.setup().config)) list.push_back(entry(name, shape));
     const GptNeoConfig& config = model_.setup().config;
-    if (untied_lm_head()) list.push_back(entry("lm_head.weight", {config.vocab_size, config.hidden_size}));
+    if (untied_lm_head()) list.push_back(entry(kLmHeadName, {config.vocab_size, config.hidden_size}));
     if (model_.setup().head != Head::kCausalLm) {
-      list.push_back(entry("score.weight", {model_.setup().num_labels, config.hidden_size}));
+      list.push_back(entry(kScoreName, {model_.setup().num_labels, config.hidden_size}));
     }
     return list;
   }
 
   bool untied_lm_head() const {
     if (model_.setup().head != Head::kCausalLm) return false;
-    if (trained_.whole.contains("lm_head.weight")) return true;
-    const SourceTensors::Entry* head = base_.find("lm_head.weight");
+    if (trained_.whole.contains(kLmHeadName)) return true;
+    const SourceTensors::Entry* head = base_.find(kLmHeadName);
     if (head == nullptr || trained_.whole.contains("transformer.wte.weight")) return false;
     return !head->value().equal(base_.find("transformer.wte.weight")->value());
   }

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "model/checkpoints/tensor_names.h"
-#include "model/gpt_neo/weights.h"
 
 #include <fmt/ranges.h>
 
@@ -18,28 +17,6 @@ constexpr size_t kListedTensors = 6;
 constexpr std::array<std::string_view, 4> kWrappers = {"_orig_mod", "module", "_fsdp_wrapped_module",
                                                        "_checkpoint_wrapped_module"};
 
-void add_block(std::vector<WeightSlot>& slots, const GptNeoConfig& config, size_t layer) {
-  const int64_t h = config.hidden_size;
-  const int64_t ff = config.intermediate_size;
-  const auto add = [&](const char* name, std::vector<int64_t> shape, at::Tensor BlockWeights::*field) {
-    slots.push_back({fmt::format("{}h.{}.{}", kPrefix, layer, name), std::move(shape),
-                     [layer, field](Weights& weights) -> at::Tensor& { return weights.blocks[layer].*field; }});
-  };
-  add("ln_1.weight", {h}, &BlockWeights::ln_1_weight);
-  add("ln_1.bias", {h}, &BlockWeights::ln_1_bias);
-  add("attn.attention.q_proj.weight", {h, h}, &BlockWeights::q_proj_weight);
-  add("attn.attention.k_proj.weight", {h, h}, &BlockWeights::k_proj_weight);
-  add("attn.attention.v_proj.weight", {h, h}, &BlockWeights::v_proj_weight);
-  add("attn.attention.out_proj.weight", {h, h}, &BlockWeights::out_proj_weight);
-  add("attn.attention.out_proj.bias", {h}, &BlockWeights::out_proj_bias);
-  add("ln_2.weight", {h}, &BlockWeights::ln_2_weight);
-  add("ln_2.bias", {h}, &BlockWeights::ln_2_bias);
-  add("mlp.c_fc.weight", {ff, h}, &BlockWeights::c_fc_weight);
-  add("mlp.c_fc.bias", {ff}, &BlockWeights::c_fc_bias);
-  add("mlp.c_proj.weight", {h, ff}, &BlockWeights::c_proj_weight);
-  add("mlp.c_proj.bias", {h}, &BlockWeights::c_proj_bias);
-}
-
 /// The first lines; hundreds more would say the same.
 std::string listed(const char* title, const std::vector<std::string>& lines) {
   if (lines.empty()) return "";
@@ -50,21 +27,6 @@ std::string listed(const char* title, const std::vector<std::string>& lines) {
 }
 
 }  // namespace
-
-std::vector<WeightSlot> body_slots(const GptNeoConfig& config) {
-  const int64_t h = config.hidden_size;
-  std::vector<WeightSlot> slots;
-  const auto add = [&](const char* name, std::vector<int64_t> shape, at::Tensor Weights::*field) {
-    slots.push_back({std::string(kPrefix) + name, std::move(shape),
-                     [field](Weights& weights) -> at::Tensor& { return weights.*field; }});
-  };
-  add("wte.weight", {config.vocab_size, h}, &Weights::wte);
-  add("wpe.weight", {config.max_position_embeddings, h}, &Weights::wpe);
-  for (int64_t layer = 0; layer < config.num_layers; ++layer) add_block(slots, config, static_cast<size_t>(layer));
-  add("ln_f.weight", {h}, &Weights::ln_f_weight);
-  add("ln_f.bias", {h}, &Weights::ln_f_bias);
-  return slots;
-}
 
 std::string without_wrappers(const std::string& name, std::set<std::string>* removed) {
   std::string kept;

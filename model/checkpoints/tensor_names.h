@@ -1,28 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <ATen/core/Tensor.h>
-
 #include <cstdint>
-#include <functional>
 #include <set>
 #include <string>
 #include <vector>
 
-#include "model/gpt_neo/weights.h"
-#include "model/gpt_neo_config.h"
-
 namespace neoloom::model {
-
-/// One frozen tensor: Hugging Face's name with "transformer.", its shape, and where it lives in a Weights.
-struct WeightSlot {
-  std::string name;
-  std::vector<int64_t> shape;
-  std::function<at::Tensor&(Weights&)> member;
-};
-
-/// The body's tensors in file order (no lm_head, no score).
-std::vector<WeightSlot> body_slots(const GptNeoConfig& config);
 
 /// `name` without the pieces that wrappers put into names: _orig_mod (torch.compile), module (data parallel),
 /// _fsdp_wrapped_module, _checkpoint_wrapped_module; each piece removed is added to `removed` when given.

@@ -8,6 +8,7 @@
 
 #include "model/checkpoints/strict_json.h"
 #include "model/checkpoints/tensor_names.h"
+#include "model/parameter_table.h"
 #include "runtime/core/error.h"
 
 namespace neoloom::model {
@@ -54,7 +55,7 @@ std::map<std::string, std::string> read_index(const std::string& path) {
 
 /// PEFT's wrapper around every tensor, and its layers beside those that they adapt.
 bool is_wrapped_by_peft(const std::string& name) {
-  return name.starts_with("base_model.model.") || name.find(".base_layer.") != std::string::npos ||
+  return name.starts_with(kPeftPrefix) || name.find(".base_layer.") != std::string::npos ||
          name.find(".lora_A.") != std::string::npos;
 }
 
@@ -117,7 +118,7 @@ std::string SourceTensors::note() const {
 int64_t stored_head_rows(const std::string& folder) {
   if (!has_single_file(folder) && !fs::exists(fs::path(folder) / kIndexFile)) return 0;
   const SourceTensors source(folder);
-  const SourceTensors::Entry* score = source.find("score.weight");
+  const SourceTensors::Entry* score = source.find(kScoreName);
   return score == nullptr || score->shape.empty() ? 0 : score->shape.front();
 }
 

@@ -99,7 +99,7 @@ void Products::add_plain_input_gradient(at::Tensor& dx, const at::Tensor& dy, co
 }
 
 bool Products::uses_panels(const Matrix& weight) const {
-  return !device_ && weight.panels.forward.defined() && multiplies_panels(compute_dtype_);
+  return weight.panels.forward.defined() && multiplies_panels(compute_dtype_);
 }
 
 /// x in the type of the products' inputs, with an even number of columns where rows of panels come in pairs.
@@ -122,27 +122,8 @@ RightSide Products::backward_side(const Matrix& weight) const {
   return {panels.defined() ? panels : weight.plain, panels.defined() ? k + k % 2 : k, weight.plain.size(1)};
 }
 
-at::Tensor Products::device_product(const at::Tensor& a, const at::Tensor& b, bool wide) const {
-  return wide && compute_dtype_ != Dtype::kFloat32 ? device_->product(a, b) : at::mm(a, b);
-}
-
-void Products::add_device_product(const at::Tensor& y, const at::Tensor& a, const at::Tensor& b, double beta,
-                                  double alpha) const {
-  if (compute_dtype_ == Dtype::kFloat32) {
-    y.addmm_(a, b, beta, alpha);
-  } else {
-    device_->add_product(y, a, b, beta, alpha);
-  }
-}
-
 at::Tensor Products::unfused_forward(const at::Tensor& x, const at::Tensor& weight, const ProductTerms& terms) {
-  at::Tensor y;
-  if (device_) {
-    y = device_product(narrowed(x), narrowed(weight).t(), /*wide=*/true);
-    if (terms.bias.defined()) y.add_(terms.bias);
-  } else {
-    y = plain_forward(x, weight, terms.bias);
-  }
+  at::Tensor y = plain_forward(x, weight, terms.bias);
   add_terms(y, terms);
   return y;
 }

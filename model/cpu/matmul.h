@@ -3,12 +3,10 @@
 
 #include <ATen/core/Tensor.h>
 
-#include <memory>
 #include <utility>
 
 #include "model/cpu/packed_gemm.h"
 #include "model/cpu/packed_weights.h"
-#include "model/cuda/operators.h"
 #include "model/options.h"
 #include "model/scalar_type.h"
 
@@ -19,7 +17,6 @@ namespace neoloom::model {
 ///   panels          on CPUs that multiply them (see panels.h), when the matrix has them;
 ///   16-bit inputs   where the compute dtype is 16 bit and the device has arithmetic for it;
 ///   fp32            everywhere else: 16-bit weights are widened slice by slice into a bounded scratch.
-/// Along the device path (see kernels.h) inputs have the compute dtype and one product is one operator.
 /// On a CPU without fp16 arithmetic a product of fp16 matrices runs element by element, hundreds of times slower.
 class Products {
  public:
@@ -27,15 +24,13 @@ class Products {
   /// cache.
   static constexpr int64_t kScratchElements = int64_t{4} << 20;
 
-  /// `device`: the device path's operators; null: the host's path.
-  explicit Products(Dtype compute_dtype, std::shared_ptr<const DeviceOperators> device = nullptr)
-      : compute_dtype_(compute_dtype), device_(std::move(device)) {}
+  explicit Products(Dtype compute_dtype) : compute_dtype_(compute_dtype) {}
 
-  /// What the host's products with `weight` read: an input of this type needs no conversion.
+  /// What products with `weight` read: an input of this type needs no conversion.
   at::ScalarType input_type(const Matrix& weight) const;
 
-  /// x W^T + terms. Shapes: x [n, in] fp32 or in that type; weight [out, in]; returns [n, out] in fp32, or on the
-  /// host's path in `type`, which is fp32 or bfloat16.
+  /// x W^T + terms. Shapes: x [n, in] fp32 or in that type; weight [out, in]; returns [n, out] in
+  /// `type`, which is fp32 or bfloat16.
   at::Tensor forward(const at::Tensor& x, const Matrix& weight, const ProductTerms& terms,
                      at::ScalarType type = at::kFloat);
 
@@ -59,20 +54,6 @@ class Products {
   /// dy W + terms, added to `dx` [n, in] fp32.
   void add_input_gradient(at::Tensor& dx, const at::Tensor& dy, const Matrix& weight, const ProductTerms& terms = {});
 
-  /// Null: the host's path.
-  const DeviceOperators* device() const { return device_.get(); }
-
-  /// Device path: x as an input of products.
-  at::Tensor narrowed(const at::Tensor& x) const { return x.to(input_type()); }
-
-  /// Device path: a b, from inputs in the compute dtype. Returns fp32 when `wide`, else the compute dtype.
-  /// Shapes: a [n, k], b [k, m].
-  at::Tensor device_product(const at::Tensor& a, const at::Tensor& b, bool wide) const;
-
-  /// Device path: y = beta y + alpha a b in fp32, from inputs in the compute dtype. Shapes: y [n, m], any row stride.
-  void add_device_product(const at::Tensor& y, const at::Tensor& a, const at::Tensor& b, double beta = 1.0,
-                          double alpha = 1.0) const;
-
  private:
   /// Whether products with `weight` go to panels; else they are unfused.
   bool uses_panels(const Matrix& weight) const;
@@ -89,7 +70,6 @@ class Products {
   at::Tensor widened_rows(const at::Tensor& weight, int64_t begin, int64_t rows);
 
   Dtype compute_dtype_;
-  std::shared_ptr<const DeviceOperators> device_;
   at::Tensor scratch_;  // fp32 copy of a slice of a 16-bit weight
 };
 

@@ -8,30 +8,35 @@
 
 #include "model/batch/rows.h"
 #include "model/cpu/attention.h"
-#include "model/cpu/matmul.h"
 #include "model/cuda/attention.h"
 #include "model/gpt_neo/linear.h"
 #include "model/lora/lora_cuda.h"
+#include "model/lora/target_modules.h"
 
 namespace neoloom::model {
 
-/// What forward keeps for backward. GELU outputs, probabilities and, but for `normed`, LayerNorm outputs are
-/// recomputed. "narrow": the type that products read, see Products::input_type and Products::narrowed; the rest is
-/// fp32.
+class Backend;
+class BlockOps;
+
+/// What forward keeps for backward. GELU outputs, probabilities and, on CPUs, LayerNorm outputs are recomputed.
+/// "type of matmuls": what the backend's matrix products read (Backend); the rest is fp32.
 struct BlockSaved {
   at::Tensor x;  // [N, h] input of ln_1
   Norm::Statistics ln_1;
-  at::Tensor normed;    // [N, h] narrow, ln_1's output: the device path, where it or what reads it trains
-  at::Tensor q;         // [n, h] narrow
-  at::Tensor k, v;      // [N, h] narrow
-  at::Tensor attended;  // [n, h] narrow, input of out_proj
+  at::Tensor normed;    // [N, h] type of matmuls, ln_1's output, where the backend keeps it and what reads it trains
+  at::Tensor q;         // [n, h] type of matmuls
+  at::Tensor k, v;      // [N, h] type of matmuls
+  at::Tensor attended;  // [n, h] type of matmuls, input of out_proj
   at::Tensor middle;    // [n, h] input of ln_2
   Norm::Statistics ln_2;
-  SavedGelu activation;                  // [n, ff] narrow; on the host as forward_activated leaves it
+  SavedGelu activation;                  // [n, ff] type of matmuls; on CPUs as forward_activated leaves it
   std::array<AdapterSaved, 6> adapters;  // in the order of LinearSite
-  AttentionSaved attention;              // device path
+  AttentionSaved attention;              // of kernels that keep something
 
-  /// What Block::fill makes the rest of.
+  AdapterSaved& adapter(LinearSite site) { return adapters[static_cast<size_t>(site)]; }
+  const AdapterSaved& adapter(LinearSite site) const { return adapters[static_cast<size_t>(site)]; }
+
+  /// A copy that holds only what Block::recompute needs: the block's input and what adapters saved.
   BlockSaved inputs() const;
 };
 
@@ -40,53 +45,46 @@ struct BlockWants {
   bool dx = true;  // someone below needs the gradient of the block's input
 };
 
-/// Keys and values of the tokens decoded so far.
-struct KeyValueCache {
-  at::Tensor k, v;  // [max tokens, h] fp32
-};
-
-/// x = x + attention(ln_1(x)); x = x + c_proj(gelu(c_fc(ln_2(x)))).
+/// One transformer block of GPT-Neo and its gradients, written once for all backends:
+///   middle = x + out_proj(attention(q, k, v)),   q, k, v = q_proj, k_proj, v_proj of ln_1(x)
+///   y      = middle + c_proj(gelu_new(c_fc(ln_2(middle))))
 struct Block {
   Norm ln_1, ln_2;
-  Linear q_proj, k_proj, v_proj, out_proj, c_fc, c_proj;
+  std::array<Linear, 6> linears;  // in the order of LinearSite
   Attention attention{1, 0};
-  AttentionKernel attention_kernel = AttentionKernel::kMath;  // of the device path
+  AttentionKernel attention_kernel = AttentionKernel::kMath;  // on GPUs
+
+  Linear& operator[](LinearSite site) { return linears[static_cast<size_t>(site)]; }
+  const Linear& operator[](LinearSite site) const { return linears[static_cast<size_t>(site)]; }
 
   /// Shapes: x [N, h] -> [n, h]; `saved` may be null.
-  at::Tensor forward(Products& products, const at::Tensor& x, const RowPlan& rows, BlockSaved* saved) const;
+  at::Tensor forward(Backend& backend, const at::Tensor& x, const RowPlan& rows, BlockSaved* saved) const;
 
-  /// Everything of `saved` from its inputs(), with forward's bits: on the host masks are drawn again, by their keys; on
-  /// the device path what adapters saved is there already.
-  void fill(Products& products, const RowPlan& rows, BlockSaved& saved) const;
+  /// Everything of `saved` from its inputs(), with forward's bits: on CPUs dropout masks are drawn again, by their
+  /// keys; on GPUs what adapters saved is there already.
+  void recompute(Backend& backend, const RowPlan& rows, BlockSaved& saved) const;
 
   /// Writes the block's parameter gradients. Shapes: dy [n, h] (overwritten) -> gradient of x [N, h], undefined unless
   /// wants.dx.
-  at::Tensor backward(Products& products, const at::Tensor& dy, const RowPlan& rows, const BlockSaved& saved,
+  at::Tensor backward(Backend& backend, const at::Tensor& dy, const RowPlan& rows, const BlockSaved& saved,
                       BlockWants wants) const;
 
-  /// Forward of the next tokens of one sequence: x [n, h] at `position`; their keys and values join the cache.
-  at::Tensor decode(Products& products, const at::Tensor& x, KeyValueCache& cache, int64_t position) const;
-
   bool trains() const { return attention_trains() || mlp_trains(); }
+  bool trains(LinearSite site) const { return (*this)[site].trains(); }
+  bool inputs_train() const {
+    return trains(LinearSite::kQProj) || trains(LinearSite::kKProj) || trains(LinearSite::kVProj) || ln_1.trains();
+  }
 
  private:
-  class OnHost;    // host_block.cpp
-  class OnDevice;  // the same formulas in fewer operators; device_block.cpp
+  bool attention_trains() const { return inputs_train() || trains(LinearSite::kOutProj); }
+  bool mlp_trains() const { return trains(LinearSite::kCFc) || trains(LinearSite::kCProj) || ln_2.trains(); }
 
-  bool inputs_train() const {
-    return q_proj.trains() || k_proj.trains() || v_proj.trains() || ln_1.weight_grad.defined();
-  }
-  bool attention_trains() const { return inputs_train() || out_proj.trains(); }
-  bool mlp_trains() const { return c_fc.trains() || c_proj.trains() || ln_2.weight_grad.defined(); }
-
-  at::Tensor host_forward(Products& products, const at::Tensor& x, const RowPlan& rows, BlockSaved& kept) const;
-  void host_fill(Products& products, const RowPlan& rows, BlockSaved& saved) const;
-  at::Tensor host_backward(Products& products, at::Tensor dy, const RowPlan& rows, const BlockSaved& saved,
-                           BlockWants wants) const;
-  at::Tensor device_forward(Products& products, const at::Tensor& x, const RowPlan& rows, BlockSaved& kept) const;
-  void device_fill(Products& products, const RowPlan& rows, BlockSaved& saved) const;
-  at::Tensor device_backward(Products& products, const at::Tensor& dy, const RowPlan& rows, const BlockSaved& saved,
-                             BlockWants wants) const;
+  at::Tensor up_to_activation(BlockOps& ops, const RowPlan& rows, BlockSaved& saved) const;
+  at::Tensor mlp_backward(BlockOps& ops, const at::Tensor& dy, const BlockSaved& saved, bool wants_d_middle) const;
+  at::Tensor attention_backward(BlockOps& ops, const at::Tensor& d_middle, const BlockSaved& saved,
+                                bool wants_dx) const;
+  at::Tensor inputs_backward(BlockOps& ops, const at::Tensor& d_attended, const BlockSaved& saved,
+                             bool wants_d_normed) const;
 };
 
 }  // namespace neoloom::model

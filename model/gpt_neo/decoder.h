@@ -10,6 +10,11 @@
 
 namespace neoloom::model {
 
+/// Keys and values of the tokens decoded so far.
+struct KeyValueCache {
+  at::Tensor k, v;  // [max tokens, h] fp32
+};
+
 /// Decoder of one sequence: keys and values of earlier tokens are kept per block, [max_tokens, h] fp32. Local blocks
 /// keep all tokens too; attention reads only the window.
 class GptNeoDecoder final : public Model::Decoder {

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "model/gpt_neo/gpt_neo.h"
-#include "model/cuda/operators.h"
 
 #include <ATen/Context.h>
 #include <ATen/ops/embedding.h>
@@ -22,11 +21,6 @@ namespace neoloom::model {
 namespace {
 
 using core::ErrorKind;
-
-std::shared_ptr<const DeviceOperators> operators_of(const ModelSetup& setup) {
-  if (!setup.device.cuda || setup.operators) return setup.device.cuda ? setup.operators : nullptr;
-  return std::make_shared<DeviceOperators>(libtorch_operators());
-}
 
 /// Native masks follow from where the micro-batch stands in the run, whatever rank computes it.
 void seed_native_masks(const DropoutKey& key, const at::Device& device) {
@@ -50,20 +44,12 @@ std::unique_ptr<Model> Model::create(const ModelSetup& setup, std::shared_ptr<co
 }
 
 GptNeo::GptNeo(const ModelSetup& setup, std::shared_ptr<const Weights> weights)
-    : setup_(setup), builder_(setup, std::move(weights)), products_(setup.compute_dtype, operators_of(setup)) {}
+    : setup_(setup), builder_(setup, std::move(weights)), backend_(make_backend(setup)) {}
 
 std::vector<std::string> GptNeo::kernels() const {
   const GptNeoConfig& config = setup_.config;
-  const auto kernel_of = [&](int64_t window) {
-    if (!setup_.device.cuda) {
-      const Attention attention(config.num_heads, window, /*on_device=*/false, setup_.compute_dtype);
-      return describe_attention(attention.host_kernel(), window);
-    }
-    return describe_attention(
-        choose_attention(setup_.device, setup_.compute_dtype, config.hidden_size / config.num_heads, window), window);
-  };
   const auto line = [&](const char* layers, int64_t window) {
-    return fmt::format("{} layers: {}", layers, kernel_of(window));
+    return fmt::format("{} layers: {}", layers, backend_->describe_attention(window));
   };
   std::vector<std::string> lines = {line("global", 0)};
   if (std::find(config.layer_is_local.begin(), config.layer_is_local.end(), true) != config.layer_is_local.end()) {
@@ -83,17 +69,16 @@ at::Tensor GptNeo::run_blocks(const Network& network, const PackedBatch& packed,
   at::Tensor x = embed(network, packed.ids, packed.positions);
   for (size_t layer = 0; layer < network.blocks.size(); ++layer) {
     BlockSaved* const kept = saved != nullptr && layer >= lowest ? &(*saved)[layer] : nullptr;
-    x = network.blocks[layer].forward(products_, x, plan_of(packed, layer), kept);
+    x = network.blocks[layer].forward(*backend_, x, plan_of(packed, layer), kept);
     if (kept != nullptr && recomputes(layer)) *kept = kept->inputs();
   }
   return x;
 }
 
 HeadResult GptNeo::run_head(const Network& network, const Targets& targets, const at::Tensor& hidden, HeadWants wants) {
-  wants.on_device = setup_.device.cuda;
-  if (classifies()) return classify(network, setup_.head, hidden, targets, wants);
+  if (classifies()) return classify(*backend_, network, setup_.head, hidden, targets, wants);
   if (!targets.values.defined()) return {};
-  return causal_lm(network, products_, hidden, targets, logits_chunk_rows(setup_), wants);
+  return causal_lm(*backend_, network, hidden, targets, logits_chunk_rows(setup_), wants);
 }
 
 AttentionKernel GptNeo::attention_kernel(bool local) const {
@@ -121,8 +106,8 @@ void GptNeo::run_backward(const Network& network, const PackedBatch& packed, std
   for (size_t layer = network.blocks.size(); layer-- > lowest;) {
     const BlockWants wants{.dx = layer > lowest || network.trains_embedding()};
     const RowPlan& rows = plan_of(packed, layer);
-    if (recomputes(layer)) network.blocks[layer].fill(products_, rows, saved[layer]);
-    d_hidden = network.blocks[layer].backward(products_, d_hidden, rows, saved[layer], wants);
+    if (recomputes(layer)) network.blocks[layer].recompute(*backend_, rows, saved[layer]);
+    d_hidden = network.blocks[layer].backward(*backend_, d_hidden, rows, saved[layer], wants);
     saved[layer] = {};
     if (ready) ready(layout().block_begin_elements[layer]);
   }
@@ -202,7 +187,7 @@ at::Tensor GptNeo::lm_logits(const Batch& batch, const at::Tensor& params) {
   const MicroBatch packed = packed_on(params.device(), batch);
   const Network network = builder_.build(params, {}, nullptr);
   const at::Tensor normed = network.ln_f.forward(run_blocks(network, packed.packed, nullptr), nullptr);
-  const at::Tensor logits = products_.forward(normed, network.head, {});
+  const at::Tensor logits = backend_->logits(normed, network.head);
   at::Tensor padded = at::zeros({batch.ids.numel(), setup_.config.vocab_size}, logits.options());
   padded.index_copy_(0, packed.packed.source, logits);
   return padded.view({batch.ids.size(0), batch.ids.size(1), setup_.config.vocab_size});

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "model/batch/packing.h"
-#include "model/cpu/matmul.h"
+#include "model/gpt_neo/backend.h"
 #include "model/gpt_neo/heads.h"
 #include "model/gpt_neo/network.h"
 #include "model/model.h"
@@ -57,7 +57,7 @@ class GptNeo final : public Model {
 
   ModelSetup setup_;
   NetworkBuilder builder_;
-  Products products_;
+  std::unique_ptr<Backend> backend_;
   std::map<std::string, Place> places_;
 };
 

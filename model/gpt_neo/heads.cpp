@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "model/gpt_neo/heads.h"
 
-#include <ATen/ops/empty.h>
 #include <ATen/ops/index_select.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/sum.h>
@@ -9,9 +8,9 @@
 #include <ATen/ops/zeros_like.h>
 
 #include <algorithm>
-#include <limits>
 
 #include "model/cpu/cross_entropy.h"
+#include "model/gpt_neo/backend.h"
 #include "runtime/core/error.h"
 
 namespace neoloom::model {
@@ -31,51 +30,6 @@ void weigh(const at::Tensor& weights, at::Tensor& losses, at::Tensor& gradient) 
   if (gradient.defined()) gradient.mul_(weights.unsqueeze(1));
 }
 
-/// Some supervised rows of a causal LM.
-struct Chunk {
-  at::Tensor normed;   // [n, h] fp32
-  at::Tensor targets;  // [n] int64
-  at::Tensor weights;  // [n] fp32: 0 for rows that do not count; undefined: all do
-};
-
-/// Losses of its rows, and the gradient of the head's input, neither weighed.
-struct ChunkResult {
-  at::Tensor losses;    // [n]
-  at::Tensor d_normed;  // [n, h], undefined unless wanted
-};
-
-/// `buffer` [at least n, V] fp32 is overwritten.
-ChunkResult host_chunk(const Network& network, Products& products, const Chunk& chunk, const at::Tensor& buffer,
-                       HeadWants wants) {
-  at::Tensor logits = buffer.narrow(0, 0, chunk.targets.size(0));
-  products.forward_into(logits, chunk.normed, network.head, {});
-  ChunkResult result;
-  result.losses = cross_entropy_rows(logits, chunk.targets, wants.loss_scale, wants.gradients);
-  if (!wants.gradients) return result;
-  result.d_normed = products.input_gradient(logits, network.head);
-  if (network.head_grad.defined()) network.head_grad.addmm_(logits.t(), chunk.normed);
-  return result;
-}
-
-/// `head` [at least V, h]: the network's, in the type of products.
-ChunkResult device_chunk(const Network& network, const Products& products, const at::Tensor& head, const Chunk& chunk,
-                         HeadWants wants) {
-  const int64_t vocabulary = network.head.plain.size(0);
-  at::Tensor logits = products.device_product(products.narrowed(chunk.normed), head.t(), /*wide=*/true);
-  const int64_t filling = head.size(0) - vocabulary;
-  if (filling > 0) logits.narrow(1, vocabulary, filling).fill_(-std::numeric_limits<float>::infinity());
-  ChunkResult result;
-  result.losses =
-      device_cross_entropy_rows(logits, chunk.targets, wants.loss_scale, wants.gradients, head.scalar_type());
-  if (!wants.gradients) return result;
-  result.d_normed = products.device_product(logits, head, /*wide=*/true);
-  if (network.head_grad.defined()) {
-    const at::Tensor counted = chunk.weights.defined() ? chunk.normed.mul(chunk.weights.unsqueeze(1)) : chunk.normed;
-    products.add_device_product(network.head_grad, logits.t(), products.narrowed(counted));
-  }
-  return result;
-}
-
 }  // namespace
 
 int64_t logits_chunk_rows(const ModelSetup& setup) {
@@ -83,8 +37,8 @@ int64_t logits_chunk_rows(const ModelSetup& setup) {
   return setup.device.cuda ? kDefaultDeviceLogitsRows : kDefaultLogitsRows;
 }
 
-HeadResult classify(const Network& network, Head head, const at::Tensor& hidden, const Targets& targets,
-                    HeadWants wants) {
+HeadResult classify(const Backend& backend, const Network& network, Head head, const at::Tensor& hidden,
+                    const Targets& targets, HeadWants wants) {
   Norm::Statistics statistics;
   const at::Tensor normed = network.ln_f.forward(hidden, &statistics);
   HeadResult result;
@@ -95,8 +49,7 @@ HeadResult classify(const Network& network, Head head, const at::Tensor& hidden,
   at::Tensor d_logits;
   if (head == Head::kSingleLabel) {
     d_logits = result.logits.clone();
-    losses = wants.on_device ? device_cross_entropy_rows(d_logits, targets.values, wants.loss_scale, wants.gradients)
-                             : cross_entropy_rows(d_logits, targets.values, wants.loss_scale, wants.gradients);
+    losses = backend.cross_entropy(d_logits, targets.values, wants.loss_scale, wants.gradients);
   } else {
     losses = binary_cross_entropy_rows(result.logits, targets.values, wants.loss_scale,
                                        wants.gradients ? &d_logits : nullptr);
@@ -110,7 +63,7 @@ HeadResult classify(const Network& network, Head head, const at::Tensor& hidden,
   return result;
 }
 
-HeadResult causal_lm(const Network& network, Products& products, const at::Tensor& hidden, const Targets& targets,
+HeadResult causal_lm(Backend& backend, const Network& network, const at::Tensor& hidden, const Targets& targets,
                      int64_t chunk_rows, HeadWants wants) {
   HeadResult result;
   const int64_t rows = targets.rows.size(0);
@@ -123,19 +76,12 @@ HeadResult causal_lm(const Network& network, Products& products, const at::Tenso
   const at::Tensor normed = network.ln_f.forward(selected, &statistics);
   at::Tensor d_normed;
   if (wants.gradients) d_normed = at::zeros_like(normed);
-  at::Tensor head;
-  at::Tensor buffer;  // on a device each chunk gets memory of LibTorch's pool
-  if (wants.on_device) {
-    head = products.narrowed(network.aligned_head.defined() ? network.aligned_head : network.head.plain);
-  } else {
-    buffer = at::empty({std::min(chunk_rows, rows), network.head.plain.size(0)}, hidden.options());
-  }
+  const auto head = backend.lm_head_ops(network, std::min(chunk_rows, rows));
   for (int64_t begin = 0; begin < rows; begin += chunk_rows) {
     const int64_t count = std::min(chunk_rows, rows - begin);
     const auto part = [&](const at::Tensor& x) { return x.defined() ? x.narrow(0, begin, count) : x; };
-    const Chunk chunk = {part(normed), part(targets.values), part(targets.weights)};
-    ChunkResult found = wants.on_device ? device_chunk(network, products, head, chunk, wants)
-                                        : host_chunk(network, products, chunk, buffer, wants);
+    const LmHeadChunk chunk = {part(normed), part(targets.values), part(targets.weights)};
+    LmHeadResult found = head->run(chunk, wants);
     weigh(chunk.weights, found.losses, found.d_normed);
     result.loss.loss.add_(at::sum(found.losses, at::kDouble));
     if (wants.gradients) d_normed.narrow(0, begin, count).copy_(found.d_normed);

@@ -6,11 +6,12 @@
 #include <cstdint>
 
 #include "model/batch/packing.h"
-#include "model/cpu/matmul.h"
 #include "model/gpt_neo/network.h"
 #include "model/model.h"
 
 namespace neoloom::model {
+
+class Backend;
 
 /// What a head makes of the final block's output.
 struct HeadResult {
@@ -23,16 +24,35 @@ struct HeadResult {
 struct HeadWants {
   bool gradients = false;
   double loss_scale = 1.0;
-  bool on_device = false;  // operators that every device has; else also the host's own loops
+};
+
+/// Some supervised rows of a causal LM.
+struct LmHeadChunk {
+  at::Tensor normed;   // [n, h] fp32
+  at::Tensor targets;  // [n] int64
+  at::Tensor weights;  // [n] fp32: 0 for rows that do not count; undefined: all do
+};
+
+/// Losses of a chunk's rows, and the gradient of its `normed`, neither weighed.
+struct LmHeadResult {
+  at::Tensor losses;    // [n]
+  at::Tensor d_normed;  // [n, h], undefined unless wanted
+};
+
+/// The language model's head of one micro-batch, chunk by chunk; see Backend::lm_head_ops.
+class LmHeadOps {
+ public:
+  virtual ~LmHeadOps() = default;
+  virtual LmHeadResult run(const LmHeadChunk& chunk, HeadWants wants) = 0;
 };
 
 /// Single label: cross entropy summed over samples with a label (>= 0). Multi-label: binary cross entropy, mean over
 /// labels, summed over samples. Shapes: hidden [B, h], the last tokens; the values of `targets` may be undefined.
-HeadResult classify(const Network& network, Head head, const at::Tensor& hidden, const Targets& targets,
-                    HeadWants wants);
+HeadResult classify(const Backend& backend, const Network& network, Head head, const at::Tensor& hidden,
+                    const Targets& targets, HeadWants wants);
 
 /// Cross entropy of the supervised rows only, `chunk_rows` rows of logits at a time. Shapes: hidden [N, h].
-HeadResult causal_lm(const Network& network, Products& products, const at::Tensor& hidden, const Targets& targets,
+HeadResult causal_lm(Backend& backend, const Network& network, const at::Tensor& hidden, const Targets& targets,
                      int64_t chunk_rows, HeadWants wants);
 
 }  // namespace neoloom::model

@@ -59,6 +59,8 @@ struct Norm {
   at::Tensor weight_grad, bias_grad;  // [h] views of the gradient buffer; undefined: frozen
   double epsilon = 1e-5;
 
+  bool trains() const { return weight_grad.defined(); }
+
   struct Statistics {
     at::Tensor mean, rstd;  // [n, 1] fp32
   };

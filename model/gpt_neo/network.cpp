@@ -15,45 +15,7 @@ namespace {
 
 using core::ErrorKind;
 
-constexpr const char* kPeftPrefix = "base_model.model.";
-
-at::Tensor BlockWeights::*weight_member(LinearSite site) {
-  switch (site) {
-    case LinearSite::kQProj:
-      return &BlockWeights::q_proj_weight;
-    case LinearSite::kKProj:
-      return &BlockWeights::k_proj_weight;
-    case LinearSite::kVProj:
-      return &BlockWeights::v_proj_weight;
-    case LinearSite::kOutProj:
-      return &BlockWeights::out_proj_weight;
-    case LinearSite::kCFc:
-      return &BlockWeights::c_fc_weight;
-    case LinearSite::kCProj:
-      return &BlockWeights::c_proj_weight;
-  }
-  core::fail(ErrorKind::kInternal, "linear site {} has no weight", static_cast<int>(site));
-}
-
-Linear Block::*linear_member(LinearSite site) {
-  switch (site) {
-    case LinearSite::kQProj:
-      return &Block::q_proj;
-    case LinearSite::kKProj:
-      return &Block::k_proj;
-    case LinearSite::kVProj:
-      return &Block::v_proj;
-    case LinearSite::kOutProj:
-      return &Block::out_proj;
-    case LinearSite::kCFc:
-      return &Block::c_fc;
-    case LinearSite::kCProj:
-      return &Block::c_proj;
-  }
-  core::fail(ErrorKind::kInternal, "linear site {} has no place in a block", static_cast<int>(site));
-}
-
-void check_shape(const char* name, const at::Tensor& tensor, std::vector<int64_t> expected) {
+void check_shape(const std::string& name, const at::Tensor& tensor, std::vector<int64_t> expected) {
   core::require(tensor.defined(), ErrorKind::kWeights, "weights: {} is missing", name);
   core::require(tensor.sizes() == at::IntArrayRef(expected), ErrorKind::kWeights,
                 "weights: {}: expected shape [{}] from the config, found [{}]", name, fmt::join(expected, ", "),
@@ -63,29 +25,43 @@ void check_shape(const char* name, const at::Tensor& tensor, std::vector<int64_t
 void check_weights(const Weights& weights, const ModelSetup& setup) {
   const GptNeoConfig& config = setup.config;
   const int64_t h = config.hidden_size;
-  const int64_t ff = config.intermediate_size;
-  check_shape("transformer.wte.weight", weights.wte, {config.vocab_size, h});
-  check_shape("transformer.wpe.weight", weights.wpe, {config.max_position_embeddings, h});
-  check_shape("transformer.ln_f.weight", weights.ln_f_weight, {h});
+  check_shape(kWordEmbeddingName, weights.wte, {config.vocab_size, h});
+  check_shape(kPositionEmbeddingName, weights.wpe, {config.max_position_embeddings, h});
+  check_shape(kFinalNormWeightName, weights.ln_f.weight, {h});
   core::require(static_cast<int64_t>(weights.blocks.size()) == config.num_layers &&
                     static_cast<int64_t>(config.layer_is_local.size()) == config.num_layers,
                 ErrorKind::kWeights, "weights: expected {} blocks and attention types, found {} and {}",
                 config.num_layers, weights.blocks.size(), config.layer_is_local.size());
-  for (const BlockWeights& block : weights.blocks) {
-    check_shape("q_proj.weight", block.q_proj_weight, {h, h});
-    check_shape("k_proj.weight", block.k_proj_weight, {h, h});
-    check_shape("v_proj.weight", block.v_proj_weight, {h, h});
-    check_shape("out_proj.weight", block.out_proj_weight, {h, h});
-    check_shape("c_fc.weight", block.c_fc_weight, {ff, h});
-    check_shape("c_proj.weight", block.c_proj_weight, {h, ff});
+  for (size_t layer = 0; layer < weights.blocks.size(); ++layer) {
+    for (const BlockParameter& parameter : kBlockParameters) {
+      check_shape(parameter_name(static_cast<int64_t>(layer), parameter),
+                  parameter_of(weights.blocks[layer], parameter), parameter_shape(config, parameter));
+    }
   }
   if (setup.head == Head::kCausalLm) {
-    check_shape("lm_head.weight", weights.lm_head, {config.vocab_size, h});
+    check_shape(kLmHeadName, weights.lm_head, {config.vocab_size, h});
   } else {
     core::require(setup.num_labels > 0, ErrorKind::kUsage, "model_config.num_labels: expected at least 1, found {}",
                   setup.num_labels);
-    if (weights.score.defined()) check_shape("score.weight", weights.score, {setup.num_labels, h});
+    if (weights.score.defined()) check_shape(kScoreName, weights.score, {setup.num_labels, h});
   }
+}
+
+at::Tensor& value_of(Block& block, const BlockParameter& parameter) {
+  const bool matrix = parameter.layer == BlockParameter::Layer::kLinear && !parameter.is_bias;
+  if (matrix) return block[parameter.site].weight.plain;
+  if (parameter.layer == BlockParameter::Layer::kLinear) return block[parameter.site].bias;
+  Norm& norm = parameter.layer == BlockParameter::Layer::kLn1 ? block.ln_1 : block.ln_2;
+  return parameter.is_bias ? norm.bias : norm.weight;
+}
+
+at::Tensor& gradient_of(Block& block, const BlockParameter& parameter) {
+  if (parameter.layer == BlockParameter::Layer::kLinear) {
+    Linear& linear = block[parameter.site];
+    return parameter.is_bias ? linear.bias_grad : linear.weight_grad;
+  }
+  Norm& norm = parameter.layer == BlockParameter::Layer::kLn1 ? block.ln_1 : block.ln_2;
+  return parameter.is_bias ? norm.bias_grad : norm.weight_grad;
 }
 
 bool decays(const std::string& name) { return !name.ends_with(".bias") && name.find(".ln_") == std::string::npos; }
@@ -122,21 +98,21 @@ void NetworkBuilder::lay_out_adapters() {
     for (const LinearSite site : kLinearSites) {
       const auto index = static_cast<size_t>(site);
       if (!targets[layer][index]) continue;
-      const at::Tensor& weight = weights_->blocks[layer].*weight_member(site);
-      const std::string module = kPeftPrefix + module_name(static_cast<int64_t>(layer), site);
-      lora_slots_[layer][index].a = layout_.add(module + ".lora_A.weight", {lora.r, weight.size(1)}, true);
-      lora_slots_[layer][index].b = layout_.add(module + ".lora_B.weight", {weight.size(0), lora.r}, true);
+      const auto [in, out] = features_of(setup_.config, site);
+      const std::string module = fmt::format("{}{}", kPeftPrefix, module_name(static_cast<int64_t>(layer), site));
+      lora_slots_[layer][index].a = layout_.add(fmt::format("{}{}", module, kLoraASuffix), {lora.r, in}, true);
+      lora_slots_[layer][index].b = layout_.add(fmt::format("{}{}", module, kLoraBSuffix), {out, lora.r}, true);
     }
   }
   if (setup_.head != Head::kCausalLm) {
     score_slot_ =
-        layout_.add(std::string(kPeftPrefix) + "score.weight", {setup_.num_labels, setup_.config.hidden_size}, true);
+        layout_.add(fmt::format("{}{}", kPeftPrefix, kScoreName), {setup_.num_labels, setup_.config.hidden_size}, true);
   }
 }
 
 void NetworkBuilder::lay_out_everything() {
   for (const auto& [name, tensor] : named_tensors(*weights_)) {
-    const bool other_head = name == "score.weight" || (name == "lm_head.weight" && setup_.head != Head::kCausalLm);
+    const bool other_head = name == kScoreName || (name == kLmHeadName && setup_.head != Head::kCausalLm);
     const size_t next_block = layout_.block_begin_elements.size();
     if (name.starts_with(fmt::format("transformer.h.{}.", next_block))) {
       layout_.block_begin_elements.push_back(layout_.total_elements);
@@ -144,20 +120,19 @@ void NetworkBuilder::lay_out_everything() {
     if (!other_head) layout_.add(name, tensor.sizes().vec(), decays(name));
   }
   if (setup_.head != Head::kCausalLm) {
-    score_slot_ = layout_.add("score.weight", {setup_.num_labels, setup_.config.hidden_size}, true);
+    score_slot_ = layout_.add(kScoreName, {setup_.num_labels, setup_.config.hidden_size}, true);
   }
 }
 
 void NetworkBuilder::widen_small_tensors() {
   frozen_blocks_ = weights_->blocks;
   for (BlockWeights& block : frozen_blocks_) {
-    for (at::Tensor* small : {&block.ln_1_weight, &block.ln_1_bias, &block.out_proj_bias, &block.ln_2_weight,
-                              &block.ln_2_bias, &block.c_fc_bias, &block.c_proj_bias}) {
-      *small = small->to(at::kFloat);
+    for (const BlockParameter& parameter : kBlockParameters) {
+      at::Tensor& tensor = parameter_of(block, parameter);
+      if (tensor.dim() == 1) tensor = tensor.to(at::kFloat);
     }
   }
-  ln_f_weight_ = weights_->ln_f_weight.to(at::kFloat);
-  ln_f_bias_ = weights_->ln_f_bias.to(at::kFloat);
+  ln_f_ = {weights_->ln_f.weight.to(at::kFloat), weights_->ln_f.bias.to(at::kFloat)};
 }
 
 at::Tensor NetworkBuilder::slot_view(const at::Tensor& buffer, int64_t slot) const {
@@ -183,7 +158,7 @@ Network NetworkBuilder::build_frozen(const at::Tensor& params, const at::Tensor&
   network.wpe = weights_->wpe;
   network.head = {weights_->lm_head, weights_->head_panels};
   network.aligned_head = weights_->aligned_lm_head;
-  network.ln_f = {ln_f_weight_, ln_f_bias_, {}, {}, setup_.config.layer_norm_epsilon};
+  network.ln_f = {ln_f_.weight, ln_f_.bias, {}, {}, setup_.config.layer_norm_epsilon};
   at::Tensor narrow_params;
   if (setup_.device.cuda) narrow_params = params.to(scalar_type(setup_.compute_dtype));
   for (size_t layer = 0; layer < frozen_blocks_.size(); ++layer) {
@@ -197,14 +172,12 @@ Block NetworkBuilder::build_block(size_t layer, const at::Tensor& params, const 
   const BlockWeights& weights = frozen_blocks_[layer];
   const double epsilon = setup_.config.layer_norm_epsilon;
   Block block;
-  block.ln_1 = {weights.ln_1_weight, weights.ln_1_bias, {}, {}, epsilon};
-  block.ln_2 = {weights.ln_2_weight, weights.ln_2_bias, {}, {}, epsilon};
+  block.ln_1 = {weights.ln_1.weight, weights.ln_1.bias, {}, {}, epsilon};
+  block.ln_2 = {weights.ln_2.weight, weights.ln_2.bias, {}, {}, epsilon};
   for (const LinearSite site : kLinearSites) {
-    (block.*linear_member(site)).weight = {weights.*weight_member(site), weights.panels[static_cast<size_t>(site)]};
+    block[site].weight = {weights[site].weight, weights[site].panels};
+    block[site].bias = weights[site].bias;
   }
-  block.out_proj.bias = weights.out_proj_bias;
-  block.c_fc.bias = weights.c_fc_bias;
-  block.c_proj.bias = weights.c_proj_bias;
   choose_attention(block, setup_.config.layer_is_local[layer]);
   attach_adapters(block, layer, params, narrow_params, grads, dropout);
   return block;
@@ -224,7 +197,7 @@ void NetworkBuilder::attach_adapters(Block& block, size_t layer, const at::Tenso
   for (const LinearSite site : kLinearSites) {
     const LoraSlots& slots = lora_slots_[layer][static_cast<size_t>(site)];
     if (slots.a < 0) continue;
-    LoraBranch& branch = (block.*linear_member(site)).lora;
+    LoraBranch& branch = block[site].lora;
     branch.a = slot_view(params, slots.a);
     branch.b = slot_view(params, slots.b);
     branch.a_grad = slot_view(grads, slots.a);
@@ -251,23 +224,15 @@ Network NetworkBuilder::build_full(const at::Tensor& params, const at::Tensor& g
     take(norm.bias, norm.bias_grad);
     norm.epsilon = setup_.config.layer_norm_epsilon;
   };
-  const auto take_linear = [&](Linear& linear, bool has_bias) {
-    take(linear.weight.plain, linear.weight_grad);
-    if (has_bias) take(linear.bias, linear.bias_grad);
-  };
   Network network;
   take(network.wte, network.wte_grad);
   take(network.wpe, network.wpe_grad);
   for (const bool local : setup_.config.layer_is_local) {
     Block& block = network.blocks.emplace_back();
-    take_norm(block.ln_1);
-    take_linear(block.k_proj, false);
-    take_linear(block.v_proj, false);
-    take_linear(block.q_proj, false);
-    take_linear(block.out_proj, true);
-    take_norm(block.ln_2);
-    take_linear(block.c_fc, true);
-    take_linear(block.c_proj, true);
+    for (const BlockParameter& parameter : kBlockParameters) {
+      take(value_of(block, parameter), gradient_of(block, parameter));
+    }
+    block.ln_1.epsilon = block.ln_2.epsilon = setup_.config.layer_norm_epsilon;
     choose_attention(block, local);
   }
   take_norm(network.ln_f);
@@ -287,14 +252,14 @@ void NetworkBuilder::initialize(at::Tensor& params, uint64_t seed) const {
     const auto named = named_tensors(*weights_);
     size_t slot = 0;
     for (const auto& [name, tensor] : named) {
-      if (slot < layout_.slots.size() && layout_.slots[slot].name == name && name != "score.weight") {
+      if (slot < layout_.slots.size() && layout_.slots[slot].name == name && name != kScoreName) {
         slot_view(params, static_cast<int64_t>(slot++)).copy_(tensor);
       }
     }
   }
   for (size_t slot = 0; slot < layout_.slots.size(); ++slot) {
     const ParameterSlot& place = layout_.slots[slot];
-    if (!place.name.ends_with(".lora_A.weight")) continue;  // B stays 0: the adapter starts as a no-op
+    if (!place.name.ends_with(kLoraASuffix)) continue;  // B stays 0: the adapter starts as a no-op
     const double bound = 1.0 / std::sqrt(static_cast<double>(place.shape[1]));
     fill_uniform(slot_view(params, static_cast<int64_t>(slot)), bound, seed, place.name);
   }

@@ -69,7 +69,7 @@ class NetworkBuilder {
   std::shared_ptr<const Weights> weights_;
   ParameterLayout layout_;
   std::vector<BlockWeights> frozen_blocks_;  // biases and LayerNorm parameters in fp32
-  at::Tensor ln_f_weight_, ln_f_bias_;       // fp32
+  NormWeights ln_f_;                         // fp32
   std::vector<std::array<LoraSlots, 6>> lora_slots_;
   int64_t score_slot_ = -1;
 };

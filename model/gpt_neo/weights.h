@@ -11,18 +11,27 @@
 #include "model/cpu/packed_weights.h"
 #include "model/gpt_neo_config.h"
 #include "model/options.h"
+#include "model/parameter_table.h"
 
 namespace neoloom::model {
 
-/// Frozen weights of one block, all in the frozen dtype, as Hugging Face stores them: linear weights [out, in].
+struct NormWeights {
+  at::Tensor weight, bias;  // [h]
+};
+
+struct LinearWeights {
+  at::Tensor weight;  // [out, in]
+  at::Tensor bias;    // [out]; undefined: none
+  Panels panels;      // of `weight`
+};
+
+/// Frozen weights of one block, all in the frozen dtype, as Hugging Face stores them.
 struct BlockWeights {
-  at::Tensor ln_1_weight, ln_1_bias;                       // [h]
-  at::Tensor q_proj_weight, k_proj_weight, v_proj_weight;  // [h, h], no bias
-  at::Tensor out_proj_weight, out_proj_bias;               // [h, h], [h]
-  at::Tensor ln_2_weight, ln_2_bias;                       // [h]
-  at::Tensor c_fc_weight, c_fc_bias;                       // [ff, h], [ff]
-  at::Tensor c_proj_weight, c_proj_bias;                   // [h, ff], [h]
-  std::array<Panels, 6> panels;                            // of the six linears, in the order of LinearSite
+  NormWeights ln_1, ln_2;
+  std::array<LinearWeights, 6> linears;  // in the order of LinearSite
+
+  LinearWeights& operator[](LinearSite site) { return linears[static_cast<size_t>(site)]; }
+  const LinearWeights& operator[](LinearSite site) const { return linears[static_cast<size_t>(site)]; }
 };
 
 /// Products of GPUs are many times slower where a dimension is odd, as GPT-2's vocabulary is.
@@ -32,7 +41,7 @@ struct Weights {
   at::Tensor wte;  // [V, h]
   at::Tensor wpe;  // [max_pos, h]
   std::vector<BlockWeights> blocks;
-  at::Tensor ln_f_weight, ln_f_bias;    // [h]
+  NormWeights ln_f;
   at::Tensor lm_head;                   // [V, h]; the same tensor as wte when tied
   Panels head_panels;                   // of lm_head
   at::Tensor aligned_lm_head;           // GPUs: lm_head, followed by rows of 0 up to a multiple of kHeadAlignment rows
@@ -42,7 +51,24 @@ struct Weights {
   std::vector<std::string> notes;       // what the loader found worth telling the user
 };
 
-/// (Hugging Face name with "transformer." prefix, tensor) in file order; for full-parameter training and export.
+/// Calls visit(name, tensor) for every tensor of the body, in file order: Hugging Face's name, without the heads.
+template <typename WeightsLike, typename Visit>
+void for_each_body_tensor(WeightsLike& weights, Visit visit) {
+  visit(std::string(kWordEmbeddingName), weights.wte);
+  visit(std::string(kPositionEmbeddingName), weights.wpe);
+  for (size_t layer = 0; layer < weights.blocks.size(); ++layer) {
+    for (const BlockParameter& parameter : kBlockParameters) {
+      visit(parameter_name(static_cast<int64_t>(layer), parameter), parameter_of(weights.blocks[layer], parameter));
+    }
+  }
+  visit(std::string(kFinalNormWeightName), weights.ln_f.weight);
+  visit(std::string(kFinalNormBiasName), weights.ln_f.bias);
+}
+
+/// (name, shape) of the same tensors.
+std::vector<std::pair<std::string, std::vector<int64_t>>> body_shapes(const GptNeoConfig& config);
+
+/// (name, tensor) of the body and the heads, in file order; for full-parameter training and export.
 std::vector<std::pair<std::string, at::Tensor>> named_tensors(const Weights& weights);
 
 /// A matrix of the frozen products, and where its panels belong.

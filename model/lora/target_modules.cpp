@@ -16,24 +16,6 @@ namespace neoloom::model {
 
 namespace {
 
-const char* site_path(LinearSite site) {
-  switch (site) {
-    case LinearSite::kQProj:
-      return "attn.attention.q_proj";
-    case LinearSite::kKProj:
-      return "attn.attention.k_proj";
-    case LinearSite::kVProj:
-      return "attn.attention.v_proj";
-    case LinearSite::kOutProj:
-      return "attn.attention.out_proj";
-    case LinearSite::kCFc:
-      return "mlp.c_fc";
-    case LinearSite::kCProj:
-      return "mlp.c_proj";
-  }
-  core::fail(core::ErrorKind::kInternal, "linear site {} has no name", static_cast<int>(site));
-}
-
 bool is_all_linear(const std::string& entry) {
   std::string lower = entry;
   std::transform(lower.begin(), lower.end(), lower.begin(), [](unsigned char c) { return std::tolower(c); });
@@ -44,7 +26,7 @@ bool is_all_linear(const std::string& entry) {
 std::vector<std::string> short_names() {
   std::vector<std::string> names;
   for (const LinearSite site : kLinearSites) {
-    const std::string path = site_path(site);
+    const std::string path = module_name(0, site);
     names.push_back(path.substr(path.rfind('.') + 1));
   }
   return names;
@@ -77,16 +59,6 @@ bool matches(const std::string& module, const std::string& entry) {
 }
 
 }  // namespace
-
-std::string module_name(int64_t layer, LinearSite site) {
-  return fmt::format("transformer.h.{}.{}", layer, site_path(site));
-}
-
-std::pair<int64_t, int64_t> features_of(const GptNeoConfig& config, LinearSite site) {
-  if (site == LinearSite::kCFc) return {config.hidden_size, config.intermediate_size};
-  if (site == LinearSite::kCProj) return {config.intermediate_size, config.hidden_size};
-  return {config.hidden_size, config.hidden_size};
-}
 
 std::vector<std::string> unmatched_targets(const std::vector<std::string>& target_modules, int64_t num_layers) {
   const auto found = [&](const std::string& entry) {

@@ -9,20 +9,9 @@
 
 #include "model/gpt_neo_config.h"
 #include "model/options.h"
+#include "model/parameter_table.h"
 
 namespace neoloom::model {
-
-/// The six linears of a block, in the order of slots and dropout sites.
-enum class LinearSite { kQProj, kKProj, kVProj, kOutProj, kCFc, kCProj };
-inline constexpr std::array<LinearSite, 6> kLinearSites = {LinearSite::kQProj, LinearSite::kKProj,
-                                                           LinearSite::kVProj, LinearSite::kOutProj,
-                                                           LinearSite::kCFc,   LinearSite::kCProj};
-
-/// Hugging Face's module name, e.g. "transformer.h.0.attn.attention.q_proj".
-std::string module_name(int64_t layer, LinearSite site);
-
-/// (in, out) of a linear.
-std::pair<int64_t, int64_t> features_of(const GptNeoConfig& config, LinearSite site);
 
 /// One flag per linear of every block: does LoRA sit there?
 using TargetMap = std::vector<std::array<bool, 6>>;  // [L][site]

@@ -13,7 +13,6 @@
 #include "model/checkpoints/safetensors.h"
 #include "model/checkpoints/tensor_names.h"
 #include "model/checkpoints/weight_files.h"
-#include "model/cpu/matmul.h"
 #include "model/weight_cache/conversion.h"
 #include "model/weight_cache/file_hashes.h"
 #include "runtime/core/error.h"
@@ -22,9 +21,6 @@ namespace neoloom::model {
 namespace {
 
 namespace fs = std::filesystem;
-constexpr const char* kLmHead = "lm_head.weight";
-constexpr const char* kScore = "score.weight";
-constexpr const char* kWordEmbedding = "transformer.wte.weight";
 constexpr const char* kPadding = "padding.";  // tensors that keep the next one at a 64-byte boundary
 constexpr size_t kAlignmentBytes = 64;
 constexpr const char* kFormatVersion = "1";
@@ -34,13 +30,13 @@ std::string converted_path(const std::string& cache_dir, const std::string& hash
   return (fs::path(cache_dir) / "weights" / name).string();
 }
 
-bool is_head(const std::string& name) { return name == kLmHead || name == kScore; }
+bool is_head(const std::string& name) { return name == kLmHeadName || name == kScoreName; }
 
 /// Everything that is wrong with the source, in one report.
 void check_source(const SourceTensors& source, const GptNeoConfig& config, const std::string& folder) {
   TensorReport report;
-  std::map<std::string, std::vector<int64_t>> expected;
-  for (const WeightSlot& slot : body_slots(config)) expected[slot.name] = slot.shape;
+  const auto body = body_shapes(config);
+  const std::map<std::string, std::vector<int64_t>> expected(body.begin(), body.end());
   for (const auto& [name, shape] : expected) {
     const SourceTensors::Entry* entry = source.find(name);
     if (entry == nullptr) {
@@ -55,12 +51,12 @@ void check_source(const SourceTensors& source, const GptNeoConfig& config, const
     if (!expected.contains(name) && !is_head(name) && !is_mask_buffer(name)) report.unexpected(name, entry.shape);
   }
   const std::vector<int64_t> vocabulary = {config.vocab_size, config.hidden_size};
-  if (const auto* head = source.find(kLmHead); head != nullptr && head->shape != vocabulary) {
-    report.misshaped(kLmHead, vocabulary, head->shape);
+  if (const auto* head = source.find(kLmHeadName); head != nullptr && head->shape != vocabulary) {
+    report.misshaped(kLmHeadName, vocabulary, head->shape);
   }
-  if (const auto* score = source.find(kScore); score != nullptr) {
+  if (const auto* score = source.find(kScoreName); score != nullptr) {
     const bool fits = score->shape.size() == 2 && score->shape[1] == config.hidden_size;
-    if (!fits) report.misshaped(kScore, {-1, config.hidden_size}, score->shape);
+    if (!fits) report.misshaped(kScoreName, {-1, config.hidden_size}, score->shape);
   }
   report.raise_unless_empty(folder, "Expected a GPT-Neo of the shape in config.json, with at most lm_head and score.");
 }
@@ -79,11 +75,11 @@ size_t stored_bytes(const TensorToWrite& tensor) {
 std::vector<TensorToWrite> plan_conversion(const SourceTensors& source, const GptNeoConfig& config, Dtype dtype,
                                            bool untied) {
   std::vector<TensorToWrite> wanted;
-  for (const WeightSlot& slot : body_slots(config)) {
-    wanted.push_back(converted(slot.name, *source.find(slot.name), scalar_type(dtype)));
+  for (const auto& [name, shape] : body_shapes(config)) {
+    wanted.push_back(converted(name, *source.find(name), scalar_type(dtype)));
   }
-  if (untied) wanted.push_back(converted(kLmHead, *source.find(kLmHead), scalar_type(dtype)));
-  if (const auto* score = source.find(kScore)) wanted.push_back(converted(kScore, *score, at::kFloat));
+  if (untied) wanted.push_back(converted(kLmHeadName, *source.find(kLmHeadName), scalar_type(dtype)));
+  if (const auto* score = source.find(kScoreName)) wanted.push_back(converted(kScoreName, *score, at::kFloat));
 
   std::vector<TensorToWrite> list;
   for (TensorToWrite& tensor : wanted) {
@@ -102,9 +98,9 @@ std::vector<TensorToWrite> plan_conversion(const SourceTensors& source, const Gp
 
 /// Untied as transformers decides it: both are stored and differ. A head equal to the embedding is left out.
 bool is_untied(const SourceTensors& source) {
-  const SourceTensors::Entry* head = source.find(kLmHead);
+  const SourceTensors::Entry* head = source.find(kLmHeadName);
   if (head == nullptr) return false;
-  const SourceTensors::Entry* embedding = source.find(kWordEmbedding);
+  const SourceTensors::Entry* embedding = source.find(kWordEmbeddingName);
   const at::Tensor head_value = head->value();
   const bool equal = at::equal(head_value, embedding->value().to(head_value.scalar_type()));
   head->drop_pages();
@@ -132,6 +128,12 @@ std::string folder_hash(const std::vector<SourceFile>& files) {
   hashes.reserve(files.size());
   for (const SourceFile& file : files) hashes.push_back(file.hash);
   return joint_hash(hashes);
+}
+
+bool is_qkv_weight(const BlockParameter& parameter) {
+  using enum LinearSite;
+  return parameter.layer == BlockParameter::Layer::kLinear && !parameter.is_bias &&
+         (parameter.site == kQProj || parameter.site == kKProj || parameter.site == kVProj);
 }
 
 std::string note_on_head(const GptNeoConfig& config, bool untied) {
@@ -169,29 +171,29 @@ std::shared_ptr<Weights> map_weights(const std::string& converted_path, const Gp
   auto weights = std::make_shared<Weights>();
   weights->blocks.resize(static_cast<size_t>(config.num_layers));
   TensorReport report;
-  std::map<std::string, bool> used;
-  for (const WeightSlot& slot : body_slots(config)) {
-    used[slot.name] = true;
-    const auto found = file->tensors().find(slot.name);
+  const auto body = body_shapes(config);
+  const std::map<std::string, std::vector<int64_t>> expected(body.begin(), body.end());
+  for_each_body_tensor(*weights, [&](const std::string& name, at::Tensor& tensor) {
+    const auto found = file->tensors().find(name);
     if (found == file->tensors().end()) {
-      report.missing(slot.name, slot.shape);
-    } else if (found->second.shape != slot.shape) {
-      report.misshaped(slot.name, slot.shape, found->second.shape);
+      report.missing(name, expected.at(name));
+    } else if (found->second.shape != expected.at(name)) {
+      report.misshaped(name, expected.at(name), found->second.shape);
     } else {
-      slot.member(*weights) = file->tensor(slot.name);
+      tensor = file->tensor(name);
     }
-  }
+  });
   for (const auto& [name, info] : file->tensors()) {
-    if (!used.contains(name) && !is_head(name) && !name.starts_with(kPadding)) report.unexpected(name, info.shape);
+    if (!expected.contains(name) && !is_head(name) && !name.starts_with(kPadding)) report.unexpected(name, info.shape);
   }
   report.raise_unless_empty(converted_path, "config.json and the weights do not belong together.");
 
-  if (file->tensors().contains(kLmHead)) {
-    weights->lm_head = file->tensor(kLmHead);
+  if (file->tensors().contains(kLmHeadName)) {
+    weights->lm_head = file->tensor(kLmHeadName);
   } else if (config.tie_word_embeddings) {
     weights->lm_head = weights->wte;
   }
-  if (file->tensors().contains(kScore)) weights->score = file->tensor(kScore);
+  if (file->tensors().contains(kScoreName)) weights->score = file->tensor(kScoreName);
   weights->storage = file;
   const auto metadata = [&](const char* key) {
     const auto found = file->metadata().find(key);
@@ -219,23 +221,22 @@ std::shared_ptr<const Weights> to_device(const std::shared_ptr<const Weights>& w
   }
   const bool same_head = tied && moved->wte.scalar_type() == type;
   moved->wte = same_head ? moved->lm_head : copied(moved->wte, moved->wte.scalar_type());
-  for (at::Tensor* tensor : {&moved->wpe, &moved->ln_f_weight, &moved->ln_f_bias, &moved->score}) {
+  for (at::Tensor* tensor : {&moved->wpe, &moved->ln_f.weight, &moved->ln_f.bias, &moved->score}) {
     *tensor = copied(*tensor, tensor->defined() ? tensor->scalar_type() : type);
   }
   for (BlockWeights& block : moved->blocks) {
-    for (at::Tensor* vector : {&block.ln_1_weight, &block.ln_1_bias, &block.out_proj_bias, &block.ln_2_weight,
-                               &block.ln_2_bias, &block.c_fc_bias, &block.c_proj_bias}) {
-      *vector = copied(*vector, vector->scalar_type());
-    }
-    for (at::Tensor* matrix : {&block.out_proj_weight, &block.c_fc_weight, &block.c_proj_weight}) {
-      *matrix = copied(*matrix, type);
+    for (const BlockParameter& parameter : kBlockParameters) {
+      at::Tensor& tensor = parameter_of(block, parameter);
+      if (!is_qkv_weight(parameter)) tensor = copied(tensor, tensor.dim() == 2 ? type : tensor.scalar_type());
     }
     // Below each other in one piece of memory: one product for the three of them.
-    const int64_t h = block.k_proj_weight.size(0);
+    const int64_t h = block[LinearSite::kKProj].weight.size(0);
     const at::Tensor inputs = at::empty({3 * h, h}, at::TensorOptions().dtype(type).device(target));
     int64_t row = 0;
-    for (at::Tensor* matrix : {&block.k_proj_weight, &block.v_proj_weight, &block.q_proj_weight}) {
-      *matrix = inputs.narrow(0, row, h).copy_(*matrix);
+    for (const BlockParameter& parameter : kBlockParameters) {
+      if (!is_qkv_weight(parameter)) continue;
+      at::Tensor& matrix = parameter_of(block, parameter);
+      matrix = inputs.narrow(0, row, h).copy_(matrix);
       row += h;
     }
   }

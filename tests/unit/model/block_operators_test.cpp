@@ -9,6 +9,7 @@
 #include <string>
 
 #include "model/batch/packing.h"
+#include "model/gpt_neo/backend.h"
 #include "model/gpt_neo/network.h"
 #include "model/weight_cache/weight_cache.h"
 #include "tests/support/operator_record.h"
@@ -48,7 +49,8 @@ TEST(BlockOperators, OfForwardAndBackwardAreThoseOfTheTable) {
   const at::Tensor params = random_params(*model);
   const at::Tensor grads = at::zeros_like(params);
   const Network network = NetworkBuilder(setup, weights).build(params, grads, nullptr);
-  Products products(setup.compute_dtype, ReferenceOperators::table());
+  setup.operators = ReferenceOperators::table();
+  const auto backend = make_backend(setup);
   const PackedBatch packed =
       pack(random_batch({9, 3, 14}, 16, setup.config.vocab_size, 0), setup, at::kCPU, {.for_device = true}).packed;
   const at::Tensor x = random({26, setup.config.hidden_size}, 1.0, 1);
@@ -59,14 +61,14 @@ TEST(BlockOperators, OfForwardAndBackwardAreThoseOfTheTable) {
   int64_t operators = 0;
   {
     const support::OperatorRecord record;
-    block.forward(products, x, packed.rows, &saved);
+    block.forward(*backend, x, packed.rows, &saved);
     table += section("forward", record);
     operators += record.total();
   }
   const at::Tensor dy = random({26, setup.config.hidden_size}, 1.0, 2);
   {
     const support::OperatorRecord record;
-    block.backward(products, dy, packed.rows, saved, {.dx = true});
+    block.backward(*backend, dy, packed.rows, saved, {.dx = true});
     table += section("backward", record);
     operators += record.total();
   }

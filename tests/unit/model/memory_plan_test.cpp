@@ -16,6 +16,7 @@
 #include <set>
 
 #include "model/batch/packing.h"
+#include "model/gpt_neo/backend.h"
 #include "model/gpt_neo/heads.h"
 #include "model/gpt_neo/network.h"
 #include "tests/unit/model/setups.h"
@@ -258,13 +259,13 @@ TEST(MemoryPlan, CountsEveryTensorThatABlockKeepsToTheByte) {
       const at::Tensor params = at::zeros({builder.layout().total_elements}, at::kFloat);
       const DropoutKey key;
       const Network network = builder.build(params, at::zeros_like(params), &key);
-      Products products(compute, setup.operators);
+      const auto backend = make_backend(setup);
       const PackedBatch packed =
           pack(batch_of(c), setup, at::kCPU,
                {.for_device = c.on_device, .fixed_shapes = c.on_device && compute != Dtype::kFloat32})
               .packed;
       BlockSaved saved;
-      network.blocks[2].forward(products, random({packed.ids.size(0), setup.config.hidden_size}, 1.0, 1), packed.rows,
+      network.blocks[2].forward(*backend, random({packed.ids.size(0), setup.config.hidden_size}, 1.0, 1), packed.rows,
                                 &saved);
       const int64_t planned = training_memory(memory_setup_of(c), shape_of(c)).block_saved_bytes;
       EXPECT_EQ(planned, bytes_of(saved)) << name_of(c);

@@ -222,16 +222,17 @@ TEST(Model, FlopsOfATokenFollowTheCostModel) {
   weights->wte = shape({50257, 768});
   weights->wpe = shape({2048, 768});
   weights->lm_head = weights->wte;
-  weights->ln_f_weight = weights->ln_f_bias = shape({768});
+  weights->ln_f.weight = weights->ln_f.bias = shape({768});
   BlockWeights block;
-  for (at::Tensor* small : {&block.ln_1_weight, &block.ln_1_bias, &block.ln_2_weight, &block.ln_2_bias,
-                            &block.out_proj_bias, &block.c_proj_bias}) {
+  for (at::Tensor* small : {&block.ln_1.weight, &block.ln_1.bias, &block.ln_2.weight, &block.ln_2.bias,
+                            &block[LinearSite::kOutProj].bias, &block[LinearSite::kCProj].bias}) {
     *small = shape({768});
   }
-  block.q_proj_weight = block.k_proj_weight = block.v_proj_weight = block.out_proj_weight = shape({768, 768});
-  block.c_fc_weight = shape({3072, 768});
-  block.c_fc_bias = shape({3072});
-  block.c_proj_weight = shape({768, 3072});
+  block[LinearSite::kQProj].weight = block[LinearSite::kKProj].weight = block[LinearSite::kVProj].weight =
+      block[LinearSite::kOutProj].weight = shape({768, 768});
+  block[LinearSite::kCFc].weight = shape({3072, 768});
+  block[LinearSite::kCFc].bias = shape({3072});
+  block[LinearSite::kCProj].weight = shape({768, 3072});
   weights->blocks.assign(12, block);
   const double flops = Model::create(setup, weights)->training_flops_per_token(512);
   // 4 N = 0.494 GFLOP, attention 0.025 x 2 / 2.5 counted as forward + 2 x, LoRA 6 x 294,912.

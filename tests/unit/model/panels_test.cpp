@@ -184,7 +184,7 @@ TEST(ModelWithPanels, ComputesWhatTheModelWithPlainMatricesComputes) {
     const testing::Trial found = testing::train_once(*model, batch, params);
     EXPECT_NEAR(found.loss, expected.loss, 1e-5 * expected.loss);
     EXPECT_LT(testing::distance(found.grads, expected.grads), 1e-5);
-    weights->blocks.front().panels.front().forward.zero_();
+    weights->blocks.front().linears.front().panels.forward.zero_();
     EXPECT_NE(testing::train_once(*model, batch, params).loss, expected.loss) << "the panels are not used";
   }
 }

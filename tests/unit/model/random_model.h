@@ -18,6 +18,7 @@
 #include <utility>
 #include <vector>
 
+#include "model/gpt_neo/weights.h"
 #include "model/model.h"
 
 namespace neoloom::model::testing {
@@ -68,22 +69,23 @@ inline std::shared_ptr<Weights> random_weights(const GptNeoConfig& config, at::S
   weights->wte = make({config.vocab_size, h});
   weights->wpe = make({config.max_position_embeddings, h});
   weights->lm_head = weights->wte;
-  weights->ln_f_weight = make({h}).add_(1);
-  weights->ln_f_bias = make({h});
+  weights->ln_f.weight = make({h}).add_(1);
+  weights->ln_f.bias = make({h});
   for (int64_t layer = 0; layer < config.num_layers; ++layer) {
     BlockWeights block;
-    block.ln_1_weight = make({h}).add_(1);
-    block.ln_2_weight = make({h}).add_(1);
-    for (at::Tensor* bias : {&block.ln_1_bias, &block.ln_2_bias, &block.out_proj_bias, &block.c_proj_bias}) {
+    block.ln_1.weight = make({h}).add_(1);
+    block.ln_2.weight = make({h}).add_(1);
+    for (at::Tensor* bias :
+         {&block.ln_1.bias, &block.ln_2.bias, &block[LinearSite::kOutProj].bias, &block[LinearSite::kCProj].bias}) {
       *bias = make({h});
     }
-    for (at::Tensor* square :
-         {&block.q_proj_weight, &block.k_proj_weight, &block.v_proj_weight, &block.out_proj_weight}) {
+    for (at::Tensor* square : {&block[LinearSite::kQProj].weight, &block[LinearSite::kKProj].weight,
+                               &block[LinearSite::kVProj].weight, &block[LinearSite::kOutProj].weight}) {
       *square = make({h, h});
     }
-    block.c_fc_weight = make({ff, h});
-    block.c_fc_bias = make({ff});
-    block.c_proj_weight = make({h, ff});
+    block[LinearSite::kCFc].weight = make({ff, h});
+    block[LinearSite::kCFc].bias = make({ff});
+    block[LinearSite::kCProj].weight = make({h, ff});
     weights->blocks.push_back(block);
   }
   return weights;

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "model/cuda/attention_choice.h"
+#include "model/gpt_neo/weights.h"
 #include "tests/unit/model/random_model.h"
 #include "tests/unit/model/reference_operators.h"
 

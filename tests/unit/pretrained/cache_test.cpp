@@ -48,7 +48,7 @@ class WeightCache : public ::testing::Test {
   void write_source() {
     fs::create_directories(scratch_.path("base"));
     std::vector<std::pair<std::string, at::Tensor>> tensors;
-    for (const WeightSlot& slot : body_slots(config_)) tensors.emplace_back(slot.name, at::randn(slot.shape));
+    for (const auto& [name, shape] : body_shapes(config_)) tensors.emplace_back(name, at::randn(shape));
     write_safetensors(scratch_.path("base/model.safetensors"), tensors);
     const timespec times[2] = {{1'000'000'000, 5}, {1'000'000'000, 5}};
     ASSERT_EQ(::utimensat(AT_FDCWD, scratch_.path("base/model.safetensors").c_str(), times, 0), 0);

@@ -41,8 +41,8 @@ GptNeoConfig small_config() {
 
 NamedTensors random_body(at::ScalarType dtype = at::kFloat) {
   NamedTensors tensors;
-  for (const WeightSlot& slot : body_slots(small_config())) {
-    tensors.emplace_back(slot.name, at::randn(slot.shape).to(dtype));
+  for (const auto& [name, shape] : body_shapes(small_config())) {
+    tensors.emplace_back(name, at::randn(shape).to(dtype));
   }
   return tensors;
 }
@@ -91,11 +91,10 @@ TEST_F(Loader, ValuesArriveUnchangedAndAlignedWhateverTheFileCallsThem) {
     const auto weights = map_weights(prepare(), config_);
     Weights copy = *weights;
     size_t index = 0;
-    for (const WeightSlot& slot : body_slots(config_)) {
-      const at::Tensor value = slot.member(copy);
-      EXPECT_TRUE(at::equal(value, body[index++].second)) << slot.name;
-      EXPECT_EQ(reinterpret_cast<uintptr_t>(value.data_ptr()) % 64, 0U) << slot.name;
-    }
+    for_each_body_tensor(copy, [&](const std::string& name, const at::Tensor& value) {
+      EXPECT_TRUE(at::equal(value, body[index++].second)) << name;
+      EXPECT_EQ(reinterpret_cast<uintptr_t>(value.data_ptr()) % 64, 0U) << name;
+    });
     EXPECT_TRUE(weights->lm_head.is_same(weights->wte));
     EXPECT_FALSE(weights->score.defined());
     EXPECT_EQ(weights->source_hash, weights_hash(scratch_.path("base"), scratch_.path("cache"), true));
@@ -110,7 +109,7 @@ TEST_F(Loader, EveryStoredTypeBecomesEveryFrozenTypeByOneRounding) {
                                      std::pair(Dtype::kFloat32, at::kFloat)}) {
       const auto weights = map_weights(prepare(to), config_);
       EXPECT_TRUE(at::equal(weights->wte, body.front().second.to(scalar)));
-      EXPECT_EQ(weights->ln_f_bias.scalar_type(), scalar);
+      EXPECT_EQ(weights->ln_f.bias.scalar_type(), scalar);
     }
   }
 }
@@ -198,7 +197,7 @@ TEST_F(Loader, ShardsAreReadThroughTheirIndexAndMustAgreeWithIt) {
   write({body.begin(), middle}, "a.safetensors");
   write({middle, body.end()}, "b.safetensors");
   write_index(map);
-  EXPECT_TRUE(at::equal(map_weights(prepare(), config_)->ln_f_bias, body.back().second));
+  EXPECT_TRUE(at::equal(map_weights(prepare(), config_)->ln_f.bias, body.back().second));
 
   map["transformer.wte.weight"] = "b.safetensors";
   write_index(map);
@@ -231,7 +230,7 @@ TEST_F(Loader, TheConvertedFileIsReusedRepairedAndVerifiedOnRequest) {
     return status.st_ino;
   };
   const auto first = inode();
-  const at::Tensor bias = map_weights(path, config_)->ln_f_bias.clone();  // the last tensor
+  const at::Tensor bias = map_weights(path, config_)->ln_f.bias.clone();  // the last tensor
   EXPECT_EQ(prepare(), path);
   EXPECT_EQ(inode(), first);
   EXPECT_EQ(prepare(Dtype::kFloat32, /*verify=*/true), path);
@@ -240,15 +239,15 @@ TEST_F(Loader, TheConvertedFileIsReusedRepairedAndVerifiedOnRequest) {
   const auto size = static_cast<off_t>(fs::file_size(path));
   ASSERT_EQ(::truncate(path.c_str(), size / 2), 0);
   prepare();
-  EXPECT_TRUE(at::equal(map_weights(path, config_)->ln_f_bias, bias)) << "a torn file is made again";
+  EXPECT_TRUE(at::equal(map_weights(path, config_)->ln_f.bias, bias)) << "a torn file is made again";
   {
     std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
     file.seekp(size - 64);  // 4 values, then padding
     file.put('\x55');
   }
-  EXPECT_TRUE(at::equal(map_weights(prepare(), config_)->ln_f_bias, bias)) << "a changed file is made again";
+  EXPECT_TRUE(at::equal(map_weights(prepare(), config_)->ln_f.bias, bias)) << "a changed file is made again";
   prepare(Dtype::kFloat32, /*verify=*/true);
-  EXPECT_TRUE(at::equal(map_weights(path, config_)->ln_f_bias, bias));
+  EXPECT_TRUE(at::equal(map_weights(path, config_)->ln_f.bias, bias));
 }
 
 TEST_F(Loader, TheHashIsRememberedUntilTheFileChanges) {
@@ -332,7 +331,7 @@ TEST_F(Loader, TensorsThatLieUnalignedInTheirFileArriveInOnePassToo) {
                ' ');
   scratch_.write("base/model.safetensors", bytes);
   settle("model.safetensors");
-  EXPECT_TRUE(at::equal(map_weights(prepare(), config_)->ln_f_bias, body.back().second));
+  EXPECT_TRUE(at::equal(map_weights(prepare(), config_)->ln_f.bias, body.back().second));
 }
 
 TEST_F(Loader, WeightsThatAPassRefusesLeaveNothingInTheCache) {
@@ -405,7 +404,7 @@ TEST_F(Loader, CopiesToADeviceOwnTheirMemoryAndStayTied) {
   EXPECT_TRUE(owned->lm_head.is_same(owned->wte));
   EXPECT_FALSE(owned->wte.is_same(mapped->wte));
   EXPECT_NE(owned->wte.data_ptr(), mapped->wte.data_ptr());
-  EXPECT_TRUE(at::equal(owned->blocks[1].c_proj_weight, mapped->blocks[1].c_proj_weight));
+  EXPECT_TRUE(at::equal(owned->blocks[1][LinearSite::kCProj].weight, mapped->blocks[1][LinearSite::kCProj].weight));
   const at::Tensor& aligned = owned->aligned_lm_head;
   const int64_t vocabulary = config_.vocab_size;
   EXPECT_EQ(aligned.size(0), (vocabulary + kHeadAlignment - 1) / kHeadAlignment * kHeadAlignment);
@@ -422,12 +421,13 @@ TEST_F(Loader, CopiesHaveMatricesInTheTypeOfTheirProductsAndTheAttentionInputsIn
   EXPECT_EQ(owned->wte.scalar_type(), at::kHalf);
   EXPECT_EQ(owned->lm_head.scalar_type(), at::kBFloat16);
   const BlockWeights& block = owned->blocks[0];
-  EXPECT_EQ(block.c_fc_weight.scalar_type(), at::kBFloat16);
-  EXPECT_EQ(block.c_fc_bias.scalar_type(), at::kHalf);
-  EXPECT_EQ(block.v_proj_weight.storage_offset(), block.k_proj_weight.numel());
-  EXPECT_EQ(block.q_proj_weight.storage_offset(), 2 * block.k_proj_weight.numel());
-  EXPECT_TRUE(block.q_proj_weight.is_alias_of(block.k_proj_weight));
-  EXPECT_TRUE(at::equal(block.q_proj_weight, mapped->blocks[0].q_proj_weight.to(at::kBFloat16)));
+  EXPECT_EQ(block[LinearSite::kCFc].weight.scalar_type(), at::kBFloat16);
+  EXPECT_EQ(block[LinearSite::kCFc].bias.scalar_type(), at::kHalf);
+  EXPECT_EQ(block[LinearSite::kVProj].weight.storage_offset(), block[LinearSite::kKProj].weight.numel());
+  EXPECT_EQ(block[LinearSite::kQProj].weight.storage_offset(), 2 * block[LinearSite::kKProj].weight.numel());
+  EXPECT_TRUE(block[LinearSite::kQProj].weight.is_alias_of(block[LinearSite::kKProj].weight));
+  EXPECT_TRUE(
+      at::equal(block[LinearSite::kQProj].weight, mapped->blocks[0][LinearSite::kQProj].weight.to(at::kBFloat16)));
 }
 
 TEST_F(Loader, PanelsOfEveryMatrixLieBesideTheWeightsAndAreMadeAgainWhenDamaged) {
@@ -469,7 +469,7 @@ TEST_F(Loader, PanelsOfAnotherShapeAreRefusedByName) {
   write(random_body());
   const auto weights = map_weights(prepare(), config_);
   const std::string path = prepare_panels(prepare(), config_, Dtype::kFloat32, scratch_.path("cache"), false);
-  weights->blocks[1].c_fc_weight = at::randn({100, 4});
+  weights->blocks[1][LinearSite::kCFc].weight = at::randn({100, 4});
   EXPECT_THAT(error_of(ErrorKind::kWeights, [&] { map_panels(path, Dtype::kFloat32, *weights); }),
               AllOf(HasSubstr("transformer.h.1.mlp.c_fc.weight.forward expected [2, 4, 64] found [1, 4, 64]"),
                     HasSubstr("Remove this file")));

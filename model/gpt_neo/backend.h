@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <memory>
+#include <string>
+
+#include "model/gpt_neo/block.h"
+#include "model/gpt_neo/heads.h"
+#include "model/gpt_neo/network.h"
+#include "model/model.h"
+
+namespace neoloom::model {
+
+// What differs between CPUs and GPUs. The mathematics of a block stands in block.cpp, that of the heads in heads.cpp;
+// both call these operations. cpu_backend.cpp and cuda_backend.cpp implement them, make_backend() chooses.
+//
+// "Type of matmuls": what matrix products read. On CPUs bfloat16 where packed weights are multiplied in it, else fp32;
+// on GPUs the compute dtype.
+
+enum class GradDtype {
+  kFp32,    // read by LayerNorm
+  kMatmul,  // read by other products; on GPUs fp32 where an adapter adds its part
+};
+
+/// Which rows the gradient of a residual connection has.
+enum class ResidualRows {
+  kSame,     // those of the norm's input
+  kQueries,  // RowPlan::query_index of them
+};
+
+/// The operations of one block on the rows of one micro-batch. `saved` is read and written at the operation's own
+/// members only. n_site: the rows that a linear works on, N for k_proj and v_proj, else n.
+class BlockOps {
+ public:
+  virtual ~BlockOps() = default;
+
+  /// norm(x) in the type of matmuls. Shapes: x [n, h] fp32 -> [n, h]; `statistics` may be null.
+  virtual at::Tensor layer_norm(const Norm& norm, const at::Tensor& x, Norm::Statistics* statistics) = 0;
+  /// The gradient of x where x goes into norm(x) and into a residual connection whose gradient is d_residual
+  /// (overwritten). Writes the norm's parameter gradients. Shapes: d_normed, x [n, h]; returns [n, h] fp32.
+  virtual at::Tensor residual_norm_grad(const Norm& norm, const at::Tensor& d_normed, const at::Tensor& x,
+                                        const Norm::Statistics& statistics, const at::Tensor& d_residual,
+                                        ResidualRows rows) = 0;
+  /// Whether forward keeps ln_1's output for backward, instead of having it computed again.
+  virtual bool keeps_normed() const = 0;
+
+  /// W x + b + adapter as attention reads it. Shapes: x [n_site, in] -> [n_site, out], type of matmuls.
+  virtual at::Tensor project(LinearSite site, const at::Tensor& x, BlockSaved& saved) = 0;
+  /// residual + W x + b + adapter. Shapes: x [n, in], residual [n, out] fp32 -> [n, out] fp32.
+  virtual at::Tensor linear_add(LinearSite site, const at::Tensor& x, const at::Tensor& residual,
+                                BlockSaved& saved) = 0;
+  /// saved.activation of c_fc(x). Returns gelu_new of it [n, ff] where it comes along, else undefined: gelu() makes it.
+  virtual at::Tensor linear_gelu(const at::Tensor& x, BlockSaved& saved) = 0;
+  /// gelu_new's output [n, ff] from what was saved, which holds its input.
+  virtual at::Tensor gelu(const SavedGelu& saved) = 0;
+
+  /// Parameter gradients of a linear with input x, which may be undefined where nothing trains there. Returns the
+  /// gradient of x [n_site, in], undefined unless `wants_dx`. Shapes: dy [n_site, out].
+  virtual at::Tensor linear_grad(LinearSite site, const at::Tensor& dy, const at::Tensor& x, const BlockSaved& saved,
+                                 bool wants_dx, GradDtype dtype) = 0;
+  /// The same for c_proj and the gelu_new before it: returns the gradient of gelu_new's input [n, ff].
+  virtual at::Tensor gelu_linear_grad(const at::Tensor& dy, const BlockSaved& saved, bool wants_d_pre) = 0;
+  /// The same for k_proj, v_proj and q_proj at once, with input `normed` [N, h]: returns its gradient, fp32.
+  virtual at::Tensor qkv_grad(const AttentionGradients& d, const at::Tensor& normed, const BlockSaved& saved,
+                              bool wants_d_normed) = 0;
+
+  /// Attention of saved.q, k, v: [n, h] in their type.
+  virtual at::Tensor attention(BlockSaved& saved) = 0;
+  /// Shapes: d_attended [n, h]; returns gradients in the type of q.
+  virtual AttentionGradients attention_grad(const at::Tensor& d_attended, const BlockSaved& saved) = 0;
+};
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+
+  /// `block` and `rows` must outlive the result.
+  virtual std::unique_ptr<BlockOps> block_ops(const Block& block, const RowPlan& rows) = 0;
+
+  /// Logits of a causal LM in chunks of at most `chunk_rows` rows. `network` must outlive the result.
+  virtual std::unique_ptr<LmHeadOps> lm_head_ops(const Network& network, int64_t chunk_rows) = 0;
+  /// Losses [n] of the rows of `logits` [n, C] fp32, which become scale * (softmax - onehot) when `wants_gradient`.
+  virtual at::Tensor cross_entropy(at::Tensor& logits, const at::Tensor& targets, double scale,
+                                   bool wants_gradient) const = 0;
+  /// x W^T in fp32. Shapes: x [n, h], head [V, h] -> [n, V].
+  virtual at::Tensor logits(const at::Tensor& x, const Matrix& head) = 0;
+
+  /// For the log: the attention kernel of layers with this window (0: global).
+  virtual std::string describe_attention(int64_t window) const = 0;
+};
+
+/// The only place that chooses between CPU and GPU.
+std::unique_ptr<Backend> make_backend(const ModelSetup& setup);
+std::unique_ptr<Backend> make_cpu_backend(const ModelSetup& setup);
+std::unique_ptr<Backend> make_cuda_backend(const ModelSetup& setup);
+
+}  // namespace neoloom::model

@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: Apache-2.0
+// A block on the CPU: everything that follows a matrix product is done to its tiles while they are in the cache, and
+// what only goes from product to product has the type that they read.
+#include <ATen/ops/empty.h>
+#include <ATen/ops/zeros_like.h>
+
+#include "model/cpu/aligned_rows.h"
+#include "model/cpu/cross_entropy.h"
+#include "model/cpu/gelu.h"
+#include "model/cpu/matmul.h"
+#include "model/cuda/attention_choice.h"
+#include "model/gpt_neo/backend.h"
+
+namespace neoloom::model {
+
+namespace {
+
+using enum LinearSite;
+
+class CpuBlockOps final : public BlockOps {
+ public:
+  CpuBlockOps(const Block& block, Products& products, const RowPlan& rows)
+      : block_(block), products_(products), rows_(rows), type_(products.input_type(block[kCFc].weight)) {}
+
+  at::Tensor layer_norm(const Norm& norm, const at::Tensor& x, Norm::Statistics* statistics) override {
+    return norm.host_forward(x, statistics, type_);
+  }
+
+  at::Tensor residual_norm_grad(const Norm& norm, const at::Tensor& d_normed, const at::Tensor& x,
+                                const Norm::Statistics& statistics, const at::Tensor& d_residual,
+                                ResidualRows rows) override {
+    const bool same = rows == ResidualRows::kSame || rows_.all_queries();
+    at::Tensor dx = same ? d_residual : at::zeros_like(x);
+    if (!same) add_rows(dx, d_residual, rows_);
+    norm.host_add_gradient(d_normed, x, statistics, dx);
+    return dx;
+  }
+
+  bool keeps_normed() const override { return false; }
+
+  at::Tensor project(LinearSite site, const at::Tensor& x, BlockSaved& saved) override {
+    return block_[site].forward(products_, x, keys(site), &saved.adapter(site).reduced, {}, type_);
+  }
+
+  at::Tensor linear_add(LinearSite site, const at::Tensor& x, const at::Tensor& residual, BlockSaved& saved) override {
+    return block_[site].forward(products_, x, keys(site), &saved.adapter(site).reduced, residual);
+  }
+
+  at::Tensor linear_gelu(const at::Tensor& x, BlockSaved& saved) override {
+    const GeluKeeps keeps = block_.trains(kCProj) ? GeluKeeps::kInput : GeluKeeps::kSlope;
+    Products::Activated result =
+        block_[kCFc].forward_activated(products_, x, keys(kCFc), keeps, &saved.adapter(kCFc).reduced);
+    saved.activation = std::move(result.saved);
+    return result.values;
+  }
+
+  at::Tensor gelu(const SavedGelu& saved) override {
+    return rows_of_panels(gelu_new(saved.values), block_[kCProj].weight.plain.size(1));
+  }
+
+  at::Tensor linear_grad(LinearSite site, const at::Tensor& dy, const at::Tensor& x, const BlockSaved& saved,
+                         bool wants_dx, GradDtype dtype) override {
+    return block_[site].backward(products_, {rows_as(dy, type_), x, saved.adapter(site).reduced}, keys(site), wants_dx,
+                                 dtype == GradDtype::kFp32 ? at::kFloat : type_);
+  }
+
+  at::Tensor gelu_linear_grad(const at::Tensor& dy, const BlockSaved& saved, bool wants_d_pre) override {
+    at::Tensor activated;
+    if (block_.trains(kCProj)) activated = gelu(saved.activation);
+    return block_[kCProj].backward(products_, {rows_as(dy, type_), activated, saved.adapter(kCProj).reduced},
+                                   keys(kCProj), wants_d_pre, type_, saved.activation);
+  }
+
+  at::Tensor qkv_grad(const AttentionGradients& d, const at::Tensor& normed, const BlockSaved& saved,
+                      bool wants_d_normed) override;
+
+  at::Tensor attention(BlockSaved& saved) override {
+    return block_.attention.forward(saved.q, saved.k, saved.v, rows_.segments);
+  }
+
+  AttentionGradients attention_grad(const at::Tensor& d_attended, const BlockSaved& saved) override {
+    return block_.attention.backward(d_attended, saved.q, saved.k, saved.v, rows_.segments);
+  }
+
+ private:
+  const std::vector<RowKey>& keys(LinearSite site) const {
+    return site == kKProj || site == kVProj ? rows_.key_rows : rows_.query_keys();
+  }
+
+  const Block& block_;
+  Products& products_;
+  const RowPlan& rows_;
+  at::ScalarType type_;  // of matmuls
+};
+
+at::Tensor CpuBlockOps::qkv_grad(const AttentionGradients& d, const at::Tensor& normed, const BlockSaved& saved,
+                                 bool wants_d_normed) {
+  const at::Tensor query_input = normed.defined() ? select_rows(normed, rows_) : normed;
+  const auto upstream = [&](LinearSite site, const at::Tensor& dy, const at::Tensor& x) {
+    return Linear::Upstream{dy, x, saved.adapter(site).reduced};
+  };
+  at::Tensor d_normed =
+      block_[kKProj].backward(products_, upstream(kKProj, d.dk, normed), keys(kKProj), wants_d_normed);
+  at::Tensor* const sum = wants_d_normed ? &d_normed : nullptr;
+  block_[kVProj].backward_into(products_, upstream(kVProj, d.dv, normed), keys(kVProj), sum);
+  const Linear::Upstream query = upstream(kQProj, d.dq, query_input);
+  if (rows_.all_queries()) {
+    block_[kQProj].backward_into(products_, query, keys(kQProj), sum);
+    return d_normed;
+  }
+  const at::Tensor d_query = block_[kQProj].backward(products_, query, keys(kQProj), wants_d_normed);
+  if (wants_d_normed) add_rows(d_normed, d_query, rows_);
+  return d_normed;
+}
+
+class CpuLmHeadOps final : public LmHeadOps {
+ public:
+  CpuLmHeadOps(const Network& network, Products& products, int64_t chunk_rows)
+      : network_(network),
+        products_(products),
+        buffer_(at::empty({chunk_rows, network.head.plain.size(0)}, network.ln_f.weight.options().dtype(at::kFloat))) {}
+
+  LmHeadResult run(const LmHeadChunk& chunk, HeadWants wants) override {
+    at::Tensor logits = buffer_.narrow(0, 0, chunk.targets.size(0));
+    products_.forward_into(logits, chunk.normed, network_.head, {});
+    LmHeadResult result;
+    result.losses = cross_entropy_rows(logits, chunk.targets, wants.loss_scale, wants.gradients);
+    if (!wants.gradients) return result;
+    result.d_normed = products_.input_gradient(logits, network_.head);
+    if (network_.head_grad.defined()) network_.head_grad.addmm_(logits.t(), chunk.normed);
+    return result;
+  }
+
+ private:
+  const Network& network_;
+  Products& products_;
+  at::Tensor buffer_;  // [chunk_rows, V] fp32
+};
+
+class CpuBackend final : public Backend {
+ public:
+  explicit CpuBackend(const ModelSetup& setup) : setup_(setup), products_(setup.compute_dtype) {}
+
+  std::unique_ptr<BlockOps> block_ops(const Block& block, const RowPlan& rows) override {
+    return std::make_unique<CpuBlockOps>(block, products_, rows);
+  }
+  std::unique_ptr<LmHeadOps> lm_head_ops(const Network& network, int64_t chunk_rows) override {
+    return std::make_unique<CpuLmHeadOps>(network, products_, chunk_rows);
+  }
+  at::Tensor cross_entropy(at::Tensor& logits, const at::Tensor& targets, double scale,
+                           bool wants_gradient) const override {
+    return cross_entropy_rows(logits, targets, scale, wants_gradient);
+  }
+  at::Tensor logits(const at::Tensor& x, const Matrix& head) override { return products_.forward(x, head, {}); }
+  std::string describe_attention(int64_t window) const override {
+    const Attention attention(setup_.config.num_heads, window, /*on_device=*/false, setup_.compute_dtype);
+    return model::describe_attention(attention.host_kernel(), window);
+  }
+
+ private:
+  ModelSetup setup_;
+  Products products_;
+};
+
+}  // namespace
+
+std::unique_ptr<Backend> make_cpu_backend(const ModelSetup& setup) { return std::make_unique<CpuBackend>(setup); }
+
+std::unique_ptr<Backend> make_backend(const ModelSetup& setup) {
+  return setup.device.cuda ? make_cuda_backend(setup) : make_cpu_backend(setup);
+}
+
+}  // namespace neoloom::model

@@ -1,0 +1,268 @@
+// SPDX-License-Identifier: Apache-2.0
+// A block on a GPU, in few operators. What only feeds products or attention has the compute dtype ("16" below; fp32
+// computes in fp32), everything else is fp32.
+#include <ATen/ops/addmm.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/gelu.h>
+#include <ATen/ops/gelu_backward.h>
+#include <ATen/ops/sum.h>
+
+#include <limits>
+#include <vector>
+
+#include "model/cpu/cross_entropy.h"
+#include "model/cuda/attention_choice.h"
+#include "model/cuda/matmul.h"
+#include "model/gpt_neo/backend.h"
+
+namespace neoloom::model {
+
+namespace {
+
+using enum LinearSite;
+
+constexpr const char* kApproximation = "tanh";
+
+bool follows(const at::Tensor& next, const at::Tensor& previous) {
+  return next.is_alias_of(previous) && next.is_contiguous() && previous.is_contiguous() &&
+         next.storage_offset() == previous.storage_offset() + previous.numel();
+}
+
+/// Matrices of equal widths stacked by rows: a view where they lie so in memory, which is how to_device() and the flat
+/// buffer of full-parameter training lay out k, v and q.
+at::Tensor vstack(const std::vector<at::Tensor>& matrices) {
+  int64_t rows = matrices.front().size(0);
+  bool adjacent = true;
+  for (size_t i = 1; i < matrices.size(); ++i) {
+    rows += matrices[i].size(0);
+    adjacent = adjacent && follows(matrices[i], matrices[i - 1]);
+  }
+  if (!adjacent) return at::cat(matrices, 0);
+  const int64_t width = matrices.front().size(1);
+  return matrices.front().as_strided({rows, width}, {width, 1}, matrices.front().storage_offset());
+}
+
+class CudaBlockOps final : public BlockOps {
+ public:
+  CudaBlockOps(const Block& block, const CudaMatmul& matmul, const RowPlan& rows)
+      : block_(block),
+        matmul_(matmul),
+        rows_(rows),
+        attention_(block.attention_kernel, block.attention, matmul.operators()) {}
+
+  at::Tensor layer_norm(const Norm& norm, const at::Tensor& x, Norm::Statistics* statistics) override {
+    return to_16(norm.forward(x, statistics));
+  }
+
+  at::Tensor residual_norm_grad(const Norm& norm, const at::Tensor& d_normed, const at::Tensor& x,
+                                const Norm::Statistics& statistics, const at::Tensor& d_residual,
+                                ResidualRows rows) override {
+    at::Tensor dx = norm.backward(d_normed, x, statistics);
+    if (rows == ResidualRows::kSame) {
+      dx.add_(d_residual);
+    } else {
+      add_rows(dx, d_residual, rows_);
+    }
+    return dx;
+  }
+
+  bool keeps_normed() const override { return true; }
+
+  at::Tensor project(LinearSite site, const at::Tensor& x, BlockSaved& saved) override;
+  at::Tensor linear_add(LinearSite site, const at::Tensor& x, const at::Tensor& residual, BlockSaved& saved) override;
+  at::Tensor linear_gelu(const at::Tensor& x, BlockSaved& saved) override;
+  at::Tensor gelu(const SavedGelu& saved) override { return at::gelu(saved.values, kApproximation); }
+  at::Tensor linear_grad(LinearSite site, const at::Tensor& dy, const at::Tensor& x, const BlockSaved& saved,
+                         bool wants_dx, GradDtype dtype) override;
+  at::Tensor gelu_linear_grad(const at::Tensor& dy, const BlockSaved& saved, bool wants_d_pre) override;
+  at::Tensor qkv_grad(const AttentionGradients& d, const at::Tensor& normed, const BlockSaved& saved,
+                      bool wants_d_normed) override;
+
+  at::Tensor attention(BlockSaved& saved) override {
+    return attention_.forward(saved.q, saved.k, saved.v, attention_rows(), saved.attention);
+  }
+
+  AttentionGradients attention_grad(const at::Tensor& d_attended, const BlockSaved& saved) override {
+    return attention_.backward(d_attended.to(saved.q.scalar_type()), saved.q, saved.k, saved.v, saved.attended,
+                               attention_rows(), saved.attention);
+  }
+
+ private:
+  at::Tensor to_16(const at::Tensor& x) const { return matmul_.to_compute_dtype(x); }
+  at::Tensor weight(LinearSite site) const { return to_16(block_[site].weight.plain); }
+  AttentionRows attention_rows() const { return {rows_.segments, rows_.packed}; }
+  at::Tensor qkv_weights() const;
+  void add_bias_and_adapter(LinearSite site, const at::Tensor& x, at::Tensor& y, BlockSaved& saved) const;
+  void parameter_grads(LinearSite site, const at::Tensor& dy, const at::Tensor& x, const BlockSaved& saved,
+                       at::Tensor* dx) const;
+
+  const Block& block_;
+  const CudaMatmul& matmul_;
+  const RowPlan& rows_;
+  DeviceAttention attention_;
+};
+
+/// 16 [3h, h], or [2h, h] where only some rows have queries: k, v, and q.
+at::Tensor CudaBlockOps::qkv_weights() const {
+  std::vector<at::Tensor> matrices = {block_[kKProj].weight.plain, block_[kVProj].weight.plain};
+  if (rows_.all_queries()) matrices.push_back(block_[kQProj].weight.plain);
+  return to_16(vstack(matrices));
+}
+
+at::Tensor CudaBlockOps::project(LinearSite site, const at::Tensor& x, BlockSaved& saved) {
+  const Linear& linear = block_[site];
+  const at::Tensor columns = weight(site).t();
+  at::Tensor y;
+  if (linear.lora.present()) {
+    y = adapter_output_on_device(matmul_, linear.lora, x, saved.adapter(site));
+    y.addmm_(x, columns, /*beta=*/linear.lora.scaling);
+  } else {
+    y = matmul_.multiply(x, columns);
+  }
+  return attention_.wants_16bit() ? y : y.to(at::kFloat);
+}
+
+at::Tensor CudaBlockOps::linear_add(LinearSite site, const at::Tensor& x, const at::Tensor& residual,
+                                    BlockSaved& saved) {
+  const Linear& linear = block_[site];
+  const at::Tensor input = to_16(x);
+  at::Tensor y = linear.bias.defined() ? residual.add(linear.bias) : residual.clone();
+  matmul_.add_multiply(y, input, weight(site).t());
+  if (linear.lora.present()) add_adapter_on_device(matmul_, linear.lora, y, input, saved.adapter(site));
+  return y;
+}
+
+/// The pre-activation is fp32 where c_fc trains, because its gradient makes parameter gradients; else 16.
+at::Tensor CudaBlockOps::linear_gelu(const at::Tensor& x, BlockSaved& saved) {
+  const Linear& linear = block_[kCFc];
+  at::Tensor& y = saved.activation.values;
+  if (!linear.trains()) {
+    y = at::addmm(to_16(linear.bias), x, weight(kCFc).t());
+    return {};
+  }
+  y = matmul_.multiply_fp32(x, weight(kCFc).t());
+  y.add_(linear.bias);
+  if (linear.lora.present()) add_adapter_on_device(matmul_, linear.lora, y, x, saved.adapter(kCFc));
+  return {};
+}
+
+/// Gradients of the adapter and the weight; the adapter's part of the input's gradient is added to `dx`.
+/// dy: 16; x: fp32 or 16.
+void CudaBlockOps::parameter_grads(LinearSite site, const at::Tensor& dy, const at::Tensor& x, const BlockSaved& saved,
+                                   at::Tensor* dx) const {
+  const Linear& linear = block_[site];
+  if (linear.lora.present()) {
+    adapter_backward_on_device(matmul_, linear.lora, dy, to_16(x), saved.adapter(site), dx);
+  }
+  if (linear.weight_grad.defined()) matmul_.add_multiply(linear.weight_grad, dy.t(), to_16(x), /*beta=*/0);
+}
+
+at::Tensor CudaBlockOps::linear_grad(LinearSite site, const at::Tensor& dy, const at::Tensor& x,
+                                     const BlockSaved& saved, bool wants_dx, GradDtype dtype) {
+  const Linear& linear = block_[site];
+  const at::Tensor dy_16 = to_16(dy);
+  at::Tensor dx;
+  if (wants_dx) {
+    const bool fp32 = dtype == GradDtype::kFp32 || linear.lora.present();
+    dx = fp32 ? matmul_.multiply_fp32(dy_16, weight(site)) : matmul_.multiply(dy_16, weight(site));
+  }
+  parameter_grads(site, dy_16, x, saved, wants_dx ? &dx : nullptr);
+  if (linear.bias_grad.defined()) linear.bias_grad.copy_(at::sum(dy, {0}, /*keepdim=*/false, at::kFloat));
+  return dx;
+}
+
+at::Tensor CudaBlockOps::gelu_linear_grad(const at::Tensor& dy, const BlockSaved& saved, bool wants_d_pre) {
+  at::Tensor activated;
+  if (block_.trains(kCProj)) activated = gelu(saved.activation);
+  const at::Tensor d_activated = linear_grad(kCProj, dy, activated, saved, wants_d_pre, GradDtype::kMatmul);
+  if (!wants_d_pre) return {};
+  const at::Tensor& pre = saved.activation.values;
+  return at::gelu_backward(d_activated.to(pre.scalar_type()), pre, kApproximation);
+}
+
+at::Tensor CudaBlockOps::qkv_grad(const AttentionGradients& d, const at::Tensor& normed, const BlockSaved& saved,
+                                  bool wants_d_normed) {
+  at::Tensor d_normed;
+  if (wants_d_normed) {
+    const at::Tensor columns = rows_.all_queries() ? at::cat({d.dk, d.dv, d.dq}, 1) : at::cat({d.dk, d.dv}, 1);
+    d_normed = matmul_.multiply_fp32(to_16(columns), qkv_weights());
+  }
+  at::Tensor* const sum = wants_d_normed ? &d_normed : nullptr;
+  if (block_.trains(kKProj)) parameter_grads(kKProj, to_16(d.dk), normed, saved, sum);
+  if (block_.trains(kVProj)) parameter_grads(kVProj, to_16(d.dv), normed, saved, sum);
+  if (rows_.all_queries()) {
+    if (block_.trains(kQProj)) parameter_grads(kQProj, to_16(d.dq), normed, saved, sum);
+    return d_normed;
+  }
+  const at::Tensor query_input = normed.defined() ? select_rows(normed, rows_) : normed;
+  const at::Tensor d_query = linear_grad(kQProj, d.dq, query_input, saved, wants_d_normed, GradDtype::kFp32);
+  if (wants_d_normed) add_rows(d_normed, d_query, rows_);
+  return d_normed;
+}
+
+class CudaLmHeadOps final : public LmHeadOps {
+ public:
+  CudaLmHeadOps(const Network& network, const CudaMatmul& matmul)
+      : network_(network),
+        matmul_(matmul),
+        head_(matmul.to_compute_dtype(network.aligned_head.defined() ? network.aligned_head : network.head.plain)) {}
+
+  LmHeadResult run(const LmHeadChunk& chunk, HeadWants wants) override {
+    const int64_t vocabulary = network_.head.plain.size(0);
+    at::Tensor logits = matmul_.multiply_fp32(matmul_.to_compute_dtype(chunk.normed), head_.t());
+    const int64_t aligned_rows = head_.size(0) - vocabulary;
+    if (aligned_rows > 0) logits.narrow(1, vocabulary, aligned_rows).fill_(-std::numeric_limits<float>::infinity());
+    LmHeadResult result;
+    result.losses =
+        device_cross_entropy_rows(logits, chunk.targets, wants.loss_scale, wants.gradients, head_.scalar_type());
+    if (!wants.gradients) return result;
+    result.d_normed = matmul_.multiply_fp32(logits, head_);
+    if (network_.head_grad.defined()) {
+      const at::Tensor counted = chunk.weights.defined() ? chunk.normed.mul(chunk.weights.unsqueeze(1)) : chunk.normed;
+      matmul_.add_multiply(network_.head_grad, logits.t(), matmul_.to_compute_dtype(counted));
+    }
+    return result;
+  }
+
+ private:
+  const Network& network_;
+  const CudaMatmul& matmul_;
+  at::Tensor head_;  // [at least V, h] in the compute dtype
+};
+
+class CudaBackend final : public Backend {
+ public:
+  explicit CudaBackend(const ModelSetup& setup)
+      : setup_(setup),
+        matmul_(setup.compute_dtype,
+                setup.operators ? setup.operators : std::make_shared<DeviceOperators>(libtorch_operators())) {}
+
+  std::unique_ptr<BlockOps> block_ops(const Block& block, const RowPlan& rows) override {
+    return std::make_unique<CudaBlockOps>(block, matmul_, rows);
+  }
+  std::unique_ptr<LmHeadOps> lm_head_ops(const Network& network, int64_t /*chunk_rows*/) override {
+    return std::make_unique<CudaLmHeadOps>(network, matmul_);
+  }
+  at::Tensor cross_entropy(at::Tensor& logits, const at::Tensor& targets, double scale,
+                           bool wants_gradient) const override {
+    return device_cross_entropy_rows(logits, targets, scale, wants_gradient);
+  }
+  at::Tensor logits(const at::Tensor& x, const Matrix& head) override {
+    return matmul_.multiply_fp32(matmul_.to_compute_dtype(x), matmul_.to_compute_dtype(head.plain).t());
+  }
+  std::string describe_attention(int64_t window) const override {
+    const GptNeoConfig& config = setup_.config;
+    const int64_t head_size = config.hidden_size / config.num_heads;
+    return model::describe_attention(choose_attention(setup_.device, setup_.compute_dtype, head_size, window), window);
+  }
+
+ private:
+  ModelSetup setup_;
+  CudaMatmul matmul_;
+};
+
+}  // namespace
+
+std::unique_ptr<Backend> make_cuda_backend(const ModelSetup& setup) { return std::make_unique<CudaBackend>(setup); }
+
+}  // namespace neoloom::model
