@@ -141,10 +141,11 @@ void load_weights(comm::MpiSession& session, const RunConfig& config, const std:
   const model::Dtype compute_dtype = resolve_compute_dtype(config, device);
   const bool frozen = config.peft_config.has_value();
   std::string path;
-  std::string panels;
+  std::string packed_weights;
   const auto prepare = [&](bool verify) {
     path = model::prepare_weights(base.folder, base.config, dtype, cache, verify);
-    if (frozen && device == "cpu") panels = model::prepare_panels(path, base.config, compute_dtype, cache, verify);
+    if (frozen && device == "cpu")
+      packed_weights = model::prepare_packed_weights(path, base.config, compute_dtype, cache, verify);
   };
   build_where_missing(session, cache, "converting weights", [&] { prepare(always); });
   cache.verified = true;
@@ -153,7 +154,7 @@ void load_weights(comm::MpiSession& session, const RunConfig& config, const std:
     if (path.empty()) prepare(/*verify=*/false);
     base.weights_hash = model::weights_hash(base.folder, cache, /*verify_always=*/false);
     const std::shared_ptr<model::Weights> weights = model::map_weights(path, base.config);
-    model::map_panels(panels, compute_dtype, *weights);
+    model::map_packed_weights(packed_weights, compute_dtype, *weights);
     // Without adapters the weights are where training starts: as the source has them.
     base.weights = device == "cpu" ? weights : model::to_device(weights, device, frozen ? compute_dtype : dtype);
   });
@@ -301,9 +302,9 @@ std::string instruction_sets() {
     if (deciding.count(word) != 0) found += word + " ";
   }
   for (const model::Dtype dtype : {model::Dtype::kFloat32, model::Dtype::kBFloat16}) {
-    if (!model::multiplies_panels(dtype)) continue;
+    if (!model::has_packed_gemm(dtype)) continue;
     const bool own = model::block_kernel(dtype) == model::BlockKernel::kAvx2;
-    found += model::dtype_name(dtype) + (own ? "-panels-avx2 " : "-panels ");
+    found += model::dtype_name(dtype) + (own ? "-packed_weights-avx2 " : "-packed_weights ");
   }
   if (const std::string limit = model::onednn_limit(); !limit.empty()) found += "up to " + limit + " ";
   return found + "| " + at::get_cpu_capability();

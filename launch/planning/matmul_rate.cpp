@@ -17,9 +17,9 @@ double measure_product_rate(const model::MemorySetup& setup, int64_t rows) {
   const int64_t ff = setup.model.config.intermediate_size;
   const at::ScalarType stored = setup.model.lora ? model::scalar_type(setup.frozen_dtype) : at::kFloat;
   model::Matrix matrix(at::empty({ff, h}, at::kFloat).fill_(0.01).to(stored));
-  if (setup.panels) {
-    matrix.panels.forward = model::pack_panels(matrix.plain.t(), compute);
-    if (compute != model::Dtype::kFloat32) matrix.panels.backward = model::pack_panels(matrix.plain, compute);
+  if (setup.packed_weights) {
+    matrix.packed_weights.forward = model::pack_weights(matrix.plain.t(), compute);
+    if (compute != model::Dtype::kFloat32) matrix.packed_weights.backward = model::pack_weights(matrix.plain, compute);
   }
   const at::Tensor x = at::empty({rows, h}, at::kFloat).fill_(0.01);
   const at::Tensor dy = at::empty({rows, ff}, at::kFloat).fill_(0.01);

@@ -100,7 +100,7 @@ MemoryQuestion memory_question(const RunConfig& config, const TaskChoice& task, 
   setup.logits_chunk_rows = config.runtime.logits_chunk_rows;
   setup.device = device;
   question.setup.frozen_dtype = stored_dtype(config);
-  question.setup.panels = setup.lora && !device.cuda && model::multiplies_panels(setup.compute_dtype);
+  question.setup.packed_weights = setup.lora && !device.cuda && model::has_packed_gemm(setup.compute_dtype);
   question.flat_elements = model::count_trainable(base.config, setup.lora, setup.num_labels).flat_elements;
   question.gradient_sum = config.runtime.gradient_sum;
   question.keeps_best = config.trainer_config.load_best_model_at_end;

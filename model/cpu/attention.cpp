@@ -64,7 +64,7 @@ bool attends_in_tiles(int64_t most_queries, int64_t most_keys) {
   // A few queries over many keys do not pay for packing the keys; over few keys they pay for many small operators less.
   constexpr int64_t kFewestQueries = 16;
   constexpr int64_t kFewKeys = 256;
-  return multiplies_panels(Dtype::kFloat32) && (most_queries >= kFewestQueries || most_keys <= kFewKeys);
+  return has_packed_gemm(Dtype::kFloat32) && (most_queries >= kFewestQueries || most_keys <= kFewKeys);
 }
 
 /// Calls body(row, begin, end) for every row of scores [heads, queries, keys] with its visible keys.
@@ -138,7 +138,7 @@ bool Attention::in_tiles(const at::Tensor& q, const std::vector<Segment>& segmen
 Dtype Attention::tile_inputs() const { return cpu_compute_dtype(inputs_); }
 
 std::string Attention::host_kernel() const {
-  if (!multiplies_panels(Dtype::kFloat32)) return "batched products in float32";
+  if (!has_packed_gemm(Dtype::kFloat32)) return "batched products in float32";
   return "tiles, products in " + dtype_name(tile_inputs());
 }
 

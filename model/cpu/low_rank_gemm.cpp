@@ -19,7 +19,7 @@ namespace {
 
 constexpr int64_t kSlabColumns = 64;
 
-bool in_blocks(const at::Tensor& x) { return x.is_cpu() && multiplies_panels(Dtype::kFloat32); }
+bool in_blocks(const at::Tensor& x) { return x.is_cpu() && has_packed_gemm(Dtype::kFloat32); }
 
 int64_t tiles_of(int64_t rows) { return (rows + kTileRows - 1) / kTileRows; }
 

@@ -98,11 +98,11 @@ void Products::add_plain_input_gradient(at::Tensor& dx, const at::Tensor& dy, co
   }
 }
 
-bool Products::uses_panels(const Matrix& weight) const {
-  return weight.panels.forward.defined() && multiplies_panels(compute_dtype_);
+bool Products::uses_packed_gemm(const Matrix& weight) const {
+  return weight.packed_weights.forward.defined() && has_packed_gemm(compute_dtype_);
 }
 
-/// x in the type of the products' inputs, with an even number of columns where rows of panels come in pairs.
+/// x in the type of the products' inputs, with an even number of columns where rows of packed weights come in pairs.
 at::Tensor Products::left_side(const at::Tensor& x) const {
   if (compute_dtype_ == Dtype::kFloat32) return x.stride(1) == 1 ? x : x.contiguous();
   if (x.size(1) % 2 == 0) return x.to(input_type());
@@ -113,13 +113,14 @@ at::Tensor Products::left_side(const at::Tensor& x) const {
 
 at::ScalarType Products::input_type(const Matrix& weight) const {
   const bool even = weight.plain.size(0) % 2 == 0 && weight.plain.size(1) % 2 == 0;
-  return even && uses_panels(weight) ? input_type() : at::kFloat;
+  return even && uses_packed_gemm(weight) ? input_type() : at::kFloat;
 }
 
 RightSide Products::backward_side(const Matrix& weight) const {
-  const at::Tensor& panels = weight.panels.backward;
+  const at::Tensor& packed_weights = weight.packed_weights.backward;
   const int64_t k = weight.plain.size(0);
-  return {panels.defined() ? panels : weight.plain, panels.defined() ? k + k % 2 : k, weight.plain.size(1)};
+  return {packed_weights.defined() ? packed_weights : weight.plain, packed_weights.defined() ? k + k % 2 : k,
+          weight.plain.size(1)};
 }
 
 at::Tensor Products::unfused_forward(const at::Tensor& x, const at::Tensor& weight, const ProductTerms& terms) {
@@ -128,23 +129,23 @@ at::Tensor Products::unfused_forward(const at::Tensor& x, const at::Tensor& weig
   return y;
 }
 
-void Products::panel_forward(const at::Tensor& x, const Matrix& weight, const ProductTerms& terms,
-                             const ProductEnds& ends) const {
+void Products::packed_forward(const at::Tensor& x, const Matrix& weight, const ProductTerms& terms,
+                              const ProductEnds& ends) const {
   const at::Tensor left = left_side(x);
-  panel_product(left, {weight.panels.forward, left.size(1), weight.plain.size(0)}, terms, ends);
+  packed_gemm(left, {weight.packed_weights.forward, left.size(1), weight.plain.size(0)}, terms, ends);
 }
 
 at::Tensor Products::forward(const at::Tensor& x, const Matrix& weight, const ProductTerms& terms,
                              at::ScalarType type) {
-  if (!uses_panels(weight)) return unfused_forward(x, weight.plain, terms).to(type);
+  if (!uses_packed_gemm(weight)) return unfused_forward(x, weight.plain, terms).to(type);
   at::Tensor y = empty_rows(x.size(0), weight.plain.size(0), x.options().dtype(type));
-  panel_forward(x, weight, terms, {.y = y});
+  packed_forward(x, weight, terms, {.y = y});
   return y;
 }
 
 void Products::forward_into(at::Tensor& y, const at::Tensor& x, const Matrix& weight, const ProductTerms& terms) {
-  if (uses_panels(weight)) {
-    panel_forward(x, weight, terms, {.y = y});
+  if (uses_packed_gemm(weight)) {
+    packed_forward(x, weight, terms, {.y = y});
   } else {
     y = forward(x, weight, terms);
   }
@@ -155,7 +156,7 @@ Products::Activated Products::forward_activated(const at::Tensor& x, const Matri
   Activated result;
   result.saved.keeps = keeps;
   at::Tensor& kept = result.saved.values;
-  if (!uses_panels(weight)) {
+  if (!uses_packed_gemm(weight)) {
     kept = unfused_forward(x, weight.plain, terms);
     result.values = keeps == GeluKeeps::kSlope ? gelu_new_leaving_slope(kept) : gelu_new(kept);
     return result;
@@ -163,15 +164,15 @@ Products::Activated Products::forward_activated(const at::Tensor& x, const Matri
   const int64_t columns = weight.plain.size(0);
   const auto options = x.options().dtype(input_type(weight));
   result.values = empty_rows(x.size(0), columns, options);
-  kept = at::empty(activation_panels_shape(x.size(0), columns), options);
-  panel_forward(x, weight, terms, {.y = kept, .activated = result.values, .keeps = keeps});
+  kept = at::empty(activation_tiles_shape(x.size(0), columns), options);
+  packed_forward(x, weight, terms, {.y = kept, .activated = result.values, .keeps = keeps});
   return result;
 }
 
 at::Tensor Products::input_gradient(const at::Tensor& dy, const Matrix& weight, const ProductTerms& terms,
                                     at::ScalarType type, const SavedGelu& through) {
   const at::Tensor& saved = through.values;
-  if (!uses_panels(weight)) {
+  if (!uses_packed_gemm(weight)) {
     at::Tensor dx = plain_input_gradient(dy, weight.plain);
     add_terms(dx, terms);
     if (!saved.defined()) return dx.to(type);
@@ -179,16 +180,16 @@ at::Tensor Products::input_gradient(const at::Tensor& dy, const Matrix& weight, 
   }
   at::Tensor dx =
       empty_rows(dy.size(0), weight.plain.size(1), dy.options().dtype(saved.defined() ? saved.scalar_type() : type));
-  panel_product(left_side(dy), backward_side(weight), terms, {.y = dx, .through = through});
+  packed_gemm(left_side(dy), backward_side(weight), terms, {.y = dx, .through = through});
   return dx;
 }
 
 void Products::add_input_gradient(at::Tensor& dx, const at::Tensor& dy, const Matrix& weight,
                                   const ProductTerms& terms) {
-  if (uses_panels(weight)) {
+  if (uses_packed_gemm(weight)) {
     if (terms.addend.defined()) dx.add_(terms.addend);
-    panel_product(left_side(dy), backward_side(weight),
-                  {.addend = dx, .thin_left = terms.thin_left, .thin_right = terms.thin_right}, {.y = dx});
+    packed_gemm(left_side(dy), backward_side(weight),
+                {.addend = dx, .thin_left = terms.thin_left, .thin_right = terms.thin_right}, {.y = dx});
     return;
   }
   add_plain_input_gradient(dx, dy, weight.plain);

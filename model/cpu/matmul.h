@@ -14,7 +14,7 @@ namespace neoloom::model {
 
 /// Matrix products with weights that are stored in any dtype. Activations come and go in fp32; what happens between is
 /// decided by the compute dtype and by what the device multiplies well:
-///   panels          on CPUs that multiply them (see panels.h), when the matrix has them;
+///   packed weights          on CPUs that multiply them (see packed weights.h), when the matrix has them;
 ///   16-bit inputs   where the compute dtype is 16 bit and the device has arithmetic for it;
 ///   fp32            everywhere else: 16-bit weights are widened slice by slice into a bounded scratch.
 /// On a CPU without fp16 arithmetic a product of fp16 matrices runs element by element, hundreds of times slower.
@@ -37,8 +37,8 @@ class Products {
   /// The same in fp32 written to `y`, which may be replaced where it does not fit the way of multiplying.
   void forward_into(at::Tensor& y, const at::Tensor& x, const Matrix& weight, const ProductTerms& terms);
 
-  /// gelu_new of forward, [n, out], and what its backward pass reads, in panels (see ProductEnds) where the host's
-  /// products write panels; both in the type that products with `weight` read.
+  /// gelu_new of forward, [n, out], and what its backward pass reads, in packed weights (see ProductEnds) where the
+  /// host's products write packed weights; both in the type that products with `weight` read.
   struct Activated {
     SavedGelu saved;
     at::Tensor values;
@@ -55,10 +55,10 @@ class Products {
   void add_input_gradient(at::Tensor& dx, const at::Tensor& dy, const Matrix& weight, const ProductTerms& terms = {});
 
  private:
-  /// Whether products with `weight` go to panels; else they are unfused.
-  bool uses_panels(const Matrix& weight) const;
-  void panel_forward(const at::Tensor& x, const Matrix& weight, const ProductTerms& terms,
-                     const ProductEnds& ends) const;
+  /// Whether products with `weight` go to packed weights; else they are unfused.
+  bool uses_packed_gemm(const Matrix& weight) const;
+  void packed_forward(const at::Tensor& x, const Matrix& weight, const ProductTerms& terms,
+                      const ProductEnds& ends) const;
   at::Tensor left_side(const at::Tensor& x) const;
   RightSide backward_side(const Matrix& weight) const;
   at::Tensor plain_forward(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias);

@@ -16,8 +16,8 @@ namespace {
 
 constexpr int64_t kPairsBlockDepth = 2048;  // beside the rounding of 16-bit inputs that of the chain is nothing
 
-// Rows of x that meet all panels before the next ones do, so that they stay in a core's second-level cache: as many as
-// take this much, but enough of them to be worth reading a panel for.
+// Rows of x that meet all packed weights before the next ones do, so that they stay in a core's second-level cache: as
+// many as take this much, but enough of them to be worth reading a panel for.
 constexpr int64_t kCachedBytes = int64_t{1} << 20;
 constexpr int64_t kFewestCachedRows = 256;
 
@@ -29,17 +29,17 @@ Dtype dtype_of(const at::Tensor& values) {
 /// A matrix of which tiles are read or written; null when there is none.
 struct Plane {
   char* values = nullptr;
-  int64_t stride = 0;        // elements from one row to the next
-  int64_t panel_stride = 0;  // from 64 columns to the next
+  int64_t stride = 0;         // elements from one row to the next
+  int64_t packed_stride = 0;  // from 64 columns to the next
   bool narrow = false;
 
   explicit Plane(const at::Tensor& tensor) {
     if (!tensor.defined()) return;
     // What is only read shares a type with what is written.
     values = static_cast<char*>(tensor.data_ptr());
-    const bool in_panels = tensor.dim() == 3;
-    stride = tensor.stride(in_panels ? 1 : 0);
-    panel_stride = in_panels ? tensor.stride(0) : kPanelColumns;
+    const bool in_tiles = tensor.dim() == 3;
+    stride = tensor.stride(in_tiles ? 1 : 0);
+    packed_stride = in_tiles ? tensor.stride(0) : kPackedColumns;
     narrow = tensor.scalar_type() == at::kBFloat16;
   }
   bool present() const { return values != nullptr; }
@@ -49,14 +49,14 @@ struct Plane {
  private:
   template <typename Value>
   Value* at(int64_t row, int64_t panel) const {
-    return present() ? reinterpret_cast<Value*>(values) + row * stride + panel * panel_stride : nullptr;
+    return present() ? reinterpret_cast<Value*>(values) + row * stride + panel * packed_stride : nullptr;
   }
 };
 
 /// One product; `multiply_columns` does a panel's width of it and is called from many threads.
-class PanelProduct {
+class PackedGemm {
  public:
-  PanelProduct(const at::Tensor& x, const RightSide& right, const ProductTerms& terms, const ProductEnds& ends)
+  PackedGemm(const at::Tensor& x, const RightSide& right, const ProductTerms& terms, const ProductEnds& ends)
       : x_(x),
         right_(right),
         bias_(terms.bias.defined() ? terms.bias.const_data_ptr<float>() : nullptr),
@@ -71,26 +71,27 @@ class PanelProduct {
         rows_(x.size(0)),
         pairs_(x.scalar_type() == at::kBFloat16),
         together_(!pairs_ && block_kernel(Dtype::kFloat32) == BlockKernel::kAvx2 ? avx2::kColumnsTogether
-                                                                                 : kPanelColumns),
-        copies_(right.values.scalar_type() != x.scalar_type() || right.values.dim() == 2 || together_ < kPanelColumns) {
-  }
+                                                                                 : kPackedColumns),
+        copies_(right.values.scalar_type() != x.scalar_type() || right.values.dim() == 2 ||
+                together_ < kPackedColumns) {}
 
   void run() const {
-    const int64_t panels = (right_.n + kPanelColumns - 1) / kPanelColumns;
+    const int64_t packed_weights = (right_.n + kPackedColumns - 1) / kPackedColumns;
     const int64_t tiles = std::max<int64_t>((rows_ + kTileRows - 1) / kTileRows, 1);
     const int64_t wanted = 4 * static_cast<int64_t>(at::get_num_threads());
-    // Few panels for many threads: the rows are shared out as well.
-    const int64_t groups = std::min(std::max((wanted + panels - 1) / panels, groups_in_cache()), tiles);
-    // Panels of one task read the same columns of x before the next ones: worth it where those are not all of them.
-    const int64_t spans = in_parts() ? std::min(panels, (wanted + groups - 1) / groups) : panels;
+    // Few packed weights for many threads: the rows are shared out as well.
+    const int64_t groups = std::min(std::max((wanted + packed_weights - 1) / packed_weights, groups_in_cache()), tiles);
+    // PackedWeights of one task read the same columns of x before the next ones: worth it where those are not all of
+    // them.
+    const int64_t spans = in_parts() ? std::min(packed_weights, (wanted + groups - 1) / groups) : packed_weights;
     share_tasks(groups * spans, [&](const auto& next) {
       Scratch scratch;
-      if (copies_) scratch.block = at::empty({kBlockDepth, kPanelColumns}, x_.options());
-      if (!sums_in_y()) scratch.sums = at::empty({kTileRows, kPanelColumns}, x_.options().dtype(at::kFloat));
+      if (copies_) scratch.block = at::empty({kBlockDepth, kPackedColumns}, x_.options());
+      if (!sums_in_y()) scratch.sums = at::empty({kTileRows, kPackedColumns}, x_.options().dtype(at::kFloat));
       for (int64_t task = next(); task >= 0; task = next()) {
         const int64_t group = task / spans;
         const int64_t span = task % spans;
-        multiply({panels * span / spans, panels * (span + 1) / spans},
+        multiply({packed_weights * span / spans, packed_weights * (span + 1) / spans},
                  {tiles * group / groups * kTileRows, std::min(tiles * (group + 1) / groups * kTileRows, rows_)},
                  scratch);
       }
@@ -133,21 +134,21 @@ class PanelProduct {
 
   bool sums_in_y() const { return y_.present() && !y_.narrow; }
 
-  void multiply(Range panels, Range rows, const Scratch& scratch) const {
+  void multiply(Range packed_weights, Range rows, const Scratch& scratch) const {
     const auto for_each_tile = [&](int64_t panel, const auto& body) {
       for_each_tile_of_rows(rows.begin, rows.end,
                             [&](int64_t row, int64_t count) { body(tile_at(row, count, panel, scratch)); });
     };
     if (!sums_in_y()) {  // a tile's sums have no place to wait for the next depth
-      for (int64_t panel = panels.begin; panel < panels.end; ++panel) {
+      for (int64_t panel = packed_weights.begin; panel < packed_weights.end; ++panel) {
         for_each_tile(panel, [&](const Tile& tile) {
           for_each_depth([&](Depth depth) { multiply_tile(tile, depth, right_block(panel, depth, scratch)); });
         });
       }
       return;
     }
-    for_each_depth([&](Depth depth) {  // x's columns of one depth meet all panels while they are in the cache
-      for (int64_t panel = panels.begin; panel < panels.end; ++panel) {
+    for_each_depth([&](Depth depth) {  // x's columns of one depth meet all packed weights while they are in the cache
+      for (int64_t panel = packed_weights.begin; panel < packed_weights.end; ++panel) {
         const RightBlock block = right_block(panel, depth, scratch);
         for_each_tile(panel, [&](const Tile& tile) { multiply_tile(tile, depth, block); });
       }
@@ -161,21 +162,21 @@ class PanelProduct {
   }
 
   Tile tile_at(int64_t row, int64_t rows, int64_t panel, const Scratch& scratch) const {
-    const int64_t columns = std::min(kPanelColumns, right_.n - panel * kPanelColumns);
+    const int64_t columns = std::min(kPackedColumns, right_.n - panel * kPackedColumns);
     if (sums_in_y()) return {row, rows, panel, columns, y_.wide_at(row, panel), y_.stride};
-    return {row, rows, panel, columns, static_cast<float*>(scratch.sums.data_ptr()), kPanelColumns};
+    return {row, rows, panel, columns, static_cast<float*>(scratch.sums.data_ptr()), kPackedColumns};
   }
 
   /// Rows of a panel in the type of x.
   RightBlock right_block(int64_t panel, Depth depth, const Scratch& scratch) const {
     const at::Tensor& values = right_.values;
     const bool plain = values.dim() == 2;
-    const int64_t offset =
-        plain ? depth.k * values.stride(0) + panel * kPanelColumns : panel * values.stride(0) + depth.k * kPanelColumns;
-    const int64_t stride = plain ? values.stride(0) : kPanelColumns;
+    const int64_t offset = plain ? depth.k * values.stride(0) + panel * kPackedColumns
+                                 : panel * values.stride(0) + depth.k * kPackedColumns;
+    const int64_t stride = plain ? values.stride(0) : kPackedColumns;
     const char* const from = static_cast<const char*>(values.const_data_ptr()) + offset * values.element_size();
     if (!copies_) return {from, stride};
-    const int64_t columns = std::min(kPanelColumns, right_.n - panel * kPanelColumns);
+    const int64_t columns = std::min(kPackedColumns, right_.n - panel * kPackedColumns);
     // fp32, whichever kernel: pairs are never copied, and what has AVX-512 has AVX2.
     avx2::copy_block({from, dtype_of(values), stride, depth.count, columns}, together_,
                      scratch.block.mutable_data_ptr<float>());
@@ -208,7 +209,7 @@ class PanelProduct {
 
   void start(const Tile& tile) const {
     if (!starts()) return;
-    cpu::sum_rows(bias_ == nullptr ? nullptr : bias_ + tile.panel * kPanelColumns,
+    cpu::sum_rows(bias_ == nullptr ? nullptr : bias_ + tile.panel * kPackedColumns,
                   {addend_.wide_at(tile.row, tile.panel), addend_.stride, tile.rows, tile.columns}, tile.sums,
                   tile.stride);
   }
@@ -263,17 +264,17 @@ class PanelProduct {
 
 }  // namespace
 
-std::vector<int64_t> activation_panels_shape(int64_t m, int64_t n) {
-  return {(n + kPanelColumns - 1) / kPanelColumns, m, kPanelColumns};
+std::vector<int64_t> activation_tiles_shape(int64_t m, int64_t n) {
+  return {(n + kPackedColumns - 1) / kPackedColumns, m, kPackedColumns};
 }
 
-at::Tensor rows_of_panels(const at::Tensor& values, int64_t n) {
+at::Tensor rows_of_tiles(const at::Tensor& values, int64_t n) {
   if (values.dim() == 2) return values;
-  return values.transpose(0, 1).reshape({values.size(1), values.size(0) * kPanelColumns}).narrow(1, 0, n).contiguous();
+  return values.transpose(0, 1).reshape({values.size(1), values.size(0) * kPackedColumns}).narrow(1, 0, n).contiguous();
 }
 
-void panel_product(const at::Tensor& x, const RightSide& right, const ProductTerms& terms, const ProductEnds& ends) {
-  PanelProduct(x, right, terms, ends).run();
+void packed_gemm(const at::Tensor& x, const RightSide& right, const ProductTerms& terms, const ProductEnds& ends) {
+  PackedGemm(x, right, terms, ends).run();
 }
 
 }  // namespace neoloom::model

@@ -11,8 +11,8 @@
 
 namespace neoloom::model {
 
-/// The right side [k, n] of a product: panels (3 or 4 dimensions, see panel_shape) or the matrix itself (2 dimensions,
-/// rows contiguous; not for 16-bit products).
+/// The right side [k, n] of a product: packed weights (3 or 4 dimensions, see packed_shape) or the matrix itself (2
+/// dimensions, rows contiguous; not for 16-bit products).
 struct RightSide {
   at::Tensor values;
   int64_t k = 0;
@@ -37,7 +37,7 @@ void for_each_tile_of_rows(int64_t begin, int64_t end, Body body) {
 }
 
 /// Of a thread's copy of a block of the right side.
-inline constexpr int64_t kPanelCopyElements = kBlockDepth * kPanelColumns;
+inline constexpr int64_t kPackedCopyElements = kBlockDepth * kPackedColumns;
 
 /// What joins a product [m, n]; each may be undefined. All fp32, columns contiguous.
 struct ProductTerms {
@@ -54,23 +54,23 @@ struct SavedGelu {
   GeluKeeps keeps = GeluKeeps::kInput;
 };
 
-/// What becomes of the sum [m, n] of a product and its terms while it is in the cache. Columns contiguous. "In panels":
-/// [ceil(n / 64), m, 64], so that the tiles of what only goes from product to product lie in one piece.
+/// What becomes of the sum [m, n] of a product and its terms while it is in the cache. Columns contiguous. "In packed
+/// weights": [ceil(n / 64), m, 64], so that the tiles of what only goes from product to product lie in one piece.
 struct ProductEnds {
-  at::Tensor y{};                       // fp32 or bfloat16; [m, n], or in panels
-  SavedGelu through{};                  // in panels, in the type of y: y = sum * gelu_new'; undefined: y = sum
+  at::Tensor y{};                       // fp32 or bfloat16; [m, n], or in packed weights
+  SavedGelu through{};                  // in packed weights, in the type of y: y = sum * gelu_new'; undefined: y = sum
   at::Tensor activated{};               // gelu_new(sum), in the type of y; undefined: not wanted
   GeluKeeps keeps = GeluKeeps::kInput;  // where `activated` is wanted: y = sum, or y = gelu_new'(sum)
 };
 
-std::vector<int64_t> activation_panels_shape(int64_t m, int64_t n);
+std::vector<int64_t> activation_tiles_shape(int64_t m, int64_t n);
 
-/// [m, n], contiguous, of a matrix in panels, or of one that is in rows already.
-at::Tensor rows_of_panels(const at::Tensor& values, int64_t n);
+/// [m, n], contiguous, of a matrix in packed weights, or of one that is in rows already.
+at::Tensor rows_of_tiles(const at::Tensor& values, int64_t n);
 
 /// The sum of x [m, k] * right and the terms, to `ends`: fp32 accumulation in a fixed order over k, whatever the number
 /// of rows and threads. x holds fp32, or bfloat16 when `right` holds pairs of rows (then k even, padded with zeros). A
 /// 16-bit right side of fp32 products is widened block by block; fp32 products need an fp32 y. CPU only.
-void panel_product(const at::Tensor& x, const RightSide& right, const ProductTerms& terms, const ProductEnds& ends);
+void packed_gemm(const at::Tensor& x, const RightSide& right, const ProductTerms& terms, const ProductEnds& ends);
 
 }  // namespace neoloom::model

@@ -15,29 +15,29 @@ bool in_pairs(Dtype compute_dtype) { return compute_dtype == Dtype::kBFloat16; }
 
 }  // namespace
 
-bool multiplies_panels(Dtype compute_dtype) { return block_kernel(compute_dtype) != BlockKernel::kNone; }
+bool has_packed_gemm(Dtype compute_dtype) { return block_kernel(compute_dtype) != BlockKernel::kNone; }
 
-Dtype cpu_compute_dtype(Dtype wanted) { return multiplies_panels(wanted) ? wanted : Dtype::kFloat32; }
+Dtype cpu_compute_dtype(Dtype wanted) { return has_packed_gemm(wanted) ? wanted : Dtype::kFloat32; }
 
-at::ScalarType panel_dtype(at::ScalarType frozen, Dtype compute_dtype) {
+at::ScalarType packed_dtype(at::ScalarType frozen, Dtype compute_dtype) {
   return in_pairs(compute_dtype) ? at::kBFloat16 : frozen;
 }
 
-std::vector<int64_t> panel_shape(int64_t k, int64_t n, Dtype compute_dtype) {
-  const int64_t panels = (n + kPanelColumns - 1) / kPanelColumns;
-  if (in_pairs(compute_dtype)) return {panels, (k + 1) / 2, kPanelColumns, 2};
-  return {panels, k, kPanelColumns};
+std::vector<int64_t> packed_shape(int64_t k, int64_t n, Dtype compute_dtype) {
+  const int64_t packed_weights = (n + kPackedColumns - 1) / kPackedColumns;
+  if (in_pairs(compute_dtype)) return {packed_weights, (k + 1) / 2, kPackedColumns, 2};
+  return {packed_weights, k, kPackedColumns};
 }
 
-at::Tensor pack_panels(const at::Tensor& right, Dtype compute_dtype) {
+at::Tensor pack_weights(const at::Tensor& right, Dtype compute_dtype) {
   const int64_t k = right.size(0);
   const int64_t n = right.size(1);
-  at::Tensor panels = at::zeros(panel_shape(k, n, compute_dtype),
-                                right.options().dtype(panel_dtype(right.scalar_type(), compute_dtype)));
-  for (int64_t begin = 0; begin < n; begin += kPanelColumns) {
-    const int64_t columns = std::min(kPanelColumns, n - begin);
+  at::Tensor packed_weights = at::zeros(packed_shape(k, n, compute_dtype),
+                                        right.options().dtype(packed_dtype(right.scalar_type(), compute_dtype)));
+  for (int64_t begin = 0; begin < n; begin += kPackedColumns) {
+    const int64_t columns = std::min(kPackedColumns, n - begin);
     const at::Tensor source = right.narrow(1, begin, columns);
-    at::Tensor panel = panels.select(0, begin / kPanelColumns).narrow(1, 0, columns);
+    at::Tensor panel = packed_weights.select(0, begin / kPackedColumns).narrow(1, 0, columns);
     if (!in_pairs(compute_dtype)) {
       panel.copy_(source);
       continue;
@@ -47,7 +47,7 @@ at::Tensor pack_panels(const at::Tensor& right, Dtype compute_dtype) {
       panel.select(2, parity).narrow(0, 0, rows).copy_(source.slice(0, parity, k, 2));
     }
   }
-  return panels;
+  return packed_weights;
 }
 
 }  // namespace neoloom::model

@@ -10,12 +10,12 @@
 
 namespace neoloom::model {
 
-inline constexpr int64_t kPanelColumns = 64;
+inline constexpr int64_t kPackedColumns = 64;
 
 /// Copies of a frozen matrix W [out, in] in the order in which a block kernel (block_kernel.h) reads the right side of
-/// a product [K, N]: panels of 64 columns, each with its K rows one after the other; the last one is filled up with
-/// zeros. For 16-bit products two rows are interleaved, which is how AVX512_BF16 and AMX want them.
-struct Panels {
+/// a product [K, N]: packed weights of 64 columns, each with its K rows one after the other; the last one is filled up
+/// with zeros. For 16-bit products two rows are interleaved, which is how AVX512_BF16 and AMX want them.
+struct PackedWeights {
   at::Tensor forward;   // of W^T, for x W^T; undefined: none
   at::Tensor backward;  // of W, for dy W; only for 16-bit products, the others read W itself
 };
@@ -23,16 +23,16 @@ struct Panels {
 /// A matrix of the model with what makes its products fast.
 struct Matrix {
   at::Tensor plain;  // [out, in], any dtype
-  Panels panels;
+  PackedWeights packed_weights;
 
   Matrix() = default;
-  Matrix(at::Tensor values) : plain(std::move(values)) {}  // NOLINT: a tensor is a matrix without panels
-  Matrix(at::Tensor values, Panels copies) : plain(std::move(values)), panels(std::move(copies)) {}
+  Matrix(at::Tensor values) : plain(std::move(values)) {}  // NOLINT: a tensor is a matrix without packed weights
+  Matrix(at::Tensor values, PackedWeights copies) : plain(std::move(values)), packed_weights(std::move(copies)) {}
 };
 
-/// Whether this CPU multiplies panels, for products with inputs of `compute_dtype`: it has a block kernel. Where it has
-/// none, at::linear and at::mm read the plain matrices.
-bool multiplies_panels(Dtype compute_dtype);
+/// Whether this CPU multiplies packed weights, for products with inputs of `compute_dtype`: it has a block kernel.
+/// Where it has none, at::linear and at::mm read the plain matrices.
+bool has_packed_gemm(Dtype compute_dtype);
 
 /// What a CPU computes products in that are to have inputs of type `wanted` (weights stay as they are stored and are
 /// widened block by block). Never float16: few CPUs have arithmetic for it, and float32 is what the result is compared
@@ -40,13 +40,13 @@ bool multiplies_panels(Dtype compute_dtype);
 /// at::linear and at::mm go element by element.
 Dtype cpu_compute_dtype(Dtype wanted);
 
-/// What panels hold: the frozen dtype (widened while multiplying), or bfloat16 for 16-bit products.
-at::ScalarType panel_dtype(at::ScalarType frozen, Dtype compute_dtype);
+/// What packed weights hold: the frozen dtype (widened while multiplying), or bfloat16 for 16-bit products.
+at::ScalarType packed_dtype(at::ScalarType frozen, Dtype compute_dtype);
 
-/// Shape of the panels of a right side [k, n]: [ceil(n / 64), k, 64], or [ceil(n / 64), ceil(k / 2), 64, 2].
-std::vector<int64_t> panel_shape(int64_t k, int64_t n, Dtype compute_dtype);
+/// Shape of the packed weights of a right side [k, n]: [ceil(n / 64), k, 64], or [ceil(n / 64), ceil(k / 2), 64, 2].
+std::vector<int64_t> packed_shape(int64_t k, int64_t n, Dtype compute_dtype);
 
-/// Panels of `right` [k, n], of any strides.
-at::Tensor pack_panels(const at::Tensor& right, Dtype compute_dtype);
+/// PackedWeights of `right` [k, n], of any strides.
+at::Tensor pack_weights(const at::Tensor& right, Dtype compute_dtype);
 
 }  // namespace neoloom::model

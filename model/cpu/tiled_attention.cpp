@@ -109,19 +109,19 @@ int64_t CpuHeadAttention<Element>::lay_out(float* base, bool backward) {
     part = base == nullptr ? nullptr : reinterpret_cast<Part*>(base + used);
     used += round_up(count * static_cast<int64_t>(sizeof(Part)) / static_cast<int64_t>(sizeof(float)), kLineFloats);
   };
-  const int64_t panels = padded_keys_ * depth_;
-  take(k_columns_, panels);
+  const int64_t packed_weights = padded_keys_ * depth_;
+  take(k_columns_, packed_weights);
   take(queries_, kAttentionTile * depth_);
   take(padded_tile_, kAttentionTile * depth_);
   take(result_, kAttentionTile * head_size_);
   take(scores_, kAttentionTile * score_stride_);
   if constexpr (kInPairs<Element>) take(left_, kAttentionTile * score_stride_);
   if (!backward) {
-    take(v_rows_, panels);
+    take(v_rows_, packed_weights);
     return used;
   }
-  take(v_columns_, panels);
-  take(k_rows_, panels);
+  take(v_columns_, packed_weights);
+  take(k_rows_, packed_weights);
   take(grads_, kAttentionTile * depth_);
   take(query_rows_, kAttentionTile * depth_);
   take(grad_rows_, kAttentionTile * depth_);
@@ -154,12 +154,12 @@ void CpuHeadAttention<Element>::pack_left(Rows rows, int64_t count, int64_t padd
   copy_elements(rows, count, head_size_, packed, depth_);
 }
 
-/// panels: tiles of rows, transposed, filled up with zeros: right sides x^T.
+/// packed weights: tiles of rows, transposed, filled up with zeros: right sides x^T.
 template <typename Element>
-void CpuHeadAttention<Element>::pack_columns(Rows rows, int64_t count, Element* panels) {
+void CpuHeadAttention<Element>::pack_columns(Rows rows, int64_t count, Element* packed_weights) {
   constexpr int64_t kPair = kTogether<Element>;
   for (int64_t begin = 0; begin < count; begin += kAttentionTile) {
-    Element* const panel = panels + begin * depth_;
+    Element* const panel = packed_weights + begin * depth_;
     Rows source = rows.from(begin);
     const int64_t here = std::min(kAttentionTile, count - begin);
     if (here < kAttentionTile) std::fill_n(panel, kAttentionTile * depth_, Element(0));
@@ -173,12 +173,12 @@ void CpuHeadAttention<Element>::pack_columns(Rows rows, int64_t count, Element* 
   }
 }
 
-/// panels [padded, head size] = rows, then zeros, as products read right sides.
+/// packed weights [padded, head size] = rows, then zeros, as products read right sides.
 template <typename Element>
-void CpuHeadAttention<Element>::pack_rows(Rows rows, int64_t count, int64_t padded, Element* panels) const {
-  pack_together(rows, count, head_size_, panels);
+void CpuHeadAttention<Element>::pack_rows(Rows rows, int64_t count, int64_t padded, Element* packed_weights) const {
+  pack_together(rows, count, head_size_, packed_weights);
   const int64_t written = round_up(count, kTogether<Element>) * head_size_;
-  std::fill(panels + written, panels + padded * head_size_, Element(0));
+  std::fill(packed_weights + written, packed_weights + padded * head_size_, Element(0));
 }
 
 /// The tile's scores as a left side with score_stride_.

@@ -47,8 +47,8 @@ class CpuHeadAttention {
   void reserve(int64_t key_rows, bool backward);
   int64_t lay_out(float* base, bool backward);
   void pack_left(Rows rows, int64_t count, int64_t padded, Element* packed) const;
-  void pack_columns(Rows rows, int64_t count, Element* panels);
-  void pack_rows(Rows rows, int64_t count, int64_t padded, Element* panels) const;
+  void pack_columns(Rows rows, int64_t count, Element* packed_weights);
+  void pack_rows(Rows rows, int64_t count, int64_t padded, Element* packed_weights) const;
   const Element* left_of_scores(const Tile& tile, const float* scores);
   const Element* turned(const Tile& tile, const float* scores);
   void multiply_by_columns(const Tile& tile, const Element* left, const Element* columns, float* out) const;
@@ -62,7 +62,8 @@ class CpuHeadAttention {
   int64_t padded_keys_ = 0;  // whole tiles
   int64_t score_stride_ = 0;
   at::Tensor memory_;
-  // Parts of memory_: see lay_out. Panels of tiles of keys: "columns" are right sides x^T, "rows" are right sides x.
+  // Parts of memory_: see lay_out. PackedWeights of tiles of keys: "columns" are right sides x^T, "rows" are right
+  // sides x.
   Element *k_columns_ = nullptr, *v_columns_ = nullptr, *k_rows_ = nullptr, *v_rows_ = nullptr;
   Element *queries_ = nullptr, *padded_tile_ = nullptr, *grads_ = nullptr, *query_rows_ = nullptr,
           *grad_rows_ = nullptr;

@@ -55,7 +55,7 @@ class CpuBlockOps final : public BlockOps {
   }
 
   at::Tensor gelu(const SavedGelu& saved) override {
-    return rows_of_panels(gelu_new(saved.values), block_[kCProj].weight.plain.size(1));
+    return rows_of_tiles(gelu_new(saved.values), block_[kCProj].weight.plain.size(1));
   }
 
   at::Tensor linear_grad(LinearSite site, const at::Tensor& dy, const at::Tensor& x, const BlockSaved& saved,

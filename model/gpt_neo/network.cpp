@@ -156,7 +156,7 @@ Network NetworkBuilder::build_frozen(const at::Tensor& params, const at::Tensor&
   Network network;
   network.wte = weights_->wte;
   network.wpe = weights_->wpe;
-  network.head = {weights_->lm_head, weights_->head_panels};
+  network.head = {weights_->lm_head, weights_->packed_lm_head};
   network.aligned_head = weights_->aligned_lm_head;
   network.ln_f = {ln_f_.weight, ln_f_.bias, {}, {}, setup_.config.layer_norm_epsilon};
   at::Tensor narrow_params;
@@ -175,7 +175,7 @@ Block NetworkBuilder::build_block(size_t layer, const at::Tensor& params, const 
   block.ln_1 = {weights.ln_1.weight, weights.ln_1.bias, {}, {}, epsilon};
   block.ln_2 = {weights.ln_2.weight, weights.ln_2.bias, {}, {}, epsilon};
   for (const LinearSite site : kLinearSites) {
-    block[site].weight = {weights[site].weight, weights[site].panels};
+    block[site].weight = {weights[site].weight, weights[site].packed_weights};
     block[site].bias = weights[site].bias;
   }
   choose_attention(block, setup_.config.layer_is_local[layer]);

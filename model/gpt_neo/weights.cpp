@@ -34,10 +34,11 @@ std::vector<FrozenMatrix> frozen_matrices(Weights& weights) {
   for (size_t layer = 0; layer < weights.blocks.size(); ++layer) {
     for (const LinearSite site : kLinearSites) {
       LinearWeights& linear = weights.blocks[layer][site];
-      matrices.push_back({module_name(static_cast<int64_t>(layer), site) + ".weight", linear.weight, &linear.panels});
+      matrices.push_back(
+          {module_name(static_cast<int64_t>(layer), site) + ".weight", linear.weight, &linear.packed_weights});
     }
   }
-  if (weights.lm_head.defined()) matrices.push_back({kLmHeadName, weights.lm_head, &weights.head_panels});
+  if (weights.lm_head.defined()) matrices.push_back({kLmHeadName, weights.lm_head, &weights.packed_lm_head});
   return matrices;
 }
 

@@ -20,9 +20,9 @@ struct NormWeights {
 };
 
 struct LinearWeights {
-  at::Tensor weight;  // [out, in]
-  at::Tensor bias;    // [out]; undefined: none
-  Panels panels;      // of `weight`
+  at::Tensor weight;             // [out, in]
+  at::Tensor bias;               // [out]; undefined: none
+  PackedWeights packed_weights;  // of `weight`
 };
 
 /// Frozen weights of one block, all in the frozen dtype, as Hugging Face stores them.
@@ -43,7 +43,7 @@ struct Weights {
   std::vector<BlockWeights> blocks;
   NormWeights ln_f;
   at::Tensor lm_head;                   // [V, h]; the same tensor as wte when tied
-  Panels head_panels;                   // of lm_head
+  PackedWeights packed_lm_head;         // of lm_head
   at::Tensor aligned_lm_head;           // GPUs: lm_head, followed by rows of 0 up to a multiple of kHeadAlignment rows
   at::Tensor score;                     // [num_labels, h] fp32 when the source has one, else undefined
   std::shared_ptr<const void> storage;  // keeps the mapping alive; tensors are views of it
@@ -71,11 +71,11 @@ std::vector<std::pair<std::string, std::vector<int64_t>>> body_shapes(const GptN
 /// (name, tensor) of the body and the heads, in file order; for full-parameter training and export.
 std::vector<std::pair<std::string, at::Tensor>> named_tensors(const Weights& weights);
 
-/// A matrix of the frozen products, and where its panels belong.
+/// A matrix of the frozen products, and where its packed weights belong.
 struct FrozenMatrix {
   std::string name;
   at::Tensor values;
-  Panels* panels;
+  PackedWeights* packed_weights;
 };
 
 /// The six linears of every block in the order of LinearSite, then the language model's head where there is one.

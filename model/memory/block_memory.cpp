@@ -29,12 +29,12 @@ bool BlockMemory::converts_weights() const {
 }
 
 bool BlockMemory::multiplies_plain_16bit() const {
-  return !on_device() && !setup_.panels && cpu_compute_dtype(setup_.model.compute_dtype) != Dtype::kFloat32;
+  return !on_device() && !setup_.packed_weights && cpu_compute_dtype(setup_.model.compute_dtype) != Dtype::kFloat32;
 }
 
 /// x [rows, width] fp32 as an input of products, where that is another tensor.
 int64_t BlockMemory::input_bytes(int64_t rows, int64_t width) const {
-  if (!narrow() || !(on_device() || setup_.panels)) return 0;
+  if (!narrow() || !(on_device() || setup_.packed_weights)) return 0;
   return kNarrow * rows * (on_device() ? width : width + width % 2);
 }
 
@@ -43,10 +43,10 @@ void BlockMemory::touch_product(int64_t rows, int64_t in, int64_t out, Product p
   if (multiplies_plain_16bit()) bytes += kNarrow * rows * (in + out);
   if (converts_weights() && (on_device() || multiplies_plain_16bit())) bytes += kNarrow * in * out;
   const bool stored_narrow = setup_.model.lora && setup_.frozen_dtype != Dtype::kFloat32;
-  if (!on_device() && setup_.panels) {
+  if (!on_device() && setup_.packed_weights) {
     const bool always = block_kernel(Dtype::kFloat32) == BlockKernel::kAvx2;
     if (!narrow() && (always || stored_narrow || product.backward)) {
-      bytes += setup_.threads * kWide * kPanelCopyElements;
+      bytes += setup_.threads * kWide * kPackedCopyElements;
     }
   } else if (!on_device() && !multiplies_plain_16bit() && stored_narrow) {
     keep_scratch(kWide * std::min(Products::kScratchElements, in * out));  // widened slices

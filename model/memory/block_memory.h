@@ -80,9 +80,9 @@ class BlockMemory {
   int64_t saved_adapter_bytes(const TrainedLinears& trained, BlockRows rows) const;
   void keep_scratch(int64_t bytes);
 
-  // The host: "narrow" is the type that products with panels read.
+  // The host: "narrow" is the type that products with packed weights read.
   bool narrow_tiles() const;  // what attention in tiles reads
-  int64_t host_element_bytes() const { return narrow() && setup_.panels ? kNarrow : kWide; }
+  int64_t host_element_bytes() const { return narrow() && setup_.packed_weights ? kNarrow : kWide; }
   Held host_fill(const TrainedLinears& trained, BlockRows rows, SavedBlock& saved);
   Held host_linear(const TrainedLinears& trained, LinearSite site, int64_t rows, int64_t element);
   Held host_linear_backward(const TrainedLinears& trained, LinearSite site, int64_t rows, int64_t element);

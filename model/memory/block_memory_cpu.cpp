@@ -66,7 +66,7 @@ Held BlockMemory::host_fill(const TrainedLinears& trained, BlockRows rows, Saved
   touch_host_attention(rows, /*backward=*/false);
   saved.middle = host_linear(trained, LinearSite::kOutProj, rows.queries, kWide);
   const Held normed = tally_.hold(element * rows.queries * h);
-  const int64_t width = setup_.panels ? round_up(inner(), kPanelColumns) : inner();
+  const int64_t width = setup_.packed_weights ? round_up(inner(), kPackedColumns) : inner();
   Held activated = tally_.hold(element * rows.queries * inner());
   if (trained.adapter(LinearSite::kCFc) && drops()) {
     tally_.touch((element == kNarrow ? 2 : 1) * kWide * rows.queries * h);
@@ -119,7 +119,7 @@ void BlockMemory::host_mlp_backward(const TrainedLinears& trained, int64_t rows)
   {
     Held activated;
     if (trained.trains(LinearSite::kCProj)) {
-      const Held in_panels = tally_.hold(setup_.panels ? element * rows * inner() : 0);
+      const Held in_tiles = tally_.hold(setup_.packed_weights ? element * rows * inner() : 0);
       activated = tally_.hold(element * rows * inner());
     }
     const Held narrow_dy = host_narrow(rows);

@@ -156,7 +156,7 @@ class Walk {
     const Held head = tally_.hold(on_device() && narrow() && trains_everything() ? kNarrow * h * words : 0);
     {
       // Products of plain matrices do not write where they are told to: what they make is held beside it.
-      const bool twice = !on_device() && !setup_.panels;
+      const bool twice = !on_device() && !setup_.packed_weights;
       const Held logits = tally_.hold((twice ? 2 : 1) * kWide * chunk * words);
       blocks_.touch_product(chunk, h, words, {});
       if (on_device()) tally_.touch(kWide * chunk * words);  // log probabilities
@@ -189,13 +189,13 @@ namespace {
 
 int64_t element_bytes(Dtype dtype) { return dtype == Dtype::kFloat32 ? kWide : kNarrow; }
 
-/// Panels of every matrix; those of the head are read by language models only.
-int64_t panel_bytes(const MemorySetup& setup, bool with_head) {
+/// PackedWeights of every matrix; those of the head are read by language models only.
+int64_t packed_bytes(const MemorySetup& setup, bool with_head) {
   const GptNeoConfig& config = setup.model.config;
   const Dtype compute = setup.model.compute_dtype;
   const auto side = [&](int64_t k, int64_t n) {
     int64_t bytes = element_bytes(compute == Dtype::kFloat32 ? setup.frozen_dtype : compute);
-    for (const int64_t extent : panel_shape(k, n, compute)) bytes *= extent;
+    for (const int64_t extent : packed_shape(k, n, compute)) bytes *= extent;
     return bytes;
   };
   const auto matrix = [&](int64_t in, int64_t out) {
@@ -236,12 +236,12 @@ WeightMemory weight_memory(const MemorySetup& setup) {
   }
   if (!setup.model.lora) return memory;  // read once: training starts there
   const bool causal = setup.model.head == Head::kCausalLm;
-  const bool reads_plain = !setup.panels || setup.model.compute_dtype == Dtype::kFloat32;
+  const bool reads_plain = !setup.packed_weights || setup.model.compute_dtype == Dtype::kFloat32;
   const int64_t embeddings = (config.vocab_size + config.max_position_embeddings) * h;
   memory.read_bytes = reads_plain ? memory.mapped_bytes : element * embeddings;
-  if (setup.panels) {
-    memory.mapped_bytes += panel_bytes(setup, /*with_head=*/true);
-    memory.read_bytes += panel_bytes(setup, causal);
+  if (setup.packed_weights) {
+    memory.mapped_bytes += packed_bytes(setup, /*with_head=*/true);
+    memory.read_bytes += packed_bytes(setup, causal);
   }
   if (setup.frozen_dtype != Dtype::kFloat32) {
     memory.private_bytes = kWide * (config.num_layers * (6 * h + config.intermediate_size) + 2 * h);

@@ -19,7 +19,7 @@ struct BatchShape {
 struct MemorySetup {
   ModelSetup model;
   Dtype frozen_dtype = Dtype::kFloat16;
-  bool panels = false;  // the host multiplies panels (panels.h)
+  bool packed_weights = false;  // the host multiplies packed weights (packed weights.h)
   int64_t threads = 1;
 };
 

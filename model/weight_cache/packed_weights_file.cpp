@@ -17,43 +17,43 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr const char* kPanelVersion = "1";
+constexpr const char* kPackedVersion = "1";
 
-std::string panel_path(const std::string& converted_path, Dtype compute_dtype) {
+std::string packed_path(const std::string& converted_path, Dtype compute_dtype) {
   const fs::path converted(converted_path);
-  const std::string name =
-      fmt::format("{}-panels-{}-v{}.safetensors", converted.stem().string(), dtype_name(compute_dtype), kPanelVersion);
+  const std::string name = fmt::format("{}-packed_weights-{}-v{}.safetensors", converted.stem().string(),
+                                       dtype_name(compute_dtype), kPackedVersion);
   return (converted.parent_path() / name).string();
 }
 
-/// One side of one matrix: the right side of a product, and where its panels go.
+/// One side of one matrix: the right side of a product, and where its packed weights go.
 struct Side {
   std::string name;
   at::Tensor right;  // [k, n], a view of the matrix
-  at::Tensor* panels;
+  at::Tensor* packed_weights;
 };
 
 std::vector<Side> sides(Weights& weights, Dtype compute_dtype) {
   std::vector<Side> list;
   for (const FrozenMatrix& matrix : frozen_matrices(weights)) {
-    list.push_back({matrix.name + ".forward", matrix.values.t(), &matrix.panels->forward});
+    list.push_back({matrix.name + ".forward", matrix.values.t(), &matrix.packed_weights->forward});
     if (compute_dtype == Dtype::kFloat32) continue;  // its backward reads the plain matrix
-    list.push_back({matrix.name + ".backward", matrix.values, &matrix.panels->backward});
+    list.push_back({matrix.name + ".backward", matrix.values, &matrix.packed_weights->backward});
   }
   return list;
 }
 
 std::vector<int64_t> shape_of(const Side& side, Dtype compute_dtype) {
-  return panel_shape(side.right.size(0), side.right.size(1), compute_dtype);
+  return packed_shape(side.right.size(0), side.right.size(1), compute_dtype);
 }
 
-std::vector<TensorToWrite> plan_panels(Weights& weights, Dtype compute_dtype) {
+std::vector<TensorToWrite> plan_packed_weights(Weights& weights, Dtype compute_dtype) {
   std::vector<TensorToWrite> tensors;
   for (const Side& side : sides(weights, compute_dtype)) {
     tensors.push_back({side.name,
-                       panel_dtype(side.right.scalar_type(), compute_dtype),
+                       packed_dtype(side.right.scalar_type(), compute_dtype),
                        shape_of(side, compute_dtype),
-                       [right = side.right, compute_dtype] { return pack_panels(right, compute_dtype); },
+                       [right = side.right, compute_dtype] { return pack_weights(right, compute_dtype); },
                        {}});
   }
   return tensors;
@@ -61,14 +61,14 @@ std::vector<TensorToWrite> plan_panels(Weights& weights, Dtype compute_dtype) {
 
 }  // namespace
 
-std::string prepare_panels(const std::string& converted_path, const GptNeoConfig& config, Dtype compute_dtype,
-                           const core::Cache& cache, bool verify_always) {
-  if (!multiplies_panels(compute_dtype)) return "";
-  std::string path = panel_path(converted_path, compute_dtype);
+std::string prepare_packed_weights(const std::string& converted_path, const GptNeoConfig& config, Dtype compute_dtype,
+                                   const core::Cache& cache, bool verify_always) {
+  if (!has_packed_gemm(compute_dtype)) return "";
+  std::string path = packed_path(converted_path, compute_dtype);
   const std::optional<SafetensorsFile> existing = open_cached(cache, path);
   if (existing && !verify_always) return path;
   Weights weights = *map_weights(converted_path, config);
-  const std::vector<TensorToWrite> tensors = plan_panels(weights, compute_dtype);
+  const std::vector<TensorToWrite> tensors = plan_packed_weights(weights, compute_dtype);
   if (existing && holds(*existing, tensors)) return path;
   core::remove_stale_temporaries(path);
   std::map<std::string, std::string> metadata = cache_metadata(path);
@@ -77,9 +77,9 @@ std::string prepare_panels(const std::string& converted_path, const GptNeoConfig
   return path;
 }
 
-void map_panels(const std::string& panel_path, Dtype compute_dtype, Weights& weights) {
-  if (panel_path.empty()) return;
-  const SafetensorsFile file(panel_path);
+void map_packed_weights(const std::string& packed_path, Dtype compute_dtype, Weights& weights) {
+  if (packed_path.empty()) return;
+  const SafetensorsFile file(packed_path);
   TensorReport report;
   for (const Side& side : sides(weights, compute_dtype)) {
     const std::vector<int64_t> shape = shape_of(side, compute_dtype);
@@ -89,10 +89,10 @@ void map_panels(const std::string& panel_path, Dtype compute_dtype, Weights& wei
     } else if (found->second.shape != shape) {
       report.misshaped(side.name, shape, found->second.shape);
     } else {
-      *side.panels = file.tensor(side.name);
+      *side.packed_weights = file.tensor(side.name);
     }
   }
-  report.raise_unless_empty(panel_path, "Remove this file: it is made anew from the weights beside it.");
+  report.raise_unless_empty(packed_path, "Remove this file: it is made anew from the weights beside it.");
 }
 
 }  // namespace neoloom::model

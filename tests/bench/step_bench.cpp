@@ -113,18 +113,19 @@ model::ModelSetup model_setup(const json& request, const launch::Device& device)
 std::unique_ptr<model::Model> open_model(comm::MpiSession& session, const json& request, const launch::Device& device,
                                          const model::ModelSetup& setup) {
   std::string converted;
-  std::string panels;
+  std::string packed_weights;
   const core::Cache cache(request.at("cache").get<std::string>());
   const auto prepare = [&] {
     converted = model::prepare_weights(request.at("model"), setup.config, model::dtype_from_name(request.at("frozen")),
                                        cache, false);
-    if (device.is_cpu()) panels = model::prepare_panels(converted, setup.config, setup.compute_dtype, cache, false);
+    if (device.is_cpu())
+      packed_weights = model::prepare_packed_weights(converted, setup.config, setup.compute_dtype, cache, false);
     return std::string();
   };
   session.on_root(prepare);
   prepare();
   const std::shared_ptr<model::Weights> weights = model::map_weights(converted, setup.config);
-  model::map_panels(panels, setup.compute_dtype, *weights);
+  model::map_packed_weights(packed_weights, setup.compute_dtype, *weights);
   if (device.is_cpu()) return model::Model::create(setup, weights);
   return model::Model::create(setup, model::to_device(weights, device.name(), setup.compute_dtype));
 }

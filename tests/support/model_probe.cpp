@@ -104,8 +104,9 @@ json run_case(const json& text) {
       text.at("model"), setup.config, model::dtype_from_name(text.value("frozen", "float32")), cache, false);
   const auto weights = model::map_weights(weights_path, setup.config);
   if (setup.lora) {
-    model::map_panels(model::prepare_panels(weights_path, setup.config, setup.compute_dtype, cache, false),
-                      setup.compute_dtype, *weights);
+    model::map_packed_weights(
+        model::prepare_packed_weights(weights_path, setup.config, setup.compute_dtype, cache, false),
+        setup.compute_dtype, *weights);
   }
   const auto model = model::Model::create(setup, weights);
   const auto options = at::TensorOptions().dtype(at::kFloat);

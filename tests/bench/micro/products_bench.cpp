@@ -76,18 +76,18 @@ at::Tensor multiply_reordered(const at::Tensor& x, const at::Tensor& packed) {
 
 void add_shape(Shape shape, model::Dtype dtype) {
   const at::ScalarType type = model::scalar_type(dtype);
-  if (model::multiplies_panels(dtype)) {
+  if (model::has_packed_gemm(dtype)) {
     add_way(
-        "panels", shape, type,
+        "packed_weights", shape, type,
         [=](Operands& operands) {
-          operands.packed = model::pack_panels(operands.weight.t(), dtype);
+          operands.packed = model::pack_weights(operands.weight.t(), dtype);
           operands.y = model::empty_rows(shape.rows, shape.out, at::kFloat);
         },
         [=](Operands& operands) {
-          model::panel_product(operands.x, {operands.packed, shape.in, shape.out}, {}, {.y = operands.y});
+          model::packed_gemm(operands.x, {operands.packed, shape.in, shape.out}, {}, {.y = operands.y});
         });
   }
-  if (model::multiplies_panels(dtype) && type == at::kFloat) {
+  if (model::has_packed_gemm(dtype) && type == at::kFloat) {
     // As gradients of inputs are computed in fp32: the right side as it is stored.
     add_way(
         "stored", shape, type,
@@ -96,7 +96,7 @@ void add_shape(Shape shape, model::Dtype dtype) {
           operands.y = model::empty_rows(shape.rows, shape.out, at::kFloat);
         },
         [=](Operands& operands) {
-          model::panel_product(operands.x, {operands.packed, shape.in, shape.out}, {}, {.y = operands.y});
+          model::packed_gemm(operands.x, {operands.packed, shape.in, shape.out}, {}, {.y = operands.y});
         });
   }
   add_way(

@@ -108,7 +108,7 @@ TEST_F(RankMemoryTest, OnAGpuOnlyItsOwnMemoryCounts) {
   question_.setup.model.device.cuda = true;
   question_.setup.model.device.capability_major = 9;
   question_.setup.model.compute_dtype = model::Dtype::kFloat16;
-  question_.setup.panels = false;
+  question_.setup.packed_weights = false;
   const RankMemory memory = rank_memory(question_, false);
   // GPT-Neo 125M in float16, the tied head once.
   EXPECT_EQ(memory.weights.private_bytes, 2 * question_.setup.model.config.body_parameters());

@@ -38,7 +38,7 @@ TEST(GradientCheckpointing, GivesTheSameBitsOnTheHost) {
       for (ModelSetup setup : every_setup_with_dropout()) {
         setup.compute_dtype = compute;
         const auto weights = random_weights(setup.config, frozen);
-        expect_same_bits(setup, setup.lora ? with_panels(weights, compute) : weights);
+        expect_same_bits(setup, setup.lora ? with_packed_weights(weights, compute) : weights);
       }
     }
   }

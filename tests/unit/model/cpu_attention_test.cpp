@@ -105,7 +105,7 @@ TEST(Attention, SixteenBitInputsCostWhatTheirRoundingCosts) {
     for (const int64_t size : {4, 7}) {
       const double error = gradient_error(size, window, Dtype::kBFloat16);
       EXPECT_LT(error, 2e-2) << "window " << window << " head size " << size;
-      if (multiplies_panels(Dtype::kBFloat16)) {
+      if (has_packed_gemm(Dtype::kBFloat16)) {
         EXPECT_GT(error, 1e-4);  // they are used
       }
     }

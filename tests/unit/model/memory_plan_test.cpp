@@ -98,7 +98,7 @@ struct Case {
   double dropout = 0.0;
   bool checkpointing = false;
   std::vector<int64_t> lengths = {128, 128, 128, 128};
-  bool panels = true;
+  bool packed_weights = true;
   bool on_device = false;
 };
 
@@ -123,7 +123,7 @@ ModelSetup setup_of(const Case& c) {
 MemorySetup memory_setup_of(const Case& c) {
   return {.model = setup_of(c),
           .frozen_dtype = dtype_of(c.frozen),
-          .panels = c.panels && !c.on_device && !c.targets.empty() && multiplies_panels(c.compute),
+          .packed_weights = c.packed_weights && !c.on_device && !c.targets.empty() && has_packed_gemm(c.compute),
           .threads = at::get_num_threads()};
 }
 
@@ -146,7 +146,7 @@ BatchShape shape_of(const Case& c) {
 
 std::shared_ptr<Weights> weights_of(const Case& c) {
   const auto weights = random_weights(small_config(), c.frozen);
-  return c.panels && !c.on_device && !c.targets.empty() ? with_panels(weights, c.compute) : weights;
+  return c.packed_weights && !c.on_device && !c.targets.empty() ? with_packed_weights(weights, c.compute) : weights;
 }
 
 /// Of the first micro-step of a model.
@@ -174,7 +174,7 @@ void expect_within_a_tenth(int64_t planned, int64_t measured, const std::string&
 std::string name_of(const Case& c) {
   return fmt::format("head {}, frozen {}, {}, targets {}, dropout {}, {} samples{}{}{}", static_cast<int>(c.head),
                      c10::toString(c.frozen), dtype_name(c.compute), c.targets.size(), c.dropout, c.lengths.size(),
-                     c.panels ? "" : ", no panels", c.on_device ? ", device path" : "",
+                     c.packed_weights ? "" : ", no packed_weights", c.on_device ? ", device path" : "",
                      c.checkpointing ? ", checkpointing" : "");
 }
 
@@ -186,7 +186,7 @@ std::vector<Case> cases() {
   return {
       {},
       {.frozen = at::kHalf},
-      {.frozen = at::kHalf, .panels = false},
+      {.frozen = at::kHalf, .packed_weights = false},
       {.frozen = at::kBFloat16, .compute = Dtype::kBFloat16},
       {.frozen = at::kBFloat16, .compute = Dtype::kBFloat16, .targets = all, .dropout = 0.1},
       {.targets = all, .dropout = 0.1},

@@ -20,19 +20,19 @@ namespace {
 
 using testing::random;
 
-class PanelProducts : public ::testing::TestWithParam<std::pair<at::ScalarType, Dtype>> {
+class PackedGemms : public ::testing::TestWithParam<std::pair<at::ScalarType, Dtype>> {
  protected:
   void SetUp() override {
-    if (!multiplies_panels(compute())) GTEST_SKIP() << "this CPU has no block kernel for " << dtype_name(compute());
+    if (!has_packed_gemm(compute())) GTEST_SKIP() << "this CPU has no block kernel for " << dtype_name(compute());
   }
   static at::ScalarType frozen() { return GetParam().first; }
   static Dtype compute() { return GetParam().second; }
 
   static Matrix packed(const at::Tensor& plain) {
-    Panels panels;
-    panels.forward = pack_panels(plain.t(), compute());
-    if (compute() != Dtype::kFloat32) panels.backward = pack_panels(plain, compute());
-    return {plain, panels};
+    PackedWeights packed_weights;
+    packed_weights.forward = pack_weights(plain.t(), compute());
+    if (compute() != Dtype::kFloat32) packed_weights.backward = pack_weights(plain, compute());
+    return {plain, packed_weights};
   }
 
   /// What the inputs of the product hold after rounding to its type.
@@ -45,7 +45,7 @@ class PanelProducts : public ::testing::TestWithParam<std::pair<at::ScalarType, 
   }
 };
 
-TEST_P(PanelProducts, EqualExactProductsForAllKindsOfRemainders) {
+TEST_P(PackedGemms, EqualExactProductsForAllKindsOfRemainders) {
   Products products(compute());
   for (const int64_t rows : {1, 2, 127, 129, 300}) {
     for (const int64_t in : {1, 7, 64, 769, 1541}) {
@@ -69,7 +69,7 @@ TEST_P(PanelProducts, EqualExactProductsForAllKindsOfRemainders) {
   }
 }
 
-TEST_P(PanelProducts, WhatJoinsAProductAndWhatFollowsItEqualSeparateSteps) {
+TEST_P(PackedGemms, WhatJoinsAProductAndWhatFollowsItEqualSeparateSteps) {
   Products products(compute());
   for (const int64_t rows : {1, 129, 300}) {
     for (const auto& [in, out] : {std::pair{64, 130}, {2500, 64}, {2500, 200}, {64, 65}, {7, 63}}) {
@@ -92,13 +92,13 @@ TEST_P(PanelProducts, WhatJoinsAProductAndWhatFollowsItEqualSeparateSteps) {
         const Products::Activated activated = products.forward_activated(x, matrix, terms, keeps);
         EXPECT_TRUE(at::equal(activated.values, gelu_new(y).to(narrow))) << where;
         const at::Tensor& kept = keeps == GeluKeeps::kSlope ? slope : y;
-        EXPECT_TRUE(at::equal(rows_of_panels(activated.saved.values, out), kept.to(narrow))) << where;
+        EXPECT_TRUE(at::equal(rows_of_tiles(activated.saved.values, out), kept.to(narrow))) << where;
       }
     }
   }
 }
 
-TEST_P(PanelProducts, TheSlopeOfGeluMultipliesTheGradientOfWhatWasBeforeIt) {
+TEST_P(PackedGemms, TheSlopeOfGeluMultipliesTheGradientOfWhatWasBeforeIt) {
   Products products(compute());
   for (const int64_t inner : {64, 130}) {
     const Matrix first = packed(random({inner, 64}, 0.1, 1).to(frozen()));
@@ -110,7 +110,7 @@ TEST_P(PanelProducts, TheSlopeOfGeluMultipliesTheGradientOfWhatWasBeforeIt) {
     const at::Tensor plain = products.input_gradient(dy, second, terms);
     for (const GeluKeeps keeps : {GeluKeeps::kInput, GeluKeeps::kSlope}) {
       const SavedGelu saved = products.forward_activated(x, first, {}, keeps).saved;
-      const at::Tensor kept = rows_of_panels(saved.values, inner).to(at::kFloat);
+      const at::Tensor kept = rows_of_tiles(saved.values, inner).to(at::kFloat);
       const at::Tensor expected = keeps == GeluKeeps::kSlope ? plain.mul(kept) : gelu_new_backward(plain.clone(), kept);
       EXPECT_TRUE(at::equal(products.input_gradient(dy, second, terms, narrow, saved), expected.to(narrow)));
     }
@@ -120,7 +120,7 @@ TEST_P(PanelProducts, TheSlopeOfGeluMultipliesTheGradientOfWhatWasBeforeIt) {
   }
 }
 
-TEST_P(PanelProducts, ARowHasTheSameBitsInAnyBatchAndWithAnyThreads) {
+TEST_P(PackedGemms, ARowHasTheSameBitsInAnyBatchAndWithAnyThreads) {
   Products products(compute());
   const int threads = at::get_num_threads();
   for (const auto& [all_rows, in] : {std::pair{300, 1541}, {600, 2500}}) {  // 600 rows x 2500 exceed a core's cache
@@ -150,15 +150,15 @@ TEST_P(PanelProducts, ARowHasTheSameBitsInAnyBatchAndWithAnyThreads) {
   }
 }
 
-TEST_P(PanelProducts, PanelsAreFilledUpWithZeros) {
-  const at::Tensor panels = pack_panels(random({3, 65}, 1.0, 1).abs().add(1).to(frozen()), compute());
+TEST_P(PackedGemms, PackedWeightsArePaddedWithZeros) {
+  const at::Tensor packed_weights = pack_weights(random({3, 65}, 1.0, 1).abs().add(1).to(frozen()), compute());
   const bool pairs = compute() != Dtype::kFloat32;
-  EXPECT_EQ(panels.sizes(), at::IntArrayRef(panel_shape(3, 65, compute())));
-  EXPECT_EQ(panels.ne(0).sum().item<int64_t>(), 3 * 65);
-  EXPECT_EQ(panels.numel(), 2 * 64 * (pairs ? 4 : 3));
+  EXPECT_EQ(packed_weights.sizes(), at::IntArrayRef(packed_shape(3, 65, compute())));
+  EXPECT_EQ(packed_weights.ne(0).sum().item<int64_t>(), 3 * 65);
+  EXPECT_EQ(packed_weights.numel(), 2 * 64 * (pairs ? 4 : 3));
 }
 
-INSTANTIATE_TEST_SUITE_P(Types, PanelProducts,
+INSTANTIATE_TEST_SUITE_P(Types, PackedGemms,
                          ::testing::Values(std::pair{at::kFloat, Dtype::kFloat32},
                                            std::pair{at::kHalf, Dtype::kFloat32},
                                            std::pair{at::kBFloat16, Dtype::kFloat32},
@@ -169,12 +169,12 @@ INSTANTIATE_TEST_SUITE_P(Types, PanelProducts,
                                   (info.param.second == Dtype::kFloat32 ? "Float32" : "BFloat16");
                          });
 
-TEST(ModelWithPanels, ComputesWhatTheModelWithPlainMatricesComputes) {
-  if (!multiplies_panels(Dtype::kFloat32)) GTEST_SKIP() << "this CPU has no block kernel for float32";
+TEST(ModelWithPackedWeights, ComputesWhatTheModelWithPlainMatricesComputes) {
+  if (!has_packed_gemm(Dtype::kFloat32)) GTEST_SKIP() << "this CPU has no block kernel for float32";
   for (const Head head : {Head::kCausalLm, Head::kSingleLabel}) {
     const ModelSetup setup = testing::tiny_setup(head);
     const auto plain = testing::random_weights(setup.config, at::kFloat);
-    const auto weights = testing::with_panels(plain, Dtype::kFloat32);
+    const auto weights = testing::with_packed_weights(plain, Dtype::kFloat32);
     const auto expected_model = Model::create(setup, plain);
     const auto model = Model::create(setup, weights);
     const at::Tensor params = testing::random_params(*model);
@@ -184,8 +184,8 @@ TEST(ModelWithPanels, ComputesWhatTheModelWithPlainMatricesComputes) {
     const testing::Trial found = testing::train_once(*model, batch, params);
     EXPECT_NEAR(found.loss, expected.loss, 1e-5 * expected.loss);
     EXPECT_LT(testing::distance(found.grads, expected.grads), 1e-5);
-    weights->blocks.front().linears.front().panels.forward.zero_();
-    EXPECT_NE(testing::train_once(*model, batch, params).loss, expected.loss) << "the panels are not used";
+    weights->blocks.front().linears.front().packed_weights.forward.zero_();
+    EXPECT_NE(testing::train_once(*model, batch, params).loss, expected.loss) << "the packed_weights are not used";
   }
 }
 
@@ -197,7 +197,7 @@ TEST(ThinProducts, EqualExactProducts) {
         const at::Tensor right = random({rank, columns}, 1.0, 1).t();
         const at::Tensor left = random({rows, rank}, 1.0, 2);
         for (const at::ScalarType type : {at::kFloat, at::kBFloat16}) {
-          if (type == at::kBFloat16 && !multiplies_panels(Dtype::kBFloat16)) continue;
+          if (type == at::kBFloat16 && !has_packed_gemm(Dtype::kBFloat16)) continue;
           const at::Tensor x = random({rows, columns}, 1.0, 3).to(type);
           const at::Tensor product = x.to(at::kDouble).mm(right.to(at::kDouble));
           // fp32 sums of up to 770 products, as above; with bfloat16 the right side keeps 16 bits: 2^-17 of each of as
@@ -221,12 +221,12 @@ TEST(ThinProducts, HaveTheSameBitsForAnyRowsAndThreads) {
   const at::Tensor left = random({300, 8}, 1.0, 3);
   const int threads = at::get_num_threads();
   for (const at::ScalarType type : {at::kFloat, at::kBFloat16}) {
-    if (type == at::kBFloat16 && !multiplies_panels(Dtype::kBFloat16)) continue;
+    if (type == at::kBFloat16 && !has_packed_gemm(Dtype::kBFloat16)) continue;
     const at::Tensor x = random({300, 770}, 1.0, 1).to(type);
     const at::Tensor product = thin_product(x, right);
     const at::Tensor outer = thin_outer_product(left, x);
     for (const int64_t rows : {1, 5, 128, 131}) {
-      if (!multiplies_panels(Dtype::kFloat32)) break;  // at::mm takes other ways for few rows
+      if (!has_packed_gemm(Dtype::kFloat32)) break;  // at::mm takes other ways for few rows
       EXPECT_TRUE(at::equal(thin_product(x.narrow(0, 17, rows), right), product.narrow(0, 17, rows))) << rows;
     }
     for (const int other : {1, 2, 3}) {

@@ -11,7 +11,7 @@
 namespace neoloom::model {
 namespace {
 
-/// Products with matrices that have no panels, here of the identity: they tell whether their input was rounded.
+/// Products with matrices that have no packed weights, here of the identity: they tell whether their input was rounded.
 class PlainProducts : public ::testing::TestWithParam<Dtype> {
  protected:
   static bool keeps(const at::Tensor& x, const at::Tensor& y) { return at::equal(x, y); }
@@ -21,7 +21,7 @@ class PlainProducts : public ::testing::TestWithParam<Dtype> {
 // multiply 16-bit inputs one by one, a hundred times slower than fp32.
 TEST_P(PlainProducts, Read16BitInputsOnlyWhereTheBlockKernelDoes) {
   const Dtype compute = GetParam();
-  const bool wide = !multiplies_panels(compute) || compute == Dtype::kFloat16;
+  const bool wide = !has_packed_gemm(compute) || compute == Dtype::kFloat16;
   const at::Tensor x = testing::random({8, 32}, 1.0, 1);
   for (const at::ScalarType frozen : {at::kHalf, at::kBFloat16, at::kFloat}) {
     const Matrix identity(at::eye(32, at::TensorOptions().dtype(frozen)));

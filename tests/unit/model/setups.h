@@ -53,12 +53,12 @@ inline std::vector<ModelSetup> every_setup() {
 }
 
 /// The same weights with what makes host products fast, where this CPU has it.
-inline std::shared_ptr<Weights> with_panels(const std::shared_ptr<Weights>& weights, Dtype compute) {
-  if (!multiplies_panels(compute)) return weights;
+inline std::shared_ptr<Weights> with_packed_weights(const std::shared_ptr<Weights>& weights, Dtype compute) {
+  if (!has_packed_gemm(compute)) return weights;
   auto packed = std::make_shared<Weights>(*weights);
   for (const FrozenMatrix& matrix : frozen_matrices(*packed)) {
-    matrix.panels->forward = pack_panels(matrix.values.t(), compute);
-    if (compute == Dtype::kBFloat16) matrix.panels->backward = pack_panels(matrix.values, compute);
+    matrix.packed_weights->forward = pack_weights(matrix.values.t(), compute);
+    if (compute == Dtype::kBFloat16) matrix.packed_weights->backward = pack_weights(matrix.values, compute);
   }
   return packed;
 }

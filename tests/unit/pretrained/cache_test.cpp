@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The converted weights, their panels and the records of hashes: verified before they are used.
+// The converted weights, their packed weights and the records of hashes: verified before they are used.
 #include <ATen/ops/randn.h>
 #include <fcntl.h>
 #include <fmt/format.h>
@@ -41,10 +41,10 @@ class WeightCache : public ::testing::Test {
     write_source();
     cache_.say = [this](const std::string& line) { said_.push_back(line); };
     weights_ = prepare();
-    if (panels()) panels_ = prepare_panels(weights_, config_, Dtype::kFloat32, cache_, false);
+    if (packed_weights()) packed_ = prepare_packed_weights(weights_, config_, Dtype::kFloat32, cache_, false);
     record_ = fs::directory_iterator(scratch_.path("cache/hashes"))->path().string();
   }
-  static bool panels() { return multiplies_panels(Dtype::kFloat32); }
+  static bool packed_weights() { return has_packed_gemm(Dtype::kFloat32); }
   void write_source() {
     fs::create_directories(scratch_.path("base"));
     std::vector<std::pair<std::string, at::Tensor>> tensors;
@@ -56,14 +56,14 @@ class WeightCache : public ::testing::Test {
   std::string prepare() {
     said_.clear();
     std::string path = prepare_weights(scratch_.path("base"), config_, Dtype::kFloat16, cache_, false);
-    if (!panels_.empty()) prepare_panels(path, config_, Dtype::kFloat32, cache_, false);
+    if (!packed_.empty()) prepare_packed_weights(path, config_, Dtype::kFloat32, cache_, false);
     return path;
   }
   std::string read(const std::string& path) { return scratch_.read(fs::relative(path, scratch_.path()).string()); }
   void write(const std::string& path, const std::string& content) {
     scratch_.write(fs::relative(path, scratch_.path()).string(), content);
   }
-  std::vector<std::string> files() const { return panels_.empty() ? Names{weights_} : Names{weights_, panels_}; }
+  std::vector<std::string> files() const { return packed_.empty() ? Names{weights_} : Names{weights_, packed_}; }
   void expect_made_anew(const std::string& path, const std::string& whole, const std::string& reason) {
     EXPECT_EQ(prepare(), weights_);
     ASSERT_EQ(said_.size(), 1U) << reason;
@@ -77,7 +77,7 @@ class WeightCache : public ::testing::Test {
   ScratchFolder scratch_;
   GptNeoConfig config_ = small_config();
   core::Cache cache_{scratch_.path("cache")};
-  std::string weights_, panels_, record_;
+  std::string weights_, packed_, record_;
   Names said_;
 };
 

@@ -430,47 +430,47 @@ TEST_F(Loader, CopiesHaveMatricesInTheTypeOfTheirProductsAndTheAttentionInputsIn
       at::equal(block[LinearSite::kQProj].weight, mapped->blocks[0][LinearSite::kQProj].weight.to(at::kBFloat16)));
 }
 
-TEST_F(Loader, PanelsOfEveryMatrixLieBesideTheWeightsAndAreMadeAgainWhenDamaged) {
+TEST_F(Loader, PackedWeightsLieBesideTheWeightsAndAreMadeAgainWhenDamaged) {
   for (const Dtype compute : {Dtype::kFloat32, Dtype::kBFloat16}) {
-    if (!multiplies_panels(compute)) GTEST_SKIP() << "this CPU has no block kernel for " << dtype_name(compute);
+    if (!has_packed_gemm(compute)) GTEST_SKIP() << "this CPU has no block kernel for " << dtype_name(compute);
     write(random_body());
     const std::string converted = prepare(Dtype::kBFloat16);
     const std::string path =
-        prepare_panels(converted, config_, compute, scratch_.path("cache"), /*verify_always=*/false);
+        prepare_packed_weights(converted, config_, compute, scratch_.path("cache"), /*verify_always=*/false);
     const auto expect_right = [&] {
       const auto weights = map_weights(converted, config_);
-      map_panels(path, compute, *weights);
+      map_packed_weights(path, compute, *weights);
       const auto matrices = frozen_matrices(*weights);
       EXPECT_EQ(matrices.size(), 2U * 6U + 1U);
       for (const FrozenMatrix& matrix : matrices) {
-        EXPECT_TRUE(at::equal(matrix.panels->forward, pack_panels(matrix.values.t(), compute))) << matrix.name;
-        EXPECT_EQ(reinterpret_cast<uintptr_t>(matrix.panels->forward.const_data_ptr()) % 64, 0U) << matrix.name;
-        EXPECT_EQ(matrix.panels->backward.defined(), compute == Dtype::kBFloat16);
-        if (!matrix.panels->backward.defined()) continue;
-        EXPECT_TRUE(at::equal(matrix.panels->backward, pack_panels(matrix.values, compute))) << matrix.name;
+        EXPECT_TRUE(at::equal(matrix.packed_weights->forward, pack_weights(matrix.values.t(), compute))) << matrix.name;
+        EXPECT_EQ(reinterpret_cast<uintptr_t>(matrix.packed_weights->forward.const_data_ptr()) % 64, 0U) << matrix.name;
+        EXPECT_EQ(matrix.packed_weights->backward.defined(), compute == Dtype::kBFloat16);
+        if (!matrix.packed_weights->backward.defined()) continue;
+        EXPECT_TRUE(at::equal(matrix.packed_weights->backward, pack_weights(matrix.values, compute))) << matrix.name;
       }
     };
     expect_right();
     ASSERT_EQ(::truncate(path.c_str(), static_cast<off_t>(fs::file_size(path) / 2)), 0);
-    prepare_panels(converted, config_, compute, scratch_.path("cache"), /*verify_always=*/false);
+    prepare_packed_weights(converted, config_, compute, scratch_.path("cache"), /*verify_always=*/false);
     expect_right();
     {
       std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
       file.seekp(static_cast<off_t>(fs::file_size(path)) - 2);
       file.put('\x55');
     }
-    prepare_panels(converted, config_, compute, scratch_.path("cache"), /*verify_always=*/true);
+    prepare_packed_weights(converted, config_, compute, scratch_.path("cache"), /*verify_always=*/true);
     expect_right();
   }
 }
 
-TEST_F(Loader, PanelsOfAnotherShapeAreRefusedByName) {
-  if (!multiplies_panels(Dtype::kFloat32)) GTEST_SKIP() << "this CPU has no block kernel for float32";
+TEST_F(Loader, PackedWeightsOfAnotherShapeAreRefusedByName) {
+  if (!has_packed_gemm(Dtype::kFloat32)) GTEST_SKIP() << "this CPU has no block kernel for float32";
   write(random_body());
   const auto weights = map_weights(prepare(), config_);
-  const std::string path = prepare_panels(prepare(), config_, Dtype::kFloat32, scratch_.path("cache"), false);
+  const std::string path = prepare_packed_weights(prepare(), config_, Dtype::kFloat32, scratch_.path("cache"), false);
   weights->blocks[1][LinearSite::kCFc].weight = at::randn({100, 4});
-  EXPECT_THAT(error_of(ErrorKind::kWeights, [&] { map_panels(path, Dtype::kFloat32, *weights); }),
+  EXPECT_THAT(error_of(ErrorKind::kWeights, [&] { map_packed_weights(path, Dtype::kFloat32, *weights); }),
               AllOf(HasSubstr("transformer.h.1.mlp.c_fc.weight.forward expected [2, 4, 64] found [1, 4, 64]"),
                     HasSubstr("Remove this file")));
 }

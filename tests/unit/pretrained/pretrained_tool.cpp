@@ -64,7 +64,8 @@ Opened open_model(const json& request) {
   const std::string path = prepare_weights(folder, setup.config, dtype, cache, false);
   const auto weights = map_weights(path, setup.config);
   if (setup.lora) {
-    map_panels(prepare_panels(path, setup.config, setup.compute_dtype, cache, false), setup.compute_dtype, *weights);
+    map_packed_weights(prepare_packed_weights(path, setup.config, setup.compute_dtype, cache, false),
+                       setup.compute_dtype, *weights);
   }
   opened.model = Model::create(setup, weights);
   opened.params = at::zeros({opened.model->layout().total_elements});
