@@ -128,7 +128,7 @@ void print_notes(const Session& s, const Device& device, const model::Model& mod
                    model::dtype_name(stored_dtype(s.config)), s.resolved.compute_dtype, s.resolved.instruction_sets));
   const std::string& wanted = s.config.runtime.compute_dtype;
   if (wanted != "auto" && wanted != s.resolved.compute_dtype) {
-    note(fmt::format("warning: runtime.compute_dtype: {}, which this CPU has no fast products for: computed in {}",
+    note(fmt::format("warning: runtime.compute_dtype: {}, which this CPU has no fast matmul for: computed in {}",
                      wanted, s.resolved.compute_dtype));
   }
   for (const std::string& kernel : model.kernels()) note("attention: " + kernel);

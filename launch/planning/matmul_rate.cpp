@@ -23,10 +23,10 @@ double measure_product_rate(const model::MemorySetup& setup, int64_t rows) {
   }
   const at::Tensor x = at::empty({rows, h}, at::kFloat).fill_(0.01);
   const at::Tensor dy = at::empty({rows, ff}, at::kFloat).fill_(0.01);
-  model::Products products(compute);
+  model::Matmul matmul(compute);
   const auto both_ways = [&] {
-    products.forward(x, matrix, {});
-    products.input_gradient(dy, matrix);
+    matmul.forward(x, matrix, {});
+    matmul.input_gradient(dy, matrix);
   };
   both_ways();  // loads kernels
   const double begin = core::now_seconds();

@@ -106,12 +106,12 @@ at::Tensor turned_tiles(const at::Tensor& left) {
 
 }  // namespace
 
-at::Tensor thin_product(const at::Tensor& x, const at::Tensor& right) {
+at::Tensor low_rank_gemm(const at::Tensor& x, const at::Tensor& right) {
   if (x.scalar_type() == at::kBFloat16) return narrow_product(x, right);
   return in_blocks(x) ? wide_product(x, right) : at::mm(x, right);
 }
 
-at::Tensor thin_outer_product(const at::Tensor& left, const at::Tensor& x) {
+at::Tensor low_rank_outer_product(const at::Tensor& left, const at::Tensor& x) {
   if (!in_blocks(x)) return at::mm(left.t(), x.to(at::kFloat));
   const int64_t rank = left.size(1);
   const int64_t rows = x.size(0);

@@ -11,9 +11,9 @@ namespace neoloom::model {
 /// x right. Shapes: x [n, k] fp32 or bfloat16, columns contiguous; right [k, r] fp32, any strides, of few r; returns
 /// [n, r] fp32. With bfloat16 x, which needs the block kernel for it, right is read to 16 bits of mantissa (as a sum of
 /// two bfloat16).
-at::Tensor thin_product(const at::Tensor& x, const at::Tensor& right);
+at::Tensor low_rank_gemm(const at::Tensor& x, const at::Tensor& right);
 
 /// left^T x. Shapes: left [n, r] fp32 of few r; x [n, c] fp32 or bfloat16, columns contiguous; returns [r, c] fp32.
-at::Tensor thin_outer_product(const at::Tensor& left, const at::Tensor& x);
+at::Tensor low_rank_outer_product(const at::Tensor& left, const at::Tensor& x);
 
 }  // namespace neoloom::model

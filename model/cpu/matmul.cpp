@@ -18,24 +18,24 @@ namespace neoloom::model {
 namespace {
 
 int64_t slice_rows(const at::Tensor& weight) {
-  return std::clamp<int64_t>(Products::kScratchElements / weight.size(1), 1, weight.size(0));
+  return std::clamp<int64_t>(Matmul::kScratchElements / weight.size(1), 1, weight.size(0));
 }
 
 /// All but the bias.
-void add_terms(at::Tensor& y, const ProductTerms& terms) {
-  if (terms.thin_left.defined()) y.addmm_(terms.thin_left, terms.thin_right);
-  if (terms.addend.defined()) y.add_(terms.addend);
+void add_terms(at::Tensor& y, const Epilogue& terms) {
+  if (terms.low_rank_u.defined()) y.addmm_(terms.low_rank_u, terms.low_rank_v);
+  if (terms.residual.defined()) y.add_(terms.residual);
 }
 
 }  // namespace
 
-at::ScalarType Products::input_type() const { return scalar_type(compute_dtype_); }
+at::ScalarType Matmul::input_type() const { return scalar_type(compute_dtype_); }
 
-bool Products::multiplies_16bit(const at::Tensor& weight) const {
+bool Matmul::multiplies_16bit(const at::Tensor& weight) const {
   return (weight.is_cpu() ? cpu_compute_dtype(compute_dtype_) : compute_dtype_) != Dtype::kFloat32;
 }
 
-at::Tensor Products::widened_rows(const at::Tensor& weight, int64_t begin, int64_t rows) {
+at::Tensor Matmul::widened_rows(const at::Tensor& weight, int64_t begin, int64_t rows) {
   at::Tensor source = weight.narrow(0, begin, rows);
   if (weight.scalar_type() == at::kFloat) return source;
   const int64_t elements = rows * weight.size(1);
@@ -48,7 +48,7 @@ at::Tensor Products::widened_rows(const at::Tensor& weight, int64_t begin, int64
   return wide;
 }
 
-at::Tensor Products::plain_forward(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
+at::Tensor Matmul::plain_forward(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
   if (multiplies_16bit(weight)) {
     at::Tensor y = at::linear(x.to(input_type()), weight.to(input_type())).to(at::kFloat);
     if (bias.defined()) y.add_(bias);
@@ -70,7 +70,7 @@ at::Tensor Products::plain_forward(const at::Tensor& x, const at::Tensor& weight
   return y;
 }
 
-at::Tensor Products::plain_input_gradient(const at::Tensor& dy, const at::Tensor& weight) {
+at::Tensor Matmul::plain_input_gradient(const at::Tensor& dy, const at::Tensor& weight) {
   if (multiplies_16bit(weight)) return at::mm(dy.to(input_type()), weight.to(input_type())).to(at::kFloat);
   const int64_t step = slice_rows(weight);
   if (weight.scalar_type() == at::kFloat) return at::mm(dy, weight);
@@ -82,7 +82,7 @@ at::Tensor Products::plain_input_gradient(const at::Tensor& dy, const at::Tensor
   return dx;
 }
 
-void Products::add_plain_input_gradient(at::Tensor& dx, const at::Tensor& dy, const at::Tensor& weight) {
+void Matmul::add_plain_input_gradient(at::Tensor& dx, const at::Tensor& dy, const at::Tensor& weight) {
   if (multiplies_16bit(weight)) {
     dx.add_(at::mm(dy.to(input_type()), weight.to(input_type())));
     return;
@@ -98,12 +98,12 @@ void Products::add_plain_input_gradient(at::Tensor& dx, const at::Tensor& dy, co
   }
 }
 
-bool Products::uses_packed_gemm(const Matrix& weight) const {
+bool Matmul::uses_packed_gemm(const Matrix& weight) const {
   return weight.packed_weights.forward.defined() && has_packed_gemm(compute_dtype_);
 }
 
 /// x in the type of the products' inputs, with an even number of columns where rows of packed weights come in pairs.
-at::Tensor Products::left_side(const at::Tensor& x) const {
+at::Tensor Matmul::gemm_a(const at::Tensor& x) const {
   if (compute_dtype_ == Dtype::kFloat32) return x.stride(1) == 1 ? x : x.contiguous();
   if (x.size(1) % 2 == 0) return x.to(input_type());
   at::Tensor even = at::zeros({x.size(0), x.size(1) + 1}, x.options().dtype(input_type()));
@@ -111,39 +111,38 @@ at::Tensor Products::left_side(const at::Tensor& x) const {
   return even;
 }
 
-at::ScalarType Products::input_type(const Matrix& weight) const {
+at::ScalarType Matmul::input_type(const Matrix& weight) const {
   const bool even = weight.plain.size(0) % 2 == 0 && weight.plain.size(1) % 2 == 0;
   return even && uses_packed_gemm(weight) ? input_type() : at::kFloat;
 }
 
-RightSide Products::backward_side(const Matrix& weight) const {
+GemmB Matmul::backward_b(const Matrix& weight) const {
   const at::Tensor& packed_weights = weight.packed_weights.backward;
   const int64_t k = weight.plain.size(0);
   return {packed_weights.defined() ? packed_weights : weight.plain, packed_weights.defined() ? k + k % 2 : k,
           weight.plain.size(1)};
 }
 
-at::Tensor Products::unfused_forward(const at::Tensor& x, const at::Tensor& weight, const ProductTerms& terms) {
+at::Tensor Matmul::unfused_forward(const at::Tensor& x, const at::Tensor& weight, const Epilogue& terms) {
   at::Tensor y = plain_forward(x, weight, terms.bias);
   add_terms(y, terms);
   return y;
 }
 
-void Products::packed_forward(const at::Tensor& x, const Matrix& weight, const ProductTerms& terms,
-                              const ProductEnds& ends) const {
-  const at::Tensor left = left_side(x);
+void Matmul::packed_forward(const at::Tensor& x, const Matrix& weight, const Epilogue& terms,
+                            const EpilogueOutputs& ends) const {
+  const at::Tensor left = gemm_a(x);
   packed_gemm(left, {weight.packed_weights.forward, left.size(1), weight.plain.size(0)}, terms, ends);
 }
 
-at::Tensor Products::forward(const at::Tensor& x, const Matrix& weight, const ProductTerms& terms,
-                             at::ScalarType type) {
+at::Tensor Matmul::forward(const at::Tensor& x, const Matrix& weight, const Epilogue& terms, at::ScalarType type) {
   if (!uses_packed_gemm(weight)) return unfused_forward(x, weight.plain, terms).to(type);
   at::Tensor y = empty_rows(x.size(0), weight.plain.size(0), x.options().dtype(type));
   packed_forward(x, weight, terms, {.y = y});
   return y;
 }
 
-void Products::forward_into(at::Tensor& y, const at::Tensor& x, const Matrix& weight, const ProductTerms& terms) {
+void Matmul::forward_into(at::Tensor& y, const at::Tensor& x, const Matrix& weight, const Epilogue& terms) {
   if (uses_packed_gemm(weight)) {
     packed_forward(x, weight, terms, {.y = y});
   } else {
@@ -151,8 +150,8 @@ void Products::forward_into(at::Tensor& y, const at::Tensor& x, const Matrix& we
   }
 }
 
-Products::Activated Products::forward_activated(const at::Tensor& x, const Matrix& weight, const ProductTerms& terms,
-                                                GeluKeeps keeps) {
+Matmul::Activated Matmul::forward_activated(const at::Tensor& x, const Matrix& weight, const Epilogue& terms,
+                                            GeluKeeps keeps) {
   Activated result;
   result.saved.keeps = keeps;
   at::Tensor& kept = result.saved.values;
@@ -169,8 +168,8 @@ Products::Activated Products::forward_activated(const at::Tensor& x, const Matri
   return result;
 }
 
-at::Tensor Products::input_gradient(const at::Tensor& dy, const Matrix& weight, const ProductTerms& terms,
-                                    at::ScalarType type, const SavedGelu& through) {
+at::Tensor Matmul::input_gradient(const at::Tensor& dy, const Matrix& weight, const Epilogue& terms,
+                                  at::ScalarType type, const SavedGelu& through) {
   const at::Tensor& saved = through.values;
   if (!uses_packed_gemm(weight)) {
     at::Tensor dx = plain_input_gradient(dy, weight.plain);
@@ -180,16 +179,15 @@ at::Tensor Products::input_gradient(const at::Tensor& dy, const Matrix& weight, 
   }
   at::Tensor dx =
       empty_rows(dy.size(0), weight.plain.size(1), dy.options().dtype(saved.defined() ? saved.scalar_type() : type));
-  packed_gemm(left_side(dy), backward_side(weight), terms, {.y = dx, .through = through});
+  packed_gemm(gemm_a(dy), backward_b(weight), terms, {.y = dx, .through = through});
   return dx;
 }
 
-void Products::add_input_gradient(at::Tensor& dx, const at::Tensor& dy, const Matrix& weight,
-                                  const ProductTerms& terms) {
+void Matmul::add_input_gradient(at::Tensor& dx, const at::Tensor& dy, const Matrix& weight, const Epilogue& terms) {
   if (uses_packed_gemm(weight)) {
-    if (terms.addend.defined()) dx.add_(terms.addend);
-    packed_gemm(left_side(dy), backward_side(weight),
-                {.addend = dx, .thin_left = terms.thin_left, .thin_right = terms.thin_right}, {.y = dx});
+    if (terms.residual.defined()) dx.add_(terms.residual);
+    packed_gemm(gemm_a(dy), backward_b(weight),
+                {.residual = dx, .low_rank_u = terms.low_rank_u, .low_rank_v = terms.low_rank_v}, {.y = dx});
     return;
   }
   add_plain_input_gradient(dx, dy, weight.plain);

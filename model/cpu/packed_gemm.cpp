@@ -56,14 +56,14 @@ struct Plane {
 /// One product; `multiply_columns` does a panel's width of it and is called from many threads.
 class PackedGemm {
  public:
-  PackedGemm(const at::Tensor& x, const RightSide& right, const ProductTerms& terms, const ProductEnds& ends)
+  PackedGemm(const at::Tensor& x, const GemmB& right, const Epilogue& terms, const EpilogueOutputs& ends)
       : x_(x),
         right_(right),
         bias_(terms.bias.defined() ? terms.bias.const_data_ptr<float>() : nullptr),
-        addend_(terms.addend),
-        thin_left_(terms.thin_left),
-        thin_right_(terms.thin_right),
-        rank_(terms.thin_left.defined() ? terms.thin_left.size(1) : 0),
+        addend_(terms.residual),
+        low_rank_u_(terms.low_rank_u),
+        low_rank_v_(terms.low_rank_v),
+        rank_(terms.low_rank_u.defined() ? terms.low_rank_u.size(1) : 0),
         y_(ends.y),
         through_(ends.through.values),
         activated_(ends.activated),
@@ -121,7 +121,7 @@ class PackedGemm {
     int64_t begin, end;
   };
 
-  /// Products in fp32 take longer than reading x again does.
+  /// Matmul in fp32 take longer than reading x again does.
   int64_t groups_in_cache() const {
     if (!pairs_) return 1;
     const int64_t depth = std::min(kPairsBlockDepth, right_.k);
@@ -216,8 +216,8 @@ class PackedGemm {
 
   void finish(const Tile& tile) const {
     if (rank_ > 0) {
-      multiply_block({tile.rows, tile.columns, rank_}, {thin_left_.wide_at(tile.row, 0), thin_left_.stride},
-                     {thin_right_.wide_at(0, tile.panel), thin_right_.stride}, {tile.sums, tile.stride}, /*add=*/true);
+      multiply_block({tile.rows, tile.columns, rank_}, {low_rank_u_.wide_at(tile.row, 0), low_rank_u_.stride},
+                     {low_rank_v_.wide_at(0, tile.panel), low_rank_v_.stride}, {tile.sums, tile.stride}, /*add=*/true);
     }
     const cpu::Rows sums = {tile.sums, tile.stride, tile.rows, tile.columns};
     if (y_.narrow) {
@@ -247,9 +247,9 @@ class PackedGemm {
   }
 
   const at::Tensor& x_;
-  const RightSide& right_;
+  const GemmB& right_;
   const float* bias_;
-  Plane addend_, thin_left_, thin_right_;
+  Plane addend_, low_rank_u_, low_rank_v_;
   int64_t rank_;  // of the thin product; 0: none
   Plane y_, through_, activated_;
   GeluKeeps keeps_;
@@ -273,7 +273,7 @@ at::Tensor rows_of_tiles(const at::Tensor& values, int64_t n) {
   return values.transpose(0, 1).reshape({values.size(1), values.size(0) * kPackedColumns}).narrow(1, 0, n).contiguous();
 }
 
-void packed_gemm(const at::Tensor& x, const RightSide& right, const ProductTerms& terms, const ProductEnds& ends) {
+void packed_gemm(const at::Tensor& x, const GemmB& right, const Epilogue& terms, const EpilogueOutputs& ends) {
   PackedGemm(x, right, terms, ends).run();
 }
 

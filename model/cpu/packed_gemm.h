@@ -13,7 +13,7 @@ namespace neoloom::model {
 
 /// The right side [k, n] of a product: packed weights (3 or 4 dimensions, see packed_shape) or the matrix itself (2
 /// dimensions, rows contiguous; not for 16-bit products).
-struct RightSide {
+struct GemmB {
   at::Tensor values;
   int64_t k = 0;
   int64_t n = 0;
@@ -40,10 +40,10 @@ void for_each_tile_of_rows(int64_t begin, int64_t end, Body body) {
 inline constexpr int64_t kPackedCopyElements = kBlockDepth * kPackedColumns;
 
 /// What joins a product [m, n]; each may be undefined. All fp32, columns contiguous.
-struct ProductTerms {
-  at::Tensor bias{};                     // [n]
-  at::Tensor addend{};                   // [m, n]; may be where the sum goes
-  at::Tensor thin_left{}, thin_right{};  // [m, r], [r, n]: their product, of few r
+struct Epilogue {
+  at::Tensor bias{};                      // [n]
+  at::Tensor residual{};                  // [m, n]; may be where the sum goes
+  at::Tensor low_rank_u{}, low_rank_v{};  // [m, r], [r, n]: their product, of few r
 };
 
 /// What the backward pass of gelu_new reads: where its output is computed anew, its input, else its slope, which costs
@@ -56,7 +56,7 @@ struct SavedGelu {
 
 /// What becomes of the sum [m, n] of a product and its terms while it is in the cache. Columns contiguous. "In packed
 /// weights": [ceil(n / 64), m, 64], so that the tiles of what only goes from product to product lie in one piece.
-struct ProductEnds {
+struct EpilogueOutputs {
   at::Tensor y{};                       // fp32 or bfloat16; [m, n], or in packed weights
   SavedGelu through{};                  // in packed weights, in the type of y: y = sum * gelu_new'; undefined: y = sum
   at::Tensor activated{};               // gelu_new(sum), in the type of y; undefined: not wanted
@@ -71,6 +71,6 @@ at::Tensor rows_of_tiles(const at::Tensor& values, int64_t n);
 /// The sum of x [m, k] * right and the terms, to `ends`: fp32 accumulation in a fixed order over k, whatever the number
 /// of rows and threads. x holds fp32, or bfloat16 when `right` holds pairs of rows (then k even, padded with zeros). A
 /// 16-bit right side of fp32 products is widened block by block; fp32 products need an fp32 y. CPU only.
-void packed_gemm(const at::Tensor& x, const RightSide& right, const ProductTerms& terms, const ProductEnds& ends);
+void packed_gemm(const at::Tensor& x, const GemmB& right, const Epilogue& terms, const EpilogueOutputs& ends);
 
 }  // namespace neoloom::model

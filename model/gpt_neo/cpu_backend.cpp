@@ -19,8 +19,8 @@ using enum LinearSite;
 
 class CpuBlockOps final : public BlockOps {
  public:
-  CpuBlockOps(const Block& block, Products& products, const RowPlan& rows)
-      : block_(block), products_(products), rows_(rows), type_(products.input_type(block[kCFc].weight)) {}
+  CpuBlockOps(const Block& block, Matmul& matmul, const RowPlan& rows)
+      : block_(block), matmul_(matmul), rows_(rows), type_(matmul.input_type(block[kCFc].weight)) {}
 
   at::Tensor layer_norm(const Norm& norm, const at::Tensor& x, Norm::Statistics* statistics) override {
     return norm.host_forward(x, statistics, type_);
@@ -39,17 +39,17 @@ class CpuBlockOps final : public BlockOps {
   bool keeps_normed() const override { return false; }
 
   at::Tensor project(LinearSite site, const at::Tensor& x, BlockSaved& saved) override {
-    return block_[site].forward(products_, x, keys(site), &saved.adapter(site).reduced, {}, type_);
+    return block_[site].forward(matmul_, x, keys(site), &saved.adapter(site).reduced, {}, type_);
   }
 
   at::Tensor linear_add(LinearSite site, const at::Tensor& x, const at::Tensor& residual, BlockSaved& saved) override {
-    return block_[site].forward(products_, x, keys(site), &saved.adapter(site).reduced, residual);
+    return block_[site].forward(matmul_, x, keys(site), &saved.adapter(site).reduced, residual);
   }
 
   at::Tensor linear_gelu(const at::Tensor& x, BlockSaved& saved) override {
     const GeluKeeps keeps = block_.trains(kCProj) ? GeluKeeps::kInput : GeluKeeps::kSlope;
-    Products::Activated result =
-        block_[kCFc].forward_activated(products_, x, keys(kCFc), keeps, &saved.adapter(kCFc).reduced);
+    Matmul::Activated result =
+        block_[kCFc].forward_activated(matmul_, x, keys(kCFc), keeps, &saved.adapter(kCFc).reduced);
     saved.activation = std::move(result.saved);
     return result.values;
   }
@@ -60,14 +60,14 @@ class CpuBlockOps final : public BlockOps {
 
   at::Tensor linear_grad(LinearSite site, const at::Tensor& dy, const at::Tensor& x, const BlockSaved& saved,
                          bool wants_dx, GradDtype dtype) override {
-    return block_[site].backward(products_, {rows_as(dy, type_), x, saved.adapter(site).reduced}, keys(site), wants_dx,
+    return block_[site].backward(matmul_, {rows_as(dy, type_), x, saved.adapter(site).reduced}, keys(site), wants_dx,
                                  dtype == GradDtype::kFp32 ? at::kFloat : type_);
   }
 
   at::Tensor gelu_linear_grad(const at::Tensor& dy, const BlockSaved& saved, bool wants_d_pre) override {
     at::Tensor activated;
     if (block_.trains(kCProj)) activated = gelu(saved.activation);
-    return block_[kCProj].backward(products_, {rows_as(dy, type_), activated, saved.adapter(kCProj).reduced},
+    return block_[kCProj].backward(matmul_, {rows_as(dy, type_), activated, saved.adapter(kCProj).reduced},
                                    keys(kCProj), wants_d_pre, type_, saved.activation);
   }
 
@@ -88,7 +88,7 @@ class CpuBlockOps final : public BlockOps {
   }
 
   const Block& block_;
-  Products& products_;
+  Matmul& matmul_;
   const RowPlan& rows_;
   at::ScalarType type_;  // of matmuls
 };
@@ -99,59 +99,58 @@ at::Tensor CpuBlockOps::qkv_grad(const AttentionGradients& d, const at::Tensor& 
   const auto upstream = [&](LinearSite site, const at::Tensor& dy, const at::Tensor& x) {
     return Linear::Upstream{dy, x, saved.adapter(site).reduced};
   };
-  at::Tensor d_normed =
-      block_[kKProj].backward(products_, upstream(kKProj, d.dk, normed), keys(kKProj), wants_d_normed);
+  at::Tensor d_normed = block_[kKProj].backward(matmul_, upstream(kKProj, d.dk, normed), keys(kKProj), wants_d_normed);
   at::Tensor* const sum = wants_d_normed ? &d_normed : nullptr;
-  block_[kVProj].backward_into(products_, upstream(kVProj, d.dv, normed), keys(kVProj), sum);
+  block_[kVProj].backward_into(matmul_, upstream(kVProj, d.dv, normed), keys(kVProj), sum);
   const Linear::Upstream query = upstream(kQProj, d.dq, query_input);
   if (rows_.all_queries()) {
-    block_[kQProj].backward_into(products_, query, keys(kQProj), sum);
+    block_[kQProj].backward_into(matmul_, query, keys(kQProj), sum);
     return d_normed;
   }
-  const at::Tensor d_query = block_[kQProj].backward(products_, query, keys(kQProj), wants_d_normed);
+  const at::Tensor d_query = block_[kQProj].backward(matmul_, query, keys(kQProj), wants_d_normed);
   if (wants_d_normed) add_rows(d_normed, d_query, rows_);
   return d_normed;
 }
 
 class CpuLmHeadOps final : public LmHeadOps {
  public:
-  CpuLmHeadOps(const Network& network, Products& products, int64_t chunk_rows)
+  CpuLmHeadOps(const Network& network, Matmul& matmul, int64_t chunk_rows)
       : network_(network),
-        products_(products),
+        matmul_(matmul),
         buffer_(at::empty({chunk_rows, network.head.plain.size(0)}, network.ln_f.weight.options().dtype(at::kFloat))) {}
 
   LmHeadResult run(const LmHeadChunk& chunk, HeadWants wants) override {
     at::Tensor logits = buffer_.narrow(0, 0, chunk.targets.size(0));
-    products_.forward_into(logits, chunk.normed, network_.head, {});
+    matmul_.forward_into(logits, chunk.normed, network_.head, {});
     LmHeadResult result;
     result.losses = cross_entropy_rows(logits, chunk.targets, wants.loss_scale, wants.gradients);
     if (!wants.gradients) return result;
-    result.d_normed = products_.input_gradient(logits, network_.head);
+    result.d_normed = matmul_.input_gradient(logits, network_.head);
     if (network_.head_grad.defined()) network_.head_grad.addmm_(logits.t(), chunk.normed);
     return result;
   }
 
  private:
   const Network& network_;
-  Products& products_;
+  Matmul& matmul_;
   at::Tensor buffer_;  // [chunk_rows, V] fp32
 };
 
 class CpuBackend final : public Backend {
  public:
-  explicit CpuBackend(const ModelSetup& setup) : setup_(setup), products_(setup.compute_dtype) {}
+  explicit CpuBackend(const ModelSetup& setup) : setup_(setup), matmul_(setup.compute_dtype) {}
 
   std::unique_ptr<BlockOps> block_ops(const Block& block, const RowPlan& rows) override {
-    return std::make_unique<CpuBlockOps>(block, products_, rows);
+    return std::make_unique<CpuBlockOps>(block, matmul_, rows);
   }
   std::unique_ptr<LmHeadOps> lm_head_ops(const Network& network, int64_t chunk_rows) override {
-    return std::make_unique<CpuLmHeadOps>(network, products_, chunk_rows);
+    return std::make_unique<CpuLmHeadOps>(network, matmul_, chunk_rows);
   }
   at::Tensor cross_entropy(at::Tensor& logits, const at::Tensor& targets, double scale,
                            bool wants_gradient) const override {
     return cross_entropy_rows(logits, targets, scale, wants_gradient);
   }
-  at::Tensor logits(const at::Tensor& x, const Matrix& head) override { return products_.forward(x, head, {}); }
+  at::Tensor logits(const at::Tensor& x, const Matrix& head) override { return matmul_.forward(x, head, {}); }
   std::string describe_attention(int64_t window) const override {
     const Attention attention(setup_.config.num_heads, window, /*on_device=*/false, setup_.compute_dtype);
     return model::describe_attention(attention.host_kernel(), window);
@@ -159,7 +158,7 @@ class CpuBackend final : public Backend {
 
  private:
   ModelSetup setup_;
-  Products products_;
+  Matmul matmul_;
 };
 
 }  // namespace

@@ -16,22 +16,22 @@ namespace {
 
 /// A block's forward for the next tokens of one sequence, on any device: x [n, h] at `position`; their keys and values
 /// join the cache. Nothing is dropped while decoding.
-at::Tensor decode_block(const Block& block, Products& products, const at::Tensor& x, KeyValueCache& cache,
+at::Tensor decode_block(const Block& block, Matmul& matmul, const at::Tensor& x, KeyValueCache& cache,
                         int64_t position) {
   using enum LinearSite;
   const std::vector<RowKey> no_keys;
   const at::Tensor normed = block.ln_1.forward(x, nullptr);
   const int64_t count = x.size(0);
   const int64_t seen = position + count;
-  cache.k.narrow(0, position, count).copy_(block[kKProj].forward(products, normed, no_keys));
-  cache.v.narrow(0, position, count).copy_(block[kVProj].forward(products, normed, no_keys));
-  const at::Tensor q = block[kQProj].forward(products, normed, no_keys);
+  cache.k.narrow(0, position, count).copy_(block[kKProj].forward(matmul, normed, no_keys));
+  cache.v.narrow(0, position, count).copy_(block[kVProj].forward(matmul, normed, no_keys));
+  const at::Tensor q = block[kQProj].forward(matmul, normed, no_keys);
   const at::Tensor attended =
       block.attention.forward(q, cache.k.narrow(0, 0, seen), cache.v.narrow(0, 0, seen), {{0, count, 0, seen}});
-  const at::Tensor middle = block[kOutProj].forward(products, attended, no_keys, nullptr, x);
+  const at::Tensor middle = block[kOutProj].forward(matmul, attended, no_keys, nullptr, x);
   const at::Tensor activated =
-      block[kCFc].forward_activated(products, block.ln_2.forward(middle, nullptr), no_keys, GeluKeeps::kInput).values;
-  return block[kCProj].forward(products, activated, no_keys, nullptr, middle);
+      block[kCFc].forward_activated(matmul, block.ln_2.forward(middle, nullptr), no_keys, GeluKeeps::kInput).values;
+  return block[kCProj].forward(matmul, activated, no_keys, nullptr, middle);
 }
 
 }  // namespace
@@ -39,7 +39,7 @@ at::Tensor decode_block(const Block& block, Products& products, const at::Tensor
 GptNeoDecoder::GptNeoDecoder(const ModelSetup& setup, Network network, int64_t max_tokens)
     : config_(setup.config),
       network_(std::move(network)),
-      products_(setup.compute_dtype),
+      matmul_(setup.compute_dtype),
       max_tokens_(std::min(max_tokens, setup.config.max_position_embeddings)) {
   const auto options = network_.wte.options().dtype(at::kFloat);
   for (size_t layer = 0; layer < network_.blocks.size(); ++layer) {
@@ -64,11 +64,11 @@ at::Tensor GptNeoDecoder::feed(const std::vector<int64_t>& ids) {
   const at::Tensor positions = at::arange(position_, position_ + count, host.options()).to(device);
   at::Tensor x = embed(network_, host.to(device), positions);
   for (size_t layer = 0; layer < network_.blocks.size(); ++layer) {
-    x = decode_block(network_.blocks[layer], products_, x, caches_[layer], position_);
+    x = decode_block(network_.blocks[layer], matmul_, x, caches_[layer], position_);
   }
   position_ += count;
   const at::Tensor last = network_.ln_f.forward(x.narrow(0, count - 1, 1), nullptr);
-  return products_.forward(last, network_.head, {}).squeeze(0).cpu();
+  return matmul_.forward(last, network_.head, {}).squeeze(0).cpu();
 }
 
 }  // namespace neoloom::model

@@ -26,7 +26,7 @@ class GptNeoDecoder final : public Model::Decoder {
  private:
   GptNeoConfig config_;
   Network network_;
-  Products products_;
+  Matmul matmul_;
   std::vector<KeyValueCache> caches_;
   int64_t max_tokens_;
   int64_t position_ = 0;

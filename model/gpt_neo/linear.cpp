@@ -22,8 +22,8 @@ cpu::Rows rows_of(const at::Tensor& x, int64_t begin, int64_t end) {
 
 }  // namespace
 
-ProductTerms Linear::forward_terms(const at::Tensor& x, const std::vector<RowKey>& keys, at::Tensor* reduced) const {
-  ProductTerms terms = {.bias = bias};
+Epilogue Linear::forward_terms(const at::Tensor& x, const std::vector<RowKey>& keys, at::Tensor* reduced) const {
+  Epilogue terms = {.bias = bias};
   if (!lora.present()) return terms;
   const at::Tensor thin = lora.reduce(x, keys);
   lora.join_forward(thin, terms);
@@ -31,31 +31,31 @@ ProductTerms Linear::forward_terms(const at::Tensor& x, const std::vector<RowKey
   return terms;
 }
 
-at::Tensor Linear::forward(Products& products, const at::Tensor& x, const std::vector<RowKey>& keys,
-                           at::Tensor* reduced, const at::Tensor& addend, at::ScalarType type) const {
-  ProductTerms terms = forward_terms(x, keys, reduced);
-  terms.addend = addend;
-  return products.forward(x, weight, terms, type);
+at::Tensor Linear::forward(Matmul& matmul, const at::Tensor& x, const std::vector<RowKey>& keys, at::Tensor* reduced,
+                           const at::Tensor& residual, at::ScalarType type) const {
+  Epilogue terms = forward_terms(x, keys, reduced);
+  terms.residual = residual;
+  return matmul.forward(x, weight, terms, type);
 }
 
-Products::Activated Linear::forward_activated(Products& products, const at::Tensor& x, const std::vector<RowKey>& keys,
-                                              GeluKeeps keeps, at::Tensor* reduced) const {
-  return products.forward_activated(x, weight, forward_terms(x, keys, reduced), keeps);
+Matmul::Activated Linear::forward_activated(Matmul& matmul, const at::Tensor& x, const std::vector<RowKey>& keys,
+                                            GeluKeeps keeps, at::Tensor* reduced) const {
+  return matmul.forward_activated(x, weight, forward_terms(x, keys, reduced), keeps);
 }
 
-at::Tensor Linear::backward(Products& products, const Upstream& upstream, const std::vector<RowKey>& keys,
-                            bool wants_dx, at::ScalarType type, const SavedGelu& through) const {
-  const ProductTerms terms = write_gradients(upstream, keys, wants_dx);
-  return wants_dx ? products.input_gradient(upstream.dy, weight, terms, type, through) : at::Tensor();
+at::Tensor Linear::backward(Matmul& matmul, const Upstream& upstream, const std::vector<RowKey>& keys, bool wants_dx,
+                            at::ScalarType type, const SavedGelu& through) const {
+  const Epilogue terms = write_gradients(upstream, keys, wants_dx);
+  return wants_dx ? matmul.input_gradient(upstream.dy, weight, terms, type, through) : at::Tensor();
 }
 
-void Linear::backward_into(Products& products, const Upstream& upstream, const std::vector<RowKey>& keys,
+void Linear::backward_into(Matmul& matmul, const Upstream& upstream, const std::vector<RowKey>& keys,
                            at::Tensor* dx) const {
-  const ProductTerms terms = write_gradients(upstream, keys, dx != nullptr);
-  if (dx != nullptr) products.add_input_gradient(*dx, upstream.dy, weight, terms);
+  const Epilogue terms = write_gradients(upstream, keys, dx != nullptr);
+  if (dx != nullptr) matmul.add_input_gradient(*dx, upstream.dy, weight, terms);
 }
 
-ProductTerms Linear::write_gradients(const Upstream& upstream, const std::vector<RowKey>& keys, bool wants_dx) const {
+Epilogue Linear::write_gradients(const Upstream& upstream, const std::vector<RowKey>& keys, bool wants_dx) const {
   if (weight_grad.defined()) {
     at::Tensor out = weight_grad;
     at::mm_out(out, upstream.dy.t(), upstream.x);
@@ -64,7 +64,7 @@ ProductTerms Linear::write_gradients(const Upstream& upstream, const std::vector
     at::Tensor out = bias_grad;
     at::sum_out(out, upstream.dy, {0});
   }
-  return lora.present() ? lora.backward(upstream.dy, upstream.x, keys, upstream.reduced, wants_dx) : ProductTerms();
+  return lora.present() ? lora.backward(upstream.dy, upstream.x, keys, upstream.reduced, wants_dx) : Epilogue();
 }
 
 at::Tensor Norm::forward(const at::Tensor& x, Statistics* statistics) const {

@@ -24,13 +24,13 @@ struct Linear {
 
   /// y = W x + b + s B A drop(x) + addend. Shapes: x [n, in] fp32 or in the type that products read; addend [n, out]
   /// fp32 or undefined; returns [n, out] in `type`. `reduced` (may be null) receives what backward wants of an adapter.
-  at::Tensor forward(Products& products, const at::Tensor& x, const std::vector<RowKey>& keys,
-                     at::Tensor* reduced = nullptr, const at::Tensor& addend = {},
+  at::Tensor forward(Matmul& matmul, const at::Tensor& x, const std::vector<RowKey>& keys,
+                     at::Tensor* reduced = nullptr, const at::Tensor& residual = {},
                      at::ScalarType type = at::kFloat) const;
 
-  /// gelu_new of the same; see Products::forward_activated.
-  Products::Activated forward_activated(Products& products, const at::Tensor& x, const std::vector<RowKey>& keys,
-                                        GeluKeeps keeps, at::Tensor* reduced = nullptr) const;
+  /// gelu_new of the same; see Matmul::forward_activated.
+  Matmul::Activated forward_activated(Matmul& matmul, const at::Tensor& x, const std::vector<RowKey>& keys,
+                                      GeluKeeps keeps, at::Tensor* reduced = nullptr) const;
 
   /// What backward is given. Shapes: dy [n, out]; x [n, in], the forward's input, where the linear trains; reduced:
   /// what forward left.
@@ -39,18 +39,17 @@ struct Linear {
   };
 
   /// Writes the parameter gradients. Returns the gradient of x [n, in] in `type`, or that times the gelu_new' of
-  /// `through` (see Products::input_gradient); undefined unless `wants_dx`.
-  at::Tensor backward(Products& products, const Upstream& upstream, const std::vector<RowKey>& keys, bool wants_dx,
+  /// `through` (see Matmul::input_gradient); undefined unless `wants_dx`.
+  at::Tensor backward(Matmul& matmul, const Upstream& upstream, const std::vector<RowKey>& keys, bool wants_dx,
                       at::ScalarType type = at::kFloat, const SavedGelu& through = {}) const;
 
   /// The same with the gradient of x added to `dx` in fp32; a null `dx`: not wanted.
-  void backward_into(Products& products, const Upstream& upstream, const std::vector<RowKey>& keys,
-                     at::Tensor* dx) const;
+  void backward_into(Matmul& matmul, const Upstream& upstream, const std::vector<RowKey>& keys, at::Tensor* dx) const;
 
  private:
-  ProductTerms forward_terms(const at::Tensor& x, const std::vector<RowKey>& keys, at::Tensor* reduced) const;
+  Epilogue forward_terms(const at::Tensor& x, const std::vector<RowKey>& keys, at::Tensor* reduced) const;
   /// Returns the adapter's part of x's gradient.
-  ProductTerms write_gradients(const Upstream& upstream, const std::vector<RowKey>& keys, bool wants_dx) const;
+  Epilogue write_gradients(const Upstream& upstream, const std::vector<RowKey>& keys, bool wants_dx) const;
 };
 
 /// LayerNorm with fp32 scale and shift.

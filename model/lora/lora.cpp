@@ -12,28 +12,28 @@ at::Tensor LoraBranch::dropped(const at::Tensor& x, const std::vector<RowKey>& k
 }
 
 at::Tensor LoraBranch::reduce(const at::Tensor& x, const std::vector<RowKey>& keys) const {
-  return thin_product(dropped(x, keys), a.t());
+  return low_rank_gemm(dropped(x, keys), a.t());
 }
 
-void LoraBranch::join_forward(const at::Tensor& reduced, ProductTerms& terms) const {
-  terms.thin_left = reduced;
-  terms.thin_right = b.mul(scaling).t().contiguous();
+void LoraBranch::join_forward(const at::Tensor& reduced, Epilogue& terms) const {
+  terms.low_rank_u = reduced;
+  terms.low_rank_v = b.mul(scaling).t().contiguous();
 }
 
-ProductTerms LoraBranch::backward(const at::Tensor& dy, const at::Tensor& x, const std::vector<RowKey>& keys,
-                                  const at::Tensor& reduced, bool wants_dx) const {
-  const at::Tensor d_reduced = thin_product(dy, b.mul(scaling));  // [n, r]
+Epilogue LoraBranch::backward(const at::Tensor& dy, const at::Tensor& x, const std::vector<RowKey>& keys,
+                              const at::Tensor& reduced, bool wants_dx) const {
+  const at::Tensor d_reduced = low_rank_gemm(dy, b.mul(scaling));  // [n, r]
   at::Tensor b_out = b_grad;
-  b_out.copy_(thin_outer_product(reduced, dy).t()).mul_(scaling);
+  b_out.copy_(low_rank_outer_product(reduced, dy).t()).mul_(scaling);
   at::Tensor a_out = a_grad;
-  a_out.copy_(thin_outer_product(d_reduced, dropped(x, keys)));
-  ProductTerms terms;
+  a_out.copy_(low_rank_outer_product(d_reduced, dropped(x, keys)));
+  Epilogue terms;
   if (!wants_dx) return terms;
   if (dropout.active()) {
-    terms.addend = dropout.apply(at::mm(d_reduced, a), keys);  // forward and backward scale alike
+    terms.residual = dropout.apply(at::mm(d_reduced, a), keys);  // forward and backward scale alike
   } else {
-    terms.thin_left = d_reduced;
-    terms.thin_right = a;
+    terms.low_rank_u = d_reduced;
+    terms.low_rank_v = a;
   }
   return terms;
 }

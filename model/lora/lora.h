@@ -27,12 +27,12 @@ struct LoraBranch {
   at::Tensor reduce(const at::Tensor& x, const std::vector<RowKey>& keys) const;
 
   /// Sets the thin term that makes the adapter's output of `reduced`.
-  void join_forward(const at::Tensor& reduced, ProductTerms& terms) const;
+  void join_forward(const at::Tensor& reduced, Epilogue& terms) const;
 
   /// Gradients of A and B. Shapes: dy [n, out], x [n, in]. Returns the adapter's part of x's gradient [n, in], nothing
   /// unless `wants_dx`.
-  ProductTerms backward(const at::Tensor& dy, const at::Tensor& x, const std::vector<RowKey>& keys,
-                        const at::Tensor& reduced, bool wants_dx) const;
+  Epilogue backward(const at::Tensor& dy, const at::Tensor& x, const std::vector<RowKey>& keys,
+                    const at::Tensor& reduced, bool wants_dx) const;
 
  private:
   at::Tensor dropped(const at::Tensor& x, const std::vector<RowKey>& keys) const;

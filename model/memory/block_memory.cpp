@@ -49,12 +49,12 @@ void BlockMemory::touch_product(int64_t rows, int64_t in, int64_t out, Product p
       bytes += setup_.threads * kWide * kPackedCopyElements;
     }
   } else if (!on_device() && !multiplies_plain_16bit() && stored_narrow) {
-    keep_scratch(kWide * std::min(Products::kScratchElements, in * out));  // widened slices
+    keep_scratch(kWide * std::min(Matmul::kScratchElements, in * out));  // widened slices
   }
   tally_.touch(bytes);
 }
 
-/// Products keep it once they have made it.
+/// Matmul keep it once they have made it.
 void BlockMemory::keep_scratch(int64_t bytes) {
   if (scratch_.bytes() < bytes) scratch_ = tally_.hold(bytes);
 }

@@ -45,7 +45,7 @@ Held BlockMemory::host_adapter_backward(const TrainedLinears& trained, LinearSit
 
 Held BlockMemory::host_linear_backward(const TrainedLinears& trained, LinearSite site, int64_t rows, int64_t element) {
   const auto [in, out] = features(site);
-  const Held addend = host_adapter_backward(trained, site, rows);
+  const Held residual = host_adapter_backward(trained, site, rows);
   Held dx = tally_.hold(element * rows * in);
   touch_product(rows, out, in, {.backward = true, .input_is_narrow = true});
   return dx;
@@ -137,7 +137,7 @@ Held BlockMemory::host_inputs_backward(const TrainedLinears& trained, BlockRows 
   Held d_normed = host_linear_backward(trained, LinearSite::kKProj, rows.all, kWide);
   for (const LinearSite site : {LinearSite::kVProj, LinearSite::kQProj}) {
     const int64_t count = site == LinearSite::kQProj ? rows.queries : rows.all;
-    const Held addend = host_adapter_backward(trained, site, count);
+    const Held residual = host_adapter_backward(trained, site, count);
     touch_product(count, h, h, {.backward = true, .input_is_narrow = true});
   }
   return d_normed;

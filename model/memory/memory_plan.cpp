@@ -155,7 +155,7 @@ class Walk {
     // On a device a head that trains is converted for all chunks.
     const Held head = tally_.hold(on_device() && narrow() && trains_everything() ? kNarrow * h * words : 0);
     {
-      // Products of plain matrices do not write where they are told to: what they make is held beside it.
+      // Matmul of plain matrices do not write where they are told to: what they make is held beside it.
       const bool twice = !on_device() && !setup_.packed_weights;
       const Held logits = tally_.hold((twice ? 2 : 1) * kWide * chunk * words);
       blocks_.touch_product(chunk, h, words, {});

@@ -50,7 +50,7 @@ class DevicePlugin {
   virtual int64_t peak_memory_bytes() = 0;
   /// Page-locked host memory, for copies that overlap with computation. Throws: Error(kDevice).
   virtual std::shared_ptr<void> pinned_memory(size_t count_bytes) = 0;
-  /// Products accumulate in full precision; with `deterministic` LibTorch is also restricted to kernels with the same
+  /// Matmul accumulate in full precision; with `deterministic` LibTorch is also restricted to kernels with the same
   /// bits in every run. Call before the first kernel.
   virtual void restrict_kernels(bool deterministic) = 0;
   /// While forbidden, an operator of LibTorch that makes the host wait for the device throws c10::Error.

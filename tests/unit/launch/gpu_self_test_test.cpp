@@ -50,7 +50,7 @@ TEST(DeviceOperators, OnlyKernelsThatTheDeviceWouldBeGivenAreAskedFor) {
   EXPECT_EQ(count_with(test_device_operators(*ReferenceOperators::table(), gpu(8), "cpu"), "cuDNN"), 0);
   const auto old = test_device_operators(*ReferenceOperators::table(), gpu(7), "cpu");
   EXPECT_EQ(count_with(old, "attention"), 0);
-  EXPECT_EQ(old.size(), 4U) << "the products in both types";
+  EXPECT_EQ(old.size(), 4U) << "the matmul in both types";
 }
 
 TEST(DeviceOperators, WindowThatIsOneTokenTooWideIsFound) {

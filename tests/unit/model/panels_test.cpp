@@ -46,7 +46,7 @@ class PackedGemms : public ::testing::TestWithParam<std::pair<at::ScalarType, Dt
 };
 
 TEST_P(PackedGemms, EqualExactProductsForAllKindsOfRemainders) {
-  Products products(compute());
+  Matmul matmul(compute());
   for (const int64_t rows : {1, 2, 127, 129, 300}) {
     for (const int64_t in : {1, 7, 64, 769, 1541}) {
       for (const int64_t out : {1, 63, 65, 130}) {
@@ -57,12 +57,11 @@ TEST_P(PackedGemms, EqualExactProductsForAllKindsOfRemainders) {
         const at::Tensor x = random({rows, in}, 1.0, 2);
         const at::Tensor bias = random({out}, 1.0, 3);
         const at::Tensor dy = random({rows, out}, 1.0, 4);
-        expect_close(products.forward(x, matrix, {}), rounded(x).mm(exact.t()), where);
-        expect_close(products.forward(x, matrix, {.bias = bias}), rounded(x).mm(exact.t()) + bias,
-                     where + " with bias");
-        expect_close(products.input_gradient(dy, matrix), rounded(dy).mm(exact), where + " backward");
+        expect_close(matmul.forward(x, matrix, {}), rounded(x).mm(exact.t()), where);
+        expect_close(matmul.forward(x, matrix, {.bias = bias}), rounded(x).mm(exact.t()) + bias, where + " with bias");
+        expect_close(matmul.input_gradient(dy, matrix), rounded(dy).mm(exact), where + " backward");
         at::Tensor sum = x.clone();
-        products.add_input_gradient(sum, dy, matrix);
+        matmul.add_input_gradient(sum, dy, matrix);
         expect_close(sum, x.to(at::kDouble) + rounded(dy).mm(exact), where + " backward added");
       }
     }
@@ -70,7 +69,7 @@ TEST_P(PackedGemms, EqualExactProductsForAllKindsOfRemainders) {
 }
 
 TEST_P(PackedGemms, WhatJoinsAProductAndWhatFollowsItEqualSeparateSteps) {
-  Products products(compute());
+  Matmul matmul(compute());
   for (const int64_t rows : {1, 129, 300}) {
     for (const auto& [in, out] : {std::pair{64, 130}, {2500, 64}, {2500, 200}, {64, 65}, {7, 63}}) {
       const std::string where = fmt::format("rows {} in {} out {}", rows, in, out);
@@ -80,16 +79,16 @@ TEST_P(PackedGemms, WhatJoinsAProductAndWhatFollowsItEqualSeparateSteps) {
       const at::Tensor x = random({rows, in}, 1.0, 2);
       const at::Tensor left = random({rows, 5}, 1.0, 3);
       const at::Tensor right = random({5, out}, 1.0, 4);
-      const ProductTerms terms = {random({out}, 1.0, 5), random({rows, out}, 1.0, 6), left, right};
+      const Epilogue terms = {random({out}, 1.0, 5), random({rows, out}, 1.0, 6), left, right};
       const at::Tensor sum =
-          rounded(x).mm(exact.t()) + terms.bias + terms.addend + left.to(at::kDouble).mm(right.to(at::kDouble));
-      const at::Tensor y = products.forward(x, matrix, terms);
+          rounded(x).mm(exact.t()) + terms.bias + terms.residual + left.to(at::kDouble).mm(right.to(at::kDouble));
+      const at::Tensor y = matmul.forward(x, matrix, terms);
       expect_close(y, sum, where);
-      const at::ScalarType narrow = products.input_type(matrix);
-      EXPECT_TRUE(at::equal(products.forward(x, matrix, terms, narrow), y.to(narrow))) << where;
+      const at::ScalarType narrow = matmul.input_type(matrix);
+      EXPECT_TRUE(at::equal(matmul.forward(x, matrix, terms, narrow), y.to(narrow))) << where;
       const at::Tensor slope = gelu_new_backward(at::ones_like(y), y);
       for (const GeluKeeps keeps : {GeluKeeps::kInput, GeluKeeps::kSlope}) {
-        const Products::Activated activated = products.forward_activated(x, matrix, terms, keeps);
+        const Matmul::Activated activated = matmul.forward_activated(x, matrix, terms, keeps);
         EXPECT_TRUE(at::equal(activated.values, gelu_new(y).to(narrow))) << where;
         const at::Tensor& kept = keeps == GeluKeeps::kSlope ? slope : y;
         EXPECT_TRUE(at::equal(rows_of_tiles(activated.saved.values, out), kept.to(narrow))) << where;
@@ -99,40 +98,40 @@ TEST_P(PackedGemms, WhatJoinsAProductAndWhatFollowsItEqualSeparateSteps) {
 }
 
 TEST_P(PackedGemms, TheSlopeOfGeluMultipliesTheGradientOfWhatWasBeforeIt) {
-  Products products(compute());
+  Matmul matmul(compute());
   for (const int64_t inner : {64, 130}) {
     const Matrix first = packed(random({inner, 64}, 0.1, 1).to(frozen()));
     const Matrix second = packed(random({32, inner}, 0.1, 2).to(frozen()));
-    const at::ScalarType narrow = products.input_type(second);
+    const at::ScalarType narrow = matmul.input_type(second);
     const at::Tensor x = random({200, 64}, 1.0, 3);
     const at::Tensor dy = random({200, 32}, 1.0, 4);
-    const ProductTerms terms = {{}, random({200, inner}, 1.0, 5), random({200, 3}, 1.0, 6), random({3, inner}, 1.0, 7)};
-    const at::Tensor plain = products.input_gradient(dy, second, terms);
+    const Epilogue terms = {{}, random({200, inner}, 1.0, 5), random({200, 3}, 1.0, 6), random({3, inner}, 1.0, 7)};
+    const at::Tensor plain = matmul.input_gradient(dy, second, terms);
     for (const GeluKeeps keeps : {GeluKeeps::kInput, GeluKeeps::kSlope}) {
-      const SavedGelu saved = products.forward_activated(x, first, {}, keeps).saved;
+      const SavedGelu saved = matmul.forward_activated(x, first, {}, keeps).saved;
       const at::Tensor kept = rows_of_tiles(saved.values, inner).to(at::kFloat);
       const at::Tensor expected = keeps == GeluKeeps::kSlope ? plain.mul(kept) : gelu_new_backward(plain.clone(), kept);
-      EXPECT_TRUE(at::equal(products.input_gradient(dy, second, terms, narrow, saved), expected.to(narrow)));
+      EXPECT_TRUE(at::equal(matmul.input_gradient(dy, second, terms, narrow, saved), expected.to(narrow)));
     }
     at::Tensor sum = x.new_zeros({200, inner});
-    products.add_input_gradient(sum, dy, second, terms);
+    matmul.add_input_gradient(sum, dy, second, terms);
     expect_close(sum, plain, "added to zeros");
   }
 }
 
 TEST_P(PackedGemms, ARowHasTheSameBitsInAnyBatchAndWithAnyThreads) {
-  Products products(compute());
+  Matmul matmul(compute());
   const int threads = at::get_num_threads();
   for (const auto& [all_rows, in] : {std::pair{300, 1541}, {600, 2500}}) {  // 600 rows x 2500 exceed a core's cache
     const Matrix matrix = packed(random({200, in}, 0.1, 1).to(frozen()));
     const Matrix turned = packed(random({in, 200}, 0.1, 1).to(frozen()));
     const at::Tensor x = random({all_rows, in}, 1.0, 2);
     const auto forward = [&](int64_t begin, int64_t rows) {
-      return products.forward(x.narrow(0, begin, rows), matrix, {});
+      return matmul.forward(x.narrow(0, begin, rows), matrix, {});
     };
     const auto backward = [&](int64_t begin, int64_t rows) {
-      at::Tensor sum = products.input_gradient(x.narrow(0, begin, rows), turned);
-      products.add_input_gradient(sum, x.narrow(0, begin, rows), turned);
+      at::Tensor sum = matmul.input_gradient(x.narrow(0, begin, rows), turned);
+      matmul.add_input_gradient(sum, x.narrow(0, begin, rows), turned);
       return sum;
     };
     const at::Tensor y = forward(0, all_rows);
@@ -189,7 +188,7 @@ TEST(ModelWithPackedWeights, ComputesWhatTheModelWithPlainMatricesComputes) {
   }
 }
 
-TEST(ThinProducts, EqualExactProducts) {
+TEST(LowRankGemm, EqualExactProducts) {
   for (const int64_t rows : {1, 127, 129, 300}) {
     for (const int64_t columns : {2, 64, 770}) {
       for (const int64_t rank : {1, 8, 20}) {
@@ -204,10 +203,10 @@ TEST(ThinProducts, EqualExactProducts) {
           // many terms, of random signs.
           const double split = type == at::kFloat ? 0.0 : 4 * 0x1p-17 * std::sqrt(static_cast<double>(columns));
           const double largest = product.abs().max().item<double>();
-          EXPECT_LT((thin_product(x, right) - product).abs().max().item<double>(), 2e-6 * (1 + largest) + split)
+          EXPECT_LT((low_rank_gemm(x, right) - product).abs().max().item<double>(), 2e-6 * (1 + largest) + split)
               << where;
           const at::Tensor outer = left.to(at::kDouble).t().mm(x.to(at::kDouble));
-          EXPECT_LT((thin_outer_product(left, x) - outer).abs().max().item<double>(),
+          EXPECT_LT((low_rank_outer_product(left, x) - outer).abs().max().item<double>(),
                     2e-6 * (1 + outer.abs().max().item<double>()))
               << where;
         }
@@ -216,23 +215,23 @@ TEST(ThinProducts, EqualExactProducts) {
   }
 }
 
-TEST(ThinProducts, HaveTheSameBitsForAnyRowsAndThreads) {
+TEST(LowRankGemm, HaveTheSameBitsForAnyRowsAndThreads) {
   const at::Tensor right = random({770, 8}, 1.0, 2);
   const at::Tensor left = random({300, 8}, 1.0, 3);
   const int threads = at::get_num_threads();
   for (const at::ScalarType type : {at::kFloat, at::kBFloat16}) {
     if (type == at::kBFloat16 && !has_packed_gemm(Dtype::kBFloat16)) continue;
     const at::Tensor x = random({300, 770}, 1.0, 1).to(type);
-    const at::Tensor product = thin_product(x, right);
-    const at::Tensor outer = thin_outer_product(left, x);
+    const at::Tensor product = low_rank_gemm(x, right);
+    const at::Tensor outer = low_rank_outer_product(left, x);
     for (const int64_t rows : {1, 5, 128, 131}) {
       if (!has_packed_gemm(Dtype::kFloat32)) break;  // at::mm takes other ways for few rows
-      EXPECT_TRUE(at::equal(thin_product(x.narrow(0, 17, rows), right), product.narrow(0, 17, rows))) << rows;
+      EXPECT_TRUE(at::equal(low_rank_gemm(x.narrow(0, 17, rows), right), product.narrow(0, 17, rows))) << rows;
     }
     for (const int other : {1, 2, 3}) {
       at::set_num_threads(other);
-      EXPECT_TRUE(at::equal(thin_product(x, right), product)) << other << " threads";
-      EXPECT_TRUE(at::equal(thin_outer_product(left, x), outer)) << other << " threads";
+      EXPECT_TRUE(at::equal(low_rank_gemm(x, right), product)) << other << " threads";
+      EXPECT_TRUE(at::equal(low_rank_outer_product(left, x), outer)) << other << " threads";
     }
     at::set_num_threads(threads);
   }

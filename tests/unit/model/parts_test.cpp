@@ -184,17 +184,17 @@ TEST(Kernels, NotANumberInARowStaysVisible) {
   }
 }
 
-TEST(Products, WideningInSlicesEqualsWideningAtOnce) {
+TEST(Matmul, WideningInSlicesEqualsWideningAtOnce) {
   const at::Tensor weight = random({3000, 2100}, 0.1, 1).to(at::kHalf);  // two slices
   const at::Tensor x = random({5, 2100}, 1.0, 2);
   const at::Tensor bias = random({3000}, 1.0, 3);
   const at::Tensor wide = weight.to(at::kFloat);
-  Products products(Dtype::kFloat16);
-  EXPECT_LT(distance(products.forward(x, weight, {.bias = bias}), x.mm(wide.t()) + bias), 1e-5);
+  Matmul matmul(Dtype::kFloat16);
+  EXPECT_LT(distance(matmul.forward(x, weight, {.bias = bias}), x.mm(wide.t()) + bias), 1e-5);
   const at::Tensor dy = random({5, 3000}, 1.0, 4);
-  EXPECT_LT(distance(products.input_gradient(dy, weight), dy.mm(wide)), 1e-5);
+  EXPECT_LT(distance(matmul.input_gradient(dy, weight), dy.mm(wide)), 1e-5);
   at::Tensor dx = x.clone();
-  products.add_input_gradient(dx, dy, weight);
+  matmul.add_input_gradient(dx, dy, weight);
   EXPECT_LT(distance(dx, dy.mm(wide) + x), 1e-5);
 }
 

@@ -11,30 +11,30 @@
 namespace neoloom::model {
 namespace {
 
-/// Products with matrices that have no packed weights, here of the identity: they tell whether their input was rounded.
-class PlainProducts : public ::testing::TestWithParam<Dtype> {
+/// Matmul with matrices that have no packed weights, here of the identity: they tell whether their input was rounded.
+class PlainMatmul : public ::testing::TestWithParam<Dtype> {
  protected:
   static bool keeps(const at::Tensor& x, const at::Tensor& y) { return at::equal(x, y); }
 };
 
 // Also run with oneDNN limited to fewer instruction sets than the CPU has (see CMakeLists.txt): there LibTorch would
 // multiply 16-bit inputs one by one, a hundred times slower than fp32.
-TEST_P(PlainProducts, Read16BitInputsOnlyWhereTheBlockKernelDoes) {
+TEST_P(PlainMatmul, Read16BitInputsOnlyWhereTheBlockKernelDoes) {
   const Dtype compute = GetParam();
   const bool wide = !has_packed_gemm(compute) || compute == Dtype::kFloat16;
   const at::Tensor x = testing::random({8, 32}, 1.0, 1);
   for (const at::ScalarType frozen : {at::kHalf, at::kBFloat16, at::kFloat}) {
     const Matrix identity(at::eye(32, at::TensorOptions().dtype(frozen)));
-    Products products(compute);
-    EXPECT_EQ(keeps(x, products.forward(x, identity, {})), wide) << frozen;
-    EXPECT_EQ(keeps(x, products.input_gradient(x, identity)), wide) << frozen;
+    Matmul matmul(compute);
+    EXPECT_EQ(keeps(x, matmul.forward(x, identity, {})), wide) << frozen;
+    EXPECT_EQ(keeps(x, matmul.input_gradient(x, identity)), wide) << frozen;
     at::Tensor sum = at::zeros_like(x);
-    products.add_input_gradient(sum, x, identity);
+    matmul.add_input_gradient(sum, x, identity);
     EXPECT_EQ(keeps(x, sum), wide) << frozen;
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(ComputeDtypes, PlainProducts, ::testing::Values(Dtype::kFloat16, Dtype::kBFloat16),
+INSTANTIATE_TEST_SUITE_P(ComputeDtypes, PlainMatmul, ::testing::Values(Dtype::kFloat16, Dtype::kBFloat16),
                          [](const auto& tested) { return std::string(dtype_name(tested.param)); });
 
 }  // namespace
