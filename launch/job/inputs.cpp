@@ -303,7 +303,7 @@ std::string instruction_sets() {
   }
   for (const model::Dtype dtype : {model::Dtype::kFloat32, model::Dtype::kBFloat16}) {
     if (!model::has_packed_gemm(dtype)) continue;
-    const bool own = model::block_kernel(dtype) == model::BlockKernel::kAvx2;
+    const bool own = model::microkernel(dtype) == model::Microkernel::kAvx2;
     found += model::dtype_name(dtype) + (own ? "-packed_weights-avx2 " : "-packed_weights ");
   }
   if (const std::string limit = model::onednn_limit(); !limit.empty()) found += "up to " + limit + " ";

@@ -47,10 +47,10 @@ bool brgemm_runs(Dtype dtype) {
   }
 }
 
-BlockKernel find_kernel(Dtype dtype) {
-  if (brgemm_runs(dtype)) return BlockKernel::kOneDnn;
-  return dtype == Dtype::kFloat32 && avx2::runs() && !below_avx2(onednn_limit()) ? BlockKernel::kAvx2
-                                                                                 : BlockKernel::kNone;
+Microkernel find_kernel(Dtype dtype) {
+  if (brgemm_runs(dtype)) return Microkernel::kOneDnn;
+  return dtype == Dtype::kFloat32 && avx2::runs() && !below_avx2(onednn_limit()) ? Microkernel::kAvx2
+                                                                                 : Microkernel::kNone;
 }
 
 }  // namespace
@@ -62,9 +62,9 @@ std::string onednn_limit() {
   return limit;
 }
 
-BlockKernel block_kernel(Dtype dtype) {
-  static const BlockKernel wide = find_kernel(Dtype::kFloat32);
-  static const BlockKernel pairs = find_kernel(Dtype::kBFloat16);
+Microkernel microkernel(Dtype dtype) {
+  static const Microkernel wide = find_kernel(Dtype::kFloat32);
+  static const Microkernel pairs = find_kernel(Dtype::kBFloat16);
   switch (dtype) {
     case Dtype::kFloat32:
       return wide;
@@ -73,23 +73,23 @@ BlockKernel block_kernel(Dtype dtype) {
     case Dtype::kFloat16:
       break;
   }
-  return BlockKernel::kNone;
+  return Microkernel::kNone;
 }
 
-void multiply_block(BlockSizes sizes, Operand<const float> a, Operand<const float> b, Operand<float> c, bool add) {
-  if (block_kernel(Dtype::kFloat32) == BlockKernel::kAvx2) return avx2::multiply(sizes, a, b, c, add);
+void multiply_tile_block(GemmShape sizes, Operand<const float> a, Operand<const float> b, Operand<float> c, bool add) {
+  if (microkernel(Dtype::kFloat32) == Microkernel::kAvx2) return avx2::multiply(sizes, a, b, c, add);
   at::native::cpublas::brgemm(sizes.m, sizes.n, sizes.k, a.stride, b.stride, c.stride, add, a.values, b.values,
                               c.values, /*is_vnni=*/false);
 }
 
-void multiply_block(BlockSizes sizes, Operand<const at::BFloat16> a, Operand<const at::BFloat16> b, Operand<float> c,
-                    bool add) {
+void multiply_tile_block(GemmShape sizes, Operand<const at::BFloat16> a, Operand<const at::BFloat16> b,
+                         Operand<float> c, bool add) {
   at::native::cpublas::brgemm(sizes.m, sizes.n, sizes.k, a.stride, b.stride, c.stride, add, a.values, b.values,
                               c.values, /*is_vnni=*/true);
 }
 
-void release_block_kernel(Dtype dtype) {
-  if (block_kernel(dtype) == BlockKernel::kOneDnn) {
+void release_microkernel(Dtype dtype) {
+  if (microkernel(dtype) == Microkernel::kOneDnn) {
     at::native::cpublas::brgemm_release(/*is_vnni=*/dtype == Dtype::kBFloat16);
   }
 }

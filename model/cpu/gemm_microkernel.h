@@ -13,13 +13,13 @@
 // limit on them (ONEDNN_MAX_CPU_ISA) alone; it changes the bits of a run.
 namespace neoloom::model {
 
-enum class BlockKernel { kNone, kAvx2, kOneDnn };
+enum class Microkernel { kNone, kAvx2, kOneDnn };
 
 /// The instruction set beyond which oneDNN is told not to go, in capitals; empty: none.
 std::string onednn_limit();
 
 /// For inputs of `dtype`; float16 has none.
-BlockKernel block_kernel(Dtype dtype);
+Microkernel microkernel(Dtype dtype);
 
 /// A matrix in memory, its rows `stride` elements apart.
 template <typename Element>
@@ -31,7 +31,7 @@ struct Operand {
 };
 
 /// m x n sums of k products each.
-struct BlockSizes {
+struct GemmShape {
   int64_t m = 0;
   int64_t n = 0;
   int64_t k = 0;
@@ -39,11 +39,11 @@ struct BlockSizes {
 
 /// c [m, n] = a [m, k] b [k, n], or c + that with `add`: the sum over k is formed in its order first, whatever m and n.
 /// Rows of bfloat16's b lie in pairs, [k / 2, n, 2]. Needs a kernel for the type.
-void multiply_block(BlockSizes sizes, Operand<const float> a, Operand<const float> b, Operand<float> c, bool add);
-void multiply_block(BlockSizes sizes, Operand<const at::BFloat16> a, Operand<const at::BFloat16> b, Operand<float> c,
-                    bool add);
+void multiply_tile_block(GemmShape sizes, Operand<const float> a, Operand<const float> b, Operand<float> c, bool add);
+void multiply_tile_block(GemmShape sizes, Operand<const at::BFloat16> a, Operand<const at::BFloat16> b,
+                         Operand<float> c, bool add);
 
 /// To be called by each thread after its last product with inputs of `dtype`.
-void release_block_kernel(Dtype dtype);
+void release_microkernel(Dtype dtype);
 
 }  // namespace neoloom::model

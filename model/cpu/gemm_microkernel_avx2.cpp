@@ -68,8 +68,8 @@ NL_AVX2_INLINE void multiply_rows(int64_t k, Operand<const float> a, Operand<con
 
 /// The same for any number of rows up to kMost.
 template <int64_t kMost, int64_t kVectors, typename Lanes>
-NL_AVX2_INLINE void multiply_few_rows(BlockSizes sizes, Operand<const float> a, Operand<const float> b,
-                                      Operand<float> c, bool add, const Lanes& last) {
+NL_AVX2_INLINE void multiply_few_rows(GemmShape sizes, Operand<const float> a, Operand<const float> b, Operand<float> c,
+                                      bool add, const Lanes& last) {
   if constexpr (kMost > 1) {
     if (sizes.m < kMost) return multiply_few_rows<kMost - 1, kVectors>(sizes, a, b, c, add, last);
   }
@@ -79,7 +79,7 @@ NL_AVX2_INLINE void multiply_few_rows(BlockSizes sizes, Operand<const float> a, 
 /// All rows of up to 16 columns, shared out evenly: five and six rows take the same time, six and one as long as two
 /// times six.
 template <int64_t kVectors, typename Lanes>
-NL_AVX2 void multiply_columns(BlockSizes sizes, Operand<const float> a, Operand<const float> b, Operand<float> c,
+NL_AVX2 void multiply_columns(GemmShape sizes, Operand<const float> a, Operand<const float> b, Operand<float> c,
                               bool add, const Lanes& last) {
   const int64_t parts = (sizes.m + kMostRows - 1) / kMostRows;
   for (int64_t part = 0; part < parts; ++part) {
@@ -124,7 +124,7 @@ NL_AVX2 void copy_elements(const MatrixRows& from, int64_t together, float* to) 
 /// F16C is older than AVX2, and clang does not know how to ask for it.
 bool runs() { return __builtin_cpu_supports("avx2") != 0 && __builtin_cpu_supports("fma") != 0; }
 
-void multiply(BlockSizes sizes, Operand<const float> a, Operand<const float> b, Operand<float> c, bool add) {
+void multiply(GemmShape sizes, Operand<const float> a, Operand<const float> b, Operand<float> c, bool add) {
   for (int64_t column = 0; column < sizes.n; column += kColumnsTogether) {
     const int64_t width = std::min(kColumnsTogether, sizes.n - column);
     const Operand<const float> right = {b.values + column, b.stride};
@@ -159,7 +159,7 @@ void copy_block(const MatrixRows& from, int64_t together, float* to) {
 namespace neoloom::model::avx2 {
 
 bool runs() { return false; }
-void multiply(BlockSizes, Operand<const float>, Operand<const float>, Operand<float>, bool) {}
+void multiply(GemmShape, Operand<const float>, Operand<const float>, Operand<float>, bool) {}
 void copy_block(const MatrixRows&, int64_t, float*) {}
 
 }  // namespace neoloom::model::avx2

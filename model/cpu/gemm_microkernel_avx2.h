@@ -3,7 +3,7 @@
 
 #include "model/cpu/gemm_microkernel.h"
 
-// What block_kernel.h promises, for fp32 with AVX2 and FMA: many clusters' CPUs have no more. There ATen's block kernel
+// What microkernel.h promises, for fp32 with AVX2 and FMA: many clusters' CPUs have no more. There ATen's block kernel
 // reaches four fifths of this one's rate on 64 columns (oneDNN's ways for AVX2), and a product of BLAS packs both of
 // its sides at every call.
 namespace neoloom::model::avx2 {
@@ -11,7 +11,7 @@ namespace neoloom::model::avx2 {
 /// Whether the CPU has AVX2, FMA and F16C; nothing else here may be called where it has not.
 bool runs();
 
-void multiply(BlockSizes sizes, Operand<const float> a, Operand<const float> b, Operand<float> c, bool add);
+void multiply(GemmShape sizes, Operand<const float> a, Operand<const float> b, Operand<float> c, bool add);
 
 /// Columns of b that multiply() reads together, row by row: fastest where they lie in one piece.
 inline constexpr int64_t kColumnsTogether = 16;

@@ -47,14 +47,14 @@ at::Tensor narrow_product(const at::Tensor& x, const at::Tensor& right) {
     const at::Tensor sums = at::empty({kTileRows, 2 * half}, right.options());
     auto* const tile = static_cast<float*>(sums.data_ptr());
     for_each_tile_of_rows(begin * kTileRows, std::min(end * kTileRows, rows), [&](int64_t row, int64_t here) {
-      multiply_block({here, 2 * half, depth}, {x.const_data_ptr<at::BFloat16>() + row * x.stride(0), x.stride(0)},
-                     {pairs.const_data_ptr<at::BFloat16>(), 2 * half}, {tile, 2 * half}, /*add=*/false);
+      multiply_tile_block({here, 2 * half, depth}, {x.const_data_ptr<at::BFloat16>() + row * x.stride(0), x.stride(0)},
+                          {pairs.const_data_ptr<at::BFloat16>(), 2 * half}, {tile, 2 * half}, /*add=*/false);
       float* const out = y.mutable_data_ptr<float>() + row * rank;
       for (int64_t i = 0; i < here; ++i) {
         for (int64_t j = 0; j < rank; ++j) out[i * rank + j] = tile[2 * half * i + j] + tile[2 * half * i + half + j];
       }
     });
-    release_block_kernel(Dtype::kBFloat16);
+    release_microkernel(Dtype::kBFloat16);
   });
   return y;
 }
@@ -67,14 +67,14 @@ at::Tensor wide_product(const at::Tensor& x, const at::Tensor& right) {
   at::Tensor y = at::empty({rows, rank}, right.options());
   at::parallel_for(0, tiles_of(rows), 1, [&](int64_t begin, int64_t end) {
     for_each_tile_of_rows(begin * kTileRows, std::min(end * kTileRows, rows), [&](int64_t row, int64_t here) {
-      for (int64_t k = 0; k < depth; k += kBlockDepth) {
-        multiply_block({here, rank, std::min(kBlockDepth, depth - k)},
-                       {x.const_data_ptr<float>() + row * x.stride(0) + k, x.stride(0)},
-                       {packed.const_data_ptr<float>() + k * rank, rank},
-                       {y.mutable_data_ptr<float>() + row * rank, rank}, /*add=*/k > 0);
+      for (int64_t k = 0; k < depth; k += kTileDepth) {
+        multiply_tile_block({here, rank, std::min(kTileDepth, depth - k)},
+                            {x.const_data_ptr<float>() + row * x.stride(0) + k, x.stride(0)},
+                            {packed.const_data_ptr<float>() + k * rank, rank},
+                            {y.mutable_data_ptr<float>() + row * rank, rank}, /*add=*/k > 0);
       }
     });
-    release_block_kernel(Dtype::kFloat32);
+    release_microkernel(Dtype::kFloat32);
   });
   return y;
 }
@@ -126,11 +126,11 @@ at::Tensor low_rank_outer_product(const at::Tensor& left, const at::Tensor& x) {
       const int64_t width = std::min(kSlabColumns, columns - column);
       for (int64_t row = 0; row < rows; row += kTileRows) {
         copy_tile(x, row, std::min(kTileRows, rows - row), column, width, tile);
-        multiply_block({rank, width, kTileRows}, {turned.const_data_ptr<float>() + row * rank, kTileRows},
-                       {tile, kSlabColumns}, {y.mutable_data_ptr<float>() + column, columns}, /*add=*/row > 0);
+        multiply_tile_block({rank, width, kTileRows}, {turned.const_data_ptr<float>() + row * rank, kTileRows},
+                            {tile, kSlabColumns}, {y.mutable_data_ptr<float>() + column, columns}, /*add=*/row > 0);
       }
     }
-    release_block_kernel(Dtype::kFloat32);
+    release_microkernel(Dtype::kFloat32);
   });
   return y;
 }

@@ -70,8 +70,8 @@ class PackedGemm {
         keeps_(ends.activated.defined() ? ends.keeps : ends.through.keeps),
         rows_(x.size(0)),
         pairs_(x.scalar_type() == at::kBFloat16),
-        together_(!pairs_ && block_kernel(Dtype::kFloat32) == BlockKernel::kAvx2 ? avx2::kColumnsTogether
-                                                                                 : kPackedColumns),
+        together_(!pairs_ && microkernel(Dtype::kFloat32) == Microkernel::kAvx2 ? avx2::kColumnsTogether
+                                                                                : kPackedColumns),
         copies_(right.values.scalar_type() != x.scalar_type() || right.values.dim() == 2 ||
                 together_ < kPackedColumns) {}
 
@@ -86,7 +86,7 @@ class PackedGemm {
     const int64_t spans = in_parts() ? std::min(packed_weights, (wanted + groups - 1) / groups) : packed_weights;
     share_tasks(groups * spans, [&](const auto& next) {
       Scratch scratch;
-      if (copies_) scratch.block = at::empty({kBlockDepth, kPackedColumns}, x_.options());
+      if (copies_) scratch.block = at::empty({kTileDepth, kPackedColumns}, x_.options());
       if (!sums_in_y()) scratch.sums = at::empty({kTileRows, kPackedColumns}, x_.options().dtype(at::kFloat));
       for (int64_t task = next(); task >= 0; task = next()) {
         const int64_t group = task / spans;
@@ -95,7 +95,7 @@ class PackedGemm {
                  {tiles * group / groups * kTileRows, std::min(tiles * (group + 1) / groups * kTileRows, rows_)},
                  scratch);
       }
-      release_block_kernel(pairs_ ? Dtype::kBFloat16 : Dtype::kFloat32);
+      release_microkernel(pairs_ ? Dtype::kBFloat16 : Dtype::kFloat32);
     });
   }
 
@@ -157,7 +157,7 @@ class PackedGemm {
 
   template <typename Body>
   void for_each_depth(Body body) const {
-    const int64_t step = pairs_ ? kPairsBlockDepth : kBlockDepth;
+    const int64_t step = pairs_ ? kPairsBlockDepth : kTileDepth;
     for (int64_t k = 0; k < right_.k; k += step) body(Depth{k, std::min(step, right_.k - k)});
   }
 
@@ -199,9 +199,9 @@ class PackedGemm {
                                          x_.stride(0)};
     const auto* const right = static_cast<const Element*>(block.values);
     for (int64_t column = 0; column < tile.columns; column += together_) {
-      multiply_block({tile.rows, std::min(together_, tile.columns - column), depth.count}, left,
-                     {right + column * depth.count, block.stride}, {tile.sums + column, tile.stride},
-                     starts() || depth.k > 0);
+      multiply_tile_block({tile.rows, std::min(together_, tile.columns - column), depth.count}, left,
+                          {right + column * depth.count, block.stride}, {tile.sums + column, tile.stride},
+                          starts() || depth.k > 0);
     }
   }
 
@@ -216,8 +216,9 @@ class PackedGemm {
 
   void finish(const Tile& tile) const {
     if (rank_ > 0) {
-      multiply_block({tile.rows, tile.columns, rank_}, {low_rank_u_.wide_at(tile.row, 0), low_rank_u_.stride},
-                     {low_rank_v_.wide_at(0, tile.panel), low_rank_v_.stride}, {tile.sums, tile.stride}, /*add=*/true);
+      multiply_tile_block({tile.rows, tile.columns, rank_}, {low_rank_u_.wide_at(tile.row, 0), low_rank_u_.stride},
+                          {low_rank_v_.wide_at(0, tile.panel), low_rank_v_.stride}, {tile.sums, tile.stride},
+                          /*add=*/true);
     }
     const cpu::Rows sums = {tile.sums, tile.stride, tile.rows, tile.columns};
     if (y_.narrow) {

@@ -20,7 +20,7 @@ struct GemmB {
 };
 
 /// Sums of this many products are formed before they meet the rest: longer chains round worse, shorter ones cost more.
-inline constexpr int64_t kBlockDepth = 768;
+inline constexpr int64_t kTileDepth = 768;
 
 inline constexpr int64_t kTileRows = 128;
 
@@ -37,7 +37,7 @@ void for_each_tile_of_rows(int64_t begin, int64_t end, Body body) {
 }
 
 /// Of a thread's copy of a block of the right side.
-inline constexpr int64_t kPackedCopyElements = kBlockDepth * kPackedColumns;
+inline constexpr int64_t kPackedCopyElements = kTileDepth * kPackedColumns;
 
 /// What joins a product [m, n]; each may be undefined. All fp32, columns contiguous.
 struct Epilogue {

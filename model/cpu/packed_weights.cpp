@@ -15,7 +15,7 @@ bool in_pairs(Dtype compute_dtype) { return compute_dtype == Dtype::kBFloat16; }
 
 }  // namespace
 
-bool has_packed_gemm(Dtype compute_dtype) { return block_kernel(compute_dtype) != BlockKernel::kNone; }
+bool has_packed_gemm(Dtype compute_dtype) { return microkernel(compute_dtype) != Microkernel::kNone; }
 
 Dtype cpu_compute_dtype(Dtype wanted) { return has_packed_gemm(wanted) ? wanted : Dtype::kFloat32; }
 

@@ -12,7 +12,7 @@ namespace neoloom::model {
 
 inline constexpr int64_t kPackedColumns = 64;
 
-/// Copies of a frozen matrix W [out, in] in the order in which a block kernel (block_kernel.h) reads the right side of
+/// Copies of a frozen matrix W [out, in] in the order in which a block kernel (microkernel.h) reads the right side of
 /// a product [K, N]: packed weights of 64 columns, each with its K rows one after the other; the last one is filled up
 /// with zeros. For 16-bit products two rows are interleaved, which is how AVX512_BF16 and AMX want them.
 struct PackedWeights {

@@ -16,7 +16,7 @@ inline constexpr int64_t kAttentionTile = 64;
 template <typename Element>
 using HeadRows = Operand<Element>;
 
-/// Attention of one head of one sample on the block kernel (block_kernel.h): tiles of 64 queries by 64 keys,
+/// Attention of one head of one sample on the block kernel (microkernel.h): tiles of 64 queries by 64 keys,
 /// of which those that no query may see are skipped. All shapes of products come from a small set, so that the kernel's
 /// compiled forms stay few whatever lengths the samples have. `Element`, float or at::BFloat16, is what comes, goes and
 /// is read by products; scores, softmax and sums are fp32. One object per thread; its memory is reused.

@@ -44,7 +44,7 @@ void BlockMemory::touch_product(int64_t rows, int64_t in, int64_t out, Product p
   if (converts_weights() && (on_device() || multiplies_plain_16bit())) bytes += kNarrow * in * out;
   const bool stored_narrow = setup_.model.lora && setup_.frozen_dtype != Dtype::kFloat32;
   if (!on_device() && setup_.packed_weights) {
-    const bool always = block_kernel(Dtype::kFloat32) == BlockKernel::kAvx2;
+    const bool always = microkernel(Dtype::kFloat32) == Microkernel::kAvx2;
     if (!narrow() && (always || stored_narrow || product.backward)) {
       bytes += setup_.threads * kWide * kPackedCopyElements;
     }

@@ -16,7 +16,7 @@ namespace neoloom::core {
 namespace {
 
 // Part of the format: the checksum is that of the sums of blocks of this size.
-constexpr uint64_t kBlockBytes = uint64_t{4} << 20;
+constexpr uint64_t kTileBytes = uint64_t{4} << 20;
 constexpr unsigned kMostThreads = 4;
 
 struct File {
@@ -28,7 +28,7 @@ struct File {
 };
 
 void read_block(const File& file, uint64_t begin, std::vector<char>& block) {
-  block.resize(std::min(kBlockBytes, file.size_bytes - begin));
+  block.resize(std::min(kTileBytes, file.size_bytes - begin));
   for (size_t done = 0; done < block.size();) {
     const ssize_t got =
         ::pread(file.descriptor, block.data() + done, block.size() - done, static_cast<off_t>(begin + done));
@@ -50,12 +50,12 @@ void blank_digits(const File& file, uint64_t begin, std::vector<char>& block) {
 std::string file_checksum(int descriptor, uint64_t size_bytes, uint64_t digits_at, const std::string& path,
                           ErrorKind kind) {
   const File file{descriptor, size_bytes, digits_at, path, kind};
-  std::vector<uint64_t> sums((size_bytes + kBlockBytes - 1) / kBlockBytes);
+  std::vector<uint64_t> sums((size_bytes + kTileBytes - 1) / kTileBytes);
   std::atomic<size_t> next = 0;
   const auto work = [&] {
     std::vector<char> block;
     for (size_t index = next++; index < sums.size(); index = next++) {
-      const uint64_t begin = index * kBlockBytes;
+      const uint64_t begin = index * kTileBytes;
       read_block(file, begin, block);
       blank_digits(file, begin, block);
       sums[index] = XXH3_64bits(block.data(), block.size());

@@ -15,7 +15,7 @@
 namespace neoloom::optim {
 namespace {
 
-constexpr int64_t kBlockElements = 8192;
+constexpr int64_t kTileElements = 8192;
 
 // Eight partial sums, because the compiler may not reorder one.
 double block_square_sum(const float* values, int64_t count) {
@@ -36,11 +36,11 @@ double block_square_sum(const float* values, int64_t count) {
 double cpu_norm(const at::Tensor& grads) {
   const int64_t n = grads.numel();
   const float* values = grads.const_data_ptr<float>();
-  std::vector<double> sums(static_cast<size_t>((n + kBlockElements - 1) / kBlockElements));
+  std::vector<double> sums(static_cast<size_t>((n + kTileElements - 1) / kTileElements));
   at::parallel_for(0, static_cast<int64_t>(sums.size()), /*grain_size=*/16, [&](int64_t begin, int64_t end) {
     for (int64_t block = begin; block < end; ++block) {
-      const int64_t first = block * kBlockElements;
-      sums[static_cast<size_t>(block)] = block_square_sum(values + first, std::min(kBlockElements, n - first));
+      const int64_t first = block * kTileElements;
+      sums[static_cast<size_t>(block)] = block_square_sum(values + first, std::min(kTileElements, n - first));
     }
   });
   double total = 0.0;

@@ -18,7 +18,7 @@ namespace {
 
 using testing::random;
 
-using Multiply = void (*)(BlockSizes, Operand<const float>, Operand<const float>, Operand<float>, bool);
+using Multiply = void (*)(GemmShape, Operand<const float>, Operand<const float>, Operand<float>, bool);
 
 constexpr int64_t kBeside = 5;  // columns of memory beside a matrix
 constexpr float kUntouched = 7.0F;
@@ -35,9 +35,9 @@ class BlockKernels : public ::testing::TestWithParam<Multiply> {
  protected:
   void SetUp() override {
     const bool own = GetParam() == &avx2::multiply;
-    if (own ? !avx2::runs() : block_kernel(Dtype::kFloat32) == BlockKernel::kNone) GTEST_SKIP() << "not on this CPU";
+    if (own ? !avx2::runs() : microkernel(Dtype::kFloat32) == Microkernel::kNone) GTEST_SKIP() << "not on this CPU";
   }
-  void TearDown() override { release_block_kernel(Dtype::kFloat32); }
+  void TearDown() override { release_microkernel(Dtype::kFloat32); }
 
   static at::Tensor product(const at::Tensor& a, const at::Tensor& b, const at::Tensor& c, bool add) {
     const at::Tensor left = with_room(a);
@@ -83,11 +83,11 @@ TEST_P(BlockKernels, ARowsBitsDependOnItAlone) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Kernels, BlockKernels,
-                         ::testing::Values(static_cast<Multiply>(&multiply_block), &avx2::multiply),
+                         ::testing::Values(static_cast<Multiply>(&multiply_tile_block), &avx2::multiply),
                          [](const auto& tested) { return tested.param == &avx2::multiply ? "avx2" : "chosen"; });
 
 // The CMake file runs this under several limits.
-TEST(BlockKernel, IsTheBestThatCpuAndLimitAllow) {
+TEST(Microkernel, IsTheBestThatCpuAndLimitAllow) {
   const std::string limit = onednn_limit();
   const bool avx2 = limit != "SSE41" && limit != "AVX";
   const bool avx512 = avx2 && !limit.starts_with("AVX2");
@@ -98,11 +98,11 @@ TEST(BlockKernel, IsTheBestThatCpuAndLimitAllow) {
   const bool cpu_has_avx512 = false;
   const bool cpu_has_pairs = false;
 #endif
-  const BlockKernel own = avx2 && avx2::runs() ? BlockKernel::kAvx2 : BlockKernel::kNone;
-  EXPECT_EQ(block_kernel(Dtype::kFloat32), avx512 && cpu_has_avx512 ? BlockKernel::kOneDnn : own);
+  const Microkernel own = avx2 && avx2::runs() ? Microkernel::kAvx2 : Microkernel::kNone;
+  EXPECT_EQ(microkernel(Dtype::kFloat32), avx512 && cpu_has_avx512 ? Microkernel::kOneDnn : own);
   const bool pairs = cpu_has_pairs && avx512 && limit != "AVX512_CORE" && limit != "AVX512_CORE_VNNI";
-  EXPECT_EQ(block_kernel(Dtype::kBFloat16), pairs ? BlockKernel::kOneDnn : BlockKernel::kNone);
-  EXPECT_EQ(block_kernel(Dtype::kFloat16), BlockKernel::kNone);
+  EXPECT_EQ(microkernel(Dtype::kBFloat16), pairs ? Microkernel::kOneDnn : Microkernel::kNone);
+  EXPECT_EQ(microkernel(Dtype::kFloat16), Microkernel::kNone);
 }
 
 TEST(Avx2Blocks, CopyColumnsTogetherWidened) {
