@@ -17,8 +17,8 @@
 
 namespace neoloom::model {
 
-struct Weights;          // model/gpt_neo/weights.h
-struct DeviceOperators;  // model/cuda/operators.h
+struct Weights;        // model/gpt_neo/weights.h
+struct CudaOperators;  // model/cuda/operators.h
 
 /// A micro-batch in host memory, padded on the right; the model moves what it needs to its device.
 struct Batch {
@@ -52,13 +52,13 @@ struct EvalOutput {
 struct ModelSetup {
   GptNeoConfig config;
   Head head = Head::kCausalLm;
-  int64_t num_labels = 0;                            // classification only
-  std::optional<LoraOptions> lora;                   // nullopt: full-parameter training
-  Dtype compute_dtype = Dtype::kFloat32;             // inputs of frozen products
-  int64_t logits_chunk_rows = 0;                     // causal LM: rows of logits held at once; 0: a default
-  bool gradient_checkpointing = false;               // of all blocks but the last only the input is kept for backward
-  DeviceTraits device;                               // chooses the kernels
-  std::shared_ptr<const DeviceOperators> operators;  // of the device path; null: LibTorch's
+  int64_t num_labels = 0;                          // classification only
+  std::optional<LoraOptions> lora;                 // nullopt: full-parameter training
+  Dtype compute_dtype = Dtype::kFloat32;           // inputs of frozen products
+  int64_t logits_chunk_rows = 0;                   // causal LM: rows of logits held at once; 0: a default
+  bool gradient_checkpointing = false;             // of all blocks but the last only the input is kept for backward
+  DeviceTraits device;                             // chooses the kernels
+  std::shared_ptr<const CudaOperators> operators;  // of the device path; null: LibTorch's
 };
 
 /// Rows of logits that are held at once: ModelSetup's, or a default by device.

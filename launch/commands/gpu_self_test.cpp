@@ -85,13 +85,13 @@ class AttentionTrial {
             attention.backward(wide(grad_), wide(q_), wide(k_), wide(v_), segments_)};
   }
 
-  Attended on_device(const model::DeviceOperators& operators) const {
+  Attended on_device(const model::CudaOperators& operators) const {
     model::PackedRows packed = model::packed_rows(segments_, device_);
     packed.cu_queries = model::moved(packed.cu_queries, device_);
     packed.cu_keys = model::moved(packed.cu_keys, device_);
     const model::AttentionRows rows{segments_, packed};
     const model::Attention host(kHeads, case_.window, /*on_device=*/true);
-    const model::DeviceAttention attention(case_.kernel, host, operators);
+    const model::CudaAttention attention(case_.kernel, host, operators);
     const auto there = [&](const at::Tensor& x) { return x.to(device_); };
     const at::Tensor q = there(q_), k = there(k_), v = there(v_);
     model::AttentionSaved saved;
@@ -133,7 +133,7 @@ constexpr std::array<Rounding, 2> kRoundings = {{{"fp16", at::kHalf, 1e-5, 4e-3}
 
 }  // namespace
 
-std::vector<KernelResult> test_device_operators(const model::DeviceOperators& operators,
+std::vector<KernelResult> test_device_operators(const model::CudaOperators& operators,
                                                 const model::DeviceTraits& traits, const std::string& device) {
   std::vector<KernelResult> results;
   for (const Rounding& rounding : kRoundings) {

@@ -20,7 +20,7 @@ namespace neoloom::launch {
 /// The 16-bit operators of the device path, forward and backward: products with fp32 results, new and added to; flash
 /// attention where the device has it (global, windowed, many samples, last tokens only), and whether it repeats its
 /// bits; cuDNN attention on Hopper. Against batched products in fp32 on the CPU.
-std::vector<KernelResult> test_device_operators(const model::DeviceOperators& operators,
+std::vector<KernelResult> test_device_operators(const model::CudaOperators& operators,
                                                 const model::DeviceTraits& traits, const std::string& device);
 
 /// Work in two parts that is recorded and played on new inputs: every bit of what kernels one by one give.

@@ -86,7 +86,7 @@ at::Tensor Attention::hidden_keys(const Block& block, const at::TensorOptions& o
 
 at::Tensor Attention::probabilities(const at::Tensor& q, const at::Tensor& k, const Block& block) const {
   at::Tensor scores = at::bmm(q, k.transpose(1, 2));  // [H, queries, keys]
-  if (on_host(scores)) {
+  if (on_cpu(scores)) {
     float* const values = scores.mutable_data_ptr<float>();
     const int64_t width = block.key_rows;
     for_each_row(scores, block, window_, [&](int64_t row, int64_t begin, int64_t end) {
@@ -100,7 +100,7 @@ at::Tensor Attention::probabilities(const at::Tensor& q, const at::Tensor& k, co
 }
 
 at::Tensor Attention::score_gradient(at::Tensor dp, const at::Tensor& p, const Block& block) const {
-  if (!on_host(dp)) return at::_softmax_backward_data(dp, p, -1, at::kFloat);
+  if (!on_cpu(dp)) return at::_softmax_backward_data(dp, p, -1, at::kFloat);
   float* const gradient = dp.mutable_data_ptr<float>();
   const float* const probability = p.const_data_ptr<float>();
   const int64_t width = block.key_rows;
@@ -111,8 +111,8 @@ at::Tensor Attention::score_gradient(at::Tensor dp, const at::Tensor& p, const B
 }
 
 template <typename Body>
-void Attention::for_each_share(const std::vector<Segment>& segments, bool on_host, Body body) const {
-  if (!on_host) {
+void Attention::for_each_share(const std::vector<Segment>& segments, bool on_cpu, Body body) const {
+  if (!on_cpu) {
     for (const Segment& segment : segments) body(segment, Heads{0, num_heads_});
     return;
   }
@@ -132,12 +132,12 @@ bool Attention::in_tiles(const at::Tensor& q, const std::vector<Segment>& segmen
     most_queries = std::max(most_queries, segment.query_rows);
     most_keys = std::max(most_keys, segment.key_rows);
   }
-  return on_host(q) && attends_in_tiles(most_queries, most_keys);
+  return on_cpu(q) && attends_in_tiles(most_queries, most_keys);
 }
 
 Dtype Attention::tile_inputs() const { return cpu_compute_dtype(inputs_); }
 
-std::string Attention::host_kernel() const {
+std::string Attention::cpu_kernel() const {
   if (!has_packed_gemm(Dtype::kFloat32)) return "batched matmul in float32";
   return "tiles, matmul in " + dtype_name(tile_inputs());
 }
@@ -176,7 +176,7 @@ at::Tensor Attention::forward(const at::Tensor& q, const at::Tensor& k, const at
     });
     return out;
   }
-  for_each_share(segments, on_host(q), [&](const Segment& segment, Heads heads) {
+  for_each_share(segments, on_cpu(q), [&](const Segment& segment, Heads heads) {
     for (const Block& block : blocks_of(segment)) {
       const auto queries = [&](const at::Tensor& x) {
         return heads_first(x.narrow(0, block.query_begin, block.query_rows), heads);
@@ -214,7 +214,7 @@ AttentionGradients Attention::backward(const at::Tensor& grad, const at::Tensor&
     return out;
   }
   AttentionGradients out{at::empty_like(q), at::zeros_like(k), at::zeros_like(v)};
-  for_each_share(segments, on_host(q), [&](const Segment& segment, Heads heads) {
+  for_each_share(segments, on_cpu(q), [&](const Segment& segment, Heads heads) {
     for (const Block& block : blocks_of(segment)) {
       const auto queries = [&](const at::Tensor& x) {
         return heads_first(x.narrow(0, block.query_begin, block.query_rows), heads);

@@ -30,16 +30,16 @@ struct AttentionGradients {
 /// O(T x block) and a local layer costs O(T x window). Probabilities are recomputed by backward.
 class Attention {
  public:
-  /// `window` 0: global. `on_device`: only operators that every device has; else also the host's own loops, whose
+  /// `window` 0: global. `on_cuda`: only operators that every device has; else also the host's own loops, whose
   /// products read `inputs`.
-  Attention(int64_t num_heads, int64_t window, bool on_device = false, Dtype inputs = Dtype::kFloat32)
-      : num_heads_(num_heads), window_(window), on_device_(on_device), inputs_(inputs) {}
+  Attention(int64_t num_heads, int64_t window, bool on_cuda = false, Dtype inputs = Dtype::kFloat32)
+      : num_heads_(num_heads), window_(window), on_cuda_(on_cuda), inputs_(inputs) {}
 
   int64_t num_heads() const { return num_heads_; }
   int64_t window() const { return window_; }
 
   /// How the host computes it, for the log.
-  std::string host_kernel() const;
+  std::string cpu_kernel() const;
 
   /// Shapes: q [queries, h], k, v [keys, h], all fp32 or bfloat16; returns [queries, h] in that type.
   at::Tensor forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
@@ -57,8 +57,8 @@ class Attention {
     int64_t count = 0;
   };
   template <typename Body>
-  void for_each_share(const std::vector<Segment>& segments, bool on_host, Body body) const;
-  bool on_host(const at::Tensor& x) const { return x.is_cpu() && !on_device_; }
+  void for_each_share(const std::vector<Segment>& segments, bool on_cpu, Body body) const;
+  bool on_cpu(const at::Tensor& x) const { return x.is_cpu() && !on_cuda_; }
   /// [rows, h] -> [heads, rows, d], a view.
   at::Tensor heads_first(const at::Tensor& rows, Heads heads) const;
   std::vector<Block> blocks_of(const Segment& segment) const;
@@ -73,7 +73,7 @@ class Attention {
 
   int64_t num_heads_;
   int64_t window_;
-  bool on_device_;
+  bool on_cuda_;
   Dtype inputs_;
 };
 

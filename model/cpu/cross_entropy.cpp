@@ -30,8 +30,8 @@ at::Tensor cross_entropy_rows(at::Tensor& logits, const at::Tensor& targets, dou
   return losses;
 }
 
-at::Tensor device_cross_entropy_rows(at::Tensor& logits, const at::Tensor& targets, double scale, bool wants_gradient,
-                                     at::ScalarType type) {
+at::Tensor cuda_cross_entropy_rows(at::Tensor& logits, const at::Tensor& targets, double scale, bool wants_gradient,
+                                   at::ScalarType type) {
   const at::Tensor column = targets.unsqueeze(1);
   at::Tensor log_probabilities = at::log_softmax(logits, 1);
   logits.reset();  // its memory is free before the gradient's is taken

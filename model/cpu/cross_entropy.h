@@ -11,8 +11,8 @@ at::Tensor cross_entropy_rows(at::Tensor& logits, const at::Tensor& targets, dou
 
 /// The same by operators that every device has, for targets on the logits' device: no value is read by the host. The
 /// gradient comes in `type`, which rounds it last.
-at::Tensor device_cross_entropy_rows(at::Tensor& logits, const at::Tensor& targets, double scale, bool wants_gradient,
-                                     at::ScalarType type = at::kFloat);
+at::Tensor cuda_cross_entropy_rows(at::Tensor& logits, const at::Tensor& targets, double scale, bool wants_gradient,
+                                   at::ScalarType type = at::kFloat);
 
 /// Binary cross entropy with logits, mean over the labels of a row. Shapes: logits, labels [n, C] fp32; `gradient`
 /// (may be null) receives scale * d(sum of losses)/d(logits). Returns [n] fp32.

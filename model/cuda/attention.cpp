@@ -4,17 +4,17 @@
 namespace neoloom::model {
 
 /// [rows, h] -> [rows, H, d], a view.
-at::Tensor DeviceAttention::in_heads(const at::Tensor& rows) const {
+at::Tensor CudaAttention::in_heads(const at::Tensor& rows) const {
   return rows.view({rows.size(0), attention_.num_heads(), rows.size(1) / attention_.num_heads()});
 }
 
-AttentionCall DeviceAttention::call_for(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                                        const PackedRows& rows) const {
+AttentionCall CudaAttention::call_for(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                                      const PackedRows& rows) const {
   return {in_heads(q), in_heads(k), in_heads(v), rows, attention_.window()};
 }
 
-at::Tensor DeviceAttention::forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                                    const AttentionRows& rows, AttentionSaved& saved) const {
+at::Tensor CudaAttention::forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                                  const AttentionRows& rows, AttentionSaved& saved) const {
   if (kernel_ == AttentionKernel::kMath) return attention_.forward(q, k, v, rows.segments);
   const AttentionCall call = call_for(q, k, v, rows.packed);
   const at::Tensor out = uses_cudnn(rows.packed) ? operators_.cudnn_forward(call, saved)  //
@@ -22,9 +22,9 @@ at::Tensor DeviceAttention::forward(const at::Tensor& q, const at::Tensor& k, co
   return out.view({q.size(0), q.size(1)});
 }
 
-AttentionGradients DeviceAttention::backward(const at::Tensor& grad, const at::Tensor& q, const at::Tensor& k,
-                                             const at::Tensor& v, const at::Tensor& out, const AttentionRows& rows,
-                                             const AttentionSaved& saved) const {
+AttentionGradients CudaAttention::backward(const at::Tensor& grad, const at::Tensor& q, const at::Tensor& k,
+                                           const at::Tensor& v, const at::Tensor& out, const AttentionRows& rows,
+                                           const AttentionSaved& saved) const {
   if (kernel_ == AttentionKernel::kMath) return attention_.backward(grad, q, k, v, rows.segments);
   const AttentionCall call = call_for(q, k, v, rows.packed);
   const auto& kernel = uses_cudnn(rows.packed) ? operators_.cudnn_backward : operators_.flash_backward;

@@ -18,10 +18,10 @@ struct AttentionRows {
 /// Attention along the device path, by the kernel that choose_attention() named. Where cuDNN was chosen, rows whose
 /// queries are only the last tokens go to flash attention, as cuDNN aligns queries with the first keys, and so do
 /// samples of unlike lengths.
-class DeviceAttention {
+class CudaAttention {
  public:
   /// `operators` must outlive this.
-  DeviceAttention(AttentionKernel kernel, const Attention& attention, const DeviceOperators& operators)
+  CudaAttention(AttentionKernel kernel, const Attention& attention, const CudaOperators& operators)
       : kernel_(kernel), attention_(attention), operators_(operators) {}
 
   /// What q, k, v and the gradient have to be.
@@ -44,7 +44,7 @@ class DeviceAttention {
 
   AttentionKernel kernel_;
   const Attention& attention_;
-  const DeviceOperators& operators_;
+  const CudaOperators& operators_;
 };
 
 }  // namespace neoloom::model

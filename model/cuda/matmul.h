@@ -15,10 +15,10 @@ namespace neoloom::model {
 /// Matrix products on a GPU: inputs have the compute dtype, and one product is one operator.
 class CudaMatmul {
  public:
-  CudaMatmul(Dtype compute_dtype, std::shared_ptr<const DeviceOperators> operators)
+  CudaMatmul(Dtype compute_dtype, std::shared_ptr<const CudaOperators> operators)
       : compute_dtype_(compute_dtype), operators_(std::move(operators)) {}
 
-  const DeviceOperators& operators() const { return *operators_; }
+  const CudaOperators& operators() const { return *operators_; }
 
   at::Tensor to_compute_dtype(const at::Tensor& x) const { return x.to(scalar_type(compute_dtype_)); }
 
@@ -32,7 +32,7 @@ class CudaMatmul {
 
  private:
   Dtype compute_dtype_;
-  std::shared_ptr<const DeviceOperators> operators_;
+  std::shared_ptr<const CudaOperators> operators_;
 };
 
 }  // namespace neoloom::model

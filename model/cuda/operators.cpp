@@ -70,8 +70,8 @@ AttentionGradients cudnn_backward(const at::Tensor& grad, const AttentionCall& c
 
 }  // namespace
 
-DeviceOperators libtorch_operators() {
-  DeviceOperators operators;
+CudaOperators libtorch_operators() {
+  CudaOperators operators;
   operators.product = [](const at::Tensor& a, const at::Tensor& b) { return at::mm(a, b, at::kFloat); };
   operators.add_product = [](const at::Tensor& y, const at::Tensor& a, const at::Tensor& b, double beta, double alpha) {
     at::Tensor out = y;

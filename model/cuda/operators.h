@@ -25,7 +25,7 @@ struct AttentionCall {
 
 /// The operators of the device path that exist for CUDA only, as a table, so that tests drive the path on CPU tensors.
 /// Attention has scale 1; queries are aligned with the last keys of their sample.
-struct DeviceOperators {
+struct CudaOperators {
   using Forward = std::function<at::Tensor(const AttentionCall& call, AttentionSaved& saved)>;
   /// `grad` and `out` [queries, H, d] in the type of q.
   using Backward = std::function<AttentionGradients(const at::Tensor& grad, const AttentionCall& call,
@@ -43,6 +43,6 @@ struct DeviceOperators {
 };
 
 /// LibTorch's.
-DeviceOperators libtorch_operators();
+CudaOperators libtorch_operators();
 
 }  // namespace neoloom::model

@@ -23,7 +23,7 @@ class CpuBlockOps final : public BlockOps {
       : block_(block), matmul_(matmul), rows_(rows), type_(matmul.input_type(block[kCFc].weight)) {}
 
   at::Tensor layer_norm(const Norm& norm, const at::Tensor& x, Norm::Statistics* statistics) override {
-    return norm.host_forward(x, statistics, type_);
+    return norm.cpu_forward(x, statistics, type_);
   }
 
   at::Tensor residual_norm_grad(const Norm& norm, const at::Tensor& d_normed, const at::Tensor& x,
@@ -32,7 +32,7 @@ class CpuBlockOps final : public BlockOps {
     const bool same = rows == ResidualRows::kSame || rows_.all_queries();
     at::Tensor dx = same ? d_residual : at::zeros_like(x);
     if (!same) add_rows(dx, d_residual, rows_);
-    norm.host_add_gradient(d_normed, x, statistics, dx);
+    norm.cpu_add_gradient(d_normed, x, statistics, dx);
     return dx;
   }
 
@@ -152,8 +152,8 @@ class CpuBackend final : public Backend {
   }
   at::Tensor logits(const at::Tensor& x, const Matrix& head) override { return matmul_.forward(x, head, {}); }
   std::string describe_attention(int64_t window) const override {
-    const Attention attention(setup_.config.num_heads, window, /*on_device=*/false, setup_.compute_dtype);
-    return model::describe_attention(attention.host_kernel(), window);
+    const Attention attention(setup_.config.num_heads, window, /*on_cuda=*/false, setup_.compute_dtype);
+    return model::describe_attention(attention.cpu_kernel(), window);
   }
 
  private:

@@ -99,7 +99,7 @@ class CudaBlockOps final : public BlockOps {
   const Block& block_;
   const CudaMatmul& matmul_;
   const RowPlan& rows_;
-  DeviceAttention attention_;
+  CudaAttention attention_;
 };
 
 /// 16 [3h, h], or [2h, h] where only some rows have queries: k, v, and q.
@@ -114,7 +114,7 @@ at::Tensor CudaBlockOps::project(LinearSite site, const at::Tensor& x, BlockSave
   const at::Tensor columns = weight(site).t();
   at::Tensor y;
   if (linear.lora.present()) {
-    y = adapter_output_on_device(matmul_, linear.lora, x, saved.adapter(site));
+    y = adapter_output_on_cuda(matmul_, linear.lora, x, saved.adapter(site));
     y.addmm_(x, columns, /*beta=*/linear.lora.scaling);
   } else {
     y = matmul_.multiply(x, columns);
@@ -128,7 +128,7 @@ at::Tensor CudaBlockOps::linear_add(LinearSite site, const at::Tensor& x, const 
   const at::Tensor input = to_16(x);
   at::Tensor y = linear.bias.defined() ? residual.add(linear.bias) : residual.clone();
   matmul_.add_multiply(y, input, weight(site).t());
-  if (linear.lora.present()) add_adapter_on_device(matmul_, linear.lora, y, input, saved.adapter(site));
+  if (linear.lora.present()) add_adapter_on_cuda(matmul_, linear.lora, y, input, saved.adapter(site));
   return y;
 }
 
@@ -142,7 +142,7 @@ at::Tensor CudaBlockOps::linear_gelu(const at::Tensor& x, BlockSaved& saved) {
   }
   y = matmul_.multiply_fp32(x, weight(kCFc).t());
   y.add_(linear.bias);
-  if (linear.lora.present()) add_adapter_on_device(matmul_, linear.lora, y, x, saved.adapter(kCFc));
+  if (linear.lora.present()) add_adapter_on_cuda(matmul_, linear.lora, y, x, saved.adapter(kCFc));
   return {};
 }
 
@@ -152,7 +152,7 @@ void CudaBlockOps::parameter_grads(LinearSite site, const at::Tensor& dy, const 
                                    at::Tensor* dx) const {
   const Linear& linear = block_[site];
   if (linear.lora.present()) {
-    adapter_backward_on_device(matmul_, linear.lora, dy, to_16(x), saved.adapter(site), dx);
+    adapter_backward_on_cuda(matmul_, linear.lora, dy, to_16(x), saved.adapter(site), dx);
   }
   if (linear.weight_grad.defined()) matmul_.add_multiply(linear.weight_grad, dy.t(), to_16(x), /*beta=*/0);
 }
@@ -214,7 +214,7 @@ class CudaLmHeadOps final : public LmHeadOps {
     if (aligned_rows > 0) logits.narrow(1, vocabulary, aligned_rows).fill_(-std::numeric_limits<float>::infinity());
     LmHeadResult result;
     result.losses =
-        device_cross_entropy_rows(logits, chunk.targets, wants.loss_scale, wants.gradients, head_.scalar_type());
+        cuda_cross_entropy_rows(logits, chunk.targets, wants.loss_scale, wants.gradients, head_.scalar_type());
     if (!wants.gradients) return result;
     result.d_normed = matmul_.multiply_fp32(logits, head_);
     if (network_.head_grad.defined()) {
@@ -235,7 +235,7 @@ class CudaBackend final : public Backend {
   explicit CudaBackend(const ModelSetup& setup)
       : setup_(setup),
         matmul_(setup.compute_dtype,
-                setup.operators ? setup.operators : std::make_shared<DeviceOperators>(libtorch_operators())) {}
+                setup.operators ? setup.operators : std::make_shared<CudaOperators>(libtorch_operators())) {}
 
   std::unique_ptr<BlockOps> block_ops(const Block& block, const RowPlan& rows) override {
     return std::make_unique<CudaBlockOps>(block, matmul_, rows);
@@ -245,7 +245,7 @@ class CudaBackend final : public Backend {
   }
   at::Tensor cross_entropy(at::Tensor& logits, const at::Tensor& targets, double scale,
                            bool wants_gradient) const override {
-    return device_cross_entropy_rows(logits, targets, scale, wants_gradient);
+    return cuda_cross_entropy_rows(logits, targets, scale, wants_gradient);
   }
   at::Tensor logits(const at::Tensor& x, const Matrix& head) override {
     return matmul_.multiply_fp32(matmul_.to_compute_dtype(x), matmul_.to_compute_dtype(head.plain).t());

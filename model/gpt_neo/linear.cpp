@@ -88,7 +88,7 @@ cpu::LayerNorm Norm::parameters() const {
   return {weight.const_data_ptr<float>(), bias.const_data_ptr<float>(), epsilon};
 }
 
-at::Tensor Norm::host_forward(const at::Tensor& x, Statistics* statistics, at::ScalarType type) const {
+at::Tensor Norm::cpu_forward(const at::Tensor& x, Statistics* statistics, at::ScalarType type) const {
   const cpu::LayerNorm norm = parameters();
   at::Tensor y = empty_rows(x.size(0), x.size(1), x.options().dtype(type));
   const at::Tensor both = at::empty({2, x.size(0), 1}, x.options());
@@ -109,8 +109,8 @@ at::Tensor Norm::host_forward(const at::Tensor& x, Statistics* statistics, at::S
   return y;
 }
 
-void Norm::host_add_gradient(const at::Tensor& dy, const at::Tensor& x, const Statistics& statistics,
-                             at::Tensor& sum) const {
+void Norm::cpu_add_gradient(const at::Tensor& dy, const at::Tensor& x, const Statistics& statistics,
+                            at::Tensor& sum) const {
   if (weight_grad.defined()) {
     sum.add_(backward(dy, x, statistics));
     return;

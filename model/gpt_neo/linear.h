@@ -70,9 +70,8 @@ struct Norm {
 
   /// The same by the host's own loops: forward to `type`, fp32 or bfloat16, and the gradient of x added to `sum` [n, h]
   /// fp32. All tensors in host memory, columns contiguous.
-  at::Tensor host_forward(const at::Tensor& x, Statistics* statistics, at::ScalarType type) const;
-  void host_add_gradient(const at::Tensor& dy, const at::Tensor& x, const Statistics& statistics,
-                         at::Tensor& sum) const;
+  at::Tensor cpu_forward(const at::Tensor& x, Statistics* statistics, at::ScalarType type) const;
+  void cpu_add_gradient(const at::Tensor& dy, const at::Tensor& x, const Statistics& statistics, at::Tensor& sum) const;
 
  private:
   cpu::LayerNorm parameters() const;

@@ -26,20 +26,20 @@ void reduce(const CudaMatmul& matmul, const LoraBranch& lora, const at::Tensor& 
 
 }  // namespace
 
-at::Tensor adapter_output_on_device(const CudaMatmul& matmul, const LoraBranch& lora, const at::Tensor& x,
-                                    AdapterSaved& saved) {
+at::Tensor adapter_output_on_cuda(const CudaMatmul& matmul, const LoraBranch& lora, const at::Tensor& x,
+                                  AdapterSaved& saved) {
   reduce(matmul, lora, x, saved);
   return matmul.multiply(saved.reduced, lora.narrow_b.t());
 }
 
-void add_adapter_on_device(const CudaMatmul& matmul, const LoraBranch& lora, at::Tensor& y, const at::Tensor& x,
-                           AdapterSaved& saved) {
+void add_adapter_on_cuda(const CudaMatmul& matmul, const LoraBranch& lora, at::Tensor& y, const at::Tensor& x,
+                         AdapterSaved& saved) {
   reduce(matmul, lora, x, saved);
   matmul.add_multiply(y, saved.reduced, lora.narrow_b.t(), /*beta=*/1, lora.scaling);
 }
 
-void adapter_backward_on_device(const CudaMatmul& matmul, const LoraBranch& lora, const at::Tensor& dy,
-                                const at::Tensor& x, const AdapterSaved& saved, at::Tensor* dx) {
+void adapter_backward_on_cuda(const CudaMatmul& matmul, const LoraBranch& lora, const at::Tensor& dy,
+                              const at::Tensor& x, const AdapterSaved& saved, at::Tensor* dx) {
   const at::Tensor d_reduced = matmul.multiply(dy, lora.narrow_b);  // [n, r], without the scale
   matmul.add_multiply(lora.b_grad, dy.t(), saved.reduced, /*beta=*/0, lora.scaling);
   matmul.add_multiply(lora.a_grad, d_reduced.t(), masked(lora, x, saved.mask), /*beta=*/0, lora.scaling);

@@ -19,16 +19,16 @@ struct AdapterSaved {
 // saved is used again: no mask is drawn twice.
 
 /// drop(x) A^T B^T without the scale, in the compute dtype. Shapes: x [n, in]; returns [n, out].
-at::Tensor adapter_output_on_device(const CudaMatmul& matmul, const LoraBranch& lora, const at::Tensor& x,
-                                    AdapterSaved& saved);
+at::Tensor adapter_output_on_cuda(const CudaMatmul& matmul, const LoraBranch& lora, const at::Tensor& x,
+                                  AdapterSaved& saved);
 
 /// y += s * drop(x) A^T B^T. Shapes: x [n, in], y [n, out] fp32.
-void add_adapter_on_device(const CudaMatmul& matmul, const LoraBranch& lora, at::Tensor& y, const at::Tensor& x,
-                           AdapterSaved& saved);
+void add_adapter_on_cuda(const CudaMatmul& matmul, const LoraBranch& lora, at::Tensor& y, const at::Tensor& x,
+                         AdapterSaved& saved);
 
 /// Gradients of A and B, and, when `dx` is not null, the adapter's part added to dx [n, in] fp32. Shapes: dy [n, out],
 /// x [n, in].
-void adapter_backward_on_device(const CudaMatmul& matmul, const LoraBranch& lora, const at::Tensor& dy,
-                                const at::Tensor& x, const AdapterSaved& saved, at::Tensor* dx);
+void adapter_backward_on_cuda(const CudaMatmul& matmul, const LoraBranch& lora, const at::Tensor& dy,
+                              const at::Tensor& x, const AdapterSaved& saved, at::Tensor* dx);
 
 }  // namespace neoloom::model

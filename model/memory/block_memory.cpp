@@ -25,30 +25,30 @@ BlockMemory::BlockMemory(const MemorySetup& setup, const BatchShape& shape, Tall
 /// Full-parameter training multiplies the fp32 parameters, an adapter's run what the weights are stored in.
 bool BlockMemory::converts_weights() const {
   if (!setup_.model.lora) return narrow();
-  return !on_device() && setup_.frozen_dtype != setup_.model.compute_dtype;
+  return !on_cuda() && setup_.frozen_dtype != setup_.model.compute_dtype;
 }
 
 bool BlockMemory::multiplies_plain_16bit() const {
-  return !on_device() && !setup_.packed_weights && cpu_compute_dtype(setup_.model.compute_dtype) != Dtype::kFloat32;
+  return !on_cuda() && !setup_.packed_weights && cpu_compute_dtype(setup_.model.compute_dtype) != Dtype::kFloat32;
 }
 
 /// x [rows, width] fp32 as an input of products, where that is another tensor.
 int64_t BlockMemory::input_bytes(int64_t rows, int64_t width) const {
-  if (!narrow() || !(on_device() || setup_.packed_weights)) return 0;
-  return kNarrow * rows * (on_device() ? width : width + width % 2);
+  if (!narrow() || !(on_cuda() || setup_.packed_weights)) return 0;
+  return kNarrow * rows * (on_cuda() ? width : width + width % 2);
 }
 
 void BlockMemory::touch_product(int64_t rows, int64_t in, int64_t out, Product product) {
   int64_t bytes = product.input_is_narrow ? 0 : input_bytes(rows, in);
   if (multiplies_plain_16bit()) bytes += kNarrow * rows * (in + out);
-  if (converts_weights() && (on_device() || multiplies_plain_16bit())) bytes += kNarrow * in * out;
+  if (converts_weights() && (on_cuda() || multiplies_plain_16bit())) bytes += kNarrow * in * out;
   const bool stored_narrow = setup_.model.lora && setup_.frozen_dtype != Dtype::kFloat32;
-  if (!on_device() && setup_.packed_weights) {
+  if (!on_cuda() && setup_.packed_weights) {
     const bool always = microkernel(Dtype::kFloat32) == Microkernel::kAvx2;
     if (!narrow() && (always || stored_narrow || product.backward)) {
       bytes += setup_.threads * kWide * kPackedCopyElements;
     }
-  } else if (!on_device() && !multiplies_plain_16bit() && stored_narrow) {
+  } else if (!on_cuda() && !multiplies_plain_16bit() && stored_narrow) {
     keep_scratch(kWide * std::min(Matmul::kScratchElements, in * out));  // widened slices
   }
   tally_.touch(bytes);
@@ -65,36 +65,36 @@ int64_t BlockMemory::saved_adapter_bytes(const TrainedLinears& trained, BlockRow
   for (const LinearSite site : kLinearSites) {
     if (!trained.adapter(site)) continue;
     const bool reads_all = site == LinearSite::kKProj || site == LinearSite::kVProj;
-    const int64_t mask = drops() && on_device() ? kMaskByte * features(site).first : 0;
-    bytes += (reads_all ? rows.all : rows.queries) * ((on_device() ? product_element() : kWide) * rank() + mask);
+    const int64_t mask = drops() && on_cuda() ? kMaskByte * features(site).first : 0;
+    bytes += (reads_all ? rows.all : rows.queries) * ((on_cuda() ? product_element() : kWide) * rank() + mask);
   }
   return bytes;
 }
 
 Tally::Held BlockMemory::forward(const TrainedLinears& trained, BlockRows rows, SavedBlock& saved) {
   saved.adapters = tally_.hold(saved_adapter_bytes(trained, rows));
-  if (!on_device()) {
-    const Held activated = host_fill(trained, rows, saved);
-    return host_linear(trained, LinearSite::kCProj, rows.queries, kWide);
+  if (!on_cuda()) {
+    const Held activated = cpu_recompute(trained, rows, saved);
+    return cpu_linear(trained, LinearSite::kCProj, rows.queries, kWide);
   }
-  device_fill(trained, rows, saved, /*again=*/false);
-  const int64_t element = device_activation_bytes(trained);
+  cuda_recompute(trained, rows, saved, /*again=*/false);
+  const int64_t element = cuda_activation_bytes(trained);
   const Held activated = tally_.hold(element * rows.queries * inner());
-  return device_linear(trained, LinearSite::kCProj, rows.queries, element == kNarrow);
+  return cuda_linear(trained, LinearSite::kCProj, rows.queries, element == kNarrow);
 }
 
 void BlockMemory::fill_again(const TrainedLinears& trained, BlockRows rows, SavedBlock& saved) {
-  if (on_device()) {
-    device_fill(trained, rows, saved, /*again=*/true);
+  if (on_cuda()) {
+    cuda_recompute(trained, rows, saved, /*again=*/true);
   } else {
-    host_fill(trained, rows, saved);
+    cpu_recompute(trained, rows, saved);
   }
 }
 
 Tally::Held BlockMemory::backward(const TrainedLinears& trained, BlockRows rows, Held dy) {
-  if (!on_device()) return host_backward(trained, rows, std::move(dy));
-  device_mlp_backward(trained, rows.queries);  // its result is added to dy
-  return device_attention_backward(trained, rows);
+  if (!on_cuda()) return cpu_backward(trained, rows, std::move(dy));
+  cuda_mlp_backward(trained, rows.queries);  // its result is added to dy
+  return cuda_attention_backward(trained, rows);
 }
 
 }  // namespace neoloom::model

@@ -67,7 +67,7 @@ class BlockMemory {
  private:
   using Held = Tally::Held;
 
-  bool on_device() const { return setup_.model.device.cuda; }
+  bool on_cuda() const { return setup_.model.device.cuda; }
   bool narrow() const { return setup_.model.compute_dtype != Dtype::kFloat32; }
   bool drops() const { return setup_.model.lora && setup_.model.lora->lora_dropout > 0.0; }
   int64_t hidden() const { return setup_.model.config.hidden_size; }
@@ -82,33 +82,32 @@ class BlockMemory {
 
   // The host: "narrow" is the type that products with packed weights read.
   bool narrow_tiles() const;  // what attention in tiles reads
-  int64_t host_element_bytes() const { return narrow() && setup_.packed_weights ? kNarrow : kWide; }
-  Held host_fill(const TrainedLinears& trained, BlockRows rows, SavedBlock& saved);
-  Held host_linear(const TrainedLinears& trained, LinearSite site, int64_t rows, int64_t element);
-  Held host_linear_backward(const TrainedLinears& trained, LinearSite site, int64_t rows, int64_t element);
-  Held host_adapter_backward(const TrainedLinears& trained, LinearSite site, int64_t rows);
-  Held host_narrow(int64_t rows);
-  void host_mlp_backward(const TrainedLinears& trained, int64_t rows);
-  Held host_backward(const TrainedLinears& trained, BlockRows rows, Held dy);
-  Held host_inputs_backward(const TrainedLinears& trained, BlockRows rows);
-  void touch_host_attention(BlockRows rows, bool backward);
+  int64_t cpu_element_bytes() const { return narrow() && setup_.packed_weights ? kNarrow : kWide; }
+  Held cpu_recompute(const TrainedLinears& trained, BlockRows rows, SavedBlock& saved);
+  Held cpu_linear(const TrainedLinears& trained, LinearSite site, int64_t rows, int64_t element);
+  Held cpu_linear_backward(const TrainedLinears& trained, LinearSite site, int64_t rows, int64_t element);
+  Held cpu_adapter_backward(const TrainedLinears& trained, LinearSite site, int64_t rows);
+  Held cpu_narrow(int64_t rows);
+  void cpu_mlp_backward(const TrainedLinears& trained, int64_t rows);
+  Held cpu_backward(const TrainedLinears& trained, BlockRows rows, Held dy);
+  Held cpu_inputs_backward(const TrainedLinears& trained, BlockRows rows);
+  void touch_cpu_attention(BlockRows rows, bool backward);
   int64_t tile_scratch_bytes(bool backward) const;
 
   // The device path: "narrow" is the compute dtype.
   bool flash_attention() const;
   int64_t product_element() const { return narrow() ? kNarrow : kWide; }
-  int64_t device_attention_bytes() const { return flash_attention() ? kNarrow : kWide; }
-  int64_t device_activation_bytes(const TrainedLinears& trained) const;
-  void device_fill(const TrainedLinears& trained, BlockRows rows, SavedBlock& saved, bool again);
-  Held device_linear(const TrainedLinears& trained, LinearSite site, int64_t rows, bool input_is_narrow);
-  void touch_device_adapter(int64_t rows, int64_t in);
-  void touch_device_adapter_backward(int64_t rows, int64_t in);
-  Held device_linear_backward(const TrainedLinears& trained, LinearSite site, int64_t rows, bool wide,
-                              bool dy_is_narrow);
-  void touch_device_attention(BlockRows rows, bool backward);
-  Held device_mlp_backward(const TrainedLinears& trained, int64_t rows);
-  Held device_attention_backward(const TrainedLinears& trained, BlockRows rows);
-  Held device_inputs_backward(const TrainedLinears& trained, BlockRows rows);
+  int64_t cuda_attention_bytes() const { return flash_attention() ? kNarrow : kWide; }
+  int64_t cuda_activation_bytes(const TrainedLinears& trained) const;
+  void cuda_recompute(const TrainedLinears& trained, BlockRows rows, SavedBlock& saved, bool again);
+  Held cuda_linear(const TrainedLinears& trained, LinearSite site, int64_t rows, bool input_is_narrow);
+  void touch_cuda_adapter(int64_t rows, int64_t in);
+  void touch_cuda_adapter_backward(int64_t rows, int64_t in);
+  Held cuda_linear_backward(const TrainedLinears& trained, LinearSite site, int64_t rows, bool wide, bool dy_is_narrow);
+  void touch_cuda_attention(BlockRows rows, bool backward);
+  Held cuda_mlp_backward(const TrainedLinears& trained, int64_t rows);
+  Held cuda_attention_backward(const TrainedLinears& trained, BlockRows rows);
+  Held cuda_inputs_backward(const TrainedLinears& trained, BlockRows rows);
 
   const MemorySetup& setup_;
   const BatchShape& shape_;

@@ -19,16 +19,16 @@ int64_t round_up(int64_t value, int64_t step) { return (value + step - 1) / step
 }  // namespace
 
 /// Shapes: x [rows, in] -> [rows, out] of `element` bytes.
-Held BlockMemory::host_linear(const TrainedLinears& trained, LinearSite site, int64_t rows, int64_t element) {
+Held BlockMemory::cpu_linear(const TrainedLinears& trained, LinearSite site, int64_t rows, int64_t element) {
   const auto [in, out] = features(site);
-  if (trained.adapter(site) && drops()) tally_.touch((host_element_bytes() == kNarrow ? 2 : 1) * kWide * rows * in);
+  if (trained.adapter(site) && drops()) tally_.touch((cpu_element_bytes() == kNarrow ? 2 : 1) * kWide * rows * in);
   Held y = tally_.hold(element * rows * out);
   touch_product(rows, in, out, {.input_is_narrow = true});
   return y;
 }
 
 /// Returns what joins the gradient of x.
-Held BlockMemory::host_adapter_backward(const TrainedLinears& trained, LinearSite site, int64_t rows) {
+Held BlockMemory::cpu_adapter_backward(const TrainedLinears& trained, LinearSite site, int64_t rows) {
   if (!trained.adapter(site)) return {};
   const auto [in, out] = features(site);
   Held d_reduced = tally_.hold(kWide * rank() * rows);
@@ -36,35 +36,35 @@ Held BlockMemory::host_adapter_backward(const TrainedLinears& trained, LinearSit
   if (!drops()) return d_reduced;
   {
     const Held dropped = tally_.hold(kWide * rows * in);
-    tally_.touch(host_element_bytes() == kNarrow ? kWide * rows * in : 0);
+    tally_.touch(cpu_element_bytes() == kNarrow ? kWide * rows * in : 0);
     tally_.touch(kWide * rank() * (rows + in));
   }
   tally_.touch(2 * kWide * rows * in);
   return tally_.hold(kWide * rows * in);
 }
 
-Held BlockMemory::host_linear_backward(const TrainedLinears& trained, LinearSite site, int64_t rows, int64_t element) {
+Held BlockMemory::cpu_linear_backward(const TrainedLinears& trained, LinearSite site, int64_t rows, int64_t element) {
   const auto [in, out] = features(site);
-  const Held residual = host_adapter_backward(trained, site, rows);
+  const Held residual = cpu_adapter_backward(trained, site, rows);
   Held dx = tally_.hold(element * rows * in);
   touch_product(rows, out, in, {.backward = true, .input_is_narrow = true});
   return dx;
 }
 
 /// Returns c_proj's input.
-Held BlockMemory::host_fill(const TrainedLinears& trained, BlockRows rows, SavedBlock& saved) {
+Held BlockMemory::cpu_recompute(const TrainedLinears& trained, BlockRows rows, SavedBlock& saved) {
   const int64_t h = hidden();
-  const int64_t element = host_element_bytes();
+  const int64_t element = cpu_element_bytes();
   saved.statistics = tally_.hold(2 * kWide * (rows.all + rows.queries));
   {
     const Held normed = tally_.hold(element * rows.all * h);
-    saved.k = host_linear(trained, LinearSite::kKProj, rows.all, element);
-    saved.v = host_linear(trained, LinearSite::kVProj, rows.all, element);
-    saved.q = host_linear(trained, LinearSite::kQProj, rows.queries, element);
+    saved.k = cpu_linear(trained, LinearSite::kKProj, rows.all, element);
+    saved.v = cpu_linear(trained, LinearSite::kVProj, rows.all, element);
+    saved.q = cpu_linear(trained, LinearSite::kQProj, rows.queries, element);
   }
   saved.attended = tally_.hold(element * rows.queries * h);
-  touch_host_attention(rows, /*backward=*/false);
-  saved.middle = host_linear(trained, LinearSite::kOutProj, rows.queries, kWide);
+  touch_cpu_attention(rows, /*backward=*/false);
+  saved.middle = cpu_linear(trained, LinearSite::kOutProj, rows.queries, kWide);
   const Held normed = tally_.hold(element * rows.queries * h);
   const int64_t width = setup_.packed_weights ? round_up(inner(), kPackedColumns) : inner();
   Held activated = tally_.hold(element * rows.queries * inner());
@@ -92,11 +92,11 @@ int64_t BlockMemory::tile_scratch_bytes(bool backward) const {
 }
 
 /// Beside q, k, v, the result and its gradients.
-void BlockMemory::touch_host_attention(BlockRows rows, bool backward) {
+void BlockMemory::touch_cpu_attention(BlockRows rows, bool backward) {
   const bool tiled = attends_in_tiles(rows.all_queries() ? shape_.longest : 1, shape_.longest);
   const int64_t type = tiled && narrow_tiles() ? kNarrow : kWide;
   int64_t bytes = 0;
-  if (type != host_element_bytes()) {
+  if (type != cpu_element_bytes()) {
     const int64_t forward = type * hidden() * (2 * rows.queries + 2 * rows.all);
     bytes += forward + (backward ? type * hidden() * (rows.queries + 2 * rows.all) : 0);
   }
@@ -107,14 +107,14 @@ void BlockMemory::touch_host_attention(BlockRows rows, bool backward) {
 }
 
 /// dy in the narrow type, while a product reads it.
-Held BlockMemory::host_narrow(int64_t rows) {
-  return tally_.hold(host_element_bytes() == kNarrow ? kNarrow * rows * hidden() : 0);
+Held BlockMemory::cpu_narrow(int64_t rows) {
+  return tally_.hold(cpu_element_bytes() == kNarrow ? kNarrow * rows * hidden() : 0);
 }
 
 /// From dy to the gradient of `middle`, in place.
-void BlockMemory::host_mlp_backward(const TrainedLinears& trained, int64_t rows) {
+void BlockMemory::cpu_mlp_backward(const TrainedLinears& trained, int64_t rows) {
   const int64_t h = hidden();
-  const int64_t element = host_element_bytes();
+  const int64_t element = cpu_element_bytes();
   Held d_pre;
   {
     Held activated;
@@ -122,41 +122,41 @@ void BlockMemory::host_mlp_backward(const TrainedLinears& trained, int64_t rows)
       const Held in_tiles = tally_.hold(setup_.packed_weights ? element * rows * inner() : 0);
       activated = tally_.hold(element * rows * inner());
     }
-    const Held narrow_dy = host_narrow(rows);
-    d_pre = host_linear_backward(trained, LinearSite::kCProj, rows, element);
+    const Held narrow_dy = cpu_narrow(rows);
+    d_pre = cpu_linear_backward(trained, LinearSite::kCProj, rows, element);
   }
   const Held normed = tally_.hold(trained.trains(LinearSite::kCFc) ? element * rows * h : 0);
-  const Held d_normed = host_linear_backward(trained, LinearSite::kCFc, rows, kWide);
+  const Held d_normed = cpu_linear_backward(trained, LinearSite::kCFc, rows, kWide);
   if (trained.everything) tally_.touch(kWide * rows * h);
 }
 
 /// Returns the gradient of ln_1's output.
-Held BlockMemory::host_inputs_backward(const TrainedLinears& trained, BlockRows rows) {
+Held BlockMemory::cpu_inputs_backward(const TrainedLinears& trained, BlockRows rows) {
   const int64_t h = hidden();
-  const Held normed = tally_.hold(trained.inputs_train() ? host_element_bytes() * rows.all * h : 0);
-  Held d_normed = host_linear_backward(trained, LinearSite::kKProj, rows.all, kWide);
+  const Held normed = tally_.hold(trained.inputs_train() ? cpu_element_bytes() * rows.all * h : 0);
+  Held d_normed = cpu_linear_backward(trained, LinearSite::kKProj, rows.all, kWide);
   for (const LinearSite site : {LinearSite::kVProj, LinearSite::kQProj}) {
     const int64_t count = site == LinearSite::kQProj ? rows.queries : rows.all;
-    const Held residual = host_adapter_backward(trained, site, count);
+    const Held residual = cpu_adapter_backward(trained, site, count);
     touch_product(count, h, h, {.backward = true, .input_is_narrow = true});
   }
   return d_normed;
 }
 
-Held BlockMemory::host_backward(const TrainedLinears& trained, BlockRows rows, Held dy) {
+Held BlockMemory::cpu_backward(const TrainedLinears& trained, BlockRows rows, Held dy) {
   const int64_t h = hidden();
-  const int64_t element = host_element_bytes();
-  host_mlp_backward(trained, rows.queries);
+  const int64_t element = cpu_element_bytes();
+  cpu_mlp_backward(trained, rows.queries);
   Held d_attended;
   {
-    const Held narrow_dy = host_narrow(rows.queries);
-    d_attended = host_linear_backward(trained, LinearSite::kOutProj, rows.queries, element);
+    const Held narrow_dy = cpu_narrow(rows.queries);
+    d_attended = cpu_linear_backward(trained, LinearSite::kOutProj, rows.queries, element);
   }
   Held d_normed;
   {
     const Held gradients = tally_.hold(element * h * (rows.queries + 2 * rows.all));
-    touch_host_attention(rows, /*backward=*/true);
-    d_normed = host_inputs_backward(trained, rows);
+    touch_cpu_attention(rows, /*backward=*/true);
+    d_normed = cpu_inputs_backward(trained, rows);
   }
   if (!rows.all_queries()) dy = tally_.hold(kWide * rows.all * h);
   if (trained.everything) tally_.touch(kWide * rows.all * h);

@@ -20,45 +20,45 @@ bool BlockMemory::flash_attention() const {
 }
 
 /// Of an element of c_fc's output, and of GELU's.
-int64_t BlockMemory::device_activation_bytes(const TrainedLinears& trained) const {
+int64_t BlockMemory::cuda_activation_bytes(const TrainedLinears& trained) const {
   return narrow() && !trained.trains(LinearSite::kCFc) ? kNarrow : kWide;
 }
 
 /// Beside what it keeps (saved_adapter_bytes): x with its mask. Shapes: x [rows, in].
-void BlockMemory::touch_device_adapter(int64_t rows, int64_t in) {
+void BlockMemory::touch_cuda_adapter(int64_t rows, int64_t in) {
   if (drops() && draws_masks_) tally_.touch(product_element() * rows * in);
 }
 
-void BlockMemory::touch_device_adapter_backward(int64_t rows, int64_t in) {
+void BlockMemory::touch_cuda_adapter_backward(int64_t rows, int64_t in) {
   const int64_t masked = drops() ? 2 * kWide * rows * in : 0;
   tally_.touch(product_element() * rank() * rows + masked);
 }
 
 /// Shapes: x [rows, in] -> [rows, out] fp32.
-Held BlockMemory::device_linear(const TrainedLinears& trained, LinearSite site, int64_t rows, bool input_is_narrow) {
+Held BlockMemory::cuda_linear(const TrainedLinears& trained, LinearSite site, int64_t rows, bool input_is_narrow) {
   const auto [in, out] = features(site);
   Held y = tally_.hold(kWide * rows * out);
   const Held narrow_x = tally_.hold(input_is_narrow ? 0 : input_bytes(rows, in));
   touch_product(rows, in, out, {.input_is_narrow = true});
-  if (trained.adapter(site)) touch_device_adapter(rows, in);
+  if (trained.adapter(site)) touch_cuda_adapter(rows, in);
   return y;
 }
 
 /// `wide`: the gradient of x is fp32.
-Held BlockMemory::device_linear_backward(const TrainedLinears& trained, LinearSite site, int64_t rows, bool wide,
-                                         bool dy_is_narrow) {
+Held BlockMemory::cuda_linear_backward(const TrainedLinears& trained, LinearSite site, int64_t rows, bool wide,
+                                       bool dy_is_narrow) {
   const auto [in, out] = features(site);
   const Held narrow_dy = tally_.hold(dy_is_narrow ? 0 : input_bytes(rows, out));
   const bool wide_x =
-      site == LinearSite::kCFc || (site == LinearSite::kCProj && device_activation_bytes(trained) == kWide);
+      site == LinearSite::kCFc || (site == LinearSite::kCProj && cuda_activation_bytes(trained) == kWide);
   const Held narrow_x = tally_.hold(trained.trains(site) && wide_x ? input_bytes(rows, in) : 0);
   Held dx = tally_.hold((wide ? kWide : kNarrow) * rows * in);
   touch_product(rows, out, in, {.backward = true, .input_is_narrow = true});
-  if (trained.adapter(site)) touch_device_adapter_backward(rows, in);
+  if (trained.adapter(site)) touch_cuda_adapter_backward(rows, in);
   return dx;
 }
 
-void BlockMemory::touch_device_attention(BlockRows rows, bool backward) {
+void BlockMemory::touch_cuda_attention(BlockRows rows, bool backward) {
   if (flash_attention()) {
     if (backward) tally_.touch(kWide * rows.queries * hidden());  // the gradient of q is summed in fp32
     return;
@@ -67,15 +67,15 @@ void BlockMemory::touch_device_attention(BlockRows rows, bool backward) {
   tally_.touch((backward ? 4 : 3) * kWide * setup_.model.config.num_heads * queries * shape_.longest);
 }
 
-void BlockMemory::device_fill(const TrainedLinears& trained, BlockRows rows, SavedBlock& saved, bool again) {
+void BlockMemory::cuda_recompute(const TrainedLinears& trained, BlockRows rows, SavedBlock& saved, bool again) {
   draws_masks_ = !again;
   const int64_t h = hidden();
-  const int64_t element = device_attention_bytes();
+  const int64_t element = cuda_attention_bytes();
   saved.statistics = tally_.hold(2 * kWide * (rows.all + rows.queries));
   {
     if (narrow()) tally_.touch((kWide + kNarrow) * rows.all * h);
     Held normed = tally_.hold(product_element() * rows.all * h);
-    if (trained.inputs_train()) touch_device_adapter(rows.all, h);
+    if (trained.inputs_train()) touch_cuda_adapter(rows.all, h);
     touch_product(rows.all, h, h, {.input_is_narrow = true});
     if (narrow() && element == kWide) tally_.touch(kNarrow * rows.all * h);  // before it is widened
     saved.k = tally_.hold(2 * element * rows.all * h);                       // and v
@@ -84,48 +84,48 @@ void BlockMemory::device_fill(const TrainedLinears& trained, BlockRows rows, Sav
     if (trained.inputs_train()) saved.normed = std::move(normed);
   }
   saved.attended = tally_.hold(element * rows.queries * h);
-  touch_device_attention(rows, /*backward=*/false);
+  touch_cuda_attention(rows, /*backward=*/false);
   if (flash_attention()) saved.attention = tally_.hold(kWide * setup_.model.config.num_heads * rows.queries);
-  saved.middle = device_linear(trained, LinearSite::kOutProj, rows.queries, element == kNarrow);
+  saved.middle = cuda_linear(trained, LinearSite::kOutProj, rows.queries, element == kNarrow);
   const Held normed = tally_.hold(kWide * rows.queries * h);
-  if (device_activation_bytes(trained) == kNarrow) {
+  if (cuda_activation_bytes(trained) == kNarrow) {
     saved.activation = tally_.hold(kNarrow * rows.queries * inner());
     tally_.touch(input_bytes(rows.queries, h));
   } else {
-    saved.activation = device_linear(trained, LinearSite::kCFc, rows.queries, /*input_is_narrow=*/false);
+    saved.activation = cuda_linear(trained, LinearSite::kCFc, rows.queries, /*input_is_narrow=*/false);
   }
 }
 
 /// Returns the gradient of ln_2's input.
-Held BlockMemory::device_mlp_backward(const TrainedLinears& trained, int64_t rows) {
+Held BlockMemory::cuda_mlp_backward(const TrainedLinears& trained, int64_t rows) {
   const int64_t h = hidden();
-  const int64_t element = device_activation_bytes(trained);
+  const int64_t element = cuda_activation_bytes(trained);
   Held d_activated;
   const Held activated = tally_.hold(trained.trains(LinearSite::kCProj) ? element * rows * inner() : 0);
-  d_activated = device_linear_backward(trained, LinearSite::kCProj, rows,
-                                       /*wide=*/!narrow() || trained.adapter(LinearSite::kCProj), false);
+  d_activated = cuda_linear_backward(trained, LinearSite::kCProj, rows,
+                                     /*wide=*/!narrow() || trained.adapter(LinearSite::kCProj), false);
   const Held d_pre = tally_.hold(element * rows * inner());
   const Held normed = tally_.hold(trained.trains(LinearSite::kCFc) ? kWide * rows * h : 0);
   const Held d_normed =
-      device_linear_backward(trained, LinearSite::kCFc, rows, /*wide=*/true, /*dy_is_narrow=*/element == kNarrow);
+      cuda_linear_backward(trained, LinearSite::kCFc, rows, /*wide=*/true, /*dy_is_narrow=*/element == kNarrow);
   return tally_.hold(kWide * rows * h);
 }
 
-Held BlockMemory::device_attention_backward(const TrainedLinears& trained, BlockRows rows) {
+Held BlockMemory::cuda_attention_backward(const TrainedLinears& trained, BlockRows rows) {
   const int64_t h = hidden();
-  const int64_t element = device_attention_bytes();
+  const int64_t element = cuda_attention_bytes();
   const bool wide = !narrow() || trained.adapter(LinearSite::kOutProj);
-  const Held d_attended = device_linear_backward(trained, LinearSite::kOutProj, rows.queries, wide, false);
+  const Held d_attended = cuda_linear_backward(trained, LinearSite::kOutProj, rows.queries, wide, false);
   const Held grad = tally_.hold(wide && element == kNarrow ? element * rows.queries * h : 0);
   const Held gradients = tally_.hold(element * h * (rows.queries + 2 * rows.all));
-  touch_device_attention(rows, /*backward=*/true);
-  return device_inputs_backward(trained, rows);
+  touch_cuda_attention(rows, /*backward=*/true);
+  return cuda_inputs_backward(trained, rows);
 }
 
 /// From the gradients of q, k and v to that of the block's input.
-Held BlockMemory::device_inputs_backward(const TrainedLinears& trained, BlockRows rows) {
+Held BlockMemory::cuda_inputs_backward(const TrainedLinears& trained, BlockRows rows) {
   const int64_t h = hidden();
-  const int64_t element = device_attention_bytes();
+  const int64_t element = cuda_attention_bytes();
   Held d_normed;
   {
     const int64_t width = rows.all_queries() ? 3 * h : 2 * h;
@@ -136,7 +136,7 @@ Held BlockMemory::device_inputs_backward(const TrainedLinears& trained, BlockRow
   if (trained.adapter(LinearSite::kKProj) || trained.adapter(LinearSite::kVProj) ||
       (trained.adapter(LinearSite::kQProj) && rows.all_queries())) {
     const Held narrow_dy = tally_.hold(narrow() && element == kWide ? kNarrow * rows.all * h : 0);
-    touch_device_adapter_backward(rows.all, h);
+    touch_cuda_adapter_backward(rows.all, h);
   }
   return tally_.hold(kWide * rows.all * h);
 }

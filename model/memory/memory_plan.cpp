@@ -48,7 +48,7 @@ class Walk {
 
  private:
   const GptNeoConfig& config() const { return setup_.model.config; }
-  bool on_device() const { return setup_.model.device.cuda; }
+  bool on_cuda() const { return setup_.model.device.cuda; }
   bool narrow() const { return setup_.model.compute_dtype != Dtype::kFloat32; }
   bool causal() const { return setup_.model.head == Head::kCausalLm; }
   bool trains_everything() const { return !setup_.model.lora.has_value(); }
@@ -57,7 +57,7 @@ class Walk {
   /// What a device's products read of the adapters (NetworkBuilder::build_frozen).
   int64_t narrow_parameter_bytes() const {
     const ModelSetup& model = setup_.model;
-    if (!on_device() || !narrow() || trains_everything()) return 0;
+    if (!on_cuda() || !narrow() || trains_everything()) return 0;
     return kNarrow * count_trainable(model.config, model.lora, model.num_labels).flat_elements;
   }
 
@@ -153,15 +153,15 @@ class Walk {
     const Held selected = tally_.hold(2 * kWide * h * rows);  // and normed
     const Held d_normed = tally_.hold(gradients ? kWide * h * rows : 0);
     // On a device a head that trains is converted for all chunks.
-    const Held head = tally_.hold(on_device() && narrow() && trains_everything() ? kNarrow * h * words : 0);
+    const Held head = tally_.hold(on_cuda() && narrow() && trains_everything() ? kNarrow * h * words : 0);
     {
       // Matmul of plain matrices do not write where they are told to: what they make is held beside it.
-      const bool twice = !on_device() && !setup_.packed_weights;
+      const bool twice = !on_cuda() && !setup_.packed_weights;
       const Held logits = tally_.hold((twice ? 2 : 1) * kWide * chunk * words);
       blocks_.touch_product(chunk, h, words, {});
-      if (on_device()) tally_.touch(kWide * chunk * words);  // log probabilities
+      if (on_cuda()) tally_.touch(kWide * chunk * words);  // log probabilities
       const Held d_chunk = tally_.hold(gradients ? kWide * chunk * h : 0);
-      if (gradients) blocks_.touch_product(chunk, words, h, {.backward = true, .input_is_narrow = on_device()});
+      if (gradients) blocks_.touch_product(chunk, words, h, {.backward = true, .input_is_narrow = on_cuda()});
     }
     tally_.touch(kWide * h * rows);
   }
@@ -210,7 +210,7 @@ int64_t packed_bytes(const MemorySetup& setup, bool with_head) {
 }
 
 /// to_device(): matrices in the type of their products.
-int64_t device_weight_bytes(const MemorySetup& setup) {
+int64_t cuda_weight_bytes(const MemorySetup& setup) {
   const GptNeoConfig& config = setup.model.config;
   const int64_t h = config.hidden_size;
   const int64_t matrices = config.num_layers * (4 * h * h + 2 * h * config.intermediate_size);
@@ -231,7 +231,7 @@ WeightMemory weight_memory(const MemorySetup& setup) {
   WeightMemory memory;
   memory.mapped_bytes = element * config.body_parameters();
   if (setup.model.device.cuda) {
-    memory.private_bytes = device_weight_bytes(setup);
+    memory.private_bytes = cuda_weight_bytes(setup);
     return memory;
   }
   if (!setup.model.lora) return memory;  // read once: training starts there

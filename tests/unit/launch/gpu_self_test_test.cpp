@@ -36,7 +36,7 @@ int64_t count_with(const std::vector<KernelResult>& results, const std::string& 
                        [&](const KernelResult& result) { return result.kernel.find(text) != std::string::npos; });
 }
 
-TEST(DeviceOperators, RightOnesPassAndRoundingShows) {
+TEST(CudaOperators, RightOnesPassAndRoundingShows) {
   const auto results = test_device_operators(*ReferenceOperators::table(), gpu(9), "cpu");
   EXPECT_THAT(failures(results), testing::IsEmpty());
   EXPECT_EQ(count_with(results, "cuDNN"), 2);
@@ -46,15 +46,15 @@ TEST(DeviceOperators, RightOnesPassAndRoundingShows) {
   }
 }
 
-TEST(DeviceOperators, OnlyKernelsThatTheDeviceWouldBeGivenAreAskedFor) {
+TEST(CudaOperators, OnlyKernelsThatTheDeviceWouldBeGivenAreAskedFor) {
   EXPECT_EQ(count_with(test_device_operators(*ReferenceOperators::table(), gpu(8), "cpu"), "cuDNN"), 0);
   const auto old = test_device_operators(*ReferenceOperators::table(), gpu(7), "cpu");
   EXPECT_EQ(count_with(old, "attention"), 0);
   EXPECT_EQ(old.size(), 4U) << "the matmul in both types";
 }
 
-TEST(DeviceOperators, WindowThatIsOneTokenTooWideIsFound) {
-  model::DeviceOperators wrong = *ReferenceOperators::table();
+TEST(CudaOperators, WindowThatIsOneTokenTooWideIsFound) {
+  model::CudaOperators wrong = *ReferenceOperators::table();
   wrong.flash_forward = [right = wrong.flash_forward](const model::AttentionCall& call, model::AttentionSaved& saved) {
     return right({call.q, call.k, call.v, call.rows, call.window > 0 ? call.window + 1 : 0}, saved);
   };
@@ -63,8 +63,8 @@ TEST(DeviceOperators, WindowThatIsOneTokenTooWideIsFound) {
   EXPECT_THAT(found, testing::Not(testing::Contains(HasSubstr("flash, global"))));
 }
 
-TEST(DeviceOperators, BackwardThatForgetsAGradientIsFoundAndWhatThrowsIsTold) {
-  model::DeviceOperators wrong = *ReferenceOperators::table();
+TEST(CudaOperators, BackwardThatForgetsAGradientIsFoundAndWhatThrowsIsTold) {
+  model::CudaOperators wrong = *ReferenceOperators::table();
   wrong.cudnn_backward = [right = wrong.cudnn_backward](const at::Tensor& grad, const model::AttentionCall& call,
                                                         const at::Tensor& out, const model::AttentionSaved& saved) {
     model::AttentionGradients gradients = right(grad, call, out, saved);
@@ -79,9 +79,9 @@ TEST(DeviceOperators, BackwardThatForgetsAGradientIsFoundAndWhatThrowsIsTold) {
   EXPECT_EQ(results.front().error, "no kernel image is available");
 }
 
-TEST(DeviceOperators, SumsThatForgetWhatWasThereOrTheScaleAreFound) {
+TEST(CudaOperators, SumsThatForgetWhatWasThereOrTheScaleAreFound) {
   const auto right = ReferenceOperators::table();
-  model::DeviceOperators wrong = *right;
+  model::CudaOperators wrong = *right;
   wrong.add_product = [right](const at::Tensor& y, const at::Tensor& a, const at::Tensor& b, double, double alpha) {
     right->add_product(y, a, b, /*beta=*/0.0, alpha);
   };
@@ -92,8 +92,8 @@ TEST(DeviceOperators, SumsThatForgetWhatWasThereOrTheScaleAreFound) {
   EXPECT_EQ(failures(test_device_operators(wrong, gpu(9), "cpu")).size(), 2U);
 }
 
-TEST(DeviceOperators, BitsThatDoNotRepeatAreFound) {
-  model::DeviceOperators wrong = *ReferenceOperators::table();
+TEST(CudaOperators, BitsThatDoNotRepeatAreFound) {
+  model::CudaOperators wrong = *ReferenceOperators::table();
   auto calls = std::make_shared<int64_t>(0);
   wrong.flash_backward = [right = wrong.flash_backward, calls](const at::Tensor& grad, const model::AttentionCall& call,
                                                                const at::Tensor& out,

@@ -56,7 +56,7 @@ double gradient_error(int64_t size, int64_t window, Dtype inputs) {
   const at::Tensor k = random({585, heads * size}, 1.0, 2);
   const at::Tensor v = random({585, heads * size}, 1.0, 3);
   const at::Tensor grad = random({234, heads * size}, 1.0, 4);
-  const Attention attention(heads, window, /*on_device=*/false, inputs);
+  const Attention attention(heads, window, /*on_cuda=*/false, inputs);
   const AttentionGradients found = attention.backward(grad, q, k, v, segments);
   double worst = 0.0;
   for (const Segment& s : segments) {
@@ -86,7 +86,7 @@ TEST(Attention, HasTheSameBitsWithAnyThreads) {
   const at::Tensor grad = random({468, 64}, 1.0, 4);
   const int threads = at::get_num_threads();
   for (const Dtype inputs : {Dtype::kFloat32, Dtype::kBFloat16}) {
-    const Attention attention(4, 66, /*on_device=*/false, inputs);
+    const Attention attention(4, 66, /*on_cuda=*/false, inputs);
     const at::Tensor out = attention.forward(q, k, v, segments);
     const AttentionGradients d = attention.backward(grad, q, k, v, segments);
     for (const int other : {1, 2, 3}) {
@@ -207,19 +207,19 @@ TEST(Norm, TheHostsLoopsEqualATenInDouble) {
     const Norm exact = {norm.weight.to(at::kDouble), norm.bias.to(at::kDouble), {}, {}, 1e-5};
     Norm::Statistics wide;
     Norm::Statistics statistics;
-    const at::Tensor y = norm.host_forward(x, &statistics, at::kFloat);
+    const at::Tensor y = norm.cpu_forward(x, &statistics, at::kFloat);
     EXPECT_LT(distance(y, exact.forward(x.to(at::kDouble), &wide)), 4e-6) << width;
     EXPECT_LT(distance(statistics.mean, wide.mean), 1e-6);
     EXPECT_LT(distance(statistics.rstd / wide.rstd, at::ones_like(wide.rstd)), 1e-6);
-    EXPECT_TRUE(at::equal(norm.host_forward(x, nullptr, at::kBFloat16), y.to(at::kBFloat16)));
+    EXPECT_TRUE(at::equal(norm.cpu_forward(x, nullptr, at::kBFloat16), y.to(at::kBFloat16)));
     const at::Tensor before = random({37, width}, 1.0, 5);
     const at::Tensor expected = before + exact.backward(dy.to(at::kDouble), x.to(at::kDouble), wide);
     at::Tensor sum = before.clone();
-    norm.host_add_gradient(dy, x, statistics, sum);
+    norm.cpu_add_gradient(dy, x, statistics, sum);
     EXPECT_LT(distance(sum, expected), 2e-5 * wide.rstd.max().item<double>()) << width;
     at::Tensor apart = empty_rows(37, 1024, before.options()).narrow(1, 0, width);  // rows further apart
     apart.copy_(before);
-    norm.host_add_gradient(dy, x, statistics, apart);
+    norm.cpu_add_gradient(dy, x, statistics, apart);
     EXPECT_TRUE(at::equal(apart, sum));
   }
 }

@@ -102,8 +102,8 @@ TEST_P(PackedAttention, EqualsTheHostsSampleBySample) {
   const at::Tensor grad = random({queries, h}, 0.5, 4);
   const Attention host(2, window);
   const auto operators = ReferenceOperators::table();
-  const Attention on_device(2, window, /*on_device=*/true);
-  const DeviceAttention device(kernel, on_device, *operators);
+  const Attention on_cuda(2, window, /*on_cuda=*/true);
+  const CudaAttention device(kernel, on_cuda, *operators);
   const PackedRows packed = packed_rows(segments, at::kCPU);
   const AttentionRows rows{segments, packed};
   const neoloom::support::OperatorRecord record;

@@ -99,7 +99,7 @@ struct Case {
   bool checkpointing = false;
   std::vector<int64_t> lengths = {128, 128, 128, 128};
   bool packed_weights = true;
-  bool on_device = false;
+  bool on_cuda = false;
 };
 
 Dtype dtype_of(at::ScalarType type) {
@@ -117,13 +117,13 @@ ModelSetup setup_of(const Case& c) {
   } else {
     setup.lora->target_modules = c.targets;
   }
-  return c.on_device ? device_setup(setup, c.compute) : setup;
+  return c.on_cuda ? device_setup(setup, c.compute) : setup;
 }
 
 MemorySetup memory_setup_of(const Case& c) {
   return {.model = setup_of(c),
           .frozen_dtype = dtype_of(c.frozen),
-          .packed_weights = c.packed_weights && !c.on_device && !c.targets.empty() && has_packed_gemm(c.compute),
+          .packed_weights = c.packed_weights && !c.on_cuda && !c.targets.empty() && has_packed_gemm(c.compute),
           .threads = at::get_num_threads()};
 }
 
@@ -146,7 +146,7 @@ BatchShape shape_of(const Case& c) {
 
 std::shared_ptr<Weights> weights_of(const Case& c) {
   const auto weights = random_weights(small_config(), c.frozen);
-  return c.packed_weights && !c.on_device && !c.targets.empty() ? with_packed_weights(weights, c.compute) : weights;
+  return c.packed_weights && !c.on_cuda && !c.targets.empty() ? with_packed_weights(weights, c.compute) : weights;
 }
 
 /// Of the first micro-step of a model.
@@ -174,7 +174,7 @@ void expect_within_a_tenth(int64_t planned, int64_t measured, const std::string&
 std::string name_of(const Case& c) {
   return fmt::format("head {}, frozen {}, {}, targets {}, dropout {}, {} samples{}{}{}", static_cast<int>(c.head),
                      c10::toString(c.frozen), dtype_name(c.compute), c.targets.size(), c.dropout, c.lengths.size(),
-                     c.packed_weights ? "" : ", no packed_weights", c.on_device ? ", device path" : "",
+                     c.packed_weights ? "" : ", no packed_weights", c.on_cuda ? ", device path" : "",
                      c.checkpointing ? ", checkpointing" : "");
 }
 
@@ -198,8 +198,8 @@ std::vector<Case> cases() {
       {.targets = {}},
       {.head = Head::kSingleLabel, .targets = {}},
       {.compute = Dtype::kBFloat16, .targets = {}},
-      {.on_device = true},
-      {.head = Head::kSingleLabel, .targets = all, .dropout = 0.1, .on_device = true},
+      {.on_cuda = true},
+      {.head = Head::kSingleLabel, .targets = all, .dropout = 0.1, .on_cuda = true},
   };
 }
 
@@ -262,7 +262,7 @@ TEST(MemoryPlan, CountsEveryTensorThatABlockKeepsToTheByte) {
       const auto backend = make_backend(setup);
       const PackedBatch packed =
           pack(batch_of(c), setup, at::kCPU,
-               {.for_device = c.on_device, .fixed_shapes = c.on_device && compute != Dtype::kFloat32})
+               {.for_device = c.on_cuda, .fixed_shapes = c.on_cuda && compute != Dtype::kFloat32})
               .packed;
       BlockSaved saved;
       network.blocks[2].forward(*backend, random({packed.ids.size(0), setup.config.hidden_size}, 1.0, 1), packed.rows,

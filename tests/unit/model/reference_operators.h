@@ -23,8 +23,8 @@ namespace neoloom::model::testing {
 /// one operator that it stands for. Packed rows are read from cu_queries and cu_keys alone.
 class ReferenceOperators {
  public:
-  static std::shared_ptr<const DeviceOperators> table() {
-    auto operators = std::make_shared<DeviceOperators>();
+  static std::shared_ptr<const CudaOperators> table() {
+    auto operators = std::make_shared<CudaOperators>();
     operators->product = [](const at::Tensor& a, const at::Tensor& b) {
       neoloom::support::OperatorRecord::count("mm.dtype");
       const at::DisableRecordFunctionGuard unseen;
@@ -82,7 +82,7 @@ class ReferenceOperators {
     return sample;
   }
 
-  static DeviceOperators::Forward forward_as(const std::string& name) {
+  static CudaOperators::Forward forward_as(const std::string& name) {
     return [name](const AttentionCall& call, AttentionSaved& saved) {
       neoloom::support::OperatorRecord::count(name);
       const at::DisableRecordFunctionGuard unseen;
@@ -97,7 +97,7 @@ class ReferenceOperators {
     };
   }
 
-  static DeviceOperators::Backward backward_as(const std::string& name) {
+  static CudaOperators::Backward backward_as(const std::string& name) {
     return
         [name](const at::Tensor& grad, const AttentionCall& call, const at::Tensor& out, const AttentionSaved& saved) {
           neoloom::support::OperatorRecord::count(name);
