@@ -225,7 +225,7 @@ NL_INLINE void layer_norm_rows(const LayerNorm& norm, const Rows& x, Out* y, int
 
 NL_VECTOR_CLONES void gelu(const Rows& x, float* y, int64_t y_stride) { gelu_rows(x, y, y_stride); }
 NL_VECTOR_CLONES void gelu(const Rows& x, uint16_t* y, int64_t y_stride) { gelu_rows(x, y, y_stride); }
-NL_VECTOR_CLONES void gelu(const NarrowRows& x, uint16_t* y, int64_t y_stride) { gelu_rows(x, y, y_stride); }
+NL_VECTOR_CLONES void gelu(const LowpRows& x, uint16_t* y, int64_t y_stride) { gelu_rows(x, y, y_stride); }
 
 NL_VECTOR_CLONES void gelu_and_slope(const Rows& x, float* y, int64_t y_stride, float* slope, int64_t slope_stride) {
   gelu_and_slope_rows(x, y, y_stride, slope, slope_stride);
@@ -368,17 +368,17 @@ NL_VECTOR_CLONES void copy_rows(const Rows& rows, float* out, int64_t out_stride
 NL_VECTOR_CLONES void copy_rows(const Rows& rows, uint16_t* out, int64_t out_stride) {
   copy_values(rows, out, out_stride);
 }
-NL_VECTOR_CLONES void copy_rows(const NarrowRows& rows, float* out, int64_t out_stride) {
+NL_VECTOR_CLONES void copy_rows(const LowpRows& rows, float* out, int64_t out_stride) {
   copy_values(rows, out, out_stride);
 }
-NL_VECTOR_CLONES void copy_rows(const NarrowRows& rows, uint16_t* out, int64_t out_stride) {
+NL_VECTOR_CLONES void copy_rows(const LowpRows& rows, uint16_t* out, int64_t out_stride) {
   for (int64_t row = 0; row < rows.count; ++row) {
     prefetch_row(rows, row + kRowsAhead);
     std::copy_n(rows.values + row * rows.stride, rows.width, out + row * out_stride);
   }
 }
 
-NL_VECTOR_CLONES void interleave_rows(const NarrowRows& rows, uint32_t* out) {
+NL_VECTOR_CLONES void interleave_rows(const LowpRows& rows, uint32_t* out) {
   for (int64_t row = 0; row < rows.count; row += 2) {
     prefetch_row(rows, row + kRowsAhead);
     prefetch_row(rows, row + 1 + kRowsAhead);

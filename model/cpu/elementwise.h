@@ -17,12 +17,12 @@ struct RowsOf {
   int64_t width = 0;
 };
 using Rows = RowsOf<const float>;
-using NarrowRows = RowsOf<const uint16_t>;
+using LowpRows = RowsOf<const uint16_t>;
 
 /// gelu_new: y = 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))), to rows `y_stride` apart.
 void gelu(const Rows& x, float* y, int64_t y_stride);
 void gelu(const Rows& x, uint16_t* y, int64_t y_stride);
-void gelu(const NarrowRows& x, uint16_t* y, int64_t y_stride);
+void gelu(const LowpRows& x, uint16_t* y, int64_t y_stride);
 
 /// The same and slope = gelu_new'(x); x may be either.
 void gelu_and_slope(const Rows& x, float* y, int64_t y_stride, float* slope, int64_t slope_stride);
@@ -69,12 +69,12 @@ void copy_rows(const Rows& rows, float* out, int64_t out_stride);
 void copy_rows(const Rows& rows, uint16_t* out, int64_t out_stride);
 
 /// The same from bfloat16 values.
-void copy_rows(const NarrowRows& rows, float* out, int64_t out_stride);
-void copy_rows(const NarrowRows& rows, uint16_t* out, int64_t out_stride);
+void copy_rows(const LowpRows& rows, float* out, int64_t out_stride);
+void copy_rows(const LowpRows& rows, uint16_t* out, int64_t out_stride);
 
 /// out [ceil(count / 2), width]: each element holds the values of two rows, the upper row in the low half; a missing
 /// last row is zeros.
-void interleave_rows(const NarrowRows& rows, uint32_t* out);
+void interleave_rows(const LowpRows& rows, uint32_t* out);
 
 /// Returns logsumexp(row) - row[target]. With `scale` not 0, row becomes scale * (softmax(row) - onehot(target)).
 float cross_entropy_row(float* row, int64_t width, int64_t target, float scale);

@@ -25,7 +25,7 @@ at::Tensor gelu_new(const at::Tensor& x) {
   const bool narrow = x.scalar_type() == at::kBFloat16;
   at::parallel_for(0, x.numel(), kElementsPerTask, [&](int64_t begin, int64_t end) {
     if (narrow) {
-      cpu::gelu(cpu::NarrowRows{bits_of(x) + begin, 0, 1, end - begin}, bits_of(y) + begin, 0);
+      cpu::gelu(cpu::LowpRows{bits_of(x) + begin, 0, 1, end - begin}, bits_of(y) + begin, 0);
     } else {
       cpu::gelu(cpu::Rows{x.const_data_ptr<float>() + begin, 0, 1, end - begin}, y.mutable_data_ptr<float>() + begin,
                 0);

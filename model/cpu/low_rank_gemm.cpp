@@ -84,7 +84,7 @@ void copy_tile(const at::Tensor& x, int64_t row, int64_t rows, int64_t column, i
   const int64_t offset = row * x.stride(0) + column;
   if (x.scalar_type() == at::kBFloat16) {
     const auto* const values = static_cast<const uint16_t*>(x.const_data_ptr()) + offset;
-    cpu::copy_rows(cpu::NarrowRows{values, x.stride(0), rows, columns}, tile, kSlabColumns);
+    cpu::copy_rows(cpu::LowpRows{values, x.stride(0), rows, columns}, tile, kSlabColumns);
   } else {
     cpu::copy_rows(cpu::Rows{x.const_data_ptr<float>() + offset, x.stride(0), rows, columns}, tile, kSlabColumns);
   }

@@ -35,7 +35,7 @@ bool Matmul::multiplies_16bit(const at::Tensor& weight) const {
   return (weight.is_cpu() ? cpu_compute_dtype(compute_dtype_) : compute_dtype_) != Dtype::kFloat32;
 }
 
-at::Tensor Matmul::widened_rows(const at::Tensor& weight, int64_t begin, int64_t rows) {
+at::Tensor Matmul::fp32_rows(const at::Tensor& weight, int64_t begin, int64_t rows) {
   at::Tensor source = weight.narrow(0, begin, rows);
   if (weight.scalar_type() == at::kFloat) return source;
   const int64_t elements = rows * weight.size(1);
@@ -60,7 +60,7 @@ at::Tensor Matmul::plain_forward(const at::Tensor& x, const at::Tensor& weight, 
   for (int64_t begin = 0; begin < weight.size(0); begin += step) {
     const int64_t rows = std::min(step, weight.size(0) - begin);
     at::Tensor part = y.narrow(1, begin, rows);
-    const at::Tensor wide = widened_rows(weight, begin, rows);
+    const at::Tensor wide = fp32_rows(weight, begin, rows);
     if (bias.defined()) {
       at::addmm_out(part, bias.narrow(0, begin, rows), x, wide.t());
     } else {
@@ -74,10 +74,10 @@ at::Tensor Matmul::plain_input_gradient(const at::Tensor& dy, const at::Tensor& 
   if (multiplies_16bit(weight)) return at::mm(dy.to(input_type()), weight.to(input_type())).to(at::kFloat);
   const int64_t step = slice_rows(weight);
   if (weight.scalar_type() == at::kFloat) return at::mm(dy, weight);
-  at::Tensor dx = at::mm(dy.narrow(1, 0, step), widened_rows(weight, 0, step));
+  at::Tensor dx = at::mm(dy.narrow(1, 0, step), fp32_rows(weight, 0, step));
   for (int64_t begin = step; begin < weight.size(0); begin += step) {
     const int64_t rows = std::min(step, weight.size(0) - begin);
-    dx.addmm_(dy.narrow(1, begin, rows), widened_rows(weight, begin, rows));
+    dx.addmm_(dy.narrow(1, begin, rows), fp32_rows(weight, begin, rows));
   }
   return dx;
 }
@@ -94,7 +94,7 @@ void Matmul::add_plain_input_gradient(at::Tensor& dx, const at::Tensor& dy, cons
   const int64_t step = slice_rows(weight);
   for (int64_t begin = 0; begin < weight.size(0); begin += step) {
     const int64_t rows = std::min(step, weight.size(0) - begin);
-    dx.addmm_(dy.narrow(1, begin, rows), widened_rows(weight, begin, rows));
+    dx.addmm_(dy.narrow(1, begin, rows), fp32_rows(weight, begin, rows));
   }
 }
 

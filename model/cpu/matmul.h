@@ -67,7 +67,7 @@ class Matmul {
   at::Tensor unfused_forward(const at::Tensor& x, const at::Tensor& weight, const Epilogue& terms);
   bool multiplies_16bit(const at::Tensor& weight) const;
   at::ScalarType input_type() const;
-  at::Tensor widened_rows(const at::Tensor& weight, int64_t begin, int64_t rows);
+  at::Tensor fp32_rows(const at::Tensor& weight, int64_t begin, int64_t rows);
 
   Dtype compute_dtype_;
   at::Tensor scratch_;  // fp32 copy of a slice of a 16-bit weight

@@ -43,7 +43,7 @@ void copy_elements(HeadRows<float> rows, int64_t count, int64_t width, float* ou
   cpu::copy_rows(cpu::Rows{rows.values, rows.stride, count, width}, out, out_stride);
 }
 void copy_elements(HeadRows<at::BFloat16> rows, int64_t count, int64_t width, at::BFloat16* out, int64_t out_stride) {
-  cpu::copy_rows(cpu::NarrowRows{bits_of(rows.values), rows.stride, count, width}, bits_of(out), out_stride);
+  cpu::copy_rows(cpu::LowpRows{bits_of(rows.values), rows.stride, count, width}, bits_of(out), out_stride);
 }
 
 /// out = rows as products read right sides; the last one may lack its neighbour.

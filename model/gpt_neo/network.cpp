@@ -80,7 +80,7 @@ NetworkBuilder::NetworkBuilder(const ModelSetup& setup, std::shared_ptr<const We
   check_weights(*weights_, setup_);
   if (setup_.lora) {
     lay_out_adapters();
-    widen_small_tensors();
+    convert_small_tensors();
   } else {
     lay_out_everything();
   }
@@ -124,7 +124,7 @@ void NetworkBuilder::lay_out_everything() {
   }
 }
 
-void NetworkBuilder::widen_small_tensors() {
+void NetworkBuilder::convert_small_tensors() {
   frozen_blocks_ = weights_->blocks;
   for (BlockWeights& block : frozen_blocks_) {
     for (const BlockParameter& parameter : kBlockParameters) {
@@ -159,15 +159,15 @@ Network NetworkBuilder::build_frozen(const at::Tensor& params, const at::Tensor&
   network.head = {weights_->lm_head, weights_->packed_lm_head};
   network.aligned_head = weights_->aligned_lm_head;
   network.ln_f = {ln_f_.weight, ln_f_.bias, {}, {}, setup_.config.layer_norm_epsilon};
-  at::Tensor narrow_params;
-  if (setup_.device.cuda) narrow_params = params.to(scalar_type(setup_.compute_dtype));
+  at::Tensor lowp_params;
+  if (setup_.device.cuda) lowp_params = params.to(scalar_type(setup_.compute_dtype));
   for (size_t layer = 0; layer < frozen_blocks_.size(); ++layer) {
-    network.blocks.push_back(build_block(layer, params, narrow_params, grads, dropout));
+    network.blocks.push_back(build_block(layer, params, lowp_params, grads, dropout));
   }
   return network;
 }
 
-Block NetworkBuilder::build_block(size_t layer, const at::Tensor& params, const at::Tensor& narrow_params,
+Block NetworkBuilder::build_block(size_t layer, const at::Tensor& params, const at::Tensor& lowp_params,
                                   const at::Tensor& grads, const DropoutKey* dropout) const {
   const BlockWeights& weights = frozen_blocks_[layer];
   const double epsilon = setup_.config.layer_norm_epsilon;
@@ -179,7 +179,7 @@ Block NetworkBuilder::build_block(size_t layer, const at::Tensor& params, const 
     block[site].bias = weights[site].bias;
   }
   choose_attention(block, setup_.config.layer_is_local[layer]);
-  attach_adapters(block, layer, params, narrow_params, grads, dropout);
+  attach_adapters(block, layer, params, lowp_params, grads, dropout);
   return block;
 }
 
@@ -192,7 +192,7 @@ void NetworkBuilder::choose_attention(Block& block, bool local) const {
 }
 
 void NetworkBuilder::attach_adapters(Block& block, size_t layer, const at::Tensor& params,
-                                     const at::Tensor& narrow_params, const at::Tensor& grads,
+                                     const at::Tensor& lowp_params, const at::Tensor& grads,
                                      const DropoutKey* dropout) const {
   for (const LinearSite site : kLinearSites) {
     const LoraSlots& slots = lora_slots_[layer][static_cast<size_t>(site)];
@@ -202,8 +202,8 @@ void NetworkBuilder::attach_adapters(Block& block, size_t layer, const at::Tenso
     branch.b = slot_view(params, slots.b);
     branch.a_grad = slot_view(grads, slots.a);
     branch.b_grad = slot_view(grads, slots.b);
-    branch.narrow_a = slot_view(narrow_params, slots.a);
-    branch.narrow_b = slot_view(narrow_params, slots.b);
+    branch.lowp_a = slot_view(lowp_params, slots.a);
+    branch.lowp_b = slot_view(lowp_params, slots.b);
     branch.scaling = setup_.lora->scaling();
     if (dropout != nullptr) {
       branch.dropout = {setup_.lora->lora_dropout, dropout->seed, dropout->epoch, static_cast<int64_t>(layer),

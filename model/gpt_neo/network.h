@@ -55,11 +55,11 @@ class NetworkBuilder {
 
   void lay_out_adapters();
   void lay_out_everything();
-  void widen_small_tensors();
-  Block build_block(size_t layer, const at::Tensor& params, const at::Tensor& narrow_params, const at::Tensor& grads,
+  void convert_small_tensors();
+  Block build_block(size_t layer, const at::Tensor& params, const at::Tensor& lowp_params, const at::Tensor& grads,
                     const DropoutKey* dropout) const;
   void choose_attention(Block& block, bool local) const;
-  void attach_adapters(Block& block, size_t layer, const at::Tensor& params, const at::Tensor& narrow_params,
+  void attach_adapters(Block& block, size_t layer, const at::Tensor& params, const at::Tensor& lowp_params,
                        const at::Tensor& grads, const DropoutKey* dropout) const;
   Network build_frozen(const at::Tensor& params, const at::Tensor& grads, const DropoutKey* dropout) const;
   Network build_full(const at::Tensor& params, const at::Tensor& grads) const;

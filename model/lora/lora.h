@@ -17,7 +17,7 @@ struct LoraBranch {
   at::Tensor b;       // [out, r]
   at::Tensor a_grad;  // views of the gradient buffer, overwritten by backward
   at::Tensor b_grad;
-  at::Tensor narrow_a, narrow_b;  // the device path: a and b in the compute dtype
+  at::Tensor lowp_a, lowp_b;  // the device path: a and b in the compute dtype
   double scaling = 1.0;
   DropoutMask dropout;  // probability 0 outside training
 

@@ -21,7 +21,7 @@ void reduce(const CudaMatmul& matmul, const LoraBranch& lora, const at::Tensor& 
   if (lora.dropout.active()) {
     std::tie(dropped, saved.mask) = at::native_dropout(x, lora.dropout.probability, /*train=*/true);
   }
-  saved.reduced = matmul.multiply(dropped, lora.narrow_a.t());
+  saved.reduced = matmul.multiply(dropped, lora.lowp_a.t());
 }
 
 }  // namespace
@@ -29,25 +29,25 @@ void reduce(const CudaMatmul& matmul, const LoraBranch& lora, const at::Tensor& 
 at::Tensor adapter_output_on_cuda(const CudaMatmul& matmul, const LoraBranch& lora, const at::Tensor& x,
                                   AdapterSaved& saved) {
   reduce(matmul, lora, x, saved);
-  return matmul.multiply(saved.reduced, lora.narrow_b.t());
+  return matmul.multiply(saved.reduced, lora.lowp_b.t());
 }
 
 void add_adapter_on_cuda(const CudaMatmul& matmul, const LoraBranch& lora, at::Tensor& y, const at::Tensor& x,
                          AdapterSaved& saved) {
   reduce(matmul, lora, x, saved);
-  matmul.add_multiply(y, saved.reduced, lora.narrow_b.t(), /*beta=*/1, lora.scaling);
+  matmul.add_multiply(y, saved.reduced, lora.lowp_b.t(), /*beta=*/1, lora.scaling);
 }
 
 void adapter_backward_on_cuda(const CudaMatmul& matmul, const LoraBranch& lora, const at::Tensor& dy,
                               const at::Tensor& x, const AdapterSaved& saved, at::Tensor* dx) {
-  const at::Tensor d_reduced = matmul.multiply(dy, lora.narrow_b);  // [n, r], without the scale
+  const at::Tensor d_reduced = matmul.multiply(dy, lora.lowp_b);  // [n, r], without the scale
   matmul.add_multiply(lora.b_grad, dy.t(), saved.reduced, /*beta=*/0, lora.scaling);
   matmul.add_multiply(lora.a_grad, d_reduced.t(), masked(lora, x, saved.mask), /*beta=*/0, lora.scaling);
   if (dx == nullptr) return;
   if (saved.mask.defined()) {
-    dx->add_(masked(lora, matmul.multiply_fp32(d_reduced, lora.narrow_a), saved.mask), lora.scaling);
+    dx->add_(masked(lora, matmul.multiply_fp32(d_reduced, lora.lowp_a), saved.mask), lora.scaling);
   } else {
-    matmul.add_multiply(*dx, d_reduced, lora.narrow_a, /*beta=*/1, lora.scaling);
+    matmul.add_multiply(*dx, d_reduced, lora.lowp_a, /*beta=*/1, lora.scaling);
   }
 }
 

@@ -35,21 +35,21 @@ bool BlockMemory::multiplies_plain_16bit() const {
 /// x [rows, width] fp32 as an input of products, where that is another tensor.
 int64_t BlockMemory::input_bytes(int64_t rows, int64_t width) const {
   if (!narrow() || !(on_cuda() || setup_.packed_weights)) return 0;
-  return kNarrow * rows * (on_cuda() ? width : width + width % 2);
+  return kLowpBytes * rows * (on_cuda() ? width : width + width % 2);
 }
 
 void BlockMemory::touch_product(int64_t rows, int64_t in, int64_t out, Product product) {
-  int64_t bytes = product.input_is_narrow ? 0 : input_bytes(rows, in);
-  if (multiplies_plain_16bit()) bytes += kNarrow * rows * (in + out);
-  if (converts_weights() && (on_cuda() || multiplies_plain_16bit())) bytes += kNarrow * in * out;
-  const bool stored_narrow = setup_.model.lora && setup_.frozen_dtype != Dtype::kFloat32;
+  int64_t bytes = product.input_is_lowp ? 0 : input_bytes(rows, in);
+  if (multiplies_plain_16bit()) bytes += kLowpBytes * rows * (in + out);
+  if (converts_weights() && (on_cuda() || multiplies_plain_16bit())) bytes += kLowpBytes * in * out;
+  const bool stored_lowp = setup_.model.lora && setup_.frozen_dtype != Dtype::kFloat32;
   if (!on_cuda() && setup_.packed_weights) {
     const bool always = microkernel(Dtype::kFloat32) == Microkernel::kAvx2;
-    if (!narrow() && (always || stored_narrow || product.backward)) {
-      bytes += setup_.threads * kWide * kPackedCopyElements;
+    if (!narrow() && (always || stored_lowp || product.backward)) {
+      bytes += setup_.threads * kFp32Bytes * kPackedCopyElements;
     }
-  } else if (!on_cuda() && !multiplies_plain_16bit() && stored_narrow) {
-    keep_scratch(kWide * std::min(Matmul::kScratchElements, in * out));  // widened slices
+  } else if (!on_cuda() && !multiplies_plain_16bit() && stored_lowp) {
+    keep_scratch(kFp32Bytes * std::min(Matmul::kScratchElements, in * out));  // widened slices
   }
   tally_.touch(bytes);
 }
@@ -66,7 +66,7 @@ int64_t BlockMemory::saved_adapter_bytes(const TrainedLinears& trained, BlockRow
     if (!trained.adapter(site)) continue;
     const bool reads_all = site == LinearSite::kKProj || site == LinearSite::kVProj;
     const int64_t mask = drops() && on_cuda() ? kMaskByte * features(site).first : 0;
-    bytes += (reads_all ? rows.all : rows.queries) * ((on_cuda() ? product_element() : kWide) * rank() + mask);
+    bytes += (reads_all ? rows.all : rows.queries) * ((on_cuda() ? product_element() : kFp32Bytes) * rank() + mask);
   }
   return bytes;
 }
@@ -75,12 +75,12 @@ Tally::Held BlockMemory::forward(const TrainedLinears& trained, BlockRows rows, 
   saved.adapters = tally_.hold(saved_adapter_bytes(trained, rows));
   if (!on_cuda()) {
     const Held activated = cpu_recompute(trained, rows, saved);
-    return cpu_linear(trained, LinearSite::kCProj, rows.queries, kWide);
+    return cpu_linear(trained, LinearSite::kCProj, rows.queries, kFp32Bytes);
   }
   cuda_recompute(trained, rows, saved, /*again=*/false);
   const int64_t element = cuda_activation_bytes(trained);
   const Held activated = tally_.hold(element * rows.queries * inner());
-  return cuda_linear(trained, LinearSite::kCProj, rows.queries, element == kNarrow);
+  return cuda_linear(trained, LinearSite::kCProj, rows.queries, element == kLowpBytes);
 }
 
 void BlockMemory::fill_again(const TrainedLinears& trained, BlockRows rows, SavedBlock& saved) {

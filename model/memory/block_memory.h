@@ -11,8 +11,8 @@
 
 namespace neoloom::model {
 
-inline constexpr int64_t kWide = 4;    // bytes of fp32
-inline constexpr int64_t kNarrow = 2;  // of a 16-bit type
+inline constexpr int64_t kFp32Bytes = 4;  // bytes of fp32
+inline constexpr int64_t kLowpBytes = 2;  // of a 16-bit type
 
 /// The rows of RowPlan.
 struct BlockRows {
@@ -60,7 +60,7 @@ class BlockMemory {
   /// What a product with a matrix of the model makes beside its result. Shapes: [rows, in] times [in, out].
   struct Product {
     bool backward = false;
-    bool input_is_narrow = false;  // it has the type of products already
+    bool input_is_lowp = false;  // it has the type of products already
   };
   void touch_product(int64_t rows, int64_t in, int64_t out, Product product);
 
@@ -81,13 +81,13 @@ class BlockMemory {
   void keep_scratch(int64_t bytes);
 
   // The host: "narrow" is the type that products with packed weights read.
-  bool narrow_tiles() const;  // what attention in tiles reads
-  int64_t cpu_element_bytes() const { return narrow() && setup_.packed_weights ? kNarrow : kWide; }
+  bool lowp_tiles() const;  // what attention in tiles reads
+  int64_t cpu_element_bytes() const { return narrow() && setup_.packed_weights ? kLowpBytes : kFp32Bytes; }
   Held cpu_recompute(const TrainedLinears& trained, BlockRows rows, SavedBlock& saved);
   Held cpu_linear(const TrainedLinears& trained, LinearSite site, int64_t rows, int64_t element);
   Held cpu_linear_backward(const TrainedLinears& trained, LinearSite site, int64_t rows, int64_t element);
   Held cpu_adapter_backward(const TrainedLinears& trained, LinearSite site, int64_t rows);
-  Held cpu_narrow(int64_t rows);
+  Held cpu_lowp(int64_t rows);
   void cpu_mlp_backward(const TrainedLinears& trained, int64_t rows);
   Held cpu_backward(const TrainedLinears& trained, BlockRows rows, Held dy);
   Held cpu_inputs_backward(const TrainedLinears& trained, BlockRows rows);
@@ -96,14 +96,14 @@ class BlockMemory {
 
   // The device path: "narrow" is the compute dtype.
   bool flash_attention() const;
-  int64_t product_element() const { return narrow() ? kNarrow : kWide; }
-  int64_t cuda_attention_bytes() const { return flash_attention() ? kNarrow : kWide; }
+  int64_t product_element() const { return narrow() ? kLowpBytes : kFp32Bytes; }
+  int64_t cuda_attention_bytes() const { return flash_attention() ? kLowpBytes : kFp32Bytes; }
   int64_t cuda_activation_bytes(const TrainedLinears& trained) const;
   void cuda_recompute(const TrainedLinears& trained, BlockRows rows, SavedBlock& saved, bool again);
-  Held cuda_linear(const TrainedLinears& trained, LinearSite site, int64_t rows, bool input_is_narrow);
+  Held cuda_linear(const TrainedLinears& trained, LinearSite site, int64_t rows, bool input_is_lowp);
   void touch_cuda_adapter(int64_t rows, int64_t in);
   void touch_cuda_adapter_backward(int64_t rows, int64_t in);
-  Held cuda_linear_backward(const TrainedLinears& trained, LinearSite site, int64_t rows, bool wide, bool dy_is_narrow);
+  Held cuda_linear_backward(const TrainedLinears& trained, LinearSite site, int64_t rows, bool wide, bool dy_is_lowp);
   void touch_cuda_attention(BlockRows rows, bool backward);
   Held cuda_mlp_backward(const TrainedLinears& trained, int64_t rows);
   Held cuda_attention_backward(const TrainedLinears& trained, BlockRows rows);

@@ -21,9 +21,10 @@ int64_t round_up(int64_t value, int64_t step) { return (value + step - 1) / step
 /// Shapes: x [rows, in] -> [rows, out] of `element` bytes.
 Held BlockMemory::cpu_linear(const TrainedLinears& trained, LinearSite site, int64_t rows, int64_t element) {
   const auto [in, out] = features(site);
-  if (trained.adapter(site) && drops()) tally_.touch((cpu_element_bytes() == kNarrow ? 2 : 1) * kWide * rows * in);
+  if (trained.adapter(site) && drops())
+    tally_.touch((cpu_element_bytes() == kLowpBytes ? 2 : 1) * kFp32Bytes * rows * in);
   Held y = tally_.hold(element * rows * out);
-  touch_product(rows, in, out, {.input_is_narrow = true});
+  touch_product(rows, in, out, {.input_is_lowp = true});
   return y;
 }
 
@@ -31,23 +32,23 @@ Held BlockMemory::cpu_linear(const TrainedLinears& trained, LinearSite site, int
 Held BlockMemory::cpu_adapter_backward(const TrainedLinears& trained, LinearSite site, int64_t rows) {
   if (!trained.adapter(site)) return {};
   const auto [in, out] = features(site);
-  Held d_reduced = tally_.hold(kWide * rank() * rows);
-  tally_.touch(kWide * rank() * (rows + out));
+  Held d_reduced = tally_.hold(kFp32Bytes * rank() * rows);
+  tally_.touch(kFp32Bytes * rank() * (rows + out));
   if (!drops()) return d_reduced;
   {
-    const Held dropped = tally_.hold(kWide * rows * in);
-    tally_.touch(cpu_element_bytes() == kNarrow ? kWide * rows * in : 0);
-    tally_.touch(kWide * rank() * (rows + in));
+    const Held dropped = tally_.hold(kFp32Bytes * rows * in);
+    tally_.touch(cpu_element_bytes() == kLowpBytes ? kFp32Bytes * rows * in : 0);
+    tally_.touch(kFp32Bytes * rank() * (rows + in));
   }
-  tally_.touch(2 * kWide * rows * in);
-  return tally_.hold(kWide * rows * in);
+  tally_.touch(2 * kFp32Bytes * rows * in);
+  return tally_.hold(kFp32Bytes * rows * in);
 }
 
 Held BlockMemory::cpu_linear_backward(const TrainedLinears& trained, LinearSite site, int64_t rows, int64_t element) {
   const auto [in, out] = features(site);
   const Held residual = cpu_adapter_backward(trained, site, rows);
   Held dx = tally_.hold(element * rows * in);
-  touch_product(rows, out, in, {.backward = true, .input_is_narrow = true});
+  touch_product(rows, out, in, {.backward = true, .input_is_lowp = true});
   return dx;
 }
 
@@ -55,7 +56,7 @@ Held BlockMemory::cpu_linear_backward(const TrainedLinears& trained, LinearSite 
 Held BlockMemory::cpu_recompute(const TrainedLinears& trained, BlockRows rows, SavedBlock& saved) {
   const int64_t h = hidden();
   const int64_t element = cpu_element_bytes();
-  saved.statistics = tally_.hold(2 * kWide * (rows.all + rows.queries));
+  saved.statistics = tally_.hold(2 * kFp32Bytes * (rows.all + rows.queries));
   {
     const Held normed = tally_.hold(element * rows.all * h);
     saved.k = cpu_linear(trained, LinearSite::kKProj, rows.all, element);
@@ -64,37 +65,37 @@ Held BlockMemory::cpu_recompute(const TrainedLinears& trained, BlockRows rows, S
   }
   saved.attended = tally_.hold(element * rows.queries * h);
   touch_cpu_attention(rows, /*backward=*/false);
-  saved.middle = cpu_linear(trained, LinearSite::kOutProj, rows.queries, kWide);
+  saved.middle = cpu_linear(trained, LinearSite::kOutProj, rows.queries, kFp32Bytes);
   const Held normed = tally_.hold(element * rows.queries * h);
   const int64_t width = setup_.packed_weights ? round_up(inner(), kPackedColumns) : inner();
   Held activated = tally_.hold(element * rows.queries * inner());
   if (trained.adapter(LinearSite::kCFc) && drops()) {
-    tally_.touch((element == kNarrow ? 2 : 1) * kWide * rows.queries * h);
+    tally_.touch((element == kLowpBytes ? 2 : 1) * kFp32Bytes * rows.queries * h);
   }
   saved.activation = tally_.hold(element * rows.queries * width);
-  touch_product(rows.queries, h, inner(), {.input_is_narrow = true});
+  touch_product(rows.queries, h, inner(), {.input_is_lowp = true});
   return activated;
 }
 
-bool BlockMemory::narrow_tiles() const { return cpu_compute_dtype(setup_.model.compute_dtype) != Dtype::kFloat32; }
+bool BlockMemory::lowp_tiles() const { return cpu_compute_dtype(setup_.model.compute_dtype) != Dtype::kFloat32; }
 
 /// CpuHeadAttention's memory, one for each thread: keys packed once for scores and once for sums, gradients of keys,
 /// and rows of scores.
 int64_t BlockMemory::tile_scratch_bytes(bool backward) const {
   const GptNeoConfig& config = setup_.model.config;
-  const int64_t element = narrow_tiles() ? kNarrow : kWide;
+  const int64_t element = lowp_tiles() ? kLowpBytes : kFp32Bytes;
   const int64_t keys = round_up(shape_.longest, kAttentionTile) * config.head_dim();
   const auto widest = static_cast<uint64_t>(round_up(shape_.longest, kAttentionTile));
   const int64_t scores = kAttentionTile * static_cast<int64_t>(std::bit_ceil(widest));
-  const int64_t narrowed = narrow_tiles() ? kNarrow * scores : 0;
-  return backward ? keys * (3 * element + 2 * kWide) + 2 * kWide * scores + narrowed
-                  : keys * 2 * element + kWide * scores + narrowed;
+  const int64_t narrowed = lowp_tiles() ? kLowpBytes * scores : 0;
+  return backward ? keys * (3 * element + 2 * kFp32Bytes) + 2 * kFp32Bytes * scores + narrowed
+                  : keys * 2 * element + kFp32Bytes * scores + narrowed;
 }
 
 /// Beside q, k, v, the result and its gradients.
 void BlockMemory::touch_cpu_attention(BlockRows rows, bool backward) {
   const bool tiled = attends_in_tiles(rows.all_queries() ? shape_.longest : 1, shape_.longest);
-  const int64_t type = tiled && narrow_tiles() ? kNarrow : kWide;
+  const int64_t type = tiled && lowp_tiles() ? kLowpBytes : kFp32Bytes;
   int64_t bytes = 0;
   if (type != cpu_element_bytes()) {
     const int64_t forward = type * hidden() * (2 * rows.queries + 2 * rows.all);
@@ -102,13 +103,13 @@ void BlockMemory::touch_cpu_attention(BlockRows rows, bool backward) {
   }
   const int64_t queries = std::min(kAttentionQueries, shape_.longest);
   bytes += tiled ? setup_.threads * tile_scratch_bytes(backward)
-                 : (backward ? 4 : 3) * kWide * setup_.threads * queries * shape_.longest;
+                 : (backward ? 4 : 3) * kFp32Bytes * setup_.threads * queries * shape_.longest;
   tally_.touch(bytes);
 }
 
 /// dy in the narrow type, while a product reads it.
-Held BlockMemory::cpu_narrow(int64_t rows) {
-  return tally_.hold(cpu_element_bytes() == kNarrow ? kNarrow * rows * hidden() : 0);
+Held BlockMemory::cpu_lowp(int64_t rows) {
+  return tally_.hold(cpu_element_bytes() == kLowpBytes ? kLowpBytes * rows * hidden() : 0);
 }
 
 /// From dy to the gradient of `middle`, in place.
@@ -122,23 +123,23 @@ void BlockMemory::cpu_mlp_backward(const TrainedLinears& trained, int64_t rows) 
       const Held in_tiles = tally_.hold(setup_.packed_weights ? element * rows * inner() : 0);
       activated = tally_.hold(element * rows * inner());
     }
-    const Held narrow_dy = cpu_narrow(rows);
+    const Held lowp_dy = cpu_lowp(rows);
     d_pre = cpu_linear_backward(trained, LinearSite::kCProj, rows, element);
   }
   const Held normed = tally_.hold(trained.trains(LinearSite::kCFc) ? element * rows * h : 0);
-  const Held d_normed = cpu_linear_backward(trained, LinearSite::kCFc, rows, kWide);
-  if (trained.everything) tally_.touch(kWide * rows * h);
+  const Held d_normed = cpu_linear_backward(trained, LinearSite::kCFc, rows, kFp32Bytes);
+  if (trained.everything) tally_.touch(kFp32Bytes * rows * h);
 }
 
 /// Returns the gradient of ln_1's output.
 Held BlockMemory::cpu_inputs_backward(const TrainedLinears& trained, BlockRows rows) {
   const int64_t h = hidden();
   const Held normed = tally_.hold(trained.inputs_train() ? cpu_element_bytes() * rows.all * h : 0);
-  Held d_normed = cpu_linear_backward(trained, LinearSite::kKProj, rows.all, kWide);
+  Held d_normed = cpu_linear_backward(trained, LinearSite::kKProj, rows.all, kFp32Bytes);
   for (const LinearSite site : {LinearSite::kVProj, LinearSite::kQProj}) {
     const int64_t count = site == LinearSite::kQProj ? rows.queries : rows.all;
     const Held residual = cpu_adapter_backward(trained, site, count);
-    touch_product(count, h, h, {.backward = true, .input_is_narrow = true});
+    touch_product(count, h, h, {.backward = true, .input_is_lowp = true});
   }
   return d_normed;
 }
@@ -149,7 +150,7 @@ Held BlockMemory::cpu_backward(const TrainedLinears& trained, BlockRows rows, He
   cpu_mlp_backward(trained, rows.queries);
   Held d_attended;
   {
-    const Held narrow_dy = cpu_narrow(rows.queries);
+    const Held lowp_dy = cpu_lowp(rows.queries);
     d_attended = cpu_linear_backward(trained, LinearSite::kOutProj, rows.queries, element);
   }
   Held d_normed;
@@ -158,8 +159,8 @@ Held BlockMemory::cpu_backward(const TrainedLinears& trained, BlockRows rows, He
     touch_cpu_attention(rows, /*backward=*/true);
     d_normed = cpu_inputs_backward(trained, rows);
   }
-  if (!rows.all_queries()) dy = tally_.hold(kWide * rows.all * h);
-  if (trained.everything) tally_.touch(kWide * rows.all * h);
+  if (!rows.all_queries()) dy = tally_.hold(kFp32Bytes * rows.all * h);
+  if (trained.everything) tally_.touch(kFp32Bytes * rows.all * h);
   return dy;
 }
 

@@ -26,12 +26,12 @@ class Walk {
 
   StepMemory train() {
     const int64_t h = config().hidden_size;
-    const Held narrow_parameters = tally_.hold(narrow_parameter_bytes());
+    const Held lowp_parameters = tally_.hold(lowp_parameter_bytes());
     std::vector<SavedBlock> saved(layers_.size());
     {
       const Held hidden = run_blocks(&saved);
-      result_.saved_bytes = tally_.live_bytes() - hidden.bytes() - narrow_parameters.bytes();
-      gradient_ = tally_.hold(kWide * h * final_rows());
+      result_.saved_bytes = tally_.live_bytes() - hidden.bytes() - lowp_parameters.bytes();
+      gradient_ = tally_.hold(kFp32Bytes * h * final_rows());
       head(/*gradients=*/true);
     }
     backward(saved);
@@ -40,7 +40,7 @@ class Walk {
   }
 
   int64_t evaluate() {
-    const Held narrow_parameters = tally_.hold(narrow_parameter_bytes());
+    const Held lowp_parameters = tally_.hold(lowp_parameter_bytes());
     const Held hidden = run_blocks(nullptr);
     head(/*gradients=*/false);
     return tally_.peak_bytes();
@@ -55,10 +55,10 @@ class Walk {
   int64_t final_rows() const { return causal() ? shape_.tokens : shape_.samples; }
 
   /// What a device's products read of the adapters (NetworkBuilder::build_frozen).
-  int64_t narrow_parameter_bytes() const {
+  int64_t lowp_parameter_bytes() const {
     const ModelSetup& model = setup_.model;
     if (!on_cuda() || !narrow() || trains_everything()) return 0;
-    return kNarrow * count_trainable(model.config, model.lora, model.num_labels).flat_elements;
+    return kLowpBytes * count_trainable(model.config, model.lora, model.num_labels).flat_elements;
   }
 
   /// On a device kernels come in few shapes (GptNeo::has_fixed_shapes).
@@ -97,10 +97,10 @@ class Walk {
 
   Held embed() {
     const int64_t values = shape_.tokens * config().hidden_size;
-    const int64_t stored = trains_everything() || setup_.frozen_dtype == Dtype::kFloat32 ? 0 : kNarrow * values;
-    const Held words = tally_.hold(kWide * values);
-    tally_.touch(stored + 2 * kWide * values);
-    return tally_.hold(kWide * values);
+    const int64_t stored = trains_everything() || setup_.frozen_dtype == Dtype::kFloat32 ? 0 : kLowpBytes * values;
+    const Held words = tally_.hold(kFp32Bytes * values);
+    tally_.touch(stored + 2 * kFp32Bytes * values);
+    return tally_.hold(kFp32Bytes * values);
   }
 
   Held run_blocks(std::vector<SavedBlock>* saved) {
@@ -140,7 +140,7 @@ class Walk {
     if (causal()) {
       language_head(gradients);
     } else {
-      const int64_t few = 3 * kWide * shape_.samples * (config().hidden_size + setup_.model.num_labels);
+      const int64_t few = 3 * kFp32Bytes * shape_.samples * (config().hidden_size + setup_.model.num_labels);
       tally_.touch(few);
     }
   }
@@ -150,20 +150,20 @@ class Walk {
     const int64_t words = config().vocab_size;
     const int64_t rows = shape_.targets;
     const int64_t chunk = std::min(logits_chunk_rows(setup_.model), rows);
-    const Held selected = tally_.hold(2 * kWide * h * rows);  // and normed
-    const Held d_normed = tally_.hold(gradients ? kWide * h * rows : 0);
+    const Held selected = tally_.hold(2 * kFp32Bytes * h * rows);  // and normed
+    const Held d_normed = tally_.hold(gradients ? kFp32Bytes * h * rows : 0);
     // On a device a head that trains is converted for all chunks.
-    const Held head = tally_.hold(on_cuda() && narrow() && trains_everything() ? kNarrow * h * words : 0);
+    const Held head = tally_.hold(on_cuda() && narrow() && trains_everything() ? kLowpBytes * h * words : 0);
     {
       // Matmul of plain matrices do not write where they are told to: what they make is held beside it.
       const bool twice = !on_cuda() && !setup_.packed_weights;
-      const Held logits = tally_.hold((twice ? 2 : 1) * kWide * chunk * words);
+      const Held logits = tally_.hold((twice ? 2 : 1) * kFp32Bytes * chunk * words);
       blocks_.touch_product(chunk, h, words, {});
-      if (on_cuda()) tally_.touch(kWide * chunk * words);  // log probabilities
-      const Held d_chunk = tally_.hold(gradients ? kWide * chunk * h : 0);
-      if (gradients) blocks_.touch_product(chunk, words, h, {.backward = true, .input_is_narrow = on_cuda()});
+      if (on_cuda()) tally_.touch(kFp32Bytes * chunk * words);  // log probabilities
+      const Held d_chunk = tally_.hold(gradients ? kFp32Bytes * chunk * h : 0);
+      if (gradients) blocks_.touch_product(chunk, words, h, {.backward = true, .input_is_lowp = on_cuda()});
     }
-    tally_.touch(kWide * h * rows);
+    tally_.touch(kFp32Bytes * h * rows);
   }
 
   const MemorySetup& setup_;
@@ -187,7 +187,7 @@ int64_t evaluation_peak_bytes(const MemorySetup& setup, const BatchShape& shape)
 
 namespace {
 
-int64_t element_bytes(Dtype dtype) { return dtype == Dtype::kFloat32 ? kWide : kNarrow; }
+int64_t element_bytes(Dtype dtype) { return dtype == Dtype::kFloat32 ? kFp32Bytes : kLowpBytes; }
 
 /// PackedWeights of every matrix; those of the head are read by language models only.
 int64_t packed_bytes(const MemorySetup& setup, bool with_head) {
@@ -244,7 +244,7 @@ WeightMemory weight_memory(const MemorySetup& setup) {
     memory.read_bytes += packed_bytes(setup, causal);
   }
   if (setup.frozen_dtype != Dtype::kFloat32) {
-    memory.private_bytes = kWide * (config.num_layers * (6 * h + config.intermediate_size) + 2 * h);
+    memory.private_bytes = kFp32Bytes * (config.num_layers * (6 * h + config.intermediate_size) + 2 * h);
   }
   return memory;
 }

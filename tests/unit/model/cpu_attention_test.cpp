@@ -138,7 +138,7 @@ TEST(Kernels, RowsBecomeBfloat16AsATenRoundsThem) {
     cpu::copy_rows(source, static_cast<uint16_t*>(copied.mutable_data_ptr()), 30);
     EXPECT_TRUE(at::equal(copied.narrow(1, 0, width), expected));
     at::Tensor pairs = at::zeros({(rows + 1) / 2, width, 2}, expected.options());
-    const cpu::NarrowRows narrow{static_cast<const uint16_t*>(copied.const_data_ptr()), 30, rows, width};
+    const cpu::LowpRows narrow{static_cast<const uint16_t*>(copied.const_data_ptr()), 30, rows, width};
     cpu::interleave_rows(narrow, static_cast<uint32_t*>(pairs.mutable_data_ptr()));
     at::Tensor wide = at::zeros({rows, width});
     cpu::copy_rows(narrow, wide.mutable_data_ptr<float>(), width);
