@@ -56,7 +56,7 @@ class Packer {
   MicroBatch pack() {
     collect_rows();
     check_ids(ids_, result_.packed.rows.key_rows, setup_.config.vocab_size);
-    if (options_.fixed_shapes) add_filling_sample();
+    if (options_.fixed_shapes) add_padding_sample();
     make_row_tensors();
     if (batch_.labels.defined()) {
       if (setup_.head == Head::kCausalLm) {
@@ -97,9 +97,9 @@ class Packer {
     last_rows.key_rows = rows.key_rows;
   }
 
-  void add_filling_sample() {
+  void add_padding_sample() {
     const auto begin = static_cast<int64_t>(ids_.size());
-    const int64_t rows = filled_rows(setup_.head, begin);
+    const int64_t rows = fixed_shape_rows(setup_.head, begin);
     const auto samples = static_cast<int64_t>(last_.size());
     result_.packed.rows.segments.push_back({begin, rows - begin, begin, rows - begin});
     result_.packed.last_rows.segments.push_back({samples, 1, begin, rows - begin});
@@ -250,7 +250,7 @@ std::string shape_of(const MicroBatch& batch, bool by_length) {
                      batch.packed.rows.segments.size(), equal, rows.max_keys, targets);
 }
 
-int64_t filled_rows(Head head, int64_t count) { return rounded_rows(head == Head::kCausalLm ? count : count + 1); }
+int64_t fixed_shape_rows(Head head, int64_t count) { return rounded_rows(head == Head::kCausalLm ? count : count + 1); }
 
 int64_t rounded_rows(int64_t count) {
   const auto octave = static_cast<int64_t>(std::bit_floor(static_cast<uint64_t>(count)));

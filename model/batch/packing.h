@@ -58,7 +58,7 @@ std::string shape_of(const MicroBatch& batch, bool by_length);
 
 /// Rows of a micro-batch of fixed shape with `count` real ones. A classifier reads the filling sample's last token, so
 /// that this sample is never empty there.
-int64_t filled_rows(Head head, int64_t count);
+int64_t fixed_shape_rows(Head head, int64_t count);
 
 /// `count` rounded up to one of at most eight sizes between powers of two, at least 128.
 int64_t rounded_rows(int64_t count);

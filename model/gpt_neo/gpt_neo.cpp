@@ -70,7 +70,7 @@ at::Tensor GptNeo::run_blocks(const Network& network, const PackedBatch& packed,
   for (size_t layer = 0; layer < network.blocks.size(); ++layer) {
     BlockSaved* const kept = saved != nullptr && layer >= lowest ? &(*saved)[layer] : nullptr;
     x = network.blocks[layer].forward(*backend_, x, plan_of(packed, layer), kept);
-    if (kept != nullptr && recomputes(layer)) *kept = kept->inputs();
+    if (kept != nullptr && checkpointed(layer)) *kept = kept->inputs();
   }
   return x;
 }
@@ -106,7 +106,7 @@ void GptNeo::run_backward(const Network& network, const PackedBatch& packed, std
   for (size_t layer = network.blocks.size(); layer-- > lowest;) {
     const BlockWants wants{.dx = layer > lowest || network.trains_embedding()};
     const RowPlan& rows = plan_of(packed, layer);
-    if (recomputes(layer)) network.blocks[layer].recompute(*backend_, rows, saved[layer]);
+    if (checkpointed(layer)) network.blocks[layer].recompute(*backend_, rows, saved[layer]);
     d_hidden = network.blocks[layer].backward(*backend_, d_hidden, rows, saved[layer], wants);
     saved[layer] = {};
     if (ready) ready(layout().block_begin_elements[layer]);

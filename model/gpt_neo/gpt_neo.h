@@ -37,7 +37,7 @@ class GptNeo final : public Model {
   bool classifies() const { return setup_.head != Head::kCausalLm; }
   const RowPlan& plan_of(const PackedBatch& packed, size_t layer) const;
   /// Whether backward computes anew what this block's forward would have to keep. The last block's is used at once.
-  bool recomputes(size_t layer) const { return setup_.gradient_checkpointing && layer + 1 < num_layers(); }
+  bool checkpointed(size_t layer) const { return setup_.gradient_checkpointing && layer + 1 < num_layers(); }
   size_t num_layers() const { return setup_.config.layer_is_local.size(); }
   at::Tensor run_blocks(const Network& network, const PackedBatch& packed, std::vector<BlockSaved>* saved);
   HeadResult run_head(const Network& network, const Targets& targets, const at::Tensor& hidden, HeadWants wants);

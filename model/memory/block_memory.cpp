@@ -83,7 +83,7 @@ Tally::Held BlockMemory::forward(const TrainedLinears& trained, BlockRows rows, 
   return cuda_linear(trained, LinearSite::kCProj, rows.queries, element == kLowpBytes);
 }
 
-void BlockMemory::fill_again(const TrainedLinears& trained, BlockRows rows, SavedBlock& saved) {
+void BlockMemory::recompute(const TrainedLinears& trained, BlockRows rows, SavedBlock& saved) {
   if (on_cuda()) {
     cuda_recompute(trained, rows, saved, /*again=*/true);
   } else {

@@ -53,7 +53,7 @@ class BlockMemory {
   /// Returns the output; `saved` gets everything but x.
   Tally::Held forward(const TrainedLinears& trained, BlockRows rows, SavedBlock& saved);
   /// Block::fill, for a block whose inputs are saved.
-  void fill_again(const TrainedLinears& trained, BlockRows rows, SavedBlock& saved);
+  void recompute(const TrainedLinears& trained, BlockRows rows, SavedBlock& saved);
   /// From the gradient of the output to that of x.
   Tally::Held backward(const TrainedLinears& trained, BlockRows rows, Tally::Held dy);
 
@@ -113,7 +113,7 @@ class BlockMemory {
   const BatchShape& shape_;
   Tally& tally_;
   Held scratch_;              // of widened weights: kept once made
-  bool draws_masks_ = false;  // device path: not in fill_again
+  bool draws_masks_ = false;  // device path: not in recompute
 };
 
 }  // namespace neoloom::model

@@ -67,7 +67,7 @@ class Walk {
     const bool packed_attention =
         choose_attention(model.device, model.compute_dtype, model.config.head_dim(), 0) != AttentionKernel::kMath;
     if (!packed_attention) return shape;
-    shape.tokens = filled_rows(model.head, shape.tokens);
+    shape.tokens = fixed_shape_rows(model.head, shape.tokens);
     shape.targets = rounded_rows(shape.targets);
     ++shape.samples;
     return shape;
@@ -93,7 +93,7 @@ class Walk {
   BlockRows rows_of(size_t layer) const {
     return {shape_.tokens, layer + 1 == layers_.size() ? final_rows() : shape_.tokens};
   }
-  bool recomputes(size_t layer) const { return setup_.model.gradient_checkpointing && layer + 1 < layers_.size(); }
+  bool checkpointed(size_t layer) const { return setup_.model.gradient_checkpointing && layer + 1 < layers_.size(); }
 
   Held embed() {
     const int64_t values = shape_.tokens * config().hidden_size;
@@ -119,7 +119,7 @@ class Walk {
       if (!final_block || layers_.size() == 1) {
         result_.block_saved_bytes = tally_.live_bytes() - before - out.bytes() + x.bytes();
       }
-      if (recomputes(layer)) kept.drop_all_but_inputs();
+      if (checkpointed(layer)) kept.drop_all_but_inputs();
       kept.x = std::move(x);
       (*saved)[layer] = std::move(kept);
       x = std::move(out);
@@ -130,7 +130,7 @@ class Walk {
   void backward(std::vector<SavedBlock>& saved) {
     const size_t lowest = lowest_trainable_block();
     for (size_t layer = layers_.size(); layer-- > lowest;) {
-      if (recomputes(layer)) blocks_.fill_again(layers_[layer], rows_of(layer), saved[layer]);
+      if (checkpointed(layer)) blocks_.recompute(layers_[layer], rows_of(layer), saved[layer]);
       gradient_ = blocks_.backward(layers_[layer], rows_of(layer), std::move(gradient_));
       saved[layer] = {};
     }
