@@ -14,7 +14,7 @@ namespace {
 constexpr std::string_view kMultiLabel = "multi_label_classification";
 
 /// Turns bf16/fp16 into the compute dtype, which is what the runtime looks at.
-void resolve_compute_dtype(RunConfig& config, const Place& place) {
+void resolve_compute_dtype(RunConfig& config, const KeyLocation& place) {
   const train::Options& trainer = config.trainer_config;
   if (!trainer.bf16 && !trainer.fp16) return;
   core::require(!(trainer.bf16 && trainer.fp16), ErrorKind::kUsage, "{}: bf16 and fp16 cannot both be true",
@@ -28,7 +28,7 @@ void resolve_compute_dtype(RunConfig& config, const Place& place) {
 }
 
 /// Classification is asked for by a task type, a problem type or a label column; the column then has HF's usual name.
-void resolve_columns(RunConfig& config, const Place& place) {
+void resolve_columns(RunConfig& config, const KeyLocation& place) {
   data::Options& data = config.data;
   const std::string task = config.peft_config ? config.peft_config->task_type : "";
   const std::string& problem = config.model_config.problem_type;
@@ -56,7 +56,7 @@ void resolve_columns(RunConfig& config, const Place& place) {
                 place("model_config", "problem_type"));
 }
 
-void check_labels(const RunConfig& config, const Place& place) {
+void check_labels(const RunConfig& config, const KeyLocation& place) {
   const data::Options& data = config.data;
   const auto& num_labels = config.model_config.num_labels;
   const bool language_model =
@@ -85,7 +85,7 @@ bool is_multiple(double number, double divisor) {
   return std::abs(ratio - std::round(ratio)) < 1e-6 && (number < 1) == (divisor < 1);
 }
 
-void check_rhythm(const RunConfig& config, const Place& place) {
+void check_rhythm(const RunConfig& config, const KeyLocation& place) {
   const train::Options& trainer = config.trainer_config;
   core::require(trainer.eval_strategy == Interval::kNo || !config.data.validation.empty(), ErrorKind::kUsage,
                 "{}: evaluation while training needs data.validation", place("trainer_config", "eval_strategy"));
@@ -101,7 +101,7 @@ void check_rhythm(const RunConfig& config, const Place& place) {
                 place("trainer_config", "load_best_model_at_end"), trainer.save_steps, eval_steps(trainer));
 }
 
-void check_sizes(const RunConfig& config, const Place& place) {
+void check_sizes(const RunConfig& config, const KeyLocation& place) {
   const train::Options& trainer = config.trainer_config;
   const int64_t global = config.runtime.global_batch_size;
   if (global == 0) return;
@@ -114,7 +114,7 @@ void check_sizes(const RunConfig& config, const Place& place) {
                 place("runtime", "global_batch_size"), global, trainer.per_device_train_batch_size);
 }
 
-void check_peft(const RunConfig& config, const Place& place) {
+void check_peft(const RunConfig& config, const KeyLocation& place) {
   if (!config.peft_config) return;
   core::require(!config.peft_config->target_modules.empty(), ErrorKind::kUsage,
                 "{}: expected at least one module name (default: q_proj, v_proj), or all-linear",
@@ -128,7 +128,7 @@ void check_peft(const RunConfig& config, const Place& place) {
 
 }  // namespace
 
-void resolve_and_check(RunConfig& config, const Place& place) {
+void resolve_and_check(RunConfig& config, const KeyLocation& place) {
   resolve_compute_dtype(config, place);
   resolve_columns(config, place);
   check_labels(config, place);

@@ -118,17 +118,18 @@ void GptNeo::run_backward(const Network& network, const PackedBatch& packed, std
   wpe_grad.index_add_(0, packed.positions, d_hidden);
 }
 
-GptNeo::Place& GptNeo::place_for(const std::string& shape, const MicroBatch& batch, const at::Device& device) {
-  const auto known = places_.find(shape);
-  if (known != places_.end()) {
+GptNeo::StaticInputs& GptNeo::static_inputs_for(const std::string& shape, const MicroBatch& batch,
+                                                const at::Device& device) {
+  const auto known = static_inputs_.find(shape);
+  if (known != static_inputs_.end()) {
     copy_into(known->second.batch, batch);
     return known->second;
   }
-  Place& place = places_[shape];
-  place.batch = batch;
-  move_to(place.batch, device);
-  place.loss = at::zeros({}, at::TensorOptions().dtype(at::kDouble).device(device));
-  return place;
+  StaticInputs& inputs = static_inputs_[shape];
+  inputs.batch = batch;
+  move_to(inputs.batch, device);
+  inputs.loss = at::zeros({}, at::TensorOptions().dtype(at::kDouble).device(device));
+  return inputs;
 }
 
 at::Tensor GptNeo::compute(const MicroBatch& batch, const at::Tensor& params, at::Tensor& grads, const DropoutKey& key,
@@ -158,11 +159,11 @@ Model::MicroStep GptNeo::prepare(const Batch& batch, const at::Tensor& params, a
   };
   const bool by_length = attention_kernel(/*local=*/false) == AttentionKernel::kCudnn;
   if (fixed) step.shape = fmt::format("{}, loss scale {}", shape_of(packed, by_length), loss_scale);
-  if (!fixed) places_.clear();  // nothing comes back to where these inputs lie
-  Place& place = place_for(step.shape, packed, device);
-  step.loss = {place.loss, packed.targets.count};
-  step.enqueue = [this, &place, params, grads, key, loss_scale](const GradientsReady& ready) mutable {
-    place.loss.copy_(compute(place.batch, params, grads, key, loss_scale, ready));
+  if (!fixed) static_inputs_.clear();  // nothing comes back to where these inputs lie
+  StaticInputs& inputs = static_inputs_for(step.shape, packed, device);
+  step.loss = {inputs.loss, packed.targets.count};
+  step.enqueue = [this, &inputs, params, grads, key, loss_scale](const GradientsReady& ready) mutable {
+    inputs.loss.copy_(compute(inputs.batch, params, grads, key, loss_scale, ready));
   };
   return step;
 }

@@ -45,11 +45,11 @@ class GptNeo final : public Model {
   bool has_fixed_shapes() const;
   MicroBatch packed_on(const at::Device& device, const Batch& batch) const;
   /// Inputs of all micro-steps of one shape, and their loss.
-  struct Place {
+  struct StaticInputs {
     MicroBatch batch;
     at::Tensor loss;  // [] fp64
   };
-  Place& place_for(const std::string& shape, const MicroBatch& batch, const at::Device& device);
+  StaticInputs& static_inputs_for(const std::string& shape, const MicroBatch& batch, const at::Device& device);
   at::Tensor compute(const MicroBatch& batch, const at::Tensor& params, at::Tensor& grads, const DropoutKey& key,
                      double loss_scale, const GradientsReady& ready);
   void run_backward(const Network& network, const PackedBatch& packed, std::vector<BlockSaved>& saved,
@@ -58,7 +58,7 @@ class GptNeo final : public Model {
   ModelSetup setup_;
   NetworkBuilder builder_;
   std::unique_ptr<Backend> backend_;
-  std::map<std::string, Place> places_;
+  std::map<std::string, StaticInputs> static_inputs_;
 };
 
 /// wte[ids] + wpe[positions] in fp32: [N, h].
