@@ -77,8 +77,8 @@ class Packer {
   void collect_rows() {
     const at::Tensor padded = batch_.ids.contiguous();
     const int64_t* const values = padded.const_data_ptr<int64_t>();
-    RowPlan& rows = result_.packed.rows;
-    RowPlan& last_rows = result_.packed.last_rows;
+    RowSelection& rows = result_.packed.rows;
+    RowSelection& last_rows = result_.packed.last_rows;
     for (size_t sample = 0; sample < batch_.lengths.size(); ++sample) {
       const int64_t length = batch_.lengths[sample];
       const auto begin = static_cast<int64_t>(ids_.size());
@@ -115,7 +115,7 @@ class Packer {
     packed.last_rows.query_index = tensor(last_);
     if (!options_.fixed_shapes) packed.source = tensor(source_);
     if (!options_.for_device) return;
-    for (RowPlan* rows : {&packed.rows, &packed.last_rows}) {
+    for (RowSelection* rows : {&packed.rows, &packed.last_rows}) {
       rows->packed = packed_rows(rows->segments, device_);
       if (!options_.fixed_shapes) continue;
       const auto longest = static_cast<uint64_t>(std::max(rows->packed.max_keys, kFewestRows));

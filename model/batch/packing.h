@@ -14,11 +14,11 @@ namespace neoloom::model {
 
 /// A micro-batch without its padding.
 struct PackedBatch {
-  at::Tensor ids;        // [N] int64
-  at::Tensor positions;  // [N] int64
-  at::Tensor source;     // [N] int64: row of the padded batch, b * T + t; undefined with fixed shapes
-  RowPlan rows;          // every row
-  RowPlan last_rows;     // keys at every row, queries at each sample's last token only
+  at::Tensor ids;          // [N] int64
+  at::Tensor positions;    // [N] int64
+  at::Tensor source;       // [N] int64: row of the padded batch, b * T + t; undefined with fixed shapes
+  RowSelection rows;       // every row
+  RowSelection last_rows;  // keys at every row, queries at each sample's last token only
 };
 
 /// What the head's outputs are compared with.
@@ -36,7 +36,7 @@ struct MicroBatch {
 };
 
 struct PackOptions {
-  bool for_device = false;  // fills RowPlan::packed
+  bool for_device = false;  // fills RowSelection::packed
   /// Numbers of rows and targets are rounded up, so that few shapes occur: the rows after the real ones form a sample
   /// of their own, which may be empty for a causal LM; targets after the real ones weigh 0. Needs for_device.
   bool fixed_shapes = false;

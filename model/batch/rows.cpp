@@ -32,11 +32,11 @@ PackedRows packed_rows(const std::vector<Segment>& segments, const at::Device& d
   return packed;
 }
 
-at::Tensor select_rows(const at::Tensor& x, const RowPlan& rows) {
+at::Tensor select_rows(const at::Tensor& x, const RowSelection& rows) {
   return rows.all_queries() ? x : at::index_select(x, 0, rows.query_index);
 }
 
-void add_rows(at::Tensor& all, const at::Tensor& selected, const RowPlan& rows) {
+void add_rows(at::Tensor& all, const at::Tensor& selected, const RowSelection& rows) {
   if (rows.all_queries()) {
     all.add_(selected);
   } else {

@@ -40,7 +40,7 @@ struct PackedRows {
 PackedRows packed_rows(const std::vector<Segment>& segments, const at::Device& device);
 
 /// Which rows a block works on: packed real tokens, and per sample where its queries and keys lie.
-struct RowPlan {
+struct RowSelection {
   std::vector<RowKey> key_rows;   // [N] names of all rows
   std::vector<Segment> segments;  // one per sample
   // The final block of a classifier: only these rows are wanted (the last token of each sample).
@@ -53,9 +53,9 @@ struct RowPlan {
 };
 
 /// The rows of x [N, c] that have queries: [n, c].
-at::Tensor select_rows(const at::Tensor& x, const RowPlan& rows);
+at::Tensor select_rows(const at::Tensor& x, const RowSelection& rows);
 
 /// Adds the gradient of selected rows to that of all rows; each row is selected at most once.
-void add_rows(at::Tensor& all, const at::Tensor& selected, const RowPlan& rows);
+void add_rows(at::Tensor& all, const at::Tensor& selected, const RowSelection& rows);
 
 }  // namespace neoloom::model

@@ -27,7 +27,7 @@ enum class GradDtype {
 /// Which rows the gradient of a residual connection has.
 enum class ResidualRows {
   kSame,     // those of the norm's input
-  kQueries,  // RowPlan::query_index of them
+  kQueries,  // RowSelection::query_index of them
 };
 
 /// The operations of one block on the rows of one micro-batch. `saved` is read and written at the operation's own
@@ -77,7 +77,7 @@ class Backend {
   virtual ~Backend() = default;
 
   /// `block` and `rows` must outlive the result.
-  virtual std::unique_ptr<BlockOps> block_ops(const Block& block, const RowPlan& rows) = 0;
+  virtual std::unique_ptr<BlockOps> block_ops(const Block& block, const RowSelection& rows) = 0;
 
   /// Logits of a causal LM in chunks of at most `chunk_rows` rows. `network` must outlive the result.
   virtual std::unique_ptr<LmHeadOps> lm_head_ops(const Network& network, int64_t chunk_rows) = 0;

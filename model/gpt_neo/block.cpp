@@ -16,7 +16,7 @@ BlockSaved BlockSaved::inputs() const {
   return result;
 }
 
-at::Tensor Block::forward(Backend& backend, const at::Tensor& x, const RowPlan& rows, BlockSaved* saved) const {
+at::Tensor Block::forward(Backend& backend, const at::Tensor& x, const RowSelection& rows, BlockSaved* saved) const {
   const auto ops = backend.block_ops(*this, rows);
   BlockSaved unsaved;
   BlockSaved& s = saved != nullptr ? *saved : unsaved;
@@ -26,12 +26,12 @@ at::Tensor Block::forward(Backend& backend, const at::Tensor& x, const RowPlan& 
   return ops->linear_add(kCProj, activated, /*residual=*/s.middle, s);  // [n, h]
 }
 
-void Block::recompute(Backend& backend, const RowPlan& rows, BlockSaved& saved) const {
+void Block::recompute(Backend& backend, const RowSelection& rows, BlockSaved& saved) const {
   up_to_activation(*backend.block_ops(*this, rows), rows, saved);
 }
 
 /// Fills `s` from s.x. Returns gelu_new's output where the backend computes it along with its input, else undefined.
-at::Tensor Block::up_to_activation(BlockOps& ops, const RowPlan& rows, BlockSaved& s) const {
+at::Tensor Block::up_to_activation(BlockOps& ops, const RowSelection& rows, BlockSaved& s) const {
   {
     const at::Tensor normed = ops.layer_norm(ln_1, s.x, &s.ln_1);  // [N, h]
     if (ops.keeps_normed() && inputs_train()) s.normed = normed;
@@ -44,7 +44,7 @@ at::Tensor Block::up_to_activation(BlockOps& ops, const RowPlan& rows, BlockSave
   return ops.linear_gelu(ops.layer_norm(ln_2, s.middle, &s.ln_2), s);          // [n, ff]
 }
 
-at::Tensor Block::backward(Backend& backend, const at::Tensor& dy, const RowPlan& rows, const BlockSaved& saved,
+at::Tensor Block::backward(Backend& backend, const at::Tensor& dy, const RowSelection& rows, const BlockSaved& saved,
                            BlockWants wants) const {
   const auto ops = backend.block_ops(*this, rows);
   const bool below_mlp = wants.dx || attention_trains();

@@ -58,15 +58,15 @@ struct Block {
   const Linear& operator[](LinearSite site) const { return linears[static_cast<size_t>(site)]; }
 
   /// Shapes: x [N, h] -> [n, h]; `saved` may be null.
-  at::Tensor forward(Backend& backend, const at::Tensor& x, const RowPlan& rows, BlockSaved* saved) const;
+  at::Tensor forward(Backend& backend, const at::Tensor& x, const RowSelection& rows, BlockSaved* saved) const;
 
   /// Everything of `saved` from its inputs(), with forward's bits: on CPUs dropout masks are drawn again, by their
   /// keys; on GPUs what adapters saved is there already.
-  void recompute(Backend& backend, const RowPlan& rows, BlockSaved& saved) const;
+  void recompute(Backend& backend, const RowSelection& rows, BlockSaved& saved) const;
 
   /// Writes the block's parameter gradients. Shapes: dy [n, h] (overwritten) -> gradient of x [N, h], undefined unless
   /// wants.dx.
-  at::Tensor backward(Backend& backend, const at::Tensor& dy, const RowPlan& rows, const BlockSaved& saved,
+  at::Tensor backward(Backend& backend, const at::Tensor& dy, const RowSelection& rows, const BlockSaved& saved,
                       BlockWants wants) const;
 
   bool trains() const { return attention_trains() || mlp_trains(); }
@@ -79,7 +79,7 @@ struct Block {
   bool attention_trains() const { return inputs_train() || trains(LinearSite::kOutProj); }
   bool mlp_trains() const { return trains(LinearSite::kCFc) || trains(LinearSite::kCProj) || ln_2.trains(); }
 
-  at::Tensor up_to_activation(BlockOps& ops, const RowPlan& rows, BlockSaved& saved) const;
+  at::Tensor up_to_activation(BlockOps& ops, const RowSelection& rows, BlockSaved& saved) const;
   at::Tensor mlp_backward(BlockOps& ops, const at::Tensor& dy, const BlockSaved& saved, bool wants_d_middle) const;
   at::Tensor attention_backward(BlockOps& ops, const at::Tensor& d_middle, const BlockSaved& saved,
                                 bool wants_dx) const;

@@ -19,7 +19,7 @@ using enum LinearSite;
 
 class CpuBlockOps final : public BlockOps {
  public:
-  CpuBlockOps(const Block& block, Matmul& matmul, const RowPlan& rows)
+  CpuBlockOps(const Block& block, Matmul& matmul, const RowSelection& rows)
       : block_(block), matmul_(matmul), rows_(rows), type_(matmul.input_type(block[kCFc].weight)) {}
 
   at::Tensor layer_norm(const Norm& norm, const at::Tensor& x, Norm::Statistics* statistics) override {
@@ -89,7 +89,7 @@ class CpuBlockOps final : public BlockOps {
 
   const Block& block_;
   Matmul& matmul_;
-  const RowPlan& rows_;
+  const RowSelection& rows_;
   at::ScalarType type_;  // of matmuls
 };
 
@@ -140,7 +140,7 @@ class CpuBackend final : public Backend {
  public:
   explicit CpuBackend(const ModelSetup& setup) : setup_(setup), matmul_(setup.compute_dtype) {}
 
-  std::unique_ptr<BlockOps> block_ops(const Block& block, const RowPlan& rows) override {
+  std::unique_ptr<BlockOps> block_ops(const Block& block, const RowSelection& rows) override {
     return std::make_unique<CpuBlockOps>(block, matmul_, rows);
   }
   std::unique_ptr<LmHeadOps> lm_head_ops(const Network& network, int64_t chunk_rows) override {

@@ -44,7 +44,7 @@ at::Tensor vstack(const std::vector<at::Tensor>& matrices) {
 
 class CudaBlockOps final : public BlockOps {
  public:
-  CudaBlockOps(const Block& block, const CudaMatmul& matmul, const RowPlan& rows)
+  CudaBlockOps(const Block& block, const CudaMatmul& matmul, const RowSelection& rows)
       : block_(block),
         matmul_(matmul),
         rows_(rows),
@@ -98,7 +98,7 @@ class CudaBlockOps final : public BlockOps {
 
   const Block& block_;
   const CudaMatmul& matmul_;
-  const RowPlan& rows_;
+  const RowSelection& rows_;
   CudaAttention attention_;
 };
 
@@ -237,7 +237,7 @@ class CudaBackend final : public Backend {
         matmul_(setup.compute_dtype,
                 setup.operators ? setup.operators : std::make_shared<CudaOperators>(libtorch_operators())) {}
 
-  std::unique_ptr<BlockOps> block_ops(const Block& block, const RowPlan& rows) override {
+  std::unique_ptr<BlockOps> block_ops(const Block& block, const RowSelection& rows) override {
     return std::make_unique<CudaBlockOps>(block, matmul_, rows);
   }
   std::unique_ptr<LmHeadOps> lm_head_ops(const Network& network, int64_t /*chunk_rows*/) override {

@@ -58,7 +58,7 @@ std::vector<std::string> GptNeo::kernels() const {
   return lines;
 }
 
-const RowPlan& GptNeo::plan_of(const PackedBatch& packed, size_t layer) const {
+const RowSelection& GptNeo::rows_of(const PackedBatch& packed, size_t layer) const {
   const bool final_block = layer + 1 == num_layers();
   return classifies() && final_block ? packed.last_rows : packed.rows;
 }
@@ -69,7 +69,7 @@ at::Tensor GptNeo::run_blocks(const Network& network, const PackedBatch& packed,
   at::Tensor x = embed(network, packed.ids, packed.positions);
   for (size_t layer = 0; layer < network.blocks.size(); ++layer) {
     BlockSaved* const kept = saved != nullptr && layer >= lowest ? &(*saved)[layer] : nullptr;
-    x = network.blocks[layer].forward(*backend_, x, plan_of(packed, layer), kept);
+    x = network.blocks[layer].forward(*backend_, x, rows_of(packed, layer), kept);
     if (kept != nullptr && checkpointed(layer)) *kept = kept->inputs();
   }
   return x;
@@ -105,7 +105,7 @@ void GptNeo::run_backward(const Network& network, const PackedBatch& packed, std
   const size_t lowest = network.lowest_trainable_block();
   for (size_t layer = network.blocks.size(); layer-- > lowest;) {
     const BlockWants wants{.dx = layer > lowest || network.trains_embedding()};
-    const RowPlan& rows = plan_of(packed, layer);
+    const RowSelection& rows = rows_of(packed, layer);
     if (checkpointed(layer)) network.blocks[layer].recompute(*backend_, rows, saved[layer]);
     d_hidden = network.blocks[layer].backward(*backend_, d_hidden, rows, saved[layer], wants);
     saved[layer] = {};

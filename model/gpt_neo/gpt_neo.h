@@ -35,7 +35,7 @@ class GptNeo final : public Model {
 
  private:
   bool classifies() const { return setup_.head != Head::kCausalLm; }
-  const RowPlan& plan_of(const PackedBatch& packed, size_t layer) const;
+  const RowSelection& rows_of(const PackedBatch& packed, size_t layer) const;
   /// Whether backward computes anew what this block's forward would have to keep. The last block's is used at once.
   bool checkpointed(size_t layer) const { return setup_.gradient_checkpointing && layer + 1 < num_layers(); }
   size_t num_layers() const { return setup_.config.layer_is_local.size(); }

@@ -14,7 +14,7 @@ namespace neoloom::model {
 inline constexpr int64_t kFp32Bytes = 4;  // bytes of fp32
 inline constexpr int64_t kLowpBytes = 2;  // of a 16-bit type
 
-/// The rows of RowPlan.
+/// The rows of RowSelection.
 struct BlockRows {
   int64_t all = 0;
   int64_t queries = 0;
