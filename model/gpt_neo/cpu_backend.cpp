@@ -39,17 +39,16 @@ class CpuBlockOps final : public BlockOps {
   bool keeps_normed() const override { return false; }
 
   at::Tensor project(LinearSite site, const at::Tensor& x, BlockSaved& saved) override {
-    return block_[site].forward(matmul_, x, keys(site), &saved.adapter(site).reduced, {}, type_);
+    return block_[site].forward(matmul_, x, keys(site), &saved.adapter(site).down, {}, type_);
   }
 
   at::Tensor linear_add(LinearSite site, const at::Tensor& x, const at::Tensor& residual, BlockSaved& saved) override {
-    return block_[site].forward(matmul_, x, keys(site), &saved.adapter(site).reduced, residual);
+    return block_[site].forward(matmul_, x, keys(site), &saved.adapter(site).down, residual);
   }
 
   at::Tensor linear_gelu(const at::Tensor& x, BlockSaved& saved) override {
     const GeluKeeps keeps = block_.trains(kCProj) ? GeluKeeps::kInput : GeluKeeps::kSlope;
-    Matmul::Activated result =
-        block_[kCFc].forward_activated(matmul_, x, keys(kCFc), keeps, &saved.adapter(kCFc).reduced);
+    Matmul::Activated result = block_[kCFc].forward_activated(matmul_, x, keys(kCFc), keeps, &saved.adapter(kCFc).down);
     saved.activation = std::move(result.saved);
     return result.values;
   }
@@ -60,15 +59,15 @@ class CpuBlockOps final : public BlockOps {
 
   at::Tensor linear_grad(LinearSite site, const at::Tensor& dy, const at::Tensor& x, const BlockSaved& saved,
                          bool wants_dx, GradDtype dtype) override {
-    return block_[site].backward(matmul_, {rows_as(dy, type_), x, saved.adapter(site).reduced}, keys(site), wants_dx,
+    return block_[site].backward(matmul_, {rows_as(dy, type_), x, saved.adapter(site).down}, keys(site), wants_dx,
                                  dtype == GradDtype::kFp32 ? at::kFloat : type_);
   }
 
   at::Tensor gelu_linear_grad(const at::Tensor& dy, const BlockSaved& saved, bool wants_d_pre) override {
     at::Tensor activated;
     if (block_.trains(kCProj)) activated = gelu(saved.activation);
-    return block_[kCProj].backward(matmul_, {rows_as(dy, type_), activated, saved.adapter(kCProj).reduced},
-                                   keys(kCProj), wants_d_pre, type_, saved.activation);
+    return block_[kCProj].backward(matmul_, {rows_as(dy, type_), activated, saved.adapter(kCProj).down}, keys(kCProj),
+                                   wants_d_pre, type_, saved.activation);
   }
 
   at::Tensor qkv_grad(const AttentionGradients& d, const at::Tensor& normed, const BlockSaved& saved,
@@ -97,7 +96,7 @@ at::Tensor CpuBlockOps::qkv_grad(const AttentionGradients& d, const at::Tensor& 
                                  bool wants_d_normed) {
   const at::Tensor query_input = normed.defined() ? select_rows(normed, rows_) : normed;
   const auto upstream = [&](LinearSite site, const at::Tensor& dy, const at::Tensor& x) {
-    return Linear::Upstream{dy, x, saved.adapter(site).reduced};
+    return Linear::Upstream{dy, x, saved.adapter(site).down};
   };
   at::Tensor d_normed = block_[kKProj].backward(matmul_, upstream(kKProj, d.dk, normed), keys(kKProj), wants_d_normed);
   at::Tensor* const sum = wants_d_normed ? &d_normed : nullptr;

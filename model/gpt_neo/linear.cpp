@@ -22,25 +22,25 @@ cpu::Rows rows_of(const at::Tensor& x, int64_t begin, int64_t end) {
 
 }  // namespace
 
-Epilogue Linear::forward_terms(const at::Tensor& x, const std::vector<RowKey>& keys, at::Tensor* reduced) const {
+Epilogue Linear::forward_terms(const at::Tensor& x, const std::vector<RowKey>& keys, at::Tensor* down) const {
   Epilogue terms = {.bias = bias};
   if (!lora.present()) return terms;
-  const at::Tensor thin = lora.reduce(x, keys);
+  const at::Tensor thin = lora.down(x, keys);
   lora.join_forward(thin, terms);
-  if (reduced != nullptr) *reduced = thin;
+  if (down != nullptr) *down = thin;
   return terms;
 }
 
-at::Tensor Linear::forward(Matmul& matmul, const at::Tensor& x, const std::vector<RowKey>& keys, at::Tensor* reduced,
+at::Tensor Linear::forward(Matmul& matmul, const at::Tensor& x, const std::vector<RowKey>& keys, at::Tensor* down,
                            const at::Tensor& residual, at::ScalarType type) const {
-  Epilogue terms = forward_terms(x, keys, reduced);
+  Epilogue terms = forward_terms(x, keys, down);
   terms.residual = residual;
   return matmul.forward(x, weight, terms, type);
 }
 
 Matmul::Activated Linear::forward_activated(Matmul& matmul, const at::Tensor& x, const std::vector<RowKey>& keys,
-                                            GeluKeeps keeps, at::Tensor* reduced) const {
-  return matmul.forward_activated(x, weight, forward_terms(x, keys, reduced), keeps);
+                                            GeluKeeps keeps, at::Tensor* down) const {
+  return matmul.forward_activated(x, weight, forward_terms(x, keys, down), keeps);
 }
 
 at::Tensor Linear::backward(Matmul& matmul, const Upstream& upstream, const std::vector<RowKey>& keys, bool wants_dx,
@@ -64,7 +64,7 @@ Epilogue Linear::write_gradients(const Upstream& upstream, const std::vector<Row
     at::Tensor out = bias_grad;
     at::sum_out(out, upstream.dy, {0});
   }
-  return lora.present() ? lora.backward(upstream.dy, upstream.x, keys, upstream.reduced, wants_dx) : Epilogue();
+  return lora.present() ? lora.backward(upstream.dy, upstream.x, keys, upstream.down, wants_dx) : Epilogue();
 }
 
 at::Tensor Norm::forward(const at::Tensor& x, Statistics* statistics) const {

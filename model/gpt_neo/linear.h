@@ -23,19 +23,18 @@ struct Linear {
   bool trains() const { return lora.present() || weight_grad.defined(); }
 
   /// y = W x + b + s B A drop(x) + addend. Shapes: x [n, in] fp32 or in the type that products read; addend [n, out]
-  /// fp32 or undefined; returns [n, out] in `type`. `reduced` (may be null) receives what backward wants of an adapter.
-  at::Tensor forward(Matmul& matmul, const at::Tensor& x, const std::vector<RowKey>& keys,
-                     at::Tensor* reduced = nullptr, const at::Tensor& residual = {},
-                     at::ScalarType type = at::kFloat) const;
+  /// fp32 or undefined; returns [n, out] in `type`. `down` (may be null) receives what backward wants of an adapter.
+  at::Tensor forward(Matmul& matmul, const at::Tensor& x, const std::vector<RowKey>& keys, at::Tensor* down = nullptr,
+                     const at::Tensor& residual = {}, at::ScalarType type = at::kFloat) const;
 
   /// gelu_new of the same; see Matmul::forward_activated.
   Matmul::Activated forward_activated(Matmul& matmul, const at::Tensor& x, const std::vector<RowKey>& keys,
-                                      GeluKeeps keeps, at::Tensor* reduced = nullptr) const;
+                                      GeluKeeps keeps, at::Tensor* down = nullptr) const;
 
-  /// What backward is given. Shapes: dy [n, out]; x [n, in], the forward's input, where the linear trains; reduced:
+  /// What backward is given. Shapes: dy [n, out]; x [n, in], the forward's input, where the linear trains; down:
   /// what forward left.
   struct Upstream {
-    at::Tensor dy, x, reduced;
+    at::Tensor dy, x, down;
   };
 
   /// Writes the parameter gradients. Returns the gradient of x [n, in] in `type`, or that times the gelu_new' of
@@ -47,7 +46,7 @@ struct Linear {
   void backward_into(Matmul& matmul, const Upstream& upstream, const std::vector<RowKey>& keys, at::Tensor* dx) const;
 
  private:
-  Epilogue forward_terms(const at::Tensor& x, const std::vector<RowKey>& keys, at::Tensor* reduced) const;
+  Epilogue forward_terms(const at::Tensor& x, const std::vector<RowKey>& keys, at::Tensor* down) const;
   /// Returns the adapter's part of x's gradient.
   Epilogue write_gradients(const Upstream& upstream, const std::vector<RowKey>& keys, bool wants_dx) const;
 };

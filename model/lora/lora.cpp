@@ -11,28 +11,28 @@ at::Tensor LoraBranch::dropped(const at::Tensor& x, const std::vector<RowKey>& k
   return dropout.active() ? dropout.apply(x.to(at::kFloat), keys) : x;
 }
 
-at::Tensor LoraBranch::reduce(const at::Tensor& x, const std::vector<RowKey>& keys) const {
+at::Tensor LoraBranch::down(const at::Tensor& x, const std::vector<RowKey>& keys) const {
   return low_rank_gemm(dropped(x, keys), a.t());
 }
 
-void LoraBranch::join_forward(const at::Tensor& reduced, Epilogue& terms) const {
-  terms.low_rank_u = reduced;
+void LoraBranch::join_forward(const at::Tensor& down, Epilogue& terms) const {
+  terms.low_rank_u = down;
   terms.low_rank_v = b.mul(scaling).t().contiguous();
 }
 
 Epilogue LoraBranch::backward(const at::Tensor& dy, const at::Tensor& x, const std::vector<RowKey>& keys,
-                              const at::Tensor& reduced, bool wants_dx) const {
-  const at::Tensor d_reduced = low_rank_gemm(dy, b.mul(scaling));  // [n, r]
+                              const at::Tensor& down, bool wants_dx) const {
+  const at::Tensor d_down = low_rank_gemm(dy, b.mul(scaling));  // [n, r]
   at::Tensor b_out = b_grad;
-  b_out.copy_(low_rank_outer_product(reduced, dy).t()).mul_(scaling);
+  b_out.copy_(low_rank_outer_product(down, dy).t()).mul_(scaling);
   at::Tensor a_out = a_grad;
-  a_out.copy_(low_rank_outer_product(d_reduced, dropped(x, keys)));
+  a_out.copy_(low_rank_outer_product(d_down, dropped(x, keys)));
   Epilogue terms;
   if (!wants_dx) return terms;
   if (dropout.active()) {
-    terms.residual = dropout.apply(at::mm(d_reduced, a), keys);  // forward and backward scale alike
+    terms.residual = dropout.apply(at::mm(d_down, a), keys);  // forward and backward scale alike
   } else {
-    terms.low_rank_u = d_reduced;
+    terms.low_rank_u = d_down;
     terms.low_rank_v = a;
   }
   return terms;

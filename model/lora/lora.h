@@ -24,15 +24,15 @@ struct LoraBranch {
   bool present() const { return a.defined(); }
 
   /// drop(x) A^T [n, r] fp32, which backward wants. Shapes: x [n, in]; keys name the rows.
-  at::Tensor reduce(const at::Tensor& x, const std::vector<RowKey>& keys) const;
+  at::Tensor down(const at::Tensor& x, const std::vector<RowKey>& keys) const;
 
-  /// Sets the thin term that makes the adapter's output of `reduced`.
-  void join_forward(const at::Tensor& reduced, Epilogue& terms) const;
+  /// Sets the thin term that makes the adapter's output of `down`.
+  void join_forward(const at::Tensor& down, Epilogue& terms) const;
 
   /// Gradients of A and B. Shapes: dy [n, out], x [n, in]. Returns the adapter's part of x's gradient [n, in], nothing
   /// unless `wants_dx`.
-  Epilogue backward(const at::Tensor& dy, const at::Tensor& x, const std::vector<RowKey>& keys,
-                    const at::Tensor& reduced, bool wants_dx) const;
+  Epilogue backward(const at::Tensor& dy, const at::Tensor& x, const std::vector<RowKey>& keys, const at::Tensor& down,
+                    bool wants_dx) const;
 
  private:
   at::Tensor dropped(const at::Tensor& x, const std::vector<RowKey>& keys) const;

@@ -10,8 +10,8 @@ namespace neoloom::model {
 
 /// What an adapter's forward keeps for backward along the device path; in the compute dtype.
 struct AdapterSaved {
-  at::Tensor mask;     // [n, in] bool, true: kept; undefined without dropout
-  at::Tensor reduced;  // [n, r]: drop(x) A^T
+  at::Tensor mask;  // [n, in] bool, true: kept; undefined without dropout
+  at::Tensor down;  // [n, r]: drop(x) A^T
 };
 
 // The device path of LoraBranch: inputs of all products have the compute dtype, gradients of A and B are fp32. Masks

@@ -32,9 +32,9 @@ Held BlockMemory::cpu_linear(const TrainedLinears& trained, LinearSite site, int
 Held BlockMemory::cpu_adapter_backward(const TrainedLinears& trained, LinearSite site, int64_t rows) {
   if (!trained.adapter(site)) return {};
   const auto [in, out] = features(site);
-  Held d_reduced = tally_.hold(kFp32Bytes * rank() * rows);
+  Held d_down = tally_.hold(kFp32Bytes * rank() * rows);
   tally_.touch(kFp32Bytes * rank() * (rows + out));
-  if (!drops()) return d_reduced;
+  if (!drops()) return d_down;
   {
     const Held dropped = tally_.hold(kFp32Bytes * rows * in);
     tally_.touch(cpu_element_bytes() == kLowpBytes ? kFp32Bytes * rows * in : 0);

@@ -243,7 +243,7 @@ int64_t bytes_of(const BlockSaved& saved) {
   if (saved.attention.logsumexp.defined()) bytes += 4 * small_config().num_heads * saved.q.size(0);
   for (const AdapterSaved& adapter : saved.adapters) {
     add(adapter.mask);
-    add(adapter.reduced);
+    add(adapter.down);
   }
   return bytes;
 }
