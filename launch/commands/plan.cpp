@@ -142,10 +142,10 @@ void print_steps(const Inputs& inputs, const RunPlan& plan, const PlanRequest& r
 }
 
 /// Returns whether blocks would be computed anew.
-bool print_memory(const Inputs& inputs, const MemoryQuestion& question, Report& report) {
+bool print_memory(const Inputs& inputs, const MemoryPlanInput& question, Report& report) {
   const bool gpu = question.setup.model.device.cuda;
   MemoryBudget budget = measure_budget(inputs.config, {.on_gpu = gpu}, question.ranks_per_node);
-  MemoryQuestion whole = question;
+  MemoryPlanInput whole = question;
   whole.process_bytes = budget.process_bytes;
   const MemoryDecision decision =
       decide_memory(whole, inputs.config.trainer_config.gradient_checkpointing, budget.bytes);
@@ -171,7 +171,7 @@ std::string readable_seconds(double seconds) {
 }
 
 /// A bound from below: the products of all steps at the speed that products reach here.
-void print_time(const MemoryQuestion& question, const RunPlan& plan, const PlanRequest& request, bool recomputes,
+void print_time(const MemoryPlanInput& question, const RunPlan& plan, const PlanRequest& request, bool recomputes,
                 Report& report) {
   if (question.setup.model.device.cuda) {
     report.line("expected time", "not known before a GPU has trained some steps (tests/bench/run.sh steps)");
@@ -234,8 +234,8 @@ void print_plan(const Inputs& inputs, const PlanRequest& request) {
   print_lengths(*store, report);
   if (task.classifies()) print_labels(*store, task.problem_type, report);
   print_steps(inputs, plan, request, report);
-  MemoryQuestion question =
-      memory_question(config, task, inputs.base, *store, validation.get(), planned_device(config));
+  MemoryPlanInput question =
+      memory_plan_input(config, task, inputs.base, *store, validation.get(), planned_device(config));
   question.batching = plan.batching;
   question.ranks_per_node = request.ranks_per_node;
   question.setup.threads = threads_of_a_rank(config, request);

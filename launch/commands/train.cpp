@@ -166,7 +166,7 @@ int64_t logits_chunk_rows(const RunConfig& config, const Device& device) {
 
 // Whether blocks are computed anew in backward: the plan of the largest micro-batch beside what ranks may take.
 std::string settle_memory(comm::MpiSession& session, Session& s, const Device& device, const MemoryBudget& budget) {
-  MemoryQuestion question = memory_question(s.config, s.task, s.base, *s.train, s.validation.get(), device.traits());
+  MemoryPlanInput question = memory_plan_input(s.config, s.task, s.base, *s.train, s.validation.get(), device.traits());
   question.setup.threads = s.resolved.threads_per_rank;
   question.setup.model.logits_chunk_rows = s.resolved.logits_chunk_rows;
   question.batching = s.resolved.batching;

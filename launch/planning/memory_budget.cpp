@@ -26,7 +26,7 @@ constexpr double kHeadroom = 0.2;
 
 int64_t without_headroom(int64_t bytes) { return static_cast<int64_t>(static_cast<double>(bytes) * (1.0 - kHeadroom)); }
 
-bool on_gpu(const MemoryQuestion& question) { return question.setup.model.device.cuda; }
+bool on_gpu(const MemoryPlanInput& question) { return question.setup.model.device.cuda; }
 
 /// Ids, and labels of a causal LM, in 64 bits; padded to the longest.
 int64_t batch_bytes(const model::BatchShape& batch, bool causal) {
@@ -34,7 +34,7 @@ int64_t batch_bytes(const model::BatchShape& batch, bool causal) {
 }
 
 /// The largest number of samples of which a micro-batch fits with checkpointing; 0: not even one.
-int64_t fitting_samples(MemoryQuestion question, int64_t budget_bytes) {
+int64_t fitting_samples(MemoryPlanInput question, int64_t budget_bytes) {
   int64_t& samples = question.batching.micro_batch_size;
   while (--samples > 0) {
     if (rank_memory(question, /*gradient_checkpointing=*/true).total_bytes <= budget_bytes) return samples;
@@ -42,7 +42,7 @@ int64_t fitting_samples(MemoryQuestion question, int64_t budget_bytes) {
   return 0;
 }
 
-std::string advice(const MemoryQuestion& question, const MemoryDecision& decision, int64_t budget_bytes) {
+std::string advice(const MemoryPlanInput& question, const MemoryDecision& decision, int64_t budget_bytes) {
   if (!decision.gradient_checkpointing) {
     const RankMemory less = rank_memory(question, /*gradient_checkpointing=*/true);
     if (less.total_bytes <= budget_bytes) {
@@ -87,10 +87,10 @@ model::BatchShape largest_batch(const data::TokenStore& store, int64_t rows) {
   return batch;
 }
 
-MemoryQuestion memory_question(const RunConfig& config, const TaskChoice& task, const Base& base,
-                               const data::TokenStore& train, const data::TokenStore* validation,
-                               const model::DeviceTraits& device) {
-  MemoryQuestion question;
+MemoryPlanInput memory_plan_input(const RunConfig& config, const TaskChoice& task, const Base& base,
+                                  const data::TokenStore& train, const data::TokenStore* validation,
+                                  const model::DeviceTraits& device) {
+  MemoryPlanInput question;
   model::ModelSetup& setup = question.setup.model;
   setup.config = base.config;
   setup.head = task.head;
@@ -111,7 +111,7 @@ MemoryQuestion memory_question(const RunConfig& config, const TaskChoice& task, 
   return question;
 }
 
-RankMemory rank_memory(const MemoryQuestion& question, bool gradient_checkpointing) {
+RankMemory rank_memory(const MemoryPlanInput& question, bool gradient_checkpointing) {
   model::MemorySetup setup = question.setup;
   setup.model.gradient_checkpointing = gradient_checkpointing;
   const bool causal = setup.model.head == model::Head::kCausalLm;
@@ -136,7 +136,7 @@ RankMemory rank_memory(const MemoryQuestion& question, bool gradient_checkpointi
   return memory;
 }
 
-std::string describe(const RankMemory& memory, const MemoryQuestion& question) {
+std::string describe(const RankMemory& memory, const MemoryPlanInput& question) {
   std::string text;
   const auto line = [&](const char* name, const std::string& value) {
     text += fmt::format("  {:<22}{}\n", name, value);
@@ -166,7 +166,7 @@ std::string describe(const RankMemory& memory, const MemoryQuestion& question) {
   return text;
 }
 
-MemoryBudget measure_budget(const RunConfig& config, MemoryPlace place, int64_t ranks_per_node) {
+MemoryBudget measure_budget(const RunConfig& config, DeviceMemory place, int64_t ranks_per_node) {
   MemoryBudget budget;
   budget.process_bytes = place.on_gpu ? 0 : metrics::private_resident_bytes();
   budget.chosen = config.runtime.memory_budget.bytes > 0;
@@ -181,7 +181,7 @@ MemoryBudget measure_budget(const RunConfig& config, MemoryPlace place, int64_t 
   return budget;
 }
 
-MemoryDecision decide_memory(const MemoryQuestion& question, Choice choice, int64_t budget_bytes) {
+MemoryDecision decide_memory(const MemoryPlanInput& question, Choice choice, int64_t budget_bytes) {
   MemoryDecision decision;
   decision.gradient_checkpointing = choice == Choice::kTrue;
   decision.memory = rank_memory(question, decision.gradient_checkpointing);
@@ -190,7 +190,7 @@ MemoryDecision decide_memory(const MemoryQuestion& question, Choice choice, int6
   return decide_memory(question, Choice::kTrue, budget_bytes);
 }
 
-std::string does_not_fit(const MemoryQuestion& question, const MemoryDecision& decision, int64_t budget_bytes) {
+std::string does_not_fit(const MemoryPlanInput& question, const MemoryDecision& decision, int64_t budget_bytes) {
   return fmt::format(
       "a rank would need {} of memory{}, and its budget (runtime.memory_budget) is {}:\n{}{}; or set a larger "
       "runtime.memory_budget and try",
@@ -199,7 +199,7 @@ std::string does_not_fit(const MemoryQuestion& question, const MemoryDecision& d
       readable_bytes(budget_bytes), describe(decision.memory, question), advice(question, decision, budget_bytes));
 }
 
-std::string resolve_memory(comm::MpiSession& session, const RunConfig& config, MemoryQuestion question,
+std::string resolve_memory(comm::MpiSession& session, const RunConfig& config, MemoryPlanInput question,
                            MemoryBudget budget, Resolved& resolved) {
   constexpr int64_t kUnknown = std::numeric_limits<int64_t>::max();
   std::array<int64_t, 2> smallest = {budget.bytes > 0 ? budget.bytes : kUnknown, question.ranks_per_node};

@@ -15,7 +15,7 @@
 namespace neoloom::launch {
 
 /// What a rank's memory follows from.
-struct MemoryQuestion {
+struct MemoryPlanInput {
   model::MemorySetup setup;
   int64_t flat_elements = 0;  // of the trainable parameters
   std::string gradient_sum;
@@ -30,9 +30,9 @@ struct MemoryQuestion {
 };
 
 /// Of a configuration; batching, threads, ranks and bytes of the process are left to the caller.
-MemoryQuestion memory_question(const RunConfig& config, const TaskChoice& task, const Base& base,
-                               const data::TokenStore& train, const data::TokenStore* validation,
-                               const model::DeviceTraits& device);
+MemoryPlanInput memory_plan_input(const RunConfig& config, const TaskChoice& task, const Base& base,
+                                  const data::TokenStore& train, const data::TokenStore* validation,
+                                  const model::DeviceTraits& device);
 
 /// A rank's memory in bytes: of the host on CPUs, of the device on GPUs.
 struct RankMemory {
@@ -46,13 +46,13 @@ struct RankMemory {
   int64_t weight_share_bytes = 0;  // of what the ranks of a node map together
   int64_t total_bytes = 0;         // when most is in use
 };
-RankMemory rank_memory(const MemoryQuestion& question, bool gradient_checkpointing);
+RankMemory rank_memory(const MemoryPlanInput& question, bool gradient_checkpointing);
 
 /// The largest micro-batch of any order of the samples: its `rows` longest ones.
 model::BatchShape largest_batch(const data::TokenStore& store, int64_t rows);
 
 /// "  frozen weights   1.2 GB a node, ..." and so on: one line each.
-std::string describe(const RankMemory& memory, const MemoryQuestion& question);
+std::string describe(const RankMemory& memory, const MemoryPlanInput& question);
 
 /// "3.21 GB"
 std::string readable_bytes(int64_t bytes);
@@ -67,18 +67,18 @@ struct MemoryBudget {
 /// runtime.memory_budget, or `auto`: on CPUs this rank's share of eight tenths of what the node has left, and what the
 /// process holds; on GPUs eight tenths of the device's free memory. 0 bytes: the system does not say.
 /// To be called before weights are loaded.
-struct MemoryPlace {
+struct DeviceMemory {
   bool on_gpu = false;
   int64_t free_device_bytes = 0;  // GPUs; 0: not known
 };
-MemoryBudget measure_budget(const RunConfig& config, MemoryPlace place, int64_t ranks_per_node);
+MemoryBudget measure_budget(const RunConfig& config, DeviceMemory place, int64_t ranks_per_node);
 
 /// Settles resolved.gradient_checkpointing by the smallest budget and the largest process of all ranks: what the
 /// configuration says; else what a checkpoint kept (resolved); else, with `auto`, on where the plan would not fit
 /// without, on any rank. Returns a line for the log. No bit of the run follows from it.
 /// Collective: every rank. Throws: CollectiveError(kDevice) with the plan's figures when it does not fit, unless
 /// trainer_config.auto_find_batch_size goes on with smaller micro-batches.
-std::string resolve_memory(comm::MpiSession& session, const RunConfig& config, MemoryQuestion question,
+std::string resolve_memory(comm::MpiSession& session, const RunConfig& config, MemoryPlanInput question,
                            MemoryBudget budget, Resolved& resolved);
 
 /// The same decision for given budget; `fits` false: not even with checkpointing, or not as the configuration says.
@@ -87,9 +87,9 @@ struct MemoryDecision {
   bool fits = true;
   RankMemory memory;
 };
-MemoryDecision decide_memory(const MemoryQuestion& question, train::Choice choice, int64_t budget_bytes);
+MemoryDecision decide_memory(const MemoryPlanInput& question, train::Choice choice, int64_t budget_bytes);
 
 /// What to do about a plan that does not fit: the message of resolve_memory.
-std::string does_not_fit(const MemoryQuestion& question, const MemoryDecision& decision, int64_t budget_bytes);
+std::string does_not_fit(const MemoryPlanInput& question, const MemoryDecision& decision, int64_t budget_bytes);
 
 }  // namespace neoloom::launch

@@ -15,12 +15,13 @@ constexpr int64_t kMaskByte = 1;
 }
 
 void SavedBlock::drop_all_but_inputs() {
-  for (Tally::Held* member : {&statistics, &normed, &q, &k, &v, &attended, &middle, &activation, &attention})
+  for (MemoryLedger::Allocation* member :
+       {&statistics, &normed, &q, &k, &v, &attended, &middle, &activation, &attention})
     *member = {};
 }
 
-BlockMemory::BlockMemory(const MemorySetup& setup, const BatchShape& shape, Tally& tally)
-    : setup_(setup), shape_(shape), tally_(tally) {}
+BlockMemory::BlockMemory(const MemorySetup& setup, const BatchShape& shape, MemoryLedger& ledger)
+    : setup_(setup), shape_(shape), ledger_(ledger) {}
 
 /// Full-parameter training multiplies the fp32 parameters, an adapter's run what the weights are stored in.
 bool BlockMemory::converts_weights() const {
@@ -38,7 +39,7 @@ int64_t BlockMemory::input_bytes(int64_t rows, int64_t width) const {
   return kLowpBytes * rows * (on_cuda() ? width : width + width % 2);
 }
 
-void BlockMemory::touch_product(int64_t rows, int64_t in, int64_t out, Product product) {
+void BlockMemory::note_matmul(int64_t rows, int64_t in, int64_t out, Product product) {
   int64_t bytes = product.input_is_lowp ? 0 : input_bytes(rows, in);
   if (multiplies_plain_16bit()) bytes += kLowpBytes * rows * (in + out);
   if (converts_weights() && (on_cuda() || multiplies_plain_16bit())) bytes += kLowpBytes * in * out;
@@ -51,12 +52,12 @@ void BlockMemory::touch_product(int64_t rows, int64_t in, int64_t out, Product p
   } else if (!on_cuda() && !multiplies_plain_16bit() && stored_lowp) {
     keep_scratch(kFp32Bytes * std::min(Matmul::kScratchElements, in * out));  // widened slices
   }
-  tally_.touch(bytes);
+  ledger_.note_transient(bytes);
 }
 
 /// Matmul keep it once they have made it.
 void BlockMemory::keep_scratch(int64_t bytes) {
-  if (scratch_.bytes() < bytes) scratch_ = tally_.hold(bytes);
+  if (scratch_.bytes() < bytes) scratch_ = ledger_.hold(bytes);
 }
 
 /// AdapterSaved of all linears.
@@ -71,15 +72,15 @@ int64_t BlockMemory::saved_adapter_bytes(const TrainedLinears& trained, BlockRow
   return bytes;
 }
 
-Tally::Held BlockMemory::forward(const TrainedLinears& trained, BlockRows rows, SavedBlock& saved) {
-  saved.adapters = tally_.hold(saved_adapter_bytes(trained, rows));
+MemoryLedger::Allocation BlockMemory::forward(const TrainedLinears& trained, BlockRows rows, SavedBlock& saved) {
+  saved.adapters = ledger_.hold(saved_adapter_bytes(trained, rows));
   if (!on_cuda()) {
-    const Held activated = cpu_recompute(trained, rows, saved);
+    const Allocation activated = cpu_recompute(trained, rows, saved);
     return cpu_linear(trained, LinearSite::kCProj, rows.queries, kFp32Bytes);
   }
   cuda_recompute(trained, rows, saved, /*again=*/false);
   const int64_t element = cuda_activation_bytes(trained);
-  const Held activated = tally_.hold(element * rows.queries * inner());
+  const Allocation activated = ledger_.hold(element * rows.queries * inner());
   return cuda_linear(trained, LinearSite::kCProj, rows.queries, element == kLowpBytes);
 }
 
@@ -91,7 +92,7 @@ void BlockMemory::recompute(const TrainedLinears& trained, BlockRows rows, Saved
   }
 }
 
-Tally::Held BlockMemory::backward(const TrainedLinears& trained, BlockRows rows, Held dy) {
+MemoryLedger::Allocation BlockMemory::backward(const TrainedLinears& trained, BlockRows rows, Allocation dy) {
   if (!on_cuda()) return cpu_backward(trained, rows, std::move(dy));
   cuda_mlp_backward(trained, rows.queries);  // its result is added to dy
   return cuda_attention_backward(trained, rows);

@@ -38,7 +38,7 @@ struct TrainedLinears {
 
 /// Stands for BlockSaved (block.h), member by member.
 struct SavedBlock {
-  Tally::Held x, statistics, normed, q, k, v, attended, middle, activation, attention, adapters;
+  MemoryLedger::Allocation x, statistics, normed, q, k, v, attended, middle, activation, attention, adapters;
 
   /// BlockSaved::inputs.
   void drop_all_but_inputs();
@@ -48,24 +48,24 @@ struct SavedBlock {
 class BlockMemory {
  public:
   /// `shape`: as kernels see it. All must outlive this object.
-  BlockMemory(const MemorySetup& setup, const BatchShape& shape, Tally& tally);
+  BlockMemory(const MemorySetup& setup, const BatchShape& shape, MemoryLedger& ledger);
 
   /// Returns the output; `saved` gets everything but x.
-  Tally::Held forward(const TrainedLinears& trained, BlockRows rows, SavedBlock& saved);
+  MemoryLedger::Allocation forward(const TrainedLinears& trained, BlockRows rows, SavedBlock& saved);
   /// Block::fill, for a block whose inputs are saved.
   void recompute(const TrainedLinears& trained, BlockRows rows, SavedBlock& saved);
   /// From the gradient of the output to that of x.
-  Tally::Held backward(const TrainedLinears& trained, BlockRows rows, Tally::Held dy);
+  MemoryLedger::Allocation backward(const TrainedLinears& trained, BlockRows rows, MemoryLedger::Allocation dy);
 
   /// What a product with a matrix of the model makes beside its result. Shapes: [rows, in] times [in, out].
   struct Product {
     bool backward = false;
     bool input_is_lowp = false;  // it has the type of products already
   };
-  void touch_product(int64_t rows, int64_t in, int64_t out, Product product);
+  void note_matmul(int64_t rows, int64_t in, int64_t out, Product product);
 
  private:
-  using Held = Tally::Held;
+  using Allocation = MemoryLedger::Allocation;
 
   bool on_cuda() const { return setup_.model.device.cuda; }
   bool narrow() const { return setup_.model.compute_dtype != Dtype::kFloat32; }
@@ -83,15 +83,15 @@ class BlockMemory {
   // The host: "narrow" is the type that products with packed weights read.
   bool lowp_tiles() const;  // what attention in tiles reads
   int64_t cpu_element_bytes() const { return narrow() && setup_.packed_weights ? kLowpBytes : kFp32Bytes; }
-  Held cpu_recompute(const TrainedLinears& trained, BlockRows rows, SavedBlock& saved);
-  Held cpu_linear(const TrainedLinears& trained, LinearSite site, int64_t rows, int64_t element);
-  Held cpu_linear_backward(const TrainedLinears& trained, LinearSite site, int64_t rows, int64_t element);
-  Held cpu_adapter_backward(const TrainedLinears& trained, LinearSite site, int64_t rows);
-  Held cpu_lowp(int64_t rows);
+  Allocation cpu_recompute(const TrainedLinears& trained, BlockRows rows, SavedBlock& saved);
+  Allocation cpu_linear(const TrainedLinears& trained, LinearSite site, int64_t rows, int64_t element);
+  Allocation cpu_linear_backward(const TrainedLinears& trained, LinearSite site, int64_t rows, int64_t element);
+  Allocation cpu_adapter_backward(const TrainedLinears& trained, LinearSite site, int64_t rows);
+  Allocation cpu_lowp(int64_t rows);
   void cpu_mlp_backward(const TrainedLinears& trained, int64_t rows);
-  Held cpu_backward(const TrainedLinears& trained, BlockRows rows, Held dy);
-  Held cpu_inputs_backward(const TrainedLinears& trained, BlockRows rows);
-  void touch_cpu_attention(BlockRows rows, bool backward);
+  Allocation cpu_backward(const TrainedLinears& trained, BlockRows rows, Allocation dy);
+  Allocation cpu_inputs_backward(const TrainedLinears& trained, BlockRows rows);
+  void note_cpu_attention(BlockRows rows, bool backward);
   int64_t tile_scratch_bytes(bool backward) const;
 
   // The device path: "narrow" is the compute dtype.
@@ -100,19 +100,20 @@ class BlockMemory {
   int64_t cuda_attention_bytes() const { return flash_attention() ? kLowpBytes : kFp32Bytes; }
   int64_t cuda_activation_bytes(const TrainedLinears& trained) const;
   void cuda_recompute(const TrainedLinears& trained, BlockRows rows, SavedBlock& saved, bool again);
-  Held cuda_linear(const TrainedLinears& trained, LinearSite site, int64_t rows, bool input_is_lowp);
-  void touch_cuda_adapter(int64_t rows, int64_t in);
-  void touch_cuda_adapter_backward(int64_t rows, int64_t in);
-  Held cuda_linear_backward(const TrainedLinears& trained, LinearSite site, int64_t rows, bool wide, bool dy_is_lowp);
-  void touch_cuda_attention(BlockRows rows, bool backward);
-  Held cuda_mlp_backward(const TrainedLinears& trained, int64_t rows);
-  Held cuda_attention_backward(const TrainedLinears& trained, BlockRows rows);
-  Held cuda_inputs_backward(const TrainedLinears& trained, BlockRows rows);
+  Allocation cuda_linear(const TrainedLinears& trained, LinearSite site, int64_t rows, bool input_is_lowp);
+  void note_cuda_adapter(int64_t rows, int64_t in);
+  void note_cuda_adapter_backward(int64_t rows, int64_t in);
+  Allocation cuda_linear_backward(const TrainedLinears& trained, LinearSite site, int64_t rows, bool wide,
+                                  bool dy_is_lowp);
+  void note_cuda_attention(BlockRows rows, bool backward);
+  Allocation cuda_mlp_backward(const TrainedLinears& trained, int64_t rows);
+  Allocation cuda_attention_backward(const TrainedLinears& trained, BlockRows rows);
+  Allocation cuda_inputs_backward(const TrainedLinears& trained, BlockRows rows);
 
   const MemorySetup& setup_;
   const BatchShape& shape_;
-  Tally& tally_;
-  Held scratch_;              // of widened weights: kept once made
+  MemoryLedger& ledger_;
+  Allocation scratch_;        // of widened weights: kept once made
   bool draws_masks_ = false;  // device path: not in recompute
 };
 

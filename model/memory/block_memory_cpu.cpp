@@ -12,68 +12,69 @@ namespace neoloom::model {
 
 namespace {
 
-using Held = Tally::Held;
+using Allocation = MemoryLedger::Allocation;
 
 int64_t round_up(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
 
 }  // namespace
 
 /// Shapes: x [rows, in] -> [rows, out] of `element` bytes.
-Held BlockMemory::cpu_linear(const TrainedLinears& trained, LinearSite site, int64_t rows, int64_t element) {
+Allocation BlockMemory::cpu_linear(const TrainedLinears& trained, LinearSite site, int64_t rows, int64_t element) {
   const auto [in, out] = features(site);
   if (trained.adapter(site) && drops())
-    tally_.touch((cpu_element_bytes() == kLowpBytes ? 2 : 1) * kFp32Bytes * rows * in);
-  Held y = tally_.hold(element * rows * out);
-  touch_product(rows, in, out, {.input_is_lowp = true});
+    ledger_.note_transient((cpu_element_bytes() == kLowpBytes ? 2 : 1) * kFp32Bytes * rows * in);
+  Allocation y = ledger_.hold(element * rows * out);
+  note_matmul(rows, in, out, {.input_is_lowp = true});
   return y;
 }
 
 /// Returns what joins the gradient of x.
-Held BlockMemory::cpu_adapter_backward(const TrainedLinears& trained, LinearSite site, int64_t rows) {
+Allocation BlockMemory::cpu_adapter_backward(const TrainedLinears& trained, LinearSite site, int64_t rows) {
   if (!trained.adapter(site)) return {};
   const auto [in, out] = features(site);
-  Held d_down = tally_.hold(kFp32Bytes * rank() * rows);
-  tally_.touch(kFp32Bytes * rank() * (rows + out));
+  Allocation d_down = ledger_.hold(kFp32Bytes * rank() * rows);
+  ledger_.note_transient(kFp32Bytes * rank() * (rows + out));
   if (!drops()) return d_down;
   {
-    const Held dropped = tally_.hold(kFp32Bytes * rows * in);
-    tally_.touch(cpu_element_bytes() == kLowpBytes ? kFp32Bytes * rows * in : 0);
-    tally_.touch(kFp32Bytes * rank() * (rows + in));
+    const Allocation dropped = ledger_.hold(kFp32Bytes * rows * in);
+    ledger_.note_transient(cpu_element_bytes() == kLowpBytes ? kFp32Bytes * rows * in : 0);
+    ledger_.note_transient(kFp32Bytes * rank() * (rows + in));
   }
-  tally_.touch(2 * kFp32Bytes * rows * in);
-  return tally_.hold(kFp32Bytes * rows * in);
+  ledger_.note_transient(2 * kFp32Bytes * rows * in);
+  return ledger_.hold(kFp32Bytes * rows * in);
 }
 
-Held BlockMemory::cpu_linear_backward(const TrainedLinears& trained, LinearSite site, int64_t rows, int64_t element) {
+Allocation BlockMemory::cpu_linear_backward(const TrainedLinears& trained, LinearSite site, int64_t rows,
+                                            int64_t element) {
   const auto [in, out] = features(site);
-  const Held residual = cpu_adapter_backward(trained, site, rows);
-  Held dx = tally_.hold(element * rows * in);
-  touch_product(rows, out, in, {.backward = true, .input_is_lowp = true});
+  const Allocation residual = cpu_adapter_backward(trained, site, rows);
+  Allocation dx = ledger_.hold(element * rows * in);
+  note_matmul(rows, out, in, {.backward = true, .input_is_lowp = true});
   return dx;
 }
 
 /// Returns c_proj's input.
-Held BlockMemory::cpu_recompute(const TrainedLinears& trained, BlockRows rows, SavedBlock& saved) {
+Allocation BlockMemory::cpu_recompute(const TrainedLinears& trained, BlockRows rows, SavedBlock& saved) {
   const int64_t h = hidden();
   const int64_t element = cpu_element_bytes();
-  saved.statistics = tally_.hold(2 * kFp32Bytes * (rows.all + rows.queries));
+  saved.statistics = ledger_.hold(2 * kFp32Bytes * (rows.all + rows.queries));
   {
-    const Held normed = tally_.hold(element * rows.all * h);
+    const Allocation normed = ledger_.hold(element * rows.all * h);
     saved.k = cpu_linear(trained, LinearSite::kKProj, rows.all, element);
     saved.v = cpu_linear(trained, LinearSite::kVProj, rows.all, element);
     saved.q = cpu_linear(trained, LinearSite::kQProj, rows.queries, element);
   }
-  saved.attended = tally_.hold(element * rows.queries * h);
-  touch_cpu_attention(rows, /*backward=*/false);
+  saved.attended = ledger_.hold(element * rows.queries * h);
+  note_cpu_attention(rows, /*backward=*/false);
   saved.middle = cpu_linear(trained, LinearSite::kOutProj, rows.queries, kFp32Bytes);
-  const Held normed = tally_.hold(element * rows.queries * h);
+  const Allocation normed = ledger_.hold(element * rows.queries * h);
   const int64_t width = setup_.packed_weights ? round_up(inner(), kPackedColumns) : inner();
-  Held activated = tally_.hold(element * rows.queries * inner());
+  Allocation activated = ledger_.hold(element * rows.queries * inner());
   if (trained.adapter(LinearSite::kCFc) && drops()) {
-    tally_.touch((element == kLowpBytes ? 2 : 1) * kFp32Bytes * rows.queries * h);
+    ledger_.note_transient((element == kLowpBytes ? 2 : 1) * kFp32Bytes * rows.queries * h);
   }
-  saved.activation = tally_.hold(element * rows.queries * width);
-  touch_product(rows.queries, h, inner(), {.input_is_lowp = true});
+  saved.activation = ledger_.hold(element * rows.queries * width);
+  note_matmul(rows.queries, h, inner(), {.input_is_lowp = true});
   return activated;
 }
 
@@ -93,7 +94,7 @@ int64_t BlockMemory::tile_scratch_bytes(bool backward) const {
 }
 
 /// Beside q, k, v, the result and its gradients.
-void BlockMemory::touch_cpu_attention(BlockRows rows, bool backward) {
+void BlockMemory::note_cpu_attention(BlockRows rows, bool backward) {
   const bool tiled = attends_in_tiles(rows.all_queries() ? shape_.longest : 1, shape_.longest);
   const int64_t type = tiled && lowp_tiles() ? kLowpBytes : kFp32Bytes;
   int64_t bytes = 0;
@@ -104,63 +105,63 @@ void BlockMemory::touch_cpu_attention(BlockRows rows, bool backward) {
   const int64_t queries = std::min(kAttentionQueries, shape_.longest);
   bytes += tiled ? setup_.threads * tile_scratch_bytes(backward)
                  : (backward ? 4 : 3) * kFp32Bytes * setup_.threads * queries * shape_.longest;
-  tally_.touch(bytes);
+  ledger_.note_transient(bytes);
 }
 
 /// dy in the narrow type, while a product reads it.
-Held BlockMemory::cpu_lowp(int64_t rows) {
-  return tally_.hold(cpu_element_bytes() == kLowpBytes ? kLowpBytes * rows * hidden() : 0);
+Allocation BlockMemory::cpu_lowp(int64_t rows) {
+  return ledger_.hold(cpu_element_bytes() == kLowpBytes ? kLowpBytes * rows * hidden() : 0);
 }
 
 /// From dy to the gradient of `middle`, in place.
 void BlockMemory::cpu_mlp_backward(const TrainedLinears& trained, int64_t rows) {
   const int64_t h = hidden();
   const int64_t element = cpu_element_bytes();
-  Held d_pre;
+  Allocation d_pre;
   {
-    Held activated;
+    Allocation activated;
     if (trained.trains(LinearSite::kCProj)) {
-      const Held in_tiles = tally_.hold(setup_.packed_weights ? element * rows * inner() : 0);
-      activated = tally_.hold(element * rows * inner());
+      const Allocation in_tiles = ledger_.hold(setup_.packed_weights ? element * rows * inner() : 0);
+      activated = ledger_.hold(element * rows * inner());
     }
-    const Held lowp_dy = cpu_lowp(rows);
+    const Allocation lowp_dy = cpu_lowp(rows);
     d_pre = cpu_linear_backward(trained, LinearSite::kCProj, rows, element);
   }
-  const Held normed = tally_.hold(trained.trains(LinearSite::kCFc) ? element * rows * h : 0);
-  const Held d_normed = cpu_linear_backward(trained, LinearSite::kCFc, rows, kFp32Bytes);
-  if (trained.everything) tally_.touch(kFp32Bytes * rows * h);
+  const Allocation normed = ledger_.hold(trained.trains(LinearSite::kCFc) ? element * rows * h : 0);
+  const Allocation d_normed = cpu_linear_backward(trained, LinearSite::kCFc, rows, kFp32Bytes);
+  if (trained.everything) ledger_.note_transient(kFp32Bytes * rows * h);
 }
 
 /// Returns the gradient of ln_1's output.
-Held BlockMemory::cpu_inputs_backward(const TrainedLinears& trained, BlockRows rows) {
+Allocation BlockMemory::cpu_inputs_backward(const TrainedLinears& trained, BlockRows rows) {
   const int64_t h = hidden();
-  const Held normed = tally_.hold(trained.inputs_train() ? cpu_element_bytes() * rows.all * h : 0);
-  Held d_normed = cpu_linear_backward(trained, LinearSite::kKProj, rows.all, kFp32Bytes);
+  const Allocation normed = ledger_.hold(trained.inputs_train() ? cpu_element_bytes() * rows.all * h : 0);
+  Allocation d_normed = cpu_linear_backward(trained, LinearSite::kKProj, rows.all, kFp32Bytes);
   for (const LinearSite site : {LinearSite::kVProj, LinearSite::kQProj}) {
     const int64_t count = site == LinearSite::kQProj ? rows.queries : rows.all;
-    const Held residual = cpu_adapter_backward(trained, site, count);
-    touch_product(count, h, h, {.backward = true, .input_is_lowp = true});
+    const Allocation residual = cpu_adapter_backward(trained, site, count);
+    note_matmul(count, h, h, {.backward = true, .input_is_lowp = true});
   }
   return d_normed;
 }
 
-Held BlockMemory::cpu_backward(const TrainedLinears& trained, BlockRows rows, Held dy) {
+Allocation BlockMemory::cpu_backward(const TrainedLinears& trained, BlockRows rows, Allocation dy) {
   const int64_t h = hidden();
   const int64_t element = cpu_element_bytes();
   cpu_mlp_backward(trained, rows.queries);
-  Held d_attended;
+  Allocation d_attended;
   {
-    const Held lowp_dy = cpu_lowp(rows.queries);
+    const Allocation lowp_dy = cpu_lowp(rows.queries);
     d_attended = cpu_linear_backward(trained, LinearSite::kOutProj, rows.queries, element);
   }
-  Held d_normed;
+  Allocation d_normed;
   {
-    const Held gradients = tally_.hold(element * h * (rows.queries + 2 * rows.all));
-    touch_cpu_attention(rows, /*backward=*/true);
+    const Allocation gradients = ledger_.hold(element * h * (rows.queries + 2 * rows.all));
+    note_cpu_attention(rows, /*backward=*/true);
     d_normed = cpu_inputs_backward(trained, rows);
   }
-  if (!rows.all_queries()) dy = tally_.hold(kFp32Bytes * rows.all * h);
-  if (trained.everything) tally_.touch(kFp32Bytes * rows.all * h);
+  if (!rows.all_queries()) dy = ledger_.hold(kFp32Bytes * rows.all * h);
+  if (trained.everything) ledger_.note_transient(kFp32Bytes * rows.all * h);
   return dy;
 }
 

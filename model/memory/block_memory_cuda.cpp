@@ -10,7 +10,7 @@ namespace neoloom::model {
 
 namespace {
 
-using Held = Tally::Held;
+using Allocation = MemoryLedger::Allocation;
 
 }  // namespace
 
@@ -25,120 +25,120 @@ int64_t BlockMemory::cuda_activation_bytes(const TrainedLinears& trained) const 
 }
 
 /// Beside what it keeps (saved_adapter_bytes): x with its mask. Shapes: x [rows, in].
-void BlockMemory::touch_cuda_adapter(int64_t rows, int64_t in) {
-  if (drops() && draws_masks_) tally_.touch(product_element() * rows * in);
+void BlockMemory::note_cuda_adapter(int64_t rows, int64_t in) {
+  if (drops() && draws_masks_) ledger_.note_transient(product_element() * rows * in);
 }
 
-void BlockMemory::touch_cuda_adapter_backward(int64_t rows, int64_t in) {
+void BlockMemory::note_cuda_adapter_backward(int64_t rows, int64_t in) {
   const int64_t masked = drops() ? 2 * kFp32Bytes * rows * in : 0;
-  tally_.touch(product_element() * rank() * rows + masked);
+  ledger_.note_transient(product_element() * rank() * rows + masked);
 }
 
 /// Shapes: x [rows, in] -> [rows, out] fp32.
-Held BlockMemory::cuda_linear(const TrainedLinears& trained, LinearSite site, int64_t rows, bool input_is_lowp) {
+Allocation BlockMemory::cuda_linear(const TrainedLinears& trained, LinearSite site, int64_t rows, bool input_is_lowp) {
   const auto [in, out] = features(site);
-  Held y = tally_.hold(kFp32Bytes * rows * out);
-  const Held lowp_x = tally_.hold(input_is_lowp ? 0 : input_bytes(rows, in));
-  touch_product(rows, in, out, {.input_is_lowp = true});
-  if (trained.adapter(site)) touch_cuda_adapter(rows, in);
+  Allocation y = ledger_.hold(kFp32Bytes * rows * out);
+  const Allocation lowp_x = ledger_.hold(input_is_lowp ? 0 : input_bytes(rows, in));
+  note_matmul(rows, in, out, {.input_is_lowp = true});
+  if (trained.adapter(site)) note_cuda_adapter(rows, in);
   return y;
 }
 
 /// `wide`: the gradient of x is fp32.
-Held BlockMemory::cuda_linear_backward(const TrainedLinears& trained, LinearSite site, int64_t rows, bool wide,
-                                       bool dy_is_lowp) {
+Allocation BlockMemory::cuda_linear_backward(const TrainedLinears& trained, LinearSite site, int64_t rows, bool wide,
+                                             bool dy_is_lowp) {
   const auto [in, out] = features(site);
-  const Held lowp_dy = tally_.hold(dy_is_lowp ? 0 : input_bytes(rows, out));
+  const Allocation lowp_dy = ledger_.hold(dy_is_lowp ? 0 : input_bytes(rows, out));
   const bool wide_x =
       site == LinearSite::kCFc || (site == LinearSite::kCProj && cuda_activation_bytes(trained) == kFp32Bytes);
-  const Held lowp_x = tally_.hold(trained.trains(site) && wide_x ? input_bytes(rows, in) : 0);
-  Held dx = tally_.hold((wide ? kFp32Bytes : kLowpBytes) * rows * in);
-  touch_product(rows, out, in, {.backward = true, .input_is_lowp = true});
-  if (trained.adapter(site)) touch_cuda_adapter_backward(rows, in);
+  const Allocation lowp_x = ledger_.hold(trained.trains(site) && wide_x ? input_bytes(rows, in) : 0);
+  Allocation dx = ledger_.hold((wide ? kFp32Bytes : kLowpBytes) * rows * in);
+  note_matmul(rows, out, in, {.backward = true, .input_is_lowp = true});
+  if (trained.adapter(site)) note_cuda_adapter_backward(rows, in);
   return dx;
 }
 
-void BlockMemory::touch_cuda_attention(BlockRows rows, bool backward) {
+void BlockMemory::note_cuda_attention(BlockRows rows, bool backward) {
   if (flash_attention()) {
-    if (backward) tally_.touch(kFp32Bytes * rows.queries * hidden());  // the gradient of q is summed in fp32
+    if (backward) ledger_.note_transient(kFp32Bytes * rows.queries * hidden());  // the gradient of q is summed in fp32
     return;
   }
   const int64_t queries = std::min(kAttentionQueries, shape_.longest);
-  tally_.touch((backward ? 4 : 3) * kFp32Bytes * setup_.model.config.num_heads * queries * shape_.longest);
+  ledger_.note_transient((backward ? 4 : 3) * kFp32Bytes * setup_.model.config.num_heads * queries * shape_.longest);
 }
 
 void BlockMemory::cuda_recompute(const TrainedLinears& trained, BlockRows rows, SavedBlock& saved, bool again) {
   draws_masks_ = !again;
   const int64_t h = hidden();
   const int64_t element = cuda_attention_bytes();
-  saved.statistics = tally_.hold(2 * kFp32Bytes * (rows.all + rows.queries));
+  saved.statistics = ledger_.hold(2 * kFp32Bytes * (rows.all + rows.queries));
   {
-    if (narrow()) tally_.touch((kFp32Bytes + kLowpBytes) * rows.all * h);
-    Held normed = tally_.hold(product_element() * rows.all * h);
-    if (trained.inputs_train()) touch_cuda_adapter(rows.all, h);
-    touch_product(rows.all, h, h, {.input_is_lowp = true});
-    if (narrow() && element == kFp32Bytes) tally_.touch(kLowpBytes * rows.all * h);  // before it is widened
-    saved.k = tally_.hold(2 * element * rows.all * h);                               // and v
-    if (!rows.all_queries()) tally_.touch(product_element() * rows.queries * h);
-    saved.q = tally_.hold(element * rows.queries * h);
+    if (narrow()) ledger_.note_transient((kFp32Bytes + kLowpBytes) * rows.all * h);
+    Allocation normed = ledger_.hold(product_element() * rows.all * h);
+    if (trained.inputs_train()) note_cuda_adapter(rows.all, h);
+    note_matmul(rows.all, h, h, {.input_is_lowp = true});
+    if (narrow() && element == kFp32Bytes) ledger_.note_transient(kLowpBytes * rows.all * h);  // before it is widened
+    saved.k = ledger_.hold(2 * element * rows.all * h);                                        // and v
+    if (!rows.all_queries()) ledger_.note_transient(product_element() * rows.queries * h);
+    saved.q = ledger_.hold(element * rows.queries * h);
     if (trained.inputs_train()) saved.normed = std::move(normed);
   }
-  saved.attended = tally_.hold(element * rows.queries * h);
-  touch_cuda_attention(rows, /*backward=*/false);
-  if (flash_attention()) saved.attention = tally_.hold(kFp32Bytes * setup_.model.config.num_heads * rows.queries);
+  saved.attended = ledger_.hold(element * rows.queries * h);
+  note_cuda_attention(rows, /*backward=*/false);
+  if (flash_attention()) saved.attention = ledger_.hold(kFp32Bytes * setup_.model.config.num_heads * rows.queries);
   saved.middle = cuda_linear(trained, LinearSite::kOutProj, rows.queries, element == kLowpBytes);
-  const Held normed = tally_.hold(kFp32Bytes * rows.queries * h);
+  const Allocation normed = ledger_.hold(kFp32Bytes * rows.queries * h);
   if (cuda_activation_bytes(trained) == kLowpBytes) {
-    saved.activation = tally_.hold(kLowpBytes * rows.queries * inner());
-    tally_.touch(input_bytes(rows.queries, h));
+    saved.activation = ledger_.hold(kLowpBytes * rows.queries * inner());
+    ledger_.note_transient(input_bytes(rows.queries, h));
   } else {
     saved.activation = cuda_linear(trained, LinearSite::kCFc, rows.queries, /*input_is_lowp=*/false);
   }
 }
 
 /// Returns the gradient of ln_2's input.
-Held BlockMemory::cuda_mlp_backward(const TrainedLinears& trained, int64_t rows) {
+Allocation BlockMemory::cuda_mlp_backward(const TrainedLinears& trained, int64_t rows) {
   const int64_t h = hidden();
   const int64_t element = cuda_activation_bytes(trained);
-  Held d_activated;
-  const Held activated = tally_.hold(trained.trains(LinearSite::kCProj) ? element * rows * inner() : 0);
+  Allocation d_activated;
+  const Allocation activated = ledger_.hold(trained.trains(LinearSite::kCProj) ? element * rows * inner() : 0);
   d_activated = cuda_linear_backward(trained, LinearSite::kCProj, rows,
                                      /*wide=*/!narrow() || trained.adapter(LinearSite::kCProj), false);
-  const Held d_pre = tally_.hold(element * rows * inner());
-  const Held normed = tally_.hold(trained.trains(LinearSite::kCFc) ? kFp32Bytes * rows * h : 0);
-  const Held d_normed =
+  const Allocation d_pre = ledger_.hold(element * rows * inner());
+  const Allocation normed = ledger_.hold(trained.trains(LinearSite::kCFc) ? kFp32Bytes * rows * h : 0);
+  const Allocation d_normed =
       cuda_linear_backward(trained, LinearSite::kCFc, rows, /*wide=*/true, /*dy_is_lowp=*/element == kLowpBytes);
-  return tally_.hold(kFp32Bytes * rows * h);
+  return ledger_.hold(kFp32Bytes * rows * h);
 }
 
-Held BlockMemory::cuda_attention_backward(const TrainedLinears& trained, BlockRows rows) {
+Allocation BlockMemory::cuda_attention_backward(const TrainedLinears& trained, BlockRows rows) {
   const int64_t h = hidden();
   const int64_t element = cuda_attention_bytes();
   const bool wide = !narrow() || trained.adapter(LinearSite::kOutProj);
-  const Held d_attended = cuda_linear_backward(trained, LinearSite::kOutProj, rows.queries, wide, false);
-  const Held grad = tally_.hold(wide && element == kLowpBytes ? element * rows.queries * h : 0);
-  const Held gradients = tally_.hold(element * h * (rows.queries + 2 * rows.all));
-  touch_cuda_attention(rows, /*backward=*/true);
+  const Allocation d_attended = cuda_linear_backward(trained, LinearSite::kOutProj, rows.queries, wide, false);
+  const Allocation grad = ledger_.hold(wide && element == kLowpBytes ? element * rows.queries * h : 0);
+  const Allocation gradients = ledger_.hold(element * h * (rows.queries + 2 * rows.all));
+  note_cuda_attention(rows, /*backward=*/true);
   return cuda_inputs_backward(trained, rows);
 }
 
 /// From the gradients of q, k and v to that of the block's input.
-Held BlockMemory::cuda_inputs_backward(const TrainedLinears& trained, BlockRows rows) {
+Allocation BlockMemory::cuda_inputs_backward(const TrainedLinears& trained, BlockRows rows) {
   const int64_t h = hidden();
   const int64_t element = cuda_attention_bytes();
-  Held d_normed;
+  Allocation d_normed;
   {
     const int64_t width = rows.all_queries() ? 3 * h : 2 * h;
-    const Held together = tally_.hold(element * rows.all * width);
-    d_normed = tally_.hold(kFp32Bytes * rows.all * h);
-    touch_product(rows.all, width, h, {.backward = true, .input_is_lowp = element == kLowpBytes});
+    const Allocation together = ledger_.hold(element * rows.all * width);
+    d_normed = ledger_.hold(kFp32Bytes * rows.all * h);
+    note_matmul(rows.all, width, h, {.backward = true, .input_is_lowp = element == kLowpBytes});
   }
   if (trained.adapter(LinearSite::kKProj) || trained.adapter(LinearSite::kVProj) ||
       (trained.adapter(LinearSite::kQProj) && rows.all_queries())) {
-    const Held lowp_dy = tally_.hold(narrow() && element == kFp32Bytes ? kLowpBytes * rows.all * h : 0);
-    touch_cuda_adapter_backward(rows.all, h);
+    const Allocation lowp_dy = ledger_.hold(narrow() && element == kFp32Bytes ? kLowpBytes * rows.all * h : 0);
+    note_cuda_adapter_backward(rows.all, h);
   }
-  return tally_.hold(kFp32Bytes * rows.all * h);
+  return ledger_.hold(kFp32Bytes * rows.all * h);
 }
 
 }  // namespace neoloom::model

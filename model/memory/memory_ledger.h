@@ -8,40 +8,40 @@
 namespace neoloom::model {
 
 /// Bytes of tensors that are alive, and the most there were: a program that runs without its values.
-class Tally {
+class MemoryLedger {
  public:
   /// Stands for a tensor; its bytes are alive as long as it is.
-  class Held {
+  class Allocation {
    public:
-    Held() = default;
-    Held(Tally& tally, int64_t bytes) : tally_(&tally), bytes_(bytes) { tally.add(bytes); }
-    Held(Held&& other) noexcept
-        : tally_(std::exchange(other.tally_, nullptr)), bytes_(std::exchange(other.bytes_, 0)) {}
-    Held& operator=(Held&& other) noexcept {
-      std::swap(tally_, other.tally_);
+    Allocation() = default;
+    Allocation(MemoryLedger& ledger, int64_t bytes) : ledger_(&ledger), bytes_(bytes) { ledger.add(bytes); }
+    Allocation(Allocation&& other) noexcept
+        : ledger_(std::exchange(other.ledger_, nullptr)), bytes_(std::exchange(other.bytes_, 0)) {}
+    Allocation& operator=(Allocation&& other) noexcept {
+      std::swap(ledger_, other.ledger_);
       std::swap(bytes_, other.bytes_);
       other.release();
       return *this;
     }
-    Held(const Held&) = delete;
-    Held& operator=(const Held&) = delete;
-    ~Held() { release(); }
+    Allocation(const Allocation&) = delete;
+    Allocation& operator=(const Allocation&) = delete;
+    ~Allocation() { release(); }
 
     int64_t bytes() const { return bytes_; }
 
    private:
     void release() {
-      if (tally_ != nullptr) tally_->add(-bytes_);
-      tally_ = nullptr;
+      if (ledger_ != nullptr) ledger_->add(-bytes_);
+      ledger_ = nullptr;
       bytes_ = 0;
     }
-    Tally* tally_ = nullptr;
+    MemoryLedger* ledger_ = nullptr;
     int64_t bytes_ = 0;
   };
 
-  Held hold(int64_t bytes) { return {*this, bytes}; }
+  Allocation hold(int64_t bytes) { return {*this, bytes}; }
   /// A tensor that is alive for a moment, beside the others.
-  void touch(int64_t bytes) { peak_ = std::max(peak_, live_ + bytes); }
+  void note_transient(int64_t bytes) { peak_ = std::max(peak_, live_ + bytes); }
 
   int64_t live_bytes() const { return live_; }
   int64_t peak_bytes() const { return peak_; }

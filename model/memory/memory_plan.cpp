@@ -16,34 +16,37 @@ namespace neoloom::model {
 
 namespace {
 
-using Held = Tally::Held;
+using Allocation = MemoryLedger::Allocation;
 
 /// gpt_neo.cpp and heads.cpp, tensor by tensor.
 class Walk {
  public:
   Walk(const MemorySetup& setup, const BatchShape& shape)
-      : setup_(setup), shape_(rounded(setup, shape)), layers_(trained_linears(setup)), blocks_(setup, shape_, tally_) {}
+      : setup_(setup),
+        shape_(rounded(setup, shape)),
+        layers_(trained_linears(setup)),
+        blocks_(setup, shape_, ledger_) {}
 
   StepMemory train() {
     const int64_t h = config().hidden_size;
-    const Held lowp_parameters = tally_.hold(lowp_parameter_bytes());
+    const Allocation lowp_parameters = ledger_.hold(lowp_parameter_bytes());
     std::vector<SavedBlock> saved(layers_.size());
     {
-      const Held hidden = run_blocks(&saved);
-      result_.saved_bytes = tally_.live_bytes() - hidden.bytes() - lowp_parameters.bytes();
-      gradient_ = tally_.hold(kFp32Bytes * h * final_rows());
+      const Allocation hidden = run_blocks(&saved);
+      result_.saved_bytes = ledger_.live_bytes() - hidden.bytes() - lowp_parameters.bytes();
+      gradient_ = ledger_.hold(kFp32Bytes * h * final_rows());
       head(/*gradients=*/true);
     }
     backward(saved);
-    result_.peak_bytes = tally_.peak_bytes();
+    result_.peak_bytes = ledger_.peak_bytes();
     return result_;
   }
 
   int64_t evaluate() {
-    const Held lowp_parameters = tally_.hold(lowp_parameter_bytes());
-    const Held hidden = run_blocks(nullptr);
+    const Allocation lowp_parameters = ledger_.hold(lowp_parameter_bytes());
+    const Allocation hidden = run_blocks(nullptr);
     head(/*gradients=*/false);
-    return tally_.peak_bytes();
+    return ledger_.peak_bytes();
   }
 
  private:
@@ -95,21 +98,21 @@ class Walk {
   }
   bool checkpointed(size_t layer) const { return setup_.model.gradient_checkpointing && layer + 1 < layers_.size(); }
 
-  Held embed() {
+  Allocation embed() {
     const int64_t values = shape_.tokens * config().hidden_size;
     const int64_t stored = trains_everything() || setup_.frozen_dtype == Dtype::kFloat32 ? 0 : kLowpBytes * values;
-    const Held words = tally_.hold(kFp32Bytes * values);
-    tally_.touch(stored + 2 * kFp32Bytes * values);
-    return tally_.hold(kFp32Bytes * values);
+    const Allocation words = ledger_.hold(kFp32Bytes * values);
+    ledger_.note_transient(stored + 2 * kFp32Bytes * values);
+    return ledger_.hold(kFp32Bytes * values);
   }
 
-  Held run_blocks(std::vector<SavedBlock>* saved) {
+  Allocation run_blocks(std::vector<SavedBlock>* saved) {
     const size_t lowest = saved != nullptr ? lowest_trainable_block() : layers_.size();
-    Held x = embed();
+    Allocation x = embed();
     for (size_t layer = 0; layer < layers_.size(); ++layer) {
       SavedBlock kept;
-      const int64_t before = tally_.live_bytes();
-      Held out = blocks_.forward(layers_[layer], rows_of(layer), kept);
+      const int64_t before = ledger_.live_bytes();
+      Allocation out = blocks_.forward(layers_[layer], rows_of(layer), kept);
       if (layer < lowest) {
         x = std::move(out);
         continue;
@@ -117,7 +120,7 @@ class Walk {
       const bool final_block = layer + 1 == layers_.size();
       // The input of each block is the output of the one below: it is counted once, there.
       if (!final_block || layers_.size() == 1) {
-        result_.block_saved_bytes = tally_.live_bytes() - before - out.bytes() + x.bytes();
+        result_.block_saved_bytes = ledger_.live_bytes() - before - out.bytes() + x.bytes();
       }
       if (checkpointed(layer)) kept.drop_all_but_inputs();
       kept.x = std::move(x);
@@ -141,7 +144,7 @@ class Walk {
       language_head(gradients);
     } else {
       const int64_t few = 3 * kFp32Bytes * shape_.samples * (config().hidden_size + setup_.model.num_labels);
-      tally_.touch(few);
+      ledger_.note_transient(few);
     }
   }
 
@@ -150,28 +153,28 @@ class Walk {
     const int64_t words = config().vocab_size;
     const int64_t rows = shape_.targets;
     const int64_t chunk = std::min(logits_chunk_rows(setup_.model), rows);
-    const Held selected = tally_.hold(2 * kFp32Bytes * h * rows);  // and normed
-    const Held d_normed = tally_.hold(gradients ? kFp32Bytes * h * rows : 0);
+    const Allocation selected = ledger_.hold(2 * kFp32Bytes * h * rows);  // and normed
+    const Allocation d_normed = ledger_.hold(gradients ? kFp32Bytes * h * rows : 0);
     // On a device a head that trains is converted for all chunks.
-    const Held head = tally_.hold(on_cuda() && narrow() && trains_everything() ? kLowpBytes * h * words : 0);
+    const Allocation head = ledger_.hold(on_cuda() && narrow() && trains_everything() ? kLowpBytes * h * words : 0);
     {
       // Matmul of plain matrices do not write where they are told to: what they make is held beside it.
       const bool twice = !on_cuda() && !setup_.packed_weights;
-      const Held logits = tally_.hold((twice ? 2 : 1) * kFp32Bytes * chunk * words);
-      blocks_.touch_product(chunk, h, words, {});
-      if (on_cuda()) tally_.touch(kFp32Bytes * chunk * words);  // log probabilities
-      const Held d_chunk = tally_.hold(gradients ? kFp32Bytes * chunk * h : 0);
-      if (gradients) blocks_.touch_product(chunk, words, h, {.backward = true, .input_is_lowp = on_cuda()});
+      const Allocation logits = ledger_.hold((twice ? 2 : 1) * kFp32Bytes * chunk * words);
+      blocks_.note_matmul(chunk, h, words, {});
+      if (on_cuda()) ledger_.note_transient(kFp32Bytes * chunk * words);  // log probabilities
+      const Allocation d_chunk = ledger_.hold(gradients ? kFp32Bytes * chunk * h : 0);
+      if (gradients) blocks_.note_matmul(chunk, words, h, {.backward = true, .input_is_lowp = on_cuda()});
     }
-    tally_.touch(kFp32Bytes * h * rows);
+    ledger_.note_transient(kFp32Bytes * h * rows);
   }
 
   const MemorySetup& setup_;
   BatchShape shape_;
   std::vector<TrainedLinears> layers_;
-  Tally tally_;
+  MemoryLedger ledger_;
   BlockMemory blocks_;
-  Held gradient_;  // of the final block's output, then of the one below, ...
+  Allocation gradient_;  // of the final block's output, then of the one below, ...
   StepMemory result_;
 };
 

@@ -133,7 +133,7 @@ std::unique_ptr<model::Model> open_model(comm::MpiSession& session, const json& 
 /// What the program's plan says of a rank of this size.
 int64_t planned_bytes(const json& request, const model::Model& model, const data::TokenStore& store,
                       const train::Batching& batching) {
-  launch::MemoryQuestion question;
+  launch::MemoryPlanInput question;
   question.setup.model = model.setup();
   question.setup.frozen_dtype = model::dtype_from_name(request.at("frozen"));
   question.flat_elements = model.layout().total_elements;

@@ -34,7 +34,7 @@ class RankMemoryTest : public ::testing::Test {
     base.config.num_layers = 12;
     base.config.intermediate_size = 3072;
     base.config.layer_is_local.assign(12, false);
-    question_ = memory_question(config, TaskChoice{}, base, store_, nullptr, {});
+    question_ = memory_plan_input(config, TaskChoice{}, base, store_, nullptr, {});
     question_.batching = {8, 1};
   }
 
@@ -43,7 +43,7 @@ class RankMemoryTest : public ::testing::Test {
   }
 
   support::FixedStore store_ = rows_of(std::vector<size_t>(100, 512));
-  MemoryQuestion question_;
+  MemoryPlanInput question_;
 };
 
 TEST(LargestBatch, IsMadeOfTheLongestSamples) {
