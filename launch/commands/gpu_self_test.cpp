@@ -86,9 +86,9 @@ class AttentionTrial {
   }
 
   Attended on_device(const model::CudaOperators& operators) const {
-    model::PackedRows packed = model::packed_rows(segments_, device_);
-    packed.cu_queries = model::moved(packed.cu_queries, device_);
-    packed.cu_keys = model::moved(packed.cu_keys, device_);
+    model::CuSeqlens packed = model::cu_seqlens(segments_, device_);
+    packed.cu_seqlens_q = model::to_device_async(packed.cu_seqlens_q, device_);
+    packed.cu_seqlens_k = model::to_device_async(packed.cu_seqlens_k, device_);
     const model::AttentionRows rows{segments_, packed};
     const model::Attention host(kHeads, case_.window, /*on_device=*/true);
     const model::CudaAttention attention(case_.kernel, host, operators);
@@ -102,7 +102,7 @@ class AttentionTrial {
  private:
   const AttentionCase& case_;
   at::Device device_;
-  std::vector<model::Segment> segments_;
+  std::vector<model::SequenceSpan> segments_;
   at::Tensor q_, k_, v_, grad_;
 };
 

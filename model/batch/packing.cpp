@@ -71,7 +71,7 @@ class Packer {
  private:
   template <typename Value>
   at::Tensor tensor(const std::vector<Value>& values) const {
-    return staged(values, {static_cast<int64_t>(values.size())}, device_);
+    return to_pinned(values, {static_cast<int64_t>(values.size())}, device_);
   }
 
   void collect_rows() {
@@ -116,11 +116,11 @@ class Packer {
     if (!options_.fixed_shapes) packed.source = tensor(source_);
     if (!options_.for_device) return;
     for (RowSelection* rows : {&packed.rows, &packed.last_rows}) {
-      rows->packed = packed_rows(rows->segments, device_);
+      rows->packed = cu_seqlens(rows->segments, device_);
       if (!options_.fixed_shapes) continue;
-      const auto longest = static_cast<uint64_t>(std::max(rows->packed.max_keys, kFewestRows));
-      rows->packed.max_keys = static_cast<int64_t>(std::bit_ceil(longest));
-      if (rows->packed.queries_are_keys) rows->packed.max_queries = rows->packed.max_keys;
+      const auto longest = static_cast<uint64_t>(std::max(rows->packed.max_seqlen_k, kFewestRows));
+      rows->packed.max_seqlen_k = static_cast<int64_t>(std::bit_ceil(longest));
+      if (rows->packed.queries_are_keys) rows->packed.max_seqlen_q = rows->packed.max_seqlen_k;
     }
   }
 
@@ -200,7 +200,7 @@ class Packer {
       values.resize(values.size() + per_sample, Value{0});
       ++shape[0];
     }
-    return staged(values, shape, device_);
+    return to_pinned(values, shape, device_);
   }
 
   const Batch& batch_;
@@ -216,9 +216,9 @@ template <typename Batch, typename Body>
 void for_each_tensor(Batch& batch, Body body) {
   auto& packed = batch.packed;
   for (auto* tensor :
-       {&packed.ids, &packed.positions, &packed.source, &packed.rows.packed.cu_queries, &packed.rows.packed.cu_keys,
-        &packed.last_rows.query_index, &packed.last_rows.packed.cu_queries, &packed.last_rows.packed.cu_keys,
-        &batch.targets.rows, &batch.targets.values, &batch.targets.weights}) {
+       {&packed.ids, &packed.positions, &packed.source, &packed.rows.packed.cu_seqlens_q,
+        &packed.rows.packed.cu_seqlens_k, &packed.last_rows.query_index, &packed.last_rows.packed.cu_seqlens_q,
+        &packed.last_rows.packed.cu_seqlens_k, &batch.targets.rows, &batch.targets.values, &batch.targets.weights}) {
     if (tensor->defined()) body(*tensor);
   }
 }
@@ -231,7 +231,7 @@ MicroBatch pack(const Batch& batch, const ModelSetup& setup, const at::Device& d
 }
 
 void move_to(MicroBatch& batch, const at::Device& device) {
-  for_each_tensor(batch, [&](at::Tensor& tensor) { tensor = moved(tensor, device); });
+  for_each_tensor(batch, [&](at::Tensor& tensor) { tensor = to_device_async(tensor, device); });
 }
 
 void copy_into(MicroBatch& place, const MicroBatch& batch) {
@@ -243,11 +243,11 @@ void copy_into(MicroBatch& place, const MicroBatch& batch) {
 
 std::string shape_of(const MicroBatch& batch, bool by_length) {
   const int64_t targets = batch.targets.values.defined() ? batch.targets.values.size(0) : 0;
-  const PackedRows& rows = batch.packed.rows.packed;
+  const CuSeqlens& rows = batch.packed.rows.packed;
   const std::string equal =
       by_length && rows.equal_samples > 0 ? fmt::format(" ({} of one length)", rows.equal_samples) : "";
   return fmt::format("{} rows, {} samples{} of up to {} tokens, {} targets", batch.packed.ids.size(0),
-                     batch.packed.rows.segments.size(), equal, rows.max_keys, targets);
+                     batch.packed.rows.segments.size(), equal, rows.max_seqlen_k, targets);
 }
 
 int64_t fixed_shape_rows(Head head, int64_t count) { return rounded_rows(head == Head::kCausalLm ? count : count + 1); }

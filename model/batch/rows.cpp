@@ -10,25 +10,26 @@
 
 namespace neoloom::model {
 
-PackedRows packed_rows(const std::vector<Segment>& segments, const at::Device& device) {
-  PackedRows packed;
+CuSeqlens cu_seqlens(const std::vector<SequenceSpan>& segments, const at::Device& device) {
+  CuSeqlens packed;
   packed.queries_are_keys = true;
   std::vector<int32_t> queries = {0};
   std::vector<int32_t> keys = {0};
-  for (const Segment& segment : segments) {
+  for (const SequenceSpan& segment : segments) {
     core::require(segment.query_begin == queries.back() && segment.key_begin == keys.back(), core::ErrorKind::kInternal,
                   "packed rows: a sample begins at query {} and key {}, expected {} and {}", segment.query_begin,
                   segment.key_begin, queries.back(), keys.back());
     queries.push_back(static_cast<int32_t>(segment.query_begin + segment.query_rows));
     keys.push_back(static_cast<int32_t>(segment.key_begin + segment.key_rows));
-    packed.max_queries = std::max(packed.max_queries, segment.query_rows);
-    packed.max_keys = std::max(packed.max_keys, segment.key_rows);
+    packed.max_seqlen_q = std::max(packed.max_seqlen_q, segment.query_rows);
+    packed.max_seqlen_k = std::max(packed.max_seqlen_k, segment.key_rows);
     packed.queries_are_keys &= segment.query_rows == segment.key_rows;
   }
-  const auto samples = std::count_if(segments.begin(), segments.end(), [](const Segment& s) { return s.key_rows > 0; });
-  if (keys.back() == samples * packed.max_keys) packed.equal_samples = samples;
-  packed.cu_keys = staged(keys, {static_cast<int64_t>(keys.size())}, device);
-  packed.cu_queries = staged(queries, {static_cast<int64_t>(queries.size())}, device);
+  const auto samples =
+      std::count_if(segments.begin(), segments.end(), [](const SequenceSpan& s) { return s.key_rows > 0; });
+  if (keys.back() == samples * packed.max_seqlen_k) packed.equal_samples = samples;
+  packed.cu_seqlens_k = to_pinned(keys, {static_cast<int64_t>(keys.size())}, device);
+  packed.cu_seqlens_q = to_pinned(queries, {static_cast<int64_t>(queries.size())}, device);
   return packed;
 }
 

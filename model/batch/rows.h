@@ -16,7 +16,7 @@ struct RowKey {
 
 /// Queries and keys of one sample inside packed tensors: the queries are the LAST `query_rows` of its `key_rows`
 /// tokens, so that the same code serves training (equal), the last token only (1) and decoding (the new tokens).
-struct Segment {
+struct SequenceSpan {
   int64_t query_begin = 0;
   int64_t query_rows = 0;
   int64_t key_begin = 0;
@@ -24,29 +24,29 @@ struct Segment {
 };
 
 /// The same for all samples of a micro-batch, as kernels over packed rows want it.
-struct PackedRows {
-  at::Tensor cu_queries;  // [B + 1] int32: where each sample's queries begin, then where the last end
-  at::Tensor cu_keys;     // [B + 1] int32
-  int64_t max_queries = 0;
-  int64_t max_keys = 0;
+struct CuSeqlens {
+  at::Tensor cu_seqlens_q;  // [B + 1] int32: where each sample's queries begin, then where the last end
+  at::Tensor cu_seqlens_k;  // [B + 1] int32
+  int64_t max_seqlen_q = 0;
+  int64_t max_seqlen_k = 0;
   bool queries_are_keys = false;
   int64_t equal_samples = 0;  // samples, empty ones aside, where all are equally long; else 0
 
-  bool defined() const { return cu_queries.defined(); }
+  bool defined() const { return cu_seqlens_q.defined(); }
 };
 
 /// In host memory, page-locked where it will travel to `device`. Shapes: segments [B], one after the other without
 /// gaps. Throws: Error(kInternal) when there are gaps.
-PackedRows packed_rows(const std::vector<Segment>& segments, const at::Device& device);
+CuSeqlens cu_seqlens(const std::vector<SequenceSpan>& segments, const at::Device& device);
 
 /// Which rows a block works on: packed real tokens, and per sample where its queries and keys lie.
 struct RowSelection {
-  std::vector<RowKey> key_rows;   // [N] names of all rows
-  std::vector<Segment> segments;  // one per sample
+  std::vector<RowKey> key_rows;        // [N] names of all rows
+  std::vector<SequenceSpan> segments;  // one per sample
   // The final block of a classifier: only these rows are wanted (the last token of each sample).
   at::Tensor query_index;          // [n] int64 rows among the N; undefined: all
   std::vector<RowKey> query_rows;  // [n] names of the wanted rows; empty: all
-  PackedRows packed;               // of `segments`; the device path only
+  CuSeqlens packed;                // of `segments`; the device path only
 
   bool all_queries() const { return !query_index.defined(); }
   const std::vector<RowKey>& query_keys() const { return all_queries() ? key_rows : query_rows; }

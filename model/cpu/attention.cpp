@@ -47,7 +47,7 @@ at::Tensor Attention::heads_first(const at::Tensor& rows, Heads heads) const {
   return rows.narrow(1, heads.first * size, heads.count * size).view({rows.size(0), heads.count, size}).transpose(0, 1);
 }
 
-std::vector<Attention::Block> Attention::blocks_of(const Segment& segment) const {
+std::vector<Attention::Block> Attention::blocks_of(const SequenceSpan& segment) const {
   std::vector<Block> blocks;
   const int64_t first_position = segment.key_rows - segment.query_rows;
   for (int64_t begin = 0; begin < segment.query_rows; begin += kAttentionQueries) {
@@ -111,9 +111,9 @@ at::Tensor Attention::score_gradient(at::Tensor dp, const at::Tensor& p, const B
 }
 
 template <typename Body>
-void Attention::for_each_share(const std::vector<Segment>& segments, bool on_cpu, Body body) const {
+void Attention::for_each_share(const std::vector<SequenceSpan>& segments, bool on_cpu, Body body) const {
   if (!on_cpu) {
-    for (const Segment& segment : segments) body(segment, Heads{0, num_heads_});
+    for (const SequenceSpan& segment : segments) body(segment, Heads{0, num_heads_});
     return;
   }
   // One head of one sample at a time: its scores stay in the cache, and the threads meet once for the whole batch.
@@ -125,10 +125,10 @@ void Attention::for_each_share(const std::vector<Segment>& segments, bool on_cpu
   });
 }
 
-bool Attention::in_tiles(const at::Tensor& q, const std::vector<Segment>& segments) const {
+bool Attention::in_tiles(const at::Tensor& q, const std::vector<SequenceSpan>& segments) const {
   int64_t most_queries = 0;
   int64_t most_keys = 0;
-  for (const Segment& segment : segments) {
+  for (const SequenceSpan& segment : segments) {
     most_queries = std::max(most_queries, segment.query_rows);
     most_keys = std::max(most_keys, segment.key_rows);
   }
@@ -143,7 +143,7 @@ std::string Attention::cpu_kernel() const {
 }
 
 template <typename Body>
-void Attention::for_each_tiled_head(int64_t channels, const std::vector<Segment>& segments, Body body) const {
+void Attention::for_each_tiled_head(int64_t channels, const std::vector<SequenceSpan>& segments, Body body) const {
   const int64_t head_size = channels / num_heads_;
   const auto share_out = [&](auto element) {
     share_tasks(static_cast<int64_t>(segments.size()) * num_heads_, [&](const auto& next) {
@@ -161,14 +161,14 @@ void Attention::for_each_tiled_head(int64_t channels, const std::vector<Segment>
 }
 
 at::Tensor Attention::forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                              const std::vector<Segment>& segments) const {
+                              const std::vector<SequenceSpan>& segments) const {
   const bool tiled = in_tiles(q, segments);
   const at::ScalarType type = tiled ? scalar_type(tile_inputs()) : at::kFloat;
   if (q.scalar_type() != type)
     return forward(rows_as(q, type), rows_as(k, type), rows_as(v, type), segments).to(q.scalar_type());
   at::Tensor out = empty_rows(q.size(0), q.size(1), q.options());
   if (tiled) {
-    for_each_tiled_head(q.size(1), segments, [&](auto& head, const Segment& segment, int64_t channel) {
+    for_each_tiled_head(q.size(1), segments, [&](auto& head, const SequenceSpan& segment, int64_t channel) {
       using Rows = typename std::decay_t<decltype(head)>::Rows;
       const auto rows = [&](const at::Tensor& packed, int64_t row) { return rows_at<Rows>(packed, row, channel); };
       head.forward(rows(q, segment.query_begin), rows(k, segment.key_begin), rows(v, segment.key_begin),
@@ -176,7 +176,7 @@ at::Tensor Attention::forward(const at::Tensor& q, const at::Tensor& k, const at
     });
     return out;
   }
-  for_each_share(segments, on_cpu(q), [&](const Segment& segment, Heads heads) {
+  for_each_share(segments, on_cpu(q), [&](const SequenceSpan& segment, Heads heads) {
     for (const Block& block : blocks_of(segment)) {
       const auto queries = [&](const at::Tensor& x) {
         return heads_first(x.narrow(0, block.query_begin, block.query_rows), heads);
@@ -191,7 +191,7 @@ at::Tensor Attention::forward(const at::Tensor& q, const at::Tensor& k, const at
 }
 
 AttentionGradients Attention::backward(const at::Tensor& grad, const at::Tensor& q, const at::Tensor& k,
-                                       const at::Tensor& v, const std::vector<Segment>& segments) const {
+                                       const at::Tensor& v, const std::vector<SequenceSpan>& segments) const {
   const bool tiled = in_tiles(q, segments);
   const at::ScalarType type = tiled ? scalar_type(tile_inputs()) : at::kFloat;
   if (q.scalar_type() != type) {
@@ -202,7 +202,7 @@ AttentionGradients Attention::backward(const at::Tensor& grad, const at::Tensor&
   if (tiled) {
     const auto like = [](const at::Tensor& x) { return empty_rows(x.size(0), x.size(1), x.options()); };
     AttentionGradients out{like(q), like(k), like(v)};
-    for_each_tiled_head(q.size(1), segments, [&](auto& head, const Segment& segment, int64_t channel) {
+    for_each_tiled_head(q.size(1), segments, [&](auto& head, const SequenceSpan& segment, int64_t channel) {
       using Rows = typename std::decay_t<decltype(head)>::Rows;
       const auto rows = [&](const at::Tensor& packed, int64_t row) { return rows_at<Rows>(packed, row, channel); };
       const int64_t queries = segment.query_begin;
@@ -214,7 +214,7 @@ AttentionGradients Attention::backward(const at::Tensor& grad, const at::Tensor&
     return out;
   }
   AttentionGradients out{at::empty_like(q), at::zeros_like(k), at::zeros_like(v)};
-  for_each_share(segments, on_cpu(q), [&](const Segment& segment, Heads heads) {
+  for_each_share(segments, on_cpu(q), [&](const SequenceSpan& segment, Heads heads) {
     for (const Block& block : blocks_of(segment)) {
       const auto queries = [&](const at::Tensor& x) {
         return heads_first(x.narrow(0, block.query_begin, block.query_rows), heads);

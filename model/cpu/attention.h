@@ -43,11 +43,11 @@ class Attention {
 
   /// Shapes: q [queries, h], k, v [keys, h], all fp32 or bfloat16; returns [queries, h] in that type.
   at::Tensor forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                     const std::vector<Segment>& segments) const;
+                     const std::vector<SequenceSpan>& segments) const;
 
   /// `grad` [queries, h] is the gradient of forward's result.
   AttentionGradients backward(const at::Tensor& grad, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                              const std::vector<Segment>& segments) const;
+                              const std::vector<SequenceSpan>& segments) const;
 
   struct Block;  // some queries of a segment with the keys they may see
 
@@ -57,16 +57,16 @@ class Attention {
     int64_t count = 0;
   };
   template <typename Body>
-  void for_each_share(const std::vector<Segment>& segments, bool on_cpu, Body body) const;
+  void for_each_share(const std::vector<SequenceSpan>& segments, bool on_cpu, Body body) const;
   bool on_cpu(const at::Tensor& x) const { return x.is_cpu() && !on_cuda_; }
   /// [rows, h] -> [heads, rows, d], a view.
   at::Tensor heads_first(const at::Tensor& rows, Heads heads) const;
-  std::vector<Block> blocks_of(const Segment& segment) const;
+  std::vector<Block> blocks_of(const SequenceSpan& segment) const;
   /// Whether this work goes to CpuHeadAttention: a decision by CPU and lengths, so equal on all ranks.
-  bool in_tiles(const at::Tensor& q, const std::vector<Segment>& segments) const;
+  bool in_tiles(const at::Tensor& q, const std::vector<SequenceSpan>& segments) const;
   Dtype tile_inputs() const;
   template <typename Body>
-  void for_each_tiled_head(int64_t channels, const std::vector<Segment>& segments, Body body) const;
+  void for_each_tiled_head(int64_t channels, const std::vector<SequenceSpan>& segments, Body body) const;
   at::Tensor hidden_keys(const Block& block, const at::TensorOptions& options) const;
   at::Tensor score_gradient(at::Tensor dp, const at::Tensor& p, const Block& block) const;
   at::Tensor probabilities(const at::Tensor& q, const at::Tensor& k, const Block& block) const;

@@ -9,7 +9,7 @@ at::Tensor CudaAttention::in_heads(const at::Tensor& rows) const {
 }
 
 AttentionCall CudaAttention::call_for(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                                      const PackedRows& rows) const {
+                                      const CuSeqlens& rows) const {
   return {in_heads(q), in_heads(k), in_heads(v), rows, attention_.window()};
 }
 

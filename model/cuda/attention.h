@@ -11,8 +11,8 @@ namespace neoloom::model {
 
 /// Rows of a micro-batch in both forms; kernels over packed rows read `packed`, the others `segments`.
 struct AttentionRows {
-  const std::vector<Segment>& segments;
-  const PackedRows& packed;
+  const std::vector<SequenceSpan>& segments;
+  const CuSeqlens& packed;
 };
 
 /// Attention along the device path, by the kernel that choose_attention() named. Where cuDNN was chosen, rows whose
@@ -36,11 +36,11 @@ class CudaAttention {
                               const at::Tensor& out, const AttentionRows& rows, const AttentionSaved& saved) const;
 
  private:
-  bool uses_cudnn(const PackedRows& rows) const {
+  bool uses_cudnn(const CuSeqlens& rows) const {
     return kernel_ == AttentionKernel::kCudnn && rows.queries_are_keys && rows.equal_samples > 0;
   }
   at::Tensor in_heads(const at::Tensor& rows) const;
-  AttentionCall call_for(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const PackedRows& rows) const;
+  AttentionCall call_for(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const CuSeqlens& rows) const;
 
   AttentionKernel kernel_;
   const Attention& attention_;

@@ -36,7 +36,7 @@ AttentionKernel choose_attention(const DeviceTraits& device, Dtype compute_dtype
   return cudnn ? AttentionKernel::kCudnn : AttentionKernel::kFlash;
 }
 
-FlashReach flash_reach(int64_t window) {
+SlidingWindow sliding_window(int64_t window) {
   if (window == 0) return {.causal = true, .left = {}, .right = {}};
   return {.causal = false, .left = window - 1, .right = 0};
 }

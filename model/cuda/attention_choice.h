@@ -24,11 +24,11 @@ AttentionKernel choose_attention(const DeviceTraits& device, Dtype compute_dtype
 
 /// What a flash kernel is told of a layer's window: how many tokens to the left, without the token itself, and that
 /// there is none to the right; on global layers only that it is causal.
-struct FlashReach {
+struct SlidingWindow {
   bool causal = false;
   std::optional<int64_t> left, right;
 };
-FlashReach flash_reach(int64_t window);
+SlidingWindow sliding_window(int64_t window);
 
 /// For the log: "flash attention, causal, window 256".
 std::string describe_attention(AttentionKernel kernel, int64_t window);

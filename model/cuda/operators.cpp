@@ -20,27 +20,27 @@ constexpr double kScale = 1.0;  // GPT-Neo does not divide by sqrt(d)
 constexpr double kNoDropout = 0.0;
 
 at::Tensor flash_forward(const AttentionCall& call, AttentionSaved& saved) {
-  const FlashReach reach = flash_reach(call.window);
+  const SlidingWindow reach = sliding_window(call.window);
   auto [out, logsumexp, rng_state, unused, debug_mask] = at::_flash_attention_forward(
-      call.q, call.k, call.v, call.rows.cu_queries, call.rows.cu_keys, call.rows.max_queries, call.rows.max_keys,
-      kNoDropout, reach.causal, /*return_debug_mask=*/false, kScale, reach.left, reach.right);
+      call.q, call.k, call.v, call.rows.cu_seqlens_q, call.rows.cu_seqlens_k, call.rows.max_seqlen_q,
+      call.rows.max_seqlen_k, kNoDropout, reach.causal, /*return_debug_mask=*/false, kScale, reach.left, reach.right);
   saved = {logsumexp, rng_state, unused};
   return out;
 }
 
 AttentionGradients flash_backward(const at::Tensor& grad, const AttentionCall& call, const at::Tensor& out,
                                   const AttentionSaved& saved) {
-  const FlashReach reach = flash_reach(call.window);
+  const SlidingWindow reach = sliding_window(call.window);
   auto [dq, dk, dv] =
-      at::_flash_attention_backward(grad, call.q, call.k, call.v, out, saved.logsumexp, call.rows.cu_queries,
-                                    call.rows.cu_keys, call.rows.max_queries, call.rows.max_keys, kNoDropout,
+      at::_flash_attention_backward(grad, call.q, call.k, call.v, out, saved.logsumexp, call.rows.cu_seqlens_q,
+                                    call.rows.cu_seqlens_k, call.rows.max_seqlen_q, call.rows.max_seqlen_k, kNoDropout,
                                     reach.causal, saved.seed, saved.offset, kScale, reach.left, reach.right);
   return {dq, dk, dv};
 }
 
 /// Samples of equal length as cuDNN's own layout, a view: [rows, H, d] -> [B, H, T, d]. Its ragged layout gave wrong
 /// results (LibTorch 2.11, cuDNN 9.19, H200).
-at::Tensor by_sample(const at::Tensor& rows, const PackedRows& packed) {
+at::Tensor by_sample(const at::Tensor& rows, const CuSeqlens& packed) {
   return rows.view({packed.equal_samples, -1, rows.size(1), rows.size(2)}).transpose(1, 2);
 }
 

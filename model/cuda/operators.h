@@ -19,7 +19,7 @@ struct AttentionSaved {
 struct AttentionCall {
   at::Tensor q;     // [queries, H, d] 16 bit, last dimension contiguous
   at::Tensor k, v;  // [keys, H, d]
-  const PackedRows& rows;
+  const CuSeqlens& rows;
   int64_t window = 0;  // tokens a query sees, itself included; 0: all before it
 };
 

@@ -12,7 +12,7 @@ namespace {
 
 template <typename Value>
 at::Tensor tensor_of(const std::vector<Value>& values, at::IntArrayRef shape) {
-  return model::staged(values, shape, at::kCPU);
+  return model::to_pinned(values, shape, at::kCPU);
 }
 
 // Walks (step, micro-batch of this rank) pairs.

@@ -29,7 +29,7 @@ constexpr int64_t kTokens = 2048, kWidth = 768, kHeads = 12, kWindow = 256, kVoc
 struct AttentionInputs {
   int64_t length;
   at::Tensor q, k, v, grad;  // [kTokens, kWidth]
-  std::vector<model::Segment> segments;
+  std::vector<model::SequenceSpan> segments;
 
   AttentionInputs(int64_t tokens_per_sample, at::ScalarType type) : length(tokens_per_sample) {
     q = random_matrix(kTokens, kWidth, 1).mul_(0.2).to(type);

@@ -50,7 +50,8 @@ AttentionGradients naive_gradients(const at::Tensor& grad, const at::Tensor& q, 
 /// Of heads of `size` channels with products that read `inputs`: the largest distance of any gradient.
 double gradient_error(int64_t size, int64_t window, Dtype inputs) {
   // Whole and short tiles, fewer queries than keys, few queries among many.
-  const std::vector<Segment> segments = {{0, 130, 0, 130}, {130, 37, 130, 301}, {167, 64, 431, 64}, {231, 3, 495, 90}};
+  const std::vector<SequenceSpan> segments = {
+      {0, 130, 0, 130}, {130, 37, 130, 301}, {167, 64, 431, 64}, {231, 3, 495, 90}};
   const int64_t heads = 2;
   const at::Tensor q = random({234, heads * size}, 1.0, 1);
   const at::Tensor k = random({585, heads * size}, 1.0, 2);
@@ -59,7 +60,7 @@ double gradient_error(int64_t size, int64_t window, Dtype inputs) {
   const Attention attention(heads, window, /*on_cuda=*/false, inputs);
   const AttentionGradients found = attention.backward(grad, q, k, v, segments);
   double worst = 0.0;
-  for (const Segment& s : segments) {
+  for (const SequenceSpan& s : segments) {
     const auto queries = [&](const at::Tensor& x) { return x.narrow(0, s.query_begin, s.query_rows); };
     const auto keys = [&](const at::Tensor& x) { return x.narrow(0, s.key_begin, s.key_rows); };
     const AttentionGradients exact = naive_gradients(queries(grad), queries(q), keys(k), keys(v), heads, window);
@@ -79,7 +80,8 @@ TEST(Attention, GradientsOfPackedSamplesEqualTheDefinition) {
 }
 
 TEST(Attention, HasTheSameBitsWithAnyThreads) {
-  const std::vector<Segment> segments = {{0, 130, 0, 130}, {130, 37, 130, 37}, {167, 1, 167, 1}, {168, 300, 168, 300}};
+  const std::vector<SequenceSpan> segments = {
+      {0, 130, 0, 130}, {130, 37, 130, 37}, {167, 1, 167, 1}, {168, 300, 168, 300}};
   const at::Tensor q = random({468, 64}, 1.0, 1);
   const at::Tensor k = random({468, 64}, 1.0, 2);
   const at::Tensor v = random({468, 64}, 1.0, 3);

@@ -49,37 +49,37 @@ TEST(AttentionChoice, FollowsFromDeviceTypeAndWindowAlone) {
   }
 }
 
-TEST(FlashReach, WindowOfTheKernelDoesNotCountTheTokenItself) {
-  const FlashReach local = flash_reach(256);
+TEST(SlidingWindow, WindowOfTheKernelDoesNotCountTheTokenItself) {
+  const SlidingWindow local = sliding_window(256);
   EXPECT_FALSE(local.causal);
   EXPECT_EQ(local.left, 255);
   EXPECT_EQ(local.right, 0);
-  const FlashReach global = flash_reach(0);
+  const SlidingWindow global = sliding_window(0);
   EXPECT_TRUE(global.causal);
   EXPECT_FALSE(global.left.has_value());
   EXPECT_FALSE(global.right.has_value());
 }
 
-TEST(PackedRows, SaysWhereEachSampleBeginsAndHowLongTheLongestIs) {
-  const PackedRows rows = packed_rows({{0, 3, 0, 3}, {3, 5, 3, 5}, {8, 1, 8, 1}}, at::kCPU);
+TEST(CuSeqlens, SaysWhereEachSampleBeginsAndHowLongTheLongestIs) {
+  const CuSeqlens rows = cu_seqlens({{0, 3, 0, 3}, {3, 5, 3, 5}, {8, 1, 8, 1}}, at::kCPU);
   EXPECT_TRUE(rows.queries_are_keys);
-  EXPECT_EQ(rows.max_queries, 5);
-  EXPECT_EQ(rows.max_keys, 5);
-  const int32_t* const bounds = rows.cu_keys.const_data_ptr<int32_t>();
-  EXPECT_THAT(std::vector<int32_t>(bounds, bounds + rows.cu_keys.numel()), ElementsAre(0, 3, 8, 9));
+  EXPECT_EQ(rows.max_seqlen_q, 5);
+  EXPECT_EQ(rows.max_seqlen_k, 5);
+  const int32_t* const bounds = rows.cu_seqlens_k.const_data_ptr<int32_t>();
+  EXPECT_THAT(std::vector<int32_t>(bounds, bounds + rows.cu_seqlens_k.numel()), ElementsAre(0, 3, 8, 9));
 }
 
-TEST(PackedRows, LastTokensOnlyHaveOneQueryASample) {
-  const PackedRows rows = packed_rows({{0, 1, 0, 3}, {1, 1, 3, 5}}, at::kCPU);
+TEST(CuSeqlens, LastTokensOnlyHaveOneQueryASample) {
+  const CuSeqlens rows = cu_seqlens({{0, 1, 0, 3}, {1, 1, 3, 5}}, at::kCPU);
   EXPECT_FALSE(rows.queries_are_keys);
-  EXPECT_EQ(rows.max_queries, 1);
-  EXPECT_EQ(rows.max_keys, 5);
-  const int32_t* const bounds = rows.cu_queries.const_data_ptr<int32_t>();
-  EXPECT_THAT(std::vector<int32_t>(bounds, bounds + rows.cu_queries.numel()), ElementsAre(0, 1, 2));
+  EXPECT_EQ(rows.max_seqlen_q, 1);
+  EXPECT_EQ(rows.max_seqlen_k, 5);
+  const int32_t* const bounds = rows.cu_seqlens_q.const_data_ptr<int32_t>();
+  EXPECT_THAT(std::vector<int32_t>(bounds, bounds + rows.cu_seqlens_q.numel()), ElementsAre(0, 1, 2));
 }
 
-TEST(PackedRows, GapsBetweenSamplesAreRefused) {
-  EXPECT_THROW(packed_rows({{0, 3, 0, 3}, {4, 2, 4, 2}}, at::kCPU), core::Error);
+TEST(CuSeqlens, GapsBetweenSamplesAreRefused) {
+  EXPECT_THROW(cu_seqlens({{0, 3, 0, 3}, {4, 2, 4, 2}}, at::kCPU), core::Error);
 }
 
 /// Kernel, window, last tokens only, samples of one length.
@@ -89,7 +89,7 @@ class PackedAttention : public ::testing::TestWithParam<AttentionCase> {};
 TEST_P(PackedAttention, EqualsTheHostsSampleBySample) {
   const auto [kernel, window, last_only, equal] = GetParam();
   const std::vector<int64_t> lengths = equal ? std::vector<int64_t>{6, 6, 6} : std::vector<int64_t>{5, 1, 12, 7};
-  std::vector<Segment> segments;
+  std::vector<SequenceSpan> segments;
   int64_t keys = 0;
   int64_t queries = 0;
   for (const int64_t length : lengths) {
@@ -104,7 +104,7 @@ TEST_P(PackedAttention, EqualsTheHostsSampleBySample) {
   const auto operators = ReferenceOperators::table();
   const Attention on_cuda(2, window, /*on_cuda=*/true);
   const CudaAttention device(kernel, on_cuda, *operators);
-  const PackedRows packed = packed_rows(segments, at::kCPU);
+  const CuSeqlens packed = cu_seqlens(segments, at::kCPU);
   const AttentionRows rows{segments, packed};
   const neoloom::support::OperatorRecord record;
   AttentionSaved saved;

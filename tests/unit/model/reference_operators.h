@@ -20,7 +20,7 @@
 namespace neoloom::model::testing {
 
 /// The device path's operators on CPU tensors, by formulas that share nothing with the model's: each call counts as the
-/// one operator that it stands for. Packed rows are read from cu_queries and cu_keys alone.
+/// one operator that it stands for. Packed rows are read from cu_seqlens_q and cu_seqlens_k alone.
 class ReferenceOperators {
  public:
   static std::shared_ptr<const CudaOperators> table() {
@@ -62,17 +62,17 @@ class ReferenceOperators {
   static Sample sample_of(const AttentionCall& call, int64_t index) {
     const auto bound = [](const at::Tensor& bounds, int64_t i) { return bounds.const_data_ptr<int32_t>()[i]; };
     Sample sample;
-    sample.query_begin = bound(call.rows.cu_queries, index);
-    sample.query_end = bound(call.rows.cu_queries, index + 1);
-    sample.key_begin = bound(call.rows.cu_keys, index);
-    sample.key_end = bound(call.rows.cu_keys, index + 1);
+    sample.query_begin = bound(call.rows.cu_seqlens_q, index);
+    sample.query_end = bound(call.rows.cu_seqlens_q, index + 1);
+    sample.key_begin = bound(call.rows.cu_seqlens_k, index);
+    sample.key_end = bound(call.rows.cu_seqlens_k, index + 1);
     sample.q = heads(call.q, sample.query_begin, sample.query_end);
     sample.k = heads(call.k, sample.key_begin, sample.key_end);
     sample.v = heads(call.v, sample.key_begin, sample.key_end);
     const int64_t queries = sample.q.size(1);
     const int64_t keys = sample.k.size(1);
-    EXPECT_LE(queries, call.rows.max_queries);
-    EXPECT_LE(keys, call.rows.max_keys);
+    EXPECT_LE(queries, call.rows.max_seqlen_q);
+    EXPECT_LE(keys, call.rows.max_seqlen_k);
     // Queries are aligned with the last keys.
     const at::Tensor distance = at::arange(keys - queries, keys).unsqueeze(1).sub(at::arange(keys));
     at::Tensor hidden = distance.lt(0);
@@ -87,7 +87,7 @@ class ReferenceOperators {
       neoloom::support::OperatorRecord::count(name);
       const at::DisableRecordFunctionGuard unseen;
       at::Tensor out = at::empty_like(call.q, at::MemoryFormat::Contiguous);
-      for (int64_t i = 0; i + 1 < call.rows.cu_queries.size(0); ++i) {
+      for (int64_t i = 0; i + 1 < call.rows.cu_seqlens_q.size(0); ++i) {
         const Sample sample = sample_of(call, i);
         out.narrow(0, sample.query_begin, sample.query_end - sample.query_begin)
             .copy_(at::bmm(sample.p, sample.v).transpose(0, 1));
@@ -107,7 +107,7 @@ class ReferenceOperators {
           AttentionGradients result{at::zeros_like(call.q, at::MemoryFormat::Contiguous),
                                     at::zeros_like(call.k, at::MemoryFormat::Contiguous),
                                     at::zeros_like(call.v, at::MemoryFormat::Contiguous)};
-          for (int64_t i = 0; i + 1 < call.rows.cu_queries.size(0); ++i) {
+          for (int64_t i = 0; i + 1 < call.rows.cu_seqlens_q.size(0); ++i) {
             const Sample sample = sample_of(call, i);
             const at::Tensor d_out = heads(grad, sample.query_begin, sample.query_end);
             const at::Tensor dp = at::bmm(d_out, sample.v.transpose(1, 2));
