@@ -110,7 +110,7 @@ Findings gpu_findings(cuda::DevicePlugin& plugin) {
 // One rank of each host tests all its devices, so that no two ranks load one device.
 Findings host_findings(comm::MpiSession& session, const Placement& placement, cuda::DevicePlugin* plugin) {
   Findings findings;
-  session.all_or_none([&] {
+  session.run_on_all_or_fail([&] {
     if (session.local_rank() != 0) return;
     findings.text = fmt::format("host {} ({} rank{})\n", session.host_name(), session.local_size(),
                                 session.local_size() == 1 ? "" : "s");
@@ -125,7 +125,7 @@ Findings host_all_reduce(comm::MpiSession& session) {
   constexpr size_t kElements = size_t{1} << 19;  // 4 MiB
   const std::unique_ptr<comm::Communicator> communicator = session.make_host_communicator();
   std::vector<int64_t> data(kElements);
-  session.patient_barrier();
+  session.sleeping_barrier();
   const double start = core::now_seconds();
   for (size_t i = 0; i < kElements; ++i) data[i] = session.rank() + static_cast<int64_t>(i);
   communicator->all_reduce_sum(data.data(), data.size(), comm::Element::kInt64);
@@ -143,7 +143,7 @@ Findings host_all_reduce(comm::MpiSession& session) {
 
 std::unique_ptr<cuda::DevicePlugin> plugin_for(comm::MpiSession& session, const Placement& placement) {
   std::unique_ptr<cuda::DevicePlugin> plugin;
-  session.all_or_none([&] {
+  session.run_on_all_or_fail([&] {
     if (placement.device == "cpu") return;
     plugin = cuda::load_device_plugin();
     plugin->restrict_kernels(/*deterministic=*/true);
@@ -165,7 +165,7 @@ int run_doctor(comm::MpiSession& session, const std::string& device) {
       fmt::format("  rank {} on {}: {}\n", session.rank(), session.host_name(), placement.explanation));
   int64_t bad = host.good && transport.good ? 0 : 1;
   session.all_reduce_sum({&bad, 1});
-  session.on_root([&]() -> std::string {
+  session.run_on_root([&]() -> std::string {
     std::string report = versions(session);
     for (const std::string& text : hosts) report += text;
     report += "placement\n";

@@ -13,7 +13,7 @@
 namespace neoloom::launch {
 
 int run_evaluate(comm::MpiSession& session, const EvaluateArguments& arguments) {
-  session.on_root([&]() -> std::string {
+  session.run_on_root([&]() -> std::string {
     if (!arguments.output.empty()) core::prepare_output_file(arguments.output);
     return "";
   });
@@ -21,14 +21,14 @@ int run_evaluate(comm::MpiSession& session, const EvaluateArguments& arguments) 
   const std::string path = arguments.data.empty() ? inference.config.data.validation : arguments.data;
   data::StoreRequest request;
   std::string note;
-  session.all_or_none([&] {
+  session.run_on_all_or_fail([&] {
     core::require(!path.empty(), core::ErrorKind::kUsage, "no data to evaluate on: give --data FILE");
     note = settle_format(arguments.model, path, inference.config);
     request = store_request(inference.config, inference.task, inference.base, path);
     if (inference.task.classifies()) request.label_names = inference.labels;
   });
   const auto store = open_store(session, request, *inference.tokenizer, cache_directory(inference.config));
-  session.all_or_none([&] {
+  session.run_on_all_or_fail([&] {
     const std::string warning = train::check_evaluation_data(*store, path);
     if (!warning.empty() && session.is_root()) std::cerr << "warning: " << warning << "\n";
   });
@@ -47,7 +47,7 @@ int run_evaluate(comm::MpiSession& session, const EvaluateArguments& arguments) 
                        .batch_size = inference.config.trainer_config.per_device_eval_batch_size,
                        .pad_id = inference.pad_id});
   const auto phase = session.phase("writing the result");
-  session.on_root([&]() -> std::string {
+  session.run_on_root([&]() -> std::string {
     nlohmann::ordered_json json = result.json();
     json["eval_runtime"] = result.seconds;
     json["eval_samples_per_second"] = static_cast<double>(result.samples) / result.seconds;

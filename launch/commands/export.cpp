@@ -11,13 +11,13 @@
 namespace neoloom::launch {
 
 int run_export(comm::MpiSession& session, const ExportArguments& arguments) {
-  session.on_root([&]() -> std::string {
+  session.run_on_root([&]() -> std::string {
     core::make_directories(core::parent_directory(arguments.output), core::ErrorKind::kOutput);  // before the work
     return "";
   });
   Inference inference = load_inference(session, arguments.model);
   const auto phase = session.phase("writing the model", comm::MpiSession::kBuilding);
-  session.on_root([&]() -> std::string {
+  session.run_on_root([&]() -> std::string {
     const model::HeadDescription head{inference.labels, inference.task.problem_type_name(), inference.pad_id,
                                       inference.reference.revision};
     if (arguments.format == "merged") {

@@ -151,17 +151,17 @@ void answer(Inference& inference, const Prompt& prompt, const model::GenerationO
 
 int run_generate(comm::MpiSession& session, const GenerateArguments& arguments) {
   std::vector<Prompt> prompts;
-  session.on_root([&]() -> std::string {
+  session.run_on_root([&]() -> std::string {
     prompts = read_prompts(arguments);
     return "";
   });
   Inference inference = load_inference(session, arguments.model);
-  session.all_or_none([&] {
+  session.run_on_all_or_fail([&] {
     core::require(!inference.task.classifies(), ErrorKind::kUsage,
                   "generate continues texts, but this is a classifier: use neoloom predict");
   });
   const auto phase = session.phase("generating", comm::MpiSession::kBuilding);
-  session.on_root([&]() -> std::string {
+  session.run_on_root([&]() -> std::string {
     const model::GenerationOptions options = settle_options(arguments, inference.base);
     // All prompts before the first answer.
     for (Prompt& prompt : prompts) {

@@ -247,7 +247,7 @@ void print_plan(const Inputs& inputs, const PlanRequest& request) {
 int run_plan(comm::MpiSession& session, const PlanArguments& arguments) {
   const Placement here = place(session, "cpu", /*threads_option=*/0);
   const auto phase = session.phase("planning");
-  session.on_root([&]() -> std::string {
+  session.run_on_root([&]() -> std::string {
     Inputs inputs;
     inputs.config = read_config(arguments.config, arguments.overrides);
     read_inputs(arguments.config, inputs);

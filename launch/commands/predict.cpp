@@ -76,14 +76,14 @@ class Lines {
 }  // namespace
 
 int run_predict(comm::MpiSession& session, const PredictArguments& arguments) {
-  session.on_root([&]() -> std::string {
+  session.run_on_root([&]() -> std::string {
     if (!arguments.output.empty()) core::prepare_output_file(arguments.output);
     return "";
   });
   Inference inference = load_inference(session, arguments.model);
   data::StoreRequest request;
   std::string note;
-  session.all_or_none([&] {
+  session.run_on_all_or_fail([&] {
     core::require(inference.task.classifies(), core::ErrorKind::kUsage,
                   "predict labels texts, but this is a language model: use neoloom generate");
     note = settle_format(arguments.model, arguments.input, inference.config);
@@ -109,7 +109,7 @@ int run_predict(comm::MpiSession& session, const PredictArguments& arguments) {
   // Shares are contiguous and ascending in rank, so the texts join in row order.
   std::string all;
   for (const std::string& part : session.all_gather(mine.text())) all += part;
-  session.on_root([&]() -> std::string {
+  session.run_on_root([&]() -> std::string {
     if (arguments.output.empty()) {
       core::print_output(all);
     } else {

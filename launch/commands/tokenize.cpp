@@ -41,7 +41,7 @@ std::string convert(const data::Tokenizer& tokenizer, std::string_view line, boo
 
 int run_tokenize(comm::MpiSession& session, const TokenizeArguments& arguments) {
   const auto phase = session.phase("tokenizing", comm::MpiSession::kBuilding);
-  session.on_root([&]() -> std::string {
+  session.run_on_root([&]() -> std::string {
     const data::Tokenizer tokenizer = data::Tokenizer::from_folder(arguments.tokenizer);
     for (const std::string& note : tokenizer.notes()) std::cerr << "tokenizer: " << note << "\n";
     core::Output output;

@@ -87,7 +87,7 @@ void open_stores(comm::MpiSession& session, Session& s) {
   const core::Cache cache = cache_directory(s.config);
   s.train = open_store(session, store_request(s.config, s.task, s.base, s.config.data.train), *s.tokenizer, cache);
   s.labels = s.train->label_names();
-  session.all_or_none([&] {
+  session.run_on_all_or_fail([&] {
     const std::optional<int64_t>& expected = s.config.model_config.num_labels;
     core::require(!s.task.classifies() || !expected || *expected == static_cast<int64_t>(s.labels.size()),
                   ErrorKind::kUsage, "model_config.num_labels is {}, but {} has {} labels", expected.value_or(0),
@@ -193,7 +193,7 @@ void require_ranks(const comm::MpiSession& session, int64_t expected) {
 // The folder that only this job writes into from here on; rank 0 holds it.
 std::unique_ptr<checkpoint::RunLock> lock_run_folder(comm::MpiSession& session, const Session& s) {
   std::unique_ptr<checkpoint::RunLock> lock;
-  session.on_root([&]() -> std::string {
+  session.run_on_root([&]() -> std::string {
     checkpoint::RunLock::Options options;
     options.slurm_job = core::environment("SLURM_JOB_ID");
     options.slurm_restarts = std::atoi(core::environment("SLURM_RESTART_COUNT").c_str());
@@ -217,7 +217,7 @@ void require_nothing_to_lose(const Session& s) {
 // Looks for a checkpoint; settles what it says about bits, or refuses an output folder of another configuration.
 std::optional<train::Resumed> find_resume(comm::MpiSession& session, Session& s, const TrainArguments& arguments) {
   const auto phase = session.phase("looking for a checkpoint");
-  session.all_or_none([&] {
+  session.run_on_all_or_fail([&] {
     core::require(arguments.resume != "none" || checkpoint::Directory(s.checkpoints()).list().empty(),
                   ErrorKind::kUsage,
                   "{} holds checkpoints, and --resume none would mix two runs in it: choose another "
@@ -225,7 +225,7 @@ std::optional<train::Resumed> find_resume(comm::MpiSession& session, Session& s,
                   s.checkpoints());
   });
   std::optional<train::Resumed> resumed = train::load_for_all(session, s.checkpoints(), arguments.resume);
-  session.all_or_none([&] {
+  session.run_on_all_or_fail([&] {
     if (resumed) {
       try {
         for (std::string& warning :
@@ -360,19 +360,19 @@ int run_train(comm::MpiSession& session, const TrainArguments& arguments) {
   require_ranks(session, arguments.expect_ranks);
   Session s;
   const auto phase = session.phase("start-up");
-  session.all_or_none([&] {
+  session.run_on_all_or_fail([&] {
     read_everything_small(s, arguments);
     session.set_peer_timeout(static_cast<double>(s.config.runtime.peer_timeout_seconds));
   });
   if (arguments.print_config) {
-    session.on_root([&]() -> std::string {
+    session.run_on_root([&]() -> std::string {
       core::print_output(to_yaml(s.config));
       return "";
     });
     return 0;
   }
   if (arguments.dry_run) {
-    session.on_root([&]() -> std::string {
+    session.run_on_root([&]() -> std::string {
       print_plan(s, {.ranks = session.size(),
                      .ranks_per_node = session.local_size(),
                      .cores = static_cast<int64_t>(std::thread::hardware_concurrency())});
@@ -385,7 +385,7 @@ int run_train(comm::MpiSession& session, const TrainArguments& arguments) {
   comm::require_equal_fingerprints(session, early_fingerprint(s.config, s.resolved));
   const std::unique_ptr<checkpoint::RunLock> lock = lock_run_folder(session, s);
   Device device(session, s.config);
-  session.all_or_none([&] {
+  session.run_on_all_or_fail([&] {
     require_reasonable_size(s);
     s.resolved.device_kind = device.kind();
     s.resolved.compute_dtype = model::dtype_name(resolve_compute_dtype(s.config, device.name()));
@@ -396,7 +396,7 @@ int run_train(comm::MpiSession& session, const TrainArguments& arguments) {
   });
   open_stores(session, s);
   MemoryBudget budget;
-  session.all_or_none([&] {
+  session.run_on_all_or_fail([&] {
     check_targets(s);
     budget = measure_budget(s.config, {!device.is_cpu(), device.free_memory_bytes()}, session.local_size());
   });
@@ -414,7 +414,7 @@ int run_train(comm::MpiSession& session, const TrainArguments& arguments) {
   // What can be refused is refused before the output folder remembers this configuration.
   std::unique_ptr<model::Model> model;
   at::Tensor initial_values;
-  session.all_or_none([&] {
+  session.run_on_all_or_fail([&] {
     model = model::Model::create(model_setup(s, device), s.base.weights);
     if (!resumed) initial_values = values_to_start_from(s, *model);
   });
@@ -423,7 +423,7 @@ int run_train(comm::MpiSession& session, const TrainArguments& arguments) {
     std::cerr << memory_note << "\n";
   }
   if (!resumed) {  // a resume's trainer rewrites it, as it can
-    session.on_root([&]() -> std::string {
+    session.run_on_root([&]() -> std::string {
       core::publish_file(s.config.trainer_config.output_dir + "/config.yaml", run_config_text(s.config),
                          ErrorKind::kUsage);
       return "";

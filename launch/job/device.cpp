@@ -23,7 +23,7 @@ Device::Device(comm::MpiSession& session, const RunConfig& config)
     communicator_ = session.make_host_communicator();
     return;
   }
-  session.all_or_none([&] {
+  session.run_on_all_or_fail([&] {
     plugin_ = cuda::load_device_plugin();
     plugin_->restrict_kernels(config.runtime.deterministic);
     plugin_->select(device_index(name()));

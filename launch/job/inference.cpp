@@ -137,7 +137,7 @@ Inference load_inference(comm::MpiSession& session, const ModelArguments& argume
   std::string adapter_folder;
   const auto phase = session.phase("start-up");
   bool adapter_head = false;
-  session.all_or_none([&] {
+  session.run_on_all_or_fail([&] {
     adapter_folder = read_sources(arguments, result);
     session.set_peer_timeout(static_cast<double>(result.config.runtime.peer_timeout_seconds));
     result.base = find_base(result.config);
@@ -154,7 +154,7 @@ Inference load_inference(comm::MpiSession& session, const ModelArguments& argume
   result.device = std::make_unique<Device>(session, result.config);
   load_weights(session, result.config, result.device->name(), result.base);
   if (session.is_root()) print_notes(result);
-  session.all_or_none([&] {
+  session.run_on_all_or_fail([&] {
     model::ModelSetup setup;
     setup.config = result.base.config;
     setup.head = result.task.head;

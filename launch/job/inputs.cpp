@@ -48,14 +48,14 @@ void build_where_missing(comm::MpiSession& session, const core::Cache& cache, co
                  error.what(), cache.directory);
     }
   };
-  session.on_root([&]() -> std::string {
+  session.run_on_root([&]() -> std::string {
     build_or_say_where();
     return "";
   });
-  session.all_or_none([&] {
+  session.run_on_all_or_fail([&] {
     if (session.local_rank() == 0 && !session.is_root()) build_or_say_where();
   });
-  session.patient_barrier();
+  session.sleeping_barrier();
 }
 
 std::string start_folder(const RunConfig& config) { return config.peft_config ? config.peft_config->init_from : ""; }
@@ -150,7 +150,7 @@ void load_weights(comm::MpiSession& session, const RunConfig& config, const std:
   build_where_missing(session, cache, "converting weights", [&] { prepare(always); });
   cache.verified = true;
   const auto phase = session.phase("loading weights");
-  session.all_or_none([&] {
+  session.run_on_all_or_fail([&] {
     if (path.empty()) prepare(/*verify=*/false);
     base.weights_hash = model::weights_hash(base.folder, cache, /*verify_always=*/false);
     const std::shared_ptr<model::Weights> weights = model::map_weights(path, base.config);
@@ -277,7 +277,7 @@ std::shared_ptr<const data::TokenStore> open_store(comm::MpiSession& session, co
   });
   std::shared_ptr<const data::TokenStore> store;
   const auto phase = session.phase("opening the token store");
-  session.all_or_none([&] {
+  session.run_on_all_or_fail([&] {
     if (path.empty()) path = data::TokenStore::path_for(request, tokenizer, cache.directory);
     store = data::TokenStore::open(path);
   });

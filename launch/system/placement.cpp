@@ -270,7 +270,7 @@ Placement place(comm::MpiSession& session, const std::string& device_option, int
   RankResources mine = own_cores(session);
   apply_quota(mine.cores);
   std::string note;
-  session.all_or_none([&] { mine.gpu_ids = visible_gpus(device_option, note); });
+  session.run_on_all_or_fail([&] { mine.gpu_ids = visible_gpus(device_option, note); });
   std::vector<RankResources> ranks;
   for (const std::string& text : session.all_gather(serialize(mine))) ranks.push_back(deserialize(text));
 

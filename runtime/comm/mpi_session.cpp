@@ -254,7 +254,7 @@ std::vector<std::string> MpiSession::all_gather(const std::string& text) {
   return texts;
 }
 
-void MpiSession::patient_barrier() {
+void MpiSession::sleeping_barrier() {
   if (size_ == 1) return;
   const auto bounded = guard();
   MPI_Request request = MPI_REQUEST_NULL;
@@ -274,7 +274,7 @@ void MpiSession::tell_outcome(Outcome& outcome) {
   broadcast(outcome.text.data(), outcome.text.size(), 0);
 }
 
-std::string MpiSession::on_root(const std::function<std::string()>& work) {
+std::string MpiSession::run_on_root(const std::function<std::string()>& work) {
   Outcome outcome;
   if (is_root()) outcome = outcome_of(work);
   if (size_ > 1) tell_outcome(outcome);
@@ -301,7 +301,7 @@ void MpiSession::agree_no_error(int kind, const std::string& text) {
   throw CollectiveError(static_cast<core::ErrorKind>(agreed_kind), agreed);
 }
 
-void MpiSession::all_or_none(const std::function<void()>& work) {
+void MpiSession::run_on_all_or_fail(const std::function<void()>& work) {
   const Outcome outcome = outcome_of([&] {
     work();
     return std::string();

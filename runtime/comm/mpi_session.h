@@ -87,12 +87,12 @@ class MpiSession {
   std::vector<std::string> all_gather(const std::string& text);
   /// Collective: every rank. Polls a non-blocking barrier with sleeps, so that waiting ranks leave the cores to the
   /// one that works.
-  void patient_barrier();
+  void sleeping_barrier();
 
   /// Runs `work` on rank 0 while the others wait patiently; its result reaches all. When it throws core::Error every
   /// rank throws the same error, so that the whole job ends with one message and one exit code.
   /// Collective: every rank. Throws: CollectiveError (collective_error.h) with the kind and text of rank 0's error.
-  std::string on_root(const std::function<std::string()>& work);
+  std::string run_on_root(const std::function<std::string()>& work);
 
   /// Collective: every rank. When any rank calls with an error text (kind != 0), all ranks throw the error of the
   /// lowest such rank, the text naming the rank and host. Call after rank-local work that may fail.
@@ -101,7 +101,7 @@ class MpiSession {
 
   /// Runs `work` on every rank, then agree_no_error.
   /// Collective: every rank.
-  void all_or_none(const std::function<void()>& work);
+  void run_on_all_or_fail(const std::function<void()>& work);
 
   /// Ends all ranks with this exit code when peers may be waiting; never returns.
   [[noreturn]] void abort(int exit_code);

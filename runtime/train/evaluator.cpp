@@ -69,7 +69,7 @@ EvalResult evaluate(comm::MpiSession& session, model::Model& model, const at::Te
   Totals totals;
   const int64_t batches = (store.size() + request.batch_size - 1) / request.batch_size;
   const data::Share share = data::share_of_rank(batches, session.rank(), session.size());
-  session.all_or_none([&] {
+  session.run_on_all_or_fail([&] {
     for (int64_t b = share.begin; b < share.end; ++b) {
       const int64_t first = b * request.batch_size;
       std::vector<int64_t> samples(static_cast<size_t>(std::min(request.batch_size, store.size() - first)));

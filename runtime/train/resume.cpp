@@ -70,7 +70,7 @@ std::optional<Resumed> load_for_all(comm::MpiSession& session, const std::string
                                     const std::string& resume) {
   if (resume == "none") return std::nullopt;
   std::optional<Resumed> mine;
-  const std::string description = session.on_root([&]() -> std::string {
+  const std::string description = session.run_on_root([&]() -> std::string {
     Resumed loaded;
     const bool in_folder = resume == "auto" || std::filesystem::is_directory(resume);
     if (in_folder) {

@@ -23,7 +23,7 @@ void Trainer::finish(RunStatus status) {
   since_start_.peak_memory_bytes = std::max(since_start_.peak_memory_bytes, setup_.hooks.peak_memory_bytes());
   const std::vector<metrics::DeviceMeasure> devices = gather_measures(since_start_);
   if (status == RunStatus::kCompleted) require_updates();
-  session_.on_root([&]() -> std::string {
+  session_.run_on_root([&]() -> std::string {
     console_->finish();
     write_side_products();
     const std::string problem = unsaved_result(status);

@@ -67,7 +67,7 @@ class Turns {
     if (step < stop_at_) return;
     const double seconds = core::now_seconds() - begin_;
     const double cpu_seconds = static_cast<double>(std::clock() - cpu_begin_) / CLOCKS_PER_SEC;
-    const std::string word = session_.on_root([&] {
+    const std::string word = session_.run_on_root([&] {
       if (stop_at_ == 0) {
         std::cout << "ready" << std::endl;
       } else {
@@ -122,7 +122,7 @@ std::unique_ptr<model::Model> open_model(comm::MpiSession& session, const json& 
       packed_weights = model::prepare_packed_weights(converted, setup.config, setup.compute_dtype, cache, false);
     return std::string();
   };
-  session.on_root(prepare);
+  session.run_on_root(prepare);
   prepare();
   const std::shared_ptr<model::Weights> weights = model::map_weights(converted, setup.config);
   model::map_packed_weights(packed_weights, setup.compute_dtype, *weights);

@@ -40,7 +40,7 @@ int fail_on_one_rank(MpiSession& session) {
 }
 
 int fail_together(MpiSession& session) {
-  session.on_root([]() -> std::string { core::fail(ErrorKind::kCheckpoint, "none of 3 checkpoints is valid"); });
+  session.run_on_root([]() -> std::string { core::fail(ErrorKind::kCheckpoint, "none of 3 checkpoints is valid"); });
   return 0;
 }
 
@@ -58,7 +58,7 @@ int pass_phases(MpiSession& session) {
   session.set_peer_timeout(1.0);
   {
     const auto phase = session.phase("building a cache", MpiSession::kBuilding);
-    session.on_root([]() -> std::string {
+    session.run_on_root([]() -> std::string {
       std::this_thread::sleep_for(milliseconds(2500));
       return "";
     });
@@ -73,7 +73,7 @@ int pass_phases(MpiSession& session) {
     auto communicator = session.make_host_communicator();
     std::vector<int64_t> gradient(1000, 1);
     communicator->all_reduce_sum(gradient.data(), gradient.size(), comm::Element::kInt64);
-    session.patient_barrier();
+    session.sleeping_barrier();
   }
   if (session.is_root()) std::puts("passed");
   return 0;
@@ -97,7 +97,7 @@ int die_on_one_rank(MpiSession& session) {
 // Works in steps until any rank was asked to stop; all leave at the same step with the code for "resume me".
 int stop_on_signal(MpiSession& session) {
   const comm::StopSignal stop;
-  session.patient_barrier();  // a rank without its handler would die of the signal
+  session.sleeping_barrier();  // a rank without its handler would die of the signal
   if (session.is_root()) {
     std::puts("running");
     std::fflush(stdout);
@@ -133,7 +133,7 @@ int count_bytes(MpiSession& session) {
   session.mark(-1);
   char letters[10] = "";
   session.broadcast(letters, sizeof letters);
-  session.patient_barrier();
+  session.sleeping_barrier();
   return 0;
 }
 

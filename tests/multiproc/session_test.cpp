@@ -159,7 +159,7 @@ TEST(Session, ReductionsSeeEveryRank) {
 
 TEST(OnRoot, ResultOfRankZeroReachesAllAndTheOthersDoNotWork) {
   int runs = 0;
-  const std::string result = session().on_root([&] {
+  const std::string result = session().run_on_root([&] {
     ++runs;
     return std::string(100000, 'x') + "end";
   });
@@ -170,7 +170,7 @@ TEST(OnRoot, ResultOfRankZeroReachesAllAndTheOthersDoNotWork) {
 
 TEST(OnRoot, ErrorOfRankZeroIsThrownOnEveryRankWithItsKindAndText) {
   const Thrown thrown = thrown_by([] {
-    session().on_root([]() -> std::string { core::fail(ErrorKind::kData, "train.jsonl: line 3: no label"); });
+    session().run_on_root([]() -> std::string { core::fail(ErrorKind::kData, "train.jsonl: line 3: no label"); });
   });
   EXPECT_TRUE(thrown.any);
   EXPECT_EQ(thrown.kind, ErrorKind::kData);
@@ -179,14 +179,14 @@ TEST(OnRoot, ErrorOfRankZeroIsThrownOnEveryRankWithItsKindAndText) {
 
 TEST(OnRoot, ForeignExceptionOfRankZeroIsAnInternalErrorOnEveryRank) {
   const Thrown thrown =
-      thrown_by([] { session().on_root([]() -> std::string { throw std::out_of_range("map::at"); }); });
+      thrown_by([] { session().run_on_root([]() -> std::string { throw std::out_of_range("map::at"); }); });
   EXPECT_EQ(thrown.kind, ErrorKind::kInternal);
   EXPECT_THAT(thrown.text, HasSubstr("map::at"));
 }
 
 TEST(OnRoot, WaitingRanksLeaveTheirCoreToTheOneThatWorks) {
   const int64_t before = voluntary_switches();
-  session().on_root([] {
+  session().run_on_root([] {
     sleep_seconds(0.5);
     return std::string();
   });
@@ -196,11 +196,11 @@ TEST(OnRoot, WaitingRanksLeaveTheirCoreToTheOneThatWorks) {
 }
 
 TEST(PatientBarrier, HoldsEveryRankUntilTheLastComesWithoutSpinning) {
-  session().patient_barrier();
+  session().sleeping_barrier();
   const double start = core::now_seconds();
   const int64_t before = voluntary_switches();
   if (session().rank() == last_rank()) sleep_seconds(0.4);
-  session().patient_barrier();
+  session().sleeping_barrier();
   const double waited = core::now_seconds() - start;
   EXPECT_GT(waited, 0.35);
   if (session().rank() != last_rank()) {
@@ -228,7 +228,7 @@ TEST(AgreeNoError, ErrorOfTheLowestFailedRankIsThrownOnAllAndNamesIt) {
 TEST(AllOrNone, WorkThatFailsOnOneRankFailsOnAll) {
   int runs = 0;
   const Thrown thrown = thrown_by([&] {
-    session().all_or_none([&] {
+    session().run_on_all_or_fail([&] {
       ++runs;
       core::require(session().rank() != last_rank(), ErrorKind::kDevice, "no memory left");
     });
