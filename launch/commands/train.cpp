@@ -43,7 +43,7 @@ using nlohmann::ordered_json;
 constexpr int64_t kFullTrainingLimit = 500'000'000;  // parameters, above which model_config.train_all is wanted
 
 // Everything between the configuration and the trainer.
-struct Session : Inputs {
+struct TrainingJob : Inputs {
   HeadStart head;                     // of classification
   BaseReference reference;            // of the base, for the adapters written
   std::vector<int64_t> label_counts;  // of the training data
@@ -53,7 +53,7 @@ struct Session : Inputs {
   std::string checkpoints() const { return checkpoints_of(config); }
 };
 
-void read_everything_small(Session& s, const TrainArguments& arguments) {
+void read_everything_small(TrainingJob& s, const TrainArguments& arguments) {
   s.config = read_config(arguments.config, arguments.overrides);
   s.config.checkpoint.extend |= arguments.extend;
   if (arguments.print_config) return;
@@ -69,7 +69,7 @@ void read_everything_small(Session& s, const TrainArguments& arguments) {
 }
 
 // Rows that teach nothing: an error when there are no others, else warnings.
-void check_targets(Session& s) {
+void check_targets(TrainingJob& s) {
   for (std::string& warning : train::check_training_data({.store = *s.train,
                               .path = s.config.data.train,
                               .task = s.task.task,
@@ -83,7 +83,7 @@ void check_targets(Session& s) {
   if (!warning.empty()) s.config.warnings.push_back(warning);
 }
 
-void open_stores(comm::MpiSession& session, Session& s) {
+void open_stores(comm::MpiSession& session, TrainingJob& s) {
   const core::Cache cache = cache_directory(s.config);
   s.train = open_store(session, store_request(s.config, s.task, s.base, s.config.data.train), *s.tokenizer, cache);
   s.labels = s.train->label_names();
@@ -104,7 +104,7 @@ void open_stores(comm::MpiSession& session, Session& s) {
 }
 
 // What is trained on what, and why: first of all, so that a guess that is wrong is seen.
-void print_task(const Session& s) {
+void print_task(const TrainingJob& s) {
   const auto note = [](const std::string& text) { std::cerr << text << "\n"; };
   if (!s.task.classifies()) return note(fmt::format("task: {} ({})", s.task.name(), s.task.reason));
   note(fmt::format("task: {}, {} labels ({})", s.task.name(), s.labels.size(), s.task.reason));
@@ -114,7 +114,7 @@ void print_task(const Session& s) {
   if (!s.head.note.empty()) note(s.head.note);
 }
 
-void print_notes(const Session& s, const Device& device, const model::Model& model) {
+void print_notes(const TrainingJob& s, const Device& device, const model::Model& model) {
   const auto note = [](const std::string& text) { std::cerr << text << "\n"; };
   print_task(s);
   for (const std::string& warning : s.config.warnings) note("warning: " + warning);
@@ -144,7 +144,7 @@ void print_notes(const Session& s, const Device& device, const model::Model& mod
   }
 }
 
-model::ModelSetup model_setup(const Session& s, const Device& device) {
+model::ModelSetup model_setup(const TrainingJob& s, const Device& device) {
   model::ModelSetup setup;
   setup.config = s.base.config;
   setup.head = s.task.head;
@@ -165,7 +165,7 @@ int64_t logits_chunk_rows(const RunConfig& config, const Device& device) {
 }
 
 // Whether blocks are computed anew in backward: the plan of the largest micro-batch beside what ranks may take.
-std::string settle_memory(comm::MpiSession& session, Session& s, const Device& device, const MemoryBudget& budget) {
+std::string settle_memory(comm::MpiSession& session, TrainingJob& s, const Device& device, const MemoryBudget& budget) {
   MemoryPlanInput question = memory_plan_input(s.config, s.task, s.base, *s.train, s.validation.get(), device.traits());
   question.setup.threads = s.resolved.threads_per_rank;
   question.setup.model.logits_chunk_rows = s.resolved.logits_chunk_rows;
@@ -174,7 +174,7 @@ std::string settle_memory(comm::MpiSession& session, Session& s, const Device& d
   return resolve_memory(session, s.config, std::move(question), budget, s.resolved);
 }
 
-void require_reasonable_size(const Session& s) {
+void require_reasonable_size(const TrainingJob& s) {
   if (s.config.peft_config) return;
   const int64_t parameters = s.base.config.body_parameters();
   core::require(parameters <= kFullTrainingLimit || s.config.model_config.train_all, ErrorKind::kUsage,
@@ -191,7 +191,7 @@ void require_ranks(const comm::MpiSession& session, int64_t expected) {
 }
 
 // The folder that only this job writes into from here on; rank 0 holds it.
-std::unique_ptr<checkpoint::RunLock> lock_run_folder(comm::MpiSession& session, const Session& s) {
+std::unique_ptr<checkpoint::RunLock> lock_run_folder(comm::MpiSession& session, const TrainingJob& s) {
   std::unique_ptr<checkpoint::RunLock> lock;
   session.run_on_root([&]() -> std::string {
     checkpoint::RunLock::Options options;
@@ -205,7 +205,7 @@ std::unique_ptr<checkpoint::RunLock> lock_run_folder(comm::MpiSession& session, 
 }
 
 // Without a checkpoint a run starts over, which must not cost the result of another.
-void require_nothing_to_lose(const Session& s) {
+void require_nothing_to_lose(const TrainingJob& s) {
   const std::string& folder = s.config.trainer_config.output_dir;
   core::require(
       !std::filesystem::exists(folder + "/adapter"), ErrorKind::kUsage,
@@ -215,7 +215,7 @@ void require_nothing_to_lose(const Session& s) {
 }
 
 // Looks for a checkpoint; settles what it says about bits, or refuses an output folder of another configuration.
-std::optional<train::Resumed> find_resume(comm::MpiSession& session, Session& s, const TrainArguments& arguments) {
+std::optional<train::Resumed> find_resume(comm::MpiSession& session, TrainingJob& s, const TrainArguments& arguments) {
   const auto phase = session.phase("looking for a checkpoint");
   session.run_on_all_or_fail([&] {
     core::require(arguments.resume != "none" || checkpoint::Directory(s.checkpoints()).list().empty(),
@@ -248,7 +248,7 @@ std::optional<train::Resumed> find_resume(comm::MpiSession& session, Session& s,
 }
 
 // The labels of init_from's head in this run's order. Rows go by names, never by place.
-void order_head_of_adapter(const Session& s, const model::AdapterFolder& adapter, const model::Model& model,
+void order_head_of_adapter(const TrainingJob& s, const model::AdapterFolder& adapter, const model::Model& model,
                            at::Tensor& values) {
   if (!s.task.classifies()) return;
   const std::string& from = s.config.peft_config->init_from;
@@ -266,7 +266,7 @@ void order_head_of_adapter(const Session& s, const model::AdapterFolder& adapter
 
 // peft_config.init_from: the values of an adapter that computes the same function here as where it was made.
 // Undefined without the key.
-at::Tensor values_to_start_from(const Session& s, const model::Model& model) {
+at::Tensor values_to_start_from(const TrainingJob& s, const model::Model& model) {
   if (!s.start_adapter) return {};
   const model::LoraOptions& ours = *s.config.peft_config;
   const model::AdapterFolder& theirs = *s.start_adapter;
@@ -282,14 +282,14 @@ at::Tensor values_to_start_from(const Session& s, const model::Model& model) {
 }
 
 // What goes beside the weights: the tokenizer and, with a whole language model, the base's settings of generation.
-std::vector<std::string> files_beside_weights(const Session& s) {
+std::vector<std::string> files_beside_weights(const TrainingJob& s) {
   std::vector<std::string> files = s.tokenizer->files();
   const std::string generation = s.base.folder + "/generation_config.json";
   if (!s.config.peft_config && !s.task.classifies() && std::filesystem::exists(generation)) files.push_back(generation);
   return files;
 }
 
-train::TrainerSetup trainer_setup(comm::MpiSession& session, const Session& s, Device& device,
+train::TrainerSetup trainer_setup(comm::MpiSession& session, const TrainingJob& s, Device& device,
                                   const model::Model& model, const comm::StopSignal& stop) {
   train::TrainerSetup setup;
   setup.options = s.config.trainer_config;
@@ -358,7 +358,7 @@ void require_one_world() {
 
 int run_train(comm::MpiSession& session, const TrainArguments& arguments) {
   require_ranks(session, arguments.expect_ranks);
-  Session s;
+  TrainingJob s;
   const auto phase = session.phase("start-up");
   session.run_on_all_or_fail([&] {
     read_everything_small(s, arguments);
