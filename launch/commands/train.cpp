@@ -49,7 +49,7 @@ struct TrainingJob : Inputs {
   std::vector<int64_t> label_counts;  // of the training data
   std::shared_ptr<const data::TokenStore> train, validation;
   std::vector<std::string> labels;
-  Resolved resolved;
+  ResolvedSettings resolved;
   std::string checkpoints() const { return checkpoints_of(config); }
 };
 
@@ -323,7 +323,7 @@ train::TrainerSetup trainer_setup(comm::MpiSession& session, const TrainingJob& 
       {"versions", {{"neoloom", version()}, {"libraries", version_text()}, {"mpi", session.library_version()}}}};
   setup.hooks.stop_requested = [&stop] { return stop.requested(); };
   setup.hooks.identity = [&s](const train::Batching& batching) {
-    Resolved resolved = s.resolved;
+    ResolvedSettings resolved = s.resolved;
     resolved.batching = batching;
     return identity_json(s.config, resolved);
   };

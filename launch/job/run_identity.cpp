@@ -112,7 +112,7 @@ void refuse(const std::string& where, const Differences& differences) {
 }
 
 // Where a run computes: named in a warning instead, where the promise of equal bits is waived.
-void compare_place(const ordered_json& before, const RunConfig& config, const Resolved& resolved,
+void compare_place(const ordered_json& before, const RunConfig& config, const ResolvedSettings& resolved,
                    Differences& differences, std::vector<std::string>& warnings) {
   for (const auto& [key, now] : {std::pair{"device", resolved.device_kind},
                                  {"instruction_sets", resolved.instruction_sets},
@@ -183,7 +183,7 @@ std::string start_hash(const RunConfig& config) {
   return std::filesystem::is_regular_file(path, unknown) ? core::sha256_of_file(path) : "";
 }
 
-std::string identity_json(const RunConfig& config, const Resolved& resolved) {
+std::string identity_json(const RunConfig& config, const ResolvedSettings& resolved) {
   return ordered_json{
       {"config", numeric_keys(config)},
       {"length",
@@ -211,7 +211,7 @@ std::string identity_json(const RunConfig& config, const Resolved& resolved) {
 }
 
 std::vector<std::string> adopt_identity(const std::string& path, const std::string& identity, const RunConfig& config,
-                                        bool extend, Resolved& resolved) {
+                                        bool extend, ResolvedSettings& resolved) {
   const auto before = core::parse_json<ordered_json>(identity, path, ErrorKind::kCheckpoint);
   Differences differences = compare_keys(before.at("config"), numeric_keys(config));
   compare_length(before.at("length"), config, extend, differences);
@@ -272,7 +272,7 @@ void require_same_configuration(const RunConfig& stored, const RunConfig& config
   refuse(folder, compare_keys(numeric_keys(stored), numeric_keys(config)));
 }
 
-comm::Fingerprint early_fingerprint(const RunConfig& config, const Resolved& resolved) {
+comm::Fingerprint early_fingerprint(const RunConfig& config, const ResolvedSettings& resolved) {
   comm::Fingerprint fields;
   for (const auto& [key, value] : flatten(config)) fields.emplace_back(key, value);
   for (const auto& [key, value] : resolved.base_config) fields.emplace_back("config.json of the base: " + key, value);
@@ -281,7 +281,8 @@ comm::Fingerprint early_fingerprint(const RunConfig& config, const Resolved& res
   return fields;
 }
 
-comm::Fingerprint fingerprint(const std::string& mpi_library, const RunConfig& config, const Resolved& resolved) {
+comm::Fingerprint fingerprint(const std::string& mpi_library, const RunConfig& config,
+                              const ResolvedSettings& resolved) {
   comm::Fingerprint fields = {{"neoloom", version_text()}, {"MPI library", mpi_library}};
   if (!config.runtime.allow_mixed_devices) {
     fields.emplace_back("device", resolved.device_kind);

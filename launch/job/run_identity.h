@@ -44,7 +44,7 @@ namespace neoloom::launch {
 // evaluation batches, generation_config.json, keys of config.json that neoloom does not read.
 
 /// What decides the bits of a run beside its configuration; resolved at the first start and kept by resumes.
-struct Resolved {
+struct ResolvedSettings {
   std::string model_hash;
   std::map<std::string, std::string> base_config;  // base_config_values()
   std::string tokenizer_hash;
@@ -78,22 +78,23 @@ std::string kernel_environment();
 std::string start_hash(const RunConfig& config);
 
 /// JSON object stored in checkpoints: the numeric configuration keys and `resolved`.
-std::string identity_json(const RunConfig& config, const Resolved& resolved);
+std::string identity_json(const RunConfig& config, const ResolvedSettings& resolved);
 
 /// Takes over what a resume must keep (threads, batching) from a checkpoint's identity into `resolved`, and compares
 /// the rest; what an older neoloom did not store is not compared. Returns warnings. `path` names the checkpoint in
 /// messages. Throws: Error(kUsage) with every differing key and both values.
 std::vector<std::string> adopt_identity(const std::string& path, const std::string& identity, const RunConfig& config,
-                                        bool extend, Resolved& resolved);
+                                        bool extend, ResolvedSettings& resolved);
 
 /// Compares with the configuration an earlier start left in the output folder, where no checkpoint says more.
 /// Throws: Error(kUsage) with every differing key.
 void require_same_configuration(const RunConfig& stored, const RunConfig& config, const std::string& folder);
 
 /// For comparing the ranks as soon as each has read its small files: configuration, config.json, tokenizer.
-comm::Fingerprint early_fingerprint(const RunConfig& config, const Resolved& resolved);
+comm::Fingerprint early_fingerprint(const RunConfig& config, const ResolvedSettings& resolved);
 
 /// For comparing the ranks before the first step: all of it.
-comm::Fingerprint fingerprint(const std::string& mpi_library, const RunConfig& config, const Resolved& resolved);
+comm::Fingerprint fingerprint(const std::string& mpi_library, const RunConfig& config,
+                              const ResolvedSettings& resolved);
 
 }  // namespace neoloom::launch

@@ -200,7 +200,7 @@ std::string does_not_fit(const MemoryPlanInput& question, const MemoryDecision& 
 }
 
 std::string resolve_memory(comm::MpiSession& session, const RunConfig& config, MemoryPlanInput question,
-                           MemoryBudget budget, Resolved& resolved) {
+                           MemoryBudget budget, ResolvedSettings& resolved) {
   constexpr int64_t kUnknown = std::numeric_limits<int64_t>::max();
   std::array<int64_t, 2> smallest = {budget.bytes > 0 ? budget.bytes : kUnknown, question.ranks_per_node};
   std::array<int64_t, 1> largest_process = {budget.process_bytes};

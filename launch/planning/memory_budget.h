@@ -79,7 +79,7 @@ MemoryBudget measure_budget(const RunConfig& config, DeviceMemory place, int64_t
 /// Collective: every rank. Throws: CollectiveError(kDevice) with the plan's figures when it does not fit, unless
 /// trainer_config.auto_find_batch_size goes on with smaller micro-batches.
 std::string resolve_memory(comm::MpiSession& session, const RunConfig& config, MemoryPlanInput question,
-                           MemoryBudget budget, Resolved& resolved);
+                           MemoryBudget budget, ResolvedSettings& resolved);
 
 /// The same decision for given budget; `fits` false: not even with checkpointing, or not as the configuration says.
 struct MemoryDecision {

@@ -25,8 +25,8 @@ model::GptNeoConfig base() {
   return config;
 }
 
-Resolved resolved() {
-  Resolved resolved;
+ResolvedSettings resolved() {
+  ResolvedSettings resolved;
   resolved.model_hash = "m";
   resolved.base_config = base_config_values(base());
   resolved.tokenizer_hash = "t";
@@ -44,33 +44,33 @@ const std::string kOther = "other";
 
 struct Item {
   std::string name;  // as messages name it
-  std::function<void(RunConfig&, Resolved&)> change;
+  std::function<void(RunConfig&, ResolvedSettings&)> change;
 };
 
 // Every item of the table in identity.h that a resume refuses, changed.
 std::vector<Item> items() {
   return {
-      {"trainer_config.learning_rate", [](RunConfig& c, Resolved&) { c.trainer_config.learning_rate *= 2; }},
-      {"trainer_config.seed", [](RunConfig& c, Resolved&) { c.trainer_config.seed = 7; }},
-      {"peft_config.r", [](RunConfig& c, Resolved&) { c.peft_config->r = 3; }},
+      {"trainer_config.learning_rate", [](RunConfig& c, ResolvedSettings&) { c.trainer_config.learning_rate *= 2; }},
+      {"trainer_config.seed", [](RunConfig& c, ResolvedSettings&) { c.trainer_config.seed = 7; }},
+      {"peft_config.r", [](RunConfig& c, ResolvedSettings&) { c.peft_config->r = 3; }},
       {"model_config.frozen_dtype",
-       [](RunConfig& c, Resolved&) { c.model_config.frozen_dtype = model::Dtype::kBFloat16; }},
-      {"runtime.gradient_sum", [](RunConfig& c, Resolved&) { c.runtime.gradient_sum = "float"; }},
-      {"runtime.deterministic", [](RunConfig& c, Resolved&) { c.runtime.deterministic = false; }},
-      {"trainer_config.max_steps", [](RunConfig& c, Resolved&) { c.trainer_config.max_steps = 99; }},
-      {"model weights", [](RunConfig&, Resolved& r) { r.model_hash = kOther; }},
-      {"tokenizer", [](RunConfig&, Resolved& r) { r.tokenizer_hash = kOther; }},
-      {"training data", [](RunConfig&, Resolved& r) { r.data_hash = kOther; }},
+       [](RunConfig& c, ResolvedSettings&) { c.model_config.frozen_dtype = model::Dtype::kBFloat16; }},
+      {"runtime.gradient_sum", [](RunConfig& c, ResolvedSettings&) { c.runtime.gradient_sum = "float"; }},
+      {"runtime.deterministic", [](RunConfig& c, ResolvedSettings&) { c.runtime.deterministic = false; }},
+      {"trainer_config.max_steps", [](RunConfig& c, ResolvedSettings&) { c.trainer_config.max_steps = 99; }},
+      {"model weights", [](RunConfig&, ResolvedSettings& r) { r.model_hash = kOther; }},
+      {"tokenizer", [](RunConfig&, ResolvedSettings& r) { r.tokenizer_hash = kOther; }},
+      {"training data", [](RunConfig&, ResolvedSettings& r) { r.data_hash = kOther; }},
       {"labels",
-       [](RunConfig&, Resolved& r) {
+       [](RunConfig&, ResolvedSettings& r) {
          r.labels = {"spam", "ham"};
        }},
-      {"pad_token_id", [](RunConfig&, Resolved& r) { r.pad_token_id = 1; }},
-      {"peft_config.init_from", [](RunConfig&, Resolved& r) { r.start_hash = kOther; }},
-      {"device", [](RunConfig&, Resolved& r) { r.device_kind = "H100"; }},
-      {"runtime.compute_dtype", [](RunConfig&, Resolved& r) { r.compute_dtype = "bfloat16"; }},
-      {"instruction_sets", [](RunConfig&, Resolved& r) { r.instruction_sets = "avx512f"; }},
-      {"kernel_environment", [](RunConfig&, Resolved& r) { r.kernel_environment = ""; }},
+      {"pad_token_id", [](RunConfig&, ResolvedSettings& r) { r.pad_token_id = 1; }},
+      {"peft_config.init_from", [](RunConfig&, ResolvedSettings& r) { r.start_hash = kOther; }},
+      {"device", [](RunConfig&, ResolvedSettings& r) { r.device_kind = "H100"; }},
+      {"runtime.compute_dtype", [](RunConfig&, ResolvedSettings& r) { r.compute_dtype = "bfloat16"; }},
+      {"instruction_sets", [](RunConfig&, ResolvedSettings& r) { r.instruction_sets = "avx512f"; }},
+      {"kernel_environment", [](RunConfig&, ResolvedSettings& r) { r.kernel_environment = ""; }},
   };
 }
 
@@ -105,7 +105,7 @@ RunConfig config() {
 }
 
 // The message of a resume that is refused; "" when it goes on.
-std::string refusal(const std::string& identity, const RunConfig& now, Resolved values) {
+std::string refusal(const std::string& identity, const RunConfig& now, ResolvedSettings values) {
   try {
     adopt_identity("step-9.h5", identity, now, /*extend=*/false, values);
   } catch (const core::Error& error) {
@@ -121,7 +121,7 @@ TEST(Identity, EachItemThatChangesIsRefusedByName) {
   const std::string before = identity_json(config(), resolved());
   for (const Item& item : items()) {
     RunConfig changed = config();
-    Resolved values = resolved();
+    ResolvedSettings values = resolved();
     item.change(changed, values);
     EXPECT_THAT(refusal(before, changed, values), HasSubstr(fmt::format("  {}", item.name))) << item.name;
   }
@@ -133,7 +133,7 @@ TEST(Identity, EachValueOfTheBasesConfigIsRefusedByName) {
   for (const auto& [key, change] : base_items()) {
     model::GptNeoConfig changed = base();
     change(changed);
-    Resolved values = resolved();
+    ResolvedSettings values = resolved();
     values.base_config = base_config_values(changed);
     EXPECT_THAT(refusal(before, config(), values), HasSubstr(fmt::format("config.json of the base: {}: was ", key)))
         << key;
@@ -144,11 +144,11 @@ TEST(Identity, EachItemIsComparedOverRanksToo) {
   const comm::Fingerprint before = fingerprint("MPI", config(), resolved());
   for (const Item& item : items()) {
     RunConfig changed = config();
-    Resolved values = resolved();
+    ResolvedSettings values = resolved();
     item.change(changed, values);
     EXPECT_NE(fingerprint("MPI", changed, values), before) << item.name;
   }
-  Resolved values = resolved();
+  ResolvedSettings values = resolved();
   values.validation_hash = "x";
   EXPECT_NE(fingerprint("MPI", config(), values), before);
   EXPECT_NE(fingerprint("another MPI", config(), resolved()), before);
@@ -158,9 +158,9 @@ TEST(Identity, RanksOfUnlikeBasesAreToldApartBeforeTheyWorkTogether) {
   for (const auto& [key, change] : base_items()) {
     model::GptNeoConfig changed = base();
     change(changed);
-    Resolved values = resolved();
+    ResolvedSettings values = resolved();
     values.base_config = base_config_values(changed);
-    const auto has = [&](const Resolved& of) {
+    const auto has = [&](const ResolvedSettings& of) {
       return Contains(std::pair{fmt::format("config.json of the base: {}", key), of.base_config.at(key)});
     };
     EXPECT_THAT(early_fingerprint(config(), values), has(values));
@@ -173,7 +173,7 @@ TEST(Identity, WhatAnOlderNeoloomDidNotStoreIsNotCompared) {
   for (const char* key : {"base_config", "labels", "pad_token_id", "init_from", "program", "kernel_environment"}) {
     ASSERT_EQ(older.erase(key), 1U) << key;
   }
-  Resolved values = resolved();
+  ResolvedSettings values = resolved();
   values.base_config["window_size"] = "7";
   values.labels = {"other"};
   values.pad_token_id = 9;
@@ -182,7 +182,7 @@ TEST(Identity, WhatAnOlderNeoloomDidNotStoreIsNotCompared) {
 }
 
 TEST(Identity, AnAdapterToStartFromMayBeGoneOrNoLongerAskedForAfterTheStart) {
-  Resolved values = resolved();
+  ResolvedSettings values = resolved();
   values.start_hash = "";
   EXPECT_EQ(refusal(identity_json(config(), resolved()), config(), values), "");
   adopt_identity("", identity_json(config(), resolved()), config(), /*extend=*/false, values);
@@ -192,7 +192,7 @@ TEST(Identity, AnAdapterToStartFromMayBeGoneOrNoLongerAskedForAfterTheStart) {
 TEST(Identity, AnotherProgramIsToldAndGoesOn) {
   ordered_json identity = ordered_json::parse(identity_json(config(), resolved()));
   identity["program"] = "neoloom 0.0.1";
-  Resolved values = resolved();
+  ResolvedSettings values = resolved();
   EXPECT_THAT(adopt_identity("", identity.dump(), config(), /*extend=*/false, values),
               testing::ElementsAre(HasSubstr("neoloom 0.0.1")));
 }
@@ -200,7 +200,7 @@ TEST(Identity, AnotherProgramIsToldAndGoesOn) {
 TEST(Identity, UnlikeDevicesAreAllowedWithAWord) {
   RunConfig lenient = config();
   lenient.runtime.allow_mixed_devices = true;
-  Resolved values = resolved();
+  ResolvedSettings values = resolved();
   values.kernel_environment = "";
   values.instruction_sets = "avx512f";
   EXPECT_THAT(adopt_identity("", identity_json(config(), resolved()), lenient, /*extend=*/false, values),
