@@ -20,7 +20,7 @@ int64_t count_or_share(double value, int64_t total_steps) {
   return std::max<int64_t>(1, static_cast<int64_t>(count));
 }
 
-int64_t interval_steps(Interval interval, double steps, const Plan& plan) {
+int64_t interval_steps(Interval interval, double steps, const StepSchedule& plan) {
   switch (interval) {
     case Interval::kNo:
       return 0;
@@ -49,11 +49,11 @@ Batching resolve_batching(const Options& options, const RuntimeOptions& runtime,
   return batching;
 }
 
-Plan resolve_plan(const Options& options, int64_t steps_per_epoch) {
+StepSchedule resolve_plan(const Options& options, int64_t steps_per_epoch) {
   core::require(
       steps_per_epoch > 0, ErrorKind::kData,
       "the training data gives no step: fewer samples than one batch and trainer_config.dataloader_drop_last is true");
-  Plan plan;
+  StepSchedule plan;
   plan.steps_per_epoch = steps_per_epoch;
   plan.total_steps =
       options.max_steps > 0

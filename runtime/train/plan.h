@@ -21,7 +21,7 @@ struct Batching {
 Batching resolve_batching(const Options& options, const RuntimeOptions& runtime, int world_size);
 
 /// Every count of a run that follows from the length of an epoch.
-struct Plan {
+struct StepSchedule {
   int64_t steps_per_epoch = 0;
   int64_t total_steps = 0;
   int64_t warmup_steps = 0;
@@ -39,7 +39,7 @@ struct Plan {
 };
 
 /// Throws: Error(kData) when an epoch has no step, Error(kUsage) for a rhythm that load_best_model_at_end does not fit.
-Plan resolve_plan(const Options& options, int64_t steps_per_epoch);
+StepSchedule resolve_plan(const Options& options, int64_t steps_per_epoch);
 
 /// Bytes of a rank's training state.
 struct StateMemory {

@@ -113,7 +113,7 @@ Trainer::Trainer(comm::MpiSession& session, comm::Communicator& communicator, mo
       sum_(make_sum(setup_, session.size(), model.layout(), communicator)) {
   steps_ = std::make_unique<data::StepList>(setup_.train->lengths(), setup_.train->target_counts(),
                                             step_list_options(setup_));
-  plan_ = resolve_plan(setup_.options, steps_->steps_per_epoch());
+  schedule_ = resolve_plan(setup_.options, steps_->steps_per_epoch());
   best_ = BestModel(judge_of(setup_.options, setup_.validation ? setup_.validation->content_hash() : ""),
                     session_.is_root() && setup_.options.load_best_model_at_end);
   if (resumed) {
@@ -177,8 +177,8 @@ void Trainer::make_update() {
                     .max_grad_norm = setup_.options.max_grad_norm,
                     .learning_rate = setup_.options.learning_rate,
                     .schedule = optim::schedule_from_name(setup_.options.lr_scheduler_type),
-                    .warmup_steps = plan_.warmup_steps,
-                    .total_steps = plan_.total_steps,
+                    .warmup_steps = schedule_.warmup_steps,
+                    .total_steps = schedule_.total_steps,
                     .updates_done = step_ - skipped_steps_};
   update_ = setup_.device_step
                 ? make_device_update(std::move(setup), setup_.hooks.device_reads, buffers_.params.device())
@@ -193,9 +193,9 @@ void Trainer::announce(const std::optional<Resumed>& resumed) {
                         {"micro_batch_size", setup_.batching.micro_batch_size},
                         {"micro_batches_per_step", setup_.batching.micro_batches_per_step},
                         {"global_batch_size", setup_.batching.global_batch_size()},
-                        {"steps_per_epoch", plan_.steps_per_epoch},
-                        {"total_steps", plan_.total_steps},
-                        {"warmup_steps", plan_.warmup_steps},
+                        {"steps_per_epoch", schedule_.steps_per_epoch},
+                        {"total_steps", schedule_.total_steps},
+                        {"warmup_steps", schedule_.warmup_steps},
                         {"trainable_parameters", layout.trainable_elements},
                         {"allreduce_bytes_per_step", sum_.sum().bytes()},
                         {"allreduce_buckets", sum_.buckets()},
@@ -204,26 +204,26 @@ void Trainer::announce(const std::optional<Resumed>& resumed) {
   write_event(event);
   console_->notice(fmt::format(
       "training {} samples: {} steps of {} ({} an epoch), {} trainable parameters, {} bytes all-reduced a step",
-      setup_.train->size(), plan_.total_steps, setup_.batching.global_batch_size(), plan_.steps_per_epoch,
+      setup_.train->size(), schedule_.total_steps, setup_.batching.global_batch_size(), schedule_.steps_per_epoch,
       layout.trainable_elements, sum_.sum().bytes()));
   if (!resumed) return;
   for (const std::string& skipped : resumed->skipped) warn("checkpoint skipped: " + skipped);
-  console_->notice(fmt::format("resuming {} at step {} of {}", resumed->path, step_, plan_.total_steps));
+  console_->notice(fmt::format("resuming {} at step {} of {}", resumed->path, step_, schedule_.total_steps));
   write_event(
       {{"event", "resume"}, {"step", step_}, {"path", resumed->path}, {"world_size_before", world_size_before_}});
   const std::string forgotten = best_.restore(resumed->state, core::parent_directory(resumed->path));
   if (!forgotten.empty() && setup_.options.load_best_model_at_end) warn(forgotten);
   // Written by an earlier start: the folders may be of another step, the file of other free keys.
-  if (!best_.params().empty() && step_ < plan_.total_steps) best_folder_.due();
+  if (!best_.params().empty() && step_ < schedule_.total_steps) best_folder_.due();
   config_file_.due();
   write_side_products();
 }
 
 RunStatus Trainer::run() {
   const auto phase = session_.phase("training");
-  if (step_ >= plan_.total_steps) {
+  if (step_ >= schedule_.total_steps) {
     if (session_.is_root()) {
-      console_->notice(fmt::format("this run is complete: {} of {} steps", step_, plan_.total_steps));
+      console_->notice(fmt::format("this run is complete: {} of {} steps", step_, schedule_.total_steps));
     }
     finish(RunStatus::kCompleted);
     return RunStatus::kCompleted;
@@ -234,7 +234,7 @@ RunStatus Trainer::run() {
         fmt::format("the first step begins {:.2f} s after the start of the process", core::process_age_seconds()));
   }
   start_seconds_ = log_seconds_ = core::now_seconds();
-  while (step_ < plan_.total_steps) {
+  while (step_ < schedule_.total_steps) {
     const double step_start = core::now_seconds();
     const StepFlags flags = run_step();
     if (flags.out_of_memory) {
@@ -247,12 +247,12 @@ RunStatus Trainer::run() {
     take_results(needs_results(flags) ? 0 : 1);
     longest_step_seconds_ = std::max(longest_step_seconds_, core::now_seconds() - step_start);
     steps_alike_ = true;
-    if (plan_.logs_after(step_, setup_.options.logging_first_step)) log_step();
-    if (session_.is_root()) console_->tick(step_, plan_.total_steps, seconds_left());
-    if (setup_.validation && plan_.evaluates_after(step_)) evaluate_now();
+    if (schedule_.logs_after(step_, setup_.options.logging_first_step)) log_step();
+    if (session_.is_root()) console_->tick(step_, schedule_.total_steps, seconds_left());
+    if (setup_.validation && schedule_.evaluates_after(step_)) evaluate_now();
     if (checks_replicas()) check_replicas();
-    if (plan_.saves_after(step_) || flags.stop) save();
-    if (flags.stop && step_ < plan_.total_steps) {
+    if (schedule_.saves_after(step_) || flags.stop) save();
+    if (flags.stop && step_ < schedule_.total_steps) {
       finish(RunStatus::kStopped);
       return RunStatus::kStopped;
     }
@@ -268,8 +268,9 @@ bool Trainer::checks_replicas() const {
 // Whether something after this step depends on its results, or on those of all steps before.
 bool Trainer::needs_results(const StepFlags& flags) const {
   const bool reads_late = setup_.device_step && setup_.initial_loss_scale <= 1.0;
-  return !reads_late || flags.stop || step_ == plan_.total_steps || checks_replicas() || plan_.saves_after(step_) ||
-         plan_.evaluates_after(step_) || plan_.logs_after(step_, setup_.options.logging_first_step);
+  return !reads_late || flags.stop || step_ == schedule_.total_steps || checks_replicas() ||
+         schedule_.saves_after(step_) || schedule_.evaluates_after(step_) ||
+         schedule_.logs_after(step_, setup_.options.logging_first_step);
 }
 
 // Takes results, oldest first, until those of `left` steps are under way. Every rank takes the same ones at the same
@@ -337,8 +338,8 @@ void Trainer::shrink_micro_batches() {
   setup_.batching = {smaller, global / smaller};
   steps_ = std::make_unique<data::StepList>(setup_.train->lengths(), setup_.train->target_counts(),
                                             step_list_options(setup_));
-  core::require(steps_->steps_per_epoch() == plan_.steps_per_epoch, ErrorKind::kInternal,
-                "smaller micro-batches changed the steps of an epoch from {} to {}", plan_.steps_per_epoch,
+  core::require(steps_->steps_per_epoch() == schedule_.steps_per_epoch, ErrorKind::kInternal,
+                "smaller micro-batches changed the steps of an epoch from {} to {}", schedule_.steps_per_epoch,
                 steps_->steps_per_epoch());
   if (session_.is_root()) {
     const std::string text =
@@ -358,7 +359,7 @@ void Trainer::start_loader() {
                                .rank = session_.rank(),
                                .world_size = session_.size(),
                                .first_step = step_,
-                               .total_steps = plan_.total_steps,
+                               .total_steps = schedule_.total_steps,
                                .prefetch_batches = static_cast<int>(setup_.runtime.prefetch_batches)});
 }
 

@@ -147,7 +147,7 @@ class Trainer {
   comm::Communicator& communicator_;
   model::Model& model_;
   TrainerSetup setup_;
-  Plan plan_;
+  StepSchedule schedule_;
 
   optim::FlatBuffers buffers_;  // params and moments: the training state; grads: of one micro-batch, then the mean
   int64_t step_ = 0;            // steps made; on devices: enqueued

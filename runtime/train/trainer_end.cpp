@@ -32,7 +32,7 @@ void Trainer::finish(RunStatus status) {
     core::require(problem.empty(), ErrorKind::kOutput, "{}", problem);
     if (status == RunStatus::kStopped) {
       console_->notice(
-          fmt::format("stopped on request at step {} of {}; the same command resumes", step_, plan_.total_steps));
+          fmt::format("stopped on request at step {} of {}; the same command resumes", step_, schedule_.total_steps));
     }
     return "";
   });
@@ -79,7 +79,7 @@ void Trainer::write_run_end(const std::string& status, double seconds,
 std::string Trainer::unsaved_result(RunStatus status) {
   if (status == RunStatus::kStopped) {
     if (last_saved_step_ == step_) return "";
-    return fmt::format("stopped on request, but step {} of {} could not be saved: {}. {}", step_, plan_.total_steps,
+    return fmt::format("stopped on request, but step {} of {} could not be saved: {}. {}", step_, schedule_.total_steps,
                        save_problem_, newest_state());
   }
   try {

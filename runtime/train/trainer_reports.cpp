@@ -38,7 +38,7 @@ double Trainer::seconds_left() const {
   const int64_t done = step_ - first_step_;
   if (done <= 0) return 0.0;
   return (core::now_seconds() - start_seconds_) / static_cast<double>(done) *
-         static_cast<double>(plan_.total_steps - step_);
+         static_cast<double>(schedule_.total_steps - step_);
 }
 
 std::vector<metrics::DeviceMeasure> Trainer::gather_measures(const metrics::DeviceMeasure& mine) {
@@ -78,7 +78,7 @@ void Trainer::log_step() {
     }
     write_event({{"event", "train"},
                  {"step", step_},
-                 {"epoch", plan_.epoch_after(step_)},
+                 {"epoch", schedule_.epoch_after(step_)},
                  {"loss", loss},
                  {"grad_norm", last_result_.grad_norm},
                  {"learning_rate", last_result_.learning_rate},
@@ -88,8 +88,8 @@ void Trainer::log_step() {
                  {"step_seconds", since_log_.seconds / static_cast<double>(std::max<int64_t>(1, step_ - logged_step_))},
                  {"devices", rows}});
     console_->step({.step = step_,
-                    .total_steps = plan_.total_steps,
-                    .epoch = plan_.epoch_after(step_),
+                    .total_steps = schedule_.total_steps,
+                    .epoch = schedule_.epoch_after(step_),
                     .loss = loss,
                     .grad_norm = last_result_.grad_norm,
                     .learning_rate = last_result_.learning_rate,
@@ -135,7 +135,7 @@ void Trainer::evaluate_now() {
   remembered.update(nlohmann::json(values));
   remember(remembered);
   if (session_.is_root()) {
-    ordered_json event = {{"event", "eval"}, {"step", step_}, {"epoch", plan_.epoch_after(step_)}};
+    ordered_json event = {{"event", "eval"}, {"step", step_}, {"epoch", schedule_.epoch_after(step_)}};
     event.update(values);
     event["eval_runtime"] = result.seconds;
     event["eval_samples_per_second"] = static_cast<double>(result.samples) / result.seconds;
@@ -158,8 +158,8 @@ checkpoint::State Trainer::snapshot() const {
   state.exp_avg = to_host(buffers_.exp_avg);
   state.exp_avg_sq = to_host(buffers_.exp_avg_sq);
   state.step = step_;
-  state.epoch = step_ / plan_.steps_per_epoch;
-  state.step_in_epoch = step_ % plan_.steps_per_epoch;
+  state.epoch = step_ / schedule_.steps_per_epoch;
+  state.step_in_epoch = step_ % schedule_.steps_per_epoch;
   state.loss_scale = loss_scale_;
   state.good_steps = good_steps_;
   state.skipped_steps = skipped_steps_;

@@ -42,7 +42,7 @@ class EnqueuedStep {
 }  // namespace
 
 Trainer::StepFlags Trainer::run_step() {
-  const data::Step step = steps_->step(step_ / plan_.steps_per_epoch, step_ % plan_.steps_per_epoch);
+  const data::Step step = steps_->step(step_ / schedule_.steps_per_epoch, step_ % schedule_.steps_per_epoch);
   StepFlags flags;
   const EnqueuedStep enqueued(setup_.hooks);
   compute_share(step, flags);
@@ -89,7 +89,8 @@ void Trainer::compute_micro_batch(int64_t index, bool last) {
   const core::ScopedTimer timer(since_log_.compute_seconds);
   if (setup_.hooks.before_micro_batch) setup_.hooks.before_micro_batch(step_ + 1, padded->sample_ids);
   const model::Batch batch = to_model_batch(*padded, model_.setup().head, /*labelled=*/true);
-  const model::DropoutKey key{static_cast<uint64_t>(setup_.options.seed), step_ / plan_.steps_per_epoch, step_, index};
+  const model::DropoutKey key{static_cast<uint64_t>(setup_.options.seed), step_ / schedule_.steps_per_epoch, step_,
+                              index};
   const model::Model::MicroStep step = model_.prepare(batch, buffers_.params, buffers_.grads, key, loss_scale_);
   run_kernels(step, last);
   if (last && sum_.overlaps()) {
