@@ -15,6 +15,7 @@
 #include "launch/commands/gpu_self_test.h"
 #include "launch/commands/self_test.h"
 #include "launch/job/device.h"
+#include "launch/system/cpu_info.h"
 #include "launch/system/placement.h"
 #include "launch/version.h"
 #include "model/cuda/operators.h"
@@ -39,14 +40,6 @@ struct Findings {
     good = good && other.good;
   }
 };
-
-std::string cpu_model() {
-  std::ifstream file("/proc/cpuinfo");
-  for (std::string line; std::getline(file, line);) {
-    if (line.rfind("model name", 0) == 0) return line.substr(line.find(':') + 2);
-  }
-  return "unknown CPU";
-}
 
 double memory_gib() {
   std::ifstream file("/proc/meminfo");

@@ -17,6 +17,7 @@
 #include "launch/job/run_identity.h"
 #include "launch/job/test_hooks.h"
 #include "launch/planning/memory_budget.h"
+#include "launch/system/cpu_info.h"
 #include "launch/version.h"
 #include "model/checkpoints/adapter_files.h"
 #include "model/config_notes.h"
@@ -401,7 +402,7 @@ int run_train(comm::MpiSession& session, const TrainArguments& arguments) {
     budget = measure_budget(s.config, {!device.is_cpu(), device.free_memory_bytes()}, session.local_size());
   });
   load_weights(session, s.config, device.name(), s.base);
-  if (s.task.classifies()) s.base.weights = with_head_rows(s.base.weights, s.head.rows);
+  if (s.task.classifies()) s.base.weights = model::with_score_rows(s.base.weights, s.head.rows);
   s.resolved.model_hash = s.base.weights_hash;
   s.resolved.data_hash = s.train->content_hash();
   s.resolved.validation_hash = s.validation ? s.validation->content_hash() : "";

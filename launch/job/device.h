@@ -7,7 +7,7 @@
 
 #include "launch/config/run_config.h"
 #include "launch/system/placement.h"
-#include "model/cuda/attention_choice.h"
+#include "model/device_traits.h"
 #include "runtime/comm/communicator.h"
 #include "runtime/comm/mpi_session.h"
 #include "runtime/cuda/plugin.h"

@@ -165,7 +165,7 @@ Inference load_inference(comm::MpiSession& session, const ModelArguments& argume
     // The adapter's head takes the place of the base's, which may have other labels.
     const bool own_head = result.task.classifies() && adapter_head;
     result.model =
-        model::Model::create(setup, own_head ? with_head_rows(result.base.weights, {}) : result.base.weights);
+        model::Model::create(setup, own_head ? model::with_score_rows(result.base.weights, {}) : result.base.weights);
     at::Tensor host = at::zeros({result.model->layout().total_elements}, at::kFloat);
     result.model->initialize(host, static_cast<uint64_t>(result.config.trainer_config.seed));
     if (!adapter_folder.empty()) model::load_adapter_values(adapter_folder, *result.model, host);

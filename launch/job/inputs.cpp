@@ -1,23 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "launch/job/inputs.h"
 
-#include <ATen/Version.h>
-
 #include <algorithm>
 #include <array>
 #include <filesystem>
-#include <fstream>
 #include <iostream>
-#include <set>
-#include <sstream>
 
 #include "data/store/labels.h"
 #include "model/checkpoints/adapter_files.h"
 #include "model/checkpoints/hub.h"
 #include "model/checkpoints/weight_files.h"
 #include "model/config_notes.h"
-#include "model/cpu/gemm_microkernel.h"
-#include "model/cpu/packed_weights.h"
+#include "model/cpu_traits.h"
 #include "model/lora/target_modules.h"
 #include "model/weight_cache/packed_weights_file.h"
 #include "model/weight_cache/weight_cache.h"
@@ -282,32 +276,6 @@ std::shared_ptr<const data::TokenStore> open_store(comm::MpiSession& session, co
     store = data::TokenStore::open(path);
   });
   return store;
-}
-
-std::string instruction_sets() {
-  std::ifstream info("/proc/cpuinfo");
-  std::string flags;
-  for (std::string line; std::getline(info, line);) {
-    if (line.rfind("flags", 0) == 0) {
-      flags = line;
-      break;
-    }
-  }
-  const std::set<std::string> deciding = {"avx2",        "fma",         "avx512f",     "avx512vl",
-                                          "avx512_bf16", "avx512_vnni", "avx512_fp16", "amx_tile",
-                                          "amx_bf16",    "amx_fp16",    "avx_vnni"};
-  std::istringstream words(flags);
-  std::string found;
-  for (std::string word; words >> word;) {
-    if (deciding.count(word) != 0) found += word + " ";
-  }
-  for (const model::Dtype dtype : {model::Dtype::kFloat32, model::Dtype::kBFloat16}) {
-    if (!model::has_packed_gemm(dtype)) continue;
-    const bool own = model::microkernel(dtype) == model::Microkernel::kAvx2;
-    found += model::dtype_name(dtype) + (own ? "-packed_weights-avx2 " : "-packed_weights ");
-  }
-  if (const std::string limit = model::onednn_limit(); !limit.empty()) found += "up to " + limit + " ";
-  return found + "| " + at::get_cpu_capability();
 }
 
 }  // namespace neoloom::launch

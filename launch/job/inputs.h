@@ -99,7 +99,4 @@ data::StoreRequest store_request(const RunConfig& config, const TaskChoice& task
 std::shared_ptr<const data::TokenStore> open_store(comm::MpiSession& session, const data::StoreRequest& request,
                                                    const data::Tokenizer& tokenizer, const core::Cache& cache);
 
-/// The CPU's vector instruction sets that LibTorch and oneDNN choose kernels by, e.g. "avx512f avx512_bf16 | AVX512".
-std::string instruction_sets();
-
 }  // namespace neoloom::launch

@@ -8,7 +8,6 @@
 #include <algorithm>
 
 #include "data/store/labels.h"
-#include "model/gpt_neo/weights.h"
 #include "runtime/core/error.h"
 #include "runtime/core/text.h"
 
@@ -131,14 +130,6 @@ HeadStart start_head(const std::string& base_name, const std::vector<std::string
       fmt::format("head: a fresh one for {} labels {} (model_config.ignore_mismatched_sizes); that of {} for {} labels "
                   "{} is not used",
                   labels.size(), list_of(labels), base_name, base.size(), list_of(base))};
-}
-
-std::shared_ptr<const model::Weights> with_head_rows(const std::shared_ptr<const model::Weights>& weights,
-                                                     const std::vector<int64_t>& rows) {
-  if (!weights->score.defined()) return weights;
-  const auto changed = std::make_shared<model::Weights>(*weights);
-  changed->score = rows.empty() ? at::Tensor() : weights->score.index_select(0, index_of(rows, weights->score));
-  return changed;
 }
 
 void reorder_head(const model::Model& model, const std::vector<int64_t>& rows, at::Tensor& params) {

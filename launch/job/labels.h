@@ -52,10 +52,6 @@ struct HeadStart {
 HeadStart start_head(const std::string& base_name, const std::vector<std::string>& base,
                      const std::vector<std::string>& labels, bool ignore_mismatched_sizes);
 
-/// The weights with the rows of their score in another order, or without it when `rows` is empty.
-std::shared_ptr<const model::Weights> with_head_rows(const std::shared_ptr<const model::Weights>& weights,
-                                                     const std::vector<int64_t>& rows);
-
 /// Puts the rows of the score head in a flat buffer (as the model lays it out) into another order.
 void reorder_head(const model::Model& model, const std::vector<int64_t>& rows, at::Tensor& params);
 

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "launch/system/host_memory.h"
-#include "model/cpu/packed_weights.h"
+#include "model/cpu_traits.h"
 #include "model/lora/trainable_count.h"
 #include "runtime/core/error.h"
 #include "runtime/metrics/events.h"

@@ -50,4 +50,15 @@ at::Tensor pack_weights(const at::Tensor& right, Dtype compute_dtype) {
   return packed_weights;
 }
 
+std::string cpu_gemm_kernels() {
+  std::string found;
+  for (const Dtype dtype : {Dtype::kFloat32, Dtype::kBFloat16}) {
+    if (!has_packed_gemm(dtype)) continue;
+    const bool own = microkernel(dtype) == Microkernel::kAvx2;
+    found += dtype_name(dtype) + (own ? "-panels-avx2 " : "-panels ");
+  }
+  if (const std::string limit = onednn_limit(); !limit.empty()) found += "up to " + limit + " ";
+  return found;
+}
+
 }  // namespace neoloom::model

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "model/cpu_traits.h"
 #include "model/options.h"
 
 namespace neoloom::model {
@@ -29,16 +30,6 @@ struct Matrix {
   Matrix(at::Tensor values) : plain(std::move(values)) {}  // NOLINT: a tensor is a matrix without packed weights
   Matrix(at::Tensor values, PackedWeights copies) : plain(std::move(values)), packed_weights(std::move(copies)) {}
 };
-
-/// Whether this CPU multiplies packed weights, for products with inputs of `compute_dtype`: it has a block kernel.
-/// Where it has none, at::linear and at::mm read the plain matrices.
-bool has_packed_gemm(Dtype compute_dtype);
-
-/// What a CPU computes products in that are to have inputs of type `wanted` (weights stay as they are stored and are
-/// widened block by block). Never float16: few CPUs have arithmetic for it, and float32 is what the result is compared
-/// with. bfloat16 where oneDNN does it: elsewhere, and where its instruction sets are limited below the CPU's,
-/// at::linear and at::mm go element by element.
-Dtype cpu_compute_dtype(Dtype wanted);
 
 /// What packed weights hold: the frozen dtype (widened while multiplying), or bfloat16 for 16-bit products.
 at::ScalarType packed_dtype(at::ScalarType frozen, Dtype compute_dtype);

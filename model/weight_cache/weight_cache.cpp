@@ -4,6 +4,8 @@
 
 #include <ATen/ops/empty.h>
 #include <ATen/ops/equal.h>
+#include <ATen/ops/index_select.h>
+#include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 #include <c10/core/Device.h>
 
@@ -242,6 +244,16 @@ std::shared_ptr<const Weights> to_device(const std::shared_ptr<const Weights>& w
   }
   moved->storage.reset();
   return moved;
+}
+
+std::shared_ptr<const Weights> with_score_rows(const std::shared_ptr<const Weights>& weights,
+                                               const std::vector<int64_t>& rows) {
+  if (!weights->score.defined()) return weights;
+  const auto changed = std::make_shared<Weights>(*weights);
+  changed->score = rows.empty()
+                       ? at::Tensor()
+                       : weights->score.index_select(0, at::tensor(rows, at::kLong).to(weights->score.device()));
+  return changed;
 }
 
 }  // namespace neoloom::model

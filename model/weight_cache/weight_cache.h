@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "model/gpt_neo/weights.h"
 #include "model/gpt_neo_config.h"
@@ -32,5 +33,9 @@ std::shared_ptr<Weights> map_weights(const std::string& converted_path, const Gp
 /// `device` as in at::Device ("cuda:0").
 std::shared_ptr<const Weights> to_device(const std::shared_ptr<const Weights>& weights, const std::string& device,
                                          Dtype matrix_dtype);
+
+/// The weights with the rows of their score in another order, or without it when `rows` is empty.
+std::shared_ptr<const Weights> with_score_rows(const std::shared_ptr<const Weights>& weights,
+                                               const std::vector<int64_t>& rows);
 
 }  // namespace neoloom::model

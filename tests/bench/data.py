@@ -99,7 +99,7 @@ def conversion(context, section):
             forget(path)
         for path in cache.rglob("*.safetensors"):
             path.unlink()
-        out, _, private = measured([context.build / "pretrained_tool"], context.threads, request)
+        out, _, private = measured([context.build / "model_files_tool"], context.threads, request)
         seconds = json.loads(out)["prepare_seconds"]
         section.data["conversion"][name] = dict(seconds=seconds, private_gib=private)
         rows.append([name, f"{seconds:.1f}", f"{source_bytes / seconds / 1e9:.2f}", f"{copied / seconds:.2f}",

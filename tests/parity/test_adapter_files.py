@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceC
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
 import tiny_model  # noqa: E402
-from pretrained_tool import Refused, call  # noqa: E402
+from model_files_tool import Refused, call  # noqa: E402
 
 LABELS = ["ham", "spam 😀", "other"]
 IDS = [[3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8], [100], [7, 300, 20, 11]]

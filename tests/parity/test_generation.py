@@ -17,7 +17,7 @@ from transformers.generation import (
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
 import tiny_model  # noqa: E402
-from pretrained_tool import call  # noqa: E402
+from model_files_tool import call  # noqa: E402
 
 VOCABULARY = 300
 

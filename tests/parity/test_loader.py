@@ -13,7 +13,7 @@ from transformers import GPTNeoForCausalLM
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
 import tiny_model  # noqa: E402
-from pretrained_tool import Refused, call  # noqa: E402
+from model_files_tool import Refused, call  # noqa: E402
 
 DTYPES = ["float32", "float16", "bfloat16"]
 SHARED = Path(os.environ.get("NEOLOOM_SHARED", Path(__file__).resolve().parents[3] / "shared"))

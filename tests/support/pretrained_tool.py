@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs the build's pretrained_tool: one JSON request in, one JSON answer out."""
+"""Runs the build's model_files_tool: one JSON request in, one JSON answer out."""
 
 import json
 import os
@@ -20,7 +20,7 @@ class Refused(Exception):
 def call(op, **request):
     """The answer, or Refused."""
     done = subprocess.run(
-        [BUILD / "pretrained_tool"],
+        [BUILD / "model_files_tool"],
         input=json.dumps({"op": op, **{key: _plain(value) for key, value in request.items()}}),
         capture_output=True,
         text=True,

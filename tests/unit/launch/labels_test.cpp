@@ -7,6 +7,7 @@
 #include <gtest/gtest.h>
 
 #include "model/gpt_neo/weights.h"
+#include "model/weight_cache/weight_cache.h"
 #include "runtime/core/error.h"
 
 namespace neoloom::launch {
@@ -84,9 +85,9 @@ TEST(HeadNames, SayWhereTheyAreFromWhenTheHeadDoesNot) {
 TEST(Weights, HaveTheirHeadInTheRunsOrderOrNone) {
   const auto weights = std::make_shared<model::Weights>();
   weights->score = at::arange(6, at::kFloat).view({3, 2});
-  EXPECT_TRUE(with_head_rows(weights, {2, 0, 1})
+  EXPECT_TRUE(model::with_score_rows(weights, {2, 0, 1})
                   ->score.equal(weights->score.index_select(0, at::arange(3, at::kLong).add(2).remainder(3))));
-  EXPECT_FALSE(with_head_rows(weights, {})->score.defined());
+  EXPECT_FALSE(model::with_score_rows(weights, {})->score.defined());
   EXPECT_TRUE(weights->score.defined());
 }
 

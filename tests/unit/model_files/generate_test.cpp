@@ -9,7 +9,7 @@
 #include <cmath>
 #include <limits>
 
-#include "tests/unit/pretrained/scratch.h"
+#include "tests/unit/model_files/scratch.h"
 
 namespace neoloom::model {
 namespace {

@@ -2,7 +2,7 @@
 #include "model/generation/generation_config.h"
 
 #include "model/config_notes.h"
-#include "tests/unit/pretrained/scratch.h"
+#include "tests/unit/model_files/scratch.h"
 
 namespace neoloom::model {
 namespace {

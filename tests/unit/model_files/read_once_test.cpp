@@ -5,7 +5,7 @@
 #include <stdexcept>
 
 #include "runtime/core/hash.h"
-#include "tests/unit/pretrained/scratch.h"
+#include "tests/unit/model_files/scratch.h"
 
 namespace neoloom::model {
 namespace {

@@ -9,7 +9,7 @@
 
 #include <random>
 
-#include "tests/unit/pretrained/scratch.h"
+#include "tests/unit/model_files/scratch.h"
 
 namespace neoloom::model {
 namespace {
