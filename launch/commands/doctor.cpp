@@ -12,9 +12,9 @@
 #include <sstream>
 #include <vector>
 
-#include "launch/commands/gpu_self_test.h"
-#include "launch/commands/self_test.h"
 #include "launch/job/device.h"
+#include "launch/selftest/gpu_self_test.h"
+#include "launch/selftest/self_test.h"
 #include "launch/system/cpu_info.h"
 #include "launch/system/placement.h"
 #include "launch/version.h"

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // What `neoloom doctor` asks of a GPU, on CPU tensors: right kernels pass, wrong ones are found.
-#include "launch/commands/gpu_self_test.h"
+#include "launch/selftest/gpu_self_test.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

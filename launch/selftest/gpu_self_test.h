@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "launch/commands/self_test.h"
+#include "launch/selftest/self_test.h"
 #include "model/cuda/attention_choice.h"
 #include "model/cuda/operators.h"
 #include "runtime/comm/communicator.h"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "launch/commands/gpu_self_test.h"
+#include "launch/selftest/gpu_self_test.h"
 
 #include <ATen/ops/arange.h>
 #include <ATen/ops/empty.h>
