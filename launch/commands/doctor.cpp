@@ -8,13 +8,14 @@
 
 #include <algorithm>
 #include <fstream>
+#include <functional>
 #include <memory>
 #include <sstream>
 #include <vector>
 
 #include "launch/job/device.h"
+#include "launch/selftest/cpu_self_test.h"
 #include "launch/selftest/gpu_self_test.h"
-#include "launch/selftest/self_test.h"
 #include "launch/system/cpu_info.h"
 #include "launch/system/placement.h"
 #include "launch/version.h"
@@ -57,25 +58,22 @@ std::string versions(const comm::MpiSession& session) {
                      session.library_version());
 }
 
-Findings findings_of(const std::vector<KernelResult>& results) {
-  Findings findings;
-  for (const KernelResult& result : results) {
-    findings.good = findings.good && result.passed();
-    findings.text += fmt::format("    {:<6} {:<20} ", result.passed() ? "ok" : "WRONG", result.kernel);
-    findings.text += result.error.empty()
-                         ? fmt::format("difference {:.1e} (allowed {:.0e})", result.difference, result.tolerance)
-                         : result.error;
-    findings.text += result.milliseconds > 0.0 ? fmt::format(", {:.3f} ms\n", result.milliseconds) : "\n";
-  }
-  return findings;
+Findings findings_of(const std::vector<KernelTest>& tests) {
+  const std::vector<KernelResult> results = run_tests(tests);
+  return {table_of(results), std::none_of(results.begin(), results.end(), std::mem_fn(&KernelResult::wrong))};
+}
+
+std::vector<KernelTest> joined(std::vector<KernelTest> tests, const std::vector<KernelTest>& more) {
+  tests.insert(tests.end(), more.begin(), more.end());
+  return tests;
 }
 
 Findings cpu_findings(const Placement& placement) {
   Findings findings{
-      fmt::format("  cpu: {}, {:.0f} GiB, kernels for {}, {} thread{} per rank\n", cpu_model(), memory_gib(),
+      fmt::format("  cpu: {}, {:.0f} GiB, LibTorch's kernels for {}, {} thread{} per rank\n", cpu_model(), memory_gib(),
                   at::get_cpu_capability(), placement.threads, placement.threads == 1 ? "" : "s"),
       true};
-  findings.add(findings_of(test_kernels("cpu")));
+  findings.add(findings_of(joined(cpu_kernel_tests(), libtorch_tests("cpu"))));
   return findings;
 }
 
@@ -83,19 +81,20 @@ Findings gpu_findings(cuda::DevicePlugin& plugin) {
   Findings findings{fmt::format("  CUDA runtime {}, driver for CUDA {}, NCCL {}\n", plugin.runtime_version(),
                                 plugin.driver_version(), plugin.nccl_version()),
                     true};
+  const auto make_graph_cache = [&plugin](std::function<void(const std::string&)> log) {
+    return plugin.make_graph_cache(std::move(log));
+  };
   for (int i = 0; i < plugin.device_count(); ++i) {
     findings.text += fmt::format("  cuda:{}: {}, {:.0f} GiB, compute capability {}, PCI {}\n", i, plugin.device_name(i),
                                  static_cast<double>(plugin.total_memory_bytes(i)) / (1 << 30),
                                  plugin.compute_capability(i), plugin.device_id(i));
     plugin.select(i);
     const std::string device = fmt::format("cuda:{}", i);
-    findings.add(findings_of(test_kernels(device)));
-    findings.add(findings_of(test_device_operators(model::libtorch_operators(), gpu_traits(plugin, i), device)));
-    const auto make_graph_cache = [&plugin](std::function<void(const std::string&)> log) {
-      return plugin.make_graph_cache(std::move(log));
-    };
-    findings.add(findings_of({test_graphs(make_graph_cache, device)}));
-    findings.add(findings_of(test_lone_sums(*plugin.make_lone_communicator(), device)));
+    const std::unique_ptr<comm::Communicator> alone = plugin.make_lone_communicator();
+    std::vector<KernelTest> tests = joined(
+        libtorch_tests(device), device_operator_tests(model::libtorch_operators(), gpu_traits(plugin, i), device));
+    tests.push_back(graph_test(make_graph_cache, device));
+    findings.add(findings_of(joined(tests, lone_sum_tests(*alone, device))));
   }
   return findings;
 }
@@ -165,7 +164,7 @@ int run_doctor(comm::MpiSession& session, const std::string& device) {
     for (const std::string& text : places) report += text;
     report += transport.text;
     report +=
-        bad == 0 ? "All is well.\n" : "Some results are WRONG: do not train on this machine before it is mended.\n";
+        bad == 0 ? "All is well.\n" : "Some results are WRONG: do not train on this machine until this is fixed.\n";
     core::print_output(report);
     return "";
   });

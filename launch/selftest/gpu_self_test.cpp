@@ -9,7 +9,6 @@
 
 #include <algorithm>
 #include <array>
-#include <utility>
 
 #include "model/batch/pinned.h"
 #include "model/cuda/attention.h"
@@ -53,12 +52,9 @@ std::vector<AttentionCase> attention_cases(const model::DeviceTraits& traits) {
   return cases;
 }
 
-struct Attended {
-  at::Tensor out;
-  model::AttentionGradients gradients;
-
-  std::vector<at::Tensor> all() const { return {out, gradients.dq, gradients.dk, gradients.dv}; }
-};
+Tensors all_of(const at::Tensor& out, const model::AttentionGradients& gradients) {
+  return {out, gradients.dq, gradients.dk, gradients.dv};
+}
 
 /// One case in one 16-bit type: inputs, rows, and both ways to attend.
 class AttentionTrial {
@@ -78,14 +74,15 @@ class AttentionTrial {
     grad_ = random_values({queries, kChannels}, 14).to(dtype);
   }
 
-  Attended reference() const {
+  /// out, dq, dk, dv in fp32.
+  Tensors reference() const {
     const model::Attention attention(kHeads, case_.window, /*on_device=*/true);
     const auto wide = [](const at::Tensor& x) { return x.to(at::kFloat); };
-    return {attention.forward(wide(q_), wide(k_), wide(v_), segments_),
-            attention.backward(wide(grad_), wide(q_), wide(k_), wide(v_), segments_)};
+    return all_of(attention.forward(wide(q_), wide(k_), wide(v_), segments_),
+                  attention.backward(wide(grad_), wide(q_), wide(k_), wide(v_), segments_));
   }
 
-  Attended on_device(const model::CudaOperators& operators) const {
+  Tensors on_device(const model::CudaOperators& operators) const {
     model::CuSeqlens packed = model::cu_seqlens(segments_, device_);
     packed.cu_seqlens_q = model::to_device_async(packed.cu_seqlens_q, device_);
     packed.cu_seqlens_k = model::to_device_async(packed.cu_seqlens_k, device_);
@@ -96,133 +93,112 @@ class AttentionTrial {
     const at::Tensor q = there(q_), k = there(k_), v = there(v_);
     model::AttentionSaved saved;
     const at::Tensor out = attention.forward(q, k, v, rows, saved);
-    return {out, attention.backward(there(grad_), q, k, v, out, rows, saved)};
+    return all_of(out, attention.backward(there(grad_), q, k, v, out, rows, saved));
   }
 
  private:
-  const AttentionCase& case_;
+  AttentionCase case_;
   at::Device device_;
   std::vector<model::SequenceSpan> segments_;
   at::Tensor q_, k_, v_, grad_;
 };
 
-double largest_difference(const Attended& result, const Attended& reference) {
-  double largest = 0.0;
-  const auto results = result.all(), references = reference.all();
-  for (size_t i = 0; i < results.size(); ++i) {
-    largest = std::max(largest, relative_difference(results[i], references[i].to(at::kDouble)));
-  }
-  return largest;
-}
-
-/// The same call twice: 0 where every bit repeats.
-double difference_of_repetition(const Attended& first, const Attended& second) {
-  const auto a = first.all(), b = second.all();
-  for (size_t i = 0; i < a.size(); ++i) {
-    if (!a[i].equal(b[i])) return 1.0;
-  }
-  return 0.0;
-}
-
 struct Rounding {
   const char* name;
   at::ScalarType dtype;
-  double product_tolerance, attention_tolerance;
+  double product_limit, attention_limit;
 };
 constexpr std::array<Rounding, 2> kRoundings = {{{"fp16", at::kHalf, 1e-5, 4e-3}, {"bf16", at::kBFloat16, 1e-5, 3e-2}}};
 
 }  // namespace
 
-std::vector<KernelResult> test_device_operators(const model::CudaOperators& operators,
-                                                const model::DeviceTraits& traits, const std::string& device) {
-  std::vector<KernelResult> results;
+std::vector<KernelTest> device_operator_tests(const model::CudaOperators& operators, const model::DeviceTraits& traits,
+                                              const std::string& device) {
+  std::vector<KernelTest> tests;
   for (const Rounding& rounding : kRoundings) {
-    results.push_back(measured(
-        fmt::format("{} product, fp32 sums", rounding.name), rounding.product_tolerance, [&](KernelResult& result) {
-          const at::Tensor a = random_values({192, 256}, 1).to(rounding.dtype);
-          const at::Tensor b = random_values({256, 320}, 2).to(rounding.dtype);
-          const at::Tensor product = operators.product(a.to(at::Device(device)), b.to(at::Device(device)));
-          result.difference = relative_difference(product, at::mm(a.to(at::kDouble), b.to(at::kDouble)));
-        }));
-    results.push_back(measured(
-        fmt::format("{} product, added to", rounding.name), rounding.product_tolerance, [&](KernelResult& result) {
-          // As a gradient of B: a turned left side, a strided sum.
-          const at::Tensor a = random_values({256, 192}, 1).to(rounding.dtype);
-          const at::Tensor b = random_values({256, 64}, 2).to(rounding.dtype);
-          const at::Tensor start = random_values({192, 128}, 3);
-          const at::Tensor expected = at::mm(a.t().to(at::kDouble), b.to(at::kDouble)).mul_(0.5);
-          at::Tensor sum = start.clone().to(at::Device(device));
-          at::Tensor added = sum.narrow(1, 0, 64), replaced = sum.narrow(1, 64, 64);
-          const at::Tensor left = a.to(at::Device(device)).t(), right = b.to(at::Device(device));
-          operators.add_product(added, left, right, /*beta=*/1.0, /*alpha=*/0.5);
-          operators.add_product(replaced, left, right, /*beta=*/0.0, /*alpha=*/0.5);
-          result.difference = std::max(relative_difference(added, expected.add(start.narrow(1, 0, 64).to(at::kDouble))),
-                                       relative_difference(replaced, expected));
-        }));
+    const auto there = [=](at::IntArrayRef shape, uint64_t seed) {
+      return random_values(shape, seed).to(rounding.dtype).to(at::Device(device));
+    };
+    tests.push_back({"GEMM, fp32 result", rounding.name, rounding.product_limit, [=] {
+                       const at::Tensor a = there({192, 256}, 1), b = there({256, 320}, 2);
+                       return Compared{{operators.product(a, b)}, {in_fp64(a).mm(in_fp64(b))}};
+                     }});
+    tests.push_back({"GEMM, added to", rounding.name, rounding.product_limit, [=] {
+                       // As a gradient of B: a turned left side, a strided sum.
+                       const at::Tensor left = there({256, 192}, 1).t(), right = there({256, 64}, 2);
+                       const at::Tensor start = random_values({192, 128}, 3);
+                       at::Tensor sum = start.clone().to(at::Device(device));
+                       at::Tensor added = sum.narrow(1, 0, 64), replaced = sum.narrow(1, 64, 64);
+                       operators.add_product(added, left, right, /*beta=*/1.0, /*alpha=*/0.5);
+                       operators.add_product(replaced, left, right, /*beta=*/0.0, /*alpha=*/0.5);
+                       const at::Tensor expected = in_fp64(left).mm(in_fp64(right)).mul_(0.5);
+                       return Compared{{added, replaced}, {expected.add(start.narrow(1, 0, 64)), expected}};
+                     }});
     for (const AttentionCase& chosen : attention_cases(traits)) {
-      const AttentionTrial trial(chosen, rounding.dtype, device);
-      results.push_back(measured(fmt::format("{} attention ({})", rounding.name, chosen.name),
-                                 rounding.attention_tolerance, [&](KernelResult& result) {
-                                   result.difference =
-                                       largest_difference(trial.on_device(operators), trial.reference());
-                                 }));
+      tests.push_back({fmt::format("attention ({})", chosen.name), rounding.name, rounding.attention_limit, [=] {
+                         const AttentionTrial trial(chosen, rounding.dtype, device);
+                         return Compared{trial.on_device(operators), trial.reference()};
+                       }});
       if (chosen.kernel != AttentionKernel::kFlash) continue;
-      results.push_back(measured(
-          fmt::format("{} the same bits again ({})", rounding.name, chosen.name), 0.0, [&](KernelResult& result) {
-            result.difference = difference_of_repetition(trial.on_device(operators), trial.on_device(operators));
-          }));
+      tests.push_back({fmt::format("the same bits again ({})", chosen.name), rounding.name, 0.0, [=] {
+                         const AttentionTrial trial(chosen, rounding.dtype, device);
+                         return Compared{trial.on_device(operators), trial.on_device(operators)};
+                       }});
     }
   }
-  return results;
+  return tests;
 }
 
-KernelResult test_graphs(const MakeGraphCache& make_graph_cache, const std::string& device) {
-  return measured("CUDA graph, in two parts", 0.0, [&](KernelResult& result) {
-    constexpr int64_t kReplays = 3;
-    std::string said;
-    const auto graphs = make_graph_cache([&](const std::string& text) { said = text; });
-    at::Tensor input = random_values({64, 96}, 1).to(at::Device(device));
-    const at::Tensor weight = random_values({96, 128}, 2).to(at::Device(device));
-    at::Tensor output = at::empty({64, 128}, input.options());
-    const auto compute = [&](const std::function<void()>& pause) {
-      const at::Tensor product = at::mm(input, weight);  // lives in the graph's memory, from part to part
-      pause();
-      output.copy_(at::gelu(product, "tanh"));
-    };
-    cuda::RepeatedWork work;
-    work.shape = "self-test";
-    work.begin = [] {};
-    work.enqueue = compute;
-    work.snapshot = [&] { return [&, before = output.clone()] { return before.equal(output); }; };
-    for (int64_t run = 0; run < cuda::GraphCache::kEagerRuns + kReplays; ++run) {
-      input.add_(0.25);
-      graphs->run(work);
-      const at::Tensor played = output.clone();
-      compute([] {});
-      if (!played.equal(output)) result.difference = 1.0;
-    }
-    core::require(graphs->replays() == kReplays, core::ErrorKind::kDevice, "{}",
-                  said.empty() ? "nothing was recorded" : said);
-  });
+KernelTest graph_test(const MakeGraphCache& make_graph_cache, const std::string& device) {
+  return {"CUDA graph, in two parts", "fp32", 0.0, [=] {
+            constexpr int64_t kReplays = 3;
+            std::string said;
+            const auto graphs = make_graph_cache([&](const std::string& text) { said = text; });
+            at::Tensor input = random_values({64, 96}, 1).to(at::Device(device));
+            const at::Tensor weight = random_values({96, 128}, 2).to(at::Device(device));
+            at::Tensor output = at::empty({64, 128}, input.options());
+            const auto compute = [&](const std::function<void()>& pause) {
+              const at::Tensor product = at::mm(input, weight);  // lives in the graph's memory, from part to part
+              pause();
+              output.copy_(at::gelu(product, "tanh"));
+            };
+            cuda::RepeatedWork work;
+            work.shape = "self-test";
+            work.begin = [] {};
+            work.enqueue = compute;
+            work.snapshot = [&] { return [&, before = output.clone()] { return before.equal(output); }; };
+            Compared compared;
+            for (int64_t run = 0; run < cuda::GraphCache::kEagerRuns + kReplays; ++run) {
+              input.add_(0.25);
+              graphs->run(work);
+              compared.results.push_back(output.clone());
+              compute([] {});
+              compared.references.push_back(output.clone());
+            }
+            core::require(graphs->replays() == kReplays, core::ErrorKind::kDevice, "{}",
+                          said.empty() ? "nothing was recorded" : said);
+            return compared;
+          }};
 }
 
-std::vector<KernelResult> test_lone_sums(comm::Communicator& communicator, const std::string& device) {
+std::vector<KernelTest> lone_sum_tests(comm::Communicator& communicator, const std::string& device) {
   constexpr int64_t kElements = 100'003;
-  const auto options = at::TensorOptions().device(at::Device(device));
-  at::Tensor whole = at::arange(kElements, options.dtype(at::kLong)).mul_(int64_t{1} << 40);
-  at::Tensor real = random_values({kElements}, 3).to(at::Device(device));
-  const at::Tensor whole_before = whole.clone(), real_before = real.clone();
-  const auto unchanged = [](const at::Tensor& after, const at::Tensor& before) {
-    return [&after, &before](KernelResult& result) { result.difference = after.equal(before) ? 0.0 : 1.0; };
+  const at::TensorOptions there = at::TensorOptions().device(at::Device(device));
+  const at::Tensor whole = at::arange(kElements, there.dtype(at::kLong)).mul_(int64_t{1} << 40);
+  const at::Tensor real = random_values({kElements}, 3).to(at::Device(device));
+  const auto unchanged = [](const at::Tensor& after) {
+    return [after, before = after.clone()] { return Compared{{after}, {before}}; };
   };
-  KernelResult started = measured("sums under way together", 0.0, [&](KernelResult&) {
-    communicator.start_sum(whole.data_ptr(), static_cast<size_t>(kElements), comm::Element::kInt64);
-    communicator.start_sum(real.data_ptr(), static_cast<size_t>(kElements), comm::Element::kFloat32);
-    communicator.finish_sums();
-    communicator.check();
-  });
-  return {started, measured("all-reduce of int64, one rank", 0.0, unchanged(whole, whole_before)),
-          measured("all-reduce of fp32, one rank", 0.0, unchanged(real, real_before))};
+  return {{"sums under way together", "", 0.0,
+           [=, &communicator] {
+             communicator.start_sum(whole.data_ptr(), static_cast<size_t>(kElements), comm::Element::kInt64);
+             communicator.start_sum(real.data_ptr(), static_cast<size_t>(kElements), comm::Element::kFloat32);
+             communicator.finish_sums();
+             communicator.check();
+             return Compared();
+           }},
+          {"all-reduce of int64, one rank", "int64", 0.0, unchanged(whole)},
+          {"all-reduce of fp32, one rank", "fp32", 0.0, unchanged(real)}};
 }
 
 }  // namespace neoloom::launch

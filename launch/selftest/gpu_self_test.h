@@ -14,20 +14,21 @@
 
 namespace neoloom::launch {
 
-// What training on a GPU rests on beyond single kernels. Each function takes the thing it tests, so that tests drive it
-// on CPU tensors.
+// What training on a GPU rests on beyond single kernels. Each function takes the thing it tests, so that unit tests
+// drive it on CPU tensors.
 
 /// The 16-bit operators of the device path, forward and backward: products with fp32 results, new and added to; flash
 /// attention where the device has it (global, windowed, many samples, last tokens only), and whether it repeats its
 /// bits; cuDNN attention on Hopper. Against batched products in fp32 on the CPU.
-std::vector<KernelResult> test_device_operators(const model::CudaOperators& operators,
-                                                const model::DeviceTraits& traits, const std::string& device);
+std::vector<KernelTest> device_operator_tests(const model::CudaOperators& operators, const model::DeviceTraits& traits,
+                                              const std::string& device);
 
 /// Work in two parts that is recorded and played on new inputs: every bit of what kernels one by one give.
 using MakeGraphCache = std::function<std::unique_ptr<cuda::GraphCache>(std::function<void(const std::string&)> log)>;
-KernelResult test_graphs(const MakeGraphCache& make_graph_cache, const std::string& device);
+KernelTest graph_test(const MakeGraphCache& make_graph_cache, const std::string& device);
 
-/// Sums of a communicator of one rank, int64 and fp32, under way together: the values must come back unchanged.
-std::vector<KernelResult> test_lone_sums(comm::Communicator& communicator, const std::string& device);
+/// A sum of a communicator of one rank for each of int64 and fp32, under way together: the values must come back
+/// unchanged. The communicator must outlive the tests.
+std::vector<KernelTest> lone_sum_tests(comm::Communicator& communicator, const std::string& device);
 
 }  // namespace neoloom::launch

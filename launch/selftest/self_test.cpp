@@ -2,7 +2,7 @@
 #include "launch/selftest/self_test.h"
 
 #include <ATen/CPUGeneratorImpl.h>
-#include <ATen/core/Tensor.h>
+#include <ATen/Parallel.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/embedding.h>
 #include <ATen/ops/gelu.h>
@@ -14,72 +14,66 @@
 #include <ATen/ops/randn.h>
 #include <ATen/ops/scaled_dot_product_attention.h>
 #include <ATen/ops/softmax.h>
+#include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
-#include <functional>
 #include <limits>
-#include <utility>
 
-#include "runtime/core/clock.h"
+#include "runtime/core/error.h"
 
 namespace neoloom::launch {
 namespace {
 
-using Tensors = std::vector<at::Tensor>;
+constexpr double kNotFinite = std::numeric_limits<double>::infinity();
 
-struct Kernel {
-  std::string name;
-  Tensors inputs;  // CPU, fp32 or integer
-  std::function<at::Tensor(const Tensors&)> compute;
-  at::ScalarType dtype = at::kFloat;  // of floating-point inputs
-  double tolerance = 1e-5;
-};
-
-std::vector<Kernel> training_kernels() {
-  const at::Tensor a = random_values({192, 256}, 1), b = random_values({256, 320}, 2);
-  const at::Tensor heads = random_values({2, 4, 96, 64}, 3), keys = random_values({2, 4, 96, 64}, 4),
-                   values = random_values({2, 4, 96, 64}, 5);
-  const at::Tensor rows = at::arange(0, 192, 3, at::TensorOptions(at::kLong));
-  const auto product = [](const Tensors& in) { return at::mm(in[0], in[1]); };
-  return {
-      {"matrix product fp32", {a, b}, product},
-      {"matrix product fp16", {a, b}, product, at::kHalf, 2e-3},
-      {"matrix product bf16", {a, b}, product, at::kBFloat16, 1e-2},
-      {"layer norm", {a}, [](const Tensors& in) { return at::layer_norm(in[0], {256}); }},
-      {"GELU (tanh)", {a}, [](const Tensors& in) { return at::gelu(in[0], "tanh"); }},
-      {"GELU backward", {a, a}, [](const Tensors& in) { return at::gelu_backward(in[0], in[1], "tanh"); }},
-      {"softmax", {a}, [](const Tensors& in) { return at::softmax(in[0], 1); }},
-      {"log-softmax", {a}, [](const Tensors& in) { return at::log_softmax(in[0], 1); }},
-      {"embedding", {a, rows}, [](const Tensors& in) { return at::embedding(in[0], in[1]); }},
-      {"row selection", {a, rows}, [](const Tensors& in) { return at::index_select(in[0], 0, in[1]); }},
-      {"causal attention",
-       {heads, keys, values},
-       [](const Tensors& in) { return at::scaled_dot_product_attention(in[0], in[1], in[2], {}, 0.0, true); }},
-      {"reduction in fp64", {a}, [](const Tensors& in) { return in[0].sum(at::kDouble); }},
-  };
+double error_of(const at::Tensor& result, const at::Tensor& reference) {
+  core::require(result.sizes() == reference.sizes(), core::ErrorKind::kInternal, "a kernel gave another shape");
+  if (!reference.is_floating_point()) return result.cpu().equal(reference.cpu()) ? 0.0 : kNotFinite;
+  const at::Tensor exact = in_fp64(reference);
+  const double difference = in_fp64(result).sub(exact).abs().max().item<double>();
+  return std::isfinite(difference) ? difference / std::max(exact.abs().max().item<double>(), 1e-300) : kNotFinite;
 }
 
-at::Tensor as(const at::Tensor& input, at::Device device, at::ScalarType dtype) {
-  return input.to(device, input.is_floating_point() ? dtype : input.scalar_type());
+KernelResult run_test(const KernelTest& test) {
+  KernelResult result{test.kernel, test.dtype, 0.0, test.limit, "", test.not_used};
+  if (!test.not_used.empty()) return result;
+  try {
+    const Compared compared = test.run();
+    const OneThread differences;
+    core::require(compared.results.size() == compared.references.size(), core::ErrorKind::kInternal,
+                  "a kernel gave another number of results");
+    for (size_t i = 0; i < compared.results.size(); ++i) {
+      result.error = std::max(result.error, error_of(compared.results[i], compared.references[i]));
+    }
+  } catch (const std::exception& error) {
+    const std::string text = error.what();
+    result.failure = text.substr(0, text.find('\n'));
+  }
+  return result;
 }
 
-Tensors all_as(const Tensors& inputs, at::Device device, at::ScalarType dtype) {
-  Tensors out;
-  for (const at::Tensor& input : inputs) out.push_back(as(input, device, dtype));
-  return out;
+std::string verdict(const KernelResult& result) {
+  if (!result.not_used.empty()) return fmt::format("not used on this CPU: {}", result.not_used);
+  if (!result.failure.empty()) return fmt::format("WRONG: {}", result.failure);
+  return fmt::format("{:>8.1e}  {:>8.1e}  {}", result.error, result.limit, result.passed() ? "ok" : "WRONG");
 }
 
-KernelResult test(const Kernel& kernel, at::Device device) {
-  return measured(kernel.name, kernel.tolerance, [&](KernelResult& result) {
-    const at::Tensor reference = kernel.compute(all_as(kernel.inputs, at::kCPU, at::kDouble));
-    const Tensors inputs = all_as(kernel.inputs, device, kernel.dtype);
-    result.difference = relative_difference(kernel.compute(inputs), reference);
-    // The second call, so that loading the kernel is not counted; reading a value back waits for the device.
-    const double start = core::now_seconds();
-    kernel.compute(inputs).sum().item<double>();
-    result.milliseconds = (core::now_seconds() - start) * 1e3;
-  });
+using Inputs = const Tensors&;
+using Operator = at::Tensor (*)(Inputs inputs);
+
+at::Tensor product(Inputs in) { return at::mm(in[0], in[1]); }
+at::Tensor layer_norm(Inputs in) { return at::layer_norm(in[0], {in[0].size(1)}); }
+at::Tensor gelu(Inputs in) { return at::gelu(in[0], "tanh"); }
+at::Tensor gelu_backward(Inputs in) { return at::gelu_backward(in[0], in[1], "tanh"); }
+at::Tensor softmax(Inputs in) { return at::softmax(in[0], 1); }
+at::Tensor log_softmax(Inputs in) { return at::log_softmax(in[0], 1); }
+at::Tensor embedding(Inputs in) { return at::embedding(in[0], in[1]); }
+at::Tensor select_rows(Inputs in) { return at::index_select(in[0], 0, in[1]); }
+at::Tensor causal_attention(Inputs in) {
+  return at::scaled_dot_product_attention(in[0], in[1], in[2], {}, /*dropout_p=*/0.0, /*is_causal=*/true);
 }
+at::Tensor sum_in_fp64(Inputs in) { return in[0].sum(at::kDouble); }
 
 }  // namespace
 
@@ -88,28 +82,68 @@ at::Tensor random_values(at::IntArrayRef shape, uint64_t seed) {
   return at::randn(shape, generator, at::TensorOptions(at::kFloat));
 }
 
-double relative_difference(const at::Tensor& result, const at::Tensor& reference) {
-  const double scale = reference.abs().max().item<double>();
-  const double difference = result.to(at::kCPU, at::kDouble).sub(reference).abs().max().item<double>();
-  return std::isfinite(difference) ? difference / std::max(scale, 1e-300) : std::numeric_limits<double>::infinity();
-}
+OneThread::OneThread() : before_(at::get_num_threads()) { at::set_num_threads(1); }
+OneThread::~OneThread() { at::set_num_threads(before_); }
 
-KernelResult measured(const std::string& kernel, double tolerance,
-                      const std::function<void(KernelResult& result)>& test) {
-  KernelResult result{kernel, 0.0, tolerance, 0.0, ""};
-  try {
-    test(result);
-  } catch (const std::exception& error) {
-    const std::string text = error.what();
-    result.error = text.substr(0, text.find('\n'));
-  }
-  return result;
-}
+at::Tensor in_fp64(const at::Tensor& values) { return values.to(at::kCPU, at::kDouble); }
 
-std::vector<KernelResult> test_kernels(const std::string& device) {
-  std::vector<KernelResult> results;
-  for (const Kernel& kernel : training_kernels()) results.push_back(test(kernel, at::Device(device)));
+double fp32_sum_limit(int64_t terms) { return 4 * kFp32Roundoff * std::sqrt(static_cast<double>(terms)); }
+
+std::vector<KernelResult> run_tests(const std::vector<KernelTest>& tests) {
+  std::vector<KernelResult> results(tests.size());
+  std::transform(tests.begin(), tests.end(), results.begin(), run_test);
   return results;
+}
+
+std::string table_of(const std::vector<KernelResult>& results) {
+  size_t kernel_width = 6, dtype_width = 5;
+  for (const KernelResult& result : results) {
+    kernel_width = std::max(kernel_width, result.kernel.size());
+    dtype_width = std::max(dtype_width, result.dtype.size());
+  }
+  const auto line = [&](const std::string& kernel, const std::string& dtype, const std::string& found) {
+    return fmt::format("    {:<{}}  {:<{}}  {}\n", kernel, kernel_width, dtype, dtype_width, found);
+  };
+  std::string table = line("kernel", "dtype", "   error     limit  verdict");
+  for (const KernelResult& result : results) table += line(result.kernel, result.dtype, verdict(result));
+  return table;
+}
+
+std::vector<KernelTest> libtorch_tests(const std::string& device) {
+  std::vector<KernelTest> tests;
+  const auto add = [&](const std::string& name, Operator compute, const Tensors& inputs, double limit,
+                       at::ScalarType dtype = at::kFloat) {
+    const std::string type = dtype == at::kFloat ? "fp32" : dtype == at::kHalf ? "fp16" : "bf16";
+    tests.push_back({"LibTorch's " + name, type, limit, [=] {
+                       Tensors exact, rounded;
+                       for (const at::Tensor& input : inputs) {
+                         const bool real = input.is_floating_point();
+                         exact.push_back(real ? in_fp64(input) : input);
+                         rounded.push_back(input.to(at::Device(device), real ? dtype : input.scalar_type()));
+                       }
+                       return Compared{{compute(rounded)}, {compute(exact)}};
+                     }});
+  };
+  const at::Tensor a = random_values({192, 256}, 1), b = random_values({256, 320}, 2);
+  const at::Tensor rows = at::arange(0, 192, 3, at::TensorOptions(at::kLong));
+  // Of fp32 kernels that sum in any order. 16-bit ones round two inputs and a result.
+  constexpr double kFp32 = 1e-5, kFp16 = 2e-3, kBf16 = 1e-2;
+  add("GEMM", product, {a, b}, kFp32);
+  add("row selection", select_rows, {a, rows}, 0.0);
+  add("sum in fp64", sum_in_fp64, {a}, 1e-12);
+  if (device == "cpu") return tests;  // kernels of neoloom do the rest there
+  add("GEMM", product, {a, b}, kFp16, at::kHalf);
+  add("GEMM", product, {a, b}, kBf16, at::kBFloat16);
+  add("LayerNorm", layer_norm, {a}, kFp32);
+  add("GELU", gelu, {a}, kFp32);
+  add("GELU, backward", gelu_backward, {a, a}, kFp32);
+  add("softmax", softmax, {a}, kFp32);
+  add("log-softmax", log_softmax, {a}, kFp32);
+  add("embedding", embedding, {a, rows}, 0.0);
+  const Tensors heads = {random_values({2, 4, 96, 64}, 3), random_values({2, 4, 96, 64}, 4),
+                         random_values({2, 4, 96, 64}, 5)};
+  add("causal attention", causal_attention, heads, kFp32);
+  return tests;
 }
 
 }  // namespace neoloom::launch

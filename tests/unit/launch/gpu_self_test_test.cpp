@@ -23,10 +23,14 @@ model::DeviceTraits gpu(int major) {
   return traits;
 }
 
+std::vector<KernelResult> run_operators(const model::CudaOperators& operators, const model::DeviceTraits& traits) {
+  return run_tests(device_operator_tests(operators, traits, "cpu"));
+}
+
 std::vector<std::string> failures(const std::vector<KernelResult>& results) {
   std::vector<std::string> names;
   for (const KernelResult& result : results) {
-    if (!result.passed()) names.push_back(result.kernel);
+    if (result.wrong()) names.push_back(result.kernel);
   }
   return names;
 }
@@ -37,18 +41,18 @@ int64_t count_with(const std::vector<KernelResult>& results, const std::string& 
 }
 
 TEST(CudaOperators, RightOnesPassAndRoundingShows) {
-  const auto results = test_device_operators(*ReferenceOperators::table(), gpu(9), "cpu");
+  const auto results = run_operators(*ReferenceOperators::table(), gpu(9));
   EXPECT_THAT(failures(results), testing::IsEmpty());
   EXPECT_EQ(count_with(results, "cuDNN"), 2);
   EXPECT_EQ(count_with(results, "attention (flash"), 8);
   for (const KernelResult& result : results) {
-    EXPECT_EQ(result.difference > 0.0, result.tolerance > 0.0) << result.kernel;
+    EXPECT_EQ(result.error > 0.0, result.limit > 0.0) << result.kernel;
   }
 }
 
 TEST(CudaOperators, OnlyKernelsThatTheDeviceWouldBeGivenAreAskedFor) {
-  EXPECT_EQ(count_with(test_device_operators(*ReferenceOperators::table(), gpu(8), "cpu"), "cuDNN"), 0);
-  const auto old = test_device_operators(*ReferenceOperators::table(), gpu(7), "cpu");
+  EXPECT_EQ(count_with(run_operators(*ReferenceOperators::table(), gpu(8)), "cuDNN"), 0);
+  const auto old = run_operators(*ReferenceOperators::table(), gpu(7));
   EXPECT_EQ(count_with(old, "attention"), 0);
   EXPECT_EQ(old.size(), 4U) << "the matmul in both types";
 }
@@ -58,7 +62,7 @@ TEST(CudaOperators, WindowThatIsOneTokenTooWideIsFound) {
   wrong.flash_forward = [right = wrong.flash_forward](const model::AttentionCall& call, model::AttentionSaved& saved) {
     return right({call.q, call.k, call.v, call.rows, call.window > 0 ? call.window + 1 : 0}, saved);
   };
-  const auto found = failures(test_device_operators(wrong, gpu(9), "cpu"));
+  const auto found = failures(run_operators(wrong, gpu(9)));
   EXPECT_THAT(found, testing::Contains(HasSubstr("flash, window 256")));
   EXPECT_THAT(found, testing::Not(testing::Contains(HasSubstr("flash, global"))));
 }
@@ -74,9 +78,9 @@ TEST(CudaOperators, BackwardThatForgetsAGradientIsFoundAndWhatThrowsIsTold) {
   wrong.product = [](const at::Tensor&, const at::Tensor&) -> at::Tensor {
     throw std::runtime_error("no kernel image is available\nwith more lines");
   };
-  const auto results = test_device_operators(wrong, gpu(9), "cpu");
+  const auto results = run_operators(wrong, gpu(9));
   EXPECT_EQ(failures(results).size(), 4U);
-  EXPECT_EQ(results.front().error, "no kernel image is available");
+  EXPECT_EQ(results.front().failure, "no kernel image is available");
 }
 
 TEST(CudaOperators, SumsThatForgetWhatWasThereOrTheScaleAreFound) {
@@ -85,11 +89,11 @@ TEST(CudaOperators, SumsThatForgetWhatWasThereOrTheScaleAreFound) {
   wrong.add_product = [right](const at::Tensor& y, const at::Tensor& a, const at::Tensor& b, double, double alpha) {
     right->add_product(y, a, b, /*beta=*/0.0, alpha);
   };
-  EXPECT_EQ(failures(test_device_operators(wrong, gpu(9), "cpu")).size(), 2U);
+  EXPECT_EQ(failures(run_operators(wrong, gpu(9))).size(), 2U);
   wrong.add_product = [right](const at::Tensor& y, const at::Tensor& a, const at::Tensor& b, double beta, double) {
     right->add_product(y, a, b, beta, /*alpha=*/1.0);
   };
-  EXPECT_EQ(failures(test_device_operators(wrong, gpu(9), "cpu")).size(), 2U);
+  EXPECT_EQ(failures(run_operators(wrong, gpu(9))).size(), 2U);
 }
 
 TEST(CudaOperators, BitsThatDoNotRepeatAreFound) {
@@ -102,7 +106,7 @@ TEST(CudaOperators, BitsThatDoNotRepeatAreFound) {
     if (++*calls % 2 == 0) gradients.dv[0][0][0].mul_(1.01);
     return gradients;
   };
-  const auto found = failures(test_device_operators(wrong, gpu(9), "cpu"));
+  const auto found = failures(run_operators(wrong, gpu(9)));
   EXPECT_FALSE(found.empty());
   for (const std::string& name : found) EXPECT_THAT(name, HasSubstr("same bits again"));
 }
@@ -114,7 +118,7 @@ class Graphs : public testing::Test {
     const MakeGraphCache make = [this](std::function<void(const std::string&)> log) {
       return std::make_unique<cuda::GraphCache>(cuda::fake_device(machine_), std::move(log));
     };
-    return test_graphs(make, "cpu");
+    return run_tests({graph_test(make, "cpu")}).front();
   }
   std::shared_ptr<cuda::FakeMachine> machine_ = std::make_shared<cuda::FakeMachine>();
 };
@@ -122,13 +126,13 @@ class Graphs : public testing::Test {
 TEST_F(Graphs, ThatDoNothingAreFound) {
   const KernelResult result = test();
   EXPECT_FALSE(result.passed());
-  EXPECT_EQ(result.error, "");
+  EXPECT_EQ(result.failure, "");
   EXPECT_GT(std::count(machine_->calls.begin(), machine_->calls.end(), "replay"), 2);
 }
 
 TEST_F(Graphs, ThatCannotBeRecordedAreToldWithTheReason) {
   machine_->failing_call = "begin_capture";
-  EXPECT_THAT(test().error, HasSubstr("cannot record"));
+  EXPECT_THAT(test().failure, HasSubstr("cannot record"));
 }
 
 class LoneRank final : public comm::Communicator {
@@ -147,9 +151,9 @@ class LoneRank final : public comm::Communicator {
 
 TEST(LoneSums, ChangedValuesAreFoundInTheirType) {
   LoneRank communicator(comm::Element::kInt64);
-  EXPECT_THAT(failures(test_lone_sums(communicator, "cpu")), testing::ElementsAre(HasSubstr("int64")));
+  EXPECT_THAT(failures(run_tests(lone_sum_tests(communicator, "cpu"))), testing::ElementsAre(HasSubstr("int64")));
   communicator.works = true;
-  EXPECT_THAT(failures(test_lone_sums(communicator, "cpu")), testing::IsEmpty());
+  EXPECT_THAT(failures(run_tests(lone_sum_tests(communicator, "cpu"))), testing::IsEmpty());
 }
 
 }  // namespace
