@@ -17,7 +17,7 @@ bool has_packed_gemm(Dtype compute_dtype);
 /// at::linear and at::mm go element by element.
 Dtype cpu_compute_dtype(Dtype wanted);
 
-/// The CPU's own GEMM kernels, for run identities: "float32-packed weights-avx2 up to AVX2 ". The words are part of the
+/// The CPU's own GEMM kernels, for run identities: "float32-panels-avx2 up to AVX2 ". The words are part of the
 /// identities of older runs and stay.
 std::string cpu_gemm_kernels();
 

@@ -203,9 +203,10 @@ void print_time(const MemoryPlanInput& question, const RunPlan& plan, const Plan
   const double share = static_cast<double>(most) / static_cast<double>(plan.batching.micro_batches_per_step);
   report.line(
       "expected time",
-      fmt::format("more than {}: {:.3g} floating-point operations at {:.1f} GFLOP/s a rank, which is what matmul of "
-                  "{} rows reach here now",
-                  readable_seconds(operations * share / rate), operations, rate / 1e9, rows));
+      fmt::format(
+          "more than {}: {:.3g} floating-point operations at {:.1f} GFLOP/s a rank, which is what matrix products of "
+          "{} rows reach here now",
+          readable_seconds(operations * share / rate), operations, rate / 1e9, rows));
 }
 
 }  // namespace

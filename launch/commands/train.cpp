@@ -129,7 +129,7 @@ void print_notes(const TrainingJob& s, const Device& device, const model::Model&
                    model::dtype_name(stored_dtype(s.config)), s.resolved.compute_dtype, s.resolved.instruction_sets));
   const std::string& wanted = s.config.runtime.compute_dtype;
   if (wanted != "auto" && wanted != s.resolved.compute_dtype) {
-    note(fmt::format("warning: runtime.compute_dtype: {}, which this CPU has no fast matmul for: computed in {}",
+    note(fmt::format("warning: runtime.compute_dtype: {}, but this CPU has no fast kernels for it: computing in {}",
                      wanted, s.resolved.compute_dtype));
   }
   for (const std::string& kernel : model.kernels()) note("attention: " + kernel);

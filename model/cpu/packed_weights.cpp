@@ -55,7 +55,7 @@ std::string cpu_gemm_kernels() {
   for (const Dtype dtype : {Dtype::kFloat32, Dtype::kBFloat16}) {
     if (!has_packed_gemm(dtype)) continue;
     const bool own = microkernel(dtype) == Microkernel::kAvx2;
-    found += dtype_name(dtype) + (own ? "-packed_weights-avx2 " : "-packed_weights ");
+    found += dtype_name(dtype) + (own ? "-panels-avx2 " : "-panels ");
   }
   if (const std::string limit = onednn_limit(); !limit.empty()) found += "up to " + limit + " ";
   return found;

@@ -21,8 +21,8 @@ constexpr const char* kPackedVersion = "1";
 
 std::string packed_path(const std::string& converted_path, Dtype compute_dtype) {
   const fs::path converted(converted_path);
-  const std::string name = fmt::format("{}-packed_weights-{}-v{}.safetensors", converted.stem().string(),
-                                       dtype_name(compute_dtype), kPackedVersion);
+  const std::string name =
+      fmt::format("{}-panels-{}-v{}.safetensors", converted.stem().string(), dtype_name(compute_dtype), kPackedVersion);
   return (converted.parent_path() / name).string();
 }
 

@@ -61,15 +61,15 @@ def products(section, times):
             continue
         inner, outer = map(int, sizes.split("x"))
         rate = {way: 2e-9 * inner * outer * count / middle(times, f"{shape}/{way}")
-                for way in ("panels", "stored", "onednn", "linear") if f"{shape}/{way}" in times}
-        cells = [f"{rate[way]:.0f}" if way in rate else "" for way in ("panels", "stored", "onednn", "linear")]
-        share = rate["panels"] / rate["onednn"] if "panels" in rate else None
+                for way in ("packed weights", "stored", "onednn", "linear") if f"{shape}/{way}" in times}
+        cells = [f"{rate[way]:.0f}" if way in rate else "" for way in ("packed weights", "stored", "onednn", "linear")]
+        share = rate["packed weights"] / rate["onednn"] if "packed weights" in rate else None
         section.data[shape] = dict(gflop_per_s=rate, share=share)
         tail = [f"{share:.2f}", *target_cells(share, PANELS_TARGET)] if share else ["", "", ""]
         rows.append([dtype, sizes, count, *cells, *tail])
-    section.add("Products of `rows` rows, GFLOP/s: frozen weights in panels, as stored (fp32 gradients of inputs), "
-                "oneDNN with the weight packed ahead, at::linear. Share: panels over oneDNN.")
-    section.add_table(["dtype", "shape", "rows", "panels", "stored", "oneDNN", "linear", "share", "target", ""], rows)
+    section.add("Products of `rows` rows, GFLOP/s: packed weights, as stored (fp32 gradients of inputs), "
+                "oneDNN with the weight packed ahead, at::linear. Share: packed weights over oneDNN.")
+    section.add_table(["dtype", "shape", "rows", "packed weights", "stored", "oneDNN", "linear", "share", "target", ""], rows)
 
 
 def attention(section, times):

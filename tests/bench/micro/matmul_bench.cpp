@@ -78,7 +78,7 @@ void add_shape(Shape shape, model::Dtype dtype) {
   const at::ScalarType type = model::scalar_type(dtype);
   if (model::has_packed_gemm(dtype)) {
     add_way(
-        "packed_weights", shape, type,
+        "packed weights", shape, type,
         [=](Operands& operands) {
           operands.packed = model::pack_weights(operands.weight.t(), dtype);
           operands.y = model::empty_rows(shape.rows, shape.out, at::kFloat);

@@ -54,7 +54,7 @@ TEST(CudaOperators, OnlyKernelsThatTheDeviceWouldBeGivenAreAskedFor) {
   EXPECT_EQ(count_with(run_operators(*ReferenceOperators::table(), gpu(8)), "cuDNN"), 0);
   const auto old = run_operators(*ReferenceOperators::table(), gpu(7));
   EXPECT_EQ(count_with(old, "attention"), 0);
-  EXPECT_EQ(old.size(), 4U) << "the matmul in both types";
+  EXPECT_EQ(old.size(), 4U) << "products in both types";
 }
 
 TEST(CudaOperators, WindowThatIsOneTokenTooWideIsFound) {

@@ -174,7 +174,7 @@ void expect_within_a_tenth(int64_t planned, int64_t measured, const std::string&
 std::string name_of(const Case& c) {
   return fmt::format("head {}, frozen {}, {}, targets {}, dropout {}, {} samples{}{}{}", static_cast<int>(c.head),
                      c10::toString(c.frozen), dtype_name(c.compute), c.targets.size(), c.dropout, c.lengths.size(),
-                     c.packed_weights ? "" : ", no packed_weights", c.on_cuda ? ", device path" : "",
+                     c.packed_weights ? "" : ", no packed weights", c.on_cuda ? ", device path" : "",
                      c.checkpointing ? ", checkpointing" : "");
 }
 

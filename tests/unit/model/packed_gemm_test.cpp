@@ -184,7 +184,7 @@ TEST(ModelWithPackedWeights, ComputesWhatTheModelWithPlainMatricesComputes) {
     EXPECT_NEAR(found.loss, expected.loss, 1e-5 * expected.loss);
     EXPECT_LT(testing::distance(found.grads, expected.grads), 1e-5);
     weights->blocks.front().linears.front().packed_weights.forward.zero_();
-    EXPECT_NE(testing::train_once(*model, batch, params).loss, expected.loss) << "the packed_weights are not used";
+    EXPECT_NE(testing::train_once(*model, batch, params).loss, expected.loss) << "the packed weights are not used";
   }
 }
 
