@@ -209,12 +209,13 @@ def test_the_format_is_clang_formats():
 
 @pytest.mark.parametrize("document", [p.relative_to(ROOT) for p in tracked(".md")], ids=str)
 def test_documents_name_paths_that_exist(document):
-    """Paths in `code` or in links: those that begin with a folder or file of the repository."""
+    """Paths in `code`, in links and in pictures: those that begin with a folder or file of the repository."""
     top = {path.relative_to(ROOT).parts[0] for path in tracked()}
     text = (ROOT / document).read_text()
     candidates = set(re.findall(r"`([A-Za-z0-9_.][A-Za-z0-9_./-]*)`", text))
     candidates |= {link for link in re.findall(r"\]\(([^)#:]+)\)", text)}
     candidates |= set(re.findall(r"(?:bash|--config) ([A-Za-z0-9_./-]+)", text))
+    candidates |= set(re.findall(r'\b(?:src|srcset)="([^":]+)"', text))
     missing = []
     for name in sorted(candidates):
         here = (ROOT / document).parent / name
