@@ -7,10 +7,8 @@
 #include <torch/headeronly/version.h>
 
 #include <algorithm>
-#include <fstream>
 #include <functional>
 #include <memory>
-#include <sstream>
 #include <vector>
 
 #include "launch/job/device.h"
@@ -24,6 +22,7 @@
 #include "runtime/core/clock.h"
 #include "runtime/core/error.h"
 #include "runtime/core/output.h"
+#include "runtime/core/proc.h"
 #include "runtime/cuda/plugin.h"
 
 namespace neoloom::launch {
@@ -42,13 +41,7 @@ struct Findings {
   }
 };
 
-double memory_gib() {
-  std::ifstream file("/proc/meminfo");
-  std::string word;
-  double kibibytes = 0;
-  file >> word >> kibibytes;
-  return kibibytes / (1024.0 * 1024.0);
-}
+double memory_gib() { return static_cast<double>(core::proc_bytes("/proc/meminfo", "MemTotal")) / (1 << 30); }
 
 std::string first_words(const std::string& text) { return text.substr(0, text.find(" (")); }
 

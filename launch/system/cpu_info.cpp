@@ -3,35 +3,25 @@
 
 #include <ATen/Version.h>
 
-#include <fstream>
 #include <set>
 #include <sstream>
 
 #include "model/cpu_traits.h"
+#include "runtime/core/proc.h"
 
 namespace neoloom::launch {
 
-std::string cpu_model() {
-  std::ifstream file("/proc/cpuinfo");
-  for (std::string line; std::getline(file, line);) {
-    if (line.rfind("model name", 0) == 0) return line.substr(line.find(':') + 2);
-  }
-  return "unknown CPU";
+namespace {
+constexpr const char* kCpuInfo = "/proc/cpuinfo";
 }
 
+std::string cpu_model() { return core::proc_text(kCpuInfo, "model name").value_or("unknown CPU"); }
+
 std::string instruction_sets() {
-  std::ifstream info("/proc/cpuinfo");
-  std::string flags;
-  for (std::string line; std::getline(info, line);) {
-    if (line.rfind("flags", 0) == 0) {
-      flags = line;
-      break;
-    }
-  }
   const std::set<std::string> deciding = {"avx2",        "fma",         "avx512f",     "avx512vl",
                                           "avx512_bf16", "avx512_vnni", "avx512_fp16", "amx_tile",
                                           "amx_bf16",    "amx_fp16",    "avx_vnni"};
-  std::istringstream words(flags);
+  std::istringstream words(core::proc_text(kCpuInfo, "flags").value_or(""));
   std::string found;
   for (std::string word; words >> word;) {
     if (deciding.count(word) != 0) found += word + " ";

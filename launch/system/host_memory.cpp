@@ -8,11 +8,12 @@
 #include <sstream>
 #include <string_view>
 
+#include "runtime/core/proc.h"
+
 namespace neoloom::launch {
 namespace {
 
 constexpr int64_t kUnlimited = std::numeric_limits<int64_t>::max();
-constexpr int64_t kKibibyte = 1024;
 
 /// The number after `key` in a file of "key number" lines; nullopt: no such file or line.
 std::optional<int64_t> entry(const std::string& path, std::string_view key) {
@@ -86,7 +87,7 @@ int64_t left_in_groups(const std::string& root) {
 }  // namespace
 
 int64_t available_host_bytes(const std::string& root) {
-  const int64_t machine = entry(root + "/proc/meminfo", "MemAvailable:").value_or(0) * kKibibyte;
+  const int64_t machine = core::proc_bytes(root + "/proc/meminfo", "MemAvailable");
   return std::min(machine, left_in_groups(root));
 }
 

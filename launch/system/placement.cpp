@@ -11,7 +11,6 @@
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
-#include <fstream>
 #include <memory>
 #include <optional>
 #include <set>
@@ -20,6 +19,7 @@
 
 #include "runtime/comm/collective_error.h"
 #include "runtime/core/error.h"
+#include "runtime/core/proc.h"
 #include "runtime/core/process.h"
 #include "runtime/cuda/plugin.h"
 
@@ -62,28 +62,13 @@ void set_own_affinity(const std::vector<int>& cores) {
   }
 }
 
-std::string first_line(const std::string& path) {
-  std::ifstream file(path);
-  std::string line;
-  std::getline(file, line);
-  return line;
-}
-
-// Parent's number from /proc/PID/stat: the field after the state, which follows the last parenthesis.
-pid_t parent_of(pid_t process) {
-  const std::string stat = first_line(fmt::format("/proc/{}/stat", process));
-  const size_t parenthesis = stat.rfind(')');
-  if (parenthesis == std::string::npos || parenthesis + 4 > stat.size()) return 0;
-  return std::atoi(stat.c_str() + parenthesis + 4);
-}
-
 // The cores that mpirun (or its daemon on this host) was itself allowed: it binds its children, never itself.
 std::optional<std::vector<int>> cores_of_launcher() {
   static const std::set<std::string> launchers{"mpirun", "mpiexec", "orterun", "orted", "prterun", "prted", "prte"};
   pid_t process = getppid();
   for (int depth = 0; depth < 8 && process > 1; ++depth) {
-    if (launchers.contains(first_line(fmt::format("/proc/{}/comm", process)))) return affinity_of(process);
-    process = parent_of(process);
+    if (launchers.contains(core::first_line(fmt::format("/proc/{}/comm", process)))) return affinity_of(process);
+    process = static_cast<pid_t>(core::process_stat(process).value_or(core::ProcessStat{}).parent);
   }
   return std::nullopt;
 }
@@ -91,10 +76,10 @@ std::optional<std::vector<int>> cores_of_launcher() {
 // A container's share of processor time in whole cores; unlimited: nullopt. Control groups version 2, then 1.
 std::optional<int> core_quota() {
   double quota = -1, period = 0;
-  std::istringstream line(first_line("/sys/fs/cgroup/cpu.max"));
+  std::istringstream line(core::first_line("/sys/fs/cgroup/cpu.max"));
   if (!(line >> quota >> period)) {
-    quota = std::atof(first_line("/sys/fs/cgroup/cpu/cpu.cfs_quota_us").c_str());
-    period = std::atof(first_line("/sys/fs/cgroup/cpu/cpu.cfs_period_us").c_str());
+    quota = std::atof(core::first_line("/sys/fs/cgroup/cpu/cpu.cfs_quota_us").c_str());
+    period = std::atof(core::first_line("/sys/fs/cgroup/cpu/cpu.cfs_period_us").c_str());
   }
   if (quota <= 0 || period <= 0) return std::nullopt;
   return std::max(1, static_cast<int>(std::floor(quota / period)));

@@ -14,7 +14,6 @@
 #include <cstring>
 #include <ctime>
 #include <filesystem>
-#include <fstream>
 #include <mutex>
 #include <optional>
 #include <random>
@@ -24,6 +23,7 @@
 #include "runtime/core/clock.h"
 #include "runtime/core/error.h"
 #include "runtime/core/files.h"
+#include "runtime/core/proc.h"
 #include "runtime/core/process.h"
 #include "runtime/core/unique_handle.h"
 
@@ -37,25 +37,10 @@ constexpr int kUsageCode = static_cast<int>(ErrorKind::kUsage);
 constexpr size_t kLargestLockBytes = 4096;
 constexpr double kPollSeconds = 0.1;
 
-std::string first_line(const std::string& path) {
-  std::ifstream file(path);
-  std::string line;
-  std::getline(file, line);
-  return line;
-}
-
-// State and start time (clock ticks since boot) of a process, from /proc/PID/stat: fields 3 and 22, which follow the
-// last parenthesis. Empty when there is no such process, or only its remains.
+// Start time of a process in clock ticks since boot; empty when there is no such process, or only its remains.
 std::string start_of(int64_t process) {
-  const std::string stat = first_line(fmt::format("/proc/{}/stat", process));
-  const size_t parenthesis = stat.rfind(')');
-  if (parenthesis == std::string::npos) return "";
-  std::istringstream fields(stat.substr(parenthesis + 1));
-  std::string state, field;
-  fields >> state;
-  if (state == "Z" || state == "X") return "";
-  for (int i = 4; i <= 22; ++i) fields >> field;
-  return field;
+  const std::optional<core::ProcessStat> stat = core::process_stat(process);
+  return !stat || stat->state == 'Z' || stat->state == 'X' ? "" : std::to_string(stat->start_ticks);
 }
 
 std::string process_namespace() {
@@ -109,7 +94,7 @@ struct Holder {
     holder.host = core::host_name();
     holder.process = ::getpid();
     holder.start = start_of(::getpid());
-    holder.boot = first_line("/proc/sys/kernel/random/boot_id");
+    holder.boot = core::first_line("/proc/sys/kernel/random/boot_id");
     holder.space = process_namespace();
     holder.since = fmt::format("{:%Y-%m-%d %H:%M:%S}", fmt::localtime(std::time(nullptr)));
     holder.job = options.slurm_job;
