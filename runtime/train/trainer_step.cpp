@@ -102,8 +102,9 @@ void Trainer::compute_micro_batch(int64_t index, bool last) {
   since_log_.samples += padded->rows;
   since_log_.tokens += padded->tokens;
   since_log_.padded_tokens += padded->rows * padded->length;
-  since_log_.flops +=
-      model_.training_flops_per_token(padded->length) * static_cast<double>(padded->rows * padded->length);
+  for (const int64_t length : padded->lengths) {  // padding is never computed
+    since_log_.flops += model_.training_flops_per_token(length) * static_cast<double>(length);
+  }
 }
 
 // Micro-steps pause where a bucket of gradients is complete, the last as the others: their kernels are the same. Behind
