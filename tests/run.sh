@@ -4,7 +4,10 @@
 #
 #   bash tests/run.sh                 release build and all tests
 #   bash tests/run.sh --asan          unit tests once more, under AddressSanitizer and UBSan (a build of its own)
-#   bash tests/run.sh --tidy          clang-tidy over the project's own sources
+#   bash tests/run.sh --tsan          unit tests of the rooms without LibTorch and MPI, under ThreadSanitizer
+#   bash tests/run.sh --tidy          clang-tidy over the project's own sources, and clang's front end as a second compiler
+#   bash tests/run.sh --tidy-changed  the same over the sources that changed since the last tag
+#   bash tests/run.sh --nightly       all of these, one after the other
 #   bash tests/run.sh -R parity -V    other arguments go to ctest
 #
 # NEOLOOM_JOBS: parallel compilers and tests (default: the number of cores; tests at most 2, they start ranks of their own).
@@ -56,6 +59,23 @@ run_tests() {
   return $code
 }
 
+# Sources that differ from the last tag; all of them where there is no tag.
+changed_sources() {
+  local tag
+  tag=$(git describe --tags --abbrev=0 2>/dev/null) || tag=$(git hash-object -t tree /dev/null)
+  git diff --name-only --diff-filter=d "$tag" -- 'runtime/*.cpp' 'model/*.cpp' 'data/*.cpp' 'launch/*.cpp' 'tests/unit/*.cpp'
+}
+
+run_tidy() { # FILE...; without one: all
+  phase "clang-tidy" bash tests/structure/tidy.sh build "$@"
+  phase "clang" python3 tests/structure/clang.py build "$@"
+}
+
+run_tsan() {
+  export TSAN_OPTIONS=halt_on_error=1
+  ctest --test-dir build-tsan --output-on-failure --no-tests=error -R '^unit\.(core|data)$' "$@"
+}
+
 run_asan() {
   # What third-party libraries keep until the process ends is listed in lsan.supp; every other leak is ours.
   export ASAN_OPTIONS=detect_leaks=1:abort_on_error=0:protect_shadow_gap=0
@@ -72,15 +92,27 @@ case ${1:-} in
     phase "build (asan)" cmake --build build-asan --parallel "$jobs" --target unit_tests
     phase "unit tests (asan)" run_asan "$@"
     ;;
-  --tidy)
+  --tsan)
     shift
     phase "set-up" bash cluster/bootstrap/bootstrap.sh --tests
+    phase "configure (tsan)" configure tsan
+    phase "build (tsan)" cmake --build build-tsan --parallel "$jobs" --target unit_core unit_data
+    phase "unit tests (tsan)" run_tsan "$@"
+    ;;
+  --tidy | --tidy-changed)
+    phase "set-up" bash cluster/bootstrap/bootstrap.sh --tests
     phase "configure" configure release
-    phase "clang-tidy" bash tests/structure/tidy.sh "$@"
+    files=()
+    if [ "$1" = --tidy-changed ]; then mapfile -t files < <(changed_sources); fi
+    run_tidy "${files[@]}"
+    ;;
+  --nightly)
+    trap - EXIT
+    for part in "" --asan --tsan --tidy; do bash "${BASH_SOURCE[0]}" $part; done
     ;;
   -h | --help)
     trap - EXIT
-    sed -n '3,11s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+    sed -n '3,13s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
     ;;
   *)
     phase "set-up" bash cluster/bootstrap/bootstrap.sh --tests
