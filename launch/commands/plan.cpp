@@ -20,7 +20,7 @@
 #include "runtime/core/output.h"
 #include "runtime/cuda/plugin.h"
 #include "runtime/train/gradient_sum.h"
-#include "runtime/train/plan.h"
+#include "runtime/train/step_schedule.h"
 
 namespace neoloom::launch {
 namespace {
@@ -99,7 +99,7 @@ int64_t threads_of_a_rank(const RunConfig& config, const PlanRequest& request) {
 /// The run's plan beside its data: everything that is printed follows from it.
 struct RunPlan {
   train::Batching batching;
-  train::Plan steps;
+  train::StepSchedule steps;
   model::TrainableCount trainable;
 };
 

@@ -8,6 +8,7 @@
 #include <algorithm>
 
 #include "data/store/labels.h"
+#include "model/parameter_table.h"
 #include "runtime/core/error.h"
 #include "runtime/core/text.h"
 

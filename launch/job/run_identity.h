@@ -10,7 +10,7 @@
 #include "launch/config/run_config.h"
 #include "model/gpt_neo_config.h"
 #include "runtime/comm/fingerprint.h"
-#include "runtime/train/plan.h"
+#include "runtime/train/step_schedule.h"
 
 namespace neoloom::launch {
 

@@ -10,7 +10,7 @@
 #include "launch/job/run_identity.h"
 #include "model/memory/memory_plan.h"
 #include "runtime/comm/mpi_session.h"
-#include "runtime/train/plan.h"
+#include "runtime/train/step_schedule.h"
 
 namespace neoloom::launch {
 

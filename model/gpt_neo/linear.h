@@ -22,7 +22,7 @@ struct Linear {
 
   bool trains() const { return lora.present() || weight_grad.defined(); }
 
-  /// y = W x + b + s B A drop(x) + addend. Shapes: x [n, in] fp32 or in the type that products read; addend [n, out]
+  /// y = W x + b + s B A drop(x) + residual. Shapes: x [n, in] fp32 or in the type that products read; residual [n, out]
   /// fp32 or undefined; returns [n, out] in `type`. `down` (may be null) receives what backward wants of an adapter.
   at::Tensor forward(Matmul& matmul, const at::Tensor& x, const std::vector<RowKey>& keys, at::Tensor* down = nullptr,
                      const at::Tensor& residual = {}, at::ScalarType type = at::kFloat) const;

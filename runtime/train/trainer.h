@@ -27,9 +27,9 @@
 #include "runtime/train/bucketed_sum.h"
 #include "runtime/train/evaluator.h"
 #include "runtime/train/options.h"
-#include "runtime/train/plan.h"
 #include "runtime/train/resume.h"
 #include "runtime/train/side_product.h"
+#include "runtime/train/step_schedule.h"
 #include "runtime/train/update.h"
 
 namespace neoloom::train {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "runtime/train/plan.h"
+#include "runtime/train/step_schedule.h"
 
 #include <algorithm>
 #include <cmath>
