@@ -2,15 +2,14 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <hdf5.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
-#include <filesystem>
 
 #include "data/store/store_file.h"
+#include "runtime/core/atomic_file.h"
 #include "runtime/core/checksum.h"
 #include "runtime/core/error.h"
 #include "runtime/core/files.h"
@@ -31,57 +30,17 @@ constexpr ErrorKind kKind = ErrorKind::kData;
 constexpr size_t kPieceTokens = size_t{1} << 20;
 constexpr hsize_t kAlignmentBytes = 64;
 
-/// A new empty file beside `path`; removed unless it was published.
-class TemporaryFile {
- public:
-  explicit TemporaryFile(const std::string& path) : name_(path + ".tmp-XXXXXX") {
-    const core::UniqueFd file(::mkstemp(name_.data()));
-    if (!file.valid()) throw core::WriteError(kKind, fmt::format("cannot create {}: {}", name_, std::strerror(errno)));
-  }
-  ~TemporaryFile() {
-    if (!published_) ::unlink(name_.c_str());
-  }
-  TemporaryFile(const TemporaryFile&) = delete;
-  TemporaryFile& operator=(const TemporaryFile&) = delete;
-  const std::string& name() const { return name_; }
-
-  /// With the checksum at its end.
-  void publish(const std::string& path) {
-    const core::UniqueFd file(::open(name_.c_str(), O_RDWR | O_CLOEXEC));
-    struct stat status {};
-    if (!file.valid() || ::fstat(file.get(), &status) != 0) give_up("open");
-    append_checksum(file, static_cast<uint64_t>(status.st_size));
-    if (::fchmod(file.get(), 0644) != 0) give_up("fchmod");
-    if (::fsync(file.get()) != 0) give_up("fsync");
-    if (::rename(name_.c_str(), path.c_str()) != 0) give_up("rename");
-    published_ = true;
-    core::sync_directory(core::parent_directory(path), kKind);
-  }
-
- private:
-  [[noreturn]] void give_up(const char* call) const {
-    throw core::WriteError(kKind, fmt::format("cannot write {}: {}: {}", name_, call, std::strerror(errno)));
-  }
-
-  void append_checksum(const core::UniqueFd& file, uint64_t size_bytes) const {
-    std::string line = fmt::format("{}{:-<{}}", kChecksumLine, "", core::kChecksumDigits);
-    line.resize(kChecksumLineBytes - 1, ' ');
-    line += '\n';
-    const auto write_line = [&] {
-      const ssize_t written = ::pwrite(file.get(), line.data(), line.size(), static_cast<off_t>(size_bytes));
-      if (written >= 0 && written < std::ssize(line)) errno = ENOSPC;
-      if (written < std::ssize(line)) give_up("write");
-    };
-    write_line();
-    line.replace(
-        kChecksumLine.size(), core::kChecksumDigits,
-        core::file_checksum(file.get(), size_bytes + line.size(), size_bytes + kChecksumLine.size(), name_, kKind));
-    write_line();
-  }
-
-  std::string name_;
-  bool published_ = false;
-};
+/// Puts the checksum's line at the end.
+void append_checksum(core::AtomicFile& file) {
+  const size_t size_bytes = file.size_bytes();
+  std::string line = fmt::format("{}{:-<{}}", kChecksumLine, "", core::kChecksumDigits);
+  line.resize(kChecksumLineBytes - 1, ' ');
+  line += '\n';
+  file.write_at(size_bytes, line.data(), line.size());
+  line.replace(kChecksumLine.size(), core::kChecksumDigits,
+               file.checksum(size_bytes + line.size(), size_bytes + kChecksumLine.size()));
+  file.write_at(size_bytes, line.data(), line.size());
+}
 
 hdf5::File create_file(const std::string& path) {
   const PropertyList access(NL_H5(kKind, H5Pcreate(H5P_FILE_ACCESS)));
@@ -219,31 +178,25 @@ void IdSpool::read_piece(int64_t begin_tokens, std::vector<int32_t>& piece) cons
 
 namespace {
 
-/// Said before anything is written: HDF5 only says that some call of its own failed.
-void require_room(const StoreContent& content, const IdSpool& ids, const std::string& store_path) {
-  const uint64_t needed = static_cast<uint64_t>(ids.size_tokens()) * sizeof(int32_t) +
-                          content.offsets.size() * (2 * sizeof(int64_t) + 3 * sizeof(int32_t)) +
-                          content.multi_labels.size();
-  std::error_code problem;
-  const auto space = std::filesystem::space(core::parent_directory(store_path), problem);
-  if (problem || space.available >= needed) return;
-  throw core::WriteError(kKind, fmt::format("cannot write {}: {} bytes are needed, its file system has {} free",
-                                            store_path, needed, space.available));
+size_t bytes_of(const StoreContent& content, const IdSpool& ids) {
+  return static_cast<size_t>(ids.size_tokens()) * sizeof(int32_t) +
+         content.offsets.size() * (2 * sizeof(int64_t) + 3 * sizeof(int32_t)) + content.multi_labels.size();
 }
 
 }  // namespace
 
 void publish_store(const StoreContent& content, IdSpool& ids, const std::string& store_path) {
-  require_room(content, ids, store_path);
   hdf5::prepare_library();
-  TemporaryFile temporary(store_path);
-  hdf5::File file = create_file(temporary.name());
+  // Room is asked for before anything is written: HDF5 only says that some call of its own failed.
+  core::AtomicFile temporary(store_path, bytes_of(content, ids), kKind);
+  hdf5::File file = create_file(temporary.temporary_path());
   {
     const hdf5::Group root(NL_H5(kKind, H5Gopen2(file.get(), "/", H5P_DEFAULT)));
     write_content(root.get(), content, ids);
   }
   hdf5::close_file(file, kKind);
-  temporary.publish(store_path);
+  append_checksum(temporary);
+  temporary.publish();
 }
 
 }  // namespace neoloom::data

@@ -106,7 +106,7 @@ SafetensorsWriter::SafetensorsWriter(const std::string& path, const std::vector<
     offset += bytes_of(tensor);
   }
   size_bytes_ = offset;
-  file_ = std::make_unique<core::AtomicFile>(path, offset);
+  file_ = std::make_unique<core::AtomicFile>(path, offset, core::ErrorKind::kWeights);
 }
 
 SafetensorsWriter::~SafetensorsWriter() = default;

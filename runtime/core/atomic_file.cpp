@@ -39,16 +39,15 @@ void remove_stale_temporaries(const std::string& path) {
   }
 }
 
-AtomicFile::AtomicFile(const std::string& path, size_t expected_bytes)
-    : path_(path), directory_(parent_directory(path)), temporary_(temporary_name(path)) {
-  make_directories(directory_, ErrorKind::kWeights);
+AtomicFile::AtomicFile(const std::string& path, size_t expected_bytes, ErrorKind kind)
+    : path_(path), directory_(parent_directory(path)), temporary_(temporary_name(path)), kind_(kind) {
+  make_directories(directory_, kind_);
   std::error_code code;
   const fs::space_info space = fs::space(directory_, code);
   if (!code && space.available < expected_bytes) {
-    throw WriteError(ErrorKind::kWeights,
-                     fmt::format("cannot write {}: {} bytes are needed, its file system has {} free; make room "
-                                 "or choose another folder",
-                                 path_, expected_bytes, space.available));
+    throw WriteError(kind_, fmt::format("cannot write {}: {} bytes are needed, its file system has {} free; make room "
+                                        "or choose another folder",
+                                        path_, expected_bytes, space.available));
   }
   file_.reset(::open(temporary_.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0644));
   if (!file_.valid()) give_up("open", errno);
@@ -59,7 +58,13 @@ AtomicFile::~AtomicFile() {
 }
 
 void AtomicFile::give_up(const char* call, int code) const {
-  throw WriteError(ErrorKind::kWeights, fmt::format("cannot write {}: {}: {}", path_, call, std::strerror(code)));
+  throw WriteError(kind_, fmt::format("cannot write {}: {}: {}", path_, call, std::strerror(code)));
+}
+
+size_t AtomicFile::size_bytes() const {
+  struct stat status {};
+  if (::fstat(file_.get(), &status) != 0) give_up("fstat", errno);
+  return static_cast<size_t>(status.st_size);
 }
 
 void AtomicFile::write_at(size_t offset_bytes, const void* bytes, size_t count_bytes) {
@@ -73,7 +78,7 @@ void AtomicFile::write_at(size_t offset_bytes, const void* bytes, size_t count_b
 }
 
 std::string AtomicFile::checksum(size_t size_bytes, size_t digits_at) const {
-  return file_checksum(file_.get(), size_bytes, digits_at, path_, ErrorKind::kWeights);
+  return file_checksum(file_.get(), size_bytes, digits_at, path_, kind_);
 }
 
 void AtomicFile::publish_as(const std::string& path) {
@@ -86,7 +91,7 @@ void AtomicFile::publish() {
   if (::close(file_.release()) != 0) give_up("close", errno);
   if (::rename(temporary_.c_str(), path_.c_str()) != 0) give_up("rename", errno);
   temporary_.clear();
-  sync_directory(directory_, ErrorKind::kWeights);
+  sync_directory(directory_, kind_);
 }
 
 }  // namespace neoloom::core

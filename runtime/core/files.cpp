@@ -13,6 +13,7 @@
 #include <random>
 #include <utility>
 
+#include "runtime/core/atomic_file.h"
 #include "runtime/core/unique_handle.h"
 
 namespace neoloom::core {
@@ -110,20 +111,9 @@ std::string temporary_name(const std::string& path) {
 }
 
 void publish_file(const std::string& path, std::string_view content, ErrorKind kind) {
-  const std::string directory = parent_directory(path);
-  make_directories(directory, kind);
-  const std::string temporary = temporary_name(path);
-  const auto give_up = [&](const char* call, int code) {
-    ::unlink(temporary.c_str());
-    throw WriteError(kind, fmt::format("cannot write {}: {}: {}", path, call, std::strerror(code)));
-  };
-  UniqueFd file(::open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644));
-  if (!file.valid()) give_up("open", errno);
-  if (const int code = write_fully(file.get(), content.data(), content.size()); code != 0) give_up("write", code);
-  if (::fsync(file.get()) != 0) give_up("fsync", errno);
-  if (::close(file.release()) != 0) give_up("close", errno);
-  if (::rename(temporary.c_str(), path.c_str()) != 0) give_up("rename", errno);
-  sync_directory(directory, kind);
+  AtomicFile file(path, /*expected_bytes=*/0, kind);
+  file.write_at(0, content.data(), content.size());
+  file.publish();
 }
 
 }  // namespace neoloom::core
