@@ -12,8 +12,8 @@ namespace neoloom::model {
 bool has_packed_gemm(Dtype compute_dtype);
 
 /// What a CPU computes products in that are to have inputs of type `wanted` (weights stay as they are stored and are
-/// widened block by block). Never float16: few CPUs have arithmetic for it, and float32 is what the result is compared
-/// with. bfloat16 where oneDNN does it: elsewhere, and where its instruction sets are limited below the CPU's,
+/// converted to fp32 block by block). Never float16: few CPUs have arithmetic for it, and float32 is what the result is
+/// compared with. bfloat16 where oneDNN does it: elsewhere, and where its instruction sets are limited below the CPU's,
 /// at::linear and at::mm go element by element.
 Dtype cpu_compute_dtype(Dtype wanted);
 

@@ -5,7 +5,7 @@ namespace neoloom::model {
 
 /// What kernels are chosen by: known before the first tensor, never read from one.
 struct DeviceTraits {
-  bool cuda = false;  // the device path: few operators with 16-bit inputs; else the host's own loops
+  bool cuda = false;  // few operators with 16-bit inputs; else the CPU's own loops
   int capability_major = 0;
   int capability_minor = 0;
   bool deterministic = true;  // runtime.deterministic

@@ -33,7 +33,7 @@ struct Batch {
 struct DropoutKey {
   uint64_t seed = 0;
   int64_t epoch = 0;
-  // The device path draws its masks natively, from a seed made of these instead of sample and token:
+  // GPUs draw their masks natively, from a seed made of these instead of sample and token:
   int64_t step = 0;
   int64_t micro_batch = 0;  // index in the step's list, whatever rank computes it
 };
@@ -58,7 +58,7 @@ struct ModelSetup {
   int64_t logits_chunk_rows = 0;                   // causal LM: rows of logits held at once; 0: a default
   bool gradient_checkpointing = false;             // of all blocks but the last only the input is kept for backward
   DeviceTraits device;                             // chooses the kernels
-  std::shared_ptr<const CudaOperators> operators;  // of the device path; null: LibTorch's
+  std::shared_ptr<const CudaOperators> operators;  // of GPUs; null: LibTorch's
 };
 
 /// Rows of logits that are held at once: ModelSetup's, or a default by device.

@@ -17,7 +17,6 @@
 #include "launch/system/cpu_info.h"
 #include "launch/system/placement.h"
 #include "launch/version.h"
-#include "model/cuda/operators.h"
 #include "runtime/comm/communicator.h"
 #include "runtime/core/clock.h"
 #include "runtime/core/error.h"
@@ -84,8 +83,8 @@ Findings gpu_findings(cuda::DevicePlugin& plugin) {
     plugin.select(i);
     const std::string device = fmt::format("cuda:{}", i);
     const std::unique_ptr<comm::Communicator> alone = plugin.make_lone_communicator();
-    std::vector<KernelTest> tests = joined(
-        libtorch_tests(device), device_operator_tests(model::libtorch_operators(), gpu_traits(plugin, i), device));
+    std::vector<KernelTest> tests =
+        joined(libtorch_tests(device), device_operator_tests(gpu_traits(plugin, i), device));
     tests.push_back(graph_test(make_graph_cache, device));
     findings.add(findings_of(joined(tests, lone_sum_tests(*alone, device))));
   }

@@ -149,6 +149,10 @@ std::vector<KernelTest> device_operator_tests(const model::CudaOperators& operat
   return tests;
 }
 
+std::vector<KernelTest> device_operator_tests(const model::DeviceTraits& traits, const std::string& device) {
+  return device_operator_tests(model::libtorch_operators(), traits, device);
+}
+
 KernelTest graph_test(const MakeGraphCache& make_graph_cache, const std::string& device) {
   return {"CUDA graph, in two parts", "fp32", 0.0, [=] {
             constexpr int64_t kReplays = 3;

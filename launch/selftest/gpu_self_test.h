@@ -22,6 +22,8 @@ namespace neoloom::launch {
 /// bits; cuDNN attention on Hopper. Against batched products in fp32 on the CPU.
 std::vector<KernelTest> device_operator_tests(const model::CudaOperators& operators, const model::DeviceTraits& traits,
                                               const std::string& device);
+/// The same with LibTorch's operators.
+std::vector<KernelTest> device_operator_tests(const model::DeviceTraits& traits, const std::string& device);
 
 /// Work in two parts that is recorded and played on new inputs: every bit of what kernels one by one give.
 using MakeGraphCache = std::function<std::unique_ptr<cuda::GraphCache>(std::function<void(const std::string&)> log)>;

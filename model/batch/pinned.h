@@ -18,7 +18,7 @@ at::Tensor to_pinned(const std::vector<Value>& values, at::IntArrayRef shape, co
   return host;
 }
 
-/// A to_pinned tensor on `device`; itself on the host. The host does not wait: LibTorch keeps page-locked memory until
+/// A pinned tensor on `device`; itself on the host. The host does not wait: LibTorch keeps page-locked memory until
 /// its values have arrived.
 inline at::Tensor to_device_async(const at::Tensor& host, const at::Device& device) {
   if (device.is_cpu()) return host;

@@ -46,7 +46,7 @@ struct RowSelection {
   // The final block of a classifier: only these rows are wanted (the last token of each sample).
   at::Tensor query_index;          // [n] int64 rows among the N; undefined: all
   std::vector<RowKey> query_rows;  // [n] names of the wanted rows; empty: all
-  CuSeqlens packed;                // of `segments`; the device path only
+  CuSeqlens packed;                // of `segments`; GPUs only
 
   bool all_queries() const { return !query_index.defined(); }
   const std::vector<RowKey>& query_keys() const { return all_queries() ? key_rows : query_rows; }

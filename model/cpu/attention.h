@@ -15,7 +15,7 @@ namespace neoloom::model {
 /// Of a sample, whose scores are held at once where attention goes by batched products.
 inline constexpr int64_t kAttentionQueries = 128;
 
-/// Whether the host's attention goes tile by tile (cpu_attention.h) in a batch whose samples have at most this many
+/// Whether a CPU's attention goes tile by tile (tiled_attention.h) in a batch whose samples have at most this many
 /// queries, and keys.
 bool attends_in_tiles(int64_t most_queries, int64_t most_keys);
 
@@ -30,7 +30,7 @@ struct AttentionGradients {
 /// O(T x block) and a local layer costs O(T x window). Probabilities are recomputed by backward.
 class Attention {
  public:
-  /// `window` 0: global. `on_cuda`: only operators that every device has; else also the host's own loops, whose
+  /// `window` 0: global. `on_cuda`: only operators that every device has; else also the CPU's own loops, whose
   /// products read `inputs`.
   Attention(int64_t num_heads, int64_t window, bool on_cuda = false, Dtype inputs = Dtype::kFloat32)
       : num_heads_(num_heads), window_(window), on_cuda_(on_cuda), inputs_(inputs) {}

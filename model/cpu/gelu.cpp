@@ -22,9 +22,9 @@ uint16_t* bits_of(const at::Tensor& x) { return static_cast<uint16_t*>(x.data_pt
 at::Tensor gelu_new(const at::Tensor& x) {
   if (!x.is_cpu()) return at::gelu(x, kApproximation);
   at::Tensor y = at::empty(x.sizes(), x.options());
-  const bool narrow = x.scalar_type() == at::kBFloat16;
+  const bool is_bf16 = x.scalar_type() == at::kBFloat16;
   at::parallel_for(0, x.numel(), kElementsPerTask, [&](int64_t begin, int64_t end) {
-    if (narrow) {
+    if (is_bf16) {
       cpu::gelu(cpu::LowpRows{bits_of(x) + begin, 0, 1, end - begin}, bits_of(y) + begin, 0);
     } else {
       cpu::gelu(cpu::Rows{x.const_data_ptr<float>() + begin, 0, 1, end - begin}, y.mutable_data_ptr<float>() + begin,

@@ -89,14 +89,14 @@ NL_AVX2 void multiply_columns(GemmShape sizes, Operand<const float> a, Operand<c
   }
 }
 
-NL_AVX2_INLINE __m256 widened(const float* from) { return _mm256_loadu_ps(from); }
-NL_AVX2_INLINE __m256 widened(const uint16_t* float16) {
+NL_AVX2_INLINE __m256 to_fp32(const float* from) { return _mm256_loadu_ps(from); }
+NL_AVX2_INLINE __m256 to_fp32(const uint16_t* float16) {
   return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(float16)));
 }
 struct BFloat16Bits {
   uint16_t bits;
 };
-NL_AVX2_INLINE __m256 widened(const BFloat16Bits* from) {
+NL_AVX2_INLINE __m256 to_fp32(const BFloat16Bits* from) {
   const __m256i bits = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
   return _mm256_castsi256_ps(_mm256_slli_epi32(bits, 16));
 }
@@ -106,8 +106,8 @@ NL_AVX2 void copy_elements(const MatrixRows& from, int64_t together, float* to) 
   const auto* source = static_cast<const Element*>(from.values);
   const auto copy_step = [&](const Element* values, int64_t column) NL_AVX2 {
     float* const place = to + (column - column % together) * from.rows + column % together;
-    _mm256_storeu_ps(place, widened(values));
-    _mm256_storeu_ps(place + kLanes, widened(values + kLanes));
+    _mm256_storeu_ps(place, to_fp32(values));
+    _mm256_storeu_ps(place + kLanes, to_fp32(values + kLanes));
   };
   const int64_t whole = from.columns / kColumnsTogether * kColumnsTogether;
   for (int64_t row = 0; row < from.rows; ++row, source += from.stride, to += together) {

@@ -5,8 +5,8 @@
 
 namespace neoloom::model {
 
-// The products of LoRA's thin matrices on the host. Accumulation is fp32 in an order that depends on neither rows nor
-// threads. Where the CPU has no block kernel for fp32 (microkernel.h) at::mm does them.
+// GEMMs with LoRA's matrices, whose rank is small, on the CPU. Accumulation is fp32 in an order that depends on neither
+// rows nor threads. Where the CPU has no block kernel for fp32 (microkernel.h) at::mm does them.
 
 /// x right. Shapes: x [n, k] fp32 or bfloat16, columns contiguous; right [k, r] fp32, any strides, of few r; returns
 /// [n, r] fp32. With bfloat16 x, which needs the block kernel for it, right is read to 16 bits of mantissa (as a sum of

@@ -43,9 +43,9 @@ at::Tensor Matmul::fp32_rows(const at::Tensor& weight, int64_t begin, int64_t ro
     scratch_ =
         at::empty({std::max(elements, std::min(kScratchElements, weight.numel()))}, weight.options().dtype(at::kFloat));
   }
-  at::Tensor wide = scratch_.narrow(0, 0, elements).view({rows, weight.size(1)});
-  wide.copy_(source);
-  return wide;
+  at::Tensor fp32 = scratch_.narrow(0, 0, elements).view({rows, weight.size(1)});
+  fp32.copy_(source);
+  return fp32;
 }
 
 at::Tensor Matmul::plain_forward(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
@@ -60,11 +60,11 @@ at::Tensor Matmul::plain_forward(const at::Tensor& x, const at::Tensor& weight, 
   for (int64_t begin = 0; begin < weight.size(0); begin += step) {
     const int64_t rows = std::min(step, weight.size(0) - begin);
     at::Tensor part = y.narrow(1, begin, rows);
-    const at::Tensor wide = fp32_rows(weight, begin, rows);
+    const at::Tensor fp32 = fp32_rows(weight, begin, rows);
     if (bias.defined()) {
-      at::addmm_out(part, bias.narrow(0, begin, rows), x, wide.t());
+      at::addmm_out(part, bias.narrow(0, begin, rows), x, fp32.t());
     } else {
-      at::mm_out(part, x, wide.t());
+      at::mm_out(part, x, fp32.t());
     }
   }
   return y;

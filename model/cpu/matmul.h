@@ -16,12 +16,12 @@ namespace neoloom::model {
 /// decided by the compute dtype and by what the device multiplies well:
 ///   packed weights          on CPUs that multiply them (see packed weights.h), when the matrix has them;
 ///   16-bit inputs   where the compute dtype is 16 bit and the device has arithmetic for it;
-///   fp32            everywhere else: 16-bit weights are widened slice by slice into a bounded scratch.
+///   fp32            everywhere else: 16-bit weights are converted slice by slice into a bounded scratch.
 /// On a CPU without fp16 arithmetic a product of fp16 matrices runs element by element, hundreds of times slower.
 class Matmul {
  public:
-  /// Of a slice of widened weights. 16 MiB of fp32: large enough for full GEMM speed, small enough to stay near the
-  /// cache.
+  /// Elements of the scratch for a slice of weights. 16 MiB of fp32: large enough for full GEMM speed, small enough to
+  /// stay near the cache.
   static constexpr int64_t kScratchElements = int64_t{4} << 20;
 
   explicit Matmul(Dtype compute_dtype) : compute_dtype_(compute_dtype) {}

@@ -31,7 +31,7 @@ struct Plane {
   char* values = nullptr;
   int64_t stride = 0;         // elements from one row to the next
   int64_t packed_stride = 0;  // from 64 columns to the next
-  bool narrow = false;
+  bool is_bf16 = false;
 
   explicit Plane(const at::Tensor& tensor) {
     if (!tensor.defined()) return;
@@ -40,7 +40,7 @@ struct Plane {
     const bool in_tiles = tensor.dim() == 3;
     stride = tensor.stride(in_tiles ? 1 : 0);
     packed_stride = in_tiles ? tensor.stride(0) : kPackedColumns;
-    narrow = tensor.scalar_type() == at::kBFloat16;
+    is_bf16 = tensor.scalar_type() == at::kBFloat16;
   }
   bool present() const { return values != nullptr; }
   float* wide_at(int64_t row, int64_t panel) const { return at<float>(row, panel); }
@@ -132,7 +132,7 @@ class PackedGemm {
 
   bool in_parts() const { return pairs_ && right_.k > kPairsBlockDepth; }
 
-  bool sums_in_y() const { return y_.present() && !y_.narrow; }
+  bool sums_in_y() const { return y_.present() && !y_.is_bf16; }
 
   void multiply(Range packed_weights, Range rows, const Scratch& scratch) const {
     const auto for_each_tile = [&](int64_t panel, const auto& body) {
@@ -221,7 +221,7 @@ class PackedGemm {
                           /*add=*/true);
     }
     const cpu::Rows sums = {tile.sums, tile.stride, tile.rows, tile.columns};
-    if (y_.narrow) {
+    if (y_.is_bf16) {
       finish_in(sums, y_.narrow_at(tile.row, tile.panel), activated_.narrow_at(tile.row, tile.panel),
                 through_.narrow_at(tile.row, tile.panel));
     } else {
@@ -257,9 +257,9 @@ class PackedGemm {
   int64_t rows_;
   bool pairs_;
   int64_t together_;  // columns that lie in one piece in a block that is copied
-  // Blocks of the right side are copied: to widen them, or because the rows of a matrix that is no panel lie far apart
-  // (at a multiple of 4 KiB they share few sets of the cache, which makes a third of the speed), or because few columns
-  // are read together.
+  // Blocks of the right side are copied: to convert them, or because the rows of a matrix that is not packed lie far
+  // apart (at a multiple of 4 KiB they share few sets of the cache, which makes a third of the speed), or because few
+  // columns are read together.
   bool copies_;
 };
 

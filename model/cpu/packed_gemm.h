@@ -70,7 +70,7 @@ at::Tensor rows_of_tiles(const at::Tensor& values, int64_t n);
 
 /// The sum of x [m, k] * right and the terms, to `ends`: fp32 accumulation in a fixed order over k, whatever the number
 /// of rows and threads. x holds fp32, or bfloat16 when `right` holds pairs of rows (then k even, padded with zeros). A
-/// 16-bit right side of fp32 products is widened block by block; fp32 products need an fp32 y. CPU only.
+/// 16-bit B of fp32 products is converted block by block; fp32 products need an fp32 y. CPU only.
 void packed_gemm(const at::Tensor& x, const GemmB& right, const Epilogue& terms, const EpilogueOutputs& ends);
 
 }  // namespace neoloom::model

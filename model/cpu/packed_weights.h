@@ -31,7 +31,7 @@ struct Matrix {
   Matrix(at::Tensor values, PackedWeights copies) : plain(std::move(values)), packed_weights(std::move(copies)) {}
 };
 
-/// What packed weights hold: the frozen dtype (widened while multiplying), or bfloat16 for 16-bit products.
+/// What packed weights hold: the frozen dtype (converted while multiplying), or bfloat16 for 16-bit products.
 at::ScalarType packed_dtype(at::ScalarType frozen, Dtype compute_dtype);
 
 /// Shape of the packed weights of a right side [k, n]: [ceil(n / 64), k, 64], or [ceil(n / 64), ceil(k / 2), 64, 2].

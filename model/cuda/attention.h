@@ -15,7 +15,7 @@ struct AttentionRows {
   const CuSeqlens& packed;
 };
 
-/// Attention along the device path, by the kernel that choose_attention() named. Where cuDNN was chosen, rows whose
+/// Attention on a GPU, by the kernel that choose_attention() named. Where cuDNN was chosen, rows whose
 /// queries are only the last tokens go to flash attention, as cuDNN aligns queries with the first keys, and so do
 /// samples of unlike lengths.
 class CudaAttention {

@@ -23,7 +23,7 @@ struct AttentionCall {
   int64_t window = 0;  // tokens a query sees, itself included; 0: all before it
 };
 
-/// The operators of the device path that exist for CUDA only, as a table, so that tests drive the path on CPU tensors.
+/// The operators that exist for CUDA only, as a table, so that tests drive the GPU's code on CPU tensors.
 /// Attention has scale 1; queries are aligned with the last keys of their sample.
 struct CudaOperators {
   using Forward = std::function<at::Tensor(const AttentionCall& call, AttentionSaved& saved)>;

@@ -41,7 +41,7 @@ class GptNeo final : public Model {
   size_t num_layers() const { return setup_.config.layer_is_local.size(); }
   at::Tensor run_blocks(const Network& network, const PackedBatch& packed, std::vector<BlockSaved>* saved);
   HeadResult run_head(const Network& network, const Targets& targets, const at::Tensor& hidden, HeadWants wants);
-  AttentionKernel attention_kernel(bool local) const;  // of the device path
+  AttentionKernel attention_kernel(bool local) const;  // on GPUs
   bool has_fixed_shapes() const;
   MicroBatch packed_on(const at::Device& device, const Batch& batch) const;
   /// Inputs of all micro-steps of one shape, and their loss.

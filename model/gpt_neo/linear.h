@@ -22,8 +22,9 @@ struct Linear {
 
   bool trains() const { return lora.present() || weight_grad.defined(); }
 
-  /// y = W x + b + s B A drop(x) + residual. Shapes: x [n, in] fp32 or in the type that products read; residual [n, out]
-  /// fp32 or undefined; returns [n, out] in `type`. `down` (may be null) receives what backward wants of an adapter.
+  /// y = W x + b + s B A drop(x) + residual. Shapes: x [n, in] fp32 or in the type that products read; residual [n,
+  /// out] fp32 or undefined; returns [n, out] in `type`. `down` (may be null) receives what backward wants of an
+  /// adapter.
   at::Tensor forward(Matmul& matmul, const at::Tensor& x, const std::vector<RowKey>& keys, at::Tensor* down = nullptr,
                      const at::Tensor& residual = {}, at::ScalarType type = at::kFloat) const;
 
@@ -67,7 +68,7 @@ struct Norm {
   /// Gradient of x; writes the gradients of scale and shift when they are wanted.
   at::Tensor backward(const at::Tensor& dy, const at::Tensor& x, const Statistics& statistics) const;
 
-  /// The same by the host's own loops: forward to `type`, fp32 or bfloat16, and the gradient of x added to `sum` [n, h]
+  /// The same by the CPU's own loops: forward to `type`, fp32 or bfloat16, and the gradient of x added to `sum` [n, h]
   /// fp32. All tensors in host memory, columns contiguous.
   at::Tensor cpu_forward(const at::Tensor& x, Statistics* statistics, at::ScalarType type) const;
   void cpu_add_gradient(const at::Tensor& dy, const at::Tensor& x, const Statistics& statistics, at::Tensor& sum) const;

@@ -10,14 +10,14 @@
 
 namespace neoloom::model {
 
-/// One adapter as a step sees it: y += s * drop(x) A^T B^T (PEFT's plain LoRA), on the host in fp32 but for the type of
-/// x and dy.
+/// One adapter of PEFT's plain LoRA as a step sees it: y += s * drop(x) A^T B^T. On CPUs A, B and all sums are fp32; x
+/// and dy may be bfloat16.
 struct LoraBranch {
   at::Tensor a;       // [r, in]; undefined: no adapter here
   at::Tensor b;       // [out, r]
   at::Tensor a_grad;  // views of the gradient buffer, overwritten by backward
   at::Tensor b_grad;
-  at::Tensor lowp_a, lowp_b;  // the device path: a and b in the compute dtype
+  at::Tensor lowp_a, lowp_b;  // GPUs: a and b in the compute dtype
   double scaling = 1.0;
   DropoutMask dropout;  // probability 0 outside training
 

@@ -8,13 +8,13 @@
 
 namespace neoloom::model {
 
-/// What an adapter's forward keeps for backward along the device path; in the compute dtype.
+/// What an adapter's forward keeps for backward on a GPU, in the compute dtype.
 struct AdapterSaved {
   at::Tensor mask;  // [n, in] bool, true: kept; undefined without dropout
   at::Tensor down;  // [n, r]: drop(x) A^T
 };
 
-// The device path of LoraBranch: inputs of all products have the compute dtype, gradients of A and B are fp32. Masks
+// LoraBranch on a GPU: inputs of all products have the compute dtype, gradients of A and B are fp32. Masks
 // are native dropout's, drawn from the default generator of x's device in the order of calls. What an earlier call
 // saved is used again: no mask is drawn twice.
 

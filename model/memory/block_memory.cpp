@@ -25,7 +25,7 @@ BlockMemory::BlockMemory(const MemorySetup& setup, const BatchShape& shape, Memo
 
 /// Full-parameter training multiplies the fp32 parameters, an adapter's run what the weights are stored in.
 bool BlockMemory::converts_weights() const {
-  if (!setup_.model.lora) return narrow();
+  if (!setup_.model.lora) return lowp();
   return !on_cuda() && setup_.frozen_dtype != setup_.model.compute_dtype;
 }
 
@@ -35,7 +35,7 @@ bool BlockMemory::multiplies_plain_16bit() const {
 
 /// x [rows, width] fp32 as an input of products, where that is another tensor.
 int64_t BlockMemory::input_bytes(int64_t rows, int64_t width) const {
-  if (!narrow() || !(on_cuda() || setup_.packed_weights)) return 0;
+  if (!lowp() || !(on_cuda() || setup_.packed_weights)) return 0;
   return kLowpBytes * rows * (on_cuda() ? width : width + width % 2);
 }
 
@@ -46,11 +46,11 @@ void BlockMemory::note_matmul(int64_t rows, int64_t in, int64_t out, Product pro
   const bool stored_lowp = setup_.model.lora && setup_.frozen_dtype != Dtype::kFloat32;
   if (!on_cuda() && setup_.packed_weights) {
     const bool always = microkernel(Dtype::kFloat32) == Microkernel::kAvx2;
-    if (!narrow() && (always || stored_lowp || product.backward)) {
+    if (!lowp() && (always || stored_lowp || product.backward)) {
       bytes += setup_.threads * kFp32Bytes * kPackedCopyElements;
     }
   } else if (!on_cuda() && !multiplies_plain_16bit() && stored_lowp) {
-    keep_scratch(kFp32Bytes * std::min(Matmul::kScratchElements, in * out));  // widened slices
+    keep_scratch(kFp32Bytes * std::min(Matmul::kScratchElements, in * out));  // converted slices
   }
   ledger_.note_transient(bytes);
 }

@@ -68,7 +68,7 @@ class BlockMemory {
   using Allocation = MemoryLedger::Allocation;
 
   bool on_cuda() const { return setup_.model.device.cuda; }
-  bool narrow() const { return setup_.model.compute_dtype != Dtype::kFloat32; }
+  bool lowp() const { return setup_.model.compute_dtype != Dtype::kFloat32; }
   bool drops() const { return setup_.model.lora && setup_.model.lora->lora_dropout > 0.0; }
   int64_t hidden() const { return setup_.model.config.hidden_size; }
   int64_t inner() const { return setup_.model.config.intermediate_size; }
@@ -80,9 +80,9 @@ class BlockMemory {
   int64_t saved_adapter_bytes(const TrainedLinears& trained, BlockRows rows) const;
   void keep_scratch(int64_t bytes);
 
-  // The host: "narrow" is the type that products with packed weights read.
+  // CPUs: "lowp" is the type that products with packed weights read.
   bool lowp_tiles() const;  // what attention in tiles reads
-  int64_t cpu_element_bytes() const { return narrow() && setup_.packed_weights ? kLowpBytes : kFp32Bytes; }
+  int64_t cpu_element_bytes() const { return lowp() && setup_.packed_weights ? kLowpBytes : kFp32Bytes; }
   Allocation cpu_recompute(const TrainedLinears& trained, BlockRows rows, SavedBlock& saved);
   Allocation cpu_linear(const TrainedLinears& trained, LinearSite site, int64_t rows, int64_t element);
   Allocation cpu_linear_backward(const TrainedLinears& trained, LinearSite site, int64_t rows, int64_t element);
@@ -94,16 +94,16 @@ class BlockMemory {
   void note_cpu_attention(BlockRows rows, bool backward);
   int64_t tile_scratch_bytes(bool backward) const;
 
-  // The device path: "narrow" is the compute dtype.
+  // GPUs: "lowp" is the compute dtype.
   bool flash_attention() const;
-  int64_t product_element() const { return narrow() ? kLowpBytes : kFp32Bytes; }
+  int64_t product_element() const { return lowp() ? kLowpBytes : kFp32Bytes; }
   int64_t cuda_attention_bytes() const { return flash_attention() ? kLowpBytes : kFp32Bytes; }
   int64_t cuda_activation_bytes(const TrainedLinears& trained) const;
   void cuda_recompute(const TrainedLinears& trained, BlockRows rows, SavedBlock& saved, bool again);
   Allocation cuda_linear(const TrainedLinears& trained, LinearSite site, int64_t rows, bool input_is_lowp);
   void note_cuda_adapter(int64_t rows, int64_t in);
   void note_cuda_adapter_backward(int64_t rows, int64_t in);
-  Allocation cuda_linear_backward(const TrainedLinears& trained, LinearSite site, int64_t rows, bool wide,
+  Allocation cuda_linear_backward(const TrainedLinears& trained, LinearSite site, int64_t rows, bool fp32,
                                   bool dy_is_lowp);
   void note_cuda_attention(BlockRows rows, bool backward);
   Allocation cuda_mlp_backward(const TrainedLinears& trained, int64_t rows);
@@ -113,8 +113,8 @@ class BlockMemory {
   const MemorySetup& setup_;
   const BatchShape& shape_;
   MemoryLedger& ledger_;
-  Allocation scratch_;        // of widened weights: kept once made
-  bool draws_masks_ = false;  // device path: not in recompute
+  Allocation scratch_;        // of converted weights: kept once made
+  bool draws_masks_ = false;  // GPUs: not in recompute
 };
 
 }  // namespace neoloom::model

@@ -108,7 +108,7 @@ void BlockMemory::note_cpu_attention(BlockRows rows, bool backward) {
   ledger_.note_transient(bytes);
 }
 
-/// dy in the narrow type, while a product reads it.
+/// dy in the type of matmuls, while a product reads it.
 Allocation BlockMemory::cpu_lowp(int64_t rows) {
   return ledger_.hold(cpu_element_bytes() == kLowpBytes ? kLowpBytes * rows * hidden() : 0);
 }

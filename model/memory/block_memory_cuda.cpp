@@ -21,7 +21,7 @@ bool BlockMemory::flash_attention() const {
 
 /// Of an element of c_fc's output, and of GELU's.
 int64_t BlockMemory::cuda_activation_bytes(const TrainedLinears& trained) const {
-  return narrow() && !trained.trains(LinearSite::kCFc) ? kLowpBytes : kFp32Bytes;
+  return lowp() && !trained.trains(LinearSite::kCFc) ? kLowpBytes : kFp32Bytes;
 }
 
 /// Beside what it keeps (saved_adapter_bytes): x with its mask. Shapes: x [rows, in].
@@ -44,15 +44,15 @@ Allocation BlockMemory::cuda_linear(const TrainedLinears& trained, LinearSite si
   return y;
 }
 
-/// `wide`: the gradient of x is fp32.
-Allocation BlockMemory::cuda_linear_backward(const TrainedLinears& trained, LinearSite site, int64_t rows, bool wide,
+/// `fp32`: the gradient of x is fp32.
+Allocation BlockMemory::cuda_linear_backward(const TrainedLinears& trained, LinearSite site, int64_t rows, bool fp32,
                                              bool dy_is_lowp) {
   const auto [in, out] = features(site);
   const Allocation lowp_dy = ledger_.hold(dy_is_lowp ? 0 : input_bytes(rows, out));
   const bool wide_x =
       site == LinearSite::kCFc || (site == LinearSite::kCProj && cuda_activation_bytes(trained) == kFp32Bytes);
   const Allocation lowp_x = ledger_.hold(trained.trains(site) && wide_x ? input_bytes(rows, in) : 0);
-  Allocation dx = ledger_.hold((wide ? kFp32Bytes : kLowpBytes) * rows * in);
+  Allocation dx = ledger_.hold((fp32 ? kFp32Bytes : kLowpBytes) * rows * in);
   note_matmul(rows, out, in, {.backward = true, .input_is_lowp = true});
   if (trained.adapter(site)) note_cuda_adapter_backward(rows, in);
   return dx;
@@ -73,12 +73,12 @@ void BlockMemory::cuda_recompute(const TrainedLinears& trained, BlockRows rows, 
   const int64_t element = cuda_attention_bytes();
   saved.statistics = ledger_.hold(2 * kFp32Bytes * (rows.all + rows.queries));
   {
-    if (narrow()) ledger_.note_transient((kFp32Bytes + kLowpBytes) * rows.all * h);
+    if (lowp()) ledger_.note_transient((kFp32Bytes + kLowpBytes) * rows.all * h);
     Allocation normed = ledger_.hold(product_element() * rows.all * h);
     if (trained.inputs_train()) note_cuda_adapter(rows.all, h);
     note_matmul(rows.all, h, h, {.input_is_lowp = true});
-    if (narrow() && element == kFp32Bytes) ledger_.note_transient(kLowpBytes * rows.all * h);  // before it is widened
-    saved.k = ledger_.hold(2 * element * rows.all * h);                                        // and v
+    if (lowp() && element == kFp32Bytes) ledger_.note_transient(kLowpBytes * rows.all * h);  // before it becomes fp32
+    saved.k = ledger_.hold(2 * element * rows.all * h);                                      // and v
     if (!rows.all_queries()) ledger_.note_transient(product_element() * rows.queries * h);
     saved.q = ledger_.hold(element * rows.queries * h);
     if (trained.inputs_train()) saved.normed = std::move(normed);
@@ -103,20 +103,20 @@ Allocation BlockMemory::cuda_mlp_backward(const TrainedLinears& trained, int64_t
   Allocation d_activated;
   const Allocation activated = ledger_.hold(trained.trains(LinearSite::kCProj) ? element * rows * inner() : 0);
   d_activated = cuda_linear_backward(trained, LinearSite::kCProj, rows,
-                                     /*wide=*/!narrow() || trained.adapter(LinearSite::kCProj), false);
+                                     /*fp32=*/!lowp() || trained.adapter(LinearSite::kCProj), false);
   const Allocation d_pre = ledger_.hold(element * rows * inner());
   const Allocation normed = ledger_.hold(trained.trains(LinearSite::kCFc) ? kFp32Bytes * rows * h : 0);
   const Allocation d_normed =
-      cuda_linear_backward(trained, LinearSite::kCFc, rows, /*wide=*/true, /*dy_is_lowp=*/element == kLowpBytes);
+      cuda_linear_backward(trained, LinearSite::kCFc, rows, /*fp32=*/true, /*dy_is_lowp=*/element == kLowpBytes);
   return ledger_.hold(kFp32Bytes * rows * h);
 }
 
 Allocation BlockMemory::cuda_attention_backward(const TrainedLinears& trained, BlockRows rows) {
   const int64_t h = hidden();
   const int64_t element = cuda_attention_bytes();
-  const bool wide = !narrow() || trained.adapter(LinearSite::kOutProj);
-  const Allocation d_attended = cuda_linear_backward(trained, LinearSite::kOutProj, rows.queries, wide, false);
-  const Allocation grad = ledger_.hold(wide && element == kLowpBytes ? element * rows.queries * h : 0);
+  const bool fp32 = !lowp() || trained.adapter(LinearSite::kOutProj);
+  const Allocation d_attended = cuda_linear_backward(trained, LinearSite::kOutProj, rows.queries, fp32, false);
+  const Allocation grad = ledger_.hold(fp32 && element == kLowpBytes ? element * rows.queries * h : 0);
   const Allocation gradients = ledger_.hold(element * h * (rows.queries + 2 * rows.all));
   note_cuda_attention(rows, /*backward=*/true);
   return cuda_inputs_backward(trained, rows);
@@ -135,7 +135,7 @@ Allocation BlockMemory::cuda_inputs_backward(const TrainedLinears& trained, Bloc
   }
   if (trained.adapter(LinearSite::kKProj) || trained.adapter(LinearSite::kVProj) ||
       (trained.adapter(LinearSite::kQProj) && rows.all_queries())) {
-    const Allocation lowp_dy = ledger_.hold(narrow() && element == kFp32Bytes ? kLowpBytes * rows.all * h : 0);
+    const Allocation lowp_dy = ledger_.hold(lowp() && element == kFp32Bytes ? kLowpBytes * rows.all * h : 0);
     note_cuda_adapter_backward(rows.all, h);
   }
   return ledger_.hold(kFp32Bytes * rows.all * h);

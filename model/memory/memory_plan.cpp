@@ -52,7 +52,7 @@ class Walk {
  private:
   const GptNeoConfig& config() const { return setup_.model.config; }
   bool on_cuda() const { return setup_.model.device.cuda; }
-  bool narrow() const { return setup_.model.compute_dtype != Dtype::kFloat32; }
+  bool lowp() const { return setup_.model.compute_dtype != Dtype::kFloat32; }
   bool causal() const { return setup_.model.head == Head::kCausalLm; }
   bool trains_everything() const { return !setup_.model.lora.has_value(); }
   int64_t final_rows() const { return causal() ? shape_.tokens : shape_.samples; }
@@ -60,7 +60,7 @@ class Walk {
   /// What a device's products read of the adapters (NetworkBuilder::build_frozen).
   int64_t lowp_parameter_bytes() const {
     const ModelSetup& model = setup_.model;
-    if (!on_cuda() || !narrow() || trains_everything()) return 0;
+    if (!on_cuda() || !lowp() || trains_everything()) return 0;
     return kLowpBytes * count_trainable(model.config, model.lora, model.num_labels).flat_elements;
   }
 
@@ -156,7 +156,7 @@ class Walk {
     const Allocation selected = ledger_.hold(2 * kFp32Bytes * h * rows);  // and normed
     const Allocation d_normed = ledger_.hold(gradients ? kFp32Bytes * h * rows : 0);
     // On a device a head that trains is converted for all chunks.
-    const Allocation head = ledger_.hold(on_cuda() && narrow() && trains_everything() ? kLowpBytes * h * words : 0);
+    const Allocation head = ledger_.hold(on_cuda() && lowp() && trains_everything() ? kLowpBytes * h * words : 0);
     {
       // Matmul of plain matrices do not write where they are told to: what they make is held beside it.
       const bool twice = !on_cuda() && !setup_.packed_weights;

@@ -41,7 +41,7 @@ int64_t evaluation_peak_bytes(const MemorySetup& setup, const BatchShape& shape)
 struct WeightMemory {
   int64_t mapped_bytes = 0;   // files in host memory, once a node
   int64_t read_bytes = 0;     // the part of them that steps read
-  int64_t private_bytes = 0;  // each rank's own: on a GPU everything, on CPUs small tensors widened to fp32
+  int64_t private_bytes = 0;  // each rank's own: on a GPU everything, on CPUs small tensors converted to fp32
 };
 WeightMemory weight_memory(const MemorySetup& setup);
 

@@ -117,7 +117,7 @@ TEST_F(Loader, EveryStoredTypeBecomesEveryFrozenTypeByOneRounding) {
 TEST_F(Loader, AllThatIsWrongComesInOneReport) {
   NamedTensors body = random_body();
   body.erase(body.begin() + 1);                                      // wpe
-  body[3].second = at::randn({5, 4});                                // h.0 q_proj
+  body[3].second = at::randn({5, 4});                                // h.0 k_proj
   body.emplace_back("transformer.h.7.ln_1.weight", at::randn({4}));  // a layer too many
   body.emplace_back("classifier.weight", at::randn({2, 4}));
   body.emplace_back("lm_head.weight", at::randn({12, 4}));
@@ -125,7 +125,7 @@ TEST_F(Loader, AllThatIsWrongComesInOneReport) {
   EXPECT_THAT(prepare_error(),
               AllOf(HasSubstr("missing (1): transformer.wpe.weight [6, 4]"), HasSubstr("unexpected (2)"),
                     HasSubstr("transformer.h.7.ln_1.weight [4]"), HasSubstr("classifier.weight [2, 4]"),
-                    HasSubstr("misshaped (2)"), HasSubstr("q_proj.weight expected [4, 4] found [5, 4]"),
+                    HasSubstr("misshaped (2)"), HasSubstr("k_proj.weight expected [4, 4] found [5, 4]"),
                     HasSubstr("lm_head.weight expected [13, 4] found [12, 4]")));
   EXPECT_FALSE(fs::exists(scratch_.path("cache/weights")));
 }
