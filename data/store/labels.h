@@ -18,8 +18,8 @@ std::vector<std::string> default_label_names(int64_t count);
 
 /// Numbers the class names of a file. With fixed names a label is the position of its name among them; "1.0" and "1"
 /// are the same name, and 1 is LABEL_1 of transformers' default names. With only a number of classes, integer labels
-/// are the class indices. With neither, the labels found are in the order of sorted_labels(), or as in `preferred` when they
-/// are the same labels.
+/// are the class indices. With neither, the labels found are in the order of sorted_labels(), or as in `preferred` when
+/// they are the same labels.
 class Labels {
  public:
   struct Request {
