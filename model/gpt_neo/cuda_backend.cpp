@@ -59,10 +59,10 @@ class CudaBlockOps final : public BlockOps {
                                 ResidualRows rows) override {
     at::Tensor dx = norm.backward(d_normed, x, statistics);
     if (rows == ResidualRows::kSame) {
-      dx.add_(d_residual);
-    } else {
-      add_rows(dx, d_residual, rows_);
+      d_residual.add_(dx);
+      return d_residual;
     }
+    add_rows(dx, d_residual, rows_);
     return dx;
   }
 
