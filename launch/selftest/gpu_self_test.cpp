@@ -124,7 +124,7 @@ std::vector<KernelTest> device_operator_tests(const model::CudaOperators& operat
                        return Compared{{operators.product(a, b)}, {in_fp64(a).mm(in_fp64(b))}};
                      }});
     tests.push_back({"GEMM, added to", rounding.name, rounding.product_limit, [=] {
-                       // As a gradient of B: a turned left side, a strided sum.
+                       // As a gradient of B: a transposed A, a strided sum.
                        const at::Tensor left = there({256, 192}, 1).t(), right = there({256, 64}, 2);
                        const at::Tensor start = random_values({192, 128}, 3);
                        at::Tensor sum = start.clone().to(at::Device(device));

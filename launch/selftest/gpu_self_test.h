@@ -17,7 +17,7 @@ namespace neoloom::launch {
 // What training on a GPU rests on beyond single kernels. Each function takes the thing it tests, so that unit tests
 // drive it on CPU tensors.
 
-/// The 16-bit operators of the device path, forward and backward: products with fp32 results, new and added to; flash
+/// The 16-bit operators of GPUs, forward and backward: products with fp32 results, new and added to; flash
 /// attention where the device has it (global, windowed, many samples, last tokens only), and whether it repeats its
 /// bits; cuDNN attention on Hopper. Against batched products in fp32 on the CPU.
 std::vector<KernelTest> device_operator_tests(const model::CudaOperators& operators, const model::DeviceTraits& traits,

@@ -17,7 +17,7 @@ CuSeqlens cu_seqlens(const std::vector<SequenceSpan>& segments, const at::Device
   std::vector<int32_t> keys = {0};
   for (const SequenceSpan& segment : segments) {
     core::require(segment.query_begin == queries.back() && segment.key_begin == keys.back(), core::ErrorKind::kInternal,
-                  "packed rows: a sample begins at query {} and key {}, expected {} and {}", segment.query_begin,
+                  "packed batch: a sample begins at query {} and key {}, expected {} and {}", segment.query_begin,
                   segment.key_begin, queries.back(), keys.back());
     queries.push_back(static_cast<int32_t>(segment.query_begin + segment.query_rows));
     keys.push_back(static_cast<int32_t>(segment.key_begin + segment.key_rows));
