@@ -125,11 +125,12 @@ TaskChoice choose_task(RunConfig& config) {
 TaskChoice choose_training_task(RunConfig& config) {
   const bool by_file = take_column_of_file(config);
   TaskChoice choice = choose_task(config);
-  core::require(choice.classifies() || !config.peft_config || config.peft_config->modules_to_save.empty(),
-                ErrorKind::kUsage,
-                "peft_config.modules_to_save: a causal language model has no {} to train: remove the key, or set "
-                "peft_config.task_type to SEQ_CLS",
-                config.peft_config->modules_to_save.front());
+  if (!choice.classifies() && config.peft_config && !config.peft_config->modules_to_save.empty()) {
+    core::fail(ErrorKind::kUsage,
+               "peft_config.modules_to_save: a causal language model has no {} to train: remove the key, or set "
+               "peft_config.task_type to SEQ_CLS",
+               config.peft_config->modules_to_save.front());
+  }
   if (!by_file) return choice;
   const std::string& column = config.data.label_column.empty() ? config.data.labels_column : config.data.label_column;
   if (asks_for_labels(config)) {
