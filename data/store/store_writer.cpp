@@ -187,6 +187,7 @@ size_t bytes_of(const StoreContent& content, const IdSpool& ids) {
 
 void publish_store(const StoreContent& content, IdSpool& ids, const std::string& store_path) {
   hdf5::prepare_library();
+  core::remove_stale_temporaries(store_path);
   // Room is asked for before anything is written: HDF5 only says that some call of its own failed.
   core::AtomicFile temporary(store_path, bytes_of(content, ids), kKind);
   hdf5::File file = create_file(temporary.temporary_path());
