@@ -47,21 +47,20 @@ void check_weights(const Weights& weights, const ModelSetup& setup) {
   }
 }
 
-at::Tensor& value_of(Block& block, const BlockParameter& parameter) {
-  const bool matrix = parameter.layer == BlockParameter::Layer::kLinear && !parameter.is_bias;
-  if (matrix) return block[parameter.site].weight.plain;
-  if (parameter.layer == BlockParameter::Layer::kLinear) return block[parameter.site].bias;
-  Norm& norm = parameter.layer == BlockParameter::Layer::kLn1 ? block.ln_1 : block.ln_2;
-  return parameter.is_bias ? norm.bias : norm.weight;
-}
+struct ValueAndGradient {
+  at::Tensor& value;
+  at::Tensor& gradient;
+};
 
-at::Tensor& gradient_of(Block& block, const BlockParameter& parameter) {
+ValueAndGradient trained_tensor_of(Block& block, const BlockParameter& parameter) {
   if (parameter.layer == BlockParameter::Layer::kLinear) {
     Linear& linear = block[parameter.site];
-    return parameter.is_bias ? linear.bias_grad : linear.weight_grad;
+    if (parameter.is_bias) return {linear.bias, linear.bias_grad};
+    return {linear.weight.plain, linear.weight_grad};
   }
   Norm& norm = parameter.layer == BlockParameter::Layer::kLn1 ? block.ln_1 : block.ln_2;
-  return parameter.is_bias ? norm.bias_grad : norm.weight_grad;
+  if (parameter.is_bias) return {norm.bias, norm.bias_grad};
+  return {norm.weight, norm.weight_grad};
 }
 
 bool decays(const std::string& name) { return !name.ends_with(".bias") && name.find(".ln_") == std::string::npos; }
@@ -230,7 +229,8 @@ Network NetworkBuilder::build_full(const at::Tensor& params, const at::Tensor& g
   for (const bool local : setup_.config.layer_is_local) {
     Block& block = network.blocks.emplace_back();
     for (const BlockParameter& parameter : kBlockParameters) {
-      take(value_of(block, parameter), gradient_of(block, parameter));
+      const ValueAndGradient tensor = trained_tensor_of(block, parameter);
+      take(tensor.value, tensor.gradient);
     }
     block.ln_1.epsilon = block.ln_2.epsilon = setup_.config.layer_norm_epsilon;
     choose_attention(block, local);
