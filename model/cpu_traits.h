@@ -7,7 +7,7 @@
 
 namespace neoloom::model {
 
-/// Whether this CPU multiplies packed weights, for products with inputs of `compute_dtype`: it has a block kernel.
+/// Whether this CPU multiplies packed weights, for products with inputs of `compute_dtype`: it has a microkernel.
 /// Where it has none, at::linear and at::mm read the plain matrices.
 bool has_packed_gemm(Dtype compute_dtype);
 

@@ -245,7 +245,7 @@ RunConfig parse_config(const std::string& text, const std::string& name, const s
     const Given* given = collector.find(std::string(group), std::string(key));
     return fmt::format("{}: {}.{}", given ? given->position.text() : name, group, key);
   });
-  // Matmul in bfloat16 take the source's values rounded once, not by way of another 16-bit type.
+  // Products in bfloat16 take the source's values rounded once, not by way of another 16-bit type.
   const Given* stored = collector.find("model_config", "frozen_dtype");
   if ((!stored || stored->value.is_null()) && config.runtime.compute_dtype == "bfloat16") {
     config.model_config.frozen_dtype = model::Dtype::kBFloat16;

@@ -29,7 +29,7 @@ namespace neoloom::launch {
 // | padding                            | config, tokenizer, config.json | pad_token_id, as resolved                   |
 // | peft_config.init_from              | model/pretrained               | start_hash: SHA-256 of its tensor file, on a|
 // |                                    |                                | resume where it is still there              |
-// | device, instruction sets           | launch/device, assembly        | each (allow_mixed_devices waives them)      |
+// | device, instruction sets           | launch/job, launch/system      | each (allow_mixed_devices waives them)      |
 // | variables that choose kernels      | environment                    | kernel_environment (waived with them)       |
 // | compute dtype, threads, chunks,    | resolved at the first start    | kept by a resume; equal over ranks          |
 // | micro-batches                      |                                |                                             |

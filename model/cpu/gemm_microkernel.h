@@ -8,7 +8,7 @@
 
 #include "model/options.h"
 
-// Matmul of small blocks on one CPU thread: ATen's block kernel (oneDNN's brgemm) where the CPU has AVX-512, an own
+// Products of small tiles on one CPU thread: ATen's kernel (oneDNN's brgemm) where the CPU has AVX-512, an own
 // one for fp32 where AVX2 and FMA are the most it has. Which one follows from the CPU's instruction sets and oneDNN's
 // limit on them (ONEDNN_MAX_CPU_ISA) alone; it changes the bits of a run.
 namespace neoloom::model {

@@ -3,9 +3,9 @@
 
 #include "model/cpu/gemm_microkernel.h"
 
-// What microkernel.h promises, for fp32 with AVX2 and FMA: many clusters' CPUs have no more. There ATen's block kernel
-// reaches four fifths of this one's rate on 64 columns (oneDNN's ways for AVX2), and a product of BLAS packs both of
-// its sides at every call.
+// What gemm_microkernel.h promises, for fp32 with AVX2 and FMA: many clusters' CPUs have no more. There ATen's
+// microkernel reaches four fifths of this one's rate on 64 columns (oneDNN's ways for AVX2), and a product of BLAS
+// packs both of its sides at every call.
 namespace neoloom::model::avx2 {
 
 /// Whether the CPU has AVX2, FMA and F16C; nothing else here may be called where it has not.

@@ -37,7 +37,7 @@ class Matmul {
   /// The same in fp32 written to `y`, which may be replaced where it does not fit the way of multiplying.
   void forward_into(at::Tensor& y, const at::Tensor& x, const Matrix& weight, const Epilogue& terms);
 
-  /// gelu_new of forward, [n, out], and what its backward pass reads, in packed weights (see EpilogueOutputs) where the
+  /// gelu_new of forward, [n, out], and what its backward pass reads, in tiles (see EpilogueOutputs) where the
   /// host's products write packed weights; both in the type that products with `weight` read.
   struct Activated {
     SavedGelu saved;

@@ -16,7 +16,7 @@ namespace {
 
 constexpr int64_t kPairsBlockDepth = 2048;  // beside the rounding of 16-bit inputs that of the chain is nothing
 
-// Rows of x that meet all packed weights before the next ones do, so that they stay in a core's second-level cache: as
+// Rows of x that meet all panels before the next ones do, so that they stay in a core's second-level cache: as
 // many as take this much, but enough of them to be worth reading a panel for.
 constexpr int64_t kCachedBytes = int64_t{1} << 20;
 constexpr int64_t kFewestCachedRows = 256;
@@ -43,8 +43,8 @@ struct Plane {
     is_bf16 = tensor.scalar_type() == at::kBFloat16;
   }
   bool present() const { return values != nullptr; }
-  float* wide_at(int64_t row, int64_t panel) const { return at<float>(row, panel); }
-  uint16_t* narrow_at(int64_t row, int64_t panel) const { return at<uint16_t>(row, panel); }
+  float* fp32_at(int64_t row, int64_t panel) const { return at<float>(row, panel); }
+  uint16_t* bf16_at(int64_t row, int64_t panel) const { return at<uint16_t>(row, panel); }
 
  private:
   template <typename Value>
@@ -60,7 +60,7 @@ class PackedGemm {
       : x_(x),
         right_(right),
         bias_(terms.bias.defined() ? terms.bias.const_data_ptr<float>() : nullptr),
-        addend_(terms.residual),
+        residual_(terms.residual),
         low_rank_u_(terms.low_rank_u),
         low_rank_v_(terms.low_rank_v),
         rank_(terms.low_rank_u.defined() ? terms.low_rank_u.size(1) : 0),
@@ -76,14 +76,13 @@ class PackedGemm {
                 together_ < kPackedColumns) {}
 
   void run() const {
-    const int64_t packed_weights = (right_.n + kPackedColumns - 1) / kPackedColumns;
+    const int64_t panels = (right_.n + kPackedColumns - 1) / kPackedColumns;
     const int64_t tiles = std::max<int64_t>((rows_ + kTileRows - 1) / kTileRows, 1);
     const int64_t wanted = 4 * static_cast<int64_t>(at::get_num_threads());
-    // Few packed weights for many threads: the rows are shared out as well.
-    const int64_t groups = std::min(std::max((wanted + packed_weights - 1) / packed_weights, groups_in_cache()), tiles);
-    // PackedWeights of one task read the same columns of x before the next ones: worth it where those are not all of
-    // them.
-    const int64_t spans = in_parts() ? std::min(packed_weights, (wanted + groups - 1) / groups) : packed_weights;
+    // Few panels for many threads: the rows are shared out as well.
+    const int64_t groups = std::min(std::max((wanted + panels - 1) / panels, groups_in_cache()), tiles);
+    // The panels of one task read the same columns of x before the next ones: worth it where those are not all of them.
+    const int64_t spans = in_parts() ? std::min(panels, (wanted + groups - 1) / groups) : panels;
     share_tasks(groups * spans, [&](const auto& next) {
       Scratch scratch;
       if (copies_) scratch.block = at::empty({kTileDepth, kPackedColumns}, x_.options());
@@ -91,7 +90,7 @@ class PackedGemm {
       for (int64_t task = next(); task >= 0; task = next()) {
         const int64_t group = task / spans;
         const int64_t span = task % spans;
-        multiply({packed_weights * span / spans, packed_weights * (span + 1) / spans},
+        multiply({panels * span / spans, panels * (span + 1) / spans},
                  {tiles * group / groups * kTileRows, std::min(tiles * (group + 1) / groups * kTileRows, rows_)},
                  scratch);
       }
@@ -121,7 +120,7 @@ class PackedGemm {
     int64_t begin, end;
   };
 
-  /// Matmul in fp32 take longer than reading x again does.
+  /// Products in fp32 take longer than reading x again does.
   int64_t groups_in_cache() const {
     if (!pairs_) return 1;
     const int64_t depth = std::min(kPairsBlockDepth, right_.k);
@@ -134,21 +133,21 @@ class PackedGemm {
 
   bool sums_in_y() const { return y_.present() && !y_.is_bf16; }
 
-  void multiply(Range packed_weights, Range rows, const Scratch& scratch) const {
+  void multiply(Range panels, Range rows, const Scratch& scratch) const {
     const auto for_each_tile = [&](int64_t panel, const auto& body) {
       for_each_tile_of_rows(rows.begin, rows.end,
                             [&](int64_t row, int64_t count) { body(tile_at(row, count, panel, scratch)); });
     };
     if (!sums_in_y()) {  // a tile's sums have no place to wait for the next depth
-      for (int64_t panel = packed_weights.begin; panel < packed_weights.end; ++panel) {
+      for (int64_t panel = panels.begin; panel < panels.end; ++panel) {
         for_each_tile(panel, [&](const Tile& tile) {
           for_each_depth([&](Depth depth) { multiply_tile(tile, depth, right_block(panel, depth, scratch)); });
         });
       }
       return;
     }
-    for_each_depth([&](Depth depth) {  // x's columns of one depth meet all packed weights while they are in the cache
-      for (int64_t panel = packed_weights.begin; panel < packed_weights.end; ++panel) {
+    for_each_depth([&](Depth depth) {  // x's columns of one depth meet all panels while they are in the cache
+      for (int64_t panel = panels.begin; panel < panels.end; ++panel) {
         const RightBlock block = right_block(panel, depth, scratch);
         for_each_tile(panel, [&](const Tile& tile) { multiply_tile(tile, depth, block); });
       }
@@ -163,7 +162,7 @@ class PackedGemm {
 
   Tile tile_at(int64_t row, int64_t rows, int64_t panel, const Scratch& scratch) const {
     const int64_t columns = std::min(kPackedColumns, right_.n - panel * kPackedColumns);
-    if (sums_in_y()) return {row, rows, panel, columns, y_.wide_at(row, panel), y_.stride};
+    if (sums_in_y()) return {row, rows, panel, columns, y_.fp32_at(row, panel), y_.stride};
     return {row, rows, panel, columns, static_cast<float*>(scratch.sums.data_ptr()), kPackedColumns};
   }
 
@@ -205,28 +204,28 @@ class PackedGemm {
     }
   }
 
-  bool starts() const { return bias_ != nullptr || addend_.present(); }
+  bool starts() const { return bias_ != nullptr || residual_.present(); }
 
   void start(const Tile& tile) const {
     if (!starts()) return;
     cpu::sum_rows(bias_ == nullptr ? nullptr : bias_ + tile.panel * kPackedColumns,
-                  {addend_.wide_at(tile.row, tile.panel), addend_.stride, tile.rows, tile.columns}, tile.sums,
+                  {residual_.fp32_at(tile.row, tile.panel), residual_.stride, tile.rows, tile.columns}, tile.sums,
                   tile.stride);
   }
 
   void finish(const Tile& tile) const {
     if (rank_ > 0) {
-      multiply_tile_block({tile.rows, tile.columns, rank_}, {low_rank_u_.wide_at(tile.row, 0), low_rank_u_.stride},
-                          {low_rank_v_.wide_at(0, tile.panel), low_rank_v_.stride}, {tile.sums, tile.stride},
+      multiply_tile_block({tile.rows, tile.columns, rank_}, {low_rank_u_.fp32_at(tile.row, 0), low_rank_u_.stride},
+                          {low_rank_v_.fp32_at(0, tile.panel), low_rank_v_.stride}, {tile.sums, tile.stride},
                           /*add=*/true);
     }
     const cpu::Rows sums = {tile.sums, tile.stride, tile.rows, tile.columns};
     if (y_.is_bf16) {
-      finish_in(sums, y_.narrow_at(tile.row, tile.panel), activated_.narrow_at(tile.row, tile.panel),
-                through_.narrow_at(tile.row, tile.panel));
+      finish_in(sums, y_.bf16_at(tile.row, tile.panel), activated_.bf16_at(tile.row, tile.panel),
+                through_.bf16_at(tile.row, tile.panel));
     } else {
-      finish_in(sums, y_.wide_at(tile.row, tile.panel), activated_.wide_at(tile.row, tile.panel),
-                through_.wide_at(tile.row, tile.panel));
+      finish_in(sums, y_.fp32_at(tile.row, tile.panel), activated_.fp32_at(tile.row, tile.panel),
+                through_.fp32_at(tile.row, tile.panel));
     }
   }
 
@@ -250,8 +249,8 @@ class PackedGemm {
   const at::Tensor& x_;
   const GemmB& right_;
   const float* bias_;
-  Plane addend_, low_rank_u_, low_rank_v_;
-  int64_t rank_;  // of the thin product; 0: none
+  Plane residual_, low_rank_u_, low_rank_v_;
+  int64_t rank_;  // of the low-rank product; 0: none
   Plane y_, through_, activated_;
   GeluKeeps keeps_;
   int64_t rows_;

@@ -24,7 +24,7 @@ inline constexpr int64_t kTileDepth = 768;
 
 inline constexpr int64_t kTileRows = 128;
 
-/// Calls body(row, rows) for tiles of the rows [begin, end). The block kernel is compiled, and kept, for each number of
+/// Calls body(row, rows) for tiles of the rows [begin, end). The microkernel is compiled, and kept, for each number of
 /// rows: whole tiles, multiples of 16 and less than 16 are few, whatever lengths the data has.
 template <typename Body>
 void for_each_tile_of_rows(int64_t begin, int64_t end, Body body) {
@@ -36,7 +36,7 @@ void for_each_tile_of_rows(int64_t begin, int64_t end, Body body) {
   }
 }
 
-/// Of a thread's copy of a block of the right side.
+/// Elements of a thread's copy of one depth of a panel.
 inline constexpr int64_t kPackedCopyElements = kTileDepth * kPackedColumns;
 
 /// What joins a product [m, n]; each may be undefined. All fp32, columns contiguous.
@@ -54,18 +54,18 @@ struct SavedGelu {
   GeluKeeps keeps = GeluKeeps::kInput;
 };
 
-/// What becomes of the sum [m, n] of a product and its terms while it is in the cache. Columns contiguous. "In packed
-/// weights": [ceil(n / 64), m, 64], so that the tiles of what only goes from product to product lie in one piece.
+/// What becomes of the sum [m, n] of a product and its terms while it is in the cache. Columns contiguous. "In tiles":
+/// [ceil(n / 64), m, 64], so that the tiles of what only goes from product to product lie in one piece.
 struct EpilogueOutputs {
-  at::Tensor y{};                       // fp32 or bfloat16; [m, n], or in packed weights
-  SavedGelu through{};                  // in packed weights, in the type of y: y = sum * gelu_new'; undefined: y = sum
+  at::Tensor y{};                       // fp32 or bfloat16; [m, n], or in tiles
+  SavedGelu through{};                  // in tiles, in the type of y: y = sum * gelu_new'; undefined: y = sum
   at::Tensor activated{};               // gelu_new(sum), in the type of y; undefined: not wanted
   GeluKeeps keeps = GeluKeeps::kInput;  // where `activated` is wanted: y = sum, or y = gelu_new'(sum)
 };
 
 std::vector<int64_t> activation_tiles_shape(int64_t m, int64_t n);
 
-/// [m, n], contiguous, of a matrix in packed weights, or of one that is in rows already.
+/// [m, n], contiguous, of a matrix in tiles, or of one that is in rows already.
 at::Tensor rows_of_tiles(const at::Tensor& values, int64_t n);
 
 /// The sum of x [m, k] * right and the terms, to `ends`: fp32 accumulation in a fixed order over k, whatever the number

@@ -13,8 +13,8 @@ namespace neoloom::model {
 
 inline constexpr int64_t kPackedColumns = 64;
 
-/// Copies of a frozen matrix W [out, in] in the order in which a block kernel (microkernel.h) reads the right side of
-/// a product [K, N]: packed weights of 64 columns, each with its K rows one after the other; the last one is filled up
+/// Copies of a frozen matrix W [out, in] in the order in which a microkernel (gemm_microkernel.h) reads the right side
+/// of a product [K, N]: panels of 64 columns, each with its K rows one after the other; the last one is filled up
 /// with zeros. For 16-bit products two rows are interleaved, which is how AVX512_BF16 and AMX want them.
 struct PackedWeights {
   at::Tensor forward;   // of W^T, for x W^T; undefined: none
@@ -37,7 +37,7 @@ at::ScalarType packed_dtype(at::ScalarType frozen, Dtype compute_dtype);
 /// Shape of the packed weights of a right side [k, n]: [ceil(n / 64), k, 64], or [ceil(n / 64), ceil(k / 2), 64, 2].
 std::vector<int64_t> packed_shape(int64_t k, int64_t n, Dtype compute_dtype);
 
-/// PackedWeights of `right` [k, n], of any strides.
+/// `right` [k, n], of any strides, in that shape.
 at::Tensor pack_weights(const at::Tensor& right, Dtype compute_dtype);
 
 }  // namespace neoloom::model

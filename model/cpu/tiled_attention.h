@@ -16,7 +16,7 @@ inline constexpr int64_t kAttentionTile = 64;
 template <typename Element>
 using HeadRows = Operand<Element>;
 
-/// Attention of one head of one sample on the block kernel (microkernel.h): tiles of 64 queries by 64 keys,
+/// Attention of one head of one sample on the microkernel (gemm_microkernel.h): tiles of 64 queries by 64 keys,
 /// of which those that no query may see are skipped. All shapes of products come from a small set, so that the kernel's
 /// compiled forms stay few whatever lengths the samples have. `Element`, float or at::BFloat16, is what comes, goes and
 /// is read by products; scores, softmax and sums are fp32. One object per thread; its memory is reused.
@@ -62,7 +62,7 @@ class CpuHeadAttention {
   int64_t padded_keys_ = 0;  // whole tiles
   int64_t score_stride_ = 0;
   at::Tensor memory_;
-  // Parts of memory_: see lay_out. PackedWeights of tiles of keys: "columns" are right sides x^T, "rows" are right
+  // Parts of memory_: see lay_out. Panels of tiles of keys: "columns" are right sides x^T, "rows" are right
   // sides x.
   Element *k_columns_ = nullptr, *v_columns_ = nullptr, *k_rows_ = nullptr, *v_rows_ = nullptr;
   Element *queries_ = nullptr, *padded_tile_ = nullptr, *grads_ = nullptr, *query_rows_ = nullptr,

@@ -34,7 +34,7 @@ struct BlockWeights {
   const LinearWeights& operator[](LinearSite site) const { return linears[static_cast<size_t>(site)]; }
 };
 
-/// Matmul of GPUs are many times slower where a dimension is odd, as GPT-2's vocabulary is.
+/// Products of GPUs are many times slower where a dimension is odd, as GPT-2's vocabulary is.
 inline constexpr int64_t kHeadAlignment = 64;
 
 struct Weights {

@@ -44,7 +44,8 @@ struct SavedBlock {
   void drop_all_but_inputs();
 };
 
-/// A block's forward and backward (host_block.cpp, device_block.cpp and what they call) in the tensors they make.
+/// A block's forward and backward (block.cpp, cpu_backend.cpp, cuda_backend.cpp and what they call) in the tensors they
+/// make.
 class BlockMemory {
  public:
   /// `shape`: as kernels see it. All must outlive this object.
@@ -52,7 +53,7 @@ class BlockMemory {
 
   /// Returns the output; `saved` gets everything but x.
   MemoryLedger::Allocation forward(const TrainedLinears& trained, BlockRows rows, SavedBlock& saved);
-  /// Block::fill, for a block whose inputs are saved.
+  /// Block::recompute, for a block whose inputs are saved.
   void recompute(const TrainedLinears& trained, BlockRows rows, SavedBlock& saved);
   /// From the gradient of the output to that of x.
   MemoryLedger::Allocation backward(const TrainedLinears& trained, BlockRows rows, MemoryLedger::Allocation dy);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// host_block.cpp, tensor by tensor.
+// block.cpp over cpu_backend.cpp, tensor by tensor.
 #include <algorithm>
 #include <bit>
 

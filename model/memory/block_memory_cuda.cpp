@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// device_block.cpp, tensor by tensor.
+// block.cpp over cuda_backend.cpp, tensor by tensor.
 #include <algorithm>
 
 #include "model/cpu/attention.h"

@@ -158,7 +158,7 @@ class Walk {
     // On a device a head that trains is converted for all chunks.
     const Allocation head = ledger_.hold(on_cuda() && lowp() && trains_everything() ? kLowpBytes * h * words : 0);
     {
-      // Matmul of plain matrices do not write where they are told to: what they make is held beside it.
+      // Products of plain matrices do not write where they are told to: what they make is held beside it.
       const bool twice = !on_cuda() && !setup_.packed_weights;
       const Allocation logits = ledger_.hold((twice ? 2 : 1) * kFp32Bytes * chunk * words);
       blocks_.note_matmul(chunk, h, words, {});
@@ -192,7 +192,7 @@ namespace {
 
 int64_t element_bytes(Dtype dtype) { return dtype == Dtype::kFloat32 ? kFp32Bytes : kLowpBytes; }
 
-/// PackedWeights of every matrix; those of the head are read by language models only.
+/// The packed weights of every matrix; those of the head are read by language models only.
 int64_t packed_bytes(const MemorySetup& setup, bool with_head) {
   const GptNeoConfig& config = setup.model.config;
   const Dtype compute = setup.model.compute_dtype;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Matmul with frozen weights beside the library's own: oneDNN with the weight packed ahead, and at::linear.
+// Products with frozen weights beside the library's own: oneDNN with the weight packed ahead, and at::linear.
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/linear.h>

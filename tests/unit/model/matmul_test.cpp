@@ -11,7 +11,7 @@
 namespace neoloom::model {
 namespace {
 
-/// Matmul with matrices that have no packed weights, here of the identity: they tell whether their input was rounded.
+/// Products with matrices that have no packed weights, here of the identity: they tell whether their input was rounded.
 class PlainMatmul : public ::testing::TestWithParam<Dtype> {
  protected:
   static bool keeps(const at::Tensor& x, const at::Tensor& y) { return at::equal(x, y); }

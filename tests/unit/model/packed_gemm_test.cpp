@@ -23,7 +23,7 @@ using testing::random;
 class PackedGemms : public ::testing::TestWithParam<std::pair<at::ScalarType, Dtype>> {
  protected:
   void SetUp() override {
-    if (!has_packed_gemm(compute())) GTEST_SKIP() << "this CPU has no block kernel for " << dtype_name(compute());
+    if (!has_packed_gemm(compute())) GTEST_SKIP() << "this CPU has no microkernel for " << dtype_name(compute());
   }
   static at::ScalarType frozen() { return GetParam().first; }
   static Dtype compute() { return GetParam().second; }
@@ -169,7 +169,7 @@ INSTANTIATE_TEST_SUITE_P(Types, PackedGemms,
                          });
 
 TEST(ModelWithPackedWeights, ComputesWhatTheModelWithPlainMatricesComputes) {
-  if (!has_packed_gemm(Dtype::kFloat32)) GTEST_SKIP() << "this CPU has no block kernel for float32";
+  if (!has_packed_gemm(Dtype::kFloat32)) GTEST_SKIP() << "this CPU has no microkernel for float32";
   for (const Head head : {Head::kCausalLm, Head::kSingleLabel}) {
     const ModelSetup setup = testing::tiny_setup(head);
     const auto plain = testing::random_weights(setup.config, at::kFloat);

@@ -432,7 +432,7 @@ TEST_F(Loader, CopiesHaveMatricesInTheTypeOfTheirProductsAndTheAttentionInputsIn
 
 TEST_F(Loader, PackedWeightsLieBesideTheWeightsAndAreMadeAgainWhenDamaged) {
   for (const Dtype compute : {Dtype::kFloat32, Dtype::kBFloat16}) {
-    if (!has_packed_gemm(compute)) GTEST_SKIP() << "this CPU has no block kernel for " << dtype_name(compute);
+    if (!has_packed_gemm(compute)) GTEST_SKIP() << "this CPU has no microkernel for " << dtype_name(compute);
     write(random_body());
     const std::string converted = prepare(Dtype::kBFloat16);
     const std::string path =
@@ -465,7 +465,7 @@ TEST_F(Loader, PackedWeightsLieBesideTheWeightsAndAreMadeAgainWhenDamaged) {
 }
 
 TEST_F(Loader, PackedWeightsOfAnotherShapeAreRefusedByName) {
-  if (!has_packed_gemm(Dtype::kFloat32)) GTEST_SKIP() << "this CPU has no block kernel for float32";
+  if (!has_packed_gemm(Dtype::kFloat32)) GTEST_SKIP() << "this CPU has no microkernel for float32";
   write(random_body());
   const auto weights = map_weights(prepare(), config_);
   const std::string path = prepare_packed_weights(prepare(), config_, Dtype::kFloat32, scratch_.path("cache"), false);
