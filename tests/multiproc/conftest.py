@@ -2,7 +2,6 @@
 """Starts small jobs under mpirun, with what a test machine needs: root allowed, more ranks than cores, no binding."""
 import os
 import subprocess
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +19,6 @@ class Ended:
     code: int
     out: str
     err: str
-    seconds: float
 
 
 class Launcher:
@@ -32,16 +30,14 @@ class Launcher:
     def environment(self):
         return {**os.environ, **MPI_ENVIRONMENT}
 
-    def run(self, ranks, mode, timeout=40, bind=("--bind-to", "none"), exported=None):
-        start = time.monotonic()
+    def run(self, ranks, mode, timeout=120, bind=("--bind-to", "none"), exported=None):
         done = subprocess.run(self.command(ranks, mode, bind, exported), env=self.environment(), capture_output=True,
                               text=True, timeout=timeout)
-        return Ended(done.returncode, done.stdout, done.stderr, time.monotonic() - start)
+        return Ended(done.returncode, done.stdout, done.stderr)
 
     def alone(self, mode):
-        start = time.monotonic()
-        done = subprocess.run([str(BUILD / "mpi_job"), mode], capture_output=True, text=True, timeout=40)
-        return Ended(done.returncode, done.stdout, done.stderr, time.monotonic() - start)
+        done = subprocess.run([str(BUILD / "mpi_job"), mode], capture_output=True, text=True, timeout=120)
+        return Ended(done.returncode, done.stdout, done.stderr)
 
     def start(self, ranks, mode):
         return subprocess.Popen(self.command(ranks, mode), env=self.environment(), stdout=subprocess.PIPE,

@@ -2,6 +2,7 @@
 // A small job that test_job_end.py, test_missing_rank.py and test_pmpi_counter.py start under mpirun and that ends in
 // the way its first argument says, with main() written as the executable's is. RANK and PHASE behind it stop that rank
 // where it enters that phase; "start" is the phase before MPI_Init.
+#include <mpi.h>
 #include <sched.h>
 
 #include <chrono>
@@ -122,6 +123,13 @@ int show_cores(MpiSession& session) {
   return 0;
 }
 
+int tell_of_mpi(MpiSession& /*session*/) {
+  int started = 0;
+  MPI_Initialized(&started);
+  std::printf("%s\n", started != 0 ? "started" : "not started");
+  return 0;
+}
+
 // Two marked steps of known traffic.
 int count_bytes(MpiSession& session) {
   auto communicator = session.make_host_communicator();
@@ -139,9 +147,11 @@ int count_bytes(MpiSession& session) {
 
 int run(MpiSession& session, const std::string& mode) {
   static const std::map<std::string, std::function<int(MpiSession&)>> kModes{
-      {"fail_on_one_rank", fail_on_one_rank}, {"fail_together", fail_together}, {"hang_one_rank", hang_one_rank},
-      {"pass_phases", pass_phases},           {"work_for_ever", work_for_ever}, {"die_on_one_rank", die_on_one_rank},
-      {"stop_on_signal", stop_on_signal},     {"show_cores", show_cores},       {"count_bytes", count_bytes}};
+      {"fail_on_one_rank", fail_on_one_rank}, {"fail_together", fail_together},
+      {"hang_one_rank", hang_one_rank},       {"pass_phases", pass_phases},
+      {"work_for_ever", work_for_ever},       {"die_on_one_rank", die_on_one_rank},
+      {"stop_on_signal", stop_on_signal},     {"show_cores", show_cores},
+      {"count_bytes", count_bytes},           {"tell_of_mpi", tell_of_mpi}};
   try {
     return kModes.at(mode)(session);
   } catch (const comm::CollectiveError& error) {

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a job ends: in time, with the code of what went wrong, and with one message."""
+"""How a job ends: not by hanging (Launcher.run waits so long and no longer), with the code of what went wrong, and with
+one message."""
 import os
 import signal
 
@@ -9,7 +10,6 @@ import pytest
 def test_error_of_one_rank_ends_its_waiting_peers_with_its_code(job):
     ended = job.run(3, "fail_on_one_rank")
     assert ended.code == 4, ended.err
-    assert ended.seconds < 20
     assert "error: rank 1: this rank's file is gone" in ended.err
 
 
@@ -23,7 +23,6 @@ def test_error_that_all_ranks_have_is_printed_once_without_an_abort(job):
 def test_stopped_rank_is_noticed_by_the_watchdogs_of_its_peers(job):
     ended = job.run(2, "hang_one_rank")
     assert ended.code == 6, ended.err
-    assert ended.seconds < 20
     assert "waited more than 1.0 s in 'gradient sum' at step 12" in ended.err
     assert "rank 0 on " in ended.err
 
@@ -31,7 +30,6 @@ def test_stopped_rank_is_noticed_by_the_watchdogs_of_its_peers(job):
 def test_killed_rank_ends_the_job(job):
     ended = job.run(2, "die_on_one_rank")
     assert ended.code == 137, ended.err
-    assert ended.seconds < 20
 
 
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2])
@@ -43,12 +41,11 @@ def test_signal_to_mpirun_stops_all_ranks_at_one_step_with_the_code_for_resume(j
     assert running.returncode == 75, err
 
 
-def test_job_without_mpirun_starts_quickly_and_says_nothing(job):
-    job.alone("count_bytes")  # the first start of a program reads it from disk
-    ended = min((job.alone("count_bytes") for _ in range(3)), key=lambda e: e.seconds)
-    assert ended.code == 0
-    assert ended.err == ""
-    assert ended.seconds < 1.0
+def test_job_without_mpirun_does_not_start_open_mpi(job):
+    ended = job.alone("tell_of_mpi")
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out == "not started\n", "alone, it costs time and a session folder"
+    assert job.run(1, "tell_of_mpi").out == "started\n"
 
 
 def test_ranks_that_mpirun_bound_to_single_cores_by_default_get_all_cores_back(job):
