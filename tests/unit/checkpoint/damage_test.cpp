@@ -55,7 +55,7 @@ TEST_F(Damage, OneFlippedBitInAnyByteIsRefused) {
 }
 
 TEST_F(Damage, OneFlippedBitInTheHashFileIsRefused) {
-  const std::string hash_path = folder_.file("step-000000000001.sha256");
+  const std::string hash_path = folder_.path("step-000000000001.sha256");
   const std::string hash = read_bytes(hash_path);
   for (size_t i = 0; i < hash.size(); ++i) {
     std::string bytes = hash;

@@ -27,8 +27,8 @@ void nothing_bad(const std::string& path, const std::string& reason) { ADD_FAILU
 
 TEST(Directory, AMissingOrEmptyFolderHasNoCheckpointAndIsNoError) {
   const ScratchFolder folder;
-  EXPECT_THAT(Directory(folder.file("missing")).list(), IsEmpty());
-  EXPECT_FALSE(Directory(folder.file("missing")).newest_valid(nothing_bad).has_value());
+  EXPECT_THAT(Directory(folder.path("missing")).list(), IsEmpty());
+  EXPECT_FALSE(Directory(folder.path("missing")).newest_valid(nothing_bad).has_value());
   EXPECT_FALSE(Directory(folder.path()).newest_valid(nothing_bad).has_value());
 }
 
@@ -45,7 +45,7 @@ TEST(Directory, NamesThatOnlyLookAlikeAreNotCheckpoints) {
   const ScratchFolder folder;
   for (const char* name : {"step-100.h5", "step-00000000010x.h5", "step-000000000100.h5.bak", "step-+00000000100.h5",
                            "step-0000000000100.h5", ".tmp-x-1-step-000000000100.h5", "step--00000000001.h5"}) {
-    write_bytes(folder.file(name), "x");
+    write_bytes(folder.path(name), "x");
   }
   EXPECT_THAT(Directory(folder.path()).list(), IsEmpty());
 }
@@ -98,9 +98,9 @@ TEST(Directory, FilesWithoutAValidOneAreAnErrorAndNotAFreshStart) {
 TEST(Directory, AFileUnderAnotherStepsNameIsRefused) {
   const ScratchFolder folder;
   const Directory directory(folder.path());
-  std::filesystem::rename(directory.publish(make_state(1)).path, folder.file(file_name(9)));
-  std::filesystem::remove(folder.file("step-000000000001.sha256"));
-  sign(folder.file(file_name(9)));
+  std::filesystem::rename(directory.publish(make_state(1)).path, folder.path(file_name(9)));
+  std::filesystem::remove(folder.path("step-000000000001.sha256"));
+  sign(folder.path(file_name(9)));
   EXPECT_THAT(refusal([&] { directory.newest_valid([](const auto&, const auto&) {}); }), HasSubstr("its name says 9"));
 }
 
@@ -135,7 +135,7 @@ TEST(Directory, LargeStatesGoStraightToDiskAndAreTheSameState) {
   const Published published = Directory(straight.path(), /*largest_image_bytes=*/0).publish(state);
   EXPECT_TRUE(equal(load(published.path), state));
   EXPECT_EQ(published.bytes, std::filesystem::file_size(published.path));
-  EXPECT_TRUE(read_bytes(published.path) == read_bytes(in_memory.file(file_name(8))));
+  EXPECT_TRUE(read_bytes(published.path) == read_bytes(in_memory.path(file_name(8))));
 }
 
 TEST(Retention, KeepsTheNewestAndTheBest) {
@@ -160,7 +160,7 @@ TEST(Retention, ADamagedFileDoesNotCountAsOneOfThoseKept) {
   const ScratchFolder folder;
   const Directory directory(folder.path());
   for (int64_t step = 1; step <= 4; ++step) directory.publish(make_state(step));
-  write_bytes(folder.file(file_name(4)), "damaged");
+  write_bytes(folder.path(file_name(4)), "damaged");
   directory.retain(2, -1);
   EXPECT_THAT(steps(directory), ElementsAre(2, 3, 4));
 }
@@ -172,16 +172,16 @@ TEST(Leftovers, OfEarlierStartsAreRemovedAndOthersStay) {
   std::array<char, 256> host{};
   ::gethostname(host.data(), host.size() - 1);
   const std::string living = fmt::format(".tmp-{}-{}-step-000000000002.h5", host.data(), ::getppid());
-  write_bytes(folder.file(living), "x");
-  write_bytes(folder.file(fmt::format(".tmp-{}-{}-step-000000000002.h5", host.data(), ::getpid())), "x");
-  write_bytes(folder.file(fmt::format(".tmp-{}-99999999-step-000000000002.h5", host.data())), "x");
-  write_bytes(folder.file(".tmp-another.host-17-step-000000000002.h5"), "x");
-  write_bytes(folder.file("step-000000000002.sha256"), "hash whose data was never renamed");
-  write_bytes(folder.file("notes.txt"), "the user's");
+  write_bytes(folder.path(living), "x");
+  write_bytes(folder.path(fmt::format(".tmp-{}-{}-step-000000000002.h5", host.data(), ::getpid())), "x");
+  write_bytes(folder.path(fmt::format(".tmp-{}-99999999-step-000000000002.h5", host.data())), "x");
+  write_bytes(folder.path(".tmp-another.host-17-step-000000000002.h5"), "x");
+  write_bytes(folder.path("step-000000000002.sha256"), "hash whose data was never renamed");
+  write_bytes(folder.path("notes.txt"), "the user's");
   directory.remove_leftovers();
   EXPECT_THAT(folder.names(),
               testing::UnorderedElementsAre(living, "step-000000000001.h5", "step-000000000001.sha256", "notes.txt"));
-  Directory(folder.file("missing")).remove_leftovers();
+  Directory(folder.path("missing")).remove_leftovers();
 }
 
 }  // namespace

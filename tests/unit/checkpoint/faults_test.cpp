@@ -80,8 +80,8 @@ TEST(FullDisk, AlsoWhenAStateGoesStraightToDisk) {
 
 TEST(FullDisk, AFolderThatCannotBeCreatedIsNamed) {
   const ScratchFolder folder;
-  write_bytes(folder.file("file"), "x");
-  EXPECT_THAT(refusal([&] { Directory(folder.file("file/checkpoints")).publish(make_state(1)); }),
+  write_bytes(folder.path("file"), "x");
+  EXPECT_THAT(refusal([&] { Directory(folder.path("file/checkpoints")).publish(make_state(1)); }),
               HasSubstr("file/checkpoints"));
 }
 
@@ -89,9 +89,9 @@ TEST(FullDisk, ARenameThatFailsRemovesTheNewHashAgain) {
   const ScratchFolder folder;
   const Directory directory(folder.path());
   directory.publish(make_state(1, 200000));
-  ASSERT_EQ(::mkdir(folder.file(file_name(2)).c_str(), 0755), 0);
+  ASSERT_EQ(::mkdir(folder.path(file_name(2)).c_str(), 0755), 0);
   EXPECT_THAT(refusal([&] { directory.publish(make_state(2, 200000)); }), HasSubstr("cannot rename"));
-  ASSERT_EQ(::rmdir(folder.file(file_name(2)).c_str()), 0);
+  ASSERT_EQ(::rmdir(folder.path(file_name(2)).c_str()), 0);
   expect_old_one_intact(folder, directory);
 }
 

@@ -21,23 +21,6 @@ extern "C" const char* __lsan_default_suppressions() { return "leak:libhdf5"; }
 
 namespace neoloom::checkpoint {
 
-ScratchFolder::ScratchFolder() {
-  path_ = testing::TempDir() + "/neoloom-checkpoint-XXXXXX";
-  if (::mkdtemp(path_.data()) == nullptr) throw std::runtime_error("mkdtemp failed");
-}
-
-ScratchFolder::~ScratchFolder() {
-  std::error_code ignored;
-  std::filesystem::remove_all(path_, ignored);
-}
-
-std::vector<std::string> ScratchFolder::names() const {
-  std::vector<std::string> names;
-  for (const auto& entry : std::filesystem::directory_iterator(path_)) names.push_back(entry.path().filename());
-  std::sort(names.begin(), names.end());
-  return names;
-}
-
 State make_state(int64_t step, size_t elements) {
   State state;
   const auto half = static_cast<int64_t>(elements / 2);

@@ -7,23 +7,9 @@
 #include <vector>
 
 #include "runtime/checkpoint/state.h"
+#include "tests/support/scratch.h"
 
 namespace neoloom::checkpoint {
-
-/// A folder of its own that disappears with the object.
-class ScratchFolder {
- public:
-  ScratchFolder();
-  ~ScratchFolder();
-  ScratchFolder(const ScratchFolder&) = delete;
-  ScratchFolder& operator=(const ScratchFolder&) = delete;
-  const std::string& path() const { return path_; }
-  std::string file(const std::string& name) const { return path_ + "/" + name; }
-  std::vector<std::string> names() const;
-
- private:
-  std::string path_;
-};
 
 /// A state of `elements` numbers that differ from step to step.
 State make_state(int64_t step, size_t elements = 96);

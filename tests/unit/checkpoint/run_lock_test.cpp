@@ -80,7 +80,7 @@ TEST(RunLock, ASecondJobIsRefusedAndToldWhoHoldsTheFolder) {
 
 TEST(RunLock, EndsWithItsHolderAndLeavesNothing) {
   const ScratchFolder scratch;
-  const std::string folder = scratch.file("runs/mine");
+  const std::string folder = scratch.path("runs/mine");
   { const RunLock lock(folder, options()); }
   EXPECT_FALSE(fs::exists(folder)) << "made by the lock, and empty";
   fs::create_directories(folder);
@@ -98,13 +98,13 @@ TEST(RunLock, OfAKilledHolderIsTakenOverAtOnce) {
 TEST(RunLock, ANewProcessWithTheNumberOfTheHolderIsNotTheHolder) {
   const ScratchFolder folder;
   const std::string text = lock_of_a_dead_process(folder.path());
-  write_bytes(folder.file("run.lock"), replaced(text, "pid", std::to_string(::getpid())));
+  write_bytes(folder.path("run.lock"), replaced(text, "pid", std::to_string(::getpid())));
   EXPECT_THAT(refusal_to_lock(folder.path()), IsEmpty());
 }
 
 TEST(RunLock, OfAnotherHostIsTakenOverWhenItsCountStandsStill) {
   const ScratchFolder folder;
-  write_bytes(folder.file("run.lock"), as_of_another_boot(lock_of_a_dead_process(folder.path())));
+  write_bytes(folder.path("run.lock"), as_of_another_boot(lock_of_a_dead_process(folder.path())));
   RunLock::Options patient = options(0.3);
   std::vector<std::string> said;
   patient.say = [&](const std::string& text) { said.push_back(text); };
@@ -115,10 +115,10 @@ TEST(RunLock, OfAnotherHostIsTakenOverWhenItsCountStandsStill) {
 TEST(RunLock, OfAnotherHostIsRespectedWhileItsCountGoesUp) {
   const ScratchFolder folder;
   const std::string text = as_of_another_boot(lock_of_a_dead_process(folder.path()));
-  write_bytes(folder.file("run.lock"), text);
+  write_bytes(folder.path("run.lock"), text);
   std::thread holder([&] {
     sleep_seconds(0.3);
-    write_bytes(folder.file("run.lock"), replaced(text, "beats", "000000000001"));
+    write_bytes(folder.path("run.lock"), replaced(text, "beats", "000000000001"));
   });
   EXPECT_THAT(refusal_to_lock(folder.path()), HasSubstr("in use by another training job"));
   holder.join();
@@ -127,7 +127,7 @@ TEST(RunLock, OfAnotherHostIsRespectedWhileItsCountGoesUp) {
 TEST(RunLock, AFileWithoutWordsIsTakenOverAfterTheWait) {
   const ScratchFolder folder;
   for (const char* text : {"", "nonsense\n", "host x\npid y\nbeats z\n"}) {
-    write_bytes(folder.file("run.lock"), text);
+    write_bytes(folder.path("run.lock"), text);
     EXPECT_THAT(refusal_to_lock(folder.path(), options(0.2)), IsEmpty());
   }
 }
@@ -151,13 +151,13 @@ TEST(RunLock, ARequeuedSlurmJobTakesOverFromItsOlderCopyWhichLearnsIt) {
 TEST(RunLock, AHoldersCountGoesUpAndADeletedFileIsPutBack) {
   const ScratchFolder folder;
   const RunLock lock(folder.path(), options(kForEver, 0.02));
-  const std::string before = read_bytes(folder.file("run.lock"));
-  fs::remove(folder.file("run.lock"));
-  for (int i = 0; i < 600 && !fs::exists(folder.file("run.lock")); ++i) sleep_seconds(0.05);
+  const std::string before = read_bytes(folder.path("run.lock"));
+  fs::remove(folder.path("run.lock"));
+  for (int i = 0; i < 600 && !fs::exists(folder.path("run.lock")); ++i) sleep_seconds(0.05);
   std::string now = before;
   for (int i = 0; i < 600 && now == before; ++i) {
     sleep_seconds(0.05);
-    now = read_bytes(folder.file("run.lock"));
+    now = read_bytes(folder.path("run.lock"));
   }
   EXPECT_NE(now, before);
   EXPECT_EQ(now.size(), before.size());
@@ -186,13 +186,13 @@ TEST(RunLock, OfManyThatStartTogetherOneGetsTheFolder) {
 TEST(RunFolder, ANameThatCannotBeAFolderIsRefusedWithTheReason) {
   const ScratchFolder scratch;
   EXPECT_THAT(refusal_to_lock(""), HasSubstr("output_dir is empty"));
-  write_bytes(scratch.file("file"), "x");
-  EXPECT_THAT(refusal_to_lock(scratch.file("file")), HasSubstr("is a file"));
-  fs::create_symlink("/nonexistent/place", scratch.file("dangling"));
-  EXPECT_THAT(refusal_to_lock(scratch.file("dangling")), HasSubstr("link to /nonexistent/place, which does not exist"));
-  fs::create_directory(scratch.file("real"));
-  fs::create_directory_symlink(scratch.file("real"), scratch.file("good"));
-  EXPECT_THAT(refusal_to_lock(scratch.file("good")), IsEmpty());
+  write_bytes(scratch.path("file"), "x");
+  EXPECT_THAT(refusal_to_lock(scratch.path("file")), HasSubstr("is a file"));
+  fs::create_symlink("/nonexistent/place", scratch.path("dangling"));
+  EXPECT_THAT(refusal_to_lock(scratch.path("dangling")), HasSubstr("link to /nonexistent/place, which does not exist"));
+  fs::create_directory(scratch.path("real"));
+  fs::create_directory_symlink(scratch.path("real"), scratch.path("good"));
+  EXPECT_THAT(refusal_to_lock(scratch.path("good")), IsEmpty());
 }
 
 }  // namespace

@@ -9,7 +9,7 @@
 #include <filesystem>
 #include <fstream>
 
-#include "tests/unit/core/scratch.h"
+#include "tests/support/scratch.h"
 
 namespace neoloom::core {
 namespace {

@@ -12,7 +12,7 @@
 #include <random>
 
 #include "runtime/core/checksum.h"
-#include "tests/unit/core/scratch.h"
+#include "tests/support/scratch.h"
 
 namespace neoloom::core {
 namespace {

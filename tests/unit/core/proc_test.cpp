@@ -7,7 +7,7 @@
 
 #include <fstream>
 
-#include "tests/unit/core/scratch.h"
+#include "tests/support/scratch.h"
 
 namespace neoloom::core {
 namespace {

@@ -7,7 +7,7 @@
 #include "model/checkpoints/safetensors.h"
 #include "model/checkpoints/weight_files.h"
 #include "model/lora/target_modules.h"
-#include "tests/unit/model_files/scratch.h"
+#include "tests/support/scratch.h"
 
 namespace neoloom::model {
 namespace {

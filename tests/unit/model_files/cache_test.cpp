@@ -13,7 +13,7 @@
 #include "model/checkpoints/tensor_names.h"
 #include "model/weight_cache/packed_weights_file.h"
 #include "model/weight_cache/weight_cache.h"
-#include "tests/unit/model_files/scratch.h"
+#include "tests/support/scratch.h"
 
 namespace neoloom::model {
 namespace {

@@ -2,7 +2,7 @@
 #include "model/generation/generation_config.h"
 
 #include "model/config_notes.h"
-#include "tests/unit/model_files/scratch.h"
+#include "tests/support/scratch.h"
 
 namespace neoloom::model {
 namespace {

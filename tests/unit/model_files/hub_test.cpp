@@ -5,7 +5,7 @@
 
 #include "model/checkpoints/hub.h"
 #include "model/weight_cache/weight_cache.h"
-#include "tests/unit/model_files/scratch.h"
+#include "tests/support/scratch.h"
 
 namespace neoloom::model {
 namespace {

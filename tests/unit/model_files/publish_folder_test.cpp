@@ -4,7 +4,7 @@
 #include <unistd.h>
 
 #include "model/checkpoints/adapter_folder.h"
-#include "tests/unit/model_files/scratch.h"
+#include "tests/support/scratch.h"
 
 namespace neoloom::model {
 namespace {

@@ -5,7 +5,7 @@
 #include <stdexcept>
 
 #include "runtime/core/hash.h"
-#include "tests/unit/model_files/scratch.h"
+#include "tests/support/scratch.h"
 
 namespace neoloom::model {
 namespace {

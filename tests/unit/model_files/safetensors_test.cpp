@@ -9,7 +9,7 @@
 
 #include <random>
 
-#include "tests/unit/model_files/scratch.h"
+#include "tests/support/scratch.h"
 
 namespace neoloom::model {
 namespace {
