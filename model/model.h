@@ -19,14 +19,17 @@ namespace neoloom::model {
 
 struct Weights;        // model/gpt_neo/weights.h
 struct CudaOperators;  // model/cuda/operators.h
+struct MicroBatch;     // model/batch/packing.h
 
-/// A micro-batch in host memory, padded on the right; the model moves what it needs to its device.
+/// A micro-batch of B samples in host memory: their N tokens one sample after the other, without padding.
 struct Batch {
-  at::Tensor ids;     // [B, T] int64
-  at::Tensor labels;  // kSingleLabel [B] int64; kMultiLabel [B, num_labels] fp32; kCausalLm [B, T] int64, unshifted,
-                      // -100 = no loss; undefined: no loss wanted
-  std::vector<int64_t> sample_ids;  // [B] host, keys of the dropout masks
-  std::vector<int64_t> lengths;     // [B] real tokens, at least 1
+  std::vector<int64_t> sample_ids;   // [B], keys of the dropout masks
+  std::vector<int64_t> cu_seqlens;   // [B + 1]: where each sample begins in `ids`, then N; none is empty
+  std::vector<int64_t> ids;          // [N]
+  bool has_targets = false;          // false: no loss wanted
+  std::vector<int64_t> target_rows;  // kCausalLm [n]: rows of `ids` whose next token is a target
+  std::vector<int64_t> targets;      // kCausalLm [n]: these next tokens; kSingleLabel [B]: classes, -1 unlabelled
+  std::vector<float> multi_labels;   // kMultiLabel [B, num_labels]: 0 or 1
 };
 
 /// Key of the counter-based dropout masks: with (sample, token, channel, layer, site) it decides each element.
@@ -101,14 +104,17 @@ class Model {
     std::function<void(const GradientsReady& ready)> enqueue;  // computes; valid until the next one is prepared
     LossSum loss;                                              // `loss.loss` is written by enqueue
   };
-  /// Copies the batch to where enqueue reads it.
-  virtual MicroStep prepare(const Batch& batch, const at::Tensor& params, at::Tensor& grads, const DropoutKey& key,
+  /// The tensors that a micro-step reads, in host memory, page-locked where they will travel to `device`.
+  /// Thread: any. Throws: Error(kData) naming the sample when a length, an id or a label is out of range.
+  virtual std::shared_ptr<const MicroBatch> pack(const Batch& batch, const at::Device& device) const = 0;
+  /// Copies a packed batch to where enqueue reads it.
+  virtual MicroStep prepare(const MicroBatch& batch, const at::Tensor& params, at::Tensor& grads, const DropoutKey& key,
                             double loss_scale) = 0;
 
-  /// One batch in evaluation mode (no dropout). The loss is undefined when batch.labels is.
+  /// One batch in evaluation mode (no dropout). The loss is undefined without targets.
   virtual EvalOutput evaluate(const Batch& batch, const at::Tensor& params) = 0;
 
-  /// All logits, causal LM, for tests and generation without a cache: [B, T, V] fp32.
+  /// All logits, causal LM, for tests and generation without a cache: [N, V] fp32.
   virtual at::Tensor lm_logits(const Batch& batch, const at::Tensor& params) = 0;
 
   /// Incremental decoding for one sequence of up to `max_tokens`. Keys and values of earlier tokens are kept.

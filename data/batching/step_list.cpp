@@ -87,25 +87,30 @@ std::vector<int64_t> seeded_permutation(int64_t n, uint64_t seed) {
   return order;
 }
 
-StepList::StepList(std::span<const int32_t> lengths, std::span<const int32_t> target_counts, StepListOptions options)
-    : lengths_(lengths), target_counts_(target_counts), options_(options) {
-  require(lengths.size() == target_counts.size(), ErrorKind::kInternal, "{} lengths but {} target counts",
-          lengths.size(), target_counts.size());
-  require(!lengths.empty(), ErrorKind::kData, "there are no samples to train on");
+int64_t steps_per_epoch(int64_t samples, const StepListOptions& options) {
+  require(samples > 0, ErrorKind::kData, "there are no samples to train on");
   require(options.micro_batch_size > 0 && options.micro_batches_per_step > 0, ErrorKind::kUsage,
           "expected positive batch sizes, found {} samples a micro-batch and {} micro-batches a step",
           options.micro_batch_size, options.micro_batches_per_step);
-  require(steps_per_epoch() > 0, ErrorKind::kUsage,
-          "trainer_config.dataloader_drop_last drops all {} samples: a step takes {} x {}; use smaller batches or set "
-          "it to false",
-          lengths.size(), options.micro_batch_size, options.micro_batches_per_step);
+  if (options.drop_last) {
+    const int64_t steps = samples / options.micro_batch_size / options.micro_batches_per_step;
+    require(steps > 0, ErrorKind::kUsage,
+            "trainer_config.dataloader_drop_last drops all {} samples: a step takes {} x {}; use smaller batches or "
+            "set it to false",
+            samples, options.micro_batch_size, options.micro_batches_per_step);
+    return steps;
+  }
+  const int64_t micro_batches = (samples - 1) / options.micro_batch_size + 1;
+  return (micro_batches - 1) / options.micro_batches_per_step + 1;
 }
 
-int64_t StepList::steps_per_epoch() const {
-  const auto n = static_cast<int64_t>(lengths_.size());
-  if (options_.drop_last) return n / options_.micro_batch_size / options_.micro_batches_per_step;
-  const int64_t micro_batches = (n - 1) / options_.micro_batch_size + 1;
-  return (micro_batches - 1) / options_.micro_batches_per_step + 1;
+StepList::StepList(std::span<const int32_t> lengths, std::span<const int32_t> target_counts, StepListOptions options)
+    : lengths_(lengths),
+      target_counts_(target_counts),
+      options_(options),
+      steps_per_epoch_(data::steps_per_epoch(static_cast<int64_t>(lengths.size()), options)) {
+  require(lengths.size() == target_counts.size(), ErrorKind::kInternal, "{} lengths but {} target counts",
+          lengths.size(), target_counts.size());
 }
 
 void StepList::prepare(int64_t epoch) {
@@ -154,9 +159,9 @@ std::vector<int64_t> dealt_to_rank(int64_t n_micro_batches, int rank, int world_
   return mine;
 }
 
-Share share_of_rank(int64_t n, int rank, int world_size) {
+Shard shard_of_rank(int64_t n, int rank, int world_size) {
   require(world_size > 0 && rank >= 0 && rank < world_size && n >= 0, ErrorKind::kInternal,
-          "no share of {} things for rank {} of {}", n, rank, world_size);
+          "no shard of {} things for rank {} of {}", n, rank, world_size);
   const int64_t base = n / world_size;
   const int64_t larger = n % world_size;  // the first ranks take one more
   const int64_t begin = rank * base + std::min<int64_t>(rank, larger);

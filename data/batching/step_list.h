@@ -26,13 +26,16 @@ struct Step {
   int64_t samples = 0;
 };
 
+/// Throws: Error(kData) without samples, Error(kUsage) when an epoch has no step.
+int64_t steps_per_epoch(int64_t samples, const StepListOptions& options);
+
 /// The list of micro-batches of every step as a pure function of (options, lengths, epoch): it does not know ranks.
 class StepList {
  public:
   /// `lengths`, `target_counts`: [samples], must outlive this object.
   StepList(std::span<const int32_t> lengths, std::span<const int32_t> target_counts, StepListOptions options);
 
-  int64_t steps_per_epoch() const;
+  int64_t steps_per_epoch() const { return steps_per_epoch_; }
   /// `step` in [0, steps_per_epoch()). Keeps the order of the last epoch asked for.
   Step step(int64_t epoch, int64_t step);
 
@@ -41,6 +44,7 @@ class StepList {
   std::span<const int32_t> lengths_;
   std::span<const int32_t> target_counts_;
   StepListOptions options_;
+  int64_t steps_per_epoch_ = 0;
   int64_t prepared_epoch_ = -1;
   std::vector<int64_t> order_;
 };
@@ -55,10 +59,10 @@ std::vector<int64_t> dealt_to_rank(int64_t n_micro_batches, int rank, int world_
 
 /// A contiguous part of n things for `rank` of `world_size`: sizes differ by at most one, ranks in ascending order.
 /// [begin, end).
-struct Share {
+struct Shard {
   int64_t begin = 0;
   int64_t end = 0;
 };
-Share share_of_rank(int64_t n, int rank, int world_size);
+Shard shard_of_rank(int64_t n, int rank, int world_size);
 
 }  // namespace neoloom::data

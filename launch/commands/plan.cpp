@@ -109,12 +109,11 @@ RunPlan plan_steps(const Inputs& inputs, const data::TokenStore& store, int64_t 
   RunPlan plan;
   plan.trainable = model::count_trainable(inputs.base.config, config.peft_config, labels);
   plan.batching = train::resolve_batching(config.trainer_config, config.runtime, static_cast<int>(ranks));
-  const data::StepList steps(store.lengths(), store.target_counts(),
-                             {.micro_batch_size = plan.batching.micro_batch_size,
-                              .micro_batches_per_step = plan.batching.micro_batches_per_step,
-                              .sampling = train::sampling_from_name(config.trainer_config.train_sampling_strategy),
-                              .drop_last = config.trainer_config.dataloader_drop_last});
-  plan.steps = train::resolve_plan(config.trainer_config, steps.steps_per_epoch());
+  const int64_t steps_per_epoch =
+      data::steps_per_epoch(store.size(), {.micro_batch_size = plan.batching.micro_batch_size,
+                                           .micro_batches_per_step = plan.batching.micro_batches_per_step,
+                                           .drop_last = config.trainer_config.dataloader_drop_last});
+  plan.steps = train::resolve_plan(config.trainer_config, steps_per_epoch);
   return plan;
 }
 

@@ -303,7 +303,7 @@ train::TrainerSetup trainer_setup(comm::MpiSession& session, const TrainingJob& 
   setup.pad_id = s.pad_id;
   setup.device = device.name();
   setup.device_step = !device.is_cpu() || device_step_from_environment();
-  if (model.setup().compute_dtype == model::Dtype::kFloat16) setup.initial_loss_scale = train::kLargestLossScale;
+  if (model.setup().compute_dtype == model::Dtype::kFloat16) setup.initial_loss_scale = train::LossScale::kLargest;
   setup.config_yaml = to_yaml(s.config);
   setup.config_file = run_config_text(s.config);
   setup.label_map_json = nlohmann::json(s.labels).dump();

@@ -15,26 +15,22 @@ namespace {
 
 using core::ErrorKind;
 
-constexpr int64_t kNoLabel = -100;
 constexpr int64_t kFewestRows = 128;
 constexpr int64_t kSizesPerOctave = 8;
 
 void check_batch(const Batch& batch, const GptNeoConfig& config) {
-  const int64_t samples = batch.ids.size(0);
-  core::require(batch.ids.dim() == 2 && samples > 0 && static_cast<int64_t>(batch.lengths.size()) == samples &&
-                    static_cast<int64_t>(batch.sample_ids.size()) == samples,
-                ErrorKind::kInternal, "batch: {} rows of ids with {} lengths and {} sample ids", samples,
-                batch.lengths.size(), batch.sample_ids.size());
-  core::require(batch.ids.is_cpu() && (!batch.labels.defined() || batch.labels.is_cpu()), ErrorKind::kInternal,
-                "batch: expected ids and labels in host memory");
-  for (size_t row = 0; row < batch.lengths.size(); ++row) {
-    const int64_t length = batch.lengths[row];
-    core::require(length >= 1 && length <= batch.ids.size(1), ErrorKind::kData,
-                  "sample {}: expected a length from 1 to {}, found {}", batch.sample_ids[row], batch.ids.size(1),
-                  length);
+  const size_t samples = batch.sample_ids.size();
+  core::require(samples > 0 && batch.cu_seqlens.size() == samples + 1 && batch.cu_seqlens.front() == 0 &&
+                    batch.cu_seqlens.back() == static_cast<int64_t>(batch.ids.size()),
+                ErrorKind::kInternal, "batch: {} samples with {} limits of {} tokens", samples, batch.cu_seqlens.size(),
+                batch.ids.size());
+  for (size_t sample = 0; sample < samples; ++sample) {
+    const int64_t length = batch.cu_seqlens[sample + 1] - batch.cu_seqlens[sample];
+    core::require(length >= 1, ErrorKind::kData, "sample {}: expected at least one token, found a length of {}",
+                  batch.sample_ids[sample], length);
     core::require(length <= config.max_position_embeddings, ErrorKind::kData,
                   "sample {}: {} tokens, but the model has {} positions; truncate it (tokenizer_config.max_length)",
-                  batch.sample_ids[row], length, config.max_position_embeddings);
+                  batch.sample_ids[sample], length, config.max_position_embeddings);
   }
 }
 
@@ -55,12 +51,12 @@ class Packer {
 
   MicroBatch pack() {
     collect_rows();
-    check_ids(ids_, result_.packed.rows.key_rows, setup_.config.vocab_size);
+    check_ids(batch_.ids, result_.packed.rows.key_rows, setup_.config.vocab_size);
     if (options_.fixed_shapes) add_padding_sample();
     make_row_tensors();
-    if (batch_.labels.defined()) {
+    if (batch_.has_targets) {
       if (setup_.head == Head::kCausalLm) {
-        collect_supervised_rows();
+        collect_next_tokens();
       } else {
         collect_labels();
       }
@@ -75,19 +71,14 @@ class Packer {
   }
 
   void collect_rows() {
-    const at::Tensor padded = batch_.ids.contiguous();
-    const int64_t* const values = padded.const_data_ptr<int64_t>();
     RowSelection& rows = result_.packed.rows;
     RowSelection& last_rows = result_.packed.last_rows;
-    for (size_t sample = 0; sample < batch_.lengths.size(); ++sample) {
-      const int64_t length = batch_.lengths[sample];
-      const auto begin = static_cast<int64_t>(ids_.size());
+    for (size_t sample = 0; sample < batch_.sample_ids.size(); ++sample) {
+      const int64_t begin = batch_.cu_seqlens[sample];
+      const int64_t length = batch_.cu_seqlens[sample + 1] - begin;
       rows.segments.push_back({begin, length, begin, length});
       last_rows.segments.push_back({static_cast<int64_t>(sample), 1, begin, length});
       for (int64_t token = 0; token < length; ++token) {
-        const int64_t place = static_cast<int64_t>(sample) * padded.size(1) + token;
-        source_.push_back(place);
-        ids_.push_back(values[place]);
         positions_.push_back(token);
         rows.key_rows.push_back({batch_.sample_ids[sample], token});
       }
@@ -113,7 +104,6 @@ class Packer {
     packed.ids = tensor(ids_);
     packed.positions = tensor(positions_);
     packed.last_rows.query_index = tensor(last_);
-    if (!options_.fixed_shapes) packed.source = tensor(source_);
     if (!options_.for_device) return;
     for (RowSelection* rows : {&packed.rows, &packed.last_rows}) {
       rows->packed = cu_seqlens(rows->segments, device_);
@@ -124,26 +114,10 @@ class Packer {
     }
   }
 
-  void collect_supervised_rows() {
-    const at::Tensor labels = batch_.labels.contiguous();
-    core::require(labels.sizes() == batch_.ids.sizes() && labels.scalar_type() == at::kLong, ErrorKind::kInternal,
-                  "labels of a causal LM: expected int64 of the shape of ids");
-    std::vector<int64_t> rows;
-    std::vector<int64_t> values;
-    int64_t begin = 0;
-    for (size_t sample = 0; sample < batch_.lengths.size(); ++sample) {
-      const int64_t* const row = labels.const_data_ptr<int64_t>() + static_cast<int64_t>(sample) * labels.size(1);
-      for (int64_t token = 0; token + 1 < batch_.lengths[sample]; ++token) {
-        const int64_t target = row[token + 1];
-        if (target == kNoLabel) continue;
-        core::require(target >= 0 && target < setup_.config.vocab_size, ErrorKind::kData,
-                      "sample {}: label {} at token {} is outside the vocabulary of {} entries",
-                      batch_.sample_ids[sample], target, token + 1, setup_.config.vocab_size);
-        rows.push_back(begin + token);
-        values.push_back(target);
-      }
-      begin += batch_.lengths[sample];
-    }
+  void collect_next_tokens() {
+    std::vector<int64_t> rows = batch_.target_rows;
+    std::vector<int64_t> values = batch_.targets;
+    check_next_tokens(rows, values);
     Targets& targets = result_.targets;
     targets.count = static_cast<int64_t>(rows.size());
     if (options_.fixed_shapes) {
@@ -158,31 +132,38 @@ class Packer {
     targets.values = tensor(values);
   }
 
+  void check_next_tokens(const std::vector<int64_t>& rows, const std::vector<int64_t>& values) const {
+    core::require(rows.size() == values.size(), ErrorKind::kInternal, "{} target rows with {} targets", rows.size(),
+                  values.size());
+    for (size_t i = 0; i < rows.size(); ++i) {
+      core::require(rows[i] >= 0 && rows[i] < batch_.cu_seqlens.back(), ErrorKind::kInternal,
+                    "target row {} of {} rows", rows[i], batch_.cu_seqlens.back());
+      const RowKey& key = result_.packed.rows.key_rows[static_cast<size_t>(rows[i])];
+      core::require(values[i] >= 0 && values[i] < setup_.config.vocab_size, ErrorKind::kData,
+                    "sample {}: label {} at token {} is outside the vocabulary of {} entries", key.sample, values[i],
+                    key.token + 1, setup_.config.vocab_size);
+    }
+  }
+
   void collect_labels() {
-    const at::Tensor labels = batch_.labels.contiguous();
-    const int64_t samples = batch_.ids.size(0);
+    const auto samples = static_cast<int64_t>(batch_.sample_ids.size());
     const bool multi = setup_.head == Head::kMultiLabel;
-    const std::vector<int64_t> shape =
-        multi ? std::vector<int64_t>{samples, setup_.num_labels} : std::vector<int64_t>{samples};
-    core::require(labels.sizes() == at::IntArrayRef(shape) && labels.scalar_type() == (multi ? at::kFloat : at::kLong),
-                  ErrorKind::kInternal, "labels: expected {} of shape [{}{}]", multi ? "fp32" : "int64", samples,
-                  multi ? fmt::format(", {}", setup_.num_labels) : "");
+    const size_t found = multi ? batch_.multi_labels.size() : batch_.targets.size();
+    const int64_t expected = multi ? samples * setup_.num_labels : samples;
+    core::require(found == static_cast<size_t>(expected), ErrorKind::kInternal, "{} labels: expected {} of {} samples",
+                  found, expected, samples);
     std::vector<float> weights(static_cast<size_t>(samples), 1.0F);
     Targets& targets = result_.targets;
-    if (multi) {
-      const float* const values = labels.const_data_ptr<float>();
-      targets.values = labels_tensor(std::vector<float>(values, values + labels.numel()), shape);
-    } else {
-      const int64_t* const values = labels.const_data_ptr<int64_t>();
-      targets.values = labels_tensor(class_labels({values, values + labels.numel()}, weights), shape);
-    }
+    targets.values = multi ? labels_tensor(batch_.multi_labels, {samples, setup_.num_labels})
+                           : labels_tensor(class_labels(weights), {samples});
     targets.count = std::count(weights.begin(), weights.end(), 1.0F);
     if (options_.fixed_shapes) weights.push_back(0.0F);  // of the filling sample
     if (targets.count < static_cast<int64_t>(weights.size())) targets.weights = tensor(weights);
   }
 
   /// Samples without a label get class 0 and weight 0.
-  std::vector<int64_t> class_labels(std::vector<int64_t> labels, std::vector<float>& weights) const {
+  std::vector<int64_t> class_labels(std::vector<float>& weights) const {
+    std::vector<int64_t> labels = batch_.targets;
     for (size_t sample = 0; sample < labels.size(); ++sample) {
       core::require(labels[sample] < setup_.num_labels, ErrorKind::kData, "label {} with only {} classes",
                     labels[sample], setup_.num_labels);
@@ -208,7 +189,8 @@ class Packer {
   at::Device device_;
   PackOptions options_;
   MicroBatch result_;
-  std::vector<int64_t> ids_, positions_, source_, last_;
+  std::vector<int64_t> ids_ = batch_.ids;  // then the filling sample's
+  std::vector<int64_t> positions_, last_;
 };
 
 /// Calls body(tensor) for every tensor of a micro-batch that is there.
@@ -216,9 +198,9 @@ template <typename Batch, typename Body>
 void for_each_tensor(Batch& batch, Body body) {
   auto& packed = batch.packed;
   for (auto* tensor :
-       {&packed.ids, &packed.positions, &packed.source, &packed.rows.packed.cu_seqlens_q,
-        &packed.rows.packed.cu_seqlens_k, &packed.last_rows.query_index, &packed.last_rows.packed.cu_seqlens_q,
-        &packed.last_rows.packed.cu_seqlens_k, &batch.targets.rows, &batch.targets.values, &batch.targets.weights}) {
+       {&packed.ids, &packed.positions, &packed.rows.packed.cu_seqlens_q, &packed.rows.packed.cu_seqlens_k,
+        &packed.last_rows.query_index, &packed.last_rows.packed.cu_seqlens_q, &packed.last_rows.packed.cu_seqlens_k,
+        &batch.targets.rows, &batch.targets.values, &batch.targets.weights}) {
     if (tensor->defined()) body(*tensor);
   }
 }

@@ -12,11 +12,10 @@
 
 namespace neoloom::model {
 
-/// A micro-batch without its padding.
+/// The rows of a micro-batch as tensors.
 struct PackedBatch {
   at::Tensor ids;          // [N] int64
   at::Tensor positions;    // [N] int64
-  at::Tensor source;       // [N] int64: row of the padded batch, b * T + t; undefined with fixed shapes
   RowSelection rows;       // every row
   RowSelection last_rows;  // keys at every row, queries at each sample's last token only
 };
@@ -42,7 +41,7 @@ struct PackOptions {
   bool fixed_shapes = false;
 };
 
-/// Drops the padding. Everything stays in host memory, page-locked where it will travel to `device`.
+/// Makes tensors of a batch. Everything stays in host memory, page-locked where it will travel to `device`.
 /// Throws: Error(kData) naming the sample when a length, an id or a label is out of range.
 MicroBatch pack(const Batch& batch, const ModelSetup& setup, const at::Device& device, PackOptions options = {});
 

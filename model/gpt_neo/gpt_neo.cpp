@@ -3,7 +3,6 @@
 
 #include <ATen/Context.h>
 #include <ATen/ops/embedding.h>
-#include <ATen/ops/index_copy.h>
 #include <ATen/ops/zeros.h>
 
 #include <fmt/format.h>
@@ -95,7 +94,7 @@ bool GptNeo::has_fixed_shapes() const {
 }
 
 MicroBatch GptNeo::packed_on(const at::Device& device, const Batch& batch) const {
-  MicroBatch packed = pack(batch, setup_, device, {.for_device = setup_.device.cuda});
+  MicroBatch packed = model::pack(batch, setup_, device, {.for_device = setup_.device.cuda});
   move_to(packed, device);
   return packed;
 }
@@ -144,24 +143,28 @@ at::Tensor GptNeo::compute(const MicroBatch& batch, const at::Tensor& params, at
   return head.loss.loss;
 }
 
-Model::MicroStep GptNeo::prepare(const Batch& batch, const at::Tensor& params, at::Tensor& grads, const DropoutKey& key,
-                                 double loss_scale) {
-  core::require(batch.labels.defined(), ErrorKind::kInternal, "training needs labels");
+std::shared_ptr<const MicroBatch> GptNeo::pack(const Batch& batch, const at::Device& device) const {
+  core::require(batch.has_targets, ErrorKind::kInternal, "training needs targets");
+  return std::make_shared<MicroBatch>(
+      model::pack(batch, setup_, device, {.for_device = setup_.device.cuda, .fixed_shapes = has_fixed_shapes()}));
+}
+
+Model::MicroStep GptNeo::prepare(const MicroBatch& batch, const at::Tensor& params, at::Tensor& grads,
+                                 const DropoutKey& key, double loss_scale) {
   core::require(grads.sizes() == params.sizes() && grads.scalar_type() == at::kFloat, ErrorKind::kInternal,
                 "gradients: expected {} fp32 elements, found {}", params.numel(), grads.numel());
   const at::Device device = params.device();
   const bool fixed = has_fixed_shapes();
-  const MicroBatch packed = pack(batch, setup_, device, {.for_device = setup_.device.cuda, .fixed_shapes = fixed});
   MicroStep step;
   const bool native_masks = setup_.device.cuda && setup_.lora && setup_.lora->lora_dropout > 0.0;
   step.begin = [native_masks, key, device] {
     if (native_masks) seed_native_masks(key, device);
   };
   const bool by_length = attention_kernel(/*local=*/false) == AttentionKernel::kCudnn;
-  if (fixed) step.shape = fmt::format("{}, loss scale {}", shape_of(packed, by_length), loss_scale);
+  if (fixed) step.shape = fmt::format("{}, loss scale {}", shape_of(batch, by_length), loss_scale);
   if (!fixed) static_inputs_.clear();  // nothing comes back to where these inputs lie
-  StaticInputs& inputs = static_inputs_for(step.shape, packed, device);
-  step.loss = {inputs.loss, packed.targets.count};
+  StaticInputs& inputs = static_inputs_for(step.shape, batch, device);
+  step.loss = {inputs.loss, batch.targets.count};
   step.enqueue = [this, &inputs, params, grads, key, loss_scale](const GradientsReady& ready) mutable {
     inputs.loss.copy_(compute(inputs.batch, params, grads, key, loss_scale, ready));
   };
@@ -170,7 +173,7 @@ Model::MicroStep GptNeo::prepare(const Batch& batch, const at::Tensor& params, a
 
 LossSum GptNeo::forward_backward(const Batch& batch, const at::Tensor& params, at::Tensor& grads, const DropoutKey& key,
                                  double loss_scale) {
-  const MicroStep step = prepare(batch, params, grads, key, loss_scale);
+  const MicroStep step = prepare(*pack(batch, params.device()), params, grads, key, loss_scale);
   step.begin();
   step.enqueue({});
   return step.loss;
@@ -188,10 +191,7 @@ at::Tensor GptNeo::lm_logits(const Batch& batch, const at::Tensor& params) {
   const MicroBatch packed = packed_on(params.device(), batch);
   const Network network = builder_.build(params, {}, nullptr);
   const at::Tensor normed = network.ln_f.forward(run_blocks(network, packed.packed, nullptr), nullptr);
-  const at::Tensor logits = backend_->logits(normed, network.head);
-  at::Tensor padded = at::zeros({batch.ids.numel(), setup_.config.vocab_size}, logits.options());
-  padded.index_copy_(0, packed.packed.source, logits);
-  return padded.view({batch.ids.size(0), batch.ids.size(1), setup_.config.vocab_size});
+  return backend_->logits(normed, network.head);
 }
 
 std::unique_ptr<Model::Decoder> GptNeo::make_decoder(const at::Tensor& params, int64_t max_tokens) {

@@ -26,7 +26,8 @@ class GptNeo final : public Model {
   void initialize(at::Tensor& params, uint64_t seed) const override { builder_.initialize(params, seed); }
   LossSum forward_backward(const Batch& batch, const at::Tensor& params, at::Tensor& grads, const DropoutKey& key,
                            double loss_scale) override;
-  MicroStep prepare(const Batch& batch, const at::Tensor& params, at::Tensor& grads, const DropoutKey& key,
+  std::shared_ptr<const MicroBatch> pack(const Batch& batch, const at::Device& device) const override;
+  MicroStep prepare(const MicroBatch& batch, const at::Tensor& params, at::Tensor& grads, const DropoutKey& key,
                     double loss_scale) override;
   EvalOutput evaluate(const Batch& batch, const at::Tensor& params) override;
   at::Tensor lm_logits(const Batch& batch, const at::Tensor& params) override;

@@ -7,11 +7,10 @@
 #include <numeric>
 #include <vector>
 
-#include "data/batching/loader.h"
 #include "data/batching/step_list.h"
 #include "runtime/core/clock.h"
 #include "runtime/core/error.h"
-#include "runtime/train/batches.h"
+#include "runtime/train/micro_batch_loader.h"
 
 namespace neoloom::train {
 namespace {
@@ -68,18 +67,18 @@ EvalResult evaluate(comm::MpiSession& session, model::Model& model, const at::Te
 
   Totals totals;
   const int64_t batches = (store.size() + request.batch_size - 1) / request.batch_size;
-  const data::Share share = data::share_of_rank(batches, session.rank(), session.size());
+  const data::Shard shard = data::shard_of_rank(batches, session.rank(), session.size());
   session.run_on_all_or_fail([&] {
-    for (int64_t b = share.begin; b < share.end; ++b) {
+    for (int64_t b = shard.begin; b < shard.end; ++b) {
       const int64_t first = b * request.batch_size;
       std::vector<int64_t> samples(static_cast<size_t>(std::min(request.batch_size, store.size() - first)));
       std::iota(samples.begin(), samples.end(), first);
-      const data::PaddedBatch padded =
-          data::collate(store, samples, request.task, request.problem_type, request.pad_id);
-      const bool labelled = store.labelled() || head == model::Head::kCausalLm;
-      const model::EvalOutput output = model.evaluate(to_model_batch(padded, head, labelled), params);
-      totals.samples += padded.rows;
-      totals.tokens += padded.tokens;
+      const bool has_targets = store.labelled() || head == model::Head::kCausalLm;
+      const model::Batch batch = to_model_batch(
+          data::collate(store, samples, request.task, request.problem_type, request.pad_id), has_targets);
+      const model::EvalOutput output = model.evaluate(batch, params);
+      totals.samples += static_cast<int64_t>(samples.size());
+      totals.tokens += batch.cu_seqlens.back();
       if (output.loss.loss.defined()) {
         const double loss = output.loss.loss.item<double>();
         totals.targets += output.loss.count;

@@ -1,24 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/train/trainer.h"
 
-#include <ATen/ops/empty.h>
-#include <ATen/ops/zeros.h>
 #include <c10/core/Device.h>
 
 #include <algorithm>
-#include <cmath>
-#include <filesystem>
-#include <fstream>
+#include <array>
 #include <utility>
 
+#include "data/batching/step_list.h"
 #include "runtime/comm/collective_error.h"
 #include "runtime/comm/fingerprint.h"
 #include "runtime/core/clock.h"
 #include "runtime/core/error.h"
 #include "runtime/core/files.h"
 #include "runtime/core/hash.h"
-#include "runtime/core/json.h"
-#include "runtime/train/batches.h"
+#include "runtime/train/evaluator.h"
 
 namespace neoloom::train {
 namespace {
@@ -28,7 +24,6 @@ using nlohmann::ordered_json;
 
 // A step in which peers that live keep others waiting may take this many times as long as the longest so far.
 constexpr double kLongestStepFactor = 10.0;
-constexpr int64_t kLossScaleGrowthSteps = 2000;  // Hugging Face's (torch GradScaler's) growth interval
 
 data::StepListOptions step_list_options(const TrainerSetup& setup) {
   const Options& options = setup.options;
@@ -53,13 +48,6 @@ std::vector<optim::ParameterRange> decay_ranges(const model::ParameterLayout& la
   return ranges;
 }
 
-optim::FlatBuffers zero_buffers(int64_t n_elements, const std::string& device) {
-  const auto zeros = [&] {
-    return at::zeros({n_elements}, at::TensorOptions().dtype(at::kFloat).device(c10::Device(device)));
-  };
-  return {zeros(), zeros(), zeros(), zeros()};
-}
-
 // Bytes that a bucket of the gradient sum holds at least. On CPUs sums stay whole unless asked otherwise: MPI makes
 // progress inside of its calls only.
 int64_t bucket_bytes(const TrainerSetup& setup, int ranks, int64_t buffer_bytes) {
@@ -67,8 +55,8 @@ int64_t bucket_bytes(const TrainerSetup& setup, int ranks, int64_t buffer_bytes)
   return setup.device == "cpu" || ranks == 1 ? buffer_bytes : automatic_bucket_bytes(buffer_bytes);
 }
 
-BucketedSum make_sum(const TrainerSetup& setup, int ranks, const model::ParameterLayout& layout,
-                     comm::Communicator& communicator) {
+GradientReducer make_reducer(const TrainerSetup& setup, int ranks, const model::ParameterLayout& layout,
+                             comm::Communicator& communicator) {
   std::unique_ptr<GradientSum> sum = make_gradient_sum({.kind = setup.runtime.gradient_sum,
                                                         .n_elements = layout.total_elements,
                                                         .device = c10::Device(setup.device),
@@ -79,115 +67,99 @@ BucketedSum make_sum(const TrainerSetup& setup, int ranks, const model::Paramete
   return {std::move(sum), communicator, std::move(begins)};
 }
 
-void from_host(const std::vector<float>& values, at::Tensor& tensor) {
-  at::Tensor host = at::empty({static_cast<int64_t>(values.size())}, at::kFloat);
-  std::copy(values.begin(), values.end(), host.mutable_data_ptr<float>());
-  tensor.copy_(host);
+std::unique_ptr<Update> make_update(const TrainerSetup& setup, const StepSchedule& schedule,
+                                    const model::ParameterLayout& layout, const TrainingState& state) {
+  UpdateSetup update{.ranges = decay_ranges(layout),
+                     .adamw = {.beta1 = setup.options.adam_beta1,
+                               .beta2 = setup.options.adam_beta2,
+                               .epsilon = setup.options.adam_epsilon,
+                               .weight_decay = setup.options.weight_decay},
+                     .max_grad_norm = setup.options.max_grad_norm,
+                     .learning_rate = setup.options.learning_rate,
+                     .schedule = optim::schedule_from_name(setup.options.lr_scheduler_type),
+                     .warmup_steps = schedule.warmup_steps,
+                     .total_steps = schedule.total_steps,
+                     .updates_done = state.step - state.skipped_steps};
+  return setup.device_step ? make_device_update(std::move(update), setup.hooks.device_reads, c10::Device(setup.device))
+                           : make_host_update(std::move(update));
 }
 
-// World size of the last run_start in an event log; 0 when there is none.
-int64_t last_world_size(const std::string& path) {
-  std::error_code unknown;
-  if (!std::filesystem::is_regular_file(path, unknown)) return 0;
-  std::ifstream file(path);
-  int64_t world_size = 0;
-  for (std::string line; std::getline(file, line);) {
-    if (!core::json_excess(line).empty()) continue;
-    const nlohmann::json event = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
-    if (event.is_object() && event.value("event", "") == "run_start")
-      world_size = event.value("world_size", int64_t{0});
+TrainingState make_state(const TrainerSetup& setup, const model::Model& model, const std::optional<Resumed>& resumed) {
+  TrainingState state(model.layout().total_elements, c10::Device(setup.device), setup.initial_loss_scale);
+  if (resumed) {
+    state.restore(*resumed, model.layout());
+    return state;
   }
-  return world_size;
+  model.initialize(state.buffers.params, static_cast<uint64_t>(setup.options.seed));
+  if (setup.initial_values.defined()) state.buffers.params.copy_(setup.initial_values);
+  return state;
 }
+
+/// Tells the hook where the enqueueing of a step begins and ends, whatever way it ends.
+class EnqueuedStep {
+ public:
+  explicit EnqueuedStep(const Hooks& hooks) : hooks_(hooks) { tell(true); }
+  ~EnqueuedStep() { tell(false); }
+  EnqueuedStep(const EnqueuedStep&) = delete;
+  EnqueuedStep& operator=(const EnqueuedStep&) = delete;
+
+ private:
+  void tell(bool begins) const {
+    if (hooks_.enqueues_step) hooks_.enqueues_step(begins);
+  }
+  const Hooks& hooks_;
+};
 
 }  // namespace
 
 Trainer::Trainer(comm::MpiSession& session, comm::Communicator& communicator, model::Model& model, TrainerSetup setup,
                  std::optional<Resumed> resumed)
     : session_(session),
-      communicator_(communicator),
       model_(model),
       setup_(std::move(setup)),
-      buffers_(zero_buffers(model.layout().total_elements, setup_.device)),
-      loss_scale_(setup_.initial_loss_scale),
-      sum_(make_sum(setup_, session.size(), model.layout(), communicator)) {
-  steps_ = std::make_unique<data::StepList>(setup_.train->lengths(), setup_.train->target_counts(),
-                                            step_list_options(setup_));
-  schedule_ = resolve_plan(setup_.options, steps_->steps_per_epoch());
-  best_ = BestModel(judge_of(setup_.options, setup_.validation ? setup_.validation->content_hash() : ""),
-                    session_.is_root() && setup_.options.load_best_model_at_end);
-  if (resumed) {
-    restore(*resumed);
-  } else {
-    model_.initialize(buffers_.params, static_cast<uint64_t>(setup_.options.seed));
-    if (setup_.initial_values.defined()) buffers_.params.copy_(setup_.initial_values);
-  }
-  first_step_ = logged_step_ = step_;
-  make_update();
-  since_start_.rank = session_.rank();
-  since_start_.host = session_.host_name();
-  since_start_.device = setup_.device;
-  since_log_ = since_start_;
-  if (session_.is_root()) {
-    const std::string path = setup_.options.output_dir + "/metrics.jsonl";
-    world_size_before_ = last_world_size(path);
-    events_ = std::make_unique<metrics::EventLog>(path);
-    console_ = std::make_unique<metrics::Console>(setup_.progress, /*quiet=*/false);
-  }
+      schedule_(resolve_plan(setup_.options, data::steps_per_epoch(setup_.train->size(), step_list_options(setup_)))),
+      best_(judge_of(setup_.options, setup_.validation ? setup_.validation->content_hash() : ""),
+            session.is_root() && setup_.options.load_best_model_at_end),
+      state_(make_state(setup_, model, resumed)),
+      first_step_(state_.step),
+      reporter_(communicator, {.output_dir = setup_.options.output_dir,
+                               .progress = setup_.progress,
+                               .self = {.rank = session.rank(), .host = session.host_name(), .device = setup_.device},
+                               .first_step = first_step_,
+                               .total_steps = schedule_.total_steps,
+                               .peak_memory_bytes = setup_.hooks.peak_memory_bytes,
+                               .gather =
+                                   [this](const std::string& mine) {
+                                     const auto bounded = guard("gathering throughput");
+                                     return session_.all_gather(mine);
+                                   }}),
+      writer_({.output_dir = setup_.options.output_dir,
+               .config_file = setup_.config_file,
+               .save_total_limit = setup_.options.save_total_limit,
+               .keeps_best = setup_.options.load_best_model_at_end,
+               .total_steps = schedule_.total_steps,
+               .write_adapter = setup_.hooks.write_adapter},
+              reporter_, best_),
+      runner_(model, make_reducer(setup_, session.size(), model.layout(), communicator),
+              make_update(setup_, schedule_, model.layout(), state_),
+              {.seed = static_cast<uint64_t>(setup_.options.seed),
+               .steps_per_epoch = schedule_.steps_per_epoch,
+               .survives_lack_of_memory = setup_.options.auto_find_batch_size,
+               .guard = [this](const std::string& phase) { return guard(phase); },
+               .while_waiting = [&communicator] { communicator.check(); },
+               .run_micro_step = setup_.hooks.run_micro_step,
+               .before_micro_batch = setup_.hooks.before_micro_batch}) {
+  if (resumed) writer_.resumed_at(state_.step);
   check_replicas();
   announce(resumed);
 }
 
 Trainer::~Trainer() = default;
 
-void Trainer::restore(const Resumed& resumed) {
-  const checkpoint::State& state = resumed.state;
-  if (state.index != index_of(model_.layout())) {
-    throw comm::CollectiveError(
-        ErrorKind::kCheckpoint,
-        fmt::format("{}: its {} tensors do not have the names and shapes of this model's {} trainable tensors; resume "
-                    "with the configuration it was written with",
-                    resumed.path, state.index.size(), model_.layout().slots.size()));
-  }
-  from_host(state.params, buffers_.params);
-  from_host(state.exp_avg, buffers_.exp_avg);
-  from_host(state.exp_avg_sq, buffers_.exp_avg_sq);
-  step_ = last_saved_step_ = state.step;
-  skipped_steps_ = state.skipped_steps;
-  good_steps_ = state.good_steps;
-  loss_scale_ = state.loss_scale;
-  const auto history = core::parse_json(state.history, "the checkpoint's history", ErrorKind::kCheckpoint);
-  try {
-    for (const nlohmann::json& event : history.at("events")) remember(event);
-    loss_since_log_ = history.at("loss_since_log");
-    steps_since_log_ = history.at("steps_since_log");
-    skipped_in_a_row_ = history.at("skipped_in_a_row");
-  } catch (const nlohmann::json::exception& error) {
-    core::fail(ErrorKind::kCheckpoint, "the checkpoint's history is not what a run writes: {}",
-               core::json_complaint(error));
-  }
-}
-
-void Trainer::make_update() {
-  UpdateSetup setup{.ranges = decay_ranges(model_.layout()),
-                    .adamw = {.beta1 = setup_.options.adam_beta1,
-                              .beta2 = setup_.options.adam_beta2,
-                              .epsilon = setup_.options.adam_epsilon,
-                              .weight_decay = setup_.options.weight_decay},
-                    .max_grad_norm = setup_.options.max_grad_norm,
-                    .learning_rate = setup_.options.learning_rate,
-                    .schedule = optim::schedule_from_name(setup_.options.lr_scheduler_type),
-                    .warmup_steps = schedule_.warmup_steps,
-                    .total_steps = schedule_.total_steps,
-                    .updates_done = step_ - skipped_steps_};
-  update_ = setup_.device_step
-                ? make_device_update(std::move(setup), setup_.hooks.device_reads, buffers_.params.device())
-                : make_host_update(std::move(setup));
-}
-
 void Trainer::announce(const std::optional<Resumed>& resumed) {
-  if (!session_.is_root()) return;
+  if (!reporter_.writes()) return;
   const model::ParameterLayout& layout = model_.layout();
+  const GradientReducer& reducer = runner_.reducer();
   ordered_json event = {{"event", "run_start"},
                         {"world_size", session_.size()},
                         {"micro_batch_size", setup_.batching.micro_batch_size},
@@ -197,44 +169,42 @@ void Trainer::announce(const std::optional<Resumed>& resumed) {
                         {"total_steps", schedule_.total_steps},
                         {"warmup_steps", schedule_.warmup_steps},
                         {"trainable_parameters", layout.trainable_elements},
-                        {"allreduce_bytes_per_step", sum_.sum().bytes()},
-                        {"allreduce_buckets", sum_.buckets()},
+                        {"allreduce_bytes_per_step", reducer.sum().bytes()},
+                        {"allreduce_buckets", reducer.buckets()},
                         {"seed", setup_.options.seed}};
   event.update(setup_.run_start);
-  write_event(event);
-  console_->notice(fmt::format(
+  reporter_.event(event);
+  reporter_.notice(fmt::format(
       "training {} samples: {} steps of {} ({} an epoch), {} trainable parameters, {} bytes all-reduced a step",
       setup_.train->size(), schedule_.total_steps, setup_.batching.global_batch_size(), schedule_.steps_per_epoch,
-      layout.trainable_elements, sum_.sum().bytes()));
+      layout.trainable_elements, reducer.sum().bytes()));
   if (!resumed) return;
   for (const std::string& skipped : resumed->skipped) warn("checkpoint skipped: " + skipped);
-  console_->notice(fmt::format("resuming {} at step {} of {}", resumed->path, step_, schedule_.total_steps));
-  write_event(
-      {{"event", "resume"}, {"step", step_}, {"path", resumed->path}, {"world_size_before", world_size_before_}});
+  reporter_.notice(fmt::format("resuming {} at step {} of {}", resumed->path, state_.step, schedule_.total_steps));
+  reporter_.event({{"event", "resume"},
+                   {"step", state_.step},
+                   {"path", resumed->path},
+                   {"world_size_before", reporter_.world_size_before()}});
   const std::string forgotten = best_.restore(resumed->state, core::parent_directory(resumed->path));
   if (!forgotten.empty() && setup_.options.load_best_model_at_end) warn(forgotten);
   // Written by an earlier start: the folders may be of another step, the file of other free keys.
-  if (!best_.params().empty() && step_ < schedule_.total_steps) best_folder_.due();
-  config_file_.due();
-  write_side_products();
+  if (!best_.params().empty() && state_.step < schedule_.total_steps) writer_.best_is_due();
+  writer_.config_is_due();
+  writer_.write_side_products(state_.step);
 }
 
 RunStatus Trainer::run() {
   const auto phase = session_.phase("training");
-  if (step_ >= schedule_.total_steps) {
-    if (session_.is_root()) {
-      console_->notice(fmt::format("this run is complete: {} of {} steps", step_, schedule_.total_steps));
-    }
+  if (state_.step >= schedule_.total_steps) {
+    reporter_.notice(fmt::format("this run is complete: {} of {} steps", state_.step, schedule_.total_steps));
     finish(RunStatus::kCompleted);
     return RunStatus::kCompleted;
   }
   start_loader();
-  if (session_.is_root()) {
-    console_->notice(
-        fmt::format("the first step begins {:.2f} s after the start of the process", core::process_age_seconds()));
-  }
-  start_seconds_ = log_seconds_ = core::now_seconds();
-  while (step_ < schedule_.total_steps) {
+  reporter_.notice(
+      fmt::format("the first step begins {:.2f} s after the start of the process", core::process_age_seconds()));
+  reporter_.start();
+  while (state_.step < schedule_.total_steps) {
     const double step_start = core::now_seconds();
     const StepFlags flags = run_step();
     if (flags.out_of_memory) {
@@ -242,17 +212,17 @@ RunStatus Trainer::run() {
       shrink_micro_batches();
       continue;
     }
-    ++step_;
-    session_.mark(step_);
+    ++state_.step;
+    session_.mark(state_.step);
     take_results(needs_results(flags) ? 0 : 1);
     longest_step_seconds_ = std::max(longest_step_seconds_, core::now_seconds() - step_start);
     steps_alike_ = true;
-    if (schedule_.logs_after(step_, setup_.options.logging_first_step)) log_step();
-    if (session_.is_root()) console_->tick(step_, schedule_.total_steps, seconds_left());
-    if (setup_.validation && schedule_.evaluates_after(step_)) evaluate_now();
+    if (logs_now()) log();
+    reporter_.tick(state_.step);
+    if (setup_.validation && schedule_.evaluates_after(state_.step)) evaluate_now();
     if (checks_replicas()) check_replicas();
-    if (schedule_.saves_after(step_) || flags.stop) save();
-    if (flags.stop && step_ < schedule_.total_steps) {
+    if (schedule_.saves_after(state_.step) || flags.stop) save();
+    if (flags.stop && state_.step < schedule_.total_steps) {
       finish(RunStatus::kStopped);
       return RunStatus::kStopped;
     }
@@ -261,65 +231,63 @@ RunStatus Trainer::run() {
   return RunStatus::kCompleted;
 }
 
+Trainer::StepFlags Trainer::run_step() {
+  const EnqueuedStep enqueued(setup_.hooks);
+  metrics::DeviceMeasure& measure = reporter_.measure();
+  const bool fitted = runner_.compute(*loader_, state_, measure);
+  const StepFlags flags = agree({.out_of_memory = !fitted, .stop = setup_.hooks.stop_requested()});
+  runner_.sum_over_ranks(/*wanted=*/!flags.out_of_memory, measure);
+  if (!flags.out_of_memory) runner_.update(state_, measure);
+  return flags;
+}
+
+// One small word of host flags a step: whatever one rank saw, all take the same path.
+Trainer::StepFlags Trainer::agree(StepFlags mine) {
+  const core::ScopedTimer timer(reporter_.measure().comm_seconds);
+  const auto bounded = guard("agreeing on flags");
+  std::array<int64_t, 2> word = {mine.out_of_memory, mine.stop};
+  session_.all_reduce_max(word);
+  return {.out_of_memory = word[0] != 0, .stop = word[1] != 0};
+}
+
 bool Trainer::checks_replicas() const {
-  return setup_.runtime.state_check_steps > 0 && step_ % setup_.runtime.state_check_steps == 0;
+  return setup_.runtime.state_check_steps > 0 && state_.step % setup_.runtime.state_check_steps == 0;
 }
 
 // Whether something after this step depends on its results, or on those of all steps before.
 bool Trainer::needs_results(const StepFlags& flags) const {
-  const bool reads_late = setup_.device_step && setup_.initial_loss_scale <= 1.0;
-  return !reads_late || flags.stop || step_ == schedule_.total_steps || checks_replicas() ||
-         schedule_.saves_after(step_) || schedule_.evaluates_after(step_) ||
-         schedule_.logs_after(step_, setup_.options.logging_first_step);
+  const bool reads_late = setup_.device_step && !state_.loss_scale.moves();
+  return !reads_late || flags.stop || state_.step == schedule_.total_steps || checks_replicas() ||
+         schedule_.saves_after(state_.step) || schedule_.evaluates_after(state_.step) || logs_now();
 }
 
-// Takes results, oldest first, until those of `left` steps are under way. Every rank takes the same ones at the same
-// step, so all see too many skipped steps together.
 void Trainer::take_results(size_t left) {
-  if (update_->pending() <= left) return;
-  const core::ScopedTimer timer(since_log_.compute_seconds);
+  if (runner_.pending() <= left) return;
+  const core::ScopedTimer timer(reporter_.measure().compute_seconds);
   const auto bounded = guard("waiting for the device");
-  while (update_->pending() > left) note(update_->take([this] { communicator_.check(); }));
+  while (runner_.pending() > left) note(runner_.take_result());
 }
 
 void Trainer::note(const StepResult& result) {
-  if (result.skipped) {
-    note_skipped_step(result.step);
-  } else {
-    skipped_in_a_row_ = 0;
-    if (setup_.initial_loss_scale > 1.0 && ++good_steps_ >= kLossScaleGrowthSteps) {
-      loss_scale_ = std::min(2.0 * loss_scale_, kLargestLossScale);
-      good_steps_ = 0;
-    }
-  }
+  state_.note(result);
   last_result_ = result;
-  if (result.target_count == 0) return note_step_without_target(result.step);
-  loss_since_log_ += result.loss;
-  ++steps_since_log_;
-}
-
-void Trainer::note_step_without_target(int64_t step) {
-  if (std::exchange(told_of_step_without_target_, true)) return;
-  warn_of(
-      step,
-      fmt::format("step {}: none of its rows has a token to learn, so it has no loss; further such steps are not named",
-                  step));
+  if (result.skipped) note_skipped_step(result.step);
+  if (result.target_count > 0 || std::exchange(told_of_step_without_target_, true)) return;
+  reporter_.warn(result.step, fmt::format("step {}: none of its rows has a token to learn, so it has no loss; further "
+                                          "such steps are not named",
+                                          result.step));
 }
 
 void Trainer::note_skipped_step(int64_t step) {
-  ++skipped_steps_;
-  ++skipped_in_a_row_;
-  good_steps_ = 0;
-  if (setup_.initial_loss_scale > 1.0) loss_scale_ = std::max(1.0, loss_scale_ / 2.0);
-  warn_of(step, fmt::format("step {}: gradients are not finite; the update is skipped", step));
-  if (skipped_in_a_row_ < setup_.runtime.max_skipped_steps) return;
-  if (session_.is_root()) write_event({{"event", "run_end"}, {"status", "failed"}, {"step", step}});
+  reporter_.warn(step, fmt::format("step {}: gradients are not finite; the update is skipped", step));
+  if (state_.skipped_in_a_row < setup_.runtime.max_skipped_steps) return;
+  reporter_.run_end("failed", step, state_.skipped_steps);
   throw comm::CollectiveError(
       ErrorKind::kNumeric,
       fmt::format(
           "{} steps in a row had gradients that are not finite (runtime.max_skipped_steps); what was saved before "
           "stays. Lower the learning rate, or use frozen_dtype float32 or bfloat16",
-          skipped_in_a_row_));
+          state_.skipped_in_a_row));
 }
 
 // All ranks agreed that a micro-batch did not fit: the state is still that of the last step boundary. The global batch
@@ -336,38 +304,138 @@ void Trainer::shrink_micro_batches() {
         "devices with more memory");
   }
   setup_.batching = {smaller, global / smaller};
-  steps_ = std::make_unique<data::StepList>(setup_.train->lengths(), setup_.train->target_counts(),
-                                            step_list_options(setup_));
-  core::require(steps_->steps_per_epoch() == schedule_.steps_per_epoch, ErrorKind::kInternal,
+  const int64_t steps_per_epoch = data::steps_per_epoch(setup_.train->size(), step_list_options(setup_));
+  core::require(steps_per_epoch == schedule_.steps_per_epoch, ErrorKind::kInternal,
                 "smaller micro-batches changed the steps of an epoch from {} to {}", schedule_.steps_per_epoch,
-                steps_->steps_per_epoch());
-  if (session_.is_root()) {
-    const std::string text =
-        fmt::format("out of memory: going on from step {} with micro-batches of {} samples", step_, smaller);
-    console_->warning(text);
-    write_event({{"event", "warning"}, {"step", step_}, {"message", text}, {"micro_batch_size", smaller}});
-  }
+                steps_per_epoch);
+  reporter_.warn(
+      state_.step,
+      fmt::format("out of memory: going on from step {} with micro-batches of {} samples", state_.step, smaller),
+      {{"micro_batch_size", smaller}});
   start_loader();
 }
 
 void Trainer::start_loader() {
-  loader_ = make_share_loader({.store = setup_.train,
-                               .step_options = step_list_options(setup_),
-                               .task = setup_.task,
-                               .problem_type = setup_.problem_type,
-                               .pad_id = setup_.pad_id,
-                               .rank = session_.rank(),
-                               .world_size = session_.size(),
-                               .first_step = step_,
-                               .total_steps = schedule_.total_steps,
-                               .prefetch_batches = static_cast<int>(setup_.runtime.prefetch_batches)});
+  loader_ = std::make_unique<MicroBatchLoader>(LoaderSetup{
+      .store = setup_.train,
+      .step_options = step_list_options(setup_),
+      .task = setup_.task,
+      .problem_type = setup_.problem_type,
+      .pad_id = setup_.pad_id,
+      .rank = session_.rank(),
+      .world_size = session_.size(),
+      .first_step = state_.step,
+      .total_steps = schedule_.total_steps,
+      .prefetch_batches = static_cast<int>(setup_.runtime.prefetch_batches),
+      .pack = [this](const model::Batch& batch) { return model_.pack(batch, state_.buffers.params.device()); }});
+}
+
+void Trainer::log() {
+  const double loss = state_.history.mean_loss();
+  state_.history.remember({{"event", "train"},
+                           {"step", state_.step},
+                           {"loss", loss},
+                           {"grad_norm", last_result_.grad_norm},
+                           {"learning_rate", last_result_.learning_rate}});
+  state_.history.begin_anew();
+  reporter_.log({.step = state_.step,
+                 .epoch = schedule_.epoch_after(state_.step),
+                 .loss = loss,
+                 .grad_norm = last_result_.grad_norm,
+                 .learning_rate = last_result_.learning_rate});
+}
+
+void Trainer::evaluate_now() {
+  const double start = core::now_seconds();
+  const EvalResult result = evaluate(session_, model_, state_.buffers.params,
+                                     {.store = setup_.validation,
+                                      .task = setup_.task,
+                                      .problem_type = setup_.problem_type,
+                                      .batch_size = setup_.options.per_device_eval_batch_size,
+                                      .pad_id = setup_.pad_id});
+  const ordered_json values = result.json();
+  nlohmann::json remembered = {{"event", "eval"}, {"step", state_.step}};
+  remembered.update(nlohmann::json(values));
+  state_.history.remember(remembered);
+  if (reporter_.writes()) {
+    reporter_.evaluated(state_.step, schedule_.epoch_after(state_.step), result);
+    const bool best = best_.consider(state_.step, values, state_.buffers.params);
+    if (best && setup_.options.load_best_model_at_end) writer_.best_is_due();
+    writer_.write_side_products(state_.step);
+  }
+  did_something_else(start);
+}
+
+checkpoint::State Trainer::snapshot() const {
+  checkpoint::State state = state_.to_checkpoint(model_.layout(), schedule_.steps_per_epoch, best_.judge_json());
+  best_.store(state);
+  state.config = setup_.config_yaml;
+  state.identity = setup_.hooks.identity(setup_.batching);
+  state.label_map = setup_.label_map_json;
+  return state;
+}
+
+void Trainer::save() {
+  if (writer_.is_saved(state_.step)) return;
+  const auto phase = session_.phase("saving a checkpoint");
+  const double start = core::now_seconds();
+  if (session_.is_root()) writer_.save(state_.step, [this] { return snapshot(); });
+  did_something_else(start);
+}
+
+void Trainer::did_something_else(double since_seconds) {
+  reporter_.leave_out_of_throughput(since_seconds);
+  steps_alike_ = false;
+}
+
+void Trainer::finish(RunStatus status) {
+  const auto phase = session_.phase("publishing the result");
+  reporter_.finish();
+  const bool completed = status == RunStatus::kCompleted;
+  if (completed) require_updates();
+  session_.run_on_root([&]() -> std::string {
+    writer_.write_side_products(state_.step);
+    const std::string problem =
+        completed ? writer_.write_result(state_.buffers.params, state_.step, /*fresh=*/state_.step > first_step_)
+                  : writer_.unsaved_stop(state_.step);
+    reporter_.run_end(!problem.empty() ? "failed"
+                      : completed      ? "completed"
+                                       : "stopped",
+                      state_.step, state_.skipped_steps);
+    core::require(problem.empty(), ErrorKind::kOutput, "{}", problem);
+    if (!completed) {
+      reporter_.notice(fmt::format("stopped on request at step {} of {}; the same command resumes", state_.step,
+                                   schedule_.total_steps));
+    }
+    return "";
+  });
+}
+
+// A run without any update has learnt nothing, and its adapter would not say so.
+void Trainer::require_updates() {
+  if (state_.skipped_in_a_row == 0) return;
+  if (state_.skipped_steps < state_.step) {
+    warn(fmt::format(
+        "the last {} of {} steps made no update, because their gradients were not finite: the result is the "
+        "state of step {}",
+        state_.skipped_in_a_row, state_.step, state_.step - state_.skipped_in_a_row));
+    return;
+  }
+  reporter_.run_end("failed", state_.step, state_.skipped_steps);
+  throw comm::CollectiveError(
+      ErrorKind::kNumeric,
+      fmt::format(
+          "none of the {} steps made an update, because no gradient was finite: nothing was learnt, and no "
+          "adapter is written. Lower the learning rate, use frozen_dtype float32 or bfloat16, check the weights "
+          "(runtime.verify_weights: always), and start again in another trainer_config.output_dir",
+          state_.step));
 }
 
 comm::Watchdog::Guard Trainer::guard(const std::string& phase) {
   const double timeout = session_.peer_timeout_seconds();
   const double deadline = steps_alike_ ? std::max(timeout, kLongestStepFactor * longest_step_seconds_)
                                        : static_cast<double>(comm::MpiSession::kWork) * timeout;
-  return session_.guard(phase, step_ + 1, deadline);
+  return session_.guard(phase, state_.step + 1, deadline);
 }
 
 void Trainer::check_replicas() {
@@ -376,8 +444,9 @@ void Trainer::check_replicas() {
     return core::xxh3(host.const_data_ptr(), static_cast<size_t>(host.nbytes()), seed);
   };
   const auto bounded = guard("comparing replicas");
-  const uint64_t state = hash(buffers_.exp_avg_sq, hash(buffers_.exp_avg, hash(buffers_.params, 0)));
-  comm::require_equal_state(session_, state, step_);
+  const optim::FlatBuffers& buffers = state_.buffers;
+  const uint64_t state = hash(buffers.exp_avg_sq, hash(buffers.exp_avg, hash(buffers.params, 0)));
+  comm::require_equal_state(session_, state, state_.step);
 }
 
 }  // namespace neoloom::train

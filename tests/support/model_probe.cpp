@@ -28,28 +28,51 @@ using namespace neoloom;
 using nlohmann::json;
 using NamedTensors = std::vector<std::pair<std::string, at::Tensor>>;
 
-at::Tensor integers(const json& nested) {
-  const bool matrix = nested[0].is_array();
-  const auto rows = static_cast<int64_t>(nested.size());
-  const auto columns = matrix ? static_cast<int64_t>(nested[0].size()) : 1;
-  at::Tensor out = at::empty({rows, columns}, at::TensorOptions().dtype(at::kLong));
-  int64_t* value = out.mutable_data_ptr<int64_t>();
-  for (const json& row : nested) {
-    if (!matrix) *value++ = row.get<int64_t>();
-    for (size_t i = 0; matrix && i < row.size(); ++i) *value++ = row[i].get<int64_t>();
+constexpr int64_t kNoLoss = -100;  // transformers' label of a token without a loss
+
+void add_targets(const json& labels, size_t sample, model::Head head, model::Batch& batch) {
+  if (head == model::Head::kSingleLabel) {
+    batch.targets.push_back(labels.at(sample));
+  } else if (head == model::Head::kMultiLabel) {
+    for (const json& flag : labels.at(sample)) batch.multi_labels.push_back(flag);
+  } else {
+    const int64_t begin = batch.cu_seqlens[sample];
+    for (int64_t row = begin; row + 1 < batch.cu_seqlens[sample + 1]; ++row) {
+      const int64_t next = labels.at(sample).at(static_cast<size_t>(row + 1 - begin));
+      if (next == kNoLoss) continue;
+      batch.target_rows.push_back(row);
+      batch.targets.push_back(next);
+    }
   }
-  return matrix ? out : out.squeeze(1);
 }
 
+/// The request's batch is padded as transformers wants it.
 model::Batch read_batch(const json& text, model::Head head) {
   model::Batch batch;
-  batch.ids = integers(text.at("ids"));
-  batch.lengths = text.at("lengths").get<std::vector<int64_t>>();
-  if (text.contains("labels")) batch.labels = integers(text.at("labels"));
-  if (head == model::Head::kMultiLabel && batch.labels.defined()) batch.labels = batch.labels.to(at::kFloat);
-  for (int64_t row = 0; row < batch.ids.size(0); ++row) batch.sample_ids.push_back(row);
+  batch.cu_seqlens.push_back(0);
+  batch.has_targets = text.contains("labels");
+  const auto padded = text.at("ids").get<std::vector<std::vector<int64_t>>>();
+  for (size_t sample = 0; sample < padded.size(); ++sample) {
+    const auto length = text.at("lengths").at(sample).get<int64_t>();
+    batch.ids.insert(batch.ids.end(), padded[sample].begin(), padded[sample].begin() + length);
+    batch.cu_seqlens.push_back(static_cast<int64_t>(batch.ids.size()));
+    batch.sample_ids.push_back(static_cast<int64_t>(sample));
+    if (batch.has_targets) add_targets(text.at("labels"), sample, head, batch);
+  }
   if (text.contains("sample_ids")) batch.sample_ids = text.at("sample_ids").get<std::vector<int64_t>>();
   return batch;
+}
+
+/// [N, V] as [B, T, V], with zeros in the padding.
+at::Tensor padded_logits(const at::Tensor& logits, const model::Batch& batch, int64_t padded_length) {
+  const auto samples = static_cast<int64_t>(batch.sample_ids.size());
+  at::Tensor padded = at::zeros({samples, padded_length, logits.size(1)}, logits.options());
+  for (int64_t sample = 0; sample < samples; ++sample) {
+    const int64_t begin = batch.cu_seqlens[static_cast<size_t>(sample)];
+    const int64_t length = batch.cu_seqlens[static_cast<size_t>(sample) + 1] - begin;
+    padded[sample].narrow(0, 0, length).copy_(logits.narrow(0, begin, length));
+  }
+  return padded;
 }
 
 model::ModelSetup read_setup(const json& text) {
@@ -120,7 +143,7 @@ json run_case(const json& text) {
   if (text.contains("batch")) {
     const model::Batch batch = read_batch(text.at("batch"), setup.head);
     const model::DropoutKey key{text.value("dropout_seed", uint64_t{0}), text.value("dropout_epoch", int64_t{0})};
-    if (batch.labels.defined()) {
+    if (batch.has_targets) {
       for (int repeat = 0; repeat < text.value("repeats", 1); ++repeat) {
         const model::LossSum loss = model->forward_backward(batch, params, grads, key, text.value("loss_scale", 1.0));
         answer["loss"] = loss.loss.item<double>();
@@ -130,8 +153,10 @@ json run_case(const json& text) {
     }
     const model::EvalOutput evaluated = model->evaluate(batch, params);
     if (evaluated.loss.loss.defined()) answer["eval_loss"] = evaluated.loss.loss.item<double>();
-    out.emplace_back("logits",
-                     setup.head == model::Head::kCausalLm ? model->lm_logits(batch, params) : evaluated.logits);
+    out.emplace_back("logits", setup.head == model::Head::kCausalLm
+                                   ? padded_logits(model->lm_logits(batch, params), batch,
+                                                   static_cast<int64_t>(text.at("batch").at("ids").at(0).size()))
+                                   : evaluated.logits);
   }
   if (text.contains("decode")) out.emplace_back("decoded", decode(*model, params, text));
   model::write_safetensors(text.at("output"), out);

@@ -233,16 +233,16 @@ TEST(DealtToRank, EachMicroBatchGoesToOneRankAndNoneGetsMoreThanItsPart) {
   }
 }
 
-TEST(ShareOfRank, SharesAreDisjointCompleteAndEven) {
+TEST(ShardOfRank, ShardsAreDisjointCompleteAndEven) {
   for (int64_t n = 0; n < 20; ++n) {
     for (int world = 1; world < 8; ++world) {
       int64_t next = 0;
       for (int rank = 0; rank < world; ++rank) {
-        const Share share = share_of_rank(n, rank, world);
-        EXPECT_EQ(share.begin, next);
-        EXPECT_GE(share.end - share.begin, n / world);
-        EXPECT_LE(share.end - share.begin, (n + world - 1) / world);
-        next = share.end;
+        const Shard shard = shard_of_rank(n, rank, world);
+        EXPECT_EQ(shard.begin, next);
+        EXPECT_GE(shard.end - shard.begin, n / world);
+        EXPECT_LE(shard.end - shard.begin, (n + world - 1) / world);
+        next = shard.end;
       }
       EXPECT_EQ(next, n);
     }

@@ -52,7 +52,7 @@ TEST(BlockOperators, OfForwardAndBackwardAreThoseOfTheTable) {
   setup.operators = ReferenceOperators::table();
   const auto backend = make_backend(setup);
   const PackedBatch packed =
-      pack(random_batch({9, 3, 14}, 16, setup.config.vocab_size, 0), setup, at::kCPU, {.for_device = true}).packed;
+      pack(random_batch({9, 3, 14}, setup.config.vocab_size), setup, at::kCPU, {.for_device = true}).packed;
   const at::Tensor x = random({26, setup.config.hidden_size}, 1.0, 1);
   const Block& block = network.blocks[1];
 

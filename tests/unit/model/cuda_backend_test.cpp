@@ -190,19 +190,16 @@ TEST(DevicePath, AMicroBatchThatFillsItsShapeIsTheSumOfItsHalves) {
     const ModelSetup setup = device_setup(tiny_setup(head), Dtype::kBFloat16);
     const auto model = Model::create(setup, random_weights(setup.config, at::kFloat));
     const at::Tensor params = random_params(*model);
-    const auto samples = [&](int64_t begin, int64_t count) {
-      Batch batch = random_batch(std::vector<int64_t>(8, 16), 16, setup.config.vocab_size, 0);
-      batch.ids = batch.ids.narrow(0, begin, count);
-      batch.lengths.resize(static_cast<size_t>(count));  // all are equal
-      batch.sample_ids.resize(static_cast<size_t>(count));
+    const auto samples = [&](size_t count) {
+      Batch batch = random_batch(std::vector<int64_t>(count, 16), setup.config.vocab_size);
       return head == Head::kCausalLm ? with_lm_labels(std::move(batch))
                                      : with_class_labels(std::move(batch), setup.num_labels);
     };
     at::Tensor grads = at::zeros_like(params);
-    EXPECT_THAT(model->prepare(samples(0, 8), params, grads, {}, 1.0).shape,
+    EXPECT_THAT(model->prepare(*model->pack(samples(8), at::kCPU), params, grads, {}, 1.0).shape,
                 HasSubstr(head == Head::kCausalLm ? "128 rows, 9 samples" : "256 rows, 9 samples"));
-    const Trial whole = train_once(*model, samples(0, 8), params);
-    const Trial first = train_once(*model, samples(0, 4), params), second = train_once(*model, samples(4, 4), params);
+    const Trial whole = train_once(*model, samples(8), params);
+    const Trial first = train_once(*model, samples(4), params), second = train_once(*model, samples(4), params);
     EXPECT_NEAR(whole.loss, first.loss + second.loss, 1e-5 * whole.loss);
     EXPECT_EQ(whole.count, first.count + second.count);
     EXPECT_LT(distance(whole.grads, first.grads.add(second.grads)), 1e-4);
@@ -273,7 +270,7 @@ TEST(GradientsReady, AreFinalWhenAnnouncedFromTheLastBlockToTheFirst) {
       at::Tensor params = random_params(*model);
       if (!setup.lora) model->initialize(params, 1);
       at::Tensor grads = at::zeros_like(params);
-      const Model::MicroStep step = model->prepare(batch_for(setup), params, grads, {}, 1.0);
+      const Model::MicroStep step = model->prepare(*model->pack(batch_for(setup), at::kCPU), params, grads, {}, 1.0);
       std::vector<std::pair<int64_t, at::Tensor>> announced;
       step.enqueue([&](int64_t begin) { announced.emplace_back(begin, grads.slice(0, begin).clone()); });
       ASSERT_EQ(announced.size(), 3U);
@@ -294,7 +291,9 @@ TEST(GradientsReady, BlocksWithoutAdaptersAnnounceNothingNew) {
   const at::Tensor params = random_params(*model);
   at::Tensor grads = at::zeros_like(params);
   std::vector<int64_t> begins;
-  model->prepare(batch_for(setup), params, grads, {}, 1.0).enqueue([&](int64_t begin) { begins.push_back(begin); });
+  model->prepare(*model->pack(batch_for(setup), at::kCPU), params, grads, {}, 1.0).enqueue([&](int64_t begin) {
+    begins.push_back(begin);
+  });
   const int64_t score = model->layout().slots.back().offset_elements;
   EXPECT_THAT(begins, ElementsAre(score, 0));
   EXPECT_THAT(model->layout().block_begin_elements, ElementsAre(0, 0, score));
@@ -310,19 +309,27 @@ TEST(RoundedRows, AreOfEightSizesBetweenPowersOfTwo) {
   EXPECT_EQ(rounded_rows(8193), 9216);
 }
 
+void drop_targets_of_sample(Batch& batch, size_t sample) {
+  const auto first = std::lower_bound(batch.target_rows.begin(), batch.target_rows.end(), batch.cu_seqlens[sample]);
+  const auto last = std::lower_bound(first, batch.target_rows.end(), batch.cu_seqlens[sample + 1]);
+  batch.targets.erase(batch.targets.begin() + (first - batch.target_rows.begin()),
+                      batch.targets.begin() + (last - batch.target_rows.begin()));
+  batch.target_rows.erase(first, last);
+}
+
 /// Micro-batches of other lengths that have one shape.
 std::pair<Batch, Batch> batches_of_one_shape(const ModelSetup& setup) {
-  std::pair<Batch, Batch> batches{random_batch({9, 3, 14}, 16, setup.config.vocab_size, 0),
-                                  random_batch({2, 16, 11}, 16, setup.config.vocab_size, 0)};
+  std::pair<Batch, Batch> batches{random_batch({9, 3, 14}, setup.config.vocab_size),
+                                  random_batch({2, 16, 11}, setup.config.vocab_size)};
   for (Batch* batch : {&batches.first, &batches.second}) {
     if (setup.head == Head::kCausalLm) {
       *batch = with_lm_labels(std::move(*batch));
-      batch->labels[1].narrow(0, 1, batch->lengths[1] - 1).fill_(-100);  // a prompt
+      drop_targets_of_sample(*batch, 1);  // a prompt
     } else if (setup.head == Head::kSingleLabel) {
       *batch = with_class_labels(std::move(*batch), setup.num_labels);
-      batch->labels[batch == &batches.first ? 0 : 2].fill_(-1);
+      batch->targets[batch == &batches.first ? 0 : 2] = -1;
     } else {
-      batch->labels = at::randint(2, {3, setup.num_labels}, at::detail::createCPUGenerator(6)).to(at::kFloat);
+      *batch = with_random_flags(std::move(*batch), setup.num_labels, 6);
     }
   }
   return batches;
@@ -340,8 +347,8 @@ TEST(MicroStep, KernelsOfOneMicroBatchComputeAnotherOfItsShape) {
     const Trial expected = train_once(*Model::create(setup, weights), second, params);
 
     at::Tensor grads = at::zeros_like(params);
-    const Model::MicroStep recorded = model->prepare(first, params, grads, {}, 1.0);
-    const Model::MicroStep next = model->prepare(second, params, grads, {}, 1.0);
+    const Model::MicroStep recorded = model->prepare(*model->pack(first, at::kCPU), params, grads, {}, 1.0);
+    const Model::MicroStep next = model->prepare(*model->pack(second, at::kCPU), params, grads, {}, 1.0);
     ASSERT_FALSE(recorded.shape.empty());
     EXPECT_EQ(recorded.shape, next.shape);
     recorded.enqueue({});
@@ -357,8 +364,8 @@ TEST(MicroStep, ShapeTellsWhatKernelsDependOn) {
   const at::Tensor params = random_params(*model);
   at::Tensor grads = at::zeros_like(params);
   const auto shape = [&](const std::vector<int64_t>& lengths, double scale) {
-    const Batch batch = with_lm_labels(random_batch(lengths, 300, setup.config.vocab_size, 0));
-    return model->prepare(batch, params, grads, {}, scale).shape;
+    const Batch batch = with_lm_labels(random_batch(lengths, setup.config.vocab_size));
+    return model->prepare(*model->pack(batch, at::kCPU), params, grads, {}, scale).shape;
   };
   const std::string base = shape({50, 20}, 1.0);
   EXPECT_EQ(shape({30, 60}, 1.0), base);
@@ -373,7 +380,7 @@ TEST(MicroStep, WhereAttentionGoesSampleBySampleNothingIsRecorded) {
   const auto model = Model::create(setup, random_weights(setup.config, at::kFloat));
   const at::Tensor params = random_params(*model);
   at::Tensor grads = at::zeros_like(params);
-  EXPECT_EQ(model->prepare(batch_for(setup), params, grads, {}, 1.0).shape, "");
+  EXPECT_EQ(model->prepare(*model->pack(batch_for(setup), at::kCPU), params, grads, {}, 1.0).shape, "");
 }
 
 TEST(OperatorRecord, SeesReadsAndMovesButNoConversions) {

@@ -128,8 +128,7 @@ MemorySetup memory_setup_of(const Case& c) {
 }
 
 Batch batch_of(const Case& c) {
-  const int64_t longest = *std::max_element(c.lengths.begin(), c.lengths.end());
-  const Batch batch = random_batch(c.lengths, longest, small_config().vocab_size, 0);
+  const Batch batch = random_batch(c.lengths, small_config().vocab_size);
   return c.head == Head::kCausalLm ? with_lm_labels(batch) : with_class_labels(batch, 3);
 }
 

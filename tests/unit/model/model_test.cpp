@@ -18,26 +18,12 @@ std::unique_ptr<Model> tiny_model(const ModelSetup& setup, at::ScalarType dtype 
 TEST(Model, ResultsDoNotDependOnEarlierCalls) {
   const auto model = tiny_model(tiny_setup(Head::kCausalLm, 0.1), at::kHalf);
   const at::Tensor params = random_params(*model);
-  const Batch batch = with_lm_labels(random_batch({9, 3, 14}, 14, 97, 0));
+  const Batch batch = with_lm_labels(random_batch({9, 3, 14}, 97));
   const Trial first = train_once(*model, batch, params, {3, 1});
-  train_once(*model, with_lm_labels(random_batch({200, 5}, 200, 97, 0)), params, {3, 2});
+  train_once(*model, with_lm_labels(random_batch({200, 5}, 97)), params, {3, 2});
   const Trial again = train_once(*model, batch, params, {3, 1});
   EXPECT_TRUE(same_bits(first.grads, again.grads));
   EXPECT_EQ(first.loss, again.loss);
-}
-
-TEST(Model, PaddingNeverReachesLossLogitsOrGradients) {
-  for (const Head head : {Head::kCausalLm, Head::kSingleLabel}) {
-    const auto model = tiny_model(tiny_setup(head, 0.2));
-    const at::Tensor params = random_params(*model);
-    const auto label = [&](const Batch& batch) {
-      return head == Head::kCausalLm ? with_lm_labels(batch) : with_class_labels(batch, 3);
-    };
-    const Trial tight = train_once(*model, label(random_batch({9, 3, 14}, 14, 97, 0)), params, {1, 1});
-    const Trial padded = train_once(*model, label(random_batch({9, 3, 14}, 40, 97, 55)), params, {1, 1});
-    EXPECT_TRUE(same_bits(tight.grads, padded.grads));
-    EXPECT_EQ(tight.loss, padded.loss);
-  }
 }
 
 TEST(Model, DropoutMasksFollowTheSampleIntoAnyBatch) {
@@ -45,7 +31,7 @@ TEST(Model, DropoutMasksFollowTheSampleIntoAnyBatch) {
   const at::Tensor params = random_params(*model);
   const DropoutKey key{11, 2};
   const auto batch_of = [](const std::vector<int64_t>& lengths) {
-    return with_class_labels(random_batch(lengths, 20, 97, 0), 3);
+    return with_class_labels(random_batch(lengths, 97), 3);
   };
   const Trial together = train_once(*model, batch_of({5, 12, 17}), params, key);
   at::Tensor sum = at::zeros_like(together.grads);
@@ -64,7 +50,7 @@ TEST(Model, DropoutMasksFollowTheSampleIntoAnyBatch) {
 TEST(Model, GradientsWithDropoutAgreeWithDifferencesOfTheLoss) {
   const auto model = tiny_model(tiny_setup(Head::kCausalLm, 0.4));
   at::Tensor params = random_params(*model);
-  const Batch batch = with_lm_labels(random_batch({9, 6}, 9, 97, 0));
+  const Batch batch = with_lm_labels(random_batch({9, 6}, 97));
   const DropoutKey key{5, 0};
   const Trial trial = train_once(*model, batch, params, key);
   // Along the gradient the loss changes by |g|^2 per unit step.
@@ -80,7 +66,7 @@ TEST(Model, LossScaleOnlyScalesGradients) {
   for (const Head head : {Head::kCausalLm, Head::kSingleLabel}) {
     const auto model = tiny_model(tiny_setup(head));
     const at::Tensor params = random_params(*model);
-    Batch batch = random_batch({9, 3}, 9, 97, 0);
+    Batch batch = random_batch({9, 3}, 97);
     batch = head == Head::kCausalLm ? with_lm_labels(batch) : with_class_labels(batch, 3);
     const Trial plain = train_once(*model, batch, params);
     const Trial scaled = train_once(*model, batch, params, {}, 1024.0);
@@ -91,8 +77,8 @@ TEST(Model, LossScaleOnlyScalesGradients) {
 
 TEST(Model, ABatchWithoutAnySupervisedTokenHasNoLossAndNoGradient) {
   const auto model = tiny_model(tiny_setup(Head::kCausalLm));
-  Batch batch = random_batch({9, 1}, 9, 97, 0);
-  batch.labels = at::full_like(batch.ids, -100);
+  Batch batch = random_batch({9, 1}, 97);
+  batch.has_targets = true;
   const Trial trial = train_once(*model, batch, random_params(*model));
   EXPECT_EQ(trial.count, 0);
   EXPECT_EQ(trial.loss, 0.0);
@@ -102,10 +88,10 @@ TEST(Model, ABatchWithoutAnySupervisedTokenHasNoLossAndNoGradient) {
 TEST(Model, RowsWithoutALabelDoNotCount) {
   const auto model = tiny_model(tiny_setup(Head::kSingleLabel));
   const at::Tensor params = random_params(*model);
-  Batch batch = with_class_labels(random_batch({9, 5, 12}, 12, 97, 0), 3);
-  batch.labels[1].fill_(-1);
+  Batch batch = with_class_labels(random_batch({9, 5, 12}, 97), 3);
+  batch.targets[1] = -1;
   const Trial with_gap = train_once(*model, batch, params);
-  const Trial without = train_once(*model, with_class_labels(random_batch({9, 12}, 12, 97, 0), 3), params);
+  const Trial without = train_once(*model, with_class_labels(random_batch({9, 12}, 97), 3), params);
   EXPECT_EQ(with_gap.count, 2);
   EXPECT_NEAR(with_gap.loss, without.loss, 1e-5);
   EXPECT_LT(distance(with_gap.grads, without.grads), 1e-5);
@@ -117,7 +103,7 @@ TEST(Model, ChunksOfLogitsDoNotChangeTheLoss) {
   setup.logits_chunk_rows = 3;
   const auto chunked = tiny_model(setup);
   const at::Tensor params = random_params(*whole);
-  const Batch batch = with_lm_labels(random_batch({9, 3, 14}, 14, 97, 0));
+  const Batch batch = with_lm_labels(random_batch({9, 3, 14}, 97));
   const Trial a = train_once(*whole, batch, params);
   const Trial b = train_once(*chunked, batch, params);
   EXPECT_NEAR(a.loss, b.loss, 1e-6 * a.loss);
@@ -127,9 +113,9 @@ TEST(Model, ChunksOfLogitsDoNotChangeTheLoss) {
 TEST(Model, DecoderContinuesAsTheWholeSequenceWould) {
   const auto model = tiny_model(tiny_setup(Head::kCausalLm));
   const at::Tensor params = random_params(*model);
-  const Batch batch = random_batch({140}, 140, 97, 0);
-  const at::Tensor all = model->lm_logits(batch, params)[0];
-  std::vector<int64_t> ids(batch.ids.const_data_ptr<int64_t>(), batch.ids.const_data_ptr<int64_t>() + 140);
+  const Batch batch = random_batch({140}, 97);
+  const at::Tensor all = model->lm_logits(batch, params);
+  const std::vector<int64_t>& ids = batch.ids;
   const auto decoder = model->make_decoder(params, 140);
   EXPECT_LT(distance(decoder->feed({ids.begin(), ids.begin() + 131}), all[130]), 1e-5);
   for (size_t token = 131; token < 140; ++token) {
@@ -198,12 +184,13 @@ TEST(Model, BadBatchesAreRefusedByName) {
     }
     return "";
   };
-  EXPECT_THAT(error_of(random_batch({301}, 301, 97, 0)), ::testing::HasSubstr("301 tokens, but the model has 300"));
-  Batch foreign = random_batch({4}, 4, 97, 0);
-  foreign.ids[0][2].fill_(97);
+  EXPECT_THAT(error_of(random_batch({301}, 97)), ::testing::HasSubstr("301 tokens, but the model has 300"));
+  Batch foreign = random_batch({4}, 97);
+  foreign.ids[2] = 97;
   EXPECT_THAT(error_of(foreign), ::testing::HasSubstr("token 2 has id 97"));
-  Batch label = random_batch({4}, 4, 97, 0);
-  label.labels = at::full({1}, 3, at::kLong);
+  Batch label = random_batch({4}, 97);
+  label.has_targets = true;
+  label.targets = {3};
   EXPECT_THAT(error_of(label), ::testing::HasSubstr("label 3 with only 3 classes"));
 }
 

@@ -177,7 +177,7 @@ TEST(ModelWithPackedWeights, ComputesWhatTheModelWithPlainMatricesComputes) {
     const auto expected_model = Model::create(setup, plain);
     const auto model = Model::create(setup, weights);
     const at::Tensor params = testing::random_params(*model);
-    Batch batch = testing::random_batch({9, 30, 2}, 30, 97, 0);
+    Batch batch = testing::random_batch({9, 30, 2}, 97);
     batch = head == Head::kCausalLm ? testing::with_lm_labels(batch) : testing::with_class_labels(batch, 3);
     const testing::Trial expected = testing::train_once(*expected_model, batch, params);
     const testing::Trial found = testing::train_once(*model, batch, params);

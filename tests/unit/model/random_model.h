@@ -91,35 +91,45 @@ inline std::shared_ptr<Weights> random_weights(const GptNeoConfig& config, at::S
   return weights;
 }
 
-/// Right-padded random ids; `pad` fills the padding.
-inline Batch random_batch(const std::vector<int64_t>& lengths, int64_t padded, int64_t vocab, int64_t pad) {
+/// Samples of these lengths. The ids of one depend on its length only, so that other batches hold the same samples.
+inline Batch random_batch(const std::vector<int64_t>& lengths, int64_t vocab) {
   Batch batch;
-  const auto rows = static_cast<int64_t>(lengths.size());
-  batch.ids = at::empty({rows, padded}, at::TensorOptions().dtype(at::kLong));
-  batch.ids.fill_(pad);
-  batch.lengths = lengths;
-  for (int64_t row = 0; row < rows; ++row) {
-    const int64_t length = lengths[static_cast<size_t>(row)];
-    // The ids of a row depend on its length only, so that batches of other compositions hold the same samples.
-    batch.ids[row]
-        .narrow(0, 0, length)
-        .copy_(at::randint(vocab, {length}, at::detail::createCPUGenerator(static_cast<uint64_t>(length)), at::kLong));
+  batch.cu_seqlens.push_back(0);
+  for (const int64_t length : lengths) {
+    const auto generator = at::detail::createCPUGenerator(static_cast<uint64_t>(length));
+    const at::Tensor ids = at::randint(vocab, {length}, generator, at::kLong);
+    batch.ids.insert(batch.ids.end(), ids.const_data_ptr<int64_t>(), ids.const_data_ptr<int64_t>() + length);
+    batch.cu_seqlens.push_back(static_cast<int64_t>(batch.ids.size()));
     batch.sample_ids.push_back(1000 + length);
   }
   return batch;
 }
 
+/// Every token but a sample's first is a target.
 inline Batch with_lm_labels(Batch batch) {
-  batch.labels = batch.ids.clone();
-  for (size_t row = 0; row < batch.lengths.size(); ++row) {
-    const int64_t length = batch.lengths[row];
-    batch.labels[static_cast<int64_t>(row)].narrow(0, length, batch.ids.size(1) - length).fill_(-100);
+  batch.has_targets = true;
+  for (size_t sample = 1; sample < batch.cu_seqlens.size(); ++sample) {
+    for (int64_t row = batch.cu_seqlens[sample - 1]; row + 1 < batch.cu_seqlens[sample]; ++row) {
+      batch.target_rows.push_back(row);
+      batch.targets.push_back(batch.ids[static_cast<size_t>(row) + 1]);
+    }
   }
   return batch;
 }
 
 inline Batch with_class_labels(Batch batch, int64_t classes) {
-  batch.labels = at::tensor(batch.lengths).remainder(classes);
+  batch.has_targets = true;
+  for (size_t sample = 1; sample < batch.cu_seqlens.size(); ++sample) {
+    batch.targets.push_back((batch.cu_seqlens[sample] - batch.cu_seqlens[sample - 1]) % classes);
+  }
+  return batch;
+}
+
+inline Batch with_random_flags(Batch batch, int64_t labels, uint64_t seed) {
+  batch.has_targets = true;
+  const auto samples = static_cast<int64_t>(batch.sample_ids.size());
+  const at::Tensor flags = at::randint(2, {samples, labels}, at::detail::createCPUGenerator(seed)).to(at::kFloat);
+  batch.multi_labels.assign(flags.const_data_ptr<float>(), flags.const_data_ptr<float>() + flags.numel());
   return batch;
 }
 

@@ -28,15 +28,14 @@ inline ModelSetup device_setup(ModelSetup setup, Dtype compute) {
 }
 
 inline Batch batch_for(const ModelSetup& setup) {
-  Batch batch = random_batch({9, 3, 14}, 16, setup.config.vocab_size, 0);
+  Batch batch = random_batch({9, 3, 14}, setup.config.vocab_size);
   if (setup.head == Head::kCausalLm) return with_lm_labels(std::move(batch));
   if (setup.head == Head::kSingleLabel) {
     batch = with_class_labels(std::move(batch), setup.num_labels);
-    batch.labels[1].fill_(-1);  // a sample without a label
+    batch.targets[1] = -1;  // a sample without a label
     return batch;
   }
-  batch.labels = at::randint(2, {3, setup.num_labels}, at::detail::createCPUGenerator(5)).to(at::kFloat);
-  return batch;
+  return with_random_flags(std::move(batch), setup.num_labels, 5);
 }
 
 /// Three heads, with adapters on all linears, on some, and without: every parameter trains.

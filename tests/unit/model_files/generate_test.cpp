@@ -9,7 +9,7 @@
 #include <cmath>
 #include <limits>
 
-#include "tests/unit/model_files/scratch.h"
+#include "tests/support/scratch.h"
 
 namespace neoloom::model {
 namespace {
@@ -142,7 +142,10 @@ class CountingModel : public Model {
   }
   const ModelSetup& setup() const override { return setup_; }
   const ParameterLayout& layout() const override { return layout_; }
-  MicroStep prepare(const Batch&, const at::Tensor&, at::Tensor&, const DropoutKey&, double) override { return {}; }
+  std::shared_ptr<const MicroBatch> pack(const Batch&, const at::Device&) const override { return nullptr; }
+  MicroStep prepare(const MicroBatch&, const at::Tensor&, at::Tensor&, const DropoutKey&, double) override {
+    return {};
+  }
   std::vector<std::string> kernels() const override { return {}; }
   void initialize(at::Tensor&, uint64_t) const override {}
   LossSum forward_backward(const Batch&, const at::Tensor&, at::Tensor&, const DropoutKey&, double) override {

@@ -121,9 +121,9 @@ json logits(const json& request) {
   for (const auto& ids : request.at("ids").get<std::vector<std::vector<int64_t>>>()) {
     Batch batch;
     const auto length = static_cast<int64_t>(ids.size());
-    batch.ids = at::tensor(ids).view({1, length});
     batch.sample_ids = {0};
-    batch.lengths = {length};
+    batch.cu_seqlens = {0, length};
+    batch.ids = ids;
     const bool lm = opened.model->setup().head == Head::kCausalLm;
     const at::Tensor result =
         lm ? opened.model->lm_logits(batch, opened.params) : opened.model->evaluate(batch, opened.params).logits;

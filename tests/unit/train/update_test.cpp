@@ -13,7 +13,8 @@
 #include <utility>
 #include <vector>
 
-#include "runtime/train/bucketed_sum.h"
+#include "runtime/train/gradient_reducer.h"
+#include "tests/support/no_ranks.h"
 #include "tests/support/operator_record.h"
 #include "tests/unit/model/random_model.h"
 #include "tests/unit/model/reference_operators.h"
@@ -201,12 +202,6 @@ TEST(DeviceUpdate, LearningRatesGoOnBeyondTheOnesThatWereUploaded) {
   }
 }
 
-class NoRanks final : public comm::Communicator {
- public:
-  void all_reduce_sum(void*, size_t, comm::Element) override {}
-  std::string description() const override { return "alone"; }
-};
-
 // Two micro-batches, the last in buckets, and the update, three times over without a result being read.
 TEST(DeviceStep, NothingInItMakesTheHostWait) {
   using namespace model::testing;
@@ -220,10 +215,11 @@ TEST(DeviceStep, NothingInItMakesTheHostWait) {
     const model::ParameterLayout& layout = model->layout();
     at::Tensor params = random_params(*model);
     optim::FlatBuffers buffers{params, at::zeros_like(params), at::zeros_like(params), at::zeros_like(params)};
-    const model::Batch batch = with_lm_labels(random_batch({9, 3, 14}, 16, setup.config.vocab_size, 0));
-    NoRanks communicator;
-    BucketedSum sum(make_gradient_sum({.kind = kind, .n_elements = layout.total_elements, .device_operators = true}),
-                    communicator, cut_buckets(layout.block_begin_elements, layout.total_elements, 1));
+    const model::Batch batch = with_lm_labels(random_batch({9, 3, 14}, setup.config.vocab_size));
+    support::NoRanks communicator;
+    GradientReducer sum(
+        make_gradient_sum({.kind = kind, .n_elements = layout.total_elements, .device_operators = true}), communicator,
+        cut_buckets(layout.block_begin_elements, layout.total_elements, 1));
     ASSERT_EQ(sum.buckets(), 3U);
     UpdateSetup numbers = update_setup();
     numbers.ranges = {{0, layout.total_elements, true}};
@@ -236,18 +232,19 @@ TEST(DeviceStep, NothingInItMakesTheHostWait) {
       sum.begin(kTargets, 1.0, 2);
       model::LossSum loss = model->forward_backward(batch, buffers.params, buffers.grads, {1, 0, step, 0}, 1.0);
       sum.add(buffers.grads, loss.loss);
-      const auto last = model->prepare(batch, buffers.params, buffers.grads, {1, 0, step, 1}, 1.0);
+      const auto last =
+          model->prepare(*model->pack(batch, at::kCPU), buffers.params, buffers.grads, {1, 0, step, 1}, 1.0);
       last.begin();
       size_t bucket = 0;
       last.enqueue([&](int64_t begin_elements) {
         for (size_t count = sum.completed(bucket, begin_elements); count > 0; --count, ++bucket) {
-          sum.add_next_bucket(buffers.grads);
+          sum.mark_ready(buffers.grads);
         }
       });
       EXPECT_EQ(bucket, 2U);
-      sum.add_rest(buffers.grads, last.loss.loss);
-      sum.start_rest();
-      sum.finish();
+      sum.mark_all_ready(buffers.grads, last.loss.loss);
+      sum.mark_all_ready();
+      sum.wait();
       update->run(sum.sum(), buffers, step, kTargets);
     }
     EXPECT_EQ(record.kernels().at("_fused_adamw_"), 3);

@@ -27,10 +27,10 @@ int64_t automatic_bucket_bytes(int64_t buffer_bytes);
 /// buckets it begins during this rank's last micro-batch, bucket by bucket, while earlier blocks are still computed;
 /// the bucket with the loss and the flags is the last. Exact sums have the same bits either way. Every rank starts
 /// every bucket, in this order, whether it has something to add or not.
-class BucketedSum {
+class GradientReducer {
  public:
   /// `begins` as cut_buckets gives them; `communicator` must outlive this.
-  BucketedSum(std::unique_ptr<GradientSum> sum, comm::Communicator& communicator, std::vector<int64_t> begins);
+  GradientReducer(std::unique_ptr<GradientSum> sum, comm::Communicator& communicator, std::vector<int64_t> begins);
 
   const GradientSum& sum() const { return *sum_; }
   bool overlaps() const { return begins_.size() > 1; }
@@ -38,23 +38,22 @@ class BucketedSum {
 
   /// Starts a step: see GradientSum::begin.
   void begin(int64_t target_count, double loss_scale, int64_t micro_batches);
+  /// Adds one micro-batch. Not for the last one of a rank when the sum overlaps.
+  void add(const at::Tensor& grads, const at::Tensor& loss);
 
   /// Buckets from `bucket` on whose gradients are final once those at `begin_elements` and after are; without the last.
   size_t completed(size_t bucket, int64_t begin_elements) const;
-
-  /// Adds one micro-batch. Not for the last one of a rank when the sum overlaps.
-  void add(const at::Tensor& grads, const at::Tensor& loss);
-  /// The last one, in parts: adds bucket after bucket and starts its sum, at the latest in add_rest.
-  /// Collective: every rank, in the same order, as is start_rest.
-  void add_next_bucket(const at::Tensor& grads);
-  void add_rest(const at::Tensor& grads, const at::Tensor& loss);
-
+  /// The last micro-batch, in parts: adds the next bucket and starts its sum.
+  /// Collective: every rank, in the same order, as are both of mark_all_ready.
+  void mark_ready(const at::Tensor& grads);
+  /// The rest of the last micro-batch.
+  void mark_all_ready(const at::Tensor& grads, const at::Tensor& loss);
   /// Starts the buckets that are not started yet, when the sum overlaps: all of them on a rank without a micro-batch.
-  void start_rest();
-  /// Makes the sum, or ends what was started. Collective: every rank.
-  void finish();
-  /// Instead of finish, for a step that is not made: ends what was started. Collective: every rank.
-  void abandon();
+  void mark_all_ready();
+
+  /// Makes the sum, or waits for what was started. Not wanted: of a step that is not made.
+  /// Collective: every rank.
+  void wait(bool wanted = true);
 
  private:
   int64_t end_of(size_t bucket) const { return bucket == 0 ? sum_->n_elements() : begins_[bucket - 1]; }

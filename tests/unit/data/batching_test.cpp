@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "data/batching/loader.h"
+#include "data/batching/prefetcher.h"
+#include "data/batching/ragged_batch.h"
 
 #include <atomic>
 #include <chrono>
@@ -14,24 +15,23 @@ using testing::ElementsAre;
 
 class Collating : public StoreTest {};
 
-TEST_F(Collating, ClassificationPadsOnTheRight) {
+TEST_F(Collating, SamplesLieOneAfterTheOtherWithoutPadding) {
   const auto store = build("a.csv", "text,label\nabc,y\nd,x\n,y\n");
-  const PaddedBatch batch = collate(*store, {1, 0, 2}, Task::kSequenceClassification, ProblemType::kSingleLabel, 99);
-  EXPECT_EQ(batch.rows, 3);
-  EXPECT_EQ(batch.length, 3);
-  EXPECT_THAT(batch.ids, ElementsAre('d', 99, 99, 'a', 'b', 'c', 99, 99, 99));
-  EXPECT_THAT(batch.lengths, ElementsAre(1, 3, 1));  // an empty text is one pad token
-  EXPECT_THAT(batch.labels, ElementsAre(0, 1, 1));
-  EXPECT_EQ(batch.tokens, 5);
+  const RaggedBatch batch = collate(*store, {1, 0, 2}, Task::kSequenceClassification, ProblemType::kSingleLabel, 99);
+  EXPECT_THAT(batch.ids, ElementsAre('d', 'a', 'b', 'c', 99)) << "an empty text is one pad token";
+  EXPECT_THAT(batch.cu_seqlens, ElementsAre(0, 1, 4, 5));
+  EXPECT_THAT(batch.targets, ElementsAre(0, 1, 1));
   EXPECT_THAT(batch.sample_ids, ElementsAre(1, 0, 2));
+  EXPECT_TRUE(batch.target_rows.empty());
 }
 
-TEST_F(Collating, CausalLabelsAreMaskedByLengthAndNeverById) {
+TEST_F(Collating, EveryTokenIsPredictedFromTheOneBefore) {
   request_.task = Task::kCausalLm;
   const auto store = build("a.jsonl", "{\"text\": \"ab\"}\n{\"text\": \"c\"}\n");
-  const PaddedBatch batch = collate(*store, {0, 1}, Task::kCausalLm, ProblemType::kSingleLabel, kEos);
-  EXPECT_THAT(batch.ids, ElementsAre('a', 'b', kEos, 'c', kEos, kEos));
-  EXPECT_THAT(batch.labels, ElementsAre('a', 'b', kEos, 'c', kEos, -100)) << "a real eos keeps its label";
+  const RaggedBatch batch = collate(*store, {0, 1}, Task::kCausalLm, ProblemType::kSingleLabel, kEos);
+  EXPECT_THAT(batch.ids, ElementsAre('a', 'b', kEos, 'c', kEos));
+  EXPECT_THAT(batch.target_rows, ElementsAre(0, 1, 3));
+  EXPECT_THAT(batch.targets, ElementsAre('b', kEos, kEos)) << "a real eos is a target, whatever pads";
 }
 
 TEST_F(Collating, PromptsCarryNoLoss) {
@@ -39,8 +39,18 @@ TEST_F(Collating, PromptsCarryNoLoss) {
   request_.options.prompt_column = "p";
   request_.options.response_column = "r";
   const auto store = build("a.jsonl", "{\"p\": \"ab\", \"r\": \"c\"}\n");
-  const PaddedBatch batch = collate(*store, {0}, Task::kCausalLm, ProblemType::kSingleLabel, 0);
-  EXPECT_THAT(batch.labels, ElementsAre(-100, -100, 'c', kEos));
+  const RaggedBatch batch = collate(*store, {0}, Task::kCausalLm, ProblemType::kSingleLabel, 0);
+  EXPECT_THAT(batch.target_rows, ElementsAre(1, 2));
+  EXPECT_THAT(batch.targets, ElementsAre('c', kEos));
+}
+
+TEST_F(Collating, ABatchHasAsManyTargetsAsTheStoreCounts) {
+  request_.task = Task::kCausalLm;
+  const auto store = build("a.jsonl", "{\"text\": \"abcd\"}\n{\"text\": \"c\"}\n");
+  for (int64_t sample = 0; sample < store->size(); ++sample) {
+    const RaggedBatch batch = collate(*store, {sample}, Task::kCausalLm, ProblemType::kSingleLabel, 0);
+    EXPECT_EQ(static_cast<int32_t>(batch.targets.size()), store->target_counts()[static_cast<size_t>(sample)]);
+  }
 }
 
 TEST_F(Collating, ManyLabelsBecomeNumbers) {
@@ -48,9 +58,9 @@ TEST_F(Collating, ManyLabelsBecomeNumbers) {
   request_.options.labels_column = "labels";
   const auto store =
       build("a.jsonl", "{\"text\": \"a\", \"labels\": [\"x\"]}\n{\"text\": \"b\", \"labels\": [\"x\", \"y\"]}\n");
-  const PaddedBatch batch = collate(*store, {1, 0}, Task::kSequenceClassification, ProblemType::kMultiLabel, 0);
+  const RaggedBatch batch = collate(*store, {1, 0}, Task::kSequenceClassification, ProblemType::kMultiLabel, 0);
   EXPECT_THAT(batch.multi_labels, ElementsAre(1, 1, 1, 0));
-  EXPECT_TRUE(batch.labels.empty());
+  EXPECT_TRUE(batch.targets.empty());
 }
 
 TEST_F(Collating, UnusablePadIdIsRefused) {
@@ -61,38 +71,36 @@ TEST_F(Collating, UnusablePadIdIsRefused) {
                core::ErrorKind::kInternal, {"sample 1 of 1"});
 }
 
-std::function<std::optional<PaddedBatch>()> count_to(int64_t last, std::atomic<int64_t>& made) {
-  return [last, &made]() -> std::optional<PaddedBatch> {
+std::function<std::optional<int64_t>()> count_to(int64_t last, std::atomic<int64_t>& made) {
+  return [last, &made]() -> std::optional<int64_t> {
     if (made == last) return std::nullopt;
-    PaddedBatch batch;
-    batch.tokens = ++made;
-    return batch;
+    return ++made;
   };
 }
 
-TEST(Prefetching, BatchesComeInOrderAndThenNone) {
+TEST(Prefetching, ItemsComeInOrderAndThenNone) {
   std::atomic<int64_t> made = 0;
-  Prefetcher prefetcher(count_to(100, made), 3);
-  for (int64_t i = 1; i <= 100; ++i) EXPECT_EQ(prefetcher.pop()->tokens, i);
+  Prefetcher<int64_t> prefetcher(count_to(100, made), 3);
+  for (int64_t i = 1; i <= 100; ++i) EXPECT_EQ(prefetcher.pop(), i);
   EXPECT_FALSE(prefetcher.pop().has_value());
   EXPECT_FALSE(prefetcher.pop().has_value());
 }
 
 TEST(Prefetching, RunsNoFurtherAheadThanItsDepth) {
   std::atomic<int64_t> made = 0;
-  Prefetcher prefetcher(count_to(100, made), 2);
+  Prefetcher<int64_t> prefetcher(count_to(100, made), 2);
   prefetcher.pop();
   std::this_thread::sleep_for(std::chrono::milliseconds(50));
   EXPECT_LE(made, 1 + 2 + 1);  // one taken, two waiting, one in hand
   EXPECT_GE(made, 3);
 }
 
-TEST(Prefetching, ErrorArrivesAfterTheBatchesBeforeIt) {
+TEST(Prefetching, ErrorArrivesAfterTheItemsBeforeIt) {
   int calls = 0;
-  Prefetcher prefetcher(
-      [&calls]() -> std::optional<PaddedBatch> {
+  Prefetcher<int64_t> prefetcher(
+      [&calls]() -> std::optional<int64_t> {
         if (++calls == 3) throw core::Error(core::ErrorKind::kData, "row 3 is bad");
-        return PaddedBatch{};
+        return calls;
       },
       8);
   EXPECT_TRUE(prefetcher.pop().has_value());
@@ -103,7 +111,7 @@ TEST(Prefetching, ErrorArrivesAfterTheBatchesBeforeIt) {
 
 TEST(Prefetching, CanBeDroppedWhileItWaits) {
   std::atomic<int64_t> made = 0;
-  { Prefetcher prefetcher(count_to(1'000'000, made), 2); }
+  { Prefetcher<int64_t> prefetcher(count_to(1'000'000, made), 2); }
   EXPECT_LE(made, 3);
 }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "runtime/train/bucketed_sum.h"
+#include "runtime/train/gradient_reducer.h"
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/ops/empty.h>
@@ -87,9 +87,9 @@ const std::vector<int64_t> kBegins = {800, 320, 0};
 at::Tensor gradient(uint64_t seed) { return at::randn({kElements}, at::detail::createCPUGenerator(seed)).mul_(50.0); }
 at::Tensor loss_of(double value) { return at::full({}, value, at::kDouble); }
 
-class EachBucketedSum : public testing::TestWithParam<std::tuple<const char*, bool>> {
+class EachReducer : public testing::TestWithParam<std::tuple<const char*, bool>> {
  protected:
-  BucketedSum make(std::vector<int64_t> begins) {
+  GradientReducer make(std::vector<int64_t> begins) {
     const auto [kind, device_operators] = GetParam();
     return {make_gradient_sum({.kind = kind, .n_elements = kElements, .device_operators = device_operators}),
             communicator_, std::move(begins)};
@@ -99,7 +99,7 @@ class EachBucketedSum : public testing::TestWithParam<std::tuple<const char*, bo
     double loss = 0.0;
     double flagged = 0.0;
   };
-  static Outcome outcome(const BucketedSum& sum) {
+  static Outcome outcome(const GradientReducer& sum) {
     at::Tensor mean = at::empty({kElements}, at::kFloat);
     const GradientSum::Totals totals = sum.sum().finish(mean);
     return {mean, totals.loss_sum.item<double>(), totals.flagged.item<double>()};
@@ -107,86 +107,86 @@ class EachBucketedSum : public testing::TestWithParam<std::tuple<const char*, bo
   Recorder communicator_{3};
 };
 
-TEST_P(EachBucketedSum, HasTheBitsOfTheSumInOnePiece) {
-  BucketedSum whole = make({0});
+TEST_P(EachReducer, HasTheBitsOfTheSumInOnePiece) {
+  GradientReducer whole = make({0});
   whole.begin(37, 1.0, 2);
   whole.add(gradient(1), loss_of(2.0));
   whole.add(gradient(2), loss_of(3.0));
-  whole.start_rest();
-  whole.finish();
+  whole.mark_all_ready();
+  whole.wait();
   EXPECT_THAT(communicator_.calls, ElementsAre("all_reduce 1016"));
 
-  BucketedSum cut = make(kBegins);
+  GradientReducer cut = make(kBegins);
   cut.begin(37, 1.0, 2);
   cut.add(gradient(1), loss_of(2.0));
-  cut.add_next_bucket(gradient(2));
-  cut.add_next_bucket(gradient(2));
-  cut.add_rest(gradient(2), loss_of(3.0));
-  cut.start_rest();
-  cut.finish();
+  cut.mark_ready(gradient(2));
+  cut.mark_ready(gradient(2));
+  cut.mark_all_ready(gradient(2), loss_of(3.0));
+  cut.mark_all_ready();
+  cut.wait();
   const Outcome one = outcome(whole), many = outcome(cut);
   EXPECT_TRUE(one.mean.equal(many.mean));
   EXPECT_EQ(one.loss, many.loss);
   EXPECT_EQ(one.loss, 15.0);
 }
 
-TEST_P(EachBucketedSum, BucketsBeginAsTheyAreAddedAndLossAndFlagsTravelWithTheLast) {
-  BucketedSum sum = make(kBegins);
+TEST_P(EachReducer, BucketsBeginAsTheyAreAddedAndLossAndFlagsTravelWithTheLast) {
+  GradientReducer sum = make(kBegins);
   sum.begin(37, 1.0, 2);
   sum.add(gradient(1), loss_of(2.0));
   EXPECT_THAT(communicator_.calls, IsEmpty());
-  sum.add_next_bucket(gradient(2));
+  sum.mark_ready(gradient(2));
   EXPECT_THAT(communicator_.calls, ElementsAre("start 200"));
-  sum.add_next_bucket(gradient(2));
+  sum.mark_ready(gradient(2));
   EXPECT_THAT(communicator_.calls, ElementsAre("start 200", "start 480"));
-  sum.add_rest(gradient(2), loss_of(3.0));
+  sum.mark_all_ready(gradient(2), loss_of(3.0));
   EXPECT_THAT(communicator_.calls, ElementsAre("start 200", "start 480", "start 336"));
-  sum.start_rest();
-  sum.finish();
+  sum.mark_all_ready();
+  sum.wait();
   EXPECT_THAT(communicator_.calls, ElementsAre("start 200", "start 480", "start 336", "finish"));
 }
 
-TEST_P(EachBucketedSum, RankWithoutAMicroBatchStartsTheSameBucketsInTheSameOrder) {
-  BucketedSum sum = make(kBegins);
+TEST_P(EachReducer, RankWithoutAMicroBatchStartsTheSameBucketsInTheSameOrder) {
+  GradientReducer sum = make(kBegins);
   for (int step = 0; step < 2; ++step) {
     communicator_.calls.clear();
     sum.begin(37, 1.0, 1);
-    sum.start_rest();
-    sum.finish();
+    sum.mark_all_ready();
+    sum.wait();
     EXPECT_THAT(communicator_.calls, ElementsAre("start 200", "start 480", "start 336", "finish"));
     EXPECT_EQ(outcome(sum).loss, 0.0);
   }
 }
 
-TEST_P(EachBucketedSum, RankWhoseLastMicroBatchFailedStartsWhatIsLeftAndTheStepIsAbandoned) {
-  BucketedSum sum = make(kBegins);
+TEST_P(EachReducer, RankWhoseLastMicroBatchFailedStartsWhatIsLeftAndTheStepIsAbandoned) {
+  GradientReducer sum = make(kBegins);
   sum.begin(37, 1.0, 1);
-  sum.add_next_bucket(gradient(2));
-  sum.start_rest();
-  sum.abandon();
+  sum.mark_ready(gradient(2));
+  sum.mark_all_ready();
+  sum.wait(/*wanted=*/false);
   EXPECT_THAT(communicator_.calls, ElementsAre("start 200", "start 480", "start 336", "finish"));
-  BucketedSum whole = make({0});
+  GradientReducer whole = make({0});
   communicator_.calls.clear();
   whole.begin(37, 1.0, 1);
-  whole.start_rest();
-  whole.abandon();
+  whole.mark_all_ready();
+  whole.wait(/*wanted=*/false);
   EXPECT_THAT(communicator_.calls, IsEmpty()) << "no rank has begun a sum in one piece";
 }
 
-TEST_P(EachBucketedSum, ElementThatIsNotFiniteIsFlaggedInWhicheverBucketItLies) {
+TEST_P(EachReducer, ElementThatIsNotFiniteIsFlaggedInWhicheverBucketItLies) {
   for (const int64_t where : {1, 500, 900}) {
-    BucketedSum sum = make(kBegins);
+    GradientReducer sum = make(kBegins);
     sum.begin(37, 1.0, 1);
     at::Tensor broken = gradient(4);
     broken[where].fill_(std::numeric_limits<float>::quiet_NaN());
-    sum.add_next_bucket(broken);
-    sum.add_rest(broken, loss_of(1.0));
+    sum.mark_ready(broken);
+    sum.mark_all_ready(broken, loss_of(1.0));
     EXPECT_EQ(outcome(sum).flagged, 1.0);
   }
 }
 
-TEST_P(EachBucketedSum, KnowsWhichBucketsAnAnnouncementCompletes) {
-  const BucketedSum sum = make(kBegins);
+TEST_P(EachReducer, KnowsWhichBucketsAnAnnouncementCompletes) {
+  const GradientReducer sum = make(kBegins);
   EXPECT_EQ(sum.completed(0, 900), 0U);
   EXPECT_EQ(sum.completed(0, 800), 1U);
   EXPECT_EQ(sum.completed(1, 800), 0U);
@@ -195,7 +195,7 @@ TEST_P(EachBucketedSum, KnowsWhichBucketsAnAnnouncementCompletes) {
   EXPECT_EQ(make({0}).completed(0, 0), 0U);
 }
 
-INSTANTIATE_TEST_SUITE_P(BucketedSum, EachBucketedSum,
+INSTANTIATE_TEST_SUITE_P(GradientReducer, EachReducer,
                          testing::Combine(testing::Values("fixed", "float"), testing::Bool()), [](const auto& info) {
                            return std::string(std::get<0>(info.param)) + (std::get<1>(info.param) ? "OnDevice" : "");
                          });

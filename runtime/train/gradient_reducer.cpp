@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "runtime/train/bucketed_sum.h"
+#include "runtime/train/gradient_reducer.h"
 
 #include <algorithm>
 #include <utility>
@@ -30,57 +30,51 @@ std::vector<int64_t> cut_buckets(const std::vector<int64_t>& block_begin_element
   return begins;
 }
 
-BucketedSum::BucketedSum(std::unique_ptr<GradientSum> sum, comm::Communicator& communicator,
-                         std::vector<int64_t> begins)
+GradientReducer::GradientReducer(std::unique_ptr<GradientSum> sum, comm::Communicator& communicator,
+                                 std::vector<int64_t> begins)
     : sum_(std::move(sum)), communicator_(communicator), begins_(std::move(begins)) {}
 
-void BucketedSum::begin(int64_t target_count, double loss_scale, int64_t micro_batches) {
+void GradientReducer::begin(int64_t target_count, double loss_scale, int64_t micro_batches) {
   sum_->begin(target_count, loss_scale, micro_batches);
   started_ = 0;
 }
 
-size_t BucketedSum::completed(size_t bucket, int64_t begin_elements) const {
+size_t GradientReducer::completed(size_t bucket, int64_t begin_elements) const {
   size_t count = 0;
   while (bucket + count + 1 < begins_.size() && begin_elements <= begins_[bucket + count]) ++count;
   return count;
 }
 
-void BucketedSum::add(const at::Tensor& grads, const at::Tensor& loss) {
+void GradientReducer::add(const at::Tensor& grads, const at::Tensor& loss) {
   sum_->add_loss(loss);
   sum_->add(grads, 0, sum_->n_elements());
 }
 
-void BucketedSum::add_next_bucket(const at::Tensor& grads) {
+void GradientReducer::mark_ready(const at::Tensor& grads) {
   sum_->add(grads, begins_[started_], end_of(started_));
   start_next();
 }
 
-void BucketedSum::add_rest(const at::Tensor& grads, const at::Tensor& loss) {
+void GradientReducer::mark_all_ready(const at::Tensor& grads, const at::Tensor& loss) {
   sum_->add_loss(loss);
-  while (started_ < begins_.size()) add_next_bucket(grads);
+  while (started_ < begins_.size()) mark_ready(grads);
 }
 
-void BucketedSum::start_next() {
+void GradientReducer::start_next() {
   const GradientSum::Part part = sum_->part(begins_[started_], end_of(started_));
   communicator_.start_sum(part.data, part.n_elements, part.element);
   ++started_;
 }
 
-void BucketedSum::start_rest() {
+void GradientReducer::mark_all_ready() {
   while (overlaps() && started_ < begins_.size()) start_next();
 }
 
-void BucketedSum::finish() {
-  if (overlaps()) {
-    communicator_.finish_sums();
-    return;
-  }
+void GradientReducer::wait(bool wanted) {
+  if (overlaps()) return communicator_.finish_sums();
+  if (!wanted) return;
   const GradientSum::Part whole = sum_->part(0, sum_->n_elements());
   communicator_.all_reduce_sum(whole.data, whole.n_elements, whole.element);
-}
-
-void BucketedSum::abandon() {
-  if (overlaps()) communicator_.finish_sums();
 }
 
 }  // namespace neoloom::train

@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <condition_variable>
+#include <deque>
+#include <exception>
+#include <functional>
+#include <mutex>
+#include <optional>
+#include <thread>
+#include <utility>
+
+#include "runtime/core/error.h"
+
+namespace neoloom::data {
+
+/// Makes items on a thread of its own, `depth` ahead of who takes them.
+/// Owns: the thread; joined by the destructor.
+template <typename Item>
+class Prefetcher {
+ public:
+  /// `next` returns the next item, or nullopt at the end. It runs on the thread only.
+  Prefetcher(std::function<std::optional<Item>()> next, int depth) : next_(std::move(next)) {
+    core::require(depth > 0, core::ErrorKind::kInternal, "prefetch depth {}: expected at least 1", depth);
+    depth_ = static_cast<size_t>(depth);
+    thread_ = std::jthread([this](const std::stop_token& stop) { produce(stop); });
+  }
+  Prefetcher(const Prefetcher&) = delete;
+  Prefetcher& operator=(const Prefetcher&) = delete;
+
+  /// Blocks until an item is ready; nullopt after the last. Throws what `next` threw, behind the items before it.
+  std::optional<Item> pop() {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [&] { return !ready_.empty() || finished_; });
+    if (!ready_.empty()) {
+      Item item = std::move(ready_.front());
+      ready_.pop_front();
+      lock.unlock();
+      changed_.notify_all();
+      return item;
+    }
+    if (error_) std::rethrow_exception(error_);
+    return std::nullopt;
+  }
+
+ private:
+  void produce(const std::stop_token& stop) {
+    for (bool more = true; more;) {
+      std::optional<Item> item;
+      std::exception_ptr caught;
+      try {
+        item = next_();
+      } catch (...) {
+        caught = std::current_exception();
+      }
+      std::unique_lock lock(mutex_);
+      if (!changed_.wait(lock, stop, [&] { return ready_.size() < depth_; })) return;
+      more = item.has_value();
+      if (more) ready_.push_back(std::move(*item));
+      error_ = caught;
+      finished_ = !more;
+      lock.unlock();
+      changed_.notify_all();
+    }
+  }
+
+  std::function<std::optional<Item>()> next_;
+  size_t depth_ = 0;
+  std::mutex mutex_;
+  std::condition_variable_any changed_;
+  std::deque<Item> ready_;
+  std::exception_ptr error_;
+  bool finished_ = false;
+  std::jthread thread_;  // last: it is joined before what it uses goes
+};
+
+}  // namespace neoloom::data

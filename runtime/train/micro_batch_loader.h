@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "data/batching/prefetcher.h"
+#include "data/batching/ragged_batch.h"
+#include "data/batching/step_list.h"
+#include "model/model.h"
+
+namespace neoloom::train {
+
+/// The batch of data as the model's; nothing is copied. `has_targets`: false for unlabelled data.
+model::Batch to_model_batch(data::RaggedBatch batch, bool has_targets);
+
+/// What every rank knows of a step before it is computed.
+struct StepHeader {
+  int64_t step = 0;           // from 0, over all epochs
+  int64_t target_count = 0;   // samples, or supervised tokens, of the whole step
+  int64_t micro_batches = 0;  // of all ranks
+};
+
+/// A micro-batch of this rank, ready for the model.
+struct LoadedMicroBatch {
+  StepHeader header;
+  int64_t index = -1;               // in the step's list; -1: the step has none for this rank, what follows is empty
+  bool last = true;                 // of this rank in this step
+  std::vector<int64_t> sample_ids;  // [B]
+  std::vector<int64_t> lengths;     // [B] tokens
+  std::shared_ptr<const model::MicroBatch> packed;
+
+  int64_t tokens() const;
+  int64_t padded_tokens() const;  // what B samples padded to the longest would have
+};
+
+struct LoaderSetup {
+  std::shared_ptr<const data::TokenStore> store;
+  data::StepListOptions step_options;
+  data::Task task = data::Task::kSequenceClassification;
+  data::ProblemType problem_type = data::ProblemType::kSingleLabel;
+  int64_t pad_id = 0;
+  int rank = 0;
+  int world_size = 1;
+  int64_t first_step = 0;  // from 0, over all epochs
+  int64_t total_steps = 0;
+  int prefetch_batches = 4;
+  /// Model::pack; runs on the loader's thread.
+  std::function<std::shared_ptr<const model::MicroBatch>(const model::Batch&)> pack;
+};
+
+/// The micro-batches of this rank from `first_step` to the end of the run, made ahead on a thread of their own. The
+/// only owner of an epoch's order. Each step has at least one item, so that every rank learns its header.
+class MicroBatchLoader {
+ public:
+  explicit MicroBatchLoader(LoaderSetup setup);
+  /// Blocks until one is ready. Throws: what reading or packing threw; Error(kInternal) behind the last one.
+  LoadedMicroBatch next();
+
+ private:
+  data::Prefetcher<LoadedMicroBatch> prefetcher_;
+};
+
+}  // namespace neoloom::train

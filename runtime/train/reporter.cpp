@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/train/reporter.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <utility>
+
+#include "runtime/core/clock.h"
+#include "runtime/core/json.h"
+
+namespace neoloom::train {
+namespace {
+
+using nlohmann::ordered_json;
+
+int64_t last_world_size(const std::string& path) {
+  std::error_code unknown;
+  if (!std::filesystem::is_regular_file(path, unknown)) return 0;
+  std::ifstream file(path);
+  int64_t world_size = 0;
+  for (std::string line; std::getline(file, line);) {
+    if (!core::json_excess(line).empty()) continue;
+    const nlohmann::json event = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
+    if (event.is_object() && event.value("event", "") == "run_start")
+      world_size = event.value("world_size", int64_t{0});
+  }
+  return world_size;
+}
+
+metrics::DeviceMeasure total_of(const std::vector<metrics::DeviceMeasure>& devices) {
+  metrics::DeviceMeasure total;
+  for (const metrics::DeviceMeasure& device : devices) metrics::accumulate(device, total);
+  return total;
+}
+
+}  // namespace
+
+Reporter::Reporter(comm::Communicator& communicator, ReporterSetup setup)
+    : communicator_(communicator),
+      setup_(std::move(setup)),
+      since_log_(setup_.self),
+      since_start_(setup_.self),
+      logged_step_(setup_.first_step) {
+  if (setup_.self.rank != 0) return;
+  const std::string path = setup_.output_dir + "/metrics.jsonl";
+  world_size_before_ = last_world_size(path);
+  events_ = std::make_unique<metrics::EventLog>(path);
+  console_ = std::make_unique<metrics::Console>(setup_.progress, /*quiet=*/false);
+}
+
+void Reporter::event(const ordered_json& event) {
+  if (events_) events_->write(event);
+}
+
+void Reporter::notice(const std::string& text) {
+  if (console_) console_->notice(text);
+}
+
+void Reporter::warn(int64_t step, const std::string& text, const ordered_json& more) {
+  if (console_) console_->warning(text);
+  ordered_json warning = {{"event", "warning"}, {"step", step}, {"message", text}};
+  warning.update(more);
+  event(warning);
+}
+
+void Reporter::start() { start_seconds_ = log_seconds_ = core::now_seconds(); }
+
+void Reporter::leave_out_of_throughput(double since_seconds) { log_seconds_ += core::now_seconds() - since_seconds; }
+
+double Reporter::seconds_left(int64_t step) const {
+  const int64_t done = step - setup_.first_step;
+  if (done <= 0) return 0.0;
+  return (core::now_seconds() - start_seconds_) / static_cast<double>(done) *
+         static_cast<double>(setup_.total_steps - step);
+}
+
+std::vector<metrics::DeviceMeasure> Reporter::gather(const metrics::DeviceMeasure& mine) const {
+  std::vector<metrics::DeviceMeasure> all;
+  for (const std::string& text : setup_.gather(metrics::pack(mine))) all.push_back(metrics::unpack(text));
+  return all;
+}
+
+// On a device, sums are waited for by the stream that computes, not by the host's clock: what the host took for
+// computing holds the time that the stream stood still.
+void Reporter::measure_sums() {
+  const double exposed = communicator_.take_exposed_seconds();
+  since_log_.exposed_sum_seconds += exposed;
+  if (setup_.self.device != "cpu") {
+    since_log_.comm_seconds += exposed;
+    since_log_.compute_seconds = std::max(0.0, since_log_.compute_seconds - exposed);
+  }
+  const uint64_t bytes = communicator_.reduced_bytes();
+  since_log_.summed_bytes += static_cast<int64_t>(bytes - std::exchange(bytes_before_log_, bytes));
+}
+
+void Reporter::log(const StepReport& report) {
+  const double now = core::now_seconds();
+  const double seconds = now - log_seconds_;
+  since_log_.seconds = seconds;
+  since_log_.peak_memory_bytes = setup_.peak_memory_bytes();
+  measure_sums();
+  const std::vector<metrics::DeviceMeasure> devices = gather(since_log_);
+  if (writes()) {
+    const metrics::DeviceMeasure total = total_of(devices);
+    ordered_json rows = ordered_json::array();
+    for (const metrics::DeviceMeasure& device : devices) rows.push_back(metrics::device_json(device));
+    event({{"event", "train"},
+           {"step", report.step},
+           {"epoch", report.epoch},
+           {"loss", report.loss},
+           {"grad_norm", report.grad_norm},
+           {"learning_rate", report.learning_rate},
+           {"samples", total.samples},
+           {"tokens", total.tokens},
+           {"padded_tokens", total.padded_tokens},
+           {"step_seconds", seconds / static_cast<double>(std::max<int64_t>(1, report.step - logged_step_))},
+           {"devices", rows}});
+    console_->step({.step = report.step,
+                    .total_steps = setup_.total_steps,
+                    .epoch = report.epoch,
+                    .loss = report.loss,
+                    .grad_norm = report.grad_norm,
+                    .learning_rate = report.learning_rate,
+                    .samples_per_s = static_cast<double>(total.samples) / seconds,
+                    .tokens_per_s = static_cast<double>(total.tokens) / seconds,
+                    .seconds_left = seconds_left(report.step)});
+  }
+  metrics::accumulate(since_log_, since_start_);
+  since_log_ = setup_.self;
+  log_seconds_ = now;
+  logged_step_ = report.step;
+}
+
+void Reporter::evaluated(int64_t step, double epoch, const EvalResult& result) {
+  const ordered_json values = result.json();
+  ordered_json eval = {{"event", "eval"}, {"step", step}, {"epoch", epoch}};
+  eval.update(values);
+  eval["eval_runtime"] = result.seconds;
+  eval["eval_samples_per_second"] = static_cast<double>(result.samples) / result.seconds;
+  event(eval);
+  std::string line = fmt::format("eval at step {}:", step);
+  for (const auto& [key, value] : values.items()) {
+    if (value.is_number_float()) line += fmt::format("  {} {:.4f}", key, value.get<double>());
+  }
+  notice(line);
+}
+
+void Reporter::tick(int64_t step) {
+  if (console_) console_->tick(step, setup_.total_steps, seconds_left(step));
+}
+
+void Reporter::finish() {
+  if (start_seconds_ > 0.0) {
+    run_seconds_ = core::now_seconds() - start_seconds_;
+    since_log_.seconds = core::now_seconds() - log_seconds_;
+  }
+  measure_sums();
+  metrics::accumulate(since_log_, since_start_);
+  since_start_.peak_memory_bytes = std::max(since_start_.peak_memory_bytes, setup_.peak_memory_bytes());
+  devices_ = gather(since_start_);
+  if (console_) console_->finish();
+}
+
+void Reporter::run_end(const std::string& status, int64_t step, int64_t skipped_steps) {
+  ordered_json end = {{"event", "run_end"}, {"status", status}, {"step", step}};
+  if (skipped_steps > 0) end["skipped_steps"] = skipped_steps;
+  if (devices_.empty()) return event(end);  // failed on the way
+  end["train_runtime"] = run_seconds_;
+  if (step == setup_.first_step) return event(end);
+  const metrics::DeviceMeasure total = total_of(devices_);
+  end["train_samples_per_second"] = static_cast<double>(total.samples) / run_seconds_;
+  end["train_tokens_per_second"] = static_cast<double>(total.tokens) / run_seconds_;
+  event(end);
+  notice(metrics::device_table(devices_));
+}
+
+}  // namespace neoloom::train

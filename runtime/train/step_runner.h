@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "model/model.h"
+#include "runtime/comm/communicator.h"
+#include "runtime/comm/watchdog.h"
+#include "runtime/cuda/graph_cache.h"
+#include "runtime/metrics/events.h"
+#include "runtime/train/gradient_reducer.h"
+#include "runtime/train/micro_batch_loader.h"
+#include "runtime/train/training_state.h"
+#include "runtime/train/update.h"
+
+namespace neoloom::train {
+
+struct StepRunnerSetup {
+  uint64_t seed = 0;
+  int64_t steps_per_epoch = 1;
+  bool survives_lack_of_memory = false;  // trainer_config.auto_find_batch_size
+  /// Watches a wait for peers. Empty: nobody does.
+  std::function<comm::Watchdog::Guard(const std::string& phase)> guard;
+  /// Called again and again while the device is not done with a step. May be empty.
+  std::function<void()> while_waiting;
+  /// Runs a micro-step's kernels, recorded or not. Empty: one by one.
+  std::function<void(const cuda::RepeatedWork& work)> run_micro_step;
+  /// For tests: called before each micro-batch of this rank. May be empty.
+  std::function<void(int64_t step, const std::vector<int64_t>& sample_ids)> before_micro_batch;
+};
+
+/// One optimizer step: this rank's micro-batches, the sum over ranks, the update. The caller has the ranks agree in
+/// between on whether memory sufficed.
+class StepRunner {
+ public:
+  /// `model` must outlive this.
+  StepRunner(model::Model& model, GradientReducer reducer, std::unique_ptr<Update> update, StepRunnerSetup setup);
+
+  const GradientReducer& reducer() const { return reducer_; }
+
+  /// Computes and adds this rank's micro-batches of the step state.step. Returns false when one of them did not fit
+  /// into memory and setup.survives_lack_of_memory; the state is as before the step. Times and counts go to `measure`.
+  bool compute(MicroBatchLoader& loader, TrainingState& state, metrics::DeviceMeasure& measure);
+  /// Ends the sums; nothing is made of them unless `wanted`. Collective: every rank.
+  void sum_over_ranks(bool wanted, metrics::DeviceMeasure& measure);
+  /// Updates the parameters from the sum, as step state.step + 1; its result is there to be taken.
+  void update(TrainingState& state, metrics::DeviceMeasure& measure);
+  /// Steps whose results were not taken.
+  size_t pending() const { return update_->pending(); }
+  /// The oldest of them.
+  StepResult take_result() { return update_->take(setup_.while_waiting); }
+
+ private:
+  LoadedMicroBatch next(MicroBatchLoader& loader, metrics::DeviceMeasure& measure);
+  bool compute_shard(MicroBatchLoader& loader, LoadedMicroBatch loaded, TrainingState& state,
+                     metrics::DeviceMeasure& measure);
+  void compute_micro_batch(const LoadedMicroBatch& loaded, TrainingState& state, metrics::DeviceMeasure& measure);
+  void run_kernels(const model::Model::MicroStep& step, const at::Tensor& grads, bool last);
+  void guard_sums();
+
+  model::Model& model_;
+  GradientReducer reducer_;
+  std::unique_ptr<Update> update_;
+  StepRunnerSetup setup_;
+  StepHeader header_;                                // of the step under way
+  std::optional<comm::Watchdog::Guard> sums_guard_;  // while sums over ranks are under way
+};
+
+}  // namespace neoloom::train
