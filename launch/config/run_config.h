@@ -37,5 +37,7 @@ std::string to_yaml(const RunConfig& config);
 
 /// Flat "group.key" -> value text of every key, for comparing runs and naming differing keys.
 std::map<std::string, std::string> flatten(const RunConfig& config);
+/// Those of flatten() whose values are part of the run identity as they are (Identity::kCompared).
+std::map<std::string, std::string> compared_keys(const RunConfig& config);
 
 }  // namespace neoloom::launch

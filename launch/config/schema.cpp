@@ -11,6 +11,8 @@ namespace neoloom::launch {
 
 namespace {
 
+using enum Identity;
+
 template <typename Config, typename Group>
 auto& group_of(Config& config, Group RunConfig::*member) {
   return config.*member;
@@ -28,70 +30,74 @@ class GroupFields {
       : name_(std::move(name)), member_(member), out_(out) {}
 
   template <typename Owner>
-  void integer(std::string key, int64_t Owner::*m, const Rule<int64_t>& rule) {
-    add(std::move(key), m, [rule](const auto& name, const Node& node) { return read_integer(name, node, rule); });
+  void integer(std::string key, Identity identity, int64_t Owner::*m, const Rule<int64_t>& rule) {
+    add(std::move(key), identity, m,
+        [rule](const auto& name, const Node& node) { return read_integer(name, node, rule); });
   }
   template <typename Owner>
-  void integer(std::string key, std::optional<int64_t> Owner::*m, const Rule<int64_t>& rule) {
+  void integer(std::string key, Identity identity, std::optional<int64_t> Owner::*m, const Rule<int64_t>& rule) {
     add(
-        std::move(key), m, [rule](const auto& name, const Node& node) { return read_integer(name, node, rule); }, true);
+        std::move(key), identity, m,
+        [rule](const auto& name, const Node& node) { return read_integer(name, node, rule); }, true);
   }
   template <typename Owner>
-  void number(std::string key, double Owner::*m, const Rule<double>& rule, bool null_is_default = false) {
+  void number(std::string key, Identity identity, double Owner::*m, const Rule<double>& rule,
+              bool null_is_default = false) {
     add(
-        std::move(key), m, [rule](const auto& name, const Node& node) { return read_number(name, node, rule); },
-        null_is_default);
+        std::move(key), identity, m,
+        [rule](const auto& name, const Node& node) { return read_number(name, node, rule); }, null_is_default);
   }
   template <typename Owner>
-  void flag(std::string key, bool Owner::*m, bool null_is_default = false) {
-    add(std::move(key), m, read_flag, null_is_default);
+  void flag(std::string key, Identity identity, bool Owner::*m, bool null_is_default = false) {
+    add(std::move(key), identity, m, read_flag, null_is_default);
   }
   template <typename Owner>
-  void flag(std::string key, std::optional<bool> Owner::*m) {
-    add(std::move(key), m, read_flag, true);
+  void flag(std::string key, Identity identity, std::optional<bool> Owner::*m) {
+    add(std::move(key), identity, m, read_flag, true);
   }
   template <typename Owner>
-  void text(std::string key, std::string Owner::*m, const Choices& choices = {}, bool null_is_default = true) {
+  void text(std::string key, Identity identity, std::string Owner::*m, const Choices& choices = {},
+            bool null_is_default = true) {
     add(
-        std::move(key), m, [choices](const auto& name, const Node& node) { return read_choice(name, node, choices); },
-        null_is_default);
+        std::move(key), identity, m,
+        [choices](const auto& name, const Node& node) { return read_choice(name, node, choices); }, null_is_default);
   }
   template <typename Owner>
-  void name(std::string key, std::string Owner::*m) {
-    add(std::move(key), m, read_name, true);
+  void name(std::string key, Identity identity, std::string Owner::*m) {
+    add(std::move(key), identity, m, read_name, true);
   }
   template <typename Owner>
-  void names(std::string key, std::vector<std::string> Owner::*m) {
-    add(std::move(key), m, read_names, true);
+  void names(std::string key, Identity identity, std::vector<std::string> Owner::*m) {
+    add(std::move(key), identity, m, read_names, true);
   }
   template <typename Owner>
-  void dtype(std::string key, model::Dtype Owner::*m) {
-    add(std::move(key), m, read_dtype, true);
+  void dtype(std::string key, Identity identity, model::Dtype Owner::*m) {
+    add(std::move(key), identity, m, read_dtype, true);
   }
   template <typename Owner>
-  void interval(std::string key, train::Interval Owner::*m, const Choices& choices) {
-    add(std::move(key), m,
+  void interval(std::string key, Identity identity, train::Interval Owner::*m, const Choices& choices) {
+    add(std::move(key), identity, m,
         [choices](const auto& name, const Node& node) { return read_interval(name, node, choices); });
   }
   template <typename Owner>
-  void auto_flag(std::string key, train::Choice Owner::*m) {
-    add(std::move(key), m, read_auto_flag, true);
+  void auto_flag(std::string key, Identity identity, train::Choice Owner::*m) {
+    add(std::move(key), identity, m, read_auto_flag, true);
   }
   template <typename Owner>
-  void memory_size(std::string key, train::MemorySize Owner::*m) {
-    add(std::move(key), m, read_memory_size, true);
+  void memory_size(std::string key, Identity identity, train::MemorySize Owner::*m) {
+    add(std::move(key), identity, m, read_memory_size, true);
   }
   /// An integer whose `null` means 0.
   template <typename Owner>
-  void limit(std::string key, int64_t Owner::*m) {
-    add(std::move(key), m, [](const auto& name, const Node& node) {
+  void limit(std::string key, Identity identity, int64_t Owner::*m) {
+    add(std::move(key), identity, m, [](const auto& name, const Node& node) {
       return node.is_null() ? int64_t{0} : read_integer(name, node, kCount);
     });
   }
   /// A key with one possible value; nothing is stored.
-  void constant(std::string key, std::string value, std::vector<std::string> later) {
+  void constant(std::string key, Identity identity, std::string value, std::vector<std::string> later) {
     const std::string name = name_ + "." + key;
-    Field field{name_, std::move(key), true, {}, [value](const RunConfig&) { return value; }};
+    Field field{name_, std::move(key), identity, true, {}, [value](const RunConfig&) { return value; }};
     field.read = [name, choices = Choices{{value}, std::move(later)}](RunConfig&, const Node& node) {
       read_choice(name, node, choices);
     };
@@ -100,10 +106,10 @@ class GroupFields {
 
  private:
   template <typename T, typename Owner, typename Reader>
-  void add(std::string key, T Owner::*m, Reader reader, bool null_is_default = false) {
+  void add(std::string key, Identity identity, T Owner::*m, Reader reader, bool null_is_default = false) {
     const std::string name = name_ + "." + key;
     const GroupMember member = member_;
-    Field field{name_, std::move(key), null_is_default, {}, {}};
+    Field field{name_, std::move(key), identity, null_is_default, {}, {}};
     field.read = [=](RunConfig& config, const Node& node) { group_of(config, member).*m = reader(name, node); };
     field.write = [=](const RunConfig& config) { return to_text(group_of(config, member).*m); };
     out_.push_back(std::move(field));
@@ -117,21 +123,21 @@ class GroupFields {
 void add_model_fields(std::vector<Field>& out) {
   using Options = model::Options;
   GroupFields group("model_config", &RunConfig::model_config, out);
-  group.text("pretrained_model_name", &Options::pretrained_model_name);
-  group.name("revision", &Options::revision);
-  group.text("problem_type", &Options::problem_type,
+  group.text("pretrained_model_name", kResolved, &Options::pretrained_model_name);
+  group.name("revision", kResolved, &Options::revision);
+  group.text("problem_type", kCompared, &Options::problem_type,
              {{"", "single_label_classification", "multi_label_classification"}, {"regression"}});
-  group.integer("num_labels", &Options::num_labels, kPositive);
-  group.integer("pad_token_id", &Options::pad_token_id, kCount);
-  group.dtype("frozen_dtype", &Options::frozen_dtype);
-  group.flag("train_all", &Options::train_all);
-  group.flag("ignore_mismatched_sizes", &Options::ignore_mismatched_sizes, true);
+  group.integer("num_labels", kCompared, &Options::num_labels, kPositive);
+  group.integer("pad_token_id", kCompared, &Options::pad_token_id, kCount);
+  group.dtype("frozen_dtype", kCompared, &Options::frozen_dtype);
+  group.flag("train_all", kCompared, &Options::train_all);
+  group.flag("ignore_mismatched_sizes", kFree, &Options::ignore_mismatched_sizes, true);
 }
 
 void add_peft_fields(std::vector<Field>& out) {
   using Options = model::LoraOptions;
   GroupFields group("peft_config", &RunConfig::peft_config, out);
-  group.constant("peft_type", "LORA",
+  group.constant("peft_type", kCompared, "LORA",
                  {"PROMPT_TUNING",
                   "MULTITASK_PROMPT_TUNING",
                   "P_TUNING",
@@ -158,113 +164,114 @@ void add_peft_fields(std::vector<Field>& out) {
                   "TRAINABLE_TOKENS",
                   "SHIRA",
                   "C3A"});
-  group.text("task_type", &Options::task_type,
+  group.text("task_type", kCompared, &Options::task_type,
              {{"", "SEQ_CLS", "CAUSAL_LM"}, {"SEQ_2_SEQ_LM", "TOKEN_CLS", "QUESTION_ANS", "FEATURE_EXTRACTION"}});
-  group.integer("r", &Options::r, kPositive);
-  group.number("lora_alpha", &Options::lora_alpha, kAboveZero);
-  group.number("lora_dropout", &Options::lora_dropout, kBelowOne);
-  group.names("target_modules", &Options::target_modules);
-  group.flag("use_rslora", &Options::use_rslora);
-  group.names("modules_to_save", &Options::modules_to_save);
-  group.text("init_from", &Options::init_from);
+  group.integer("r", kCompared, &Options::r, kPositive);
+  group.number("lora_alpha", kCompared, &Options::lora_alpha, kAboveZero);
+  group.number("lora_dropout", kCompared, &Options::lora_dropout, kBelowOne);
+  group.names("target_modules", kCompared, &Options::target_modules);
+  group.flag("use_rslora", kCompared, &Options::use_rslora);
+  group.names("modules_to_save", kCompared, &Options::modules_to_save);
+  group.text("init_from", kResolved, &Options::init_from);
 }
 
 void add_tokenizer_fields(std::vector<Field>& out) {
   using Options = data::TokenizerOptions;
   GroupFields group("tokenizer_config", &RunConfig::tokenizer_config, out);
-  group.text("pretrained_tokenizer_name", &Options::pretrained_tokenizer_name);
-  group.limit("max_length", &Options::max_length);
-  group.flag("add_eos_token", &Options::add_eos_token);
-  group.flag("split_special_tokens", &Options::split_special_tokens);
+  group.text("pretrained_tokenizer_name", kResolved, &Options::pretrained_tokenizer_name);
+  group.limit("max_length", kResolved, &Options::max_length);
+  group.flag("add_eos_token", kResolved, &Options::add_eos_token);
+  group.flag("split_special_tokens", kResolved, &Options::split_special_tokens);
 }
 
 void add_trainer_size_fields(std::vector<Field>& out) {
   using Options = train::Options;
   GroupFields group("trainer_config", &RunConfig::trainer_config, out);
-  group.text("output_dir", &Options::output_dir);
-  group.integer("per_device_train_batch_size", &Options::per_device_train_batch_size, kPositive);
-  group.integer("per_device_eval_batch_size", &Options::per_device_eval_batch_size, kPositive);
-  group.integer("gradient_accumulation_steps", &Options::gradient_accumulation_steps, kPositive);
-  group.number("num_train_epochs", &Options::num_train_epochs, kAboveZero);
-  group.integer("max_steps", &Options::max_steps, kMaxSteps);
-  group.flag("auto_find_batch_size", &Options::auto_find_batch_size);
-  group.number("learning_rate", &Options::learning_rate, kNotNegative);
-  group.text("lr_scheduler_type", &Options::lr_scheduler_type,
+  group.text("output_dir", kFree, &Options::output_dir);
+  group.integer("per_device_train_batch_size", kCompared, &Options::per_device_train_batch_size, kPositive);
+  group.integer("per_device_eval_batch_size", kFree, &Options::per_device_eval_batch_size, kPositive);
+  group.integer("gradient_accumulation_steps", kCompared, &Options::gradient_accumulation_steps, kPositive);
+  group.number("num_train_epochs", kResolved, &Options::num_train_epochs, kAboveZero);
+  group.integer("max_steps", kResolved, &Options::max_steps, kMaxSteps);
+  group.flag("auto_find_batch_size", kCompared, &Options::auto_find_batch_size);
+  group.number("learning_rate", kCompared, &Options::learning_rate, kNotNegative);
+  group.text("lr_scheduler_type", kCompared, &Options::lr_scheduler_type,
              {{"linear", "cosine", "constant", "constant_with_warmup"},
               {"cosine_with_restarts", "polynomial", "inverse_sqrt", "reduce_lr_on_plateau", "cosine_with_min_lr",
                "cosine_warmup_with_min_lr", "warmup_stable_decay", "greedy"}},
              false);
-  group.number("warmup_steps", &Options::warmup_steps, kSteps);
-  group.number("adam_beta1", &Options::adam_beta1, kBelowOne);
-  group.number("adam_beta2", &Options::adam_beta2, kBelowOne);
-  group.number("adam_epsilon", &Options::adam_epsilon, kNotNegative);
-  group.number("weight_decay", &Options::weight_decay, kNotNegative);
-  group.number("max_grad_norm", &Options::max_grad_norm, kNotNegative);
-  group.flag("bf16", &Options::bf16);
-  group.flag("fp16", &Options::fp16);
-  group.auto_flag("gradient_checkpointing", &Options::gradient_checkpointing);
+  group.number("warmup_steps", kCompared, &Options::warmup_steps, kSteps);
+  group.number("adam_beta1", kCompared, &Options::adam_beta1, kBelowOne);
+  group.number("adam_beta2", kCompared, &Options::adam_beta2, kBelowOne);
+  group.number("adam_epsilon", kCompared, &Options::adam_epsilon, kNotNegative);
+  group.number("weight_decay", kCompared, &Options::weight_decay, kNotNegative);
+  group.number("max_grad_norm", kCompared, &Options::max_grad_norm, kNotNegative);
+  group.flag("bf16", kCompared, &Options::bf16);
+  group.flag("fp16", kCompared, &Options::fp16);
+  group.auto_flag("gradient_checkpointing", kFree, &Options::gradient_checkpointing);
 }
 
 void add_trainer_rhythm_fields(std::vector<Field>& out) {
   using Options = train::Options;
   GroupFields group("trainer_config", &RunConfig::trainer_config, out);
-  group.integer("seed", &Options::seed, kCount);
-  group.integer("data_seed", &Options::data_seed, kCount);
-  group.flag("dataloader_drop_last", &Options::dataloader_drop_last);
-  group.text("train_sampling_strategy", &Options::train_sampling_strategy,
+  group.integer("seed", kCompared, &Options::seed, kCount);
+  group.integer("data_seed", kCompared, &Options::data_seed, kCount);
+  group.flag("dataloader_drop_last", kCompared, &Options::dataloader_drop_last);
+  group.text("train_sampling_strategy", kCompared, &Options::train_sampling_strategy,
              {{"random", "sequential", "group_by_length"}, {"batch_rebalance"}}, false);
-  group.number("logging_steps", &Options::logging_steps, kStepsAboveZero);
-  group.flag("logging_first_step", &Options::logging_first_step);
-  group.interval("eval_strategy", &Options::eval_strategy, {{"no", "steps", "epoch"}, {}});
-  group.number("eval_steps", &Options::eval_steps, kSteps, true);
-  group.interval("save_strategy", &Options::save_strategy, {{"no", "steps", "epoch"}, {"best"}});
-  group.number("save_steps", &Options::save_steps, kStepsAboveZero);
-  group.limit("save_total_limit", &Options::save_total_limit);
-  group.flag("load_best_model_at_end", &Options::load_best_model_at_end);
-  group.text("metric_for_best_model", &Options::metric_for_best_model);
-  group.flag("greater_is_better", &Options::greater_is_better);
+  group.number("logging_steps", kFree, &Options::logging_steps, kStepsAboveZero);
+  group.flag("logging_first_step", kFree, &Options::logging_first_step);
+  group.interval("eval_strategy", kFree, &Options::eval_strategy, {{"no", "steps", "epoch"}, {}});
+  group.number("eval_steps", kFree, &Options::eval_steps, kSteps, true);
+  group.interval("save_strategy", kFree, &Options::save_strategy, {{"no", "steps", "epoch"}, {"best"}});
+  group.number("save_steps", kFree, &Options::save_steps, kStepsAboveZero);
+  group.limit("save_total_limit", kFree, &Options::save_total_limit);
+  group.flag("load_best_model_at_end", kFree, &Options::load_best_model_at_end);
+  group.text("metric_for_best_model", kFree, &Options::metric_for_best_model);
+  group.flag("greater_is_better", kFree, &Options::greater_is_better);
 }
 
 void add_data_fields(std::vector<Field>& out) {
   using Options = data::Options;
   GroupFields group("data", &RunConfig::data, out);
-  group.text("train", &Options::train);
-  group.text("validation", &Options::validation);
-  group.text("format", &Options::format, {{"auto", "jsonl", "json", "csv", "tsv", "text"}, {"parquet", "arrow"}},
-             false);
-  group.flag("header", &Options::header);
-  group.flag("quoting", &Options::quoting);
-  group.name("text_column", &Options::text_column);
-  group.name("label_column", &Options::label_column);
-  group.name("labels_column", &Options::labels_column);
-  group.name("labels_separator", &Options::labels_separator);
-  group.name("prompt_column", &Options::prompt_column);
-  group.name("response_column", &Options::response_column);
-  group.names("label_names", &Options::label_names);
-  group.number("invalid_data_tolerance_percent", &Options::invalid_data_tolerance_percent, kPercent);
+  group.text("train", kResolved, &Options::train);
+  group.text("validation", kFree, &Options::validation);
+  group.text("format", kResolved, &Options::format,
+             {{"auto", "jsonl", "json", "csv", "tsv", "text"}, {"parquet", "arrow"}}, false);
+  group.flag("header", kResolved, &Options::header);
+  group.flag("quoting", kResolved, &Options::quoting);
+  group.name("text_column", kResolved, &Options::text_column);
+  group.name("label_column", kResolved, &Options::label_column);
+  group.name("labels_column", kResolved, &Options::labels_column);
+  group.name("labels_separator", kResolved, &Options::labels_separator);
+  group.name("prompt_column", kResolved, &Options::prompt_column);
+  group.name("response_column", kResolved, &Options::response_column);
+  group.names("label_names", kResolved, &Options::label_names);
+  group.number("invalid_data_tolerance_percent", kResolved, &Options::invalid_data_tolerance_percent, kPercent);
 }
 
 void add_runtime_fields(std::vector<Field>& out) {
   using Options = train::RuntimeOptions;
   GroupFields group("runtime", &RunConfig::runtime, out);
-  group.text("device", &Options::device, {{"auto", "cpu", "cuda"}, {"mps", "xpu", "rocm"}}, false);
-  group.integer("threads_per_rank", &Options::threads_per_rank, kCount);
-  group.integer("global_batch_size", &Options::global_batch_size, kCount);
-  group.text("compute_dtype", &Options::compute_dtype, {{"auto", "float16", "bfloat16", "float32"}, {}}, false);
-  group.text("cache_dir", &Options::cache_dir);
-  group.flag("trust_cache", &Options::trust_cache);
-  group.text("verify_weights", &Options::verify_weights, {{"changed", "always"}, {}}, false);
-  group.memory_size("memory_budget", &Options::memory_budget);
-  group.integer("logits_chunk_rows", &Options::logits_chunk_rows, kCount);
-  group.flag("allow_mixed_devices", &Options::allow_mixed_devices);
-  group.flag("deterministic", &Options::deterministic);
-  group.flag("cuda_graphs", &Options::cuda_graphs);
-  group.text("gradient_sum", &Options::gradient_sum, {{"fixed", "float"}, {}}, false);
-  group.integer("bucket_bytes", &Options::bucket_bytes, kCount);
-  group.integer("state_check_steps", &Options::state_check_steps, kCount);
-  group.integer("max_skipped_steps", &Options::max_skipped_steps, kPositive);
-  group.integer("peer_timeout_seconds", &Options::peer_timeout_seconds, kPositive);
-  group.integer("prefetch_batches", &Options::prefetch_batches, kCount);
+  group.text("device", kResolved, &Options::device, {{"auto", "cpu", "cuda"}, {"mps", "xpu", "rocm"}}, false);
+  group.integer("threads_per_rank", kResolved, &Options::threads_per_rank, kCount);
+  group.integer("global_batch_size", kResolved, &Options::global_batch_size, kCount);
+  group.text("compute_dtype", kResolved, &Options::compute_dtype, {{"auto", "float16", "bfloat16", "float32"}, {}},
+             false);
+  group.text("cache_dir", kFree, &Options::cache_dir);
+  group.flag("trust_cache", kFree, &Options::trust_cache);
+  group.text("verify_weights", kFree, &Options::verify_weights, {{"changed", "always"}, {}}, false);
+  group.memory_size("memory_budget", kFree, &Options::memory_budget);
+  group.integer("logits_chunk_rows", kResolved, &Options::logits_chunk_rows, kCount);
+  group.flag("allow_mixed_devices", kFree, &Options::allow_mixed_devices);
+  group.flag("deterministic", kResolved, &Options::deterministic);
+  group.flag("cuda_graphs", kFree, &Options::cuda_graphs);
+  group.text("gradient_sum", kResolved, &Options::gradient_sum, {{"fixed", "float"}, {}}, false);
+  group.integer("bucket_bytes", kFree, &Options::bucket_bytes, kCount);
+  group.integer("state_check_steps", kFree, &Options::state_check_steps, kCount);
+  group.integer("max_skipped_steps", kFree, &Options::max_skipped_steps, kPositive);
+  group.integer("peer_timeout_seconds", kFree, &Options::peer_timeout_seconds, kPositive);
+  group.integer("prefetch_batches", kFree, &Options::prefetch_batches, kCount);
 }
 
 template <typename Entry>
@@ -286,9 +293,9 @@ std::vector<Field> make_fields() {
   add_trainer_rhythm_fields(out);
   add_data_fields(out);
   add_runtime_fields(out);
-  GroupFields("checkpoint", &RunConfig::checkpoint, out).flag("extend", &train::CheckpointOptions::extend);
+  GroupFields("checkpoint", &RunConfig::checkpoint, out).flag("extend", kFree, &train::CheckpointOptions::extend);
   GroupFields("logging", &RunConfig::logging, out)
-      .text("progress", &train::LoggingOptions::progress, {{"auto", "bar", "plain", "off"}, {}}, false);
+      .text("progress", kFree, &train::LoggingOptions::progress, {{"auto", "bar", "plain", "off"}, {}}, false);
   return out;
 }
 

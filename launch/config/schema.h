@@ -11,10 +11,19 @@
 
 namespace neoloom::launch {
 
+/// Whether a key changes bits, and so belongs to the run identity (launch/job/run_identity.h). configs/README.md lists
+/// the keys that are not kCompared.
+enum class Identity {
+  kCompared,  // changes bits: a resume refuses another value
+  kResolved,  // changes bits, too; a resume compares what the key leads to: a hash, the device, a length that may grow
+  kFree,      // changes no bits
+};
+
 /// One key that the reader understands: how a document's value gets into a RunConfig, and back into text.
 struct Field {
   std::string group;
   std::string key;
+  Identity identity;
   bool null_is_default = false;  // `key: null` leaves the default
   /// Throws: Error(kUsage) naming position and key when the value has the wrong type or lies outside its range.
   /// The fields of peft_config want that group engaged.

@@ -6,6 +6,19 @@
 #include "launch/config/schema.h"
 
 namespace neoloom::launch {
+namespace {
+
+std::map<std::string, std::string> values_of(const RunConfig& config, bool (*wanted)(const Field&)) {
+  std::map<std::string, std::string> out;
+  if (!config.peft_config) out["peft_config"] = "null";
+  for (const Field& field : make_fields()) {
+    const bool absent = field.group == "peft_config" && !config.peft_config;
+    if (!absent && wanted(field)) out[field.name()] = field.write(config);
+  }
+  return out;
+}
+
+}  // namespace
 
 std::string to_yaml(const RunConfig& config) {
   const Schema schema;
@@ -24,14 +37,11 @@ std::string to_yaml(const RunConfig& config) {
 }
 
 std::map<std::string, std::string> flatten(const RunConfig& config) {
-  const Schema schema;
-  std::map<std::string, std::string> out;
-  if (!config.peft_config) out["peft_config"] = "null";
-  for (const Field& field : schema.fields) {
-    if (field.group == "peft_config" && !config.peft_config) continue;
-    out[field.name()] = field.write(config);
-  }
-  return out;
+  return values_of(config, [](const Field&) { return true; });
+}
+
+std::map<std::string, std::string> compared_keys(const RunConfig& config) {
+  return values_of(config, [](const Field& field) { return field.identity == Identity::kCompared; });
 }
 
 }  // namespace neoloom::launch

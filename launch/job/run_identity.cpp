@@ -3,8 +3,6 @@
 
 #include <fmt/ranges.h>
 
-#include <algorithm>
-#include <array>
 #include <filesystem>
 #include <string_view>
 
@@ -20,51 +18,23 @@ namespace {
 using core::ErrorKind;
 using nlohmann::ordered_json;
 
-// Keys that say where, how often and on what a run works, not what it computes. Paths and names are covered by hashes.
-bool is_free(const std::string& key) {
-  static constexpr std::array<std::string_view, 20> kFree = {"trainer_config.output_dir",
-                                                             "trainer_config.logging_",
-                                                             "trainer_config.save_",
-                                                             "trainer_config.eval_",
-                                                             "trainer_config.load_best_model",
-                                                             "trainer_config.metric_for_best",
-                                                             "trainer_config.greater_is",
-                                                             "trainer_config.gradient_checkpointing",
-                                                             "trainer_config.per_device_eval",
-                                                             "trainer_config.max_steps",
-                                                             "trainer_config.num_train_epochs",
-                                                             "runtime.",
-                                                             "checkpoint.",
-                                                             "logging.",
-                                                             "data.",
-                                                             "model_config.pretrained_model_name",
-                                                             "model_config.revision",
-                                                             "model_config.ignore_mismatched_sizes",
-                                                             "tokenizer_config.",
-                                                             "peft_config.init_from"};
-  return std::any_of(kFree.begin(), kFree.end(), [&](std::string_view prefix) { return key.starts_with(prefix); });
-}
-
-ordered_json numeric_keys(const RunConfig& config) {
-  ordered_json keys = ordered_json::object();
-  for (const auto& [key, value] : flatten(config)) {
-    if (!is_free(key)) keys[key] = value;
-  }
-  return keys;
-}
-
 using Differences = std::vector<std::string>;
 
 void compare(const std::string& key, const std::string& before, const std::string& now, Differences& differences) {
   if (before != now) differences.push_back(fmt::format("  {}: was {}, is {}", key, before, now));
 }
 
-Differences compare_keys(const ordered_json& before, const ordered_json& now) {
+using Keys = std::map<std::string, std::string>;  // compared_keys()
+
+Differences compare_keys(const Keys& before, const Keys& now) {
+  const auto value_in = [](const Keys& keys, const std::string& key) {
+    const auto found = keys.find(key);
+    return found == keys.end() ? "(unset)" : found->second;
+  };
   Differences differences;
-  for (const auto& [key, value] : now.items())
-    compare(key, before.value(key, "(unset)"), value.get<std::string>(), differences);
-  for (const auto& [key, value] : before.items()) {
-    if (!now.contains(key)) compare(key, value.get<std::string>(), "(unset)", differences);
+  for (const auto& [key, value] : now) compare(key, value_in(before, key), value, differences);
+  for (const auto& [key, value] : before) {
+    if (!now.contains(key)) compare(key, value, "(unset)", differences);
   }
   return differences;
 }
@@ -185,7 +155,7 @@ std::string start_hash(const RunConfig& config) {
 
 std::string identity_json(const RunConfig& config, const ResolvedSettings& resolved) {
   return ordered_json{
-      {"config", numeric_keys(config)},
+      {"config", compared_keys(config)},
       {"length",
        {{"num_train_epochs", config.trainer_config.num_train_epochs}, {"max_steps", config.trainer_config.max_steps}}},
       {"model", resolved.model_hash},
@@ -213,7 +183,7 @@ std::string identity_json(const RunConfig& config, const ResolvedSettings& resol
 std::vector<std::string> adopt_identity(const std::string& path, const std::string& identity, const RunConfig& config,
                                         bool extend, ResolvedSettings& resolved) {
   const auto before = core::parse_json<ordered_json>(identity, path, ErrorKind::kCheckpoint);
-  Differences differences = compare_keys(before.at("config"), numeric_keys(config));
+  Differences differences = compare_keys(before.at("config").get<Keys>(), compared_keys(config));
   compare_length(before.at("length"), config, extend, differences);
   compare("model weights (SHA-256)", before.at("model"), resolved.model_hash, differences);
   compare_base_config(before, resolved.base_config, differences);
@@ -269,7 +239,7 @@ std::vector<std::string> adopt_identity(const std::string& path, const std::stri
 }
 
 void require_same_configuration(const RunConfig& stored, const RunConfig& config, const std::string& folder) {
-  refuse(folder, compare_keys(numeric_keys(stored), numeric_keys(config)));
+  refuse(folder, compare_keys(compared_keys(stored), compared_keys(config)));
 }
 
 comm::Fingerprint early_fingerprint(const RunConfig& config, const ResolvedSettings& resolved) {

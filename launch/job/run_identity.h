@@ -19,7 +19,7 @@ namespace neoloom::launch {
 //
 // | item                               | read in                        | covered by                                  |
 // |------------------------------------|--------------------------------|---------------------------------------------|
-// | numeric keys of the configuration  | launch/config                  | each key (is_free() lists the others)       |
+// | numeric keys of the configuration  | launch/config                  | each Identity::kCompared (config/schema.h)  |
 // | max_steps, num_train_epochs        | launch/config                  | each; may grow with --extend                |
 // | config.json of the base            | model/gpt_neo_config           | base_config, each value as parsed           |
 // | weights of the base, its score     | model/pretrained               | model_hash: SHA-256 of the files            |

@@ -5,7 +5,9 @@
 #include <gtest/gtest.h>
 
 #include <map>
+#include <set>
 #include <sstream>
+#include <vector>
 
 #include "launch/config/schema.h"
 #include "runtime/core/files.h"
@@ -33,6 +35,36 @@ std::map<std::string, std::string> documented_keys() {
 }
 
 TEST(Readme, ListsEveryKeyWithItsDefaultAndNoOther) { EXPECT_EQ(documented_keys(), flatten(parse("peft_config: {}"))); }
+
+/// "group.key" names in the first column of the table below "## What a resume may change", row by row.
+std::vector<std::set<std::string>> keys_by_row_of_resumes() {
+  const std::string readme = core::read_file(NL_SOURCE_DIR "/configs/README.md");
+  std::istringstream lines(readme.substr(readme.find("## What a resume may change")));
+  std::vector<std::set<std::string>> rows;
+  std::string line;
+  for (std::getline(lines, line); std::getline(lines, line) && !line.starts_with("## ");) {
+    if (!line.starts_with("| `")) continue;
+    std::istringstream quoted(line.substr(0, line.find('|', 1)));
+    auto& row = rows.emplace_back();
+    std::getline(quoted, line, '`');
+    while (std::getline(quoted, line, '`')) {
+      EXPECT_TRUE(row.insert(line).second) << line;
+      std::getline(quoted, line, '`');
+    }
+  }
+  return rows;
+}
+
+// "All others" are refused. A key of the schema that is not here, or in the wrong row, would let a resume change bits,
+// or refuse it for nothing.
+TEST(Readme, SaysWhatAResumeMayChange) {
+  std::vector<std::set<std::string>> rows(2);
+  for (const Field& field : make_fields()) {
+    if (field.identity == Identity::kFree) rows[0].insert(field.name());
+    if (field.identity == Identity::kResolved) rows[1].insert(field.name());
+  }
+  EXPECT_EQ(keys_by_row_of_resumes(), rows);
+}
 
 TEST(Readme, NamesEveryOtherSpelling) {
   const std::string readme = core::read_file(NL_SOURCE_DIR "/configs/README.md");
