@@ -28,10 +28,10 @@
 #include "runtime/comm/fingerprint.h"
 #include "runtime/comm/launcher.h"
 #include "runtime/comm/signals.h"
+#include "runtime/core/environment.h"
 #include "runtime/core/error.h"
 #include "runtime/core/files.h"
 #include "runtime/core/output.h"
-#include "runtime/core/process.h"
 #include "runtime/train/targets.h"
 #include "runtime/train/trainer.h"
 

@@ -16,9 +16,9 @@
 #include "model/weight_cache/packed_weights_file.h"
 #include "model/weight_cache/weight_cache.h"
 #include "runtime/checkpoint/directory.h"
+#include "runtime/core/environment.h"
 #include "runtime/core/error.h"
 #include "runtime/core/json.h"
-#include "runtime/core/process.h"
 #include "runtime/core/text.h"
 
 namespace neoloom::launch {

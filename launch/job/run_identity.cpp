@@ -7,10 +7,10 @@
 #include <string_view>
 
 #include "launch/version.h"
+#include "runtime/core/environment.h"
 #include "runtime/core/error.h"
 #include "runtime/core/hash.h"
 #include "runtime/core/json.h"
-#include "runtime/core/process.h"
 
 namespace neoloom::launch {
 namespace {
@@ -136,12 +136,12 @@ void require_same_base(const model::GptNeoConfig& trained, const model::GptNeoCo
 
 std::string kernel_environment() {
   std::vector<std::string> set;
-  for (const char* name :
-       {"MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ONEDNN_DEFAULT_FPMATH_MODE",
-        "DNNL_DEFAULT_FPMATH_MODE", "ATEN_CPU_CAPABILITY", "OMP_THREAD_LIMIT", "OMP_DYNAMIC", "CUBLAS_WORKSPACE_CONFIG",
-        "NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE"}) {
-    if (const std::string value = core::environment(name); !value.empty())
-      set.push_back(fmt::format("{}={}", name, value));
+  for (const core::Variable variable : core::Variables{
+           "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA",
+           "ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE", "ATEN_CPU_CAPABILITY", "OMP_THREAD_LIMIT",
+           "OMP_DYNAMIC", "CUBLAS_WORKSPACE_CONFIG", "NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE"}) {
+    if (const std::string value = core::environment(variable); !value.empty())
+      set.push_back(fmt::format("{}={}", variable.name(), value));
   }
   return fmt::format("{}", fmt::join(set, " "));
 }

@@ -11,8 +11,8 @@
 #include <thread>
 
 #include "runtime/comm/launcher.h"
+#include "runtime/core/environment.h"
 #include "runtime/core/error.h"
-#include "runtime/core/process.h"
 
 namespace neoloom::launch {
 

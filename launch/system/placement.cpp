@@ -18,9 +18,9 @@
 #include <string_view>
 
 #include "runtime/comm/collective_error.h"
+#include "runtime/core/environment.h"
 #include "runtime/core/error.h"
 #include "runtime/core/proc.h"
-#include "runtime/core/process.h"
 #include "runtime/cuda/plugin.h"
 
 namespace neoloom::launch {
@@ -202,23 +202,24 @@ std::vector<int> parse_cpu_list(const std::string& text) {
   return cores;
 }
 
-bool binding_chosen_by_user(std::string (*lookup)(const char*)) {
-  for (const char* name :
-       {"OMPI_MCA_hwloc_base_binding_policy", "OMPI_MCA_hwloc_base_cpu_list", "OMPI_MCA_rmaps_base_cpus_per_rank",
-        "OMPI_MCA_rmaps_rank_file_path", "PRTE_MCA_hwloc_default_binding_policy"}) {
-    const std::string value = lookup(name);
+bool binding_chosen_by_user(std::string (*lookup)(core::Variable)) {
+  for (const core::Variable variable : core::Variables{
+           "OMPI_MCA_hwloc_base_binding_policy", "OMPI_MCA_hwloc_base_cpu_list", "OMPI_MCA_rmaps_base_cpus_per_rank",
+           "OMPI_MCA_rmaps_rank_file_path", "PRTE_MCA_hwloc_default_binding_policy"}) {
+    const std::string value = lookup(variable);
     if (!value.empty() && !value.starts_with("none")) return true;
   }
   // A mapping such as ppr:2:node says where ranks go, and only its pe=N modifier says what they are bound to.
-  for (const char* name : {"OMPI_MCA_rmaps_base_mapping_policy", "PRTE_MCA_rmaps_default_mapping_policy"}) {
-    std::string mapping = lookup(name);
+  for (const core::Variable variable :
+       core::Variables{"OMPI_MCA_rmaps_base_mapping_policy", "PRTE_MCA_rmaps_default_mapping_policy"}) {
+    std::string mapping = lookup(variable);
     std::transform(mapping.begin(), mapping.end(), mapping.begin(), [](unsigned char c) { return std::tolower(c); });
     if (mapping.find("pe=") != std::string::npos) return true;
   }
   return false;
 }
 
-bool default_binding_is_off(std::string (*lookup)(const char*)) {
+bool default_binding_is_off(std::string (*lookup)(core::Variable)) {
   return lookup("OMPI_MCA_hwloc_base_binding_policy").starts_with("none");
 }
 
@@ -263,7 +264,7 @@ Placement place(comm::MpiSession& session, const std::string& device_option, int
   const bool on_gpu = device_option != "cpu" && every_rank_has_gpu(ranks);
   if (on_gpu && ranks_share_gpus()) {
     // NCCL up to 2.29 takes ranks of one host for ones with a GPU each: by this they are of hosts of their own.
-    setenv("NCCL_HOSTID", fmt::format("rank{}", session.rank()).c_str(), /*replace=*/1);
+    core::set_environment("NCCL_HOSTID", fmt::format("rank{}", session.rank()));
     placement.device = "cuda:0";
   } else {
     if (on_gpu) require_gpu_each(ranks);

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "runtime/comm/mpi_session.h"
+#include "runtime/core/environment.h"
 
 namespace neoloom::launch {
 
@@ -45,10 +46,10 @@ std::vector<int> parse_cpu_list(const std::string& text);
 
 /// Whether the user chose a binding: Open MPI exports its own parameters to ranks only when somebody set them.
 /// `lookup` stands for core::environment.
-bool binding_chosen_by_user(std::string (*lookup)(const char*));
+bool binding_chosen_by_user(std::string (*lookup)(core::Variable));
 
 /// Whether Open MPI binds only those ranks for which somebody asks, as under cluster/local/mpirun.sh: a rank that is
 /// bound all the same is bound as its user wants. `lookup` stands for core::environment.
-bool default_binding_is_off(std::string (*lookup)(const char*));
+bool default_binding_is_off(std::string (*lookup)(core::Variable));
 
 }  // namespace neoloom::launch

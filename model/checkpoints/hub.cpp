@@ -3,9 +3,9 @@
 
 #include <filesystem>
 
+#include "runtime/core/environment.h"
 #include "runtime/core/error.h"
 #include "runtime/core/files.h"
-#include "runtime/core/process.h"
 
 namespace neoloom::model {
 namespace {
@@ -21,9 +21,8 @@ std::string expand_home(const std::string& path) {
 
 /// The one cache folder that Hugging Face's own library would use here.
 fs::path hub_cache() {
-  for (const char* name : {"HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"}) {
-    if (const std::string value = core::environment(name); !value.empty()) return expand_home(value);
-  }
+  const std::string hub = core::environment({"HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"});
+  if (!hub.empty()) return expand_home(hub);
   if (const std::string home = core::environment("HF_HOME"); !home.empty()) return fs::path(expand_home(home)) / "hub";
   const std::string xdg = core::environment("XDG_CACHE_HOME");
   const fs::path cache = xdg.empty() ? fs::path(expand_home("~/.cache")) : fs::path(expand_home(xdg));

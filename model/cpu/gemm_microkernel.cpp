@@ -8,7 +8,7 @@
 #include <string>
 
 #include "model/cpu/gemm_microkernel_avx2.h"
-#include "runtime/core/process.h"
+#include "runtime/core/environment.h"
 
 namespace neoloom::model {
 
@@ -56,8 +56,7 @@ Microkernel find_kernel(Dtype dtype) {
 }  // namespace
 
 std::string onednn_limit() {
-  std::string limit = core::environment("ONEDNN_MAX_CPU_ISA");
-  if (limit.empty()) limit = core::environment("DNNL_MAX_CPU_ISA");
+  std::string limit = core::environment({"ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"});
   std::transform(limit.begin(), limit.end(), limit.begin(), [](unsigned char c) { return std::toupper(c); });
   return limit;
 }

@@ -17,22 +17,18 @@
 #include "runtime/comm/host_communicator.h"
 #include "runtime/comm/launcher.h"
 #include "runtime/comm/mpi_check.h"
+#include "runtime/core/environment.h"
 #include "runtime/core/process.h"
 
 namespace neoloom::comm {
 namespace {
 
-constexpr int kKeepUserValue = 0;
-
-void set_default(const char* name, const char* value) { setenv(name, value, kKeepUserValue); }
-
 // Open MPI reads these in MPI_Init; what the user has set stays.
 void set_mpi_defaults() {
-  const char* local_size = std::getenv("OMPI_COMM_WORLD_LOCAL_SIZE");
-  if (local_size != nullptr && std::atoi(local_size) > 1) {
+  if (std::atoi(core::environment("OMPI_COMM_WORLD_LOCAL_SIZE").c_str()) > 1) {
     // Waiting ranks give their core to a neighbour's compute threads. With a free core the yield costs nothing;
     // without it a small all-reduce of oversubscribed ranks takes 10 to 60 ms instead of 0.2 to 0.6 ms.
-    set_default("OMPI_MCA_mpi_yield_when_idle", "1");
+    core::set_environment_default("OMPI_MCA_mpi_yield_when_idle", "1");
   }
 }
 
@@ -64,12 +60,12 @@ void all_reduce(std::span<int64_t> values, MPI_Op op, MPI_Comm world) {
 }
 
 double timeout_of_environment() {
-  const char* text = std::getenv("NEOLOOM_PEER_TIMEOUT_SECONDS");
-  if (text == nullptr) return kPeerTimeoutSeconds;
+  const std::optional<std::string> text = core::environment_if_set("NEOLOOM_PEER_TIMEOUT_SECONDS");
+  if (!text) return kPeerTimeoutSeconds;
   char* end = nullptr;
-  const double seconds = std::strtod(text, &end);
-  core::require(end != text && *end == '\0' && seconds > 0.0, core::ErrorKind::kUsage,
-                "NEOLOOM_PEER_TIMEOUT_SECONDS: expected a number of seconds above 0, found '{}'", text);
+  const double seconds = std::strtod(text->c_str(), &end);
+  core::require(end != text->c_str() && *end == '\0' && seconds > 0.0, core::ErrorKind::kUsage,
+                "NEOLOOM_PEER_TIMEOUT_SECONDS: expected a number of seconds above 0, found '{}'", *text);
   return seconds;
 }
 

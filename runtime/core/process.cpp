@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/core/process.h"
+#include "runtime/core/environment.h"
 
 #include <fcntl.h>
 #include <malloc.h>
@@ -8,7 +9,6 @@
 #include <array>
 #include <climits>
 #include <csignal>
-#include <cstdlib>
 
 namespace neoloom::core {
 namespace {
@@ -29,23 +29,18 @@ void settle_process() {
   std::signal(SIGPIPE, SIG_DFL);
   std::signal(SIGXFSZ, SIG_IGN);
   hold_standard_descriptors();
-  ::setenv("MKL_CBWR", "AVX512,STRICT", /*overwrite=*/0);
-  ::setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8", /*overwrite=*/0);
+  set_environment_default("MKL_CBWR", "AVX512,STRICT");
+  set_environment_default("CUBLAS_WORKSPACE_CONFIG", ":4096:8");
   constexpr int kLargestHeapBlock = 32 << 20;  // glibc accepts no more
   constexpr int kHeapGrowth = 16 << 20;
-  if (std::getenv("MALLOC_MMAP_THRESHOLD_") == nullptr) ::mallopt(M_MMAP_THRESHOLD, kLargestHeapBlock);
-  if (std::getenv("MALLOC_TRIM_THRESHOLD_") == nullptr) ::mallopt(M_TRIM_THRESHOLD, INT_MAX);
-  if (std::getenv("MALLOC_TOP_PAD_") == nullptr) ::mallopt(M_TOP_PAD, kHeapGrowth);
+  if (!environment_if_set("MALLOC_MMAP_THRESHOLD_")) ::mallopt(M_MMAP_THRESHOLD, kLargestHeapBlock);
+  if (!environment_if_set("MALLOC_TRIM_THRESHOLD_")) ::mallopt(M_TRIM_THRESHOLD, INT_MAX);
+  if (!environment_if_set("MALLOC_TOP_PAD_")) ::mallopt(M_TOP_PAD, kHeapGrowth);
 }
 
 std::string host_name() {
   std::array<char, 256> name{};
   return ::gethostname(name.data(), name.size() - 1) == 0 ? name.data() : "unknown-host";
-}
-
-std::string environment(const char* name) {
-  const char* const value = std::getenv(name);
-  return value == nullptr ? "" : value;
 }
 
 }  // namespace neoloom::core

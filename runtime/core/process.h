@@ -19,7 +19,4 @@ void settle_process();
 /// This machine's name; "unknown-host" when the system does not say.
 std::string host_name();
 
-/// The environment variable's value; empty when it is not set.
-std::string environment(const char* name);
-
 }  // namespace neoloom::core

@@ -6,8 +6,8 @@
 #include <cstdlib>
 #include <filesystem>
 
+#include "runtime/core/environment.h"
 #include "runtime/core/error.h"
-#include "runtime/core/process.h"
 
 namespace neoloom::cuda {
 namespace {
@@ -62,8 +62,7 @@ std::unique_ptr<DevicePlugin> load_device_plugin() {
   std::unique_ptr<DevicePlugin> plugin(symbol<DevicePlugin*()>(library, "neoloom_create_device_plugin", path)());
   core::require(plugin->device_count() > 0, ErrorKind::kDevice,
                 "A GPU was asked for, and CUDA sees none (CUDA_VISIBLE_DEVICES is {}). {}",
-                std::getenv("CUDA_VISIBLE_DEVICES") != nullptr ? std::getenv("CUDA_VISIBLE_DEVICES") : "not set",
-                kInstead);
+                core::environment_if_set("CUDA_VISIBLE_DEVICES").value_or("not set"), kInstead);
   return plugin;
 }
 

@@ -2,8 +2,7 @@
 // The two symbols by which load_device_plugin() knows the library.
 #include <ATen/Context.h>
 
-#include <cstdlib>
-
+#include "runtime/core/environment.h"
 #include "runtime/cuda/device_room.h"
 
 namespace neoloom::cuda {
@@ -15,9 +14,8 @@ void restrict_kernels(bool deterministic) {
   context.setAllowBF16ReductionCuBLAS(false);
   context.setAllowTF32CuBLAS(false);
   if (!deterministic) return;
-  constexpr int kKeepUserValue = 0;
   // cuBLAS reads it with its first handle; without it split-K sums may run in any order.
-  setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8", kKeepUserValue);
+  core::set_environment_default("CUBLAS_WORKSPACE_CONFIG", ":4096:8");
   context.setDeterministicAlgorithms(true, false);
   // Every buffer here is written before it is read; filling it first would only cost bandwidth.
   context.setDeterministicFillUninitializedMemory(false);

@@ -13,9 +13,9 @@
 #include <string_view>
 
 #include "runtime/core/clock.h"
+#include "runtime/core/environment.h"
 #include "runtime/core/error.h"
 #include "runtime/core/files.h"
-#include "runtime/core/process.h"
 #include "runtime/metrics/text_width.h"
 
 namespace neoloom::metrics {
@@ -26,8 +26,8 @@ constexpr std::string_view kDoNotWrap = "\x1b[?7l";
 constexpr std::string_view kWrapAgain = "\x1b[?7h";
 constexpr double kRedrawSeconds = 0.1;
 
-size_t columns_in_environment(const char* name) {
-  const std::string text = core::environment(name);
+size_t columns_in_environment(core::Variable variable) {
+  const std::string text = core::environment(variable);
   size_t columns = 0;
   std::from_chars(text.data(), text.data() + text.size(), columns);
   return columns;
@@ -45,12 +45,8 @@ bool is_terminal() {
 }
 
 bool speaks_utf8() {
-  for (const char* name : {"LC_ALL", "LC_CTYPE", "LANG"}) {
-    const std::string value = core::environment(name);
-    if (value.empty()) continue;
-    return value.find("UTF-8") != std::string::npos || value.find("utf8") != std::string::npos;
-  }
-  return false;
+  const std::string locale = core::environment({"LC_ALL", "LC_CTYPE", "LANG"});
+  return locale.find("UTF-8") != std::string::npos || locale.find("utf8") != std::string::npos;
 }
 
 // Asked at every redraw: people resize windows.

@@ -153,6 +153,31 @@ def test_json_of_others_is_bounded_before_it_is_parsed():
     assert not wrong, "\n".join(wrong)
 
 
+CMAKE_VARIABLES = {"NEOLOOM_PYTHON_PREFIX"}
+ENVIRONMENT = ("runtime/core/environment.h", "runtime/core/environment.cpp")
+
+
+def test_only_one_file_touches_the_environment():
+    calls = re.compile(r"\b(getenv|secure_getenv|setenv|unsetenv|putenv|clearenv)\b|\benviron\b(?!\")")
+    wrong = [
+        f"{path.relative_to(ROOT)}:{number}: {line.strip()}; use runtime/core/environment.h"
+        for path in OWN
+        if str(path.relative_to(ROOT)) not in ENVIRONMENT
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if calls.search(line)
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_variables_of_scripts_and_tests_are_in_the_list():
+    listed = set(re.findall(r"NEOLOOM_[A-Z_]+", (ROOT / ENVIRONMENT[0]).read_text()))
+    wrong = []
+    for path in tracked(".h", ".cpp", ".py", ".sh", ".sbatch"):
+        unknown = set(re.findall(r"\bNEOLOOM_[A-Z_]+", path.read_text())) - listed - CMAKE_VARIABLES
+        wrong += [f"{path.relative_to(ROOT)}: {name} is not in {ENVIRONMENT[0]}" for name in sorted(unknown)]
+    assert not wrong, "\n".join(wrong)
+
+
 def test_headers_have_a_guard_and_files_a_licence_line():
     wrong = []
     for path in tracked(".h", ".cpp", ".c", ".py", ".sh", ".sbatch", ".cmake"):

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "launch/config/schema.h"
+#include "runtime/core/environment.h"
 #include "runtime/core/files.h"
 #include "tests/unit/config/support.h"
 
@@ -71,6 +72,25 @@ TEST(Readme, NamesEveryOtherSpelling) {
   for (const Alias& alias : make_aliases()) {
     EXPECT_THAT(readme, testing::HasSubstr(fmt::format("`{}`", alias.old_key)));
   }
+}
+
+/// `core::kVariables` as the rows of a table.
+std::string table_of_variables() {
+  std::string table;
+  for (const core::VariableInfo& info : core::kVariables) {
+    std::string names;
+    std::istringstream words{std::string(info.names)};
+    for (std::string name; words >> name;) names += fmt::format("{}`{}`", names.empty() ? "" : ", ", name);
+    table += fmt::format("| {} | {} | {} | {} |\n", names, info.default_value, info.reader, info.meaning);
+  }
+  return table;
+}
+
+TEST(Readme, ListsEveryEnvironmentVariableAndNoOther) {
+  const std::string readme = core::read_file(NL_SOURCE_DIR "/configs/README.md");
+  const std::string line = "| --- | --- | --- | --- |\n";
+  const size_t table = readme.find(line, readme.find("## Environment variables")) + line.size();
+  EXPECT_EQ(readme.substr(table), table_of_variables());  // the last section of the page
 }
 
 }  // namespace

@@ -67,29 +67,29 @@ TEST(CpuList, ReadsRangesAndSingles) {
 }
 
 TEST(Binding, IsTheUsersOnlyWhenAParameterSaysSo) {
-  EXPECT_FALSE(binding_chosen_by_user([](const char*) -> std::string { return ""; }));
-  EXPECT_TRUE(binding_chosen_by_user([](const char* name) -> std::string {
-    return std::string_view(name) == "OMPI_MCA_hwloc_base_binding_policy" ? "core" : "";
+  EXPECT_FALSE(binding_chosen_by_user([](core::Variable) -> std::string { return ""; }));
+  EXPECT_TRUE(binding_chosen_by_user([](core::Variable variable) -> std::string {
+    return std::string_view(variable.name()) == "OMPI_MCA_hwloc_base_binding_policy" ? "core" : "";
   }));
-  EXPECT_FALSE(binding_chosen_by_user([](const char* name) -> std::string {
-    return std::string_view(name) == "OMPI_MCA_hwloc_base_binding_policy" ? "none" : "";
+  EXPECT_FALSE(binding_chosen_by_user([](core::Variable variable) -> std::string {
+    return std::string_view(variable.name()) == "OMPI_MCA_hwloc_base_binding_policy" ? "none" : "";
   }));
 }
 
 TEST(Binding, MappingRanksToNodesIsNotABindingButCoresPerRankIs) {
-  EXPECT_FALSE(binding_chosen_by_user([](const char* name) -> std::string {
-    return std::string_view(name) == "OMPI_MCA_rmaps_base_mapping_policy" ? "ppr:2:node" : "";
+  EXPECT_FALSE(binding_chosen_by_user([](core::Variable variable) -> std::string {
+    return std::string_view(variable.name()) == "OMPI_MCA_rmaps_base_mapping_policy" ? "ppr:2:node" : "";
   }));
-  EXPECT_TRUE(binding_chosen_by_user([](const char* name) -> std::string {
-    return std::string_view(name) == "OMPI_MCA_rmaps_base_mapping_policy" ? "slot:PE=4" : "";
+  EXPECT_TRUE(binding_chosen_by_user([](core::Variable variable) -> std::string {
+    return std::string_view(variable.name()) == "OMPI_MCA_rmaps_base_mapping_policy" ? "slot:PE=4" : "";
   }));
 }
 
 TEST(Binding, ByDefaultIsOffOnlyWhereTheParameterSaysNone) {
-  EXPECT_FALSE(default_binding_is_off([](const char*) -> std::string { return ""; }));
-  EXPECT_FALSE(default_binding_is_off([](const char*) -> std::string { return "core"; }));
-  EXPECT_TRUE(default_binding_is_off([](const char* name) -> std::string {
-    return std::string_view(name) == "OMPI_MCA_hwloc_base_binding_policy" ? "none" : "";
+  EXPECT_FALSE(default_binding_is_off([](core::Variable) -> std::string { return ""; }));
+  EXPECT_FALSE(default_binding_is_off([](core::Variable) -> std::string { return "core"; }));
+  EXPECT_TRUE(default_binding_is_off([](core::Variable variable) -> std::string {
+    return std::string_view(variable.name()) == "OMPI_MCA_hwloc_base_binding_policy" ? "none" : "";
   }));
 }
 
