@@ -34,10 +34,8 @@ int run_evaluate(comm::MpiSession& session, const EvaluateArguments& arguments) 
   });
   if (session.is_root() && !note.empty()) std::cerr << note << "\n";
   if (session.is_root() && store->invalid_row_count() > 0) {
-    const data::InvalidRow& first = store->invalid_rows().front();
-    std::cerr << fmt::format("evaluate: {} of {} rows were left out (the first: line {}: {})\n",
-                             store->invalid_row_count(), store->invalid_row_count() + store->size(), first.line,
-                             first.reason);
+    const int64_t rows = store->invalid_row_count() + store->size();
+    std::cerr << fmt::format("evaluate: {}\n", unusable_rows(*store, rows, "were left out"));
   }
   const train::EvalResult result =
       train::evaluate(session, *inference.model, inference.params,

@@ -118,9 +118,7 @@ int run_predict(comm::MpiSession& session, const PredictArguments& arguments) {
     return "";
   });
   if (session.is_root() && store->invalid_row_count() > 0) {
-    const data::InvalidRow& first = store->invalid_rows().front();
-    std::cerr << fmt::format("predict: {} of {} rows have no prediction (the first: line {}: {})\n",
-                             store->invalid_row_count(), store->size(), first.line, first.reason);
+    std::cerr << fmt::format("predict: {}\n", unusable_rows(*store, store->size(), "have no prediction"));
   }
   return 0;
 }

@@ -13,6 +13,8 @@ namespace {
 
 constexpr std::string_view kMultiLabel = "multi_label_classification";
 
+bool has_label_column(const data::Options& data) { return !data.label_column.empty() || !data.labels_column.empty(); }
+
 /// Turns bf16/fp16 into the compute dtype, which is what the runtime looks at.
 void resolve_compute_dtype(RunConfig& config, const KeyLocation& place) {
   const train::Options& trainer = config.trainer_config;
@@ -25,35 +27,6 @@ void resolve_compute_dtype(RunConfig& config, const KeyLocation& place) {
                 "{}: {} contradicts trainer_config.{}: true; give one of them", place("runtime", "compute_dtype"),
                 chosen, trainer.bf16 ? "bf16" : "fp16");
   chosen = wanted;
-}
-
-/// Classification is asked for by a task type, a problem type or a label column; the column then has HF's usual name.
-void resolve_columns(RunConfig& config, const KeyLocation& place) {
-  data::Options& data = config.data;
-  const std::string task = config.peft_config ? config.peft_config->task_type : "";
-  const std::string& problem = config.model_config.problem_type;
-  const bool labelled = !data.label_column.empty() || !data.labels_column.empty();
-
-  core::require(data.label_column.empty() || data.labels_column.empty(), ErrorKind::kUsage,
-                "{}: label_column (one label a row) and labels_column (several) exclude each other",
-                place("data", "labels_column"));
-  core::require(data.prompt_column.empty() == data.response_column.empty(), ErrorKind::kUsage,
-                "{}: prompt_column and response_column come together",
-                place("data", data.prompt_column.empty() ? "response_column" : "prompt_column"));
-  core::require(data.prompt_column.empty() || (!labelled && task != "SEQ_CLS" && problem.empty()), ErrorKind::kUsage,
-                "{}: prompts with answers are learnt as a causal LM, without labels", place("data", "prompt_column"));
-  core::require(task != "CAUSAL_LM" || (!labelled && problem.empty()), ErrorKind::kUsage,
-                "{}: CAUSAL_LM has no labels; remove label columns and problem_type, or use SEQ_CLS",
-                place("peft_config", "task_type"));
-  if (!labelled && (task == "SEQ_CLS" || !problem.empty())) {
-    (problem == kMultiLabel ? data.labels_column : data.label_column) = problem == kMultiLabel ? "labels" : "label";
-  }
-  core::require(data.labels_column.empty() || problem.empty() || problem == kMultiLabel, ErrorKind::kUsage,
-                "{}: single-label classification takes data.label_column, not labels_column",
-                place("model_config", "problem_type"));
-  core::require(data.label_column.empty() || problem != kMultiLabel, ErrorKind::kUsage,
-                "{}: multi-label classification takes data.labels_column, not label_column",
-                place("model_config", "problem_type"));
 }
 
 void check_labels(const RunConfig& config, const KeyLocation& place) {
@@ -127,6 +100,38 @@ void check_peft(const RunConfig& config, const KeyLocation& place) {
 }
 
 }  // namespace
+
+void name_label_column(RunConfig& config) {
+  if (has_label_column(config.data)) return;
+  const bool multi = config.model_config.problem_type == kMultiLabel;
+  (multi ? config.data.labels_column : config.data.label_column) = multi ? "labels" : "label";
+}
+
+void resolve_columns(RunConfig& config, const KeyLocation& place) {
+  data::Options& data = config.data;
+  const std::string task = config.peft_config ? config.peft_config->task_type : "";
+  const std::string& problem = config.model_config.problem_type;
+  const bool labelled = has_label_column(data);
+
+  core::require(data.label_column.empty() || data.labels_column.empty(), ErrorKind::kUsage,
+                "{}: label_column (one label a row) and labels_column (several) exclude each other",
+                place("data", "labels_column"));
+  core::require(data.prompt_column.empty() == data.response_column.empty(), ErrorKind::kUsage,
+                "{}: prompt_column and response_column come together",
+                place("data", data.prompt_column.empty() ? "response_column" : "prompt_column"));
+  core::require(data.prompt_column.empty() || (!labelled && task != "SEQ_CLS" && problem.empty()), ErrorKind::kUsage,
+                "{}: prompts with answers are learnt as a causal LM, without labels", place("data", "prompt_column"));
+  core::require(task != "CAUSAL_LM" || (!labelled && problem.empty()), ErrorKind::kUsage,
+                "{}: CAUSAL_LM has no labels; remove label columns and problem_type, or use SEQ_CLS",
+                place("peft_config", "task_type"));
+  if (task == "SEQ_CLS" || !problem.empty()) name_label_column(config);
+  core::require(data.labels_column.empty() || problem.empty() || problem == kMultiLabel, ErrorKind::kUsage,
+                "{}: single-label classification takes data.label_column, not labels_column",
+                place("model_config", "problem_type"));
+  core::require(data.label_column.empty() || problem != kMultiLabel, ErrorKind::kUsage,
+                "{}: multi-label classification takes data.labels_column, not label_column",
+                place("model_config", "problem_type"));
+}
 
 void resolve_and_check(RunConfig& config, const KeyLocation& place) {
   resolve_compute_dtype(config, place);

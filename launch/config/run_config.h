@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <functional>
 #include <map>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "data/options.h"
@@ -31,6 +33,15 @@ struct RunConfig {
 RunConfig read_config(const std::string& path, const std::vector<std::string>& overrides);
 /// The same from text; `name` stands for the file in messages.
 RunConfig parse_config(const std::string& text, const std::string& name, const std::vector<std::string>& overrides);
+
+/// Names a key in messages: where it was written ("run.yaml:7: group.key"), or "group.key".
+using KeyLocation = std::function<std::string(std::string_view group, std::string_view key)>;
+
+/// The rules on task type, problem type and columns: classification without a named column gets Hugging Face's. The
+/// reader applies them; so does who fills in a task or problem type later. Throws: Error(kUsage) for a contradiction.
+void resolve_columns(RunConfig& config, const KeyLocation& place);
+/// Names the label column as Hugging Face does (`label`, several labels a row: `labels`), where none is named.
+void name_label_column(RunConfig& config);
 
 /// The resolved configuration as YAML with every key; reading it back gives the same configuration.
 std::string to_yaml(const RunConfig& config);

@@ -72,8 +72,6 @@ std::vector<Field> make_fields();
 std::vector<Alias> make_aliases();
 std::vector<ForeignKey> make_foreign_keys();
 
-/// Names where a key was written, for messages: "run.yaml:7: group.key".
-using KeyLocation = std::function<std::string(std::string_view group, std::string_view key)>;
 /// Values that follow from others (compute dtype, label column), then impossible combinations.
 /// Throws: Error(kUsage).
 void resolve_and_check(RunConfig& config, const KeyLocation& place);

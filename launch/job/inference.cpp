@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <iostream>
+#include <string_view>
 #include <utility>
 
 #include "data/readers/rows.h"
@@ -99,6 +100,16 @@ void name_labels(const std::string& adapter_folder, int64_t adapter_rows,
   if (!head.note.empty()) result.notes.push_back(fmt::format("labels: {}", head.note));
 }
 
+// The adapter or the base has said what the task is. A column of several labels may have been named as one of single
+// labels, by who did not know.
+void settle_columns(RunConfig& config) {
+  data::Options& data = config.data;
+  const bool multi = config.model_config.problem_type == "multi_label_classification";
+  if (multi && data.labels_column.empty()) std::swap(data.labels_column, data.label_column);
+  resolve_columns(config,
+                  [](std::string_view group, std::string_view key) { return fmt::format("{}.{}", group, key); });
+}
+
 /// Returns whether the adapter brings the classification head.
 bool describe_head(const std::string& adapter_folder, Inference& result) {
   std::string problem_type = result.base.config.problem_type;
@@ -117,6 +128,7 @@ bool describe_head(const std::string& adapter_folder, Inference& result) {
     }
   }
   if (result.config.model_config.problem_type.empty()) result.config.model_config.problem_type = problem_type;
+  settle_columns(result.config);
   result.task = choose_task(result.config);
   if (result.task.classifies()) name_labels(adapter_folder, adapter.score_rows, adapter.labels, result);
   return adapter.score_rows > 0;

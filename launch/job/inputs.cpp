@@ -184,8 +184,8 @@ BaseReference base_reference(const RunConfig& config, const model::AdapterFolder
   std::error_code ignored;
   const bool same = theirs == ours.pretrained_model_name;
   const bool copy_of_hub_model = std::filesystem::is_directory(ours.pretrained_model_name, ignored) &&
-                                 !theirs.empty() && !theirs.starts_with('.') && !theirs.starts_with('/') &&
-                                 theirs.find('/') == theirs.rfind('/') && !std::filesystem::exists(theirs, ignored);
+                                 !theirs.empty() && !model::is_path(theirs) &&
+                                 !std::filesystem::exists(theirs, ignored);
   if (same || copy_of_hub_model) {
     reference.name = theirs;
     if (!read.revision.empty()) reference.revision = read.revision;
@@ -276,6 +276,12 @@ std::shared_ptr<const data::TokenStore> open_store(comm::MpiSession& session, co
     store = data::TokenStore::open(path);
   });
   return store;
+}
+
+std::string unusable_rows(const data::TokenStore& store, int64_t rows, std::string_view fate) {
+  const data::InvalidRow& first = store.invalid_rows().front();
+  return fmt::format("{} of {} rows {} (the first: line {}: {})", store.invalid_row_count(), rows, fate, first.line,
+                     first.reason);
 }
 
 }  // namespace neoloom::launch

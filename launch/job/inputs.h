@@ -4,6 +4,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "data/options.h"
@@ -98,5 +99,8 @@ data::StoreRequest store_request(const RunConfig& config, const TaskChoice& task
 /// node. Collective: every rank. Throws: as load_weights.
 std::shared_ptr<const data::TokenStore> open_store(comm::MpiSession& session, const data::StoreRequest& request,
                                                    const data::Tokenizer& tokenizer, const core::Cache& cache);
+
+/// "2 of `rows` rows `fate` (the first: line 7: reason)", of a store with invalid rows.
+std::string unusable_rows(const data::TokenStore& store, int64_t rows, std::string_view fate);
 
 }  // namespace neoloom::launch

@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
+#include "model/checkpoints/hub.h"
 #include "runtime/core/error.h"
 #include "runtime/core/files.h"
 #include "runtime/core/json.h"
@@ -39,11 +40,6 @@ void resolve(const std::string& origin, std::string& path, std::vector<std::stri
   }
 }
 
-/// A path rather than the id of a hub model.
-bool is_path(const std::string& name) {
-  return name.starts_with('/') || name.starts_with('.') || name.find('/') != name.rfind('/');
-}
-
 }  // namespace
 
 std::string run_config_text(const RunConfig& config) {
@@ -68,7 +64,7 @@ RunConfig read_run_config(const std::string& run, const std::vector<std::string>
 void require_base_there(const std::string& run, const RunConfig& config) {
   const std::string& base = config.model_config.pretrained_model_name;
   std::error_code ignored;
-  if (!is_path(base) || fs::exists(base, ignored)) return;
+  if (!model::is_path(base) || fs::exists(base, ignored)) return;
   const std::string path = run + "/config.yaml";
   const std::string origin = origin_of(core::read_file(path, ErrorKind::kUsage));
   std::string places = fs::absolute(base, ignored).lexically_normal().string();

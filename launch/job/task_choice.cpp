@@ -3,8 +3,6 @@
 
 #include <fmt/format.h>
 
-#include <utility>
-
 #include "data/readers/first_values.h"
 #include "runtime/core/error.h"
 #include "runtime/core/text.h"
@@ -89,35 +87,18 @@ std::string TaskChoice::name() const {
 }
 
 TaskChoice choose_task(RunConfig& config) {
-  data::Options& columns = config.data;
+  const data::Options& columns = config.data;
   const std::string& problem = config.model_config.problem_type;
   const std::string key = classifying_key(config);
-  const bool has_labels = !columns.label_column.empty() || !columns.labels_column.empty();
   if (task_type(config) == "CAUSAL_LM" || key.empty() || !columns.prompt_column.empty()) {
-    core::require(
-        !has_labels, ErrorKind::kUsage,
-        "peft_config.task_type is CAUSAL_LM but data names a label column ({}): remove it, or set task_type to "
-        "SEQ_CLS",
-        columns.label_column.empty() ? columns.labels_column : columns.label_column);
-    core::require(problem.empty(), ErrorKind::kUsage,
-                  "model_config.problem_type {} is for classification, but peft_config.task_type is CAUSAL_LM",
-                  problem);
     return language_model(config);
   }
+  name_label_column(config);
   TaskChoice choice;
   choice.task = data::Task::kSequenceClassification;
   const bool multi = problem == "multi_label_classification" || (problem.empty() && !columns.labels_column.empty());
   choice.problem_type = multi ? data::ProblemType::kMultiLabel : data::ProblemType::kSingleLabel;
   choice.head = multi ? model::Head::kMultiLabel : model::Head::kSingleLabel;
-  if (multi) {
-    if (columns.labels_column.empty()) std::swap(columns.labels_column, columns.label_column);
-    if (columns.labels_column.empty()) columns.labels_column = "labels";
-  } else {
-    core::require(columns.labels_column.empty(), ErrorKind::kUsage,
-                  "model_config.problem_type is single_label_classification but data.labels_column is set: use "
-                  "data.label_column");
-    if (columns.label_column.empty()) columns.label_column = "label";
-  }
   choice.reason = fmt::format("column {}; {}", core::quoted(multi ? columns.labels_column : columns.label_column), key);
   return choice;
 }

@@ -24,7 +24,7 @@ struct TaskChoice {
 };
 
 /// From peft_config.task_type, model_config.problem_type, the label columns, data.label_names and
-/// model_config.num_labels; fills in the default label column. Throws: Error(kUsage) when they contradict each other.
+/// model_config.num_labels, which do not contradict each other (resolve_columns); fills in the default label column.
 TaskChoice choose_task(RunConfig& config);
 
 /// The same for a run that trains. Where no key says the task, the columns of the training file do: LoRA without a

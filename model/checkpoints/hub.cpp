@@ -55,6 +55,10 @@ std::string trimmed(std::string text) {
 
 }  // namespace
 
+bool is_path(const std::string& name) {
+  return name.starts_with('/') || name.starts_with('.') || name.find('/') != name.rfind('/');
+}
+
 std::string resolve_model_folder(const std::string& name, const std::string& revision) {
   if (fs::is_directory(name)) return name;
   core::require(is_hub_id(name), ErrorKind::kWeights,

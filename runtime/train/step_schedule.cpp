@@ -12,8 +12,6 @@
 namespace neoloom::train {
 namespace {
 
-using core::ErrorKind;
-
 // Hugging Face: a value below 1 is a share of all steps.
 int64_t count_or_share(double value, int64_t total_steps) {
   const double count = value < 1.0 ? std::ceil(value * static_cast<double>(total_steps)) : value;
@@ -38,10 +36,6 @@ Batching resolve_batching(const Options& options, const RuntimeOptions& runtime,
   Batching batching;
   batching.micro_batch_size = options.per_device_train_batch_size;
   if (runtime.global_batch_size > 0) {
-    core::require(runtime.global_batch_size % batching.micro_batch_size == 0, ErrorKind::kUsage,
-                  "runtime.global_batch_size {} is not a multiple of trainer_config.per_device_train_batch_size {}: a "
-                  "step is a whole number of micro-batches",
-                  runtime.global_batch_size, batching.micro_batch_size);
     batching.micro_batches_per_step = runtime.global_batch_size / batching.micro_batch_size;
   } else {
     batching.micro_batches_per_step = options.gradient_accumulation_steps * world_size;
@@ -50,9 +44,6 @@ Batching resolve_batching(const Options& options, const RuntimeOptions& runtime,
 }
 
 StepSchedule resolve_plan(const Options& options, int64_t steps_per_epoch) {
-  core::require(
-      steps_per_epoch > 0, ErrorKind::kData,
-      "the training data gives no step: fewer samples than one batch and trainer_config.dataloader_drop_last is true");
   StepSchedule plan;
   plan.steps_per_epoch = steps_per_epoch;
   plan.total_steps =
@@ -64,13 +55,6 @@ StepSchedule resolve_plan(const Options& options, int64_t steps_per_epoch) {
   plan.eval_steps =
       interval_steps(options.eval_strategy, options.eval_steps > 0 ? options.eval_steps : options.logging_steps, plan);
   plan.save_steps = interval_steps(options.save_strategy, options.save_steps, plan);
-  core::require(!options.load_best_model_at_end || plan.eval_steps > 0, ErrorKind::kUsage,
-                "trainer_config.load_best_model_at_end needs evaluation while training: set eval_strategy to steps or "
-                "epoch and data.validation");
-  core::require(!options.load_best_model_at_end || (plan.save_steps > 0 && plan.save_steps % plan.eval_steps == 0),
-                ErrorKind::kUsage,
-                "trainer_config.load_best_model_at_end needs save steps ({}) that are a multiple of eval steps ({})",
-                plan.save_steps, plan.eval_steps);
   return plan;
 }
 
@@ -91,7 +75,7 @@ data::Sampling sampling_from_name(const std::string& name) {
   if (name == "random") return data::Sampling::kRandom;
   if (name == "sequential") return data::Sampling::kSequential;
   if (name == "group_by_length") return data::Sampling::kGroupByLength;
-  core::fail(ErrorKind::kUsage,
+  core::fail(core::ErrorKind::kUsage,
              "trainer_config.train_sampling_strategy: expected random, sequential or group_by_length, found {}", name);
 }
 

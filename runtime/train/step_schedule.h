@@ -16,8 +16,8 @@ struct Batching {
   int64_t global_batch_size() const { return micro_batch_size * micro_batches_per_step; }  // samples
 };
 
-/// per_device_train_batch_size x gradient_accumulation_steps x ranks, or runtime.global_batch_size.
-/// Throws: Error(kUsage) when the global batch is no multiple of the micro-batch.
+/// per_device_train_batch_size x gradient_accumulation_steps x ranks, or runtime.global_batch_size, which is a multiple
+/// of the micro-batch (launch/config/checks.cpp).
 Batching resolve_batching(const Options& options, const RuntimeOptions& runtime, int world_size);
 
 /// Every count of a run that follows from the length of an epoch.
@@ -38,7 +38,7 @@ struct StepSchedule {
   }
 };
 
-/// Throws: Error(kData) when an epoch has no step, Error(kUsage) for a rhythm that load_best_model_at_end does not fit.
+/// An epoch has at least one step (data::StepList).
 StepSchedule resolve_plan(const Options& options, int64_t steps_per_epoch);
 
 /// Bytes of a rank's training state.

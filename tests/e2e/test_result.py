@@ -87,6 +87,13 @@ def test_a_best_model_between_two_checkpoints_is_the_result(tmp_path, config, ev
     assert run.evaluations() == every_evaluation_saved.evaluations()
 
 
+def test_a_best_model_is_kept_where_shares_of_the_run_round_to_steps_that_do_not_meet(tmp_path, config, best):
+    run = Run(tmp_path / "run", config, trainer_config={"eval_steps": 0.15, "save_steps": 0.75})
+    run.train(0).expect(0)
+    assert [int(path.stem[5:]) for path in run.checkpoints()] == [9, 12]  # evaluations are every two steps
+    assert_equal(adapter(run.folder / "adapter"), best[1])
+
+
 def test_the_best_model_survives_a_kill_and_is_there_whenever_the_command_runs_again(copy_of, killed, best):
     run = copy_of(killed)
     shutil.rmtree(run.folder / "adapter-best")

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "runtime/core/error.h"
 #include "tests/unit/config/support.h"
 
 namespace neoloom::launch {
@@ -82,6 +84,26 @@ TEST(Columns, ThatContradictEachOtherAreRefused) {
               HasSubstr("labels_column"));
   EXPECT_THAT(refusal("data: {labels_column: a}\nmodel_config: {problem_type: single_label_classification}\n"),
               HasSubstr("label_column"));
+}
+
+TEST(Columns, AreCheckedAgainWhereAnAdapterSaysTheTask) {
+  const KeyLocation place = [](std::string_view group, std::string_view key) {
+    return fmt::format("{}.{}", group, key);
+  };
+  RunConfig config = parse("data: {label_column: a}\n");
+  config.peft_config.emplace().task_type = "CAUSAL_LM";
+  try {
+    resolve_columns(config, place);
+    ADD_FAILURE() << "accepted";
+  } catch (const core::Error& error) {
+    EXPECT_EQ(error.kind(), core::ErrorKind::kUsage);
+    EXPECT_THAT(error.what(), HasSubstr("peft_config.task_type: CAUSAL_LM has no labels"));
+  }
+  config.peft_config->task_type = "SEQ_CLS";
+  config.data.label_column.clear();
+  config.model_config.problem_type = "multi_label_classification";
+  resolve_columns(config, place);
+  EXPECT_EQ(config.data.labels_column, "labels");
 }
 
 TEST(Labels, CountsAndNamesMustAgree) {

@@ -93,5 +93,10 @@ TEST_F(HubCache, NamesThatLeaveTheCacheAreRefused) {
   EXPECT_THAT(error_of(ErrorKind::kWeights, [&] { resolve("evil"); }), HasSubstr("expected a commit hash"));
 }
 
+TEST(HubId, IsToldFromAPathByItsForm) {
+  for (const char* name : {"/models/neo", "./neo", "../neo", "models/gpt/neo"}) EXPECT_TRUE(is_path(name)) << name;
+  for (const char* name : {"EleutherAI/gpt-neo-125m", "gpt2", "models/neo"}) EXPECT_FALSE(is_path(name)) << name;
+}
+
 }  // namespace
 }  // namespace neoloom::model
