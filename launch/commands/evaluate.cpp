@@ -40,8 +40,8 @@ int run_evaluate(comm::MpiSession& session, const EvaluateArguments& arguments) 
   const train::EvalResult result =
       train::evaluate(session, *inference.model, inference.params,
                       {.store = store,
-                       .task = inference.task.task,
-                       .problem_type = inference.task.problem_type,
+                       .task = inference.task.task(),
+                       .problem_type = inference.task.problem_type(),
                        .batch_size = inference.config.trainer_config.per_device_eval_batch_size,
                        .pad_id = inference.pad_id});
   const auto phase = session.phase("writing the result");

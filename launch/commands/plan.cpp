@@ -232,7 +232,7 @@ void print_plan(const Inputs& inputs, const PlanRequest& request) {
   report.line("task", fmt::format("{} ({})", task.classifies() ? task.problem_type_name() : "causal_lm", task.reason));
   if (!task.advice.empty()) report.line("", task.advice);
   print_lengths(*store, report);
-  if (task.classifies()) print_labels(*store, task.problem_type, report);
+  if (task.classifies()) print_labels(*store, task.problem_type(), report);
   print_steps(inputs, plan, request, report);
   MemoryPlanInput question =
       memory_plan_input(config, task, inputs.base, *store, validation.get(), planned_device(config));

@@ -43,7 +43,7 @@ std::string multi_label_line(int64_t index, const std::vector<std::string>& labe
 class Lines {
  public:
   Lines(const Inference& inference, const data::TokenStore& store)
-      : inference_(inference), multi_(inference.task.problem_type == data::ProblemType::kMultiLabel) {
+      : inference_(inference), multi_(inference.task.multi_label()) {
     for (const data::InvalidRow& row : store.invalid_rows()) reasons_.emplace(row.sample, row.reason);
   }
 
@@ -100,8 +100,8 @@ int run_predict(comm::MpiSession& session, const PredictArguments& arguments) {
   Lines mine(inference, *store);
   train::evaluate(session, *inference.model, inference.params,
                   {.store = store,
-                   .task = inference.task.task,
-                   .problem_type = inference.task.problem_type,
+                   .task = inference.task.task(),
+                   .problem_type = inference.task.problem_type(),
                    .batch_size = inference.config.trainer_config.per_device_eval_batch_size,
                    .pad_id = inference.pad_id},
                   [&](int64_t first, const at::Tensor& logits) { mine.add(first, logits); });

@@ -59,7 +59,7 @@ void read_everything_small(TrainingJob& s, const TrainArguments& arguments) {
   s.config.checkpoint.extend |= arguments.extend;
   if (arguments.print_config) return;
   read_inputs(arguments.config, s);
-  const std::string warning = train::check_metric(s.config.trainer_config, s.task.task, s.task.problem_type);
+  const std::string warning = train::check_metric(s.config.trainer_config, s.task.task(), s.task.problem_type());
   if (!warning.empty()) s.config.warnings.push_back(warning);
   s.resolved.base_config = base_config_values(s.base.config);
   s.resolved.tokenizer_hash = s.tokenizer->content_hash();
@@ -73,8 +73,8 @@ void read_everything_small(TrainingJob& s, const TrainArguments& arguments) {
 void check_targets(TrainingJob& s) {
   for (std::string& warning : train::check_training_data({.store = *s.train,
                               .path = s.config.data.train,
-                              .task = s.task.task,
-                              .problem_type = s.task.problem_type,
+                              .task = s.task.task(),
+                              .problem_type = s.task.problem_type(),
                               .max_length_tokens = resolve_max_length(s.config, s.base),
                               .empty_text_tokens = static_cast<int64_t>(s.tokenizer->front_ids().size())})) {
     s.config.warnings.push_back(std::move(warning));
@@ -94,7 +94,7 @@ void open_stores(comm::MpiSession& session, TrainingJob& s) {
                   ErrorKind::kUsage, "model_config.num_labels is {}, but {} has {} labels", expected.value_or(0),
                   s.config.data.train, s.labels.size());
     if (s.task.classifies()) {
-      s.label_counts = label_counts(*s.train, s.task.problem_type);
+      s.label_counts = label_counts(*s.train, s.task.problem_type());
       s.head = head_to_start_from(s, s.labels);
     }
   });
@@ -298,8 +298,8 @@ train::TrainerSetup trainer_setup(comm::MpiSession& session, const TrainingJob& 
   setup.batching = s.resolved.batching;
   setup.train = s.train;
   setup.validation = s.validation;
-  setup.task = s.task.task;
-  setup.problem_type = s.task.problem_type;
+  setup.task = s.task.task();
+  setup.problem_type = s.task.problem_type();
   setup.pad_id = s.pad_id;
   setup.device = device.name();
   setup.device_step = !device.is_cpu() || device_step_from_environment();

@@ -252,8 +252,8 @@ data::StoreRequest store_request(const RunConfig& config, const TaskChoice& task
   request.path = path;
   request.options = config.data;
   request.tokenizer_options = config.tokenizer_config;
-  request.task = task.task;
-  request.problem_type = task.problem_type;
+  request.task = task.task();
+  request.problem_type = task.problem_type();
   request.max_length_tokens = resolve_max_length(config, base);
   request.preferred_label_names = base.head_labels;
   request.embedding_rows = base.config.vocab_size;

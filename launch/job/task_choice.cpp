@@ -78,12 +78,12 @@ bool take_column_of_file(RunConfig& config) {
 
 std::string TaskChoice::problem_type_name() const {
   if (!classifies()) return "";
-  return problem_type == data::ProblemType::kMultiLabel ? "multi_label_classification" : "single_label_classification";
+  return multi_label() ? "multi_label_classification" : "single_label_classification";
 }
 
 std::string TaskChoice::name() const {
   if (!classifies()) return "causal language model";
-  return problem_type == data::ProblemType::kMultiLabel ? "multi-label classification" : "sequence classification";
+  return multi_label() ? "multi-label classification" : "sequence classification";
 }
 
 TaskChoice choose_task(RunConfig& config) {
@@ -95,9 +95,7 @@ TaskChoice choose_task(RunConfig& config) {
   }
   name_label_column(config);
   TaskChoice choice;
-  choice.task = data::Task::kSequenceClassification;
   const bool multi = problem == "multi_label_classification" || (problem.empty() && !columns.labels_column.empty());
-  choice.problem_type = multi ? data::ProblemType::kMultiLabel : data::ProblemType::kSingleLabel;
   choice.head = multi ? model::Head::kMultiLabel : model::Head::kSingleLabel;
   choice.reason = fmt::format("column {}; {}", core::quoted(multi ? columns.labels_column : columns.label_column), key);
   return choice;

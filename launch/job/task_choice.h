@@ -9,14 +9,18 @@
 
 namespace neoloom::launch {
 
-/// What a configuration asks the model to do.
+/// What a configuration asks the model to do. Its head says which of three tasks; data, which knows no models, has
+/// other words for them, and they are translated here alone.
 struct TaskChoice {
-  data::Task task = data::Task::kCausalLm;
-  data::ProblemType problem_type = data::ProblemType::kSingleLabel;
   model::Head head = model::Head::kCausalLm;
   std::string reason;  // which column and key chose it, for the log
   std::string advice;  // how to get the other task, where the training file chose; empty: a key chose
-  bool classifies() const { return task == data::Task::kSequenceClassification; }
+  bool classifies() const { return head != model::Head::kCausalLm; }
+  bool multi_label() const { return head == model::Head::kMultiLabel; }
+  data::Task task() const { return classifies() ? data::Task::kSequenceClassification : data::Task::kCausalLm; }
+  data::ProblemType problem_type() const {
+    return multi_label() ? data::ProblemType::kMultiLabel : data::ProblemType::kSingleLabel;
+  }
   /// Hugging Face's problem_type; empty for causal LM.
   std::string problem_type_name() const;
   /// "sequence classification", "multi-label classification", "causal language model".
