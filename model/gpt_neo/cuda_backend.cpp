@@ -251,9 +251,7 @@ class CudaBackend final : public Backend {
     return matmul_.multiply_fp32(matmul_.to_compute_dtype(x), matmul_.to_compute_dtype(head.plain).t());
   }
   std::string describe_attention(int64_t window) const override {
-    const GptNeoConfig& config = setup_.config;
-    const int64_t head_size = config.hidden_size / config.num_heads;
-    return model::describe_attention(choose_attention(setup_.device, setup_.compute_dtype, head_size, window), window);
+    return model::describe_attention(attention_kernel(setup_, window), window);
   }
 
  private:

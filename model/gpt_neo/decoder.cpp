@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <utility>
 
-#include "model/gpt_neo/gpt_neo.h"
 #include "runtime/core/error.h"
 
 namespace neoloom::model {
@@ -62,7 +61,7 @@ at::Tensor GptNeoDecoder::feed(const std::vector<int64_t>& ids) {
   }
   const at::Device device = network_.wte.device();
   const at::Tensor positions = at::arange(position_, position_ + count, host.options()).to(device);
-  at::Tensor x = embed(network_, host.to(device), positions);
+  at::Tensor x = network_.embed(host.to(device), positions);
   for (size_t layer = 0; layer < network_.blocks.size(); ++layer) {
     x = decode_block(network_.blocks[layer], matmul_, x, caches_[layer], position_);
   }

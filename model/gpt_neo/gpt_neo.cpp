@@ -2,7 +2,6 @@
 #include "model/gpt_neo/gpt_neo.h"
 
 #include <ATen/Context.h>
-#include <ATen/ops/embedding.h>
 #include <ATen/ops/zeros.h>
 
 #include <fmt/format.h>
@@ -12,6 +11,7 @@
 
 #include "model/flops.h"
 #include "model/gpt_neo/decoder.h"
+#include "model/gpt_neo/passes.h"
 #include "runtime/core/error.h"
 #include "runtime/core/rng.h"
 
@@ -31,11 +31,6 @@ void seed_native_masks(const DropoutKey& key, const at::Device& device) {
 }
 
 }  // namespace
-
-at::Tensor embed(const Network& network, const at::Tensor& ids, const at::Tensor& positions) {
-  const at::Tensor words = at::embedding(network.wte, ids).to(at::kFloat);
-  return words.add(at::embedding(network.wpe, positions).to(at::kFloat));
-}
 
 std::unique_ptr<Model> Model::create(const ModelSetup& setup, std::shared_ptr<const Weights> weights) {
   core::require(weights != nullptr, ErrorKind::kInternal, "a model needs weights");
@@ -57,64 +52,10 @@ std::vector<std::string> GptNeo::kernels() const {
   return lines;
 }
 
-const RowSelection& GptNeo::rows_of(const PackedBatch& packed, size_t layer) const {
-  const bool final_block = layer + 1 == num_layers();
-  return classifies() && final_block ? packed.last_rows : packed.rows;
-}
-
-at::Tensor GptNeo::run_blocks(const Network& network, const PackedBatch& packed, std::vector<BlockSaved>* saved) {
-  const size_t lowest = saved != nullptr ? network.lowest_trainable_block() : network.blocks.size();
-  if (saved != nullptr) saved->resize(network.blocks.size());
-  at::Tensor x = embed(network, packed.ids, packed.positions);
-  for (size_t layer = 0; layer < network.blocks.size(); ++layer) {
-    BlockSaved* const kept = saved != nullptr && layer >= lowest ? &(*saved)[layer] : nullptr;
-    x = network.blocks[layer].forward(*backend_, x, rows_of(packed, layer), kept);
-    if (kept != nullptr && checkpointed(layer)) *kept = kept->inputs();
-  }
-  return x;
-}
-
-HeadResult GptNeo::run_head(const Network& network, const Targets& targets, const at::Tensor& hidden, HeadWants wants) {
-  if (classifies()) return classify(*backend_, network, setup_.head, hidden, targets, wants);
-  if (!targets.values.defined()) return {};
-  return causal_lm(*backend_, network, hidden, targets, logits_chunk_rows(setup_), wants);
-}
-
-AttentionKernel GptNeo::attention_kernel(bool local) const {
-  const GptNeoConfig& config = setup_.config;
-  return choose_attention(setup_.device, setup_.compute_dtype, config.hidden_size / config.num_heads,
-                          local ? config.window_size : 0);
-}
-
-/// Where attention works sample by sample, kernels follow the lengths of the samples.
-bool GptNeo::has_fixed_shapes() const {
-  const std::vector<bool>& layers = setup_.config.layer_is_local;
-  return std::all_of(layers.begin(), layers.end(),
-                     [&](bool local) { return attention_kernel(local) != AttentionKernel::kMath; });
-}
-
 MicroBatch GptNeo::packed_on(const at::Device& device, const Batch& batch) const {
   MicroBatch packed = model::pack(batch, setup_, device, {.for_device = setup_.device.cuda});
   move_to(packed, device);
   return packed;
-}
-
-void GptNeo::run_backward(const Network& network, const PackedBatch& packed, std::vector<BlockSaved>& saved,
-                          at::Tensor d_hidden, const GradientsReady& ready) {
-  const size_t lowest = network.lowest_trainable_block();
-  for (size_t layer = network.blocks.size(); layer-- > lowest;) {
-    const BlockWants wants{.dx = layer > lowest || network.trains_embedding()};
-    const RowSelection& rows = rows_of(packed, layer);
-    if (checkpointed(layer)) network.blocks[layer].recompute(*backend_, rows, saved[layer]);
-    d_hidden = network.blocks[layer].backward(*backend_, d_hidden, rows, saved[layer], wants);
-    saved[layer] = {};
-    if (ready) ready(layout().block_begin_elements[layer]);
-  }
-  if (!network.trains_embedding()) return;
-  at::Tensor wte_grad = network.wte_grad;  // holds the tied head's part already
-  at::Tensor wpe_grad = network.wpe_grad;
-  wte_grad.index_add_(0, packed.ids, d_hidden);
-  wpe_grad.index_add_(0, packed.positions, d_hidden);
 }
 
 GptNeo::StaticInputs& GptNeo::static_inputs_for(const std::string& shape, const MicroBatch& batch,
@@ -135,18 +76,20 @@ at::Tensor GptNeo::compute(const MicroBatch& batch, const at::Tensor& params, at
                            double loss_scale, const GradientsReady& ready) {
   grads.zero_();
   const Network network = builder_.build(params, grads, &key);
+  const Passes passes{setup_, network, *backend_, batch};
   std::vector<BlockSaved> saved;
   // The final block's output ends with the head: backward has no use for it.
-  HeadResult head = run_head(network, batch.targets, run_blocks(network, batch.packed, &saved),
-                             {.gradients = true, .loss_scale = loss_scale});
-  run_backward(network, batch.packed, saved, std::move(head.d_hidden), ready);
+  HeadResult head = passes.head(passes.forward(&saved), {.gradients = true, .loss_scale = loss_scale});
+  passes.backward(saved, std::move(head.d_hidden), [&](size_t layer) {
+    if (ready) ready(layout().block_begin_elements[layer]);
+  });
   return head.loss.loss;
 }
 
 std::shared_ptr<const MicroBatch> GptNeo::pack(const Batch& batch, const at::Device& device) const {
   core::require(batch.has_targets, ErrorKind::kInternal, "training needs targets");
   return std::make_shared<MicroBatch>(
-      model::pack(batch, setup_, device, {.for_device = setup_.device.cuda, .fixed_shapes = has_fixed_shapes()}));
+      model::pack(batch, setup_, device, {.for_device = setup_.device.cuda, .fixed_shapes = has_fixed_shapes(setup_)}));
 }
 
 Model::MicroStep GptNeo::prepare(const MicroBatch& batch, const at::Tensor& params, at::Tensor& grads,
@@ -154,13 +97,13 @@ Model::MicroStep GptNeo::prepare(const MicroBatch& batch, const at::Tensor& para
   core::require(grads.sizes() == params.sizes() && grads.scalar_type() == at::kFloat, ErrorKind::kInternal,
                 "gradients: expected {} fp32 elements, found {}", params.numel(), grads.numel());
   const at::Device device = params.device();
-  const bool fixed = has_fixed_shapes();
+  const bool fixed = has_fixed_shapes(setup_);
   MicroStep step;
   const bool native_masks = setup_.device.cuda && setup_.lora && setup_.lora->lora_dropout > 0.0;
   step.begin = [native_masks, key, device] {
     if (native_masks) seed_native_masks(key, device);
   };
-  const bool by_length = attention_kernel(/*local=*/false) == AttentionKernel::kCudnn;
+  const bool by_length = attention_kernel(setup_, /*window=*/0) == AttentionKernel::kCudnn;
   if (fixed) step.shape = fmt::format("{}, loss scale {}", shape_of(batch, by_length), loss_scale);
   if (!fixed) static_inputs_.clear();  // nothing comes back to where these inputs lie
   StaticInputs& inputs = static_inputs_for(step.shape, batch, device);
@@ -182,7 +125,8 @@ LossSum GptNeo::forward_backward(const Batch& batch, const at::Tensor& params, a
 EvalOutput GptNeo::evaluate(const Batch& batch, const at::Tensor& params) {
   const MicroBatch packed = packed_on(params.device(), batch);
   const Network network = builder_.build(params, {}, nullptr);
-  const HeadResult head = run_head(network, packed.targets, run_blocks(network, packed.packed, nullptr), {});
+  const Passes passes{setup_, network, *backend_, packed};
+  const HeadResult head = passes.head(passes.forward(nullptr), {});
   return {head.loss, head.logits};
 }
 
@@ -190,7 +134,8 @@ at::Tensor GptNeo::lm_logits(const Batch& batch, const at::Tensor& params) {
   core::require(!classifies(), ErrorKind::kInternal, "a classifier has no logits over the vocabulary");
   const MicroBatch packed = packed_on(params.device(), batch);
   const Network network = builder_.build(params, {}, nullptr);
-  const at::Tensor normed = network.ln_f.forward(run_blocks(network, packed.packed, nullptr), nullptr);
+  const Passes passes{setup_, network, *backend_, packed};
+  const at::Tensor normed = network.ln_f.forward(passes.forward(nullptr), nullptr);
   return backend_->logits(normed, network.head);
 }
 

@@ -8,7 +8,6 @@
 
 #include "model/batch/packing.h"
 #include "model/gpt_neo/backend.h"
-#include "model/gpt_neo/heads.h"
 #include "model/gpt_neo/network.h"
 #include "model/model.h"
 
@@ -36,14 +35,6 @@ class GptNeo final : public Model {
 
  private:
   bool classifies() const { return setup_.head != Head::kCausalLm; }
-  const RowSelection& rows_of(const PackedBatch& packed, size_t layer) const;
-  /// Whether backward computes anew what this block's forward would have to keep. The last block's is used at once.
-  bool checkpointed(size_t layer) const { return setup_.gradient_checkpointing && layer + 1 < num_layers(); }
-  size_t num_layers() const { return setup_.config.layer_is_local.size(); }
-  at::Tensor run_blocks(const Network& network, const PackedBatch& packed, std::vector<BlockSaved>* saved);
-  HeadResult run_head(const Network& network, const Targets& targets, const at::Tensor& hidden, HeadWants wants);
-  AttentionKernel attention_kernel(bool local) const;  // on GPUs
-  bool has_fixed_shapes() const;
   MicroBatch packed_on(const at::Device& device, const Batch& batch) const;
   /// Inputs of all micro-steps of one shape, and their loss.
   struct StaticInputs {
@@ -53,16 +44,11 @@ class GptNeo final : public Model {
   StaticInputs& static_inputs_for(const std::string& shape, const MicroBatch& batch, const at::Device& device);
   at::Tensor compute(const MicroBatch& batch, const at::Tensor& params, at::Tensor& grads, const DropoutKey& key,
                      double loss_scale, const GradientsReady& ready);
-  void run_backward(const Network& network, const PackedBatch& packed, std::vector<BlockSaved>& saved,
-                    at::Tensor d_hidden, const GradientsReady& ready);
 
   ModelSetup setup_;
   NetworkBuilder builder_;
   std::unique_ptr<Backend> backend_;
   std::map<std::string, StaticInputs> static_inputs_;
 };
-
-/// wte[ids] + wpe[positions] in fp32: [N, h].
-at::Tensor embed(const Network& network, const at::Tensor& ids, const at::Tensor& positions);
 
 }  // namespace neoloom::model

@@ -2,8 +2,10 @@
 #include "model/gpt_neo/network.h"
 #include "model/scalar_type.h"
 
+#include <ATen/ops/embedding.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "model/gpt_neo/initial_values.h"
@@ -72,6 +74,22 @@ size_t Network::lowest_trainable_block() const {
   size_t layer = 0;
   while (layer < blocks.size() && !blocks[layer].trains()) ++layer;
   return layer;
+}
+
+at::Tensor Network::embed(const at::Tensor& ids, const at::Tensor& positions) const {
+  const at::Tensor words = at::embedding(wte, ids).to(at::kFloat);
+  return words.add(at::embedding(wpe, positions).to(at::kFloat));
+}
+
+AttentionKernel attention_kernel(const ModelSetup& setup, int64_t window) {
+  return choose_attention(setup.device, setup.compute_dtype, setup.config.head_dim(), window);
+}
+
+bool has_fixed_shapes(const ModelSetup& setup) {
+  const std::vector<bool>& layers = setup.config.layer_is_local;
+  return std::all_of(layers.begin(), layers.end(), [&](bool local) {
+    return attention_kernel(setup, local ? setup.config.window_size : 0) != AttentionKernel::kMath;
+  });
 }
 
 NetworkBuilder::NetworkBuilder(const ModelSetup& setup, std::shared_ptr<const Weights> weights)
@@ -186,8 +204,7 @@ void NetworkBuilder::choose_attention(Block& block, bool local) const {
   const GptNeoConfig& config = setup_.config;
   const int64_t window = local ? config.window_size : 0;
   block.attention = Attention(config.num_heads, window, setup_.device.cuda, setup_.compute_dtype);
-  block.attention_kernel =
-      model::choose_attention(setup_.device, setup_.compute_dtype, config.hidden_size / config.num_heads, window);
+  block.attention_kernel = attention_kernel(setup_, window);
 }
 
 void NetworkBuilder::attach_adapters(Block& block, size_t layer, const at::Tensor& params,

@@ -31,7 +31,14 @@ struct Network {
   /// Blocks below this one have nothing to train and pass no gradient on; L when only the head trains.
   size_t lowest_trainable_block() const;
   bool trains_embedding() const { return wte_grad.defined(); }
+  /// wte[ids] + wpe[positions] in fp32: [N, h].
+  at::Tensor embed(const at::Tensor& ids, const at::Tensor& positions) const;
 };
+
+/// On GPUs: the kernel of layers with this window (0: global).
+AttentionKernel attention_kernel(const ModelSetup& setup, int64_t window);
+/// Where attention works sample by sample, kernels follow the lengths of the samples; elsewhere shapes are few.
+bool has_fixed_shapes(const ModelSetup& setup);
 
 /// Knows which tensors train and where they lie; builds Networks over buffers.
 class NetworkBuilder {
