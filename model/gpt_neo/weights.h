@@ -71,6 +71,12 @@ std::vector<std::pair<std::string, std::vector<int64_t>>> body_shapes(const GptN
 /// (name, tensor) of the body and the heads, in file order; for full-parameter training and export.
 std::vector<std::pair<std::string, at::Tensor>> named_tensors(const Weights& weights);
 
+/// Copies weights to a device (CUDA): owned storage there, matrices of the blocks and of the head in `matrix_dtype`
+/// (the type of their products, so that none is converted again), k, v and q of a block below each other in one piece.
+/// `device` as in at::Device ("cuda:0").
+std::shared_ptr<const Weights> to_device(const std::shared_ptr<const Weights>& weights, const std::string& device,
+                                         Dtype matrix_dtype);
+
 /// A matrix of the frozen products, and where its packed weights belong.
 struct FrozenMatrix {
   std::string name;

@@ -28,12 +28,6 @@ std::string prepare_weights(const std::string& folder, const GptNeoConfig& confi
 /// Maps a converted file read-only; ranks of a node share its pages. Tensors are views of the mapping (CPU).
 std::shared_ptr<Weights> map_weights(const std::string& converted_path, const GptNeoConfig& config);
 
-/// Copies weights to a device (CUDA): owned storage there, matrices of the blocks and of the head in `matrix_dtype`
-/// (the type of their products, so that none is converted again), k, v and q of a block below each other in one piece.
-/// `device` as in at::Device ("cuda:0").
-std::shared_ptr<const Weights> to_device(const std::shared_ptr<const Weights>& weights, const std::string& device,
-                                         Dtype matrix_dtype);
-
 /// The weights with the rows of their score in another order, or without it when `rows` is empty.
 std::shared_ptr<const Weights> with_score_rows(const std::shared_ptr<const Weights>& weights,
                                                const std::vector<int64_t>& rows);
