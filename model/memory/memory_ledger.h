@@ -1,58 +1,40 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <algorithm>
+#include <c10/core/Allocator.h>
+
 #include <cstdint>
-#include <utility>
 
 namespace neoloom::model {
 
-/// Bytes of tensors that are alive, and the most there were: a program that runs without its values.
-class MemoryLedger {
+/// Counts the bytes of tensors on LibTorch's meta device, which have a shape and a type but no values: a program that
+/// runs there is measured instead of computed. Operators without a kernel for that device throw; memory_ledger.cpp has
+/// those that LibTorch's C++ lacks.
+/// While it lives it is the meta device's allocator, for the whole process: one at a time. It must outlive the tensors
+/// that are made under it.
+class MemoryLedger final : public c10::Allocator {
  public:
-  /// Stands for a tensor; its bytes are alive as long as it is.
-  class Allocation {
-   public:
-    Allocation() = default;
-    Allocation(MemoryLedger& ledger, int64_t bytes) : ledger_(&ledger), bytes_(bytes) { ledger.add(bytes); }
-    Allocation(Allocation&& other) noexcept
-        : ledger_(std::exchange(other.ledger_, nullptr)), bytes_(std::exchange(other.bytes_, 0)) {}
-    Allocation& operator=(Allocation&& other) noexcept {
-      std::swap(ledger_, other.ledger_);
-      std::swap(bytes_, other.bytes_);
-      other.release();
-      return *this;
-    }
-    Allocation(const Allocation&) = delete;
-    Allocation& operator=(const Allocation&) = delete;
-    ~Allocation() { release(); }
+  MemoryLedger() : before_(c10::GetAllocator(at::kMeta)) { c10::SetAllocator(at::kMeta, this); }
+  ~MemoryLedger() override { c10::SetAllocator(at::kMeta, before_); }
+  MemoryLedger(const MemoryLedger&) = delete;
+  MemoryLedger& operator=(const MemoryLedger&) = delete;
 
-    int64_t bytes() const { return bytes_; }
+  int64_t live_bytes() const { return live_bytes_; }
+  int64_t peak_bytes() const { return peak_bytes_; }
 
-   private:
-    void release() {
-      if (ledger_ != nullptr) ledger_->add(-bytes_);
-      ledger_ = nullptr;
-      bytes_ = 0;
-    }
-    MemoryLedger* ledger_ = nullptr;
-    int64_t bytes_ = 0;
-  };
-
-  Allocation hold(int64_t bytes) { return {*this, bytes}; }
-  /// A tensor that is alive for a moment, beside the others.
-  void note_transient(int64_t bytes) { peak_ = std::max(peak_, live_ + bytes); }
-
-  int64_t live_bytes() const { return live_; }
-  int64_t peak_bytes() const { return peak_; }
+  c10::DataPtr allocate(size_t bytes) override;
+  void copy_data(void* /*to*/, const void* /*from*/, size_t /*bytes*/) const override {}
 
  private:
-  void add(int64_t bytes) {
-    live_ += bytes;
-    peak_ = std::max(peak_, live_);
-  }
-  int64_t live_ = 0;
-  int64_t peak_ = 0;
+  struct Entry {
+    MemoryLedger& ledger;
+    int64_t bytes;
+  };
+  static void release(void* entry);
+
+  c10::Allocator* before_;
+  int64_t live_bytes_ = 0;
+  int64_t peak_bytes_ = 0;
 };
 
 }  // namespace neoloom::model

@@ -1,191 +1,135 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "model/memory/memory_plan.h"
 
-#include <algorithm>
-#include <bit>
+#include <ATen/ops/empty_like.h>
+
+#include <memory>
+#include <utility>
 #include <vector>
 
 #include "model/batch/packing.h"
-#include "model/gpt_neo/heads.h"
-#include "model/lora/target_modules.h"
-#include "model/lora/trainable_count.h"
-#include "model/memory/block_memory.h"
+#include "model/gpt_neo/network.h"
+#include "model/gpt_neo/passes.h"
+#include "model/gpt_neo/weights.h"
+#include "model/memory/memory_backend.h"
 #include "model/memory/memory_ledger.h"
+#include "model/scalar_type.h"
 
 namespace neoloom::model {
 
 namespace {
 
-using Allocation = MemoryLedger::Allocation;
+constexpr int64_t kFp32Bytes = 4;
+constexpr int64_t kLowpBytes = 2;  // of a 16-bit type
 
-/// gpt_neo.cpp and heads.cpp, tensor by tensor.
-class Walk {
+at::Tensor make_index(int64_t rows) { return make({rows}, at::kLong); }
+
+/// What pack() makes. The shapes alone are read.
+MicroBatch micro_batch(const ModelSetup& setup, BatchShape shape, bool training) {
+  if (training && has_fixed_shapes(setup)) {
+    shape.tokens = fixed_shape_rows(setup.head, shape.tokens);
+    shape.targets = rounded_rows(shape.targets);
+    ++shape.samples;
+  }
+  MicroBatch batch;
+  batch.packed.ids = batch.packed.positions = make_index(shape.tokens);
+  // Kernels that go sample by sample take most memory in the longest one.
+  batch.packed.rows.segments = {{0, shape.longest, 0, shape.longest}};
+  batch.packed.last_rows.segments = {{0, 1, 0, shape.longest}};
+  batch.packed.last_rows.query_index = make_index(shape.samples);
+  batch.targets.rows = batch.targets.values = make_index(setup.head == Head::kCausalLm ? shape.targets : shape.samples);
+  return batch;
+}
+
+/// The model's, where it computes. Packed weights stand for themselves: only whether there are any is read.
+std::shared_ptr<const Weights> weights_of(const MemorySetup& setup) {
+  const ModelSetup& model = setup.model;
+  auto weights = std::make_shared<Weights>();
+  weights->blocks.resize(static_cast<size_t>(model.config.num_layers));
+  const auto shapes = body_shapes(model.config);
+  auto next = shapes.begin();
+  for_each_body_tensor(*weights, [&](const std::string& /*name*/, at::Tensor& tensor) {
+    tensor = make((next++)->second, scalar_type(setup.frozen_dtype));
+  });
+  weights->lm_head = model.config.tie_word_embeddings ? weights->wte : at::empty_like(weights->wte);
+  if (model.device.cuda) return to_device(weights, "meta", model.lora ? model.compute_dtype : setup.frozen_dtype);
+  if (!setup.packed_weights) return weights;
+  for (const FrozenMatrix& matrix : frozen_matrices(*weights)) matrix.packed_weights->forward = matrix.values;
+  return weights;
+}
+
+/// A multi-label head makes tensors of the same few bytes as a single-label one.
+ModelSetup with_countable_head(ModelSetup setup) {
+  if (setup.head == Head::kMultiLabel) setup.head = Head::kSingleLabel;
+  return setup;
+}
+
+/// A micro-step without values. What its caller owns is made before the ledger counts.
+class DryRun {
  public:
-  Walk(const MemorySetup& setup, const BatchShape& shape)
-      : setup_(setup),
-        shape_(rounded(setup, shape)),
-        layers_(trained_linears(setup)),
-        blocks_(setup, shape_, ledger_) {}
+  DryRun(const MemorySetup& setup, const BatchShape& shape, bool training)
+      : model_(with_countable_head(setup.model)),
+        batch_(micro_batch(model_, shape, training)),
+        builder_(model_, weights_of(setup)),
+        params_(make({builder_.layout().total_elements}, at::kFloat)),
+        grads_(training ? at::empty_like(params_) : at::Tensor()),
+        network_(builder_.build(params_, grads_, training ? &dropout_ : nullptr)),
+        backend_(model_.device.cuda ? make_cuda_memory_backend(setup) : make_cpu_memory_backend(setup, shape.longest)) {
+  }
 
   StepMemory train() {
-    const int64_t h = config().hidden_size;
-    const Allocation lowp_parameters = ledger_.hold(lowp_parameter_bytes());
-    std::vector<SavedBlock> saved(layers_.size());
+    StepMemory memory;
+    const int64_t before = ledger_.live_bytes();
+    std::vector<BlockSaved> saved;
+    at::Tensor d_hidden;
     {
-      const Allocation hidden = run_blocks(&saved);
-      result_.saved_bytes = ledger_.live_bytes() - hidden.bytes() - lowp_parameters.bytes();
-      gradient_ = ledger_.hold(kFp32Bytes * h * final_rows());
-      head(/*gradients=*/true);
+      const at::Tensor hidden = passes_.forward(&saved);
+      memory.saved_bytes = ledger_.live_bytes() - before - static_cast<int64_t>(hidden.nbytes());
+      d_hidden = passes_.head(hidden, {.gradients = true}).d_hidden;
     }
-    backward(saved);
-    result_.peak_bytes = ledger_.peak_bytes();
-    return result_;
+    passes_.backward(saved, std::move(d_hidden), {});
+    memory.peak_bytes = ledger_.peak_bytes();
+    memory.block_saved_bytes = block_saved_bytes();
+    return memory;
   }
 
   int64_t evaluate() {
-    const Allocation lowp_parameters = ledger_.hold(lowp_parameter_bytes());
-    const Allocation hidden = run_blocks(nullptr);
-    head(/*gradients=*/false);
+    passes_.head(passes_.forward(nullptr), {});
     return ledger_.peak_bytes();
   }
 
  private:
-  const GptNeoConfig& config() const { return setup_.model.config; }
-  bool on_cuda() const { return setup_.model.device.cuda; }
-  bool lowp() const { return setup_.model.compute_dtype != Dtype::kFloat32; }
-  bool causal() const { return setup_.model.head == Head::kCausalLm; }
-  bool trains_everything() const { return !setup_.model.lora.has_value(); }
-  int64_t final_rows() const { return causal() ? shape_.tokens : shape_.samples; }
-
-  /// What a device's products read of the adapters (NetworkBuilder::build_frozen).
-  int64_t lowp_parameter_bytes() const {
-    const ModelSetup& model = setup_.model;
-    if (!on_cuda() || !lowp() || trains_everything()) return 0;
-    return kLowpBytes * count_trainable(model.config, model.lora, model.num_labels).flat_elements;
+  int64_t block_saved_bytes() {
+    const size_t blocks = network_.blocks.size();
+    const size_t middle = blocks > 1 ? blocks - 2 : 0;
+    if (middle < network_.lowest_trainable_block()) return 0;
+    const int64_t before = ledger_.live_bytes();
+    BlockSaved saved;
+    const at::Tensor x = make({batch_.packed.ids.size(0), model_.config.hidden_size}, at::kFloat);
+    network_.blocks[middle].forward(*backend_, x, passes_.rows_of(middle), &saved);
+    return ledger_.live_bytes() - before;
   }
 
-  /// On a device kernels come in few shapes (GptNeo::has_fixed_shapes).
-  static BatchShape rounded(const MemorySetup& setup, BatchShape shape) {
-    const ModelSetup& model = setup.model;
-    const bool packed_attention =
-        choose_attention(model.device, model.compute_dtype, model.config.head_dim(), 0) != AttentionKernel::kMath;
-    if (!packed_attention) return shape;
-    shape.tokens = fixed_shape_rows(model.head, shape.tokens);
-    shape.targets = rounded_rows(shape.targets);
-    ++shape.samples;
-    return shape;
-  }
-
-  static std::vector<TrainedLinears> trained_linears(const MemorySetup& setup) {
-    const int64_t count = setup.model.config.num_layers;
-    std::vector<TrainedLinears> layers(static_cast<size_t>(count));
-    if (!setup.model.lora) {
-      for (TrainedLinears& layer : layers) layer.everything = true;
-      return layers;
-    }
-    const TargetMap targets = match_targets(setup.model.lora->target_modules, count);
-    for (size_t i = 0; i < layers.size(); ++i) layers[i].adapters = targets[i];
-    return layers;
-  }
-
-  size_t lowest_trainable_block() const {
-    const auto found = std::find_if(layers_.begin(), layers_.end(), [](const auto& layer) { return layer.any(); });
-    return static_cast<size_t>(found - layers_.begin());
-  }
-
-  BlockRows rows_of(size_t layer) const {
-    return {shape_.tokens, layer + 1 == layers_.size() ? final_rows() : shape_.tokens};
-  }
-  bool checkpointed(size_t layer) const { return setup_.model.gradient_checkpointing && layer + 1 < layers_.size(); }
-
-  Allocation embed() {
-    const int64_t values = shape_.tokens * config().hidden_size;
-    const int64_t stored = trains_everything() || setup_.frozen_dtype == Dtype::kFloat32 ? 0 : kLowpBytes * values;
-    const Allocation words = ledger_.hold(kFp32Bytes * values);
-    ledger_.note_transient(stored + 2 * kFp32Bytes * values);
-    return ledger_.hold(kFp32Bytes * values);
-  }
-
-  Allocation run_blocks(std::vector<SavedBlock>* saved) {
-    const size_t lowest = saved != nullptr ? lowest_trainable_block() : layers_.size();
-    Allocation x = embed();
-    for (size_t layer = 0; layer < layers_.size(); ++layer) {
-      SavedBlock kept;
-      const int64_t before = ledger_.live_bytes();
-      Allocation out = blocks_.forward(layers_[layer], rows_of(layer), kept);
-      if (layer < lowest) {
-        x = std::move(out);
-        continue;
-      }
-      const bool final_block = layer + 1 == layers_.size();
-      // The input of each block is the output of the one below: it is counted once, there.
-      if (!final_block || layers_.size() == 1) {
-        result_.block_saved_bytes = ledger_.live_bytes() - before - out.bytes() + x.bytes();
-      }
-      if (checkpointed(layer)) kept.drop_all_but_inputs();
-      kept.x = std::move(x);
-      (*saved)[layer] = std::move(kept);
-      x = std::move(out);
-    }
-    return x;
-  }
-
-  void backward(std::vector<SavedBlock>& saved) {
-    const size_t lowest = lowest_trainable_block();
-    for (size_t layer = layers_.size(); layer-- > lowest;) {
-      if (checkpointed(layer)) blocks_.recompute(layers_[layer], rows_of(layer), saved[layer]);
-      gradient_ = blocks_.backward(layers_[layer], rows_of(layer), std::move(gradient_));
-      saved[layer] = {};
-    }
-  }
-
-  void head(bool gradients) {
-    if (causal()) {
-      language_head(gradients);
-    } else {
-      const int64_t few = 3 * kFp32Bytes * shape_.samples * (config().hidden_size + setup_.model.num_labels);
-      ledger_.note_transient(few);
-    }
-  }
-
-  void language_head(bool gradients) {
-    const int64_t h = config().hidden_size;
-    const int64_t words = config().vocab_size;
-    const int64_t rows = shape_.targets;
-    const int64_t chunk = std::min(logits_chunk_rows(setup_.model), rows);
-    const Allocation selected = ledger_.hold(2 * kFp32Bytes * h * rows);  // and normed
-    const Allocation d_normed = ledger_.hold(gradients ? kFp32Bytes * h * rows : 0);
-    // On a device a head that trains is converted for all chunks.
-    const Allocation head = ledger_.hold(on_cuda() && lowp() && trains_everything() ? kLowpBytes * h * words : 0);
-    {
-      // Products of plain matrices do not write where they are told to: what they make is held beside it.
-      const bool twice = !on_cuda() && !setup_.packed_weights;
-      const Allocation logits = ledger_.hold((twice ? 2 : 1) * kFp32Bytes * chunk * words);
-      blocks_.note_matmul(chunk, h, words, {});
-      if (on_cuda()) ledger_.note_transient(kFp32Bytes * chunk * words);  // log probabilities
-      const Allocation d_chunk = ledger_.hold(gradients ? kFp32Bytes * chunk * h : 0);
-      if (gradients) blocks_.note_matmul(chunk, words, h, {.backward = true, .input_is_lowp = on_cuda()});
-    }
-    ledger_.note_transient(kFp32Bytes * h * rows);
-  }
-
-  const MemorySetup& setup_;
-  BatchShape shape_;
-  std::vector<TrainedLinears> layers_;
+  ModelSetup model_;
+  MicroBatch batch_;
+  NetworkBuilder builder_;
+  DropoutKey dropout_;
+  at::Tensor params_;
+  at::Tensor grads_;
   MemoryLedger ledger_;
-  BlockMemory blocks_;
-  Allocation gradient_;  // of the final block's output, then of the one below, ...
-  StepMemory result_;
+  Network network_;
+  std::unique_ptr<Backend> backend_;
+  Passes passes_{model_, network_, *backend_, batch_};
 };
 
 }  // namespace
 
-StepMemory training_memory(const MemorySetup& setup, const BatchShape& shape) { return Walk(setup, shape).train(); }
+StepMemory training_memory(const MemorySetup& setup, const BatchShape& shape) {
+  return DryRun(setup, shape, /*training=*/true).train();
+}
 
 int64_t evaluation_peak_bytes(const MemorySetup& setup, const BatchShape& shape) {
-  MemorySetup still = setup;
-  if (still.model.lora) still.model.lora->lora_dropout = 0.0;
-  return Walk(still, shape).evaluate();
+  return DryRun(setup, shape, /*training=*/false).evaluate();
 }
 
 namespace {
@@ -212,19 +156,6 @@ int64_t packed_bytes(const MemorySetup& setup, bool with_head) {
   return bytes;
 }
 
-/// to_device(): matrices in the type of their products.
-int64_t cuda_weight_bytes(const MemorySetup& setup) {
-  const GptNeoConfig& config = setup.model.config;
-  const int64_t h = config.hidden_size;
-  const int64_t matrices = config.num_layers * (4 * h * h + 2 * h * config.intermediate_size);
-  const int64_t head = config.vocab_size * h;
-  const Dtype type = setup.model.lora ? setup.model.compute_dtype : setup.frozen_dtype;
-  const bool extra_head = config.tie_word_embeddings && type != setup.frozen_dtype;
-  const int64_t untied = config.tie_word_embeddings ? 0 : head;
-  return element_bytes(setup.frozen_dtype) * (config.body_parameters() - matrices - untied) +
-         element_bytes(type) * (matrices + untied + (extra_head ? head : 0));
-}
-
 }  // namespace
 
 WeightMemory weight_memory(const MemorySetup& setup) {
@@ -234,7 +165,9 @@ WeightMemory weight_memory(const MemorySetup& setup) {
   WeightMemory memory;
   memory.mapped_bytes = element * config.body_parameters();
   if (setup.model.device.cuda) {
-    memory.private_bytes = cuda_weight_bytes(setup);
+    const MemoryLedger ledger;
+    const auto weights = weights_of(setup);
+    memory.private_bytes = ledger.live_bytes();
     return memory;
   }
   if (!setup.model.lora) return memory;  // read once: training starts there

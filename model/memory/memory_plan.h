@@ -30,8 +30,9 @@ struct StepMemory {
   int64_t peak_bytes = 0;         // everything, when it is most
 };
 
-/// Walks through a training micro-step (gpt_neo.cpp) without computing it, and counts each tensor that is made there.
-/// LibTorch's and BLAS's memory of their own is not seen. Throws: Error(kUsage) when a LoRA target matches no module.
+/// Runs a training micro-step on tensors without values (MemoryLedger) and counts each tensor that is made there.
+/// LibTorch's and BLAS's memory of their own is not seen. Thread: one plan at a time. Throws: Error(kUsage) when a LoRA
+/// target matches no module.
 StepMemory training_memory(const MemorySetup& setup, const BatchShape& shape);
 
 /// The peak of an evaluation batch.

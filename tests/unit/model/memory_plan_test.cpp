@@ -3,6 +3,7 @@
 #include "model/memory/memory_plan.h"
 
 #include <ATen/Parallel.h>
+#include <ATen/ops/index_select.h>
 #include <c10/core/Allocator.h>
 #include <c10/core/CPUAllocator.h>
 #include <fmt/format.h>
@@ -19,6 +20,7 @@
 #include "model/gpt_neo/backend.h"
 #include "model/gpt_neo/heads.h"
 #include "model/gpt_neo/network.h"
+#include "model/memory/memory_ledger.h"
 #include "tests/unit/model/setups.h"
 
 namespace neoloom::model::testing {
@@ -282,6 +284,20 @@ TEST(MemoryPlan, CheckpointingKeepsAnInputForEachBlock) {
   const int64_t input = 4 * 600 * 128 + 2 * 4 * 600 * 4;  // x, and what two adapters of rank 4 keep
   EXPECT_EQ(kept.saved_bytes - inputs.saved_bytes, 5 * (kept.block_saved_bytes - input));
   EXPECT_LT(inputs.peak_bytes, kept.peak_bytes / 2);
+}
+
+TEST(MemoryLedger, CountsTensorsWithoutValuesAsLongAsTheyLive) {
+  c10::Allocator* const before = c10::GetAllocator(at::kMeta);
+  {
+    MemoryLedger ledger;
+    const at::Tensor x = at::empty({10, 8}, at::TensorOptions().dtype(at::kFloat).device(at::kMeta));
+    EXPECT_EQ(ledger.live_bytes(), 320);
+    const at::Tensor rows = at::index_select(x, 0, at::empty({3}, x.options().dtype(at::kLong))).to(at::kHalf);
+    EXPECT_EQ(ledger.live_bytes(), 320 + 2 * 3 * 8);  // a view of x or what is gone counts nothing
+    EXPECT_EQ(ledger.peak_bytes(), 320 + 3 * 8 + (4 + 2) * 3 * 8);
+    EXPECT_EQ(x.narrow(0, 2, 5).storage().nbytes(), 320U);
+  }
+  EXPECT_EQ(c10::GetAllocator(at::kMeta), before);
 }
 
 }  // namespace

@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+// A GPU's backend consists of LibTorch's operators: it is the real one that runs without values. Only the operators
+// that exist for CUDA alone have stand-ins.
+#include <ATen/ops/empty_like.h>
+
+#include "model/cuda/operators.h"
+#include "model/memory/memory_backend.h"
+
+namespace neoloom::model {
+
+namespace {
+
+at::Tensor flash_forward(const AttentionCall& call, AttentionSaved& saved) {
+  saved.logsumexp = make({call.q.size(1), call.q.size(0)}, at::kFloat);
+  return at::empty_like(call.q);
+}
+
+/// The gradient of q is summed in fp32.
+AttentionGradients flash_backward(const at::Tensor& /*grad*/, const AttentionCall& call, const at::Tensor& /*out*/,
+                                  const AttentionSaved& /*saved*/) {
+  AttentionGradients d = {at::empty_like(call.q), at::empty_like(call.k), at::empty_like(call.v)};
+  make(call.q.sizes(), at::kFloat);
+  return d;
+}
+
+CudaOperators operators_without_values() {
+  CudaOperators operators;
+  operators.product = [](const at::Tensor& a, const at::Tensor& b) { return make({a.size(0), b.size(1)}, at::kFloat); };
+  operators.add_product = [](const at::Tensor&, const at::Tensor&, const at::Tensor&, double, double) {};
+  operators.flash_forward = operators.cudnn_forward = flash_forward;
+  operators.flash_backward = operators.cudnn_backward = flash_backward;
+  return operators;
+}
+
+}  // namespace
+
+std::unique_ptr<Backend> make_cuda_memory_backend(const MemorySetup& setup) {
+  ModelSetup model = setup.model;
+  model.operators = std::make_shared<CudaOperators>(operators_without_values());
+  return make_cuda_backend(model);
+}
+
+}  // namespace neoloom::model

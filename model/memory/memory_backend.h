@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
+
+#include <cstdint>
+#include <memory>
+
+#include "model/gpt_neo/backend.h"
+#include "model/memory/memory_plan.h"
+
+namespace neoloom::model {
+
+// Backends for tensors without values: the memory plan runs the network over them under a MemoryLedger.
+
+inline at::Tensor make(at::IntArrayRef sizes, at::ScalarType type) {
+  return at::empty(sizes, at::TensorOptions().dtype(type).device(at::kMeta));
+}
+
+/// For samples of at most `longest` tokens.
+std::unique_ptr<Backend> make_cpu_memory_backend(const MemorySetup& setup, int64_t longest);
+std::unique_ptr<Backend> make_cuda_memory_backend(const MemorySetup& setup);
+
+}  // namespace neoloom::model
