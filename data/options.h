@@ -5,10 +5,11 @@
 #include <string>
 #include <vector>
 
+#include "runtime/core/task.h"
+
 namespace neoloom::data {
 
-enum class Task { kSequenceClassification, kCausalLm };
-enum class ProblemType { kSingleLabel, kMultiLabel };
+using core::Task;
 
 /// The configuration group `data`: which files, which columns.
 struct Options {

@@ -40,8 +40,8 @@ std::string settings_text(const StoreRequest& request, Format format) {
              "format={} header={} quoting={} task={} problem={} max_length={} require_labels={} tolerance={:a} eos={} "
              "split={} "
              "num_labels={}",
-             static_cast<int>(format), options.header, options.quoting, static_cast<int>(request.task),
-             static_cast<int>(request.problem_type), request.max_length_tokens, request.require_labels,
+             static_cast<int>(format), options.header, options.quoting, request.task == Task::kCausalLm ? 1 : 0,
+             request.task == Task::kMultiLabel ? 1 : 0, request.max_length_tokens, request.require_labels,
              options.invalid_data_tolerance_percent, request.tokenizer_options.add_eos_token,
              request.tokenizer_options.split_special_tokens, request.num_labels.value_or(-1)) +
          (request.every_row ? " every_row" : "");
@@ -115,7 +115,7 @@ class Builder {
     }
     require(content_.offsets.size() > 1, ErrorKind::kData, "{} has no row that can be used; expected at least one{}",
             request_.path, listed_rows());
-    if (request_.task == Task::kSequenceClassification) finish_labels();
+    if (request_.task != Task::kCausalLm) finish_labels();
     publish_store(content_, spool_, store_path);
   }
 
@@ -183,7 +183,7 @@ class Builder {
     content_.truncated_samples += sample.truncated ? 1 : 0;
     if (request_.task == Task::kCausalLm) return;
     content_.labelled = content_.labelled && sample.target_count > 0;
-    if (request_.problem_type == ProblemType::kMultiLabel) {
+    if (request_.task == Task::kMultiLabel) {
       looks_one_hot_ = looks_one_hot_ && sample.zeros_and_ones > 0;
       multi_labels_.push_back(sample.multi_labels.value_or(std::vector<int64_t>{}));
     }
@@ -227,15 +227,14 @@ class Builder {
   void finish_labels() {
     const Labels::Result result = labels_.finish();
     content_.label_names = result.names;
-    require(request_.problem_type != ProblemType::kMultiLabel || !looks_one_hot_ || result.names.size() != 2,
-            ErrorKind::kData,
+    require(request_.task != Task::kMultiLabel || !looks_one_hot_ || result.names.size() != 2, ErrorKind::kData,
             "{}: every list of labels is [0, 1] or [1, 0], which names both classes in each row; one-hot lists are not "
             "read: write the names or numbers of the labels that hold, [1] for [0, 1]",
             request_.path);
     for (int64_t& label : content_.labels) {
       if (label >= 0) label = result.class_index[static_cast<size_t>(label)];
     }
-    if (request_.problem_type != ProblemType::kMultiLabel) return;
+    if (request_.task != Task::kMultiLabel) return;
     const size_t width = result.names.size();
     content_.multi_labels.assign(multi_labels_.size() * width, 0);
     for (size_t sample = 0; sample < multi_labels_.size(); ++sample) {

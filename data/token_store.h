@@ -19,8 +19,7 @@ struct StoreRequest {
   std::string path;  // input file
   Options options;   // columns, format
   TokenizerOptions tokenizer_options;
-  Task task = Task::kSequenceClassification;
-  ProblemType problem_type = ProblemType::kSingleLabel;
+  Task task = Task::kSingleLabel;
   int64_t max_length_tokens = 2048;  // samples are cut to this many tokens (front kept)
   bool require_labels = true;        // false: prediction input, labels may be absent
   // Prediction: sample i is row i. A row that cannot be used, or whose text has no tokens, is a sample of one token

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <iostream>
+
+#include <fmt/format.h>
+
+#include <string>
 
 #include "launch/command_line.h"
 #include "launch/commands/checkpoint.h"
@@ -17,6 +20,7 @@
 #include "runtime/comm/launcher.h"
 #include "runtime/comm/mpi_session.h"
 #include "runtime/core/error.h"
+#include "runtime/core/logger.h"
 #include "runtime/core/output.h"
 #include "runtime/core/process.h"
 #include "runtime/core/text.h"
@@ -48,23 +52,25 @@ std::string shown(const std::exception& error) {
 // because the others may be waiting for it.
 int run_guarded(neoloom::comm::MpiSession& session, const launch::CommandLine& line) {
   int code = 0;
+  std::string text;
   try {
     return run(session, line);
   } catch (const neoloom::comm::CollectiveError& error) {
-    if (session.is_root()) std::cerr << "neoloom: error: " << shown(error) << "\n";
+    if (session.is_root()) session.log().error(shown(error));
     return error.exit_code();
   } catch (const neoloom::core::Error& error) {
-    std::cerr << "neoloom: error: " << shown(error);
+    text = shown(error);
     code = error.exit_code();
   } catch (const std::exception& error) {
-    std::cerr << "neoloom: internal error: " << shown(error);
+    text = "internal error: " + shown(error);
     code = static_cast<int>(ErrorKind::kInternal);
   }
   if (session.size() == 1) {
-    std::cerr << "\n";
+    session.log().error(text);
     return code;
   }
-  std::cerr << " (rank " << session.rank() << " on " << session.host_name() << ")\n";
+  // Without a prefix: whatever rank it is, this is why the job ends.
+  neoloom::core::Logger().error(fmt::format("{} (rank {} on {})", text, session.rank(), session.host_name()));
   session.abort(code);
 }
 
@@ -81,7 +87,7 @@ int main(int argc, char** argv) {
     }
     if (line.command == "train") launch::require_one_world();
   } catch (const neoloom::core::Error& error) {
-    if (neoloom::comm::rank_before_world() == 0) std::cerr << "neoloom: error: " << shown(error) << "\n";
+    if (neoloom::comm::rank_before_world() == 0) neoloom::core::Logger().error(shown(error));
     return error.exit_code();
   }
   try {
@@ -91,7 +97,7 @@ int main(int argc, char** argv) {
     session.on_phase(fault);
     return run_guarded(session, line);
   } catch (const std::exception& error) {
-    std::cerr << "neoloom: error: " << shown(error) << "\n";
+    neoloom::core::Logger().error(shown(error));
     return static_cast<int>(ErrorKind::kPeer);
   }
 }

@@ -7,6 +7,8 @@
 #include <string>
 #include <vector>
 
+#include "runtime/core/task.h"
+
 namespace neoloom::model {
 
 /// How frozen weights are stored, and the type of the inputs of frozen matrix products.
@@ -16,7 +18,7 @@ std::string dtype_name(Dtype dtype);  // "float16", ...
 Dtype dtype_from_name(const std::string& name);
 
 /// What is computed from the last hidden state.
-enum class Head { kCausalLm, kSingleLabel, kMultiLabel };
+using Head = core::Task;
 
 /// The configuration group `model_config`.
 struct Options {

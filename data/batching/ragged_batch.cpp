@@ -27,8 +27,8 @@ void add_next_tokens(const TokenStore& store, int64_t sample, int64_t begin, Rag
   }
 }
 
-void add_labels(const TokenStore& store, int64_t sample, ProblemType problem_type, RaggedBatch& batch) {
-  if (problem_type == ProblemType::kSingleLabel) {
+void add_labels(const TokenStore& store, int64_t sample, Task task, RaggedBatch& batch) {
+  if (task == Task::kSingleLabel) {
     batch.targets.push_back(store.label(sample));
   } else {
     const auto flags = store.multi_label(sample);
@@ -38,8 +38,7 @@ void add_labels(const TokenStore& store, int64_t sample, ProblemType problem_typ
 
 }  // namespace
 
-RaggedBatch collate(const TokenStore& store, const std::vector<int64_t>& sample_ids, Task task,
-                    ProblemType problem_type, int64_t pad_id) {
+RaggedBatch collate(const TokenStore& store, const std::vector<int64_t>& sample_ids, Task task, int64_t pad_id) {
   require(pad_id >= 0, ErrorKind::kInternal, "pad id {}: expected an id with a row in the embedding", pad_id);
   RaggedBatch batch;
   batch.sample_ids = sample_ids;
@@ -52,7 +51,7 @@ RaggedBatch collate(const TokenStore& store, const std::vector<int64_t>& sample_
     if (task == Task::kCausalLm) {
       add_next_tokens(store, sample, begin, batch);
     } else {
-      add_labels(store, sample, problem_type, batch);
+      add_labels(store, sample, task, batch);
     }
   }
   return batch;

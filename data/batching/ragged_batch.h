@@ -20,7 +20,6 @@ struct RaggedBatch {
 };
 
 /// The samples of a store as a micro-batch. Throws: Error(kInternal) for a sample that the store does not have.
-RaggedBatch collate(const TokenStore& store, const std::vector<int64_t>& sample_ids, Task task,
-                    ProblemType problem_type, int64_t pad_id);
+RaggedBatch collate(const TokenStore& store, const std::vector<int64_t>& sample_ids, Task task, int64_t pad_id);
 
 }  // namespace neoloom::data

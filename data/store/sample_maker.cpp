@@ -80,7 +80,7 @@ SampleMaker::SampleMaker(const StoreRequest& request, const Tokenizer& tokenizer
             "tokenizer_config.add_eos_token is true but the tokenizer has no eos token; set it to false");
   }
   if (causal) return;
-  const bool multi = request.problem_type == ProblemType::kMultiLabel;
+  const bool multi = request.task == Task::kMultiLabel;
   const std::string& column = multi ? options.labels_column : options.label_column;
   const char* key = multi ? "data.labels_column" : "data.label_column";
   require(!column.empty() || !request.require_labels, ErrorKind::kUsage, "{} is empty: name the column of the labels",
@@ -107,7 +107,7 @@ std::string SampleMaker::make(const Row& row, Labels& labels, Sample& sample) co
     if (row.cells[i].kind != Cell::Kind::kText) return expected_but_found(columns_[i], "a text", row.cells[i]);
   }
   if (has_label_column_) {
-    const bool multi = request_.problem_type == ProblemType::kMultiLabel;
+    const bool multi = request_.task == Task::kMultiLabel;
     std::string complaint = multi ? make_labels(row.cells[texts], row.line, labels, sample)
                                   : make_label(row.cells[texts], row.line, labels, sample);
     if (!complaint.empty()) return complaint;

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "launch/commands/evaluate.h"
 
-#include <iostream>
 #include <nlohmann/json.hpp>
 
 #include "launch/job/inference.h"
@@ -27,21 +26,19 @@ int run_evaluate(comm::MpiSession& session, const EvaluateArguments& arguments) 
     request = store_request(inference.config, inference.task, inference.base, path);
     if (inference.task.classifies()) request.label_names = inference.labels;
   });
-  const auto store = open_store(session, request, *inference.tokenizer, cache_directory(inference.config));
+  const auto store = open_store(session, request, *inference.tokenizer, cache_directory(session, inference.config));
   session.run_on_all_or_fail([&] {
     const std::string warning = train::check_evaluation_data(*store, path);
-    if (!warning.empty() && session.is_root()) std::cerr << "warning: " << warning << "\n";
+    if (!warning.empty() && session.is_root()) session.log().warning(warning);
   });
-  if (session.is_root() && !note.empty()) std::cerr << note << "\n";
+  if (session.is_root() && !note.empty()) session.log().info(note);
   if (session.is_root() && store->invalid_row_count() > 0) {
     const int64_t rows = store->invalid_row_count() + store->size();
-    std::cerr << fmt::format("evaluate: {}\n", unusable_rows(*store, rows, "were left out"));
+    session.log().info("evaluate: " + unusable_rows(*store, rows, "were left out"));
   }
   const train::EvalResult result =
       train::evaluate(session, *inference.model, inference.params,
                       {.store = store,
-                       .task = inference.task.task(),
-                       .problem_type = inference.task.problem_type(),
                        .batch_size = inference.config.trainer_config.per_device_eval_batch_size,
                        .pad_id = inference.pad_id});
   const auto phase = session.phase("writing the result");
@@ -58,7 +55,7 @@ int run_evaluate(comm::MpiSession& session, const EvaluateArguments& arguments) 
       }
       json["eval_labels"] = inference.labels;
       json["eval_confusion_matrix"] = matrix;
-      std::cerr << metrics::confusion_table(*result.single_label, inference.labels);
+      session.log().info(metrics::confusion_table(*result.single_label, inference.labels));
     }
     const std::string text = json.dump() + "\n";
     // The file first: it may be what somebody waits for while nobody reads standard output.

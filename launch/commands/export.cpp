@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "launch/commands/export.h"
 
-#include <iostream>
-
 #include "launch/job/inference.h"
 #include "model/checkpoints/adapter_files.h"
 #include "runtime/core/error.h"
@@ -29,7 +27,7 @@ int run_export(comm::MpiSession& session, const ExportArguments& arguments) {
       model::write_adapter_folder(arguments.output, *inference.model, inference.params, inference.reference.name, head,
                                   inference.tokenizer->files());
     }
-    std::cerr << arguments.output << "\n";
+    session.log().info(arguments.output);
     return "";
   });
   return 0;

@@ -3,7 +3,6 @@
 
 #include <fmt/ranges.h>
 
-#include <iostream>
 #include <nlohmann/json.hpp>
 
 #include "data/readers/lines.h"
@@ -80,18 +79,18 @@ std::string adopt(const model::GenerationConfig& theirs, const std::set<std::str
 }
 
 /// Options as they hold for this model; says on standard error what comes from its folder.
-model::GenerationOptions settle_options(const GenerateArguments& arguments, const Base& base) {
+model::GenerationOptions settle_options(const GenerateArguments& arguments, const Base& base, core::Logger& log) {
   const auto theirs = model::GenerationConfig::from_folder(base.folder, base.config);
   model::GenerationOptions options = arguments.options;
   if (const std::string taken = adopt(theirs, arguments.given, options); !taken.empty()) {
-    std::cerr << fmt::format("{} sets {} (options of the command line go before it)\n", theirs.file, taken);
+    log.info(fmt::format("{} sets {} (options of the command line go before it)", theirs.file, taken));
   }
   if (theirs.eos_token_ids.empty()) {
-    std::cerr << fmt::format("{} names no eos_token_id: as in transformers, no token ends a text\n", theirs.file);
+    log.info(fmt::format("{} names no eos_token_id: as in transformers, no token ends a text", theirs.file));
   }
   if (!theirs.unknown.empty()) {
-    std::cerr << fmt::format("warning: {} sets {}, which neoloom does not have: transformers writes other texts\n",
-                             theirs.file, fmt::join(theirs.unknown, ", "));
+    log.warning(fmt::format("{} sets {}, which neoloom does not have: transformers writes other texts", theirs.file,
+                            fmt::join(theirs.unknown, ", ")));
   }
   model::check_options(options);
   return options;
@@ -129,7 +128,7 @@ std::string json_line(const data::Tokenizer& tokenizer, const Prompt& prompt, co
 }
 
 void answer(Inference& inference, const Prompt& prompt, const model::GenerationOptions& options, bool json,
-            core::Output& output) {
+            core::Output& output, core::Logger& log) {
   Stream stream(*inference.tokenizer, output);
   if (!json) output.write(prompt.text);
   const auto on_token = [&](int64_t id) {
@@ -143,8 +142,8 @@ void answer(Inference& inference, const Prompt& prompt, const model::GenerationO
     stream.end();
   }
   if (generated.finish != model::Finish::kPositions) return;
-  std::cerr << fmt::format("{}the text ends after {} of {} tokens: the model has {} positions\n", prompt.where,
-                           generated.ids.size(), options.max_tokens, inference.base.config.max_position_embeddings);
+  log.info(fmt::format("{}the text ends after {} of {} tokens: the model has {} positions", prompt.where,
+                       generated.ids.size(), options.max_tokens, inference.base.config.max_position_embeddings));
 }
 
 }  // namespace
@@ -162,7 +161,7 @@ int run_generate(comm::MpiSession& session, const GenerateArguments& arguments) 
   });
   const auto phase = session.phase("generating", comm::MpiSession::kBuilding);
   session.run_on_root([&]() -> std::string {
-    const model::GenerationOptions options = settle_options(arguments, inference.base);
+    const model::GenerationOptions options = settle_options(arguments, inference.base, session.log());
     // All prompts before the first answer.
     for (Prompt& prompt : prompts) {
       const std::vector<int32_t> ids =
@@ -171,7 +170,7 @@ int run_generate(comm::MpiSession& session, const GenerateArguments& arguments) 
       model::check_prompt(prompt.ids, inference.base.config, prompt.where);
     }
     core::Output output;
-    for (const Prompt& prompt : prompts) answer(inference, prompt, options, arguments.json, output);
+    for (const Prompt& prompt : prompts) answer(inference, prompt, options, arguments.json, output, session.log());
     output.finish();
     return "";
   });

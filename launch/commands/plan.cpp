@@ -58,7 +58,7 @@ class Report {
   core::Output output_;
 };
 
-void print_lengths(const data::TokenStore& store, Report& report) {
+void print_lengths(const data::TokenStore& store, core::Task task, Report& report) {
   std::vector<int32_t> lengths(store.lengths().begin(), store.lengths().end());
   std::sort(lengths.begin(), lengths.end());
   const int64_t total = std::accumulate(lengths.begin(), lengths.end(), int64_t{0});
@@ -71,9 +71,9 @@ void print_lengths(const data::TokenStore& store, Report& report) {
                                     quantile(0.95), lengths.back()));
 }
 
-void print_labels(const data::TokenStore& store, data::ProblemType problem_type, Report& report) {
+void print_labels(const data::TokenStore& store, core::Task task, Report& report) {
   const std::vector<std::string>& names = store.label_names();
-  const std::vector<int64_t> counts = label_counts(store, problem_type);
+  const std::vector<int64_t> counts = label_counts(store, task);
   report.line("labels", std::to_string(names.size()));
   for (size_t k = 0; k < names.size(); ++k) {
     const auto width = static_cast<size_t>(40.0 * static_cast<double>(counts[k]) / static_cast<double>(store.size()));
@@ -232,7 +232,7 @@ void print_plan(const Inputs& inputs, const PlanRequest& request) {
   report.line("task", fmt::format("{} ({})", task.classifies() ? task.problem_type_name() : "causal_lm", task.reason));
   if (!task.advice.empty()) report.line("", task.advice);
   print_lengths(*store, report);
-  if (task.classifies()) print_labels(*store, task.problem_type(), report);
+  if (task.classifies()) print_labels(*store, task.value, report);
   print_steps(inputs, plan, request, report);
   MemoryPlanInput question =
       memory_plan_input(config, task, inputs.base, *store, validation.get(), planned_device(config));

@@ -5,7 +5,6 @@
 #include <ATen/ops/softmax.h>
 
 #include <algorithm>
-#include <iostream>
 #include <nlohmann/json.hpp>
 #include <unordered_map>
 
@@ -95,13 +94,11 @@ int run_predict(comm::MpiSession& session, const PredictArguments& arguments) {
     request.options.label_column.clear();
     request.options.labels_column.clear();
   });
-  if (session.is_root() && !note.empty()) std::cerr << note << "\n";
-  const auto store = open_store(session, request, *inference.tokenizer, cache_directory(inference.config));
+  if (session.is_root() && !note.empty()) session.log().info(note);
+  const auto store = open_store(session, request, *inference.tokenizer, cache_directory(session, inference.config));
   Lines mine(inference, *store);
   train::evaluate(session, *inference.model, inference.params,
                   {.store = store,
-                   .task = inference.task.task(),
-                   .problem_type = inference.task.problem_type(),
                    .batch_size = inference.config.trainer_config.per_device_eval_batch_size,
                    .pad_id = inference.pad_id},
                   [&](int64_t first, const at::Tensor& logits) { mine.add(first, logits); });
@@ -118,7 +115,7 @@ int run_predict(comm::MpiSession& session, const PredictArguments& arguments) {
     return "";
   });
   if (session.is_root() && store->invalid_row_count() > 0) {
-    std::cerr << fmt::format("predict: {}\n", unusable_rows(*store, store->size(), "have no prediction"));
+    session.log().info("predict: " + unusable_rows(*store, store->size(), "have no prediction"));
   }
   return 0;
 }

@@ -2,7 +2,6 @@
 #include "launch/commands/tokenize.h"
 
 #include <algorithm>
-#include <iostream>
 #include <limits>
 #include <nlohmann/json.hpp>
 
@@ -43,7 +42,7 @@ int run_tokenize(comm::MpiSession& session, const TokenizeArguments& arguments) 
   const auto phase = session.phase("tokenizing", comm::MpiSession::kBuilding);
   session.run_on_root([&]() -> std::string {
     const data::Tokenizer tokenizer = data::Tokenizer::from_folder(arguments.tokenizer);
-    for (const std::string& note : tokenizer.notes()) std::cerr << "tokenizer: " << note << "\n";
+    for (const std::string& note : tokenizer.notes()) session.log().info("tokenizer: " + note);
     core::Output output;
     if (arguments.input.empty()) {
       output.write(convert(tokenizer, arguments.text, arguments.decode, "--text", ErrorKind::kUsage));

@@ -5,7 +5,6 @@
 #include <fmt/ranges.h>
 
 #include <filesystem>
-#include <iostream>
 #include <thread>
 
 #include "launch/commands/plan.h"
@@ -59,7 +58,7 @@ void read_everything_small(TrainingJob& s, const TrainArguments& arguments) {
   s.config.checkpoint.extend |= arguments.extend;
   if (arguments.print_config) return;
   read_inputs(arguments.config, s);
-  const std::string warning = train::check_metric(s.config.trainer_config, s.task.task(), s.task.problem_type());
+  const std::string warning = train::check_metric(s.config.trainer_config, s.task.value);
   if (!warning.empty()) s.config.warnings.push_back(warning);
   s.resolved.base_config = base_config_values(s.base.config);
   s.resolved.tokenizer_hash = s.tokenizer->content_hash();
@@ -73,8 +72,7 @@ void read_everything_small(TrainingJob& s, const TrainArguments& arguments) {
 void check_targets(TrainingJob& s) {
   for (std::string& warning : train::check_training_data({.store = *s.train,
                               .path = s.config.data.train,
-                              .task = s.task.task(),
-                              .problem_type = s.task.problem_type(),
+                              .task = s.task.value,
                               .max_length_tokens = resolve_max_length(s.config, s.base),
                               .empty_text_tokens = static_cast<int64_t>(s.tokenizer->front_ids().size())})) {
     s.config.warnings.push_back(std::move(warning));
@@ -85,7 +83,7 @@ void check_targets(TrainingJob& s) {
 }
 
 void open_stores(comm::MpiSession& session, TrainingJob& s) {
-  const core::Cache cache = cache_directory(s.config);
+  const core::Cache cache = cache_directory(session, s.config);
   s.train = open_store(session, store_request(s.config, s.task, s.base, s.config.data.train), *s.tokenizer, cache);
   s.labels = s.train->label_names();
   session.run_on_all_or_fail([&] {
@@ -94,7 +92,7 @@ void open_stores(comm::MpiSession& session, TrainingJob& s) {
                   ErrorKind::kUsage, "model_config.num_labels is {}, but {} has {} labels", expected.value_or(0),
                   s.config.data.train, s.labels.size());
     if (s.task.classifies()) {
-      s.label_counts = label_counts(*s.train, s.task.problem_type());
+      s.label_counts = label_counts(*s.train, s.task.value);
       s.head = head_to_start_from(s, s.labels);
     }
   });
@@ -105,20 +103,20 @@ void open_stores(comm::MpiSession& session, TrainingJob& s) {
 }
 
 // What is trained on what, and why: first of all, so that a guess that is wrong is seen.
-void print_task(const TrainingJob& s) {
-  const auto note = [](const std::string& text) { std::cerr << text << "\n"; };
+void print_task(const TrainingJob& s, core::Logger& log) {
+  const auto note = [&log](const std::string& text) { log.info(text); };
   if (!s.task.classifies()) return note(fmt::format("task: {} ({})", s.task.name(), s.task.reason));
   note(fmt::format("task: {}, {} labels ({})", s.task.name(), s.labels.size(), s.task.reason));
   if (!s.task.advice.empty()) note("task: " + s.task.advice);
   note("labels: " + label_histogram(s.labels, s.label_counts));
-  if (const std::string text = label_warning(s.labels, s.label_counts); !text.empty()) note("warning: " + text);
+  if (const std::string text = label_warning(s.labels, s.label_counts); !text.empty()) log.warning(text);
   if (!s.head.note.empty()) note(s.head.note);
 }
 
-void print_notes(const TrainingJob& s, const Device& device, const model::Model& model) {
-  const auto note = [](const std::string& text) { std::cerr << text << "\n"; };
-  print_task(s);
-  for (const std::string& warning : s.config.warnings) note("warning: " + warning);
+void print_notes(const TrainingJob& s, const Device& device, const model::Model& model, core::Logger& log) {
+  const auto note = [&log](const std::string& text) { log.info(text); };
+  print_task(s, log);
+  for (const std::string& warning : s.config.warnings) log.warning(warning);
   for (const std::string& text : model::config_notes(s.base.config)) note(text);
   for (const std::string& text : s.base.weights->notes) note(text);
   if (const std::string text = note_on_vocabulary(s.base, *s.tokenizer); !text.empty()) note("tokenizer: " + text);
@@ -148,7 +146,7 @@ void print_notes(const TrainingJob& s, const Device& device, const model::Model&
 model::ModelSetup model_setup(const TrainingJob& s, const Device& device) {
   model::ModelSetup setup;
   setup.config = s.base.config;
-  setup.head = s.task.head;
+  setup.head = s.task.value;
   setup.num_labels = s.task.classifies() ? static_cast<int64_t>(s.labels.size()) : 0;
   setup.lora = s.config.peft_config;
   setup.compute_dtype = model::dtype_from_name(s.resolved.compute_dtype);
@@ -198,7 +196,7 @@ std::unique_ptr<checkpoint::RunLock> lock_run_folder(comm::MpiSession& session, 
     checkpoint::RunLock::Options options;
     options.slurm_job = core::environment("SLURM_JOB_ID");
     options.slurm_restarts = std::atoi(core::environment("SLURM_RESTART_COUNT").c_str());
-    options.say = [](const std::string& text) { std::cerr << text << "\n"; };
+    options.say = [&session](const std::string& text) { session.log().info(text); };
     lock = std::make_unique<checkpoint::RunLock>(s.config.trainer_config.output_dir, std::move(options));
     return "";
   });
@@ -298,8 +296,6 @@ train::TrainerSetup trainer_setup(comm::MpiSession& session, const TrainingJob& 
   setup.batching = s.resolved.batching;
   setup.train = s.train;
   setup.validation = s.validation;
-  setup.task = s.task.task();
-  setup.problem_type = s.task.problem_type();
   setup.pad_id = s.pad_id;
   setup.device = device.name();
   setup.device_step = !device.is_cpu() || device_step_from_environment();
@@ -363,6 +359,7 @@ int run_train(comm::MpiSession& session, const TrainArguments& arguments) {
   const auto phase = session.phase("start-up");
   session.run_on_all_or_fail([&] {
     read_everything_small(s, arguments);
+    session.log().set_level(core::log_level_from_name(s.config.logging.level));
     session.set_peer_timeout(static_cast<double>(s.config.runtime.peer_timeout_seconds));
   });
   if (arguments.print_config) {
@@ -420,8 +417,8 @@ int run_train(comm::MpiSession& session, const TrainArguments& arguments) {
     if (!resumed) initial_values = values_to_start_from(s, *model);
   });
   if (session.is_root()) {
-    print_notes(s, device, *model);
-    std::cerr << memory_note << "\n";
+    print_notes(s, device, *model, session.log());
+    session.log().info(memory_note);
   }
   if (!resumed) {  // a resume's trainer rewrites it, as it can
     session.run_on_root([&]() -> std::string {

@@ -4,7 +4,6 @@
 #include <ATen/Parallel.h>
 
 #include <cstdlib>
-#include <iostream>
 
 #include "runtime/metrics/events.h"
 
@@ -31,9 +30,8 @@ Device::Device(comm::MpiSession& session, const RunConfig& config)
     traits_.deterministic = config.runtime.deterministic;
   });
   if (config.runtime.cuda_graphs) {
-    const bool speaks = session.is_root();
-    graphs_ = plugin_->make_graph_cache([speaks](const std::string& text) {
-      if (speaks) std::cerr << text << "\n";
+    graphs_ = plugin_->make_graph_cache([&session](const std::string& text) {
+      if (session.is_root()) session.log().info(text);
     });
   }
   const auto bounded = session.guard();

@@ -7,7 +7,6 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <iostream>
 #include <string_view>
 #include <utility>
 
@@ -134,12 +133,12 @@ bool describe_head(const std::string& adapter_folder, Inference& result) {
   return adapter.score_rows > 0;
 }
 
-void print_notes(const Inference& result) {
-  for (const std::string& text : result.config.warnings) std::cerr << "warning: " << text << "\n";
-  for (const std::string& text : result.notes) std::cerr << text << "\n";
-  for (const std::string& text : result.base.weights->notes) std::cerr << text << "\n";
-  for (const std::string& text : model::config_notes(result.base.config)) std::cerr << text << "\n";
-  for (const std::string& text : result.tokenizer->notes()) std::cerr << "tokenizer: " << text << "\n";
+void print_notes(const Inference& result, core::Logger& log) {
+  for (const std::string& text : result.config.warnings) log.warning(text);
+  for (const std::string& text : result.notes) log.info(text);
+  for (const std::string& text : result.base.weights->notes) log.info(text);
+  for (const std::string& text : model::config_notes(result.base.config)) log.info(text);
+  for (const std::string& text : result.tokenizer->notes()) log.info("tokenizer: " + text);
 }
 
 }  // namespace
@@ -151,6 +150,7 @@ Inference load_inference(comm::MpiSession& session, const ModelArguments& argume
   bool adapter_head = false;
   session.run_on_all_or_fail([&] {
     adapter_folder = read_sources(arguments, result);
+    session.log().set_level(core::log_level_from_name(result.config.logging.level));
     session.set_peer_timeout(static_cast<double>(result.config.runtime.peer_timeout_seconds));
     result.base = find_base(result.config);
     if (!arguments.run.empty() && !adapter_folder.empty() && fs::exists(adapter_folder + "/config.json")) {
@@ -165,11 +165,11 @@ Inference load_inference(comm::MpiSession& session, const ModelArguments& argume
   });
   result.device = std::make_unique<Device>(session, result.config);
   load_weights(session, result.config, result.device->name(), result.base);
-  if (session.is_root()) print_notes(result);
+  if (session.is_root()) print_notes(result, session.log());
   session.run_on_all_or_fail([&] {
     model::ModelSetup setup;
     setup.config = result.base.config;
-    setup.head = result.task.head;
+    setup.head = result.task.value;
     setup.num_labels = result.task.classifies() ? static_cast<int64_t>(result.labels.size()) : 0;
     setup.lora = result.config.peft_config;
     setup.compute_dtype = resolve_compute_dtype(result.config, result.device->name());

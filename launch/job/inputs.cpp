@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <array>
 #include <filesystem>
-#include <iostream>
 
 #include "data/store/labels.h"
 #include "model/checkpoints/adapter_files.h"
@@ -88,7 +87,7 @@ std::vector<std::string> starting_labels(const Inputs& inputs) {
 
 }  // namespace
 
-core::Cache cache_directory(const RunConfig& config) {
+core::Cache cache_directory(comm::MpiSession& session, const RunConfig& config) {
   const std::string& chosen = config.runtime.cache_dir;
   const std::string home = core::environment("HOME");
   const std::string xdg = core::environment("XDG_CACHE_HOME");
@@ -105,7 +104,7 @@ core::Cache cache_directory(const RunConfig& config) {
   }
   core::Cache cache(folder);
   cache.trusts_everybody = config.runtime.trust_cache;
-  cache.say = [](const std::string& line) { std::cerr << line << "\n"; };
+  cache.say = [&session](const std::string& line) { session.log().info(line); };
   return cache;
 }
 
@@ -129,7 +128,7 @@ Base find_base(const RunConfig& config) {
 }
 
 void load_weights(comm::MpiSession& session, const RunConfig& config, const std::string& device, Base& base) {
-  core::Cache cache = cache_directory(config);
+  core::Cache cache = cache_directory(session, config);
   const bool always = config.runtime.verify_weights == "always";
   const model::Dtype dtype = stored_dtype(config);
   const model::Dtype compute_dtype = resolve_compute_dtype(config, device);
@@ -252,8 +251,7 @@ data::StoreRequest store_request(const RunConfig& config, const TaskChoice& task
   request.path = path;
   request.options = config.data;
   request.tokenizer_options = config.tokenizer_config;
-  request.task = task.task();
-  request.problem_type = task.problem_type();
+  request.task = task.value;
   request.max_length_tokens = resolve_max_length(config, base);
   request.preferred_label_names = base.head_labels;
   request.embedding_rows = base.config.vocab_size;
@@ -271,10 +269,8 @@ std::shared_ptr<const data::TokenStore> open_store(comm::MpiSession& session, co
   });
   std::shared_ptr<const data::TokenStore> store;
   const auto phase = session.phase("opening the token store");
-  session.run_on_all_or_fail([&] {
-    if (path.empty()) path = data::TokenStore::path_for(request, tokenizer, cache.directory);
-    store = data::TokenStore::open(path);
-  });
+  session.broadcast_on_host(path);  // the input was hashed once a host
+  session.run_on_all_or_fail([&] { store = data::TokenStore::open(path); });
   return store;
 }
 

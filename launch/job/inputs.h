@@ -23,7 +23,7 @@ namespace neoloom::launch {
 
 /// The cache in runtime.cache_dir, else $XDG_CACHE_HOME/neoloom, else ~/.cache/neoloom; its lines go to stderr.
 /// Throws: Error(kUsage) when none of them is an absolute path, or runtime.cache_dir.
-core::Cache cache_directory(const RunConfig& config);
+core::Cache cache_directory(comm::MpiSession& session, const RunConfig& config);
 
 /// The folder of the checkpoints of a run.
 inline std::string checkpoints_of(const RunConfig& config) { return config.trainer_config.output_dir + "/checkpoints"; }

@@ -44,10 +44,10 @@ at::Tensor index_of(const std::vector<int64_t>& rows, const at::Tensor& like) {
 
 }  // namespace
 
-std::vector<int64_t> label_counts(const data::TokenStore& store, data::ProblemType problem_type) {
+std::vector<int64_t> label_counts(const data::TokenStore& store, core::Task task) {
   std::vector<int64_t> counts(store.label_names().size(), 0);
   for (int64_t i = 0; i < store.size(); ++i) {
-    if (problem_type == data::ProblemType::kMultiLabel) {
+    if (task == core::Task::kMultiLabel) {
       const auto row = store.multi_label(i);
       for (size_t k = 0; k < row.size(); ++k) counts[k] += row[k];
     } else if (store.label(i) >= 0) {

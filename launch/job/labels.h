@@ -16,7 +16,7 @@
 namespace neoloom::launch {
 
 /// Rows with each label, by class index.
-std::vector<int64_t> label_counts(const data::TokenStore& store, data::ProblemType problem_type);
+std::vector<int64_t> label_counts(const data::TokenStore& store, core::Task task);
 
 /// "ham 30, spam 30", the first twelve, "and 8 more".
 std::string label_histogram(const std::vector<std::string>& names, const std::vector<int64_t>& counts);

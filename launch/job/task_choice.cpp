@@ -96,7 +96,7 @@ TaskChoice choose_task(RunConfig& config) {
   name_label_column(config);
   TaskChoice choice;
   const bool multi = problem == "multi_label_classification" || (problem.empty() && !columns.labels_column.empty());
-  choice.head = multi ? model::Head::kMultiLabel : model::Head::kSingleLabel;
+  choice.value = multi ? core::Task::kMultiLabel : core::Task::kSingleLabel;
   choice.reason = fmt::format("column {}; {}", core::quoted(multi ? columns.labels_column : columns.label_column), key);
   return choice;
 }

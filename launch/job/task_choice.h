@@ -3,24 +3,18 @@
 
 #include <string>
 
-#include "data/options.h"
 #include "launch/config/run_config.h"
-#include "model/options.h"
+#include "runtime/core/task.h"
 
 namespace neoloom::launch {
 
-/// What a configuration asks the model to do. Its head says which of three tasks; data, which knows no models, has
-/// other words for them, and they are translated here alone.
+/// What a configuration asks the model to do, and why.
 struct TaskChoice {
-  model::Head head = model::Head::kCausalLm;
+  core::Task value = core::Task::kCausalLm;
   std::string reason;  // which column and key chose it, for the log
   std::string advice;  // how to get the other task, where the training file chose; empty: a key chose
-  bool classifies() const { return head != model::Head::kCausalLm; }
-  bool multi_label() const { return head == model::Head::kMultiLabel; }
-  data::Task task() const { return classifies() ? data::Task::kSequenceClassification : data::Task::kCausalLm; }
-  data::ProblemType problem_type() const {
-    return multi_label() ? data::ProblemType::kMultiLabel : data::ProblemType::kSingleLabel;
-  }
+  bool classifies() const { return value != core::Task::kCausalLm; }
+  bool multi_label() const { return value == core::Task::kMultiLabel; }
   /// Hugging Face's problem_type; empty for causal LM.
   std::string problem_type_name() const;
   /// "sequence classification", "multi-label classification", "causal language model".

@@ -93,7 +93,7 @@ MemoryPlanInput memory_plan_input(const RunConfig& config, const TaskChoice& tas
   MemoryPlanInput question;
   model::ModelSetup& setup = question.setup.model;
   setup.config = base.config;
-  setup.head = task.head;
+  setup.head = task.value;
   setup.num_labels = task.classifies() ? static_cast<int64_t>(train.label_names().size()) : 0;
   setup.lora = config.peft_config;
   setup.compute_dtype = resolve_compute_dtype(config, device.cuda ? "cuda" : "cpu");

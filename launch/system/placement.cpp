@@ -21,9 +21,12 @@
 #include "runtime/core/environment.h"
 #include "runtime/core/error.h"
 #include "runtime/core/proc.h"
+#include "runtime/core/wire.h"
 #include "runtime/cuda/plugin.h"
 
 namespace neoloom::launch {
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(RankResources, host, cores, gpu_ids, user_bound)
+
 namespace {
 
 using core::ErrorKind;
@@ -126,25 +129,6 @@ std::vector<std::string> visible_gpus(const std::string& device_option, std::str
     note = error.what();
   }
   return ids;
-}
-
-std::string serialize(const RankResources& resources) {
-  return fmt::format("{}\n{}\n{}\n{}", resources.host, fmt::join(resources.cores, ","),
-                     fmt::join(resources.gpu_ids, " "), resources.user_bound ? 1 : 0);
-}
-
-RankResources deserialize(const std::string& text) {
-  std::istringstream lines(text);
-  RankResources resources;
-  std::string cores, gpus, bound, id;
-  std::getline(lines, resources.host);
-  std::getline(lines, cores);
-  std::getline(lines, gpus);
-  std::getline(lines, bound);
-  resources.cores = parse_cpu_list(cores);
-  for (std::istringstream words(gpus); words >> id;) resources.gpu_ids.push_back(id);
-  resources.user_bound = bound == "1";
-  return resources;
 }
 
 int ranks_on(const std::vector<RankResources>& ranks, const std::string& host) {
@@ -258,7 +242,8 @@ Placement place(comm::MpiSession& session, const std::string& device_option, int
   std::string note;
   session.run_on_all_or_fail([&] { mine.gpu_ids = visible_gpus(device_option, note); });
   std::vector<RankResources> ranks;
-  for (const std::string& text : session.all_gather(serialize(mine))) ranks.push_back(deserialize(text));
+  for (const std::string& text : session.all_gather(core::to_wire(mine)))
+    ranks.push_back(core::from_wire<RankResources>(text));
 
   Placement placement;
   const bool on_gpu = device_option != "cpu" && every_rank_has_gpu(ranks);

@@ -10,44 +10,16 @@
 
 #include "runtime/comm/collective_error.h"
 #include "runtime/core/hash.h"
+#include "runtime/core/wire.h"
 
 namespace neoloom::comm {
 namespace {
-
-// Every text as "length:text", so that any byte may occur in names and values.
-std::string serialize(const std::string& host, const Fingerprint& fingerprint) {
-  std::string out;
-  const auto add = [&out](const std::string& text) { out += fmt::format("{}:{}", text.size(), text); };
-  add(host);
-  for (const auto& [name, value] : fingerprint) {
-    add(name);
-    add(value);
-  }
-  return out;
-}
-
-std::vector<std::string> split_fields(const std::string& bytes) {
-  std::vector<std::string> fields;
-  for (size_t at = 0; at < bytes.size();) {
-    const size_t colon = bytes.find(':', at);
-    const size_t length = std::stoull(bytes.substr(at, colon - at));
-    fields.push_back(bytes.substr(colon + 1, length));
-    at = colon + 1 + length;
-  }
-  return fields;
-}
 
 struct Peer {
   std::string host;
   Fingerprint fields;
 };
-
-Peer deserialize(const std::string& bytes) {
-  const std::vector<std::string> fields = split_fields(bytes);
-  Peer peer{fields.at(0), {}};
-  for (size_t i = 1; i + 1 < fields.size(); i += 2) peer.fields.emplace_back(fields[i], fields[i + 1]);
-  return peer;
-}
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Peer, host, fields)
 
 std::optional<std::string> value_of(const Fingerprint& fields, const std::string& name) {
   for (const auto& [key, value] : fields) {
@@ -89,13 +61,13 @@ uint64_t majority_hash(const std::vector<uint64_t>& hashes) {
 }  // namespace
 
 void require_equal_fingerprints(MpiSession& session, const Fingerprint& mine) {
-  const std::string fields_only = serialize("", mine);
+  const std::string fields_only = core::to_wire(mine);
   if (equal_everywhere(session, core::xxh3(fields_only.data(), fields_only.size()))) return;
 
-  const std::vector<std::string> texts = session.all_gather(serialize(session.host_name(), mine));
-  const Peer reference = deserialize(texts.at(0));
+  const std::vector<std::string> texts = session.all_gather(core::to_wire(Peer{session.host_name(), mine}));
+  const Peer reference = core::from_wire<Peer>(texts.at(0));
   for (size_t rank = 1; rank < texts.size(); ++rank) {
-    const Peer peer = deserialize(texts[rank]);
+    const Peer peer = core::from_wire<Peer>(texts[rank]);
     const std::optional<std::string> name = first_difference(reference.fields, peer.fields);
     if (!name) continue;
     throw CollectiveError(

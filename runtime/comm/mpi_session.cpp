@@ -97,7 +97,9 @@ struct MpiSession::State {
 };
 
 MpiSession::MpiSession(int* argc, char*** argv)
-    : state_(std::make_unique<State>()), peer_timeout_seconds_(timeout_of_environment()) {
+    : log_(std::make_unique<core::Logger>()),
+      state_(std::make_unique<State>()),
+      peer_timeout_seconds_(timeout_of_environment()) {
   state_->exceptions_at_start = std::uncaught_exceptions();
   if (!started_by_launcher()) {
     state_->watchdog.be_alone();
@@ -122,6 +124,7 @@ MpiSession::MpiSession(int* argc, char*** argv)
   NL_MPI_CHECK(MPI_Comm_rank(MPI_COMM_WORLD, &rank_));
   NL_MPI_CHECK(MPI_Comm_size(MPI_COMM_WORLD, &size_));
   if (size_ == 1) state_->watchdog.be_alone();
+  if (rank_ > 0) log_ = std::make_unique<core::Logger>(fmt::format("[rank {} on {}] ", rank_, host_name()));
   // Without threads in MPI, deadlines are all there is.
   if (size_ > 1 && provided == MPI_THREAD_MULTIPLE) {
     state_->heartbeat = std::make_unique<Heartbeat>(rank_, size_, state_->watchdog);
@@ -165,6 +168,7 @@ void MpiSession::enter(const std::string& name, Patience patience) {
   phase_name_ = name;
   patience_ = patience;
   state_->watchdog.work_in(name);
+  log_->debug(name);
 }
 
 void MpiSession::set_peer_timeout(double seconds) {
@@ -209,6 +213,15 @@ void MpiSession::broadcast(std::string& text, int root) {
   broadcast(&length, sizeof length, root);
   text.resize(length);
   broadcast(text.data(), text.size(), root);
+}
+
+void MpiSession::broadcast_on_host(std::string& text) {
+  if (local_size_ == 1) return;
+  const auto bounded = guard();
+  auto length = static_cast<int>(text.size());
+  NL_MPI_CHECK(MPI_Bcast(&length, 1, MPI_INT, 0, state_->local));
+  text.resize(static_cast<size_t>(length));
+  NL_MPI_CHECK(MPI_Bcast(text.data(), length, MPI_BYTE, 0, state_->local));
 }
 
 void MpiSession::all_reduce_max(std::span<int64_t> values) {

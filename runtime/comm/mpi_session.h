@@ -10,6 +10,7 @@
 
 #include "runtime/comm/communicator.h"
 #include "runtime/comm/watchdog.h"
+#include "runtime/core/logger.h"
 
 namespace neoloom::comm {
 
@@ -72,6 +73,8 @@ class MpiSession {
   int local_size() const { return local_size_; }
   bool is_root() const { return rank_ == 0; }
   std::string host_name() const;
+  /// The log of this rank. Lines of all but rank 0 begin with rank and host.
+  core::Logger& log() { return *log_; }
   /// E.g. "Open MPI 4.1.4".
   std::string library_version() const;
 
@@ -79,6 +82,8 @@ class MpiSession {
   void broadcast(std::string& text, int root = 0);
   /// Collective: every rank. `bytes` [count_bytes] of `root` reaches all; larger than 2 GiB is fine.
   void broadcast(void* bytes, size_t count_bytes, int root = 0);
+  /// Collective: every rank. `text` of each host's first rank, below 2 GiB, reaches the ranks of that host.
+  void broadcast_on_host(std::string& text);
   /// Collective: every rank; element-wise over [n].
   void all_reduce_max(std::span<int64_t> values);
   void all_reduce_min(std::span<int64_t> values);
@@ -118,7 +123,8 @@ class MpiSession {
   void tell_outcome(Outcome& outcome);
 
   void enter(const std::string& name, Patience patience);
-  struct State;  // MPI handles
+  struct State;                        // MPI handles
+  std::unique_ptr<core::Logger> log_;  // first: phases are logged from the start
   std::unique_ptr<State> state_;
   int rank_ = 0;
   int size_ = 1;

@@ -83,11 +83,11 @@ std::string rate(double value) {
 
 }  // namespace
 
-Console::Console(const std::string& progress, bool quiet) : quiet_(quiet) {
+Console::Console(const std::string& progress, core::LogLevel level) : level_(level) {
   core::require(progress == "auto" || progress == "bar" || progress == "plain" || progress == "off",
                 core::ErrorKind::kUsage, "logging.progress is \"{}\", expected auto, bar, plain or off", progress);
   const bool terminal = is_terminal();
-  lines_ = progress != "off" && !quiet;
+  lines_ = progress != "off" && level <= core::LogLevel::kInfo;
   bar_ = lines_ && (progress == "bar" || (progress == "auto" && terminal));
   colours_ = terminal && core::environment("NO_COLOR").empty();
   unicode_ = speaks_utf8();
@@ -129,10 +129,11 @@ void Console::tick(int64_t step, int64_t total_steps, double seconds_left) {
 }
 
 void Console::notice(const std::string& text) {
-  if (!quiet_) print_above_bar(text + "\n");
+  if (level_ <= core::LogLevel::kInfo) print_above_bar(text + "\n");
 }
 
 void Console::warning(const std::string& text) {
+  if (level_ > core::LogLevel::kWarning) return;
   print_above_bar(fmt::format("{}warning:{} {}\n", colours_ ? "\x1b[33m" : "", colours_ ? "\x1b[0m" : "", text));
 }
 

@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <string>
 
+#include "runtime/core/logger.h"
+
 namespace neoloom::metrics {
 
 /// The numbers of one console line.
@@ -24,9 +26,10 @@ struct StepLine {
 /// of NEOLOOM_TERMINAL_COLUMNS columns when the environment says so: cluster/local/mpirun.sh does.
 class Console {
  public:
-  /// `progress`: auto (bar on a terminal) | bar | plain | off (neither bar nor step lines). `quiet`: warnings only.
+  /// `progress`: auto (bar on a terminal) | bar | plain | off (neither bar nor step lines). `level`: notices are
+  /// kInfo, warnings kWarning.
   /// Throws: Error(kUsage) for another word.
-  Console(const std::string& progress, bool quiet);
+  Console(const std::string& progress, core::LogLevel level);
   ~Console();
   Console(const Console&) = delete;
   Console& operator=(const Console&) = delete;
@@ -44,7 +47,7 @@ class Console {
 
   bool bar_ = false;
   bool lines_ = false;
-  bool quiet_ = false;
+  core::LogLevel level_ = core::LogLevel::kInfo;
   bool colours_ = false;
   bool unicode_ = false;
   bool bar_drawn_ = false;

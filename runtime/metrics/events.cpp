@@ -13,6 +13,7 @@
 
 #include "runtime/core/error.h"
 #include "runtime/core/files.h"
+#include "runtime/core/wire.h"
 
 namespace neoloom::metrics {
 namespace {
@@ -137,48 +138,11 @@ void accumulate(const DeviceMeasure& part, DeviceMeasure& total) {
   total.peak_memory_bytes = std::max(total.peak_memory_bytes, part.peak_memory_bytes);
 }
 
-std::string pack(const DeviceMeasure& measure) {
-  const ordered_json json = {measure.rank,
-                             measure.host,
-                             measure.device,
-                             measure.batches,
-                             measure.samples,
-                             measure.tokens,
-                             measure.padded_tokens,
-                             measure.flops,
-                             measure.seconds,
-                             measure.compute_seconds,
-                             measure.comm_seconds,
-                             measure.data_seconds,
-                             measure.peak_memory_bytes,
-                             measure.exposed_sum_seconds,
-                             measure.summed_bytes};
-  return json.dump(-1, ' ', false, ordered_json::error_handler_t::replace);
-}
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(DeviceMeasure, rank, host, device, batches, samples, tokens, padded_tokens, flops,
+                                   seconds, compute_seconds, comm_seconds, data_seconds, peak_memory_bytes,
+                                   exposed_sum_seconds, summed_bytes)
 
-DeviceMeasure unpack(const std::string& text) {
-  try {
-    const auto json = ordered_json::parse(text);
-    DeviceMeasure measure;
-    json.at(0).get_to(measure.rank);
-    json.at(1).get_to(measure.host);
-    json.at(2).get_to(measure.device);
-    json.at(3).get_to(measure.batches);
-    json.at(4).get_to(measure.samples);
-    json.at(5).get_to(measure.tokens);
-    json.at(6).get_to(measure.padded_tokens);
-    json.at(7).get_to(measure.flops);
-    json.at(8).get_to(measure.seconds);
-    json.at(9).get_to(measure.compute_seconds);
-    json.at(10).get_to(measure.comm_seconds);
-    json.at(11).get_to(measure.data_seconds);
-    json.at(12).get_to(measure.peak_memory_bytes);
-    json.at(13).get_to(measure.exposed_sum_seconds);
-    json.at(14).get_to(measure.summed_bytes);
-    return measure;
-  } catch (const nlohmann::json::exception& error) {
-    core::fail(core::ErrorKind::kInternal, "a rank sent measures that cannot be read: {}", error.what());
-  }
-}
+std::string pack(const DeviceMeasure& measure) { return core::to_wire(measure); }
+DeviceMeasure unpack(const std::string& text) { return core::from_wire<DeviceMeasure>(text); }
 
 }  // namespace neoloom::metrics

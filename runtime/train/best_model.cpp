@@ -29,9 +29,9 @@ bool smaller_is_better(std::string_view metric) {
 
 }  // namespace
 
-std::vector<std::string> metric_names(data::Task task, data::ProblemType problem_type) {
+std::vector<std::string> metric_names(data::Task task) {
   if (task == data::Task::kCausalLm) return {"loss", "perplexity"};
-  if (problem_type == data::ProblemType::kMultiLabel) return {"loss", "accuracy", "micro_f1", "macro_f1"};
+  if (task == data::Task::kMultiLabel) return {"loss", "accuracy", "micro_f1", "macro_f1"};
   return {"loss", "accuracy", "macro_f1"};
 }
 
@@ -40,9 +40,9 @@ Judge judge_of(const Options& options, const std::string& validation_hash) {
   return {std::string(kPrefix) + name, options.greater_is_better.value_or(!smaller_is_better(name)), validation_hash};
 }
 
-std::string check_metric(const Options& options, data::Task task, data::ProblemType problem_type) {
+std::string check_metric(const Options& options, data::Task task) {
   if (!options.load_best_model_at_end) return "";
-  const std::vector<std::string> names = metric_names(task, problem_type);
+  const std::vector<std::string> names = metric_names(task);
   const std::string name = without_prefix(options.metric_for_best_model);
   const bool means_macro = name == "f1" && std::find(names.begin(), names.end(), "macro_f1") != names.end();
   core::require(std::find(names.begin(), names.end(), name) != names.end(), ErrorKind::kUsage,

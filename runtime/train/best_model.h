@@ -15,7 +15,7 @@
 namespace neoloom::train {
 
 /// The metrics that an evaluation of this task gives and that models can be compared by, without "eval_".
-std::vector<std::string> metric_names(data::Task task, data::ProblemType problem_type);
+std::vector<std::string> metric_names(data::Task task);
 
 /// What makes two evaluations comparable.
 struct Judge {
@@ -30,7 +30,7 @@ Judge judge_of(const Options& options, const std::string& validation_hash);
 
 /// Throws: Error(kUsage) when load_best_model_at_end asks for a metric that this task does not give, with the names of
 /// those that it gives. Returns a warning where the direction keeps the worst model; else "".
-std::string check_metric(const Options& options, data::Task task, data::ProblemType problem_type);
+std::string check_metric(const Options& options, data::Task task);
 
 /// The best evaluation of a run, and (where asked for) the parameters it was made with: they stay in memory from there
 /// on and travel in checkpoints, so that neither the rhythm of saving nor a full disk loses them.

@@ -74,8 +74,7 @@ EvalResult evaluate(comm::MpiSession& session, model::Model& model, const at::Te
       std::vector<int64_t> samples(static_cast<size_t>(std::min(request.batch_size, store.size() - first)));
       std::iota(samples.begin(), samples.end(), first);
       const bool has_targets = store.labelled() || head == model::Head::kCausalLm;
-      const model::Batch batch = to_model_batch(
-          data::collate(store, samples, request.task, request.problem_type, request.pad_id), has_targets);
+      const model::Batch batch = to_model_batch(data::collate(store, samples, head, request.pad_id), has_targets);
       const model::EvalOutput output = model.evaluate(batch, params);
       totals.samples += static_cast<int64_t>(samples.size());
       totals.tokens += batch.cu_seqlens.back();

@@ -19,8 +19,6 @@ namespace neoloom::train {
 
 struct EvalRequest {
   std::shared_ptr<const data::TokenStore> store;
-  data::Task task = data::Task::kSequenceClassification;
-  data::ProblemType problem_type = data::ProblemType::kSingleLabel;
   int64_t batch_size = 8;  // samples; decides bits, so it never depends on the number of ranks
   int64_t pad_id = 0;
 };

@@ -42,8 +42,8 @@ class Cursor {
   }
 
   void load(const std::vector<int64_t>& samples, LoadedMicroBatch& loaded) const {
-    const model::Batch batch = to_model_batch(
-        data::collate(*setup_.store, samples, setup_.task, setup_.problem_type, setup_.pad_id), /*has_targets=*/true);
+    const model::Batch batch =
+        to_model_batch(data::collate(*setup_.store, samples, setup_.task, setup_.pad_id), /*has_targets=*/true);
     loaded.sample_ids = samples;
     for (size_t i = 1; i < batch.cu_seqlens.size(); ++i) {
       loaded.lengths.push_back(batch.cu_seqlens[i] - batch.cu_seqlens[i - 1]);

@@ -39,8 +39,7 @@ struct LoadedMicroBatch {
 struct LoaderSetup {
   std::shared_ptr<const data::TokenStore> store;
   data::StepListOptions step_options;
-  data::Task task = data::Task::kSequenceClassification;
-  data::ProblemType problem_type = data::ProblemType::kSingleLabel;
+  data::Task task = data::Task::kSingleLabel;
   int64_t pad_id = 0;
   int rank = 0;
   int world_size = 1;

@@ -81,6 +81,7 @@ struct CheckpointOptions {
 
 /// The configuration group `logging`.
 struct LoggingOptions {
+  std::string level = "info";     // debug | info | warning | error
   std::string progress = "auto";  // auto | bar | plain | off
 };
 

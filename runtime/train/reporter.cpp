@@ -48,7 +48,7 @@ Reporter::Reporter(comm::Communicator& communicator, ReporterSetup setup)
   const std::string path = setup_.output_dir + "/metrics.jsonl";
   world_size_before_ = last_world_size(path);
   events_ = std::make_unique<metrics::EventLog>(path);
-  console_ = std::make_unique<metrics::Console>(setup_.progress, /*quiet=*/false);
+  console_ = std::make_unique<metrics::Console>(setup_.progress, setup_.log_level);
 }
 
 void Reporter::event(const ordered_json& event) {

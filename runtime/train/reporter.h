@@ -17,8 +17,9 @@ namespace neoloom::train {
 
 struct ReporterSetup {
   std::string output_dir;
-  std::string progress = "auto";  // of metrics::Console
-  metrics::DeviceMeasure self;    // rank, host and device of this rank
+  std::string progress = "auto";  // as metrics::Console has it
+  core::LogLevel log_level = core::LogLevel::kInfo;
+  metrics::DeviceMeasure self;  // rank, host and device of this rank
   int64_t first_step = 0;
   int64_t total_steps = 0;
   std::function<int64_t()> peak_memory_bytes;

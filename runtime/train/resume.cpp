@@ -2,60 +2,50 @@
 #include "runtime/train/resume.h"
 
 #include <filesystem>
-#include <nlohmann/json.hpp>
+#include <utility>
 
 #include "runtime/checkpoint/directory.h"
 #include "runtime/core/error.h"
+#include "runtime/core/wire.h"
+
+namespace neoloom::checkpoint {
+
+// What every rank needs of a checkpoint, beside the values of its buffers: these follow as they are.
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(IndexEntry, name, shape, offset_elements)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(State, index, step, epoch, step_in_epoch, loss_scale, good_steps, skipped_steps,
+                                   best_metric, best_step, config, identity, label_map, history)
+
+}  // namespace neoloom::checkpoint
 
 namespace neoloom::train {
+
 namespace {
 
-using nlohmann::json;
+struct Description {
+  std::string path;
+  std::vector<std::string> skipped;
+  checkpoint::State state;
+  size_t elements = 0;
+};
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Description, path, skipped, state, elements)
+
+std::string describe(const Resumed& resumed) {
+  return core::to_wire(Description{resumed.path, resumed.skipped, resumed.state, resumed.state.params.size()});
+}
+
+Resumed parse(const std::string& text) {
+  auto description = core::from_wire<Description>(text);
+  Resumed resumed{std::move(description.state), std::move(description.path), std::move(description.skipped)};
+  for (auto* values : {&resumed.state.params, &resumed.state.exp_avg, &resumed.state.exp_avg_sq}) {
+    values->resize(description.elements);
+  }
+  return resumed;
+}
 
 // A run's folder, or its checkpoints/.
 std::string folder_of_checkpoints(const std::string& path) {
   const std::string inside = path + "/checkpoints";
   return std::filesystem::is_directory(inside) ? inside : path;
-}
-
-std::string describe(const Resumed& resumed) {
-  const checkpoint::State& s = resumed.state;
-  json index = json::array();
-  for (const auto& entry : s.index) index.push_back({entry.name, entry.shape, entry.offset_elements});
-  return json{{"path", resumed.path},
-              {"skipped", resumed.skipped},
-              {"index", index},
-              {"elements", s.params.size()},
-              {"counters", {s.step, s.epoch, s.step_in_epoch, s.good_steps, s.skipped_steps, s.best_step}},
-              {"loss_scale", s.loss_scale},
-              {"best_metric", s.best_metric},
-              {"texts", {s.config, s.identity, s.label_map, s.history}}}
-      .dump();
-}
-
-Resumed parse(const std::string& text) {
-  const json description = json::parse(text);
-  Resumed resumed;
-  resumed.path = description["path"];
-  resumed.skipped = description["skipped"];
-  checkpoint::State& s = resumed.state;
-  for (const json& entry : description["index"]) s.index.push_back({entry[0], entry[1], entry[2]});
-  const json& counters = description["counters"];
-  s.step = counters[0];
-  s.epoch = counters[1];
-  s.step_in_epoch = counters[2];
-  s.good_steps = counters[3];
-  s.skipped_steps = counters[4];
-  s.best_step = counters[5];
-  s.loss_scale = description["loss_scale"];
-  s.best_metric = description["best_metric"];
-  const json& texts = description["texts"];
-  s.config = texts[0];
-  s.identity = texts[1];
-  s.label_map = texts[2];
-  s.history = texts[3];
-  for (auto* values : {&s.params, &s.exp_avg, &s.exp_avg_sq}) values->resize(description["elements"]);
-  return resumed;
 }
 
 }  // namespace

@@ -93,7 +93,7 @@ std::vector<std::string> check_training_data(const TrainingData& training) {
     return warnings;
   }
   check_texts(training, warnings);
-  if (training.problem_type == data::ProblemType::kMultiLabel) {
+  if (training.task == data::Task::kMultiLabel) {
     check_label_sets(training, warnings);
   } else {
     check_classes(training, warnings);

@@ -14,8 +14,7 @@ namespace neoloom::train {
 struct TrainingData {
   const data::TokenStore& store;
   std::string path;  // for messages
-  data::Task task = data::Task::kSequenceClassification;
-  data::ProblemType problem_type = data::ProblemType::kSingleLabel;
+  data::Task task = data::Task::kSingleLabel;
   int64_t max_length_tokens = 0;
   int64_t empty_text_tokens = 0;  // what the tokenizer makes of ""
 };

@@ -124,6 +124,7 @@ Trainer::Trainer(comm::MpiSession& session, comm::Communicator& communicator, mo
       first_step_(state_.step),
       reporter_(communicator, {.output_dir = setup_.options.output_dir,
                                .progress = setup_.progress,
+                               .log_level = session.log().level(),
                                .self = {.rank = session.rank(), .host = session.host_name(), .device = setup_.device},
                                .first_step = first_step_,
                                .total_steps = schedule_.total_steps,
@@ -319,8 +320,7 @@ void Trainer::start_loader() {
   loader_ = std::make_unique<MicroBatchLoader>(LoaderSetup{
       .store = setup_.train,
       .step_options = step_list_options(setup_),
-      .task = setup_.task,
-      .problem_type = setup_.problem_type,
+      .task = model_.setup().head,
       .pad_id = setup_.pad_id,
       .rank = session_.rank(),
       .world_size = session_.size(),
@@ -347,12 +347,9 @@ void Trainer::log() {
 
 void Trainer::evaluate_now() {
   const double start = core::now_seconds();
-  const EvalResult result = evaluate(session_, model_, state_.buffers.params,
-                                     {.store = setup_.validation,
-                                      .task = setup_.task,
-                                      .problem_type = setup_.problem_type,
-                                      .batch_size = setup_.options.per_device_eval_batch_size,
-                                      .pad_id = setup_.pad_id});
+  const EvalResult result = evaluate(
+      session_, model_, state_.buffers.params,
+      {.store = setup_.validation, .batch_size = setup_.options.per_device_eval_batch_size, .pad_id = setup_.pad_id});
   const ordered_json values = result.json();
   nlohmann::json remembered = {{"event", "eval"}, {"step", state_.step}};
   remembered.update(nlohmann::json(values));

@@ -47,8 +47,6 @@ struct TrainerSetup {
   Batching batching;
   std::shared_ptr<const data::TokenStore> train;
   std::shared_ptr<const data::TokenStore> validation;  // may be null
-  data::Task task = data::Task::kSequenceClassification;
-  data::ProblemType problem_type = data::ProblemType::kSingleLabel;
   int64_t pad_id = 0;
   at::Tensor initial_values;  // [n] fp32, where a run that does not resume starts; undefined: Model::initialize
   std::string device = "cpu";

@@ -168,7 +168,6 @@ void run(comm::MpiSession& session, const json& request) {
   setup.train = store;
   setup.initial_values = at::zeros({model->layout().total_elements}, at::kFloat);
   model::load_adapter_values(request.at("start"), *model, setup.initial_values);
-  setup.task = causal ? data::Task::kCausalLm : data::Task::kSequenceClassification;
   setup.device = device.name();
   setup.device_step = !device.is_cpu();
   setup.progress = "off";

@@ -202,3 +202,16 @@ class TestOutOfMemory:
         assert "out of memory in step 3 with micro-batches of 2 samples" in ended.err
         assert "auto_find_batch_size: true" in ended.err
         assert [int(path.stem[5:]) for path in run.checkpoints()] == [2]
+
+
+def test_a_checkpoint_behind_a_skipped_step_resumes(tmp_path, config):
+    """Parameters out of fp32's range skip every further step, and their loss is no number."""
+    run = Run(tmp_path / "run", config, runtime={"max_skipped_steps": 100},
+              trainer_config={"learning_rate": 1e38, "warmup_steps": 0, "logging_steps": TOTAL_STEPS, "save_steps": 2,
+                              "eval_strategy": "no"})
+    assert run.train(1, NEOLOOM_FAULT="kill:rank=0:step=8").code != 0
+    before = run.events("warning")
+    assert before and before[0]["step"] <= 6, "a checkpoint lies behind a skipped step"
+    run.train(2).expect(0)
+    assert run.events("resume")[0]["step"] == 6
+    assert run.events("train")[-1]["loss"] is None

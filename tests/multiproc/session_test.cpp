@@ -130,6 +130,12 @@ TEST(HostCommunicator, GradientSumHasTheBitsOfOneRank) {
   EXPECT_EQ(shared, alone);
 }
 
+TEST(Session, TextOfAHostsFirstRankReachesTheRanksOfThatHost) {
+  std::string text = session().local_rank() == 0 ? session().host_name() + std::string(100, 'x') : "";
+  session().broadcast_on_host(text);
+  EXPECT_EQ(text, session().host_name() + std::string(100, 'x'));
+}
+
 TEST(Session, BroadcastTextOfAnyRankReachesAll) {
   const std::string wanted("a\0b\n", 4);
   std::string text = session().rank() == last_rank() ? wanted : "something longer than the other";

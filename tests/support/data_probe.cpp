@@ -117,7 +117,7 @@ void set_option(neoloom::data::StoreRequest& request, const std::string& key, co
   namespace data = neoloom::data;
   auto& options = request.options;
   if (key == "task") {
-    request.task = value == "causal" ? data::Task::kCausalLm : data::Task::kSequenceClassification;
+    request.task = value == "causal" ? data::Task::kCausalLm : data::Task::kSingleLabel;
   } else if (key == "max_length") {
     request.max_length_tokens = std::stoll(value);
   } else if (key == "header") {
@@ -130,7 +130,7 @@ void set_option(neoloom::data::StoreRequest& request, const std::string& key, co
     options.label_column = value;
   } else if (key == "labels") {
     options.labels_column = value;
-    request.problem_type = data::ProblemType::kMultiLabel;
+    request.task = data::Task::kMultiLabel;
   } else if (key == "prompt") {
     options.prompt_column = value;
   } else if (key == "response") {

@@ -17,7 +17,7 @@ class Collating : public StoreTest {};
 
 TEST_F(Collating, SamplesLieOneAfterTheOtherWithoutPadding) {
   const auto store = build("a.csv", "text,label\nabc,y\nd,x\n,y\n");
-  const RaggedBatch batch = collate(*store, {1, 0, 2}, Task::kSequenceClassification, ProblemType::kSingleLabel, 99);
+  const RaggedBatch batch = collate(*store, {1, 0, 2}, Task::kSingleLabel, 99);
   EXPECT_THAT(batch.ids, ElementsAre('d', 'a', 'b', 'c', 99)) << "an empty text is one pad token";
   EXPECT_THAT(batch.cu_seqlens, ElementsAre(0, 1, 4, 5));
   EXPECT_THAT(batch.targets, ElementsAre(0, 1, 1));
@@ -28,7 +28,7 @@ TEST_F(Collating, SamplesLieOneAfterTheOtherWithoutPadding) {
 TEST_F(Collating, EveryTokenIsPredictedFromTheOneBefore) {
   request_.task = Task::kCausalLm;
   const auto store = build("a.jsonl", "{\"text\": \"ab\"}\n{\"text\": \"c\"}\n");
-  const RaggedBatch batch = collate(*store, {0, 1}, Task::kCausalLm, ProblemType::kSingleLabel, kEos);
+  const RaggedBatch batch = collate(*store, {0, 1}, Task::kCausalLm, kEos);
   EXPECT_THAT(batch.ids, ElementsAre('a', 'b', kEos, 'c', kEos));
   EXPECT_THAT(batch.target_rows, ElementsAre(0, 1, 3));
   EXPECT_THAT(batch.targets, ElementsAre('b', kEos, kEos)) << "a real eos is a target, whatever pads";
@@ -39,7 +39,7 @@ TEST_F(Collating, PromptsCarryNoLoss) {
   request_.options.prompt_column = "p";
   request_.options.response_column = "r";
   const auto store = build("a.jsonl", "{\"p\": \"ab\", \"r\": \"c\"}\n");
-  const RaggedBatch batch = collate(*store, {0}, Task::kCausalLm, ProblemType::kSingleLabel, 0);
+  const RaggedBatch batch = collate(*store, {0}, Task::kCausalLm, 0);
   EXPECT_THAT(batch.target_rows, ElementsAre(1, 2));
   EXPECT_THAT(batch.targets, ElementsAre('c', kEos));
 }
@@ -48,27 +48,25 @@ TEST_F(Collating, ABatchHasAsManyTargetsAsTheStoreCounts) {
   request_.task = Task::kCausalLm;
   const auto store = build("a.jsonl", "{\"text\": \"abcd\"}\n{\"text\": \"c\"}\n");
   for (int64_t sample = 0; sample < store->size(); ++sample) {
-    const RaggedBatch batch = collate(*store, {sample}, Task::kCausalLm, ProblemType::kSingleLabel, 0);
+    const RaggedBatch batch = collate(*store, {sample}, Task::kCausalLm, 0);
     EXPECT_EQ(static_cast<int32_t>(batch.targets.size()), store->target_counts()[static_cast<size_t>(sample)]);
   }
 }
 
 TEST_F(Collating, ManyLabelsBecomeNumbers) {
-  request_.problem_type = ProblemType::kMultiLabel;
+  request_.task = Task::kMultiLabel;
   request_.options.labels_column = "labels";
   const auto store =
       build("a.jsonl", "{\"text\": \"a\", \"labels\": [\"x\"]}\n{\"text\": \"b\", \"labels\": [\"x\", \"y\"]}\n");
-  const RaggedBatch batch = collate(*store, {1, 0}, Task::kSequenceClassification, ProblemType::kMultiLabel, 0);
+  const RaggedBatch batch = collate(*store, {1, 0}, Task::kMultiLabel, 0);
   EXPECT_THAT(batch.multi_labels, ElementsAre(1, 1, 1, 0));
   EXPECT_TRUE(batch.targets.empty());
 }
 
 TEST_F(Collating, UnusablePadIdIsRefused) {
   const auto store = build("a.csv", "text,label\nabc,y\n");
-  expect_error([&] { collate(*store, {0}, Task::kSequenceClassification, ProblemType::kSingleLabel, -1); },
-               core::ErrorKind::kInternal, {"pad id -1"});
-  expect_error([&] { collate(*store, {1}, Task::kSequenceClassification, ProblemType::kSingleLabel, 0); },
-               core::ErrorKind::kInternal, {"sample 1 of 1"});
+  expect_error([&] { collate(*store, {0}, Task::kSingleLabel, -1); }, core::ErrorKind::kInternal, {"pad id -1"});
+  expect_error([&] { collate(*store, {1}, Task::kSingleLabel, 0); }, core::ErrorKind::kInternal, {"sample 1 of 1"});
 }
 
 std::function<std::optional<int64_t>()> count_to(int64_t last, std::atomic<int64_t>& made) {

@@ -141,7 +141,7 @@ TEST_F(LabelMaps, PredictionInputMayLackLabelsOrTheirColumn) {
 }
 
 TEST_F(LabelMaps, ManyLabelsFromJsonListsAndFromJoinedCsvFields) {
-  request_.problem_type = ProblemType::kMultiLabel;
+  request_.task = Task::kMultiLabel;
   request_.options.labels_column = "labels";
   auto store = build("a.jsonl",
                      "{\"text\": \"a\", \"labels\": [\"x\", \"y\"]}\n{\"text\": \"b\", \"labels\": []}\n{\"text\": "
@@ -161,7 +161,7 @@ TEST_F(LabelMaps, ManyLabelsFromJsonListsAndFromJoinedCsvFields) {
 }
 
 TEST_F(LabelMaps, IntegersInListsAreClassNumbers) {
-  request_.problem_type = ProblemType::kMultiLabel;
+  request_.task = Task::kMultiLabel;
   request_.options.labels_column = "labels";
   request_.num_labels = 3;
   const auto store = build("a.jsonl", "{\"text\": \"a\", \"labels\": [2, 0]}\n");
@@ -170,7 +170,7 @@ TEST_F(LabelMaps, IntegersInListsAreClassNumbers) {
 }
 
 TEST_F(LabelMaps, OneHotListsAreRefusedWithTheWayToWriteThem) {
-  request_.problem_type = ProblemType::kMultiLabel;
+  request_.task = Task::kMultiLabel;
   request_.options.labels_column = "labels";
   const auto rows = [](const std::vector<std::string>& lists) {
     std::string content;
@@ -186,7 +186,7 @@ TEST_F(LabelMaps, OneHotListsAreRefusedWithTheWayToWriteThem) {
 }
 
 TEST_F(LabelMaps, ListsOfOtherThingsAreUnreadableRows) {
-  request_.problem_type = ProblemType::kMultiLabel;
+  request_.task = Task::kMultiLabel;
   request_.options.labels_column = "labels";
   expect_data_error(
       "a.jsonl",

@@ -96,7 +96,7 @@ std::vector<std::string> screen(const std::string& written) {
 
 TEST(ConsoleInAFile, WritesPlainAlignedLinesUnderOneHeader) {
   const std::string text = in_a_file([] {
-    Console console("auto", false);
+    Console console("auto", core::LogLevel::kInfo);
     console.notice("starting");
     console.step(line(1));
     console.tick(2, 500, 700.0);
@@ -127,12 +127,12 @@ TEST(ConsoleInAFile, QuietLeavesOnlyWarningsAndOffLeavesNotices) {
   };
   EXPECT_EQ(in_a_file([&] { everything("auto", true); }), "warning: careful\n");
   EXPECT_EQ(in_a_file([&] { everything("off", false); }), "notice\nwarning: careful\n");
-  EXPECT_THROW(Console("fancy", false), core::Error);
+  EXPECT_THROW(Console("fancy", core::LogLevel::kInfo), core::Error);
 }
 
 TEST(ConsoleOnATerminal, ABarIsRedrawnInPlaceAndEndsOnALineOfItsOwn) {
   const std::string text = on_a_terminal(80, true, [] {
-    Console console("auto", false);
+    Console console("auto", core::LogLevel::kInfo);
     console.tick(100, 500, 60.0);
     console.tick(500, 500, 0.0);
     console.finish();
@@ -147,7 +147,7 @@ TEST(ConsoleOnATerminal, ABarIsRedrawnInPlaceAndEndsOnALineOfItsOwn) {
 
 TEST(ConsoleOnATerminal, NoticesStandAboveTheBarAndNeverTearIt) {
   const std::string text = on_a_terminal(80, true, [] {
-    Console console("auto", false);
+    Console console("auto", core::LogLevel::kInfo);
     console.tick(100, 500, 60.0);
     console.step(line(100));
     console.warning("one checkpoint was skipped");
@@ -165,7 +165,7 @@ TEST(ConsoleOnATerminal, NoticesStandAboveTheBarAndNeverTearIt) {
 TEST(ConsoleOnATerminal, TheBarFitsIntoAnyWidth) {
   for (const unsigned short columns : {10, 20, 39, 40, 41, 60, 80, 200}) {
     const std::string text = on_a_terminal(columns, false, [] {
-      Console console("auto", false);
+      Console console("auto", core::LogLevel::kInfo);
       console.tick(100, 500, 60.0);
       console.finish();
     });
@@ -174,14 +174,14 @@ TEST(ConsoleOnATerminal, TheBarFitsIntoAnyWidth) {
 }
 
 TEST(ConsoleOnATerminal, ColoursObeyNoColor) {
-  const auto warn = [] { Console("auto", false).warning("careful"); };
+  const auto warn = [] { Console("auto", core::LogLevel::kInfo).warning("careful"); };
   EXPECT_THAT(on_a_terminal(80, false, warn), HasSubstr("\x1b[33m"));
   EXPECT_THAT(on_a_terminal(80, true, warn), Not(HasSubstr("\x1b[33m")));
 }
 
 TEST(ConsoleUnderMpirun, APipeThatEndsOnATerminalGetsABarOfItsWidth) {
   const auto train = [] {
-    Console console("auto", false);
+    Console console("auto", core::LogLevel::kInfo);
     console.tick(100, 500, 60.0);
     console.warning("careful");
     console.finish();
@@ -198,14 +198,14 @@ TEST(ConsoleUnderMpirun, APipeThatEndsOnATerminalGetsABarOfItsWidth) {
 
 TEST(ConsoleUnderMpirun, AFileStaysPlainWhateverTheTerminal) {
   ::setenv("NEOLOOM_TERMINAL_COLUMNS", "80", 1);
-  const std::string text = in_a_file([] { Console("auto", false).tick(100, 500, 60.0); });
+  const std::string text = in_a_file([] { Console("auto", core::LogLevel::kInfo).tick(100, 500, 60.0); });
   ::unsetenv("NEOLOOM_TERMINAL_COLUMNS");
   EXPECT_EQ(text, "");
 }
 
 // The window may have become narrower since: a bar that wrapped would leave its upper part behind at every redraw.
 TEST(ConsoleOnATerminal, TheBarIsDrawnWithWrappingOff) {
-  const std::string text = on_a_terminal(80, true, [] { Console("auto", false).tick(100, 500, 60.0); });
+  const std::string text = on_a_terminal(80, true, [] { Console("auto", core::LogLevel::kInfo).tick(100, 500, 60.0); });
   const size_t off = text.find("\x1b[?7l"), bar = text.find("100/500"), on = text.find("\x1b[?7h");
   EXPECT_LT(off, bar);
   EXPECT_LT(bar, on);

@@ -16,7 +16,6 @@
 namespace neoloom::train {
 namespace {
 
-using data::ProblemType;
 using data::Task;
 using nlohmann::ordered_json;
 using testing::Each;
@@ -32,9 +31,9 @@ Options judged_by(const std::string& metric, std::optional<bool> greater = std::
   return options;
 }
 
-std::string refusal(const Options& options, Task task, ProblemType problem_type = ProblemType::kSingleLabel) {
+std::string refusal(const Options& options, Task task) {
   try {
-    check_metric(options, task, problem_type);
+    check_metric(options, task);
   } catch (const core::Error& error) {
     EXPECT_EQ(error.kind(), core::ErrorKind::kUsage);
     return error.what();
@@ -69,35 +68,35 @@ TEST(MetricForBestModel, LossesAndPerplexityAreBetterWhenSmaller) {
 
 TEST(MetricForBestModel, AnUnknownNameIsRefusedWithThoseThatThereAre) {
   EXPECT_THAT(
-      refusal(judged_by("f1"), Task::kSequenceClassification),
+      refusal(judged_by("f1"), Task::kSingleLabel),
       testing::AllOf(HasSubstr("\"f1\""), HasSubstr("loss, accuracy, macro_f1"), HasSubstr("mean of the labels")));
   EXPECT_THAT(refusal(judged_by("accuracy"), Task::kCausalLm), HasSubstr("loss, perplexity"));
-  EXPECT_THAT(refusal(judged_by("micro_f1"), Task::kSequenceClassification), HasSubstr("micro_f1"));
-  EXPECT_EQ(refusal(judged_by("eval_micro_f1"), Task::kSequenceClassification, ProblemType::kMultiLabel), "");
+  EXPECT_THAT(refusal(judged_by("micro_f1"), Task::kSingleLabel), HasSubstr("micro_f1"));
+  EXPECT_EQ(refusal(judged_by("eval_micro_f1"), Task::kMultiLabel), "");
   Options unused = judged_by("f1");
   unused.load_best_model_at_end = false;
   EXPECT_EQ(refusal(unused, Task::kCausalLm), "");
 }
 
 TEST(MetricForBestModel, ADirectionThatKeepsTheWorstIsTold) {
-  EXPECT_THAT(check_metric(judged_by("loss", true), Task::kCausalLm, ProblemType::kSingleLabel), HasSubstr("worst"));
-  EXPECT_EQ(check_metric(judged_by("loss", false), Task::kCausalLm, ProblemType::kSingleLabel), "");
+  EXPECT_THAT(check_metric(judged_by("loss", true), Task::kCausalLm), HasSubstr("worst"));
+  EXPECT_EQ(check_metric(judged_by("loss", false), Task::kCausalLm), "");
 }
 
 TEST(MetricForBestModel, TheNamesAreThoseThatAnEvaluationGives) {
   EvalResult result;
   result.targets = 1;
-  const auto expect_all = [&](Task task, ProblemType problem_type) {
-    for (const std::string& name : metric_names(task, problem_type)) {
+  const auto expect_all = [&](Task task) {
+    for (const std::string& name : metric_names(task)) {
       EXPECT_TRUE(result.json().contains("eval_" + name)) << name;
     }
   };
-  expect_all(Task::kCausalLm, ProblemType::kSingleLabel);
+  expect_all(Task::kCausalLm);
   result.multi_label.emplace(2);
-  expect_all(Task::kSequenceClassification, ProblemType::kMultiLabel);
+  expect_all(Task::kMultiLabel);
   result.multi_label.reset();
   result.single_label.emplace(2);
-  expect_all(Task::kSequenceClassification, ProblemType::kSingleLabel);
+  expect_all(Task::kSingleLabel);
 }
 
 TEST(BestModel, KeepsTheParametersOfTheBestEvaluation) {

@@ -12,7 +12,6 @@
 namespace neoloom::train {
 namespace {
 
-using data::ProblemType;
 using data::Task;
 using testing::AllOf;
 using testing::ElementsAre;
@@ -46,19 +45,17 @@ class Store : public support::FixedStore {
   }
 };
 
-std::vector<std::string> warnings(const Store& store, Task task, ProblemType problem = ProblemType::kSingleLabel,
-                                  int64_t empty_text_tokens = 0) {
+std::vector<std::string> warnings(const Store& store, Task task, int64_t empty_text_tokens = 0) {
   return check_training_data({.store = store,
                               .path = "rows.csv",
                               .task = task,
-                              .problem_type = problem,
                               .max_length_tokens = 8,
                               .empty_text_tokens = empty_text_tokens});
 }
 
 std::string refusal(const Store& store, Task task, int64_t empty_text_tokens = 0) {
   try {
-    warnings(store, task, ProblemType::kSingleLabel, empty_text_tokens);
+    warnings(store, task, empty_text_tokens);
   } catch (const core::Error& error) {
     EXPECT_EQ(error.kind(), core::ErrorKind::kData);
     return error.what();
@@ -85,29 +82,28 @@ TEST(TrainingData, WithSomeRowsWithoutATokenToLearnIsTold) {
 }
 
 TEST(TrainingData, OfEmptyTextsIsRefusedAndAShareOfThemTold) {
-  EXPECT_THAT(refusal(Store({0, 0}), Task::kSequenceClassification), HasSubstr("all 2 texts of rows.csv are empty"));
-  EXPECT_THAT(warnings(Store({0, 4, 4, 4}), Task::kSequenceClassification), ElementsAre(HasSubstr("1 of 4 texts")));
-  EXPECT_THAT(refusal(Store({1, 1}), Task::kSequenceClassification, 1), HasSubstr("are empty")) << "a bos is no text";
-  EXPECT_EQ(refusal(Store({1, 1}), Task::kSequenceClassification), "");
+  EXPECT_THAT(refusal(Store({0, 0}), Task::kSingleLabel), HasSubstr("all 2 texts of rows.csv are empty"));
+  EXPECT_THAT(warnings(Store({0, 4, 4, 4}), Task::kSingleLabel), ElementsAre(HasSubstr("1 of 4 texts")));
+  EXPECT_THAT(refusal(Store({1, 1}), Task::kSingleLabel, 1), HasSubstr("are empty")) << "a bos is no text";
+  EXPECT_EQ(refusal(Store({1, 1}), Task::kSingleLabel), "");
 }
 
 TEST(TrainingData, OfOneClassIsRefusedAndOfOneAmongOthersTold) {
   Store store({4, 4, 4});
   store.labels_ = {0, 0, 0};
-  EXPECT_THAT(warnings(store, Task::kSequenceClassification),
+  EXPECT_THAT(warnings(store, Task::kSingleLabel),
               ElementsAre(AllOf(HasSubstr("all 3 rows"), HasSubstr("\"ham\", one of 2"))));
   store.names_ = {"ham"};
-  EXPECT_THAT(refusal(store, Task::kSequenceClassification),
+  EXPECT_THAT(refusal(store, Task::kSingleLabel),
               AllOf(HasSubstr("all 3 rows of rows.csv have the label \"ham\""), HasSubstr("data.label_column")));
 }
 
 TEST(TrainingData, WhoseRowsAllHaveTheSameLabelSetIsTold) {
   Store store({4, 4});
   store.flags_ = {{1, 0}, {1, 0}};
-  EXPECT_THAT(warnings(store, Task::kSequenceClassification, ProblemType::kMultiLabel),
-              ElementsAre(HasSubstr("the same 1 of 2 labels")));
+  EXPECT_THAT(warnings(store, Task::kMultiLabel), ElementsAre(HasSubstr("the same 1 of 2 labels")));
   store.flags_[1][1] = 1;
-  EXPECT_THAT(warnings(store, Task::kSequenceClassification, ProblemType::kMultiLabel), IsEmpty());
+  EXPECT_THAT(warnings(store, Task::kMultiLabel), IsEmpty());
 }
 
 TEST(EvaluationData, WithoutATargetIsRefusedAndAShareOfSuchRowsTold) {
