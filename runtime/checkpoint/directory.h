@@ -24,7 +24,8 @@ struct Published {
   double seconds = 0.0;  // building, hashing, writing, syncing, reading back
 };
 
-/// The directory protocol of FORMAT.md. Only rank 0 writes; other ranks learn by message. One thread at a time.
+/// The directory protocol of FORMAT.md. Only rank 0 writes; it sends the outcome to the other ranks.
+/// Thread: one thread at a time.
 class Directory {
  public:
   static constexpr uint64_t kLargestImageBytes = uint64_t{2} << 30;
@@ -39,18 +40,18 @@ class Directory {
   std::vector<Entry> list() const;
 
   /// Builds the HDF5 image in memory, hashes, writes a temporary file, fsyncs, renames hash then data, fsyncs the
-  /// directory, reads back and verifies. Nothing old is touched before that. A step that is already there with the
-  /// same bytes is left as it is.
+  /// directory, reads the file back and verifies it. Existing checkpoints stay untouched until then. A step that
+  /// already exists with the same bytes is not rewritten.
   /// Throws: Error(kCheckpoint) naming call and reason; temporary files are removed, old checkpoints stay.
   Published publish(const State& state) const;
 
-  /// Deletes the checkpoints older than the `keep` newest verified ones (at least 2 stay; `best_step` >= 0 always
-  /// stays). keep <= 0 keeps all. A file that does not verify never counts as one of those kept.
+  /// Keeps the `keep` newest checkpoints that verify, at least 2, and the one of `best_step` if that is >= 0. Deletes
+  /// all older ones. keep <= 0 keeps all. A file that does not verify does not count towards `keep`.
   /// Returns the deleted paths. Throws: Error(kCheckpoint) when a file cannot be deleted.
   std::vector<std::string> retain(int64_t keep, int64_t best_step) const;
 
-  /// The newest checkpoint that verifies; each bad one on the way is reported through `on_bad(path, reason)` and
-  /// skipped. std::nullopt when there is no checkpoint file at all.
+  /// Returns the newest checkpoint that verifies, or std::nullopt when there is no checkpoint file at all. Calls
+  /// `on_bad(path, reason)` for each newer one that does not verify, and skips it.
   /// Throws: Error(kCheckpoint) when files exist and none is valid, or when one is of a newer format.
   struct Loaded {
     Entry entry;
@@ -58,8 +59,8 @@ class Directory {
   };
   std::optional<Loaded> newest_valid(const std::function<void(const std::string&, const std::string&)>& on_bad) const;
 
-  /// Removes temporary files left by earlier starts of a run in this directory, and hashes without their data. Files of
-  /// a process that lives on this host are left alone. Errors are ignored: leftovers do no harm.
+  /// Removes temporary files that earlier starts of a run left in this directory, and hash files without their
+  /// checkpoint. Keeps files of a process that is alive on this host. Ignores errors, since leftovers do no harm.
   void remove_leftovers() const;
 
  private:
@@ -67,7 +68,7 @@ class Directory {
 
   std::string path_;
   uint64_t largest_image_bytes_;
-  // Files that this object verified and that have not been touched since, so that retain() need not read them again.
+  // Files that this object has verified and not written since; retain() does not read them again.
   mutable std::set<std::string> verified_;
 };
 
@@ -81,7 +82,7 @@ State load(const std::string& path);
 /// Why load() would refuse this file; empty for a valid checkpoint.
 std::string problem_with(const std::string& path);
 
-/// Compares a file with its .sha256 and returns its size, without looking into it. Throws as load().
+/// Compares a file with its .sha256 without parsing it, and returns its size. Throws as load().
 uint64_t verify_hash(const std::string& path);
 
 }  // namespace neoloom::checkpoint

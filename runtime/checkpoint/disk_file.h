@@ -11,8 +11,8 @@
 
 namespace neoloom::checkpoint {
 
-/// A file that is written under a temporary name of this process and published by rename. Until then it disappears with
-/// the object. All calls throw Error(kCheckpoint) with the failing call and the system's reason.
+/// A file that is written under a temporary name of this process and published by rename. The destructor deletes it
+/// unless it was renamed. All calls throw Error(kCheckpoint) with the failing call and the system's reason.
 class TemporaryFile {
  public:
   /// `.tmp-<host>-<pid>-<name>` in `directory`; nothing is created yet.
@@ -24,9 +24,10 @@ class TemporaryFile {
   const std::string& path() const { return path_; }
   /// Creates the file with these bytes and fsyncs it.
   void write(std::span<const std::byte> bytes);
-  /// Creates the file with room for `bytes` zeros on the disk and maps it: writing there cannot run out of space.
+  /// Creates the file with `bytes` zeros allocated on the disk and maps it, so that writing to the mapping cannot run
+  /// out of space.
   std::span<std::byte> map(size_t bytes);
-  /// Ends a mapping, cuts the file to its first `bytes` and fsyncs it.
+  /// Unmaps the file, truncates it to `bytes` and fsyncs it.
   void finish_mapping(size_t bytes);
   void rename_to(const std::string& target);
 
@@ -38,7 +39,8 @@ class TemporaryFile {
   bool renamed_ = false;
 };
 
-/// True for temporary names that no living process owns: of another host, of a process that has ended, or of this one.
+/// Whether no other living process of this host owns this temporary name: its process has ended, is this one, or ran on
+/// another host.
 bool is_abandoned_temporary(const std::string& name);
 
 /// A whole file in memory, read once.
@@ -53,7 +55,8 @@ struct HashedFile {
   std::string sha256;
   uint64_t bytes = 0;
 };
-/// Reads the file in pieces, from the device rather than the page cache where the system allows it.
+/// Hashes the file in pieces. Drops its page cache first where the system allows it, so that the bytes come from the
+/// disk.
 HashedFile hash_file(const std::string& path);
 
 }  // namespace neoloom::checkpoint

@@ -17,8 +17,8 @@ std::string read_hash(const std::string& checkpoint_path);
 
 void require_hash(const std::string& found, const std::string& expected);
 
-/// Publishes the hash file ahead of its data. Without keep() the destructor puts back what was there before, so that a
-/// failure between the two renames does not make an older file of the same step unreadable.
+/// Publishes the hash file before its checkpoint. Unless keep() was called, the destructor restores the previous hash
+/// file, so that a failure between the two renames leaves an older checkpoint of the same step readable.
 class HashPublication {
  public:
   HashPublication(const std::string& checkpoint_path, const std::string& sha256);

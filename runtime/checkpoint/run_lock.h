@@ -7,12 +7,12 @@
 
 namespace neoloom::checkpoint {
 
-/// Holds a run folder for one training job: `run.lock` in it names host, process, boot, Slurm job, and a count that a
-/// thread raises every few seconds as a sign of life. The lock ends with its holder:
-///   same kernel and process namespace  the process is looked up: a dead holder's lock is taken over at once
-///   elsewhere                          a lock whose count stands still for Options::stale_seconds is taken over
-///   same Slurm job, restarted since    taken over at once: the copy that Slurm gave up may still run
-/// A holder whose lock was taken over learns it at its next sign of life, and ends.
+/// Locks a run folder for one training job. `run.lock` in it names host, process, boot and Slurm job, and holds a
+/// counter that a thread increments every few seconds as a heartbeat. The lock of a dead holder is taken over:
+///   same kernel and PID namespace      at once, when the holder's process has ended
+///   elsewhere                          when the counter has not changed for Options::stale_seconds
+///   same Slurm job, restarted since    at once, even if the process that Slurm gave up still runs
+/// A holder whose lock was taken over notices at its next heartbeat and ends.
 /// Only rank 0 holds one; readers (evaluate, predict, export) take none. Owns: one thread, the file.
 class RunLock {
  public:
@@ -21,14 +21,15 @@ class RunLock {
     double stale_seconds = 60.0;
     std::string slurm_job;                            // SLURM_JOB_ID; empty outside of Slurm
     int slurm_restarts = 0;                           // SLURM_RESTART_COUNT
-    std::function<void(const std::string&)> say;      // one line, before a wait and at a take-over; may be empty
+    std::function<void(const std::string&)> say;      // gets one line before a wait and at a takeover; may be empty
     std::function<void(const std::string&)> on_lost;  // on the lock's thread; empty: says why and ends the process
   };
 
-  /// Makes the folder if need be, and takes the lock; waits up to stale_seconds where only time tells.
+  /// Creates the folder if needed, and takes the lock. Waits up to stale_seconds where only the counter can tell
+  /// whether the holder is alive.
   /// Throws: Error(kUsage) when a living job holds it, or when the folder's name is empty, a file, or a dangling link.
   RunLock(const std::string& folder, Options options);
-  /// Ends the thread, removes the file, and the folder too if it was made here and is still empty.
+  /// Ends the thread and removes the file. Removes the folder too if the constructor created it and it is still empty.
   ~RunLock();
   RunLock(const RunLock&) = delete;
   RunLock& operator=(const RunLock&) = delete;

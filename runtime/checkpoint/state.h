@@ -20,7 +20,7 @@ struct IndexEntry {
 struct State {
   std::vector<IndexEntry> index;
   std::vector<float> params, exp_avg, exp_avg_sq;  // [n], flat, same layout
-  std::vector<float> best_params;  // [n] of best_step, where that is another step and the run keeps them; else empty
+  std::vector<float> best_params;  // [n] of best_step; empty if best_step == step or the run does not keep them
   int64_t step = 0;                // optimizer updates done
   int64_t epoch = 0;               // cursor: the next step is `step_in_epoch` of `epoch`
   int64_t step_in_epoch = 0;

@@ -10,9 +10,10 @@
 namespace neoloom::checkpoint {
 
 inline constexpr const char* kFormatName = "neoloom-checkpoint";
-inline constexpr int64_t kFormatVersion = 2;  // of a state with best_params; without them it is 1, as it ever was
+inline constexpr int64_t kFormatVersion = 2;  // of a state with best_params; without them version 1 is written
 
-/// The file was written by a later neoloom. Not a damaged file: falling back to an older checkpoint would lose work.
+/// The file was written by a later neoloom. Falling back to an older checkpoint, as for a damaged file, would lose
+/// work.
 class NewerFormat : public core::Error {
  public:
   using core::Error::Error;
@@ -25,10 +26,10 @@ uint64_t payload_bytes(const State& state);
 /// Throws: Error(kInternal) when the state contradicts itself, Error(kCheckpoint) when HDF5 fails.
 void write_state(hdf5::Id file, const State& state);
 
-/// What becomes of the flat buffers: kept, or only read, one after the other.
+/// Whether read_state keeps the flat buffers, or only reads them one after the other to check them.
 enum class Arrays { kKeep, kRead };
 
-/// Reads and checks everything FORMAT.md names; nothing is sized by more than `file_bytes`.
+/// Reads and checks everything FORMAT.md names. No array may be larger than `file_bytes`.
 /// Throws: NewerFormat, Error(kCheckpoint) with the reason.
 State read_state(hdf5::Id file, uint64_t file_bytes, Arrays arrays = Arrays::kKeep);
 

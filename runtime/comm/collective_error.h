@@ -5,9 +5,9 @@
 
 namespace neoloom::comm {
 
-/// An error that every rank throws at the same place with the same text, so no peer waits: `main` prints it once (on
-/// rank 0), finalizes and returns its exit code. Any other core::Error on a world of several ranks is one rank's own:
-/// peers may be waiting in a collective, and only MpiSession::abort ends them.
+/// An error that every rank throws at the same place with the same text. No peer waits then: `main` prints it once (on
+/// rank 0), calls MPI_Finalize and returns its exit code. With several ranks, any other core::Error belongs to one
+/// rank: peers may be waiting in a collective, and only MpiSession::abort ends them.
 class CollectiveError : public core::Error {
  public:
   using core::Error::Error;

@@ -27,17 +27,18 @@ class Communicator {
   /// Throws: Error(kPeer) with call text and library text.
   virtual void all_reduce_sum(void* data, size_t n_elements, Element element) = 0;
 
-  /// Begins the same sum and returns; `data` belongs to it until finish_sums. Several may be under way. What cannot
-  /// work beside computing sums at once. Collective: every rank, in the same order, finish_sums included.
+  /// Starts the same sum without waiting for it, as MPI_Iallreduce does. The caller must not touch `data` until
+  /// finish_sums. Several sums may be in flight. The default implementation blocks.
+  /// Collective: every rank, in the same order, finish_sums included.
   virtual void start_sum(void* data, size_t n_elements, Element element) { all_reduce_sum(data, n_elements, element); }
-  /// Ends the sums under way: host implementations wait, the NCCL one makes the current stream wait.
+  /// Completes the sums in flight: host implementations wait, the NCCL one makes the current stream wait.
   virtual void finish_sums() {}
 
-  /// For who waits for a device: throws Error(kPeer) when a sum given to it has failed.
+  /// Throws Error(kPeer) when a sum in flight has failed. Callers that wait for a device poll it.
   virtual void check() {}
 
-  /// Seconds that computing stood still for sums since the last call: of the host, or, with NCCL, of the stream that
-  /// computes, for sums that the device is done with.
+  /// Returns the seconds since the last call in which computation waited for sums: the host, or with NCCL the compute
+  /// stream. With NCCL only waits that the device has passed count.
   double take_exposed_seconds() { return std::exchange(exposed_seconds_, 0.0); }
 
   /// For the log: library, version, transport.

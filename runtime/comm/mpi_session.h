@@ -14,16 +14,16 @@
 
 namespace neoloom::comm {
 
-/// Minutes: hosts pause for some seconds (network, file systems, a snapshot), and nobody wants to pay for hours of a
-/// job that stands still. Slow work of a rank that lives is no reason to end a job, so this need not be longer.
+/// Default peer timeout. It must exceed the seconds for which a host can pause (network, file systems, a snapshot), and
+/// bounds how long a job with a lost rank keeps its nodes. A slow rank that is alive never triggers it.
 inline constexpr double kPeerTimeoutSeconds = 300.0;
 
 /// Owns MPI: MPI_Init_thread (MPI_THREAD_MULTIPLE asked for) to MPI_Finalize. `main` holds the only one; everything
-/// that talks to peers holds a reference to it. Without a launcher (launcher.h) it is a world of one, which never calls
-/// MPI: starting Open MPI alone costs time, and its session folder fails commands that start at the same moment.
-/// Carries the control plane; gradients go through a Communicator.
-/// Every wait for peers, from MPI_Init to MPI_Finalize, is watched: the process ends with code 6 and one message when a
-/// peer gives no sign of life for the peer timeout, or when peers that live keep it waiting for `Patience`. Until
+/// that talks to peers holds a reference to it. Without a launcher (launcher.h) it is a world of one that never calls
+/// MPI: Open MPI's singleton start costs time, and its session directory makes commands that start at the same moment
+/// fail. Control messages go through it, gradients through a Communicator.
+/// A watchdog covers every wait for peers, from MPI_Init to MPI_Finalize. The process ends with code 6 and one message
+/// when a peer is silent for the peer timeout, or when live peers keep it waiting for `Patience` timeouts. Until
 /// set_peer_timeout the timeout is $NEOLOOM_PEER_TIMEOUT_SECONDS, else kPeerTimeoutSeconds.
 class MpiSession {
  public:
@@ -34,13 +34,13 @@ class MpiSession {
   MpiSession(const MpiSession&) = delete;
   MpiSession& operator=(const MpiSession&) = delete;
 
-  /// How long peers that live may keep others waiting, in timeouts.
+  /// How long live peers may keep others waiting, in multiples of the peer timeout.
   enum Patience : int64_t {
-    kShort = 1,       // nobody has anything to do of its own
+    kShort = 1,       // no rank has work of its own
     kWork = 24,       // 2 hours by default: uneven shares of work, a file written by one rank
-    kBuilding = 288,  // 24 hours by default: one rank makes caches
+    kBuilding = 288,  // 24 hours by default: one rank builds caches
   };
-  /// While it lives, this rank is in the phase of this name, and so are its waits.
+  /// Names what this rank does, and its waits, for as long as the object lives.
   class Phase {
    public:
     ~Phase();
@@ -58,12 +58,12 @@ class MpiSession {
   /// Called on this rank with the name of each phase that it enters: for tests.
   void on_phase(std::function<void(const std::string&)> hook) { phase_hook_ = std::move(hook); }
 
-  /// From the configuration, which names it. Local.
+  /// Sets runtime.peer_timeout_seconds of the configuration. Local.
   void set_peer_timeout(double seconds);
   double peer_timeout_seconds() const { return peer_timeout_seconds_; }
-  /// Watches a wait for peers that is no call to this class.
+  /// Watches a wait for peers outside of this class, until the guard is destroyed.
   [[nodiscard]] Watchdog::Guard guard(const std::string& name, int64_t step, double deadline_seconds);
-  /// The same for a wait in the phase that this rank is in.
+  /// The same with the name and patience of the current phase.
   [[nodiscard]] Watchdog::Guard guard();
 
   int rank() const { return rank_; }
@@ -78,29 +78,31 @@ class MpiSession {
   /// E.g. "Open MPI 4.1.4".
   std::string library_version() const;
 
-  /// Collective: every rank. `text` of `root` reaches all.
+  /// Broadcasts root's `text`. Collective: every rank.
   void broadcast(std::string& text, int root = 0);
-  /// Collective: every rank. `bytes` [count_bytes] of `root` reaches all; larger than 2 GiB is fine.
+  /// Broadcasts root's `bytes` [count_bytes], which may be more than 2 GiB. Collective: every rank.
   void broadcast(void* bytes, size_t count_bytes, int root = 0);
-  /// Collective: every rank. `text` of each host's first rank, below 2 GiB, reaches the ranks of that host.
+  /// Broadcasts the `text` of each host's first rank, below 2 GiB, to the ranks of that host. Collective: every rank.
   void broadcast_on_host(std::string& text);
-  /// Collective: every rank; element-wise over [n].
+  /// Reduce element-wise over [n], in place. Collective: every rank.
   void all_reduce_max(std::span<int64_t> values);
   void all_reduce_min(std::span<int64_t> values);
   void all_reduce_sum(std::span<int64_t> values);
-  /// Collective: every rank; the texts in rank order, on every rank.
+  /// Returns the texts of all ranks, in rank order. Collective: every rank.
   std::vector<std::string> all_gather(const std::string& text);
-  /// Collective: every rank. Polls a non-blocking barrier with sleeps, so that waiting ranks leave the cores to the
-  /// one that works.
+  /// Polls MPI_Ibarrier with sleeps, so that waiting ranks leave the cores to the one that works. Collective: every
+  /// rank.
   void sleeping_barrier();
 
-  /// Runs `work` on rank 0 while the others wait patiently; its result reaches all. When it throws core::Error every
-  /// rank throws the same error, so that the whole job ends with one message and one exit code.
+  /// Runs `work` on rank 0 while the others poll with sleeps, and returns its result on every rank. When
+  /// `work` throws core::Error, every rank throws the same error, so that the whole job ends with one message and one
+  /// exit code.
   /// Collective: every rank. Throws: CollectiveError (collective_error.h) with the kind and text of rank 0's error.
   std::string run_on_root(const std::function<std::string()>& work);
 
-  /// Collective: every rank. When any rank calls with an error text (kind != 0), all ranks throw the error of the
-  /// lowest such rank, the text naming the rank and host. Call after rank-local work that may fail.
+  /// Call it after rank-local work that may fail. When any rank passes an error (kind != 0), all ranks throw the error
+  /// of the lowest such rank; the text names its rank and host.
+  /// Collective: every rank.
   /// Throws: CollectiveError.
   void agree_no_error(int kind, const std::string& text);
 
@@ -108,7 +110,7 @@ class MpiSession {
   /// Collective: every rank.
   void run_on_all_or_fail(const std::function<void()>& work);
 
-  /// Ends all ranks with this exit code when peers may be waiting; never returns.
+  /// Ends all ranks with this exit code; never returns. For errors of one rank, while peers may be waiting for it.
   [[noreturn]] void abort(int exit_code);
 
   /// Marks a boundary (e.g. the start of an optimizer step) for tools that watch MPI calls: MPI_Pcontrol. Local.

@@ -6,9 +6,9 @@
 namespace neoloom::comm {
 
 /// Turns SIGUSR1, SIGUSR2, SIGTERM, SIGINT and SIGHUP (a closed terminal) into a flag that the training loop reads
-/// between steps. The handler only sets it: repeated signals, even a storm, are one request. At most one object at a
-/// time; make it after NCCL's start, which has taken SIGUSR1 in some versions. System calls are restarted. A SIGHUP
-/// that was ignored at the start, as nohup does, stays ignored.
+/// between steps. The handler only sets the flag, so repeated signals are one request. System calls are restarted
+/// (SA_RESTART). A SIGHUP that is ignored already, as under nohup, stays ignored. At most one object exists at a time.
+/// Create it after NCCL's start, which has taken SIGUSR1 in some versions.
 class StopSignal {
  public:
   /// Throws: Error(kInternal) when another one exists or a handler cannot be installed.
@@ -21,7 +21,7 @@ class StopSignal {
   bool requested() const { return signal_number() != 0; }
   /// The first signal received, 0 when none.
   int signal_number() const;
-  /// False when somebody replaced a handler since.
+  /// False when other code has replaced a handler since.
   bool still_installed() const;
 
  private:

@@ -5,9 +5,9 @@
 
 namespace neoloom::comm {
 
-/// Names the ranks of this job on this host that a signal has stopped, as /proc shows them: "rank 1, 3", or "" when
-/// there is none or it cannot be seen. For the times in which ranks cannot talk: MPI_Init and MPI_Finalize.
-/// Takes no memory from the heap. Ranks are the children of what started this process. Returns the length of the text.
+/// Writes to `text` which ranks of this job on this host a signal has stopped, by /proc: "rank 1, 3", or "" when there
+/// is none or it cannot be seen. Returns the length of the text. Serves MPI_Init and MPI_Finalize, when ranks cannot
+/// exchange messages. Takes the siblings of this process for the ranks. Allocates no memory.
 size_t stopped_ranks_here(char* text, size_t size);
 
 }  // namespace neoloom::comm

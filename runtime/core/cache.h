@@ -8,20 +8,20 @@
 
 namespace neoloom::core {
 
-/// A folder of files that can be made anew from their sources at any time. Nothing in it is used before one process of
-/// the node has verified it: who may have written it, and its checksum.
+/// A folder of files that can be rebuilt from their sources at any time. One process of the node verifies a file's
+/// owner, permissions and checksum before any process uses it.
 struct Cache {
-  Cache(std::string folder) : directory(std::move(folder)) {}  // NOLINT: a folder is a cache without further wishes
+  Cache(std::string folder) : directory(std::move(folder)) {}  // NOLINT: implicit, with default settings
 
   std::string directory;
   bool trusts_everybody = false;                     // runtime.trust_cache
-  bool verified = false;                             // another process of this node has verified what is used
+  bool verified = false;                             // another process of this node has verified the files
   std::function<void(const std::string& line)> say;  // lines for the user; may be empty
 
-  /// Nobody but the user and root could have written what lies at `path` in the folder, nor put it there.
-  /// Throws: Error(kUsage) with the reason and the ways out.
+  /// Requires that only the user and root can have created or written `path` in the folder.
+  /// Throws: Error(kUsage) with the reason and the remedies.
   void require_own(const std::string& path) const;
-  /// Says that the file is made anew, and why. A folder in its place is set aside: no file can replace it.
+  /// Tells the user that the file is rebuilt, and why. Renames a directory at `path`, which no file could replace.
   void give_up(const std::string& path, const std::string& reason) const;
 };
 

@@ -5,7 +5,7 @@
 
 namespace neoloom::core {
 
-/// Seconds since an arbitrary fixed moment; never goes back.
+/// Seconds on the monotonic clock.
 inline double now_seconds() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }

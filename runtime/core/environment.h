@@ -8,11 +8,11 @@
 
 namespace neoloom::core {
 
-/// Environment variables with one meaning. configs/README.md prints these texts; a test compares them.
+/// One or more environment variables with the same meaning. configs/README.md prints these texts; a test compares them.
 struct VariableInfo {
   std::string_view names;          // separated by spaces
-  std::string_view default_value;  // what an unset one stands for; empty: nothing
-  std::string_view reader;         // rooms, scripts and libraries that act on it
+  std::string_view default_value;  // value that applies when it is unset; empty: none
+  std::string_view reader;         // rooms, scripts and libraries that read it
   std::string_view meaning;
 };
 
@@ -120,9 +120,10 @@ std::string environment(Variables variables);
 /// Tells a variable that is empty from one that is not set.
 std::optional<std::string> environment_if_set(Variable variable);
 
-/// For libraries that read the variable later. Not while other threads may read the environment.
+/// Sets a variable for libraries that read it later (setenv). Not thread-safe: no other thread may read the environment
+/// meanwhile.
 void set_environment(Variable variable, const std::string& value);
-/// The same, where the user has not set it.
+/// The same, unless the user has set it.
 void set_environment_default(Variable variable, const std::string& value);
 
 }  // namespace neoloom::core

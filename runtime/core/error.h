@@ -19,10 +19,11 @@ enum class ErrorKind {
   kNumeric = 7,     // too many non-finite steps
   kDevice = 8,      // the device asked for is not there, or refused
   kInternal = 70,   // a bug in neoloom
-  kOutput = 74,     // output, or a run's final result, could not be written: make room, run the same command again
+  kOutput = 74,     // output, or a run's final result, could not be written: free space, run the same command again
 };
 
-/// A run that was asked to stop and saved its state: not an error. mpirun passes it on when all ranks return it.
+/// Exit code of a run that was asked to stop and saved its state, which is no error. mpirun returns it when all ranks
+/// do.
 inline constexpr int kExitStopped = 75;
 
 /// One message says what, where, expected, found, and what to do. `main` prints it once for the whole job.
@@ -36,7 +37,7 @@ class Error : public std::runtime_error {
   ErrorKind kind_;
 };
 
-/// A file or folder could not be made or written: for callers that know which key names another place.
+/// A file or folder could not be created or written. Callers catch it to name the configuration key that sets its path.
 class WriteError : public Error {
  public:
   using Error::Error;

@@ -34,11 +34,11 @@ class MappedFile {
   size_t size_bytes_ = 0;
 };
 
-/// A regular file, open for reading. Never waits, as opening a named pipe would.
-/// Throws: Error(kind) naming the path and the system's reason, or what lies there instead.
+/// Opens a regular file for reading. Does not block on a named pipe.
+/// Throws: Error(kind) naming the path and the system's reason, or what kind of file it is instead.
 UniqueFd open_regular(const std::string& path, ErrorKind kind = ErrorKind::kData);
 
-/// Larger than any small text that a person or another program writes for neoloom.
+/// Limit for read_file: more than any text file that neoloom reads as a whole needs.
 inline constexpr size_t kMaxTextBytes = size_t{128} << 20;
 
 /// The whole file as a string, at most `limit_bytes`. Throws: as open_regular.
@@ -58,10 +58,10 @@ void make_directories(const std::string& path, ErrorKind kind = ErrorKind::kUsag
 /// fsyncs a directory so that renames in it survive a power cut. Throws: Error(kind).
 void sync_directory(const std::string& path, ErrorKind kind = ErrorKind::kData);
 
-/// A name beside `path` for building its next content: hidden, unique to this process and call on every host.
+/// Returns a hidden name in the folder of `path` for a temporary file. It is unique to host, process and call.
 std::string temporary_name(const std::string& path);
 
-/// Writes all bytes to an open descriptor, looping over short writes and EINTR; returns 0 or errno.
+/// Writes all bytes to an open descriptor; retries short writes and EINTR. Returns 0 or errno.
 int write_fully(int descriptor, const void* bytes, size_t count_bytes);
 
 }  // namespace neoloom::core

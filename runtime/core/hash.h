@@ -20,9 +20,9 @@ class Sha256 {
 
   Sha256& add(const void* bytes, size_t count_bytes);
   Sha256& add(std::string_view text) { return add(text.data(), text.size()); }
-  /// Feeds the length too, so that ("ab","c") and ("a","bc") differ.
+  /// Adds the length too, so that ("ab","c") and ("a","bc") differ.
   Sha256& add_field(std::string_view text);
-  /// 64 lower-case hex digits; the object is spent afterwards.
+  /// Returns 64 lower-case hex digits. Nothing may be called afterwards.
   std::string hex();
 
  private:

@@ -11,18 +11,18 @@
 
 namespace neoloom::core {
 
-// What a document of somebody else may cost before it is looked at: nlohmann's documents copy, print and compare
-// themselves by recursion, and take up to 100 bytes a value.
+// Limits on JSON from outside, checked before parsing: nlohmann's documents copy, print and compare recursively, and
+// take up to 100 bytes a value.
 inline constexpr size_t kMaxJsonDepth = 100;
 inline constexpr size_t kMaxJsonValues = 4'000'000;
 
-/// Why a text is not handed to a JSON parser; empty: it may be. One pass, no memory, and it stops at the first excess.
+/// Returns which limit a text exceeds, or "". Makes one pass without allocating, and stops at the first excess.
 std::string json_excess(std::string_view text, size_t most_levels = kMaxJsonDepth);
 
-/// What a parser said, on one short line without its own error number.
+/// Returns the parser's message as one short line, without nlohmann's error number.
 std::string json_complaint(const nlohmann::json::exception& error);
 
-/// Whether a value is an integer within bounds. The library compares an unsigned one as if it were signed: 2^64 - 1
+/// Whether a value is an integer in [least, most]. nlohmann compares an unsigned value as if it were signed: 2^64 - 1
 /// would be -1.
 bool json_integer_within(const nlohmann::json& value, int64_t least, int64_t most);
 

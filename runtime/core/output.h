@@ -10,10 +10,10 @@
 
 namespace neoloom::core {
 
-/// Where the result of a command goes: standard output, whose every byte is asked after. What was not finished when
-/// the object goes is dropped, since an error is on its way.
-/// Throws: Error(kOutput) when bytes could not be written (disk full, closed descriptor). A reader that has gone away
-/// ends the process as SIGPIPE does, without a message.
+/// Standard output for a command's result, with every write checked. The destructor drops what finish() has not
+/// written, since an exception is in flight then.
+/// Throws: Error(kOutput) when bytes could not be written (disk full, closed descriptor). A closed pipe ends the
+/// process as SIGPIPE does, without a message.
 class Output {
  public:
   explicit Output(int descriptor = STDOUT_FILENO, std::string name = "standard output");
@@ -25,9 +25,9 @@ class Output {
   void print(fmt::format_string<Args...> format, Args&&... args) {
     write(fmt::format(format, std::forward<Args>(args)...));
   }
-  /// Hands everything to the system now.
+  /// Writes everything to the descriptor now.
   void flush();
-  /// The last flush, and what the file system says when the descriptor is closed.
+  /// Flushes, and reports errors that the file system reports only on close.
   void finish();
 
  private:
@@ -40,11 +40,11 @@ class Output {
 /// Writes `text` to standard output and finishes it.
 void print_output(std::string_view text);
 
-/// A result that the user gave a path for: published as a whole (publish_file) to a regular file or behind a link; to
-/// a device or a pipe it is written as it is. Throws: Error(kOutput).
+/// Writes a result to a path that the user gave. A regular file, or the target of a link, is replaced atomically
+/// (publish_file). A device or a pipe is written to directly. Throws: Error(kOutput).
 void write_output_file(const std::string& path, std::string_view text);
 
-/// Before the work: whether a result may be written to `path` later. Creates its folder.
+/// Checks, before the work, that a result can be written to `path` later. Creates its folder.
 /// Throws: Error(kOutput).
 void prepare_output_file(const std::string& path);
 

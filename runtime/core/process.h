@@ -5,15 +5,14 @@
 
 namespace neoloom::core {
 
-/// Settles what libraries read once, before their first call; first thing in main.
-///   descriptors   a closed standard output stays closed: no file that is opened later takes its number
+/// Sets what libraries read once, at their first call. Call it first in main.
+///   descriptors   a closed standard output stays closed: no file that is opened later gets its descriptor
 ///   MKL, cuBLAS   results must not depend on the alignment of buffers or on the state of workspaces
-///   malloc        the same large buffers come and go in every step: handing their pages back to the system makes it
-///                 clear them again each time, which takes up to a tenth of a step
-///   SIGPIPE       a reader that went away ends the process by the signal, also when a launcher passed it on as ignored
-///   SIGXFSZ       a file that reached the user's limit of file sizes (ulimit -f) is an error of its write, as on
-///                 a full disk, and does not kill the process
-/// Environment variables that the user has set stay.
+///   malloc        keeps freed pages: every step allocates the same large buffers, and having the kernel zero their
+///                 pages again takes up to a tenth of a step
+///   SIGPIPE       a closed pipe ends the process by the signal, also when a launcher had it ignored
+///   SIGXFSZ       is ignored, so that write() fails at the limit of file sizes (ulimit -f), as on a full disk
+/// Does not overwrite environment variables that the user has set.
 void settle_process();
 
 /// This machine's name; "unknown-host" when the system does not say.

@@ -6,8 +6,8 @@
 
 namespace neoloom::core {
 
-/// Philox4x32-10 (Salmon et al., SC 2011): random bits as a pure function of a key and a counter, so nothing has
-/// to be saved and any element can be drawn alone.
+/// Philox4x32-10 (Salmon et al., SC 2011): random bits as a pure function of a key and a counter. There is no state to
+/// save, and any element can be drawn alone.
 /// Returns four independent uniform 32-bit words.
 constexpr std::array<uint32_t, 4> philox4x32(std::array<uint32_t, 4> counter, std::array<uint32_t, 2> key) {
   for (int round = 0; round < 10; ++round) {
@@ -25,7 +25,7 @@ constexpr double uniform01(uint32_t high, uint32_t low) {
   return static_cast<double>(((uint64_t{high} << 32) | low) >> 11) * 0x1.0p-53;
 }
 
-/// Finaliser of splitmix64: mixes a 64-bit value into an evenly spread one; for building keys.
+/// Finaliser of splitmix64: hashes a 64-bit value to a well-mixed one; for building keys.
 constexpr uint64_t mix64(uint64_t value) {
   value += 0x9E3779B97F4A7C15ULL;
   value = (value ^ (value >> 30)) * 0xBF58476D1CE4E5B9ULL;

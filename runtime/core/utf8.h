@@ -11,11 +11,11 @@ namespace neoloom::core {
 /// Bytes of the longest prefix of `text` that is UTF-8 (no surrogates, no overlong forms, at most U+10FFFF).
 size_t utf8_prefix_bytes(std::string_view text);
 
-/// Bytes of the sequence that starts `text`: positive when it is a code point, negative when it is an incomplete or
-/// invalid one (as many bytes as Unicode's "maximal subpart" rule replaces by one U+FFFD). `text` must not be empty.
+/// Size in bytes of the sequence at the start of `text`: positive for a code point, negative for an invalid or
+/// incomplete sequence, whose size is Unicode's "maximal subpart", which one U+FFFD replaces. `text` must not be empty.
 int utf8_sequence_bytes(std::string_view text);
 
-/// Bytes at the end of `text` that further bytes may complete to a code point.
+/// Size in bytes of an incomplete code point at the end of `text`, which further bytes may complete; 0: none.
 size_t utf8_incomplete_tail(std::string_view text);
 
 /// The text with every invalid part replaced by U+FFFD, by the rule of utf8_sequence_bytes.
@@ -30,7 +30,7 @@ CodePoint first_code_point(std::string_view text);
 
 void append_utf8(std::string& text, uint32_t code_point);
 
-/// At most `max_bytes` of valid UTF-8 `text`, cut between code points.
+/// Returns the longest prefix of valid UTF-8 `text` of at most `max_bytes` that ends between code points.
 std::string_view utf8_head(std::string_view text, size_t max_bytes);
 
 }  // namespace neoloom::core

@@ -11,13 +11,13 @@
 
 namespace neoloom::cuda {
 
-// Everything the plug-in asks of NCCL and CUDA, as two tables: its logic runs against fakes on machines without a
-// driver, and the production tables (nccl_api.cpp, device_api.cpp) hold nothing but the calls.
+// Every NCCL and CUDA call of the plug-in, as two function tables. Tests replace them by fakes and need no driver. The
+// production tables (nccl_api.cpp, device_api.cpp) only forward the calls.
 
 using NcclHandle = void*;    // ncclComm_t
 using StreamHandle = void*;  // cudaStream_t
 using EventHandle = void*;   // cudaEvent_t
-using GraphHandle = void*;   // recorded kernels
+using GraphHandle = void*;   // a captured at::cuda::CUDAGraph
 using NcclUniqueId = std::array<char, 128>;
 
 inline constexpr int kNcclSuccess = 0;
@@ -57,19 +57,19 @@ struct DeviceApi {
   std::function<int(EventHandle event)> destroy_event;
   std::function<int(EventHandle event, StreamHandle stream)> record_event;
   std::function<int(StreamHandle stream, EventHandle event)> wait_event;
-  std::function<int(EventHandle event, bool* done)> query_event;  // what was before it on its stream
+  std::function<int(EventHandle event, bool* done)> query_event;  // done: the work before it on its stream is complete
   std::function<int(EventHandle begin, EventHandle end, double* seconds)> seconds_between;  // of timed events
   std::function<int(void** memory, size_t count_bytes)> allocate_pinned;
   std::function<int(void* memory)> free_pinned;
   std::function<std::string(int result)> error_text;
-  /// Graphs, on the selected device. These throw: LibTorch reports with exceptions.
-  std::function<GraphHandle()> begin_capture;  // waits for the device; work of this thread is recorded from here on
+  /// CUDA graphs of the selected device. These functions throw LibTorch's exceptions.
+  std::function<GraphHandle()> begin_capture;  // synchronizes the device, then captures this thread's work
   std::function<void(GraphHandle graph)> end_capture;
   std::function<void(GraphHandle graph)> replay_graph;  // on the current stream
   std::function<void(GraphHandle graph)> destroy_graph;
   std::function<size_t(GraphHandle graph)> count_nodes;  // kernels, copies and fills; after end_capture
   std::function<void(bool forbidden)> forbid_waits;      // see DevicePlugin::forbid_waits
-  /// LibTorch's current stream of the selected device, and the peak of its allocator.
+  /// LibTorch's current stream on the selected device, and the peak of its allocator.
   std::function<StreamHandle()> current_stream;
   std::function<int64_t(int device)> peak_memory_bytes;
 };

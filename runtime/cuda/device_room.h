@@ -9,7 +9,7 @@
 
 namespace neoloom::cuda {
 
-/// DevicePlugin over the two tables; `restrict_kernels` is what the call of that name does to LibTorch.
+/// Makes a DevicePlugin over the two tables. `restrict_kernels` implements DevicePlugin::restrict_kernels.
 std::unique_ptr<DevicePlugin> make_device_plugin(NcclApi nccl, DeviceApi device,
                                                  std::function<void(bool deterministic)> restrict_kernels);
 

@@ -11,26 +11,27 @@
 
 namespace neoloom::cuda {
 
-/// Work that enqueues the same kernels on the same memory whenever its shape is the same.
+/// GPU work that enqueues the same kernels on the same memory each time its `shape` is the same.
 struct RepeatedWork {
-  std::string shape;            // empty: never recorded
-  std::function<void()> begin;  // before each run, outside of what is recorded: sets seeds
-  /// The kernels, in parts: calls `pause` between two of them, equally often in every run of a shape.
+  std::string shape;            // empty: never captured
+  std::function<void()> begin;  // called before each run, never captured: sets seeds
+  /// Enqueues the kernels, in parts: calls `pause` between two parts, the same number of times in every run of a shape.
   std::function<void(const std::function<void()>& pause)> enqueue;
-  /// What this run does behind part i (0, 1, ...; not behind the last), outside of what is recorded. May be empty.
+  /// Called after part i (0, 1, ...; not after the last), never captured. May be empty.
   std::function<void(size_t i)> between;
-  /// Remembers the results; the returned function says whether they still have the same bits (it waits for the device).
+  /// Copies the results. The returned function says whether they still have the same bits; it waits for the device.
   std::function<std::function<bool()>()> snapshot;
 };
 
-/// Runs the kernels one by one.
+/// Launches the kernels one by one, without a graph.
 void run_eagerly(const RepeatedWork& work);
 
-/// CUDA graphs, one per shape and part. The first runs of a shape are eager: they load kernels and fill pools. Then its
-/// kernels are recorded, played once on the same inputs, and kept if every bit of the results repeats. A shape that
-/// cannot be recorded or does not repeat stays eager, which the log says once; its results are always those of an eager
-/// run. Work that must begin while a run goes on (sums over ranks) goes between parts: the graphs of a shape are played
-/// in the order they were recorded in, so what one part leaves in the pool's memory is there for the next.
+/// CUDA graphs, one per shape and part. The first kEagerRuns runs of a shape are eager: they load kernels and warm the
+/// memory pool. Then its kernels are captured, and replayed once on the same inputs. The graphs are kept if every bit
+/// of the results repeats. A shape that cannot be captured or does not repeat stays eager, and the log says so once;
+/// its results are always those of an eager run.
+/// Work that must start during a run (sums over ranks) goes between parts. The graphs of a shape are replayed in the
+/// order of their capture, so a part finds in the pool what an earlier one left there.
 /// Thread: one thread at a time.
 class GraphCache {
  public:
@@ -44,14 +45,14 @@ class GraphCache {
 
   void run(const RepeatedWork& work);
 
-  /// Runs that were played, not enqueued.
+  /// Number of runs that replayed graphs.
   int64_t replays() const { return replays_; }
 
  private:
   struct Entry {
     int64_t eager_runs = 0;
     bool hopeless = false;
-    std::vector<GraphHandle> parts;  // empty: not recorded
+    std::vector<GraphHandle> parts;  // empty: not captured
   };
 
   void record(Entry& entry, const RepeatedWork& work);

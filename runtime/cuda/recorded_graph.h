@@ -5,7 +5,7 @@
 
 namespace neoloom::cuda {
 
-/// LibTorch's CUDA graphs as the calls of the table; defined in the plug-in only.
+/// Fills in the graph functions of `api` with LibTorch's CUDAGraph. Defined in the plug-in only.
 void add_graph_calls(DeviceApi& api);
 
 }  // namespace neoloom::cuda

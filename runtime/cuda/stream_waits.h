@@ -8,22 +8,22 @@
 
 namespace neoloom::cuda {
 
-/// How long a stream stands still, measured by the device: pairs of timed events around its waits. The host reads only
-/// pairs that the device has passed, so it never waits itself; the events of a pair that was read are used again.
-/// Thread: one thread at a time.
+/// Measures on the device how long a stream waits, by pairs of timed events around its waits. The host reads only pairs
+/// that the device has passed, so it never waits itself. The events of a pair are reused after it was read. Thread: one
+/// thread at a time.
 class StreamWaits {
  public:
   /// `device` must outlive this.
   explicit StreamWaits(const DeviceApi& device) : device_(device) {}
 
-  /// Around what may make `stream` wait. Throws: Error(kDevice).
+  /// Enclose a wait of `stream`. Throws: Error(kDevice).
   void begin(StreamHandle stream);
   void end(StreamHandle stream);
 
-  /// Seconds of the waits that are over and were not taken before. Throws: Error(kDevice).
+  /// Returns the seconds of the waits that ended since the last call. Throws: Error(kDevice).
   double take_seconds();
 
-  /// Destroys the events. Left out where a device hangs: the end of the process closes everything.
+  /// Destroys the events. Do not call it where a device hangs: the end of the process frees everything.
   void release() noexcept;
 
  private:

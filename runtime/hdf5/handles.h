@@ -12,9 +12,9 @@ namespace neoloom::hdf5 {
 /// HDF5's hid_t, spelled without its header (checked in handles.cpp).
 using Id = int64_t;
 
-/// Who must call it: every thread before it uses HDF5, and before the first property list or constant such as
-/// H5P_DEFAULT_... or H5T_NATIVE_... is evaluated. Idempotent and cheap. Switches off HDF5's exit handler (which
-/// crashes after a failed write), the printing of error stacks (per thread) and the loading of filter plug-ins.
+/// Prepares HDF5. Every thread must call it before it uses HDF5, and before it evaluates a property list or a constant
+/// such as H5P_DEFAULT_... or H5T_NATIVE_.... Idempotent and cheap. Switches off HDF5's exit handler (which crashes
+/// after a failed write), the printing of error stacks (per thread) and the loading of filter plug-ins.
 void prepare_library();
 
 /// Result of an HDF5 call: negative means failure.
@@ -59,9 +59,9 @@ using Datatype = core::UniqueHandle<DatatypeTraits>;
 using Attribute = core::UniqueHandle<AttributeTraits>;
 using PropertyList = core::UniqueHandle<PropertyListTraits>;
 
-/// Closes a file and reports what the last flush says. All objects in it must be closed before.
-/// Throws: Error(kind); `file` is empty then too, and HDF5 keeps a descriptor and some memory for good. Where a full
-/// disk is to be survived often, build an image (image.h) and write it without HDF5.
+/// Closes a file and reports errors of the last flush. All objects in it must be closed before.
+/// Throws: Error(kind); `file` is empty after a failure too, and HDF5 leaks a descriptor and some memory. Where a full
+/// disk may come often, build an image (image.h) and write it without HDF5.
 void close_file(File& file, core::ErrorKind kind = core::ErrorKind::kInternal);
 
 }  // namespace neoloom::hdf5

@@ -25,23 +25,25 @@ class ImageBytes {
   size_t size_bytes_ = 0;
 };
 
-/// Writes an HDF5 file (format of HDF5 1.10, no times) in memory: no system call, no lock, zeros where nothing was
-/// written. Usage: create objects under file(), close them, finish().
+/// Writes an HDF5 file (format of HDF5 1.10, no time stamps) in memory, without system calls or file locks. Gaps are
+/// zero. Usage: create objects under file(), close them, call finish().
 class ImageWriter {
  public:
-  /// In memory of its own. `expected_bytes` saves copies while the image grows; it is no limit.
+  /// Writes to memory of its own. `expected_bytes` saves copies while the image grows; it is no limit.
   explicit ImageWriter(size_t expected_bytes, core::ErrorKind kind = core::ErrorKind::kInternal);
-  /// In the caller's memory, which holds zeros, outlives the object and may be a mapped file. What does not fit fails.
+  /// Writes to the caller's memory `room`, which must be zeroed and outlive the object, and may be a mapped file.
+  /// Writes beyond it fail.
   explicit ImageWriter(std::span<std::byte> room, core::ErrorKind kind = core::ErrorKind::kInternal);
   ~ImageWriter();
   ImageWriter(const ImageWriter&) = delete;
   ImageWriter& operator=(const ImageWriter&) = delete;
 
   Id file() const { return file_.get(); }
-  /// Closes the file and hands over its bytes; only without a room.
+  /// Closes the file and returns its bytes. Only for an image in memory of its own.
   /// Throws: Error(kind), also when an object in it is still open: close that and try again.
   ImageBytes finish();
-  /// Closes the file and returns how many bytes from the start of the room it takes; only with a room. Throws as above.
+  /// Closes the file and returns its size in bytes, from the start of `room`. Only for an image in `room`. Throws as
+  /// finish().
   size_t finish_in_room();
 
  private:
@@ -54,8 +56,8 @@ class ImageWriter {
   File file_;
 };
 
-/// Opens an HDF5 file that lies in memory, read-only and without a copy; the bytes must outlive it. Hand it verified
-/// bytes only: HDF5's parser is not built for hostile ones.
+/// Opens an HDF5 file in memory, read-only and without a copy. The bytes must outlive it, and must be verified: HDF5's
+/// parser is not safe against hostile input.
 /// Throws: Error(kind).
 class ImageReader {
  public:

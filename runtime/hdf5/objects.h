@@ -12,8 +12,8 @@
 
 namespace neoloom::hdf5 {
 
-// Writing records no times and leaves nothing to chance, so equal calls make equal bytes; reading accepts only what
-// writing makes. Every function throws Error(kind) with the failing call or with what was expected and found.
+// Writing is deterministic and records no times, so equal calls make equal bytes. Reading accepts only what these
+// functions write. Every function throws Error(kind) with the failing call, or with what was expected and found.
 
 /// Element types on disk: little-endian, IEEE.
 enum class Element { kUint8, kInt32, kInt64, kFloat32, kFloat64 };
@@ -47,7 +47,7 @@ void write_array(Id parent, const std::string& name, const ArrayView& array, cor
 /// Creates dataset `name` of shape [1] with one UTF-8 string of fixed length, padded with NUL; `text` holds no NUL.
 void write_text(Id parent, const std::string& name, std::string_view text, core::ErrorKind kind);
 
-/// As write_text, with one string per row, all of the longest one's length.
+/// As write_text, of shape [n], with one string per row. All have the fixed length of the longest.
 void write_texts(Id parent, const std::string& name, std::span<const std::string> texts, core::ErrorKind kind);
 
 Group create_group(Id parent, const std::string& name, core::ErrorKind kind);
@@ -60,15 +60,15 @@ void write_attribute(Id object, const std::string& name, std::string_view value,
 /// Names in `group`, ascending. Refuses soft and external links.
 std::vector<std::string> member_names(Id group, core::ErrorKind kind);
 
-/// Shape of dataset `name` after refusing another element type, external or virtual storage, filters beyond Fletcher32
-/// and more than `limit_bytes` of data.
+/// Returns the shape of dataset `name`. Throws for another element type, external or virtual storage, filters other
+/// than Fletcher32, and more than `limit_bytes` of data.
 std::vector<uint64_t> array_shape(Id parent, const std::string& name, Element element, uint64_t limit_bytes,
                                   core::ErrorKind kind);
 
 /// Reads a whole dataset that array_shape() accepted into `out`, which has room for all its elements.
 void read_array(Id parent, const std::string& name, Element element, void* out, core::ErrorKind kind);
 
-/// Reads what write_text or write_texts wrote, at most `limit_bytes` in all.
+/// Reads what write_text or write_texts wrote. Throws when it is more than `limit_bytes` in all.
 std::vector<std::string> read_texts(Id parent, const std::string& name, uint64_t limit_bytes, core::ErrorKind kind);
 std::string read_text(Id parent, const std::string& name, uint64_t limit_bytes, core::ErrorKind kind);
 

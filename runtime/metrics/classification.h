@@ -21,7 +21,7 @@ class ConfusionCounts {
   std::span<int64_t> cells() { return cells_; }
   std::span<const int64_t> cells() const { return cells_; }
   double accuracy() const;
-  /// Mean over labels that occur in truth or prediction of the F1 score (scikit-learn's f1_score(average="macro")).
+  /// Mean F1 score over the labels that occur in truth or prediction, as scikit-learn's f1_score(average="macro").
   double macro_f1() const;
 
  private:

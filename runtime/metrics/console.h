@@ -21,9 +21,9 @@ struct StepLine {
   double seconds_left = 0.0;
 };
 
-/// Rank 0's view of a run on stderr: on a terminal a progress bar with time left that is redrawn in place, in a file
-/// plain aligned lines. Notices never tear the bar. Colours only on a terminal without NO_COLOR. A pipe is a terminal
-/// of NEOLOOM_TERMINAL_COLUMNS columns when the environment says so: cluster/local/mpirun.sh does.
+/// Shows a run on rank 0's stderr: on a terminal a progress bar, redrawn in place, with the time left; in a file plain
+/// aligned lines. Notices are printed above the bar. Colours are used only on a terminal without NO_COLOR. With
+/// NEOLOOM_TERMINAL_COLUMNS set, as cluster/local/mpirun.sh does, a pipe counts as a terminal of that width.
 class Console {
  public:
   /// `progress`: auto (bar on a terminal) | bar | plain | off (neither bar nor step lines). `level`: notices are

@@ -10,9 +10,9 @@
 
 namespace neoloom::metrics {
 
-/// Appends one JSON object a line to metrics.jsonl; each line is written by one write() and flushed, so a killed run
-/// leaves whole lines. Only rank 0 has one. A file that cannot be opened or written (a full disk, a folder in its
-/// place) is told of once; the lines wait, up to 4 MiB of them, and each new one tries again.
+/// Appends JSON objects to metrics.jsonl, one a line. Each line is one write(), so a killed run leaves whole lines.
+/// Only rank 0 has one. If the file cannot be opened or written (a full disk, a folder in its place), one warning says
+/// so; up to 4 MiB of lines stay in memory, and each new line retries.
 class EventLog {
  public:
   static constexpr size_t kMostWaitingBytes = size_t{4} << 20;
@@ -32,8 +32,8 @@ class EventLog {
 
   std::string path_;
   int descriptor_ = -1;
-  std::string waiting_;        // whole lines, but for the first where a part of it is written
-  int64_t dropped_lines_ = 0;  // that did not fit into waiting_
+  std::string waiting_;        // lines not yet written; a part of the first may be
+  int64_t dropped_lines_ = 0;  // lines beyond kMostWaitingBytes
   bool failing_ = false;
 };
 
@@ -52,28 +52,28 @@ struct DeviceMeasure {
   double comm_seconds = 0.0;
   double data_seconds = 0.0;
   int64_t peak_memory_bytes = 0;
-  double exposed_sum_seconds = 0.0;  // of comm_seconds: computing stood still for the gradient sums
-  int64_t summed_bytes = 0;          // payload given to gradient sums
+  double exposed_sum_seconds = 0.0;  // part of comm_seconds in which computation waited for the gradient sums
+  int64_t summed_bytes = 0;          // payload of the gradient sums
 };
 
 /// One object of the `devices` list of a `train` event: rank, host, device, batches_per_s, samples_per_s, tokens_per_s,
 /// tflops, peak_memory_bytes, compute_share, comm_share, data_share, padding_share, exposed_sum_share, summed_bytes.
 nlohmann::ordered_json device_json(const DeviceMeasure& measure);
 
-/// Share of a padded batch's positions that are padding, which the model drops: none of them is computed.
+/// Share of positions that would be padding in a padded batch. The model does not compute them.
 double padding_share(const DeviceMeasure& measure);
 
 /// Adds counts and seconds of `part` to `total`; peak memory is the larger of both. Names stay `total`'s.
 void accumulate(const DeviceMeasure& part, DeviceMeasure& total);
 
-/// For sending measures between ranks.
+/// Serialize measures, to send them between ranks.
 std::string pack(const DeviceMeasure& measure);
 DeviceMeasure unpack(const std::string& text);
 
 /// The table at the end of a run: a header with units, one row per device, and for several devices a row of sums.
 std::string device_table(const std::vector<DeviceMeasure>& measures);
 
-/// Peak resident memory of this process (VmHWM), and the part of it that is private to this process now.
+/// Peak resident memory of this process (VmHWM), and its private resident memory now.
 int64_t peak_resident_bytes();
 int64_t private_resident_bytes();
 

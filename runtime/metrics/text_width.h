@@ -10,7 +10,7 @@ namespace neoloom::metrics {
 /// Columns that UTF-8 text takes on a terminal: 2 for East Asian wide letters and emoji, 0 for combining marks.
 size_t display_width(std::string_view text);
 
-/// The longest beginning of at most `columns` columns; a cut text ends in "~".
+/// Returns `text` cut to at most `columns` columns; a text that was cut ends in "~".
 std::string cut_to_width(std::string_view text, size_t columns);
 
 std::string pad_left(std::string_view text, size_t columns);

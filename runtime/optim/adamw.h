@@ -19,8 +19,8 @@ struct AdamWOptions {
   double weight_decay = 0.0;
 };
 
-/// A half-open range of the flat buffer, in elements, and whether weight decay applies to it (Hugging Face: not to
-/// biases and LayerNorm parameters).
+/// A half-open range of the flat buffer, in elements, and whether weight decay applies to it. As in Hugging Face, it
+/// does not apply to biases and LayerNorm parameters.
 struct ParameterRange {
   int64_t begin = 0;
   int64_t end = 0;
@@ -34,9 +34,9 @@ void adamw_step(at::Tensor& params, const at::Tensor& grads, at::Tensor& exp_avg
                 const std::vector<ParameterRange>& ranges, const AdamWOptions& options, double learning_rate,
                 int64_t update);
 
-/// Global L2 norm of `grads` [n] (accumulated in float64, fixed order), and scaling in place to `max_norm` when it is
-/// larger (max_norm <= 0: only the norm). torch.nn.utils.clip_grad_norm_: factor = max_norm / (norm + 1e-6), at most 1.
-/// For CPU tensors. Same bits for any number of threads. A norm that is not finite is returned and `grads` left alone:
+/// Returns the global L2 norm of `grads` [n], accumulated in float64 in a fixed order. Scales `grads` in place as
+/// torch.nn.utils.clip_grad_norm_ does: factor = max_norm / (norm + 1e-6), at most 1. max_norm <= 0 only returns the
+/// norm. For CPU tensors. Same bits for any number of threads. Leaves `grads` as they are when the norm is not finite:
 /// skip such a step.
 double clip_grad_norm(at::Tensor& grads, double max_norm);
 

@@ -8,10 +8,10 @@
 
 #include "runtime/optim/adamw.h"
 
-// Clipping and AdamW for a device whose host runs ahead: nothing here reads a value back.
+// Clipping and AdamW for a GPU without host synchronization: nothing here reads a value back.
 namespace neoloom::optim {
 
-/// What the host does not know when it enqueues the update; on the parameters' device.
+/// Inputs of the update that the host does not know when it enqueues it. They lie on the parameters' device.
 struct DeviceNumbers {
   at::Tensor learning_rate;  // [] fp32
   at::Tensor update;         // [] fp32, counted from 1
@@ -23,23 +23,23 @@ struct FlatBuffers {
   at::Tensor params, grads, exp_avg, exp_avg_sq;
 };
 
-/// Ranges of equal decay, as views of the buffers.
+/// Views of the buffers for the ranges of one weight decay, as the fused operator takes them.
 struct TensorLists {
   std::vector<at::Tensor> params, grads, exp_avg, exp_avg_sq;
 };
 
-/// LibTorch's fused AdamW, as a function, so that tests on CPU tensors can stand in for it: there it reads its numbers.
+/// LibTorch's fused AdamW as a function, which tests on CPU tensors replace: the CPU operator reads its numbers back.
 using FusedAdamW =
     std::function<void(TensorLists& lists, const AdamWOptions& options, double decay, const DeviceNumbers& numbers)>;
 void fused_adamw(TensorLists& lists, const AdamWOptions& options, double decay, const DeviceNumbers& numbers);
 
-/// adamw_step (see there) with numbers of the device. LibTorch's operator takes the learning rate as fp32.
+/// adamw_step with its numbers on the device. LibTorch's operator takes the learning rate as fp32.
 void adamw_step_on_device(const FlatBuffers& buffers, const std::vector<ParameterRange>& ranges,
                           const AdamWOptions& options, const DeviceNumbers& numbers,
                           const FusedAdamW& fused = fused_adamw);
 
-/// clip_grad_norm (see there): the norm before clipping, [] fp64. A norm that is not finite spoils `grads`: such a step
-/// is to be skipped anyway.
+/// clip_grad_norm without a read-back. Returns the norm before clipping, [] fp64. A norm that is not finite makes
+/// `grads` unusable: skip such a step.
 at::Tensor clip_grad_norm_on_device(at::Tensor& grads, double max_norm);
 
 }  // namespace neoloom::optim

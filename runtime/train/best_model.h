@@ -14,10 +14,10 @@
 
 namespace neoloom::train {
 
-/// The metrics that an evaluation of this task gives and that models can be compared by, without "eval_".
+/// The metrics of an evaluation of this task by which models can be compared, without "eval_".
 std::vector<std::string> metric_names(data::Task task);
 
-/// What makes two evaluations comparable.
+/// How evaluations are compared. Only those of equal judges are comparable.
 struct Judge {
   std::string metric;  // with "eval_"
   bool greater_is_better = false;
@@ -28,12 +28,13 @@ struct Judge {
 /// metric_for_best_model and greater_is_better; without the latter, losses and perplexity are better when smaller.
 Judge judge_of(const Options& options, const std::string& validation_hash);
 
-/// Throws: Error(kUsage) when load_best_model_at_end asks for a metric that this task does not give, with the names of
-/// those that it gives. Returns a warning where the direction keeps the worst model; else "".
+/// Returns a warning when greater_is_better would keep the worst model; else "".
+/// Throws: Error(kUsage) when load_best_model_at_end needs a metric that this task does not have, listing those that it
+/// has.
 std::string check_metric(const Options& options, data::Task task);
 
-/// The best evaluation of a run, and (where asked for) the parameters it was made with: they stay in memory from there
-/// on and travel in checkpoints, so that neither the rhythm of saving nor a full disk loses them.
+/// The best evaluation of a run, and optionally the parameters that it evaluated. The parameters stay in memory and are
+/// part of checkpoints, so that they are kept whatever save_steps is and when the disk is full.
 class BestModel {
  public:
   BestModel() = default;
@@ -45,18 +46,18 @@ class BestModel {
   double metric() const { return metric_; }
   const std::vector<float>& params() const { return params_; }  // of step(); empty unless kept
 
-  /// Takes an evaluation's values into account: strictly better ones count, ties keep the earlier one (as Hugging Face
-  /// does), what is not finite never counts. `params` are read when they are the best.
-  /// Returns whether they are. Shapes: params [n] fp32 on any device.
+  /// Compares an evaluation with the best one and keeps the better. Ties keep the earlier one, as in Hugging Face; a
+  /// value that is not finite never wins. Reads `params` only when they are the best. Returns whether they are.
+  /// Shapes: params [n] fp32 on any device.
   bool consider(int64_t step, const nlohmann::ordered_json& values, const at::Tensor& params);
 
-  /// Goes on where the checkpoint `state` stopped. What was chosen by another judge, or whose parameters are neither in
-  /// the state nor in a checkpoint of that step in `folder`, is forgotten. Returns why, for the log; else "".
+  /// Restores itself from `state`. Forgets a best model that another judge chose, or whose parameters are neither in
+  /// `state` nor in a checkpoint of that step in `folder`. Returns why it forgot one, for the log; else "".
   std::string restore(const checkpoint::State& state, const std::string& folder);
 
-  /// Writes itself into a checkpoint; `state.params` and `state.step` are set.
+  /// Writes itself to `state`, whose `params` and `step` must be set.
   void store(checkpoint::State& state) const;
-  /// For the checkpoint's history, since equal states are equal bytes.
+  /// The judge for the checkpoint's history. Deterministic, since equal states must be equal bytes.
   nlohmann::json judge_json() const;
 
  private:

@@ -19,7 +19,7 @@ namespace neoloom::train {
 
 struct EvalRequest {
   std::shared_ptr<const data::TokenStore> store;
-  int64_t batch_size = 8;  // samples; decides bits, so it never depends on the number of ranks
+  int64_t batch_size = 8;  // samples; affects bits, so it never depends on the number of ranks
   int64_t pad_id = 0;
 };
 
@@ -39,8 +39,8 @@ struct EvalResult {
 /// Called for each batch of this rank, in order: first sample index and the logits.
 using LogitsSink = std::function<void(int64_t first_sample, const at::Tensor& logits)>;
 
-/// Consecutive batches of batch_size rows, dealt to the ranks in contiguous shares; losses summed in fixed point and
-/// counts as integers, so every number of ranks gives the same result.
+/// Evaluates consecutive batches of batch_size samples; each rank takes a contiguous shard of them. Losses are summed
+/// in fixed point and counts as integers, so the result is the same for any number of ranks.
 /// Collective: every rank.
 EvalResult evaluate(comm::MpiSession& session, model::Model& model, const at::Tensor& params,
                     const EvalRequest& request, const LogitsSink& sink = {});

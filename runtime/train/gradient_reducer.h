@@ -12,21 +12,21 @@
 
 namespace neoloom::train {
 
-/// Where the gradient buffer is cut for its all-reduce: the first elements of the buckets, last bucket of the buffer
-/// first, as the backward pass completes them; the last entry is 0. Cuts lie where blocks begin; a bucket holds at
-/// least `bucket_elements`, and a buffer of no more stays in one piece: {0}. The same on every rank. Shapes:
-/// block_begin_elements ascending.
+/// Cuts the gradient buffer into buckets for all-reduce, as DistributedDataParallel does. Returns the first element of
+/// each bucket in the order in which the backward pass completes them: descending, ending with 0. A bucket begins where
+/// a block begins and holds at least `bucket_elements`. A buffer of at most that many elements is one bucket: {0}. The
+/// result is the same on every rank. `block_begin_elements` is ascending.
 std::vector<int64_t> cut_buckets(const std::vector<int64_t>& block_begin_elements, int64_t n_elements,
                                  int64_t bucket_elements);
 
-/// Bytes of a bucket for runtime.bucket_bytes: 0. A sum costs tens of microseconds beside its bytes, so small buffers
-/// stay whole and large ones become four buckets at most.
+/// Bucket size in bytes for runtime.bucket_bytes: 0. An all-reduce has a fixed cost of tens of microseconds, so a small
+/// buffer is one bucket and a large one at most four.
 int64_t automatic_bucket_bytes(int64_t buffer_bytes);
 
-/// A step's gradient sum and its all-reduce. In one piece, the sum over ranks is made when all of the step is added. In
-/// buckets it begins during this rank's last micro-batch, bucket by bucket, while earlier blocks are still computed;
-/// the bucket with the loss and the flags is the last. Exact sums have the same bits either way. Every rank starts
-/// every bucket, in this order, whether it has something to add or not.
+/// A step's gradient sum and its all-reduce. With one bucket, the all-reduce runs after all micro-batches of the step.
+/// With several, each bucket's all-reduce starts during this rank's last micro-batch, as soon as the backward pass has
+/// completed it. The bucket with the loss and the flags is the last. Exact sums have the same bits either way. Every
+/// rank starts every bucket in this order, even without a micro-batch.
 class GradientReducer {
  public:
   /// `begins` as cut_buckets gives them; `communicator` must outlive this.
@@ -38,20 +38,22 @@ class GradientReducer {
 
   /// Starts a step: see GradientSum::begin.
   void begin(int64_t target_count, double loss_scale, int64_t micro_batches);
-  /// Adds one micro-batch. Not for the last one of a rank when the sum overlaps.
+  /// Adds one micro-batch. If overlaps(), do not use it for this rank's last one.
   void add(const at::Tensor& grads, const at::Tensor& loss);
 
-  /// Buckets from `bucket` on whose gradients are final once those at `begin_elements` and after are; without the last.
+  /// Counts the buckets from index `bucket` on whose gradients are final once elements from `begin_elements` on are.
+  /// Never counts the last bucket.
   size_t completed(size_t bucket, int64_t begin_elements) const;
-  /// The last micro-batch, in parts: adds the next bucket and starts its sum.
-  /// Collective: every rank, in the same order, as are both of mark_all_ready.
+  /// Adds the next bucket of the last micro-batch and starts its all-reduce.
+  /// Collective: every rank, in the same order, both mark_all_ready included.
   void mark_ready(const at::Tensor& grads);
-  /// The rest of the last micro-batch.
+  /// Adds the remaining buckets and the loss of the last micro-batch, and starts their all-reduce.
   void mark_all_ready(const at::Tensor& grads, const at::Tensor& loss);
-  /// Starts the buckets that are not started yet, when the sum overlaps: all of them on a rank without a micro-batch.
+  /// If overlaps(), starts the buckets that are not started yet: all of them on a rank without a micro-batch.
   void mark_all_ready();
 
-  /// Makes the sum, or waits for what was started. Not wanted: of a step that is not made.
+  /// Runs the all-reduce, or completes the buckets in flight. With `wanted` false, for an abandoned step, only
+  /// completes those in flight.
   /// Collective: every rank.
   void wait(bool wanted = true);
 

@@ -12,23 +12,22 @@
 namespace neoloom::train {
 
 /// The gradient sum of one step, over micro-batches and ranks, in one buffer on the model's device. Loss and flags lie
-/// before the gradients, so that the part with the first gradients, which the backward pass ends with, takes them
-/// along.
+/// before the gradients: they share the bucket that the backward pass completes last.
 class GradientSum {
  public:
-  /// Elements before the gradients, for the loss and what went wrong: 64 bytes of fp32.
+  /// Elements before the gradients, for the loss and the flags: 64 bytes of fp32.
   static constexpr int64_t kHeadElements = 16;
 
   virtual ~GradientSum() = default;
 
-  /// Starts a step: everything 0. N: count of the step, S: loss scale, M: micro-batches of the step.
+  /// Starts a step: zeroes the buffer and sets N = target_count, S = loss_scale, M = micro_batches, all of the step.
   virtual void begin(int64_t target_count, double loss_scale, int64_t micro_batches) = 0;
   /// Adds elements [begin, end) of one micro-batch's gradients. Shapes: grads [n_elements] fp32.
   virtual void add(const at::Tensor& grads, int64_t begin, int64_t end) = 0;
   /// Adds the loss of one micro-batch. Shapes: loss [] fp64, the unscaled sum.
   virtual void add_loss(const at::Tensor& loss) = 0;
 
-  /// What an all-reduce is given for the gradients [begin, end); begin 0 takes loss and flags along.
+  /// Returns the memory to all-reduce for the gradients [begin, end); with begin == 0, loss and flags too.
   struct Part {
     void* data = nullptr;
     size_t n_elements = 0;
@@ -36,7 +35,7 @@ class GradientSum {
   };
   virtual Part part(int64_t begin, int64_t end) = 0;
 
-  /// On the gradients' device, which the host does not wait for.
+  /// Tensors on the gradients' device; the host does not wait for them.
   struct Totals {
     at::Tensor loss_sum;  // [] fp64
     at::Tensor flagged;   // [] fp64: elements and losses that were not finite or too large, over all ranks
@@ -52,7 +51,7 @@ struct GradientSumSetup {
   std::string kind = "fixed";  // runtime.gradient_sum
   int64_t n_elements = 0;
   at::Device device = at::kCPU;
-  bool device_operators = false;  // the arithmetic in ATen operators that read nothing back; otherwise the host's loops
+  bool device_operators = false;  // use ATen operators without a read-back; else loops on the CPU
 };
 
 /// The kinds:
@@ -60,11 +59,11 @@ struct GradientSumSetup {
 ///          added. Integers add associatively, so any assignment of micro-batches to ranks gives the same bits.
 ///          Elements that are not finite, or reach 2^62 / M, add 0 and raise a counter in the head of the same buffer.
 ///   float  g / (N * S) is added in fp32: half the bytes and no conversion, but the bits depend on the number of ranks
-///          and on the parts that are reduced. An element that is not finite makes its sum so, on every rank.
+///          and on the buckets. An element that is not finite makes its sum so, on every rank.
 /// Throws: Error(kUsage) for another kind.
 std::unique_ptr<GradientSum> make_gradient_sum(const GradientSumSetup& setup);
 
-/// Size of the all-reduce. Throws: Error(kUsage) for another kind.
+/// Bytes that a step all-reduces. Throws: Error(kUsage) for another kind.
 int64_t gradient_sum_bytes(const std::string& kind, int64_t n_elements);
 
 }  // namespace neoloom::train

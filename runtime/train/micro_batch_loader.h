@@ -13,10 +13,10 @@
 
 namespace neoloom::train {
 
-/// The batch of data as the model's; nothing is copied. `has_targets`: false for unlabelled data.
+/// Converts the data room's batch to the model's without a copy. `has_targets`: false for unlabelled data.
 model::Batch to_model_batch(data::RaggedBatch batch, bool has_targets);
 
-/// What every rank knows of a step before it is computed.
+/// What every rank knows about a step before it computes it.
 struct StepHeader {
   int64_t step = 0;           // from 0, over all epochs
   int64_t target_count = 0;   // samples, or supervised tokens, of the whole step
@@ -26,14 +26,14 @@ struct StepHeader {
 /// A micro-batch of this rank, ready for the model.
 struct LoadedMicroBatch {
   StepHeader header;
-  int64_t index = -1;               // in the step's list; -1: the step has none for this rank, what follows is empty
+  int64_t index = -1;               // in the step's list; -1: this rank has none, and the rest is empty
   bool last = true;                 // of this rank in this step
   std::vector<int64_t> sample_ids;  // [B]
   std::vector<int64_t> lengths;     // [B] tokens
   std::shared_ptr<const model::MicroBatch> packed;
 
   int64_t tokens() const;
-  int64_t padded_tokens() const;  // what B samples padded to the longest would have
+  int64_t padded_tokens() const;  // B x the longest length
 };
 
 struct LoaderSetup {
@@ -50,12 +50,12 @@ struct LoaderSetup {
   std::function<std::shared_ptr<const model::MicroBatch>(const model::Batch&)> pack;
 };
 
-/// The micro-batches of this rank from `first_step` to the end of the run, made ahead on a thread of their own. The
-/// only owner of an epoch's order. Each step has at least one item, so that every rank learns its header.
+/// Prefetches this rank's micro-batches, from `first_step` to the end of the run, on a thread of its own. The only
+/// owner of an epoch's order. Each step yields at least one item, so that every rank gets its header.
 class MicroBatchLoader {
  public:
   explicit MicroBatchLoader(LoaderSetup setup);
-  /// Blocks until one is ready. Throws: what reading or packing threw; Error(kInternal) behind the last one.
+  /// Blocks until the next one is ready. Throws: what reading or packing threw; Error(kInternal) after the last one.
   LoadedMicroBatch next();
 
  private:

@@ -9,7 +9,7 @@ namespace neoloom::train {
 
 enum class Interval { kNo, kSteps, kEpoch };
 
-/// true, false, or what the run finds out by itself.
+/// A boolean option that the run may choose itself.
 enum class Choice { kAuto, kTrue, kFalse };
 
 struct MemorySize {
@@ -35,7 +35,7 @@ struct Options {
   double max_grad_norm = 1.0;
   bool bf16 = false;  // sets runtime.compute_dtype
   bool fp16 = false;
-  Choice gradient_checkpointing = Choice::kAuto;  // changes time and memory, no bit
+  Choice gradient_checkpointing = Choice::kAuto;  // changes time and memory, not bits
   int64_t seed = 42;
   std::optional<int64_t> data_seed;
   bool dataloader_drop_last = false;
@@ -59,24 +59,24 @@ struct RuntimeOptions {
   int64_t global_batch_size = 0;           // 0: per_device x accumulation x ranks at the first start
   std::string compute_dtype = "auto";      // auto | float16 | bfloat16 | float32
   std::string cache_dir;                   // empty: ~/.cache/neoloom
-  bool trust_cache = false;                // whoever can write into the cache may decide its values
+  bool trust_cache = false;                // accept cache files that other users could have written
   std::string verify_weights = "changed";  // changed | always
-  MemorySize memory_budget;                // of a rank; auto: its share of what is free
-  int64_t logits_chunk_rows = 0;           // causal LM: rows of logits held at once; 0: by the device
+  MemorySize memory_budget;                // of a rank; auto: its share of the free memory
+  int64_t logits_chunk_rows = 0;           // causal LM: rows of logits in memory at once; 0: by device
   bool allow_mixed_devices = false;
   bool deterministic = true;           // GPUs: only kernels with the same bits in every run
-  bool cuda_graphs = true;             // GPUs: micro-steps of one shape are recorded once
+  bool cuda_graphs = true;             // GPUs: micro-steps of one shape are captured once
   std::string gradient_sum = "fixed";  // fixed: exact int64 | float: fp32, bits depend on the ranks
-  int64_t bucket_bytes = 0;            // gradient sums begin in parts of at least this size; 0: auto
+  int64_t bucket_bytes = 0;            // least size of an all-reduce bucket; 0: auto
   int64_t state_check_steps = 50;      // steps between hash comparisons over ranks; 0: never
   int64_t max_skipped_steps = 20;      // non-finite steps in a row before the run ends with exit code 7
-  int64_t peer_timeout_seconds = 300;  // without a sign of life of a rank that others wait for: the job ends with 6
+  int64_t peer_timeout_seconds = 300;  // silence of an awaited rank after which the job exits with 6
   int64_t prefetch_batches = 4;
 };
 
 /// The configuration group `checkpoint`.
 struct CheckpointOptions {
-  bool extend = false;  // set by --extend: a larger max_steps or num_train_epochs continues a finished plan
+  bool extend = false;  // set by --extend: a larger max_steps or num_train_epochs continues a finished run
 };
 
 /// The configuration group `logging`.

@@ -23,7 +23,7 @@ struct ReporterSetup {
   int64_t first_step = 0;
   int64_t total_steps = 0;
   std::function<int64_t()> peak_memory_bytes;
-  /// Texts of all ranks, in their order. Collective: every rank.
+  /// Gathers the texts of all ranks, in rank order. Collective: every rank.
   std::function<std::vector<std::string>(const std::string& mine)> gather;
 };
 
@@ -36,11 +36,10 @@ struct StepReport {
   double learning_rate = 0.0;
 };
 
-/// What a run tells the outside: events in metrics.jsonl and lines on the console, on rank 0 only, and with them the
-/// throughput of every device.
+/// Writes events to metrics.jsonl and lines to the console, on rank 0 only, with the throughput of every device.
 class Reporter {
  public:
-  /// Throws: Error(kUsage) when there can be no output_dir.
+  /// Throws: Error(kUsage) when output_dir cannot be created.
   Reporter(comm::Communicator& communicator, ReporterSetup setup);
 
   bool writes() const { return events_ != nullptr; }
@@ -49,24 +48,24 @@ class Reporter {
   /// `more`: members of the event beside step and message.
   void warn(int64_t step, const std::string& text,
             const nlohmann::ordered_json& more = nlohmann::ordered_json::object());
-  /// World size of the run that wrote the log last; 0: there was none, or this rank does not write.
+  /// World size of the run that last wrote metrics.jsonl; 0: none did, or this rank does not write.
   int64_t world_size_before() const { return world_size_before_; }
 
-  /// Training begins.
+  /// Marks the start of training, from which times count.
   void start();
-  /// What this rank counted and took since the last log line.
+  /// Counts and times of this rank since the last log line, for the caller to add to.
   metrics::DeviceMeasure& measure() { return since_log_; }
-  /// Time from `since_seconds` to now is no training time: ranks did something else, some of them alone.
+  /// Excludes the time from `since_seconds` to now from throughput: ranks evaluated or saved.
   void leave_out_of_throughput(double since_seconds);
 
-  /// A log line, after which measure() begins anew. Collective: every rank.
+  /// Writes a log line and resets measure(). Collective: every rank.
   void log(const StepReport& report);
   void evaluated(int64_t step, double epoch, const EvalResult& result);
   /// Redraws the progress bar.
   void tick(int64_t step);
-  /// Takes the last measurements. Collective: every rank.
+  /// Gathers the measurements of the whole run. Collective: every rank.
   void finish();
-  /// The run_end event, and the table of devices where steps were made. After finish.
+  /// Writes the run_end event, and the table of devices if steps were made. Call after finish.
   void run_end(const std::string& status, int64_t step, int64_t skipped_steps);
 
  private:

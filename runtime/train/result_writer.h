@@ -23,26 +23,26 @@ struct ResultWriterSetup {
   std::function<void(const at::Tensor& params, const std::string& folder)> write_adapter;
 };
 
-/// What rank 0 writes into the run folder beside the log: checkpoints, the side products config.yaml and adapter-best/,
+/// Writes rank 0's files in the run folder beside the log: checkpoints, the side outputs config.yaml and adapter-best/,
 /// and the result, adapter/.
 class ResultWriter {
  public:
   /// Both must outlive this.
   ResultWriter(ResultWriterSetup setup, Reporter& reporter, const BestModel& best);
 
-  /// The checkpoint of `step` is where the run goes on.
+  /// Says that the run resumes from the checkpoint of `step`.
   void resumed_at(int64_t step) { last_saved_step_ = step; }
   bool is_saved(int64_t step) const { return step == last_saved_step_; }
-  /// A failure to save is no reason to stop: old checkpoints stay, training goes on, the next interval tries again.
+  /// Writes a checkpoint. A failure does not stop the run: old checkpoints stay, and the next interval retries.
   void save(int64_t step, const std::function<checkpoint::State()>& snapshot);
 
   void config_is_due() { config_file_.due(); }
   void best_is_due() { best_folder_.due(); }
   void write_side_products(int64_t step);
 
-  /// Why the run that stops at `step` would lose what it did, and what to do; "" when its checkpoint is there.
+  /// Says why a run that stops at `step` loses work, and what to do; "" when the checkpoint of `step` exists.
   std::string unsaved_stop(int64_t step) const;
-  /// Writes what a run is for. `fresh`: this start made steps. Returns what went wrong, and what to do; else "".
+  /// Writes adapter/. `fresh`: this process made steps. Returns what went wrong and what to do; else "".
   std::string write_result(const at::Tensor& params, int64_t step, bool fresh);
 
  private:

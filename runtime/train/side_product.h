@@ -7,21 +7,21 @@
 
 namespace neoloom::train {
 
-/// Something that a run writes beside its result. A full disk, a missing right or a folder in its place never ends the
-/// run: that is told once, and the next chance is taken.
+/// A file or folder that a run writes beside its result. A full disk, a missing permission or a folder in its place
+/// never ends the run: one message says so, and the next write() retries.
 class SideProduct {
  public:
   /// `name` in messages.
   explicit SideProduct(std::string name) : name_(std::move(name)) {}
 
-  /// There is something new to write.
+  /// Marks it as changed, for the next write().
   void due() { due_ = true; }
 
   struct Outcome {
-    std::string text;  // to tell: the first failure of several, or that it is there after all; else ""
+    std::string text;  // message: the first of several failures, or that a retry succeeded; else ""
     bool failed = false;
   };
-  /// Writes what is due with `work`, which may throw.
+  /// Calls `work`, which may throw, if due() was called since the last success.
   Outcome write(const std::function<void()>& work);
 
  private:

@@ -24,18 +24,18 @@ struct StepRunnerSetup {
   uint64_t seed = 0;
   int64_t steps_per_epoch = 1;
   bool survives_lack_of_memory = false;  // trainer_config.auto_find_batch_size
-  /// Watches a wait for peers. Empty: nobody does.
+  /// Watches a wait for peers. May be empty.
   std::function<comm::Watchdog::Guard(const std::string& phase)> guard;
-  /// Called again and again while the device is not done with a step. May be empty.
+  /// Called repeatedly while the host waits for the device to finish a step. May be empty.
   std::function<void()> while_waiting;
-  /// Runs a micro-step's kernels, recorded or not. Empty: one by one.
+  /// Runs a micro-step's kernels, by CUDA graph or eagerly. Empty: eagerly.
   std::function<void(const cuda::RepeatedWork& work)> run_micro_step;
   /// For tests: called before each micro-batch of this rank. May be empty.
   std::function<void(int64_t step, const std::vector<int64_t>& sample_ids)> before_micro_batch;
 };
 
-/// One optimizer step: this rank's micro-batches, the sum over ranks, the update. The caller has the ranks agree in
-/// between on whether memory sufficed.
+/// Runs one optimizer step: this rank's micro-batches, the sum over ranks, the update. Before the update the caller
+/// makes the ranks agree on whether memory sufficed.
 class StepRunner {
  public:
   /// `model` must outlive this.
@@ -43,16 +43,17 @@ class StepRunner {
 
   const GradientReducer& reducer() const { return reducer_; }
 
-  /// Computes and adds this rank's micro-batches of the step state.step. Returns false when one of them did not fit
-  /// into memory and setup.survives_lack_of_memory; the state is as before the step. Times and counts go to `measure`.
+  /// Computes and adds this rank's micro-batches of the step state.step. With setup.survives_lack_of_memory, returns
+  /// false when one of them did not fit into memory; the state is then as before the step. Adds times and counts to
+  /// `measure`.
   bool compute(MicroBatchLoader& loader, TrainingState& state, metrics::DeviceMeasure& measure);
-  /// Ends the sums; nothing is made of them unless `wanted`. Collective: every rank.
+  /// Completes the sums over ranks. `wanted`: see GradientReducer::wait. Collective: every rank.
   void sum_over_ranks(bool wanted, metrics::DeviceMeasure& measure);
-  /// Updates the parameters from the sum, as step state.step + 1; its result is there to be taken.
+  /// Updates the parameters from the sum, as step state.step + 1. take_result() returns its result.
   void update(TrainingState& state, metrics::DeviceMeasure& measure);
-  /// Steps whose results were not taken.
+  /// Number of steps whose results are not taken yet.
   size_t pending() const { return update_->pending(); }
-  /// The oldest of them.
+  /// Returns the oldest of these results; waits for the device if needed.
   StepResult take_result() { return update_->take(setup_.while_waiting); }
 
  private:

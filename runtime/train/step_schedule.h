@@ -8,8 +8,8 @@
 
 namespace neoloom::train {
 
-/// How a run is cut into steps: resolved once at the first start, stored in checkpoints, kept on resume with any number
-/// of ranks.
+/// Batch sizes of a run. Resolved once at the first start, stored in checkpoints, and kept on resume with any number of
+/// ranks.
 struct Batching {
   int64_t micro_batch_size = 0;                                                            // samples
   int64_t micro_batches_per_step = 0;                                                      // M of a full step
@@ -20,7 +20,7 @@ struct Batching {
 /// of the micro-batch (launch/config/checks.cpp).
 Batching resolve_batching(const Options& options, const RuntimeOptions& runtime, int world_size);
 
-/// Every count of a run that follows from the length of an epoch.
+/// Step counts and intervals of a run, resolved from the length of an epoch.
 struct StepSchedule {
   int64_t steps_per_epoch = 0;
   int64_t total_steps = 0;
@@ -46,15 +46,15 @@ struct StateMemory {
   int64_t parameter_bytes = 0;
   int64_t gradient_bytes = 0;
   int64_t moment_bytes = 0;
-  int64_t sum_bytes = 0;     // of the all-reduce
+  int64_t sum_bytes = 0;     // of the all-reduce buffer
   int64_t best_bytes = 0;    // in host memory of rank 0: the best model so far
-  int64_t saving_bytes = 0;  // there, too, while a checkpoint is written
+  int64_t saving_bytes = 0;  // in host memory of rank 0, while a checkpoint is written
 
   int64_t total_bytes() const { return parameter_bytes + gradient_bytes + moment_bytes + sum_bytes; }
 };
 
-/// `flat_elements`: of a flat buffer; `keeps_best`: load_best_model_at_end. Throws: Error(kUsage) for another kind of
-/// sum.
+/// `gradient_sum`: runtime.gradient_sum; `flat_elements`: length of a flat buffer; `keeps_best`:
+/// load_best_model_at_end. Throws: Error(kUsage) for another kind of sum.
 StateMemory state_memory(const std::string& gradient_sum, int64_t flat_elements, bool keeps_best);
 
 data::Sampling sampling_from_name(const std::string& name);

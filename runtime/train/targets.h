@@ -10,21 +10,21 @@
 
 namespace neoloom::train {
 
-/// Data that a run is to learn from.
+/// Training data to check.
 struct TrainingData {
   const data::TokenStore& store;
   std::string path;  // for messages
   data::Task task = data::Task::kSingleLabel;
   int64_t max_length_tokens = 0;
-  int64_t empty_text_tokens = 0;  // what the tokenizer makes of ""
+  int64_t empty_text_tokens = 0;  // tokens of the empty text
 };
 
-/// Looks for rows that teach nothing: no token after the prompt, an empty text, always the same label. Returns warnings
-/// with counts. Throws: Error(kData) with counts when nothing at all can be learnt.
+/// Looks for samples that teach nothing: no token after the prompt, an empty text, the same label everywhere. Returns
+/// warnings with counts. Throws: Error(kData) with counts when no sample teaches anything.
 std::vector<std::string> check_training_data(const TrainingData& training);
 
-/// Returns a warning with the count of rows that no loss can be measured on, or "". Throws: Error(kData) when there is
-/// no other row.
+/// Returns a warning with the count of samples without a target, which have no loss, or "". Throws: Error(kData) when
+/// no sample has a target.
 std::string check_evaluation_data(const data::TokenStore& store, const std::string& path);
 
 }  // namespace neoloom::train

@@ -26,18 +26,18 @@
 
 namespace neoloom::train {
 
-/// What the trainer asks of the world around it; the composition root provides them.
+/// Functions that the trainer calls; the launch room provides them.
 struct Hooks {
   std::function<bool()> stop_requested;                  // this rank received a signal
   std::function<std::string(const Batching&)> identity;  // JSON object stored in checkpoints
   std::function<void(const at::Tensor& params, const std::string& folder)> write_adapter;  // rank 0 only
   std::function<int64_t()> peak_memory_bytes;
-  /// Runs a micro-step's kernels, recorded or not. Empty: one by one.
+  /// Runs a micro-step's kernels, by CUDA graph or eagerly. Empty: eagerly.
   std::function<void(const cuda::RepeatedWork& work)> run_micro_step;
   DeviceReads device_reads;  // for TrainerSetup::device_step
   /// For tests: called before a step is enqueued (true) and after (false). May be empty.
   std::function<void(bool begins)> enqueues_step;
-  /// Faults and traces for tests: called before each micro-batch of this rank.
+  /// For tests: called before each micro-batch of this rank. May be empty.
   std::function<void(int64_t step, const std::vector<int64_t>& sample_ids)> before_micro_batch;
 };
 
@@ -48,24 +48,24 @@ struct TrainerSetup {
   std::shared_ptr<const data::TokenStore> train;
   std::shared_ptr<const data::TokenStore> validation;  // may be null
   int64_t pad_id = 0;
-  at::Tensor initial_values;  // [n] fp32, where a run that does not resume starts; undefined: Model::initialize
+  at::Tensor initial_values;  // [n] fp32, for a run that does not resume; undefined: Model::initialize
   std::string device = "cpu";
-  /// The optimizer step as GPUs make it: enqueued, and its results read while the next step is under way. With a loss
-  /// scale they are read at once, since the next step computes with the scale that follows from them.
+  /// Use the GPU's optimizer step: it is enqueued, and its results are read while the next step runs. With a loss scale
+  /// they are read at once, since they determine the next step's scale.
   bool device_step = false;
   double initial_loss_scale = 1.0;  // above 1 only for float16 compute
   std::string config_yaml;          // kept in checkpoints
   std::string config_file;          // config.yaml of the run folder
   std::string label_map_json;
   std::string progress = "auto";
-  nlohmann::ordered_json run_start;  // what the run_start event says beyond the trainer's own numbers
+  nlohmann::ordered_json run_start;  // members of the run_start event beside the trainer's own
   Hooks hooks;
 };
 
 enum class RunStatus { kCompleted, kStopped };
 
-/// The training loop: the same steps on any number of ranks. What a step is, what a checkpoint holds, what is told and
-/// what is written lie in parts of their own; this class decides when.
+/// The training loop: the same steps on any number of ranks. It decides when to step, log, evaluate and save.
+/// StepRunner, evaluate(), Reporter and ResultWriter do it.
 class Trainer {
  public:
   /// Collective: every rank.
@@ -73,9 +73,9 @@ class Trainer {
           std::optional<Resumed> resumed);
   ~Trainer();
 
-  /// Collective: every rank. Throws: Error(kNumeric) after too many non-finite steps in a row, or when no step was
-  /// finite; Error(kOutput) when the final result, or the checkpoint of a stop, could not be written. What was saved
-  /// stays.
+  /// Runs to the end, or to a stop signal. Collective: every rank.
+  /// Throws: Error(kNumeric) after too many non-finite steps in a row, or when no step was finite; Error(kOutput) when
+  /// the final result, or the checkpoint of a stop, could not be written. Earlier checkpoints stay.
   RunStatus run();
 
  private:
@@ -91,8 +91,8 @@ class Trainer {
   bool checks_replicas() const;
   bool logs_now() const { return schedule_.logs_after(state_.step, setup_.options.logging_first_step); }
   bool needs_results(const StepFlags& flags) const;
-  /// Takes results, oldest first, until those of `left` steps are under way. Every rank takes the same ones at the same
-  /// step, so all see too many skipped steps together.
+  /// Takes results, oldest first, until `left` are pending. Every rank takes the same ones at the same step, so all of
+  /// them throw together after too many skipped steps.
   void take_results(size_t left);
   void note(const StepResult& result);
   void note_skipped_step(int64_t step);
@@ -101,7 +101,7 @@ class Trainer {
   void log();
   void evaluate_now();
   void save();
-  /// Time from `since_seconds` to now is no training time.
+  /// Excludes the time from `since_seconds` to now from throughput and from the step times.
   void did_something_else(double since_seconds);
   void check_replicas();
   void finish(RunStatus status);
@@ -125,7 +125,7 @@ class Trainer {
   StepResult last_result_;
   bool told_of_step_without_target_ = false;
   double longest_step_seconds_ = 0.0;  // of this process
-  bool steps_alike_ = false;           // the next step does nothing that the last ones did not
+  bool steps_alike_ = false;           // the next step does the same work as the last ones
 };
 
 }  // namespace neoloom::train

@@ -12,13 +12,13 @@
 
 namespace neoloom::train {
 
-/// The loss scale of float16 runs, as torch's GradScaler moves it: halved by a skipped step, doubled after
-/// kGrowthSteps good ones in a row. 1 at the start means that there is none.
+/// The dynamic loss scale of float16 runs, as torch's GradScaler: halved by a skipped step, doubled after kGrowthSteps
+/// good ones in a row. An initial value of 1 means no loss scale.
 class LossScale {
  public:
   static constexpr int64_t kGrowthSteps = 2000;
-  /// Where float16 runs start, and the most that there is. A logit's gradient is at most the scale: half of
-  /// GradScaler's start keeps it within float16.
+  /// Initial and largest value. A logit's gradient is at most the scale, so half of GradScaler's initial value keeps it
+  /// within float16.
   static constexpr double kLargest = 32768.0;
 
   explicit LossScale(double initial) : moves_(initial > 1.0), value_(initial) {}
@@ -32,16 +32,16 @@ class LossScale {
  private:
   bool moves_ = false;
   double value_ = 1.0;
-  int64_t good_steps_ = 0;  // in a row, since the scale moved
+  int64_t good_steps_ = 0;  // in a row, since the scale changed
 };
 
-/// What a run knows of its past: its deterministic events, and the loss since the last log line.
+/// A run's deterministic events so far, and its loss since the last log line.
 class History {
  public:
   /// `event` holds no times: equal states are equal bytes.
   void remember(const nlohmann::json& event);
   void add_loss(double loss);
-  double mean_loss() const;  // of the steps since begin_anew(); NaN when none had a loss
+  double mean_loss() const;  // of the steps since begin_anew(); NaN if none had a loss
   void begin_anew();
 
   /// One JSON object, with the members of `others` beside its own.
@@ -55,22 +55,22 @@ class History {
   int64_t steps_ = 0;  // that had a loss
 };
 
-/// Everything that the next steps depend on beside the configuration: what a checkpoint holds.
+/// Everything beside the configuration that the next steps depend on, and that a checkpoint stores.
 struct TrainingState {
   TrainingState(int64_t n_elements, const at::Device& device, double initial_loss_scale);
 
-  /// Takes a step's result into account. The update itself is in `buffers` already.
+  /// Updates counters, loss scale and history by a step's result. `buffers` hold its update already.
   void note(const StepResult& result);
 
-  /// `best_judge`: BestModel::judge_json. What the best model adds is not in it.
+  /// Returns the checkpoint without the members that BestModel::store sets. `best_judge`: BestModel::judge_json.
   checkpoint::State to_checkpoint(const model::ParameterLayout& layout, int64_t steps_per_epoch,
                                   const nlohmann::json& best_judge) const;
-  /// Throws: comm::CollectiveError(kCheckpoint) when the checkpoint is of other tensors, Error(kCheckpoint) when its
-  /// history is damaged.
+  /// Throws: comm::CollectiveError(kCheckpoint) when the checkpoint's tensors differ from `layout`, Error(kCheckpoint)
+  /// when its history is damaged.
   void restore(const Resumed& resumed, const model::ParameterLayout& layout);
 
-  optim::FlatBuffers buffers;  // params and moments; grads: of one micro-batch, then the mean
-  int64_t step = 0;            // steps made; on devices: enqueued
+  optim::FlatBuffers buffers;  // grads holds one micro-batch's, then the mean
+  int64_t step = 0;            // steps done; with a device step: enqueued
   int64_t skipped_steps = 0;
   int64_t skipped_in_a_row = 0;
   LossScale loss_scale;
