@@ -8,10 +8,11 @@
 
 namespace neoloom::model {
 
-/// What a log should say about a config.json: keys that contradict each other, and which one counts.
+/// Returns notes for the log: keys of config.json that contradict each other, and which one counts.
 std::vector<std::string> config_notes(const GptNeoConfig& config);
 
-/// Dropouts of config.json above 0 ("resid_dropout 0.1, ..."), which training would have to apply; empty: none.
+/// Returns the dropouts of config.json above 0 ("resid_dropout 0.1, ..."), with which training refuses to start; empty:
+/// none.
 std::string dropouts_of(const GptNeoConfig& config);
 
 }  // namespace neoloom::model

@@ -3,9 +3,9 @@
 
 namespace neoloom::model {
 
-/// What kernels are chosen by: known before the first tensor, never read from one.
+/// The device properties by which kernels are chosen. Known before any tensor exists.
 struct DeviceTraits {
-  bool cuda = false;  // few operators with 16-bit inputs; else the CPU's own loops
+  bool cuda = false;  // use the CUDA backend; else the CPU backend
   int capability_major = 0;
   int capability_minor = 0;
   bool deterministic = true;  // runtime.deterministic

@@ -27,13 +27,14 @@ struct GptNeoConfig {
   int64_t pad_token_id = -1;        // -1: null
   std::vector<std::string> labels;  // id2label in index order; empty when absent
   std::string problem_type;         // empty when null
-  std::string json;                 // the file's text, for writing it out again with changes
+  std::string json;                 // the file's text, for writing a changed copy
 
   int64_t head_dim() const { return hidden_size / num_heads; }
   int64_t body_parameters() const;  // without a score head
 
   /// Reads and checks config.json. Throws: Error(kWeights) naming file, key, expected and found (model_type other than
-  /// gpt_neo, hidden % heads, attention_types of the wrong length, activation other than gelu_new, dropouts above 0).
+  /// gpt_neo, hidden % heads, attention_types of the wrong length, activation other than gelu_new, dropouts outside [0,
+  /// 1]).
   static GptNeoConfig from_file(const std::string& path);
 };
 

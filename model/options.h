@@ -11,13 +11,13 @@
 
 namespace neoloom::model {
 
-/// How frozen weights are stored, and the type of the inputs of frozen matrix products.
+/// Type of stored frozen weights (frozen_dtype), and of the inputs of their matmuls (compute_dtype).
 enum class Dtype { kFloat16, kBFloat16, kFloat32 };
 std::string dtype_name(Dtype dtype);  // "float16", ...
 /// Accepts float16|fp16|half, bfloat16|bf16, float32|fp32|float, with or without "torch.". Throws: Error(kUsage).
 Dtype dtype_from_name(const std::string& name);
 
-/// What is computed from the last hidden state.
+/// The head on the last hidden state.
 using Head = core::Task;
 
 /// The configuration group `model_config`.
@@ -29,7 +29,7 @@ struct Options {
   std::optional<int64_t> pad_token_id;
   Dtype frozen_dtype = Dtype::kFloat16;
   bool train_all = false;                // allows full-parameter training above 500 M parameters
-  bool ignore_mismatched_sizes = false;  // a base whose head has other labels: start from a fresh head
+  bool ignore_mismatched_sizes = false;  // replace a base's head with other labels by a fresh one
 };
 
 /// The configuration group `peft_config`, with PEFT's names and meanings.
@@ -41,7 +41,7 @@ struct LoraOptions {
   std::vector<std::string> target_modules = {"q_proj", "v_proj"};  // suffixes or full names; or {"all-linear"}
   bool use_rslora = false;
   std::vector<std::string> modules_to_save;  // only score / classifier (implied by SEQ_CLS)
-  std::string init_from;                     // PEFT folder with initial adapter values; empty: fresh
+  std::string init_from;                     // PEFT folder with initial adapter values; empty: none
   double scaling() const;                    // alpha / r, or alpha / sqrt(r)
 };
 

@@ -21,7 +21,7 @@ struct ParameterLayout {
   std::vector<ParameterSlot> slots;
   int64_t total_elements = 0;      // length of the flat buffer, padding included
   int64_t trainable_elements = 0;  // without padding: PEFT's count of trainable parameters
-  /// Where each block's tensors begin; those of later blocks and of the head follow, in this order.
+  /// Offset of each block's first tensor. Later blocks and then the head follow.
   std::vector<int64_t> block_begin_elements;
   /// Appends a slot at the next boundary and returns its index.
   int64_t add(std::string name, std::vector<int64_t> shape, bool decay);

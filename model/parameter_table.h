@@ -12,7 +12,7 @@
 
 namespace neoloom::model {
 
-// The one table of GPT-Neo's parameters: Hugging Face's names, shapes, and which linears have a bias.
+// The only table of GPT-Neo's parameters: Hugging Face's names, shapes, and which linears have a bias.
 
 inline constexpr const char* kWordEmbeddingName = "transformer.wte.weight";      // [V, h]
 inline constexpr const char* kPositionEmbeddingName = "transformer.wpe.weight";  // [max_pos, h]
@@ -21,7 +21,7 @@ inline constexpr const char* kFinalNormBiasName = "transformer.ln_f.bias";      
 inline constexpr const char* kLmHeadName = "lm_head.weight";                     // [V, h]; absent when tied to wte
 inline constexpr const char* kScoreName = "score.weight";                        // [C, h]; classifiers
 
-/// What PEFT puts before the module's name, and behind it, in the keys of adapter files.
+/// PEFT's prefix and suffixes of a module's name in the keys of adapter files.
 inline constexpr std::string_view kPeftPrefix = "base_model.model.";
 inline constexpr std::string_view kLoraASuffix = ".lora_A.weight";  // [r, in]
 inline constexpr std::string_view kLoraBSuffix = ".lora_B.weight";  // [out, r]

@@ -10,5 +10,5 @@
 //   V  vocabulary size                    L   blocks
 //   r  LoRA rank                          C   labels of the classification head
 //
-// Padding is dropped at the door: every row-wise operator works on the N real tokens, attention works sample by
-// sample. A padding token therefore cannot influence any value or gradient.
+// Batches hold no padding: row-wise operators work on the N real tokens, attention works sample by sample. A padding
+// token therefore cannot influence any value or gradient.

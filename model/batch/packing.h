@@ -28,7 +28,7 @@ struct Targets {
   int64_t count = 0;   // labelled samples, or supervised tokens
 };
 
-/// Everything that a micro-step reads beside parameters and weights.
+/// All inputs of a micro-step beside parameters and weights.
 struct MicroBatch {
   PackedBatch packed;
   Targets targets;
@@ -36,30 +36,30 @@ struct MicroBatch {
 
 struct PackOptions {
   bool for_device = false;  // fills RowSelection::packed
-  /// Numbers of rows and targets are rounded up, so that few shapes occur: the rows after the real ones form a sample
-  /// of their own, which may be empty for a causal LM; targets after the real ones weigh 0. Needs for_device.
+  /// Rounds the numbers of rows and targets up, so that few shapes occur. The filling rows form a sample of their own,
+  /// which may be empty for a causal LM. Filling targets have weight 0. Needs for_device.
   bool fixed_shapes = false;
 };
 
-/// Makes tensors of a batch. Everything stays in host memory, page-locked where it will travel to `device`.
+/// Makes tensors of a batch, in host memory, which is pinned if `device` is a GPU.
 /// Throws: Error(kData) naming the sample when a length, an id or a label is out of range.
 MicroBatch pack(const Batch& batch, const ModelSetup& setup, const at::Device& device, PackOptions options = {});
 
-/// Moves what lies in host memory to `device`; the host does not wait.
+/// Copies the tensors to `device` asynchronously, in place.
 void move_to(MicroBatch& batch, const at::Device& device);
 
-/// Copies the values of `batch` over those of `place`, which has the same shapes; the host does not wait.
+/// Copies the values of `batch` to `place`, which has the same shapes, asynchronously.
 void copy_into(MicroBatch& place, const MicroBatch& batch);
 
-/// Equal for micro-batches that differ in tensor values alone: "1024 rows, ...". `by_length`: also in whether all
-/// samples have one length, where kernels are chosen by that.
+/// Returns a text such as "1024 rows, ...", equal for micro-batches that differ only in tensor values. `by_length`: the
+/// text also says whether all samples have one length, for kernels that depend on it.
 std::string shape_of(const MicroBatch& batch, bool by_length);
 
-/// Rows of a micro-batch of fixed shape with `count` real ones. A classifier reads the filling sample's last token, so
-/// that this sample is never empty there.
+/// Returns the rows of a micro-batch of fixed shape with `count` real rows. A classifier reads the filling sample's
+/// last token, so its filling sample is never empty.
 int64_t fixed_shape_rows(Head head, int64_t count);
 
-/// `count` rounded up to one of at most eight sizes between powers of two, at least 128.
+/// Rounds `count` up to at least 128 and to one of at most eight sizes between two powers of two.
 int64_t rounded_rows(int64_t count);
 
 }  // namespace neoloom::model

@@ -9,7 +9,7 @@
 
 namespace neoloom::model {
 
-/// Values as a host tensor of `shape`, page-locked where it will travel to a GPU.
+/// Copies values to a host tensor of `shape`, which is pinned if `device` is a GPU.
 template <typename Value>
 at::Tensor to_pinned(const std::vector<Value>& values, at::IntArrayRef shape, const at::Device& device) {
   const auto options = at::TensorOptions().dtype(c10::CppTypeToScalarType<Value>::value);
@@ -18,8 +18,8 @@ at::Tensor to_pinned(const std::vector<Value>& values, at::IntArrayRef shape, co
   return host;
 }
 
-/// A pinned tensor on `device`; itself on the host. The host does not wait: LibTorch keeps page-locked memory until
-/// its values have arrived.
+/// Copies a pinned tensor to `device` asynchronously; returns it as it is for the CPU. LibTorch keeps the pinned memory
+/// until the copy is done.
 inline at::Tensor to_device_async(const at::Tensor& host, const at::Device& device) {
   if (device.is_cpu()) return host;
   at::Tensor there = at::empty(host.sizes(), host.options().pinned_memory(false).device(device));

@@ -8,14 +8,14 @@
 
 namespace neoloom::model {
 
-/// Names one row of a packed tensor independently of the micro-batch that it travels in.
+/// Identifies a row of a packed tensor independently of its micro-batch.
 struct RowKey {
   int64_t sample = 0;
   int64_t token = 0;
 };
 
-/// Queries and keys of one sample inside packed tensors: the queries are the LAST `query_rows` of its `key_rows`
-/// tokens, so that the same code serves training (equal), the last token only (1) and decoding (the new tokens).
+/// Where the queries and keys of one sample lie in packed tensors. The queries are the LAST `query_rows` of its
+/// `key_rows` tokens: all of them in training, 1 for the last token only, the new tokens in decoding.
 struct SequenceSpan {
   int64_t query_begin = 0;
   int64_t query_rows = 0;
@@ -23,36 +23,36 @@ struct SequenceSpan {
   int64_t key_rows = 0;
 };
 
-/// The same for all samples of a micro-batch, as kernels over packed rows want it.
+/// The same for all samples of a micro-batch, in flash-attention's varlen form.
 struct CuSeqlens {
-  at::Tensor cu_seqlens_q;  // [B + 1] int32: where each sample's queries begin, then where the last end
+  at::Tensor cu_seqlens_q;  // [B + 1] int32: where each sample's queries begin, then the total
   at::Tensor cu_seqlens_k;  // [B + 1] int32
   int64_t max_seqlen_q = 0;
   int64_t max_seqlen_k = 0;
   bool queries_are_keys = false;
-  int64_t equal_samples = 0;  // samples, empty ones aside, where all are equally long; else 0
+  int64_t equal_samples = 0;  // number of non-empty samples if all have one length; else 0
 
   bool defined() const { return cu_seqlens_q.defined(); }
 };
 
-/// In host memory, page-locked where it will travel to `device`. Shapes: segments [B], one after the other without
-/// gaps. Throws: Error(kInternal) when there are gaps.
+/// Makes CuSeqlens in host memory, which is pinned if `device` is a GPU. Shapes: segments [B], consecutive.
+/// Throws: Error(kInternal) when there are gaps between segments.
 CuSeqlens cu_seqlens(const std::vector<SequenceSpan>& segments, const at::Device& device);
 
-/// Which rows a block works on: packed real tokens, and per sample where its queries and keys lie.
+/// The rows that a block works on: the packed real tokens, and where each sample's queries and keys lie.
 struct RowSelection {
-  std::vector<RowKey> key_rows;        // [N] names of all rows
+  std::vector<RowKey> key_rows;        // [N] keys of all rows
   std::vector<SequenceSpan> segments;  // one per sample
-  // The final block of a classifier: only these rows are wanted (the last token of each sample).
+  // The last block of a classifier computes only these rows (the last token of each sample).
   at::Tensor query_index;          // [n] int64 rows among the N; undefined: all
-  std::vector<RowKey> query_rows;  // [n] names of the wanted rows; empty: all
+  std::vector<RowKey> query_rows;  // [n] keys of these rows; empty: all
   CuSeqlens packed;                // of `segments`; GPUs only
 
   bool all_queries() const { return !query_index.defined(); }
   const std::vector<RowKey>& query_keys() const { return all_queries() ? key_rows : query_rows; }
 };
 
-/// The rows of x [N, c] that have queries: [n, c].
+/// Returns the rows of x [N, c] that have queries: [n, c].
 at::Tensor select_rows(const at::Tensor& x, const RowSelection& rows);
 
 /// Adds the gradient of selected rows to that of all rows; each row is selected at most once.

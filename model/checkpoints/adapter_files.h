@@ -12,7 +12,7 @@
 
 namespace neoloom::model {
 
-/// What an adapter folder says beside its tensors.
+/// The configuration of an adapter folder.
 struct AdapterFolder {
   LoraOptions lora;
   std::string base_model_name_or_path;
@@ -23,7 +23,7 @@ struct AdapterFolder {
   int64_t pad_token_id = -1;
 };
 
-/// Label names, problem type, pad id and the base's revision that travel with an adapter.
+/// Label names, problem type, pad id and the base's revision that an adapter folder stores.
 struct HeadDescription {
   std::vector<std::string> labels;
   std::string problem_type;
@@ -31,9 +31,10 @@ struct HeadDescription {
   std::string revision = {};  // of the base model; empty: null, as PEFT writes the default
 };
 
-/// Writes PEFT's adapter_config.json and adapter_model.safetensors, config.json of the base with num_labels, id2label,
-/// label2id, problem_type, pad_token_id and architectures set, and copies the tokenizer files. Published as a whole:
-/// built in a temporary folder beside, then exchanged. Full-parameter models write model.safetensors instead.
+/// Writes PEFT's adapter_config.json and adapter_model.safetensors, and the base's config.json with num_labels,
+/// id2label, label2id, problem_type, pad_token_id and architectures set. Copies the tokenizer files. Builds the folder
+/// under a temporary name and publishes it by exchange (publish_folder). Full-parameter models write model.safetensors
+/// instead of the adapter's files.
 void write_adapter_folder(const std::string& folder, const Model& model, const at::Tensor& params,
                           const std::string& base_model_name, const HeadDescription& head,
                           const std::vector<std::string>& tokenizer_files);
@@ -42,8 +43,8 @@ void write_adapter_folder(const std::string& folder, const Model& model, const a
 AdapterFolder read_adapter_folder(const std::string& folder);
 
 /// Fills `params` [model.layout().total_elements] from the folder's adapter_model.safetensors (fp16, bf16, fp32 are
-/// upcast). Names may hold wrappers' pieces. Throws: Error(kWeights) with one report of the missing, unexpected and
-/// misshaped tensors, and what an embedding among them means.
+/// upcast). Names may contain parts from wrappers (without_wrappers). Throws: Error(kWeights) with one report of the
+/// missing, unexpected and misshaped tensors, and a hint if an embedding is among them.
 void load_adapter_values(const std::string& folder, const Model& model, at::Tensor& params);
 
 /// Writes a transformers folder with the adapter merged into the base in fp32, rounded once to `dtype`:

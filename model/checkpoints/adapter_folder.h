@@ -21,24 +21,24 @@ inline constexpr const char* kConfigFile = "config.json";
 std::string adapter_config_text(const LoraOptions& lora, Head head, const std::string& base_model_name,
                                 const std::string& revision);
 
-/// PEFT's saved key for the spellings found in files: some carry the adapter's name, the wrapper of a saved module, or
-/// pieces of other wrappers (without_wrappers).
+/// Returns PEFT's saved key for a key found in a file, which may also contain the adapter's name, modules_to_save, or
+/// parts from other wrappers (without_wrappers).
 std::string saved_key(const std::string& name);
 
-/// config.json of a folder that holds `head`: the base's text with labels, problem type, padding and architecture set.
+/// Input of model_config_text.
 struct ModelConfigText {
   const GptNeoConfig& base;
   Head head = Head::kCausalLm;
   int64_t num_labels = 0;
   const HeadDescription& description;
-  std::string dtype;            // of the tensors in the folder; empty: keep the base's
-  bool untied_lm_head = false;  // an lm_head of its own lies in the folder
+  std::string dtype;            // of the tensors in the folder; empty: as in the base
+  bool untied_lm_head = false;  // the folder stores an lm_head
 };
 std::string model_config_text(const ModelConfigText& parts);
 
-/// Builds a folder under a temporary name with `fill(path)`, then puts it in the place of `folder` in one step (an
-/// exchange where the file system can, else two renames) and removes the old one. An existing `folder` must be empty or
-/// hold a model or adapter. Throws: Error(kWeights) for that, Error(kOutput) when it cannot be written.
+/// Builds a folder under a temporary name with `fill(path)`. Then replaces `folder` by it, with an atomic exchange
+/// where the file system has one, else two renames, and removes the old one. An existing `folder` must be empty or hold
+/// a model or adapter. Throws: Error(kWeights) for that, Error(kOutput) when it cannot be written.
 void publish_folder(const std::string& folder, const std::function<void(const std::string&)>& fill);
 
 /// Copies the files into `folder` under their own names. Throws: Error(kWeights), or Error(kOutput) while writing.

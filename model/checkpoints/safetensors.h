@@ -29,9 +29,9 @@ struct TensorInfo {
   size_t end_byte = 0;
 };
 
-/// A safetensors file, mapped and checked: header length at most 100 MB and inside the file, UTF-8 JSON without
-/// duplicate keys, offsets contiguous without overlap or gap, shape x dtype = length (checked multiply), end = file
-/// size.
+/// A mapped safetensors file. The constructor checks it: the header is at most 100 MB and inside the file, and is UTF-8
+/// JSON without duplicate keys. Offsets have no overlap or gap and end at the file's size. Shape x dtype equals each
+/// length (overflow is checked).
 class SafetensorsFile {
  public:
   /// Throws: Error(kWeights) naming the file and the rule that does not hold.
@@ -39,7 +39,7 @@ class SafetensorsFile {
   const std::map<std::string, TensorInfo>& tensors() const { return tensors_; }
   /// The strings of "__metadata__".
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
-  /// Where the data section begins in the file; TensorInfo counts from there.
+  /// Offset of the data section in the file; TensorInfo's offsets count from there.
   size_t data_begin_byte() const { return data_begin_; }
   /// The type of a tensor's elements. Throws as tensor() does.
   at::ScalarType dtype(const std::string& name) const;
@@ -47,11 +47,11 @@ class SafetensorsFile {
   /// leaves unaligned is copied. Throws: Error(kWeights) for an unknown name or a dtype other than F32, F16, BF16,
   /// I64, I32, U8, BOOL.
   at::Tensor tensor(const std::string& name) const;
-  /// Tells the system that the pages of this tensor are not needed again, so that reading a large file once does not
-  /// count as memory of the process. The data stays readable.
+  /// Advises the system that the pages of this tensor are not needed again (madvise), so that they do not stay in the
+  /// process's resident memory. The data stays readable.
   void drop_pages(const std::string& name) const;
   const std::string& path() const { return path_; }
-  /// Its size, and the bytes before the data section.
+  /// The file's size, and the bytes before the data section.
   size_t size_bytes() const { return file_->size_bytes(); }
   std::string_view head() const { return file_->text().substr(0, data_begin_); }
 
@@ -65,7 +65,8 @@ class SafetensorsFile {
   std::map<std::string, std::string> metadata_;
 };
 
-/// One tensor of a file to be written; the value is asked for when its turn comes and released after it.
+/// One tensor of a file to be written. The writer calls `value` when it writes the tensor, and releases the result
+/// afterwards.
 struct TensorToWrite {
   std::string name;
   at::ScalarType dtype = at::ScalarType::Float;  // converted to this while writing
@@ -74,18 +75,18 @@ struct TensorToWrite {
   std::function<void()> after_writing;  // may be empty
 };
 
-/// Metadata that files of the cache have beside others: their checksum (runtime/core/checksum.h), and their own file
-/// name, which says what they are made from.
+/// Metadata keys of cache files: their checksum (runtime/core/checksum.h), and their own file name, which identifies
+/// their sources.
 inline constexpr const char* kChecksumKey = "checksum";
 inline constexpr const char* kNameKey = "name";
 
-/// The metadata for a file of the cache at `path`, before its checksum is known.
+/// Returns the metadata of a cache file at `path`, with a placeholder for its checksum.
 std::map<std::string, std::string> cache_metadata(const std::string& path);
 
-/// Writes a safetensors file, its tensors in any order: each has its place from the start. Metadata: {"format": "pt"}
-/// plus what is given; a checksum among it is filled in when the file is published. Destroyed before it is published,
-/// it leaves nothing behind. Throws: Error(kWeights): system errors, and values that are not finite or do not fit a
-/// 16-bit dtype, by name.
+/// Writes a safetensors file. Offsets are fixed at construction, so tensors may be written in any order. Metadata:
+/// {"format": "pt"} plus `metadata`, whose checksum, if any, is filled in at publish(). The destructor deletes what was
+/// not published. Throws: Error(kWeights): system errors, and values that are not finite or overflow a 16-bit dtype, by
+/// name.
 class SafetensorsWriter {
  public:
   SafetensorsWriter(const std::string& path, const std::vector<TensorToWrite>& tensors,
@@ -94,13 +95,14 @@ class SafetensorsWriter {
   SafetensorsWriter(const SafetensorsWriter&) = delete;
   SafetensorsWriter& operator=(const SafetensorsWriter&) = delete;
 
-  /// The whole tensor of that index. Memory: its value and a piece of a few MB.
+  /// Writes the whole tensor `index`. Memory: its value and a buffer of a few MB.
   void write(size_t index);
-  /// A part of it: contiguous `values` from an element on, which came from the file `origin`.
+  /// Writes contiguous `values` into tensor `index` from `begin_element` on. `origin`, the file they came from, is for
+  /// messages.
   void write(size_t index, int64_t begin_element, const at::Tensor& values, const std::string& origin);
-  /// fsync, rename, fsync of the directory.
+  /// Calls fsync, rename, and fsync on the directory.
   void publish();
-  /// The same under another name of the folder, with other metadata of the same length.
+  /// The same under another name in the same folder, with other metadata of the same length.
   void publish_as(const std::string& path, const std::map<std::string, std::string>& metadata);
 
  private:
@@ -122,11 +124,12 @@ void write_safetensors(const std::string& path, const std::vector<TensorToWrite>
 /// The same for values at hand, each in its own dtype.
 void write_safetensors(const std::string& path, const std::vector<std::pair<std::string, at::Tensor>>& tensors);
 
-/// A file of the cache that is whole, is the one that its name says, and has the right checksum, or nothing: a damaged
-/// one is named and is to be made again. Throws: Error(kUsage): somebody else may have written it.
+/// Opens a cache file. Returns nothing if it is absent, or if it is damaged, was renamed or has a wrong checksum; then
+/// it also tells the user, and the caller should rebuild it.
+/// Throws: Error(kUsage) when another user may have written it (core::Cache::require_own).
 std::optional<SafetensorsFile> open_cached(const core::Cache& cache, const std::string& path);
 
-/// Whether the file holds exactly these bits under these names.
+/// Whether the file holds all `tensors` with equal dtypes, shapes and values.
 bool holds(const SafetensorsFile& file, const std::vector<TensorToWrite>& tensors);
 
 }  // namespace neoloom::model

@@ -14,7 +14,7 @@ inline constexpr size_t kMaxSafetensorsHeaderBytes = 100'000'000;
 
 /// The parsed head of a safetensors file.
 struct SafetensorsHeader {
-  size_t data_begin_byte = 0;  // of the data section, in the file
+  size_t data_begin_byte = 0;  // offset of the data section in the file
   std::map<std::string, TensorInfo> tensors;
   std::map<std::string, std::string> metadata;
 };
@@ -23,7 +23,7 @@ struct SafetensorsHeader {
 /// Throws: Error(kWeights) naming the file and the rule that does not hold.
 SafetensorsHeader parse_safetensors_header(std::string_view file, const std::string& path);
 
-/// Where the digits of a cache file's checksum lie in the bytes before its data; npos: nowhere.
+/// Returns the offset of a cache file's checksum digits in `head`, the bytes before its data; npos: none.
 size_t checksum_place(std::string_view head);
 
 }  // namespace neoloom::model

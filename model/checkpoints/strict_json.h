@@ -7,8 +7,8 @@
 
 namespace neoloom::model {
 
-/// Reads a small JSON file that somebody else wrote: one object, at most `limit_bytes`, at most 32 levels deep, no
-/// duplicate keys. Throws: Error(kWeights) naming the file and what is wrong.
+/// Reads a small JSON file from outside. It must be one object of at most `limit_bytes`, at most 32 levels deep,
+/// without duplicate keys. Throws: Error(kWeights) naming the file and what is wrong.
 nlohmann::json read_strict_json(const std::string& path, size_t limit_bytes = size_t{1} << 20);
 
 }  // namespace neoloom::model

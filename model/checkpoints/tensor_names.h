@@ -8,11 +8,11 @@
 
 namespace neoloom::model {
 
-/// `name` without the pieces that wrappers put into names: _orig_mod (torch.compile), module (data parallel),
-/// _fsdp_wrapped_module, _checkpoint_wrapped_module; each piece removed is added to `removed` when given.
+/// Returns `name` without the parts that wrappers add: _orig_mod (torch.compile), module (DataParallel),
+/// _fsdp_wrapped_module, _checkpoint_wrapped_module. Adds each removed part to `removed` when given.
 std::string without_wrappers(const std::string& name, std::set<std::string>* removed = nullptr);
 
-/// `name` with "transformer." added when it is a body tensor of a file without the prefix; others unchanged.
+/// Returns `name`, with "transformer." prepended if it is a body tensor's name without that prefix.
 std::string full_name(const std::string& name);
 
 /// True for the attention mask buffers that old files carry beside the weights.
@@ -21,7 +21,7 @@ bool is_mask_buffer(const std::string& full_name);
 /// "[2, 3]"
 std::string shape_text(const std::vector<int64_t>& shape);
 
-/// Collects what is wrong with a set of tensors, to be told at once.
+/// Collects everything that is wrong with a set of tensors, for one error message.
 class TensorReport {
  public:
   void missing(const std::string& name, const std::vector<int64_t>& expected);

@@ -11,11 +11,12 @@
 
 namespace neoloom::model {
 
-/// Paths of a model folder's safetensors: model.safetensors, or the shards of model.safetensors.index.json, sorted.
-/// Throws: Error(kWeights): neither is there (with the way to convert a .bin), a bad index.
+/// Returns the paths of a model folder's safetensors: model.safetensors, or the shards of model.safetensors.index.json,
+/// sorted.
+/// Throws: Error(kWeights) when neither exists (with how to convert a .bin), or the index is bad.
 std::vector<std::string> weight_file_paths(const std::string& folder);
 
-/// The tensors of a model folder under their full names, without wrappers' pieces, over all shards.
+/// The tensors of a model folder, over all shards, under their full names (without_wrappers, full_name).
 class SourceTensors {
  public:
   struct Entry {
@@ -26,12 +27,12 @@ class SourceTensors {
     at::Tensor value() const { return file->tensor(name_in_file); }
     void drop_pages() const { file->drop_pages(name_in_file); }
   };
-  /// Throws: Error(kWeights): a damaged file, the save of a model that PEFT wraps, a tensor that two shards hold, an
-  /// index that disagrees with its shards.
+  /// Throws: Error(kWeights) for a damaged file, a saved PeftModel, a tensor in two shards, or an index that disagrees
+  /// with its shards.
   explicit SourceTensors(const std::string& folder);
   const std::map<std::string, Entry>& entries() const { return entries_; }
   const Entry* find(const std::string& full_name) const;
-  /// For the log: the wrappers' pieces that were removed from the names; empty: none.
+  /// Says for the log which parts from wrappers were removed from names; empty: none.
   std::string note() const;
 
  private:

@@ -5,12 +5,12 @@
 
 namespace neoloom::model {
 
-/// Uninitialised [m, n] on the host for activations that products read or write by tiles. Rows whose size is a multiple
-/// of 4 KiB would put a tile's lines on a few sets of the cache, so those lie one line further apart: the columns are
-/// contiguous, the matrix may not be.
+/// Returns an uninitialised [m, n] CPU tensor for activations that GEMMs read or write by tiles. Columns are
+/// contiguous. A row stride that is a multiple of 4 KiB would map a tile to few cache sets, so it is one cache line
+/// larger then.
 at::Tensor empty_rows(int64_t m, int64_t n, const at::TensorOptions& options);
 
-/// x in `type`, copied to such a matrix; x itself where it has the type.
+/// Returns x if it has `type`, else a copy in `type` in such a matrix.
 at::Tensor rows_as(const at::Tensor& x, at::ScalarType type);
 
 }  // namespace neoloom::model

@@ -12,11 +12,11 @@
 
 namespace neoloom::model {
 
-/// Of a sample, whose scores are held at once where attention goes by batched products.
+/// Queries of a sample whose scores are in memory at once where attention uses batched matmuls.
 inline constexpr int64_t kAttentionQueries = 128;
 
-/// Whether a CPU's attention goes tile by tile (tiled_attention.h) in a batch whose samples have at most this many
-/// queries, and keys.
+/// Whether the CPU uses tiled attention (tiled_attention.h) for a batch whose samples have at most these numbers of
+/// queries and keys.
 bool attends_in_tiles(int64_t most_queries, int64_t most_keys);
 
 struct AttentionGradients {
@@ -26,19 +26,18 @@ struct AttentionGradients {
 };
 
 /// GPT-Neo's attention: scale 1, causal, softmax in fp32; local layers see the token itself and the window - 1 before
-/// it. Works in blocks of queries; keys that no query of a block may see are skipped, so that memory is
-/// O(T x block) and a local layer costs O(T x window). Probabilities are recomputed by backward.
+/// it. Works on blocks of queries and skips keys that no query of a block may see: memory is O(T x queries of a block),
+/// and a local layer costs O(T x window). backward recomputes the probabilities.
 class Attention {
  public:
-  /// `window` 0: global. `on_cuda`: only operators that every device has; else also the CPU's own loops, whose
-  /// products read `inputs`.
+  /// `window` 0: global. `on_cuda`: use only ATen operators; else also the CPU kernels here, whose GEMMs read `inputs`.
   Attention(int64_t num_heads, int64_t window, bool on_cuda = false, Dtype inputs = Dtype::kFloat32)
       : num_heads_(num_heads), window_(window), on_cuda_(on_cuda), inputs_(inputs) {}
 
   int64_t num_heads() const { return num_heads_; }
   int64_t window() const { return window_; }
 
-  /// How the host computes it, for the log.
+  /// The CPU's implementation, for the log.
   std::string cpu_kernel() const;
 
   /// Shapes: q [queries, h], k, v [keys, h], all fp32 or bfloat16; returns [queries, h] in that type.
@@ -62,7 +61,7 @@ class Attention {
   /// [rows, h] -> [heads, rows, d], a view.
   at::Tensor heads_first(const at::Tensor& rows, Heads heads) const;
   std::vector<Block> blocks_of(const SequenceSpan& segment) const;
-  /// Whether this work goes to CpuHeadAttention: a decision by CPU and lengths, so equal on all ranks.
+  /// Whether CpuHeadAttention computes this. Depends on CPU and lengths only, so ranks with equal CPUs agree.
   bool in_tiles(const at::Tensor& q, const std::vector<SequenceSpan>& segments) const;
   Dtype tile_inputs() const;
   template <typename Body>

@@ -9,8 +9,8 @@ namespace neoloom::model {
 /// scale * (softmax - onehot) when `wants_gradient`, else left undefined; targets [n] int64. In host memory.
 at::Tensor cross_entropy_rows(at::Tensor& logits, const at::Tensor& targets, double scale, bool wants_gradient);
 
-/// The same by operators that every device has, for targets on the logits' device: no value is read by the host. The
-/// gradient comes in `type`, which rounds it last.
+/// The same by ATen operators without a read-back, for targets on the logits' device. The gradient is computed in fp32
+/// and then converted to `type`.
 at::Tensor cuda_cross_entropy_rows(at::Tensor& logits, const at::Tensor& targets, double scale, bool wants_gradient,
                                    at::ScalarType type = at::kFloat);
 

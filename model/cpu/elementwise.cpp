@@ -304,7 +304,7 @@ NL_VECTOR_CLONES void softmax_range(float* row, int64_t begin, int64_t end, int6
   std::fill(row + end, row + whole, -std::numeric_limits<float>::infinity());
   const float top = maximum(row, begin, whole);
   const float sum = exponentials(row, begin, whole, top);
-  // A product with 1 / sum would scale the whole row by its rounding, and the gradient's dp - mean feels that.
+  // Multiplying by 1 / sum would scale the whole row by its rounding error, which the gradient's dp - mean amplifies.
   for (int64_t i = begin; i < end; ++i) row[i] /= sum;
   std::fill(row, row + begin, 0.0F);
   std::fill(row + end, row + width, 0.0F);

@@ -5,14 +5,14 @@
 
 namespace neoloom::model {
 
-/// gelu_new of an fp32 or, on the CPU, bfloat16 matrix; own loops on the CPU (ATen's tanh is compute bound), ATen
-/// elsewhere. Shapes: [n, c] -> [n, c] in the type of x.
+/// gelu_new of a matrix, fp32 or, on the CPU, bfloat16. Uses elementwise.h on the CPU (ATen's tanh is compute bound),
+/// ATen elsewhere. Shapes: [n, c] -> [n, c] in the type of x.
 at::Tensor gelu_new(const at::Tensor& x);
 
-/// The same of an fp32 matrix on the CPU, and gelu_new'(x) written over x.
+/// Returns gelu_new of an fp32 CPU matrix, and overwrites x with gelu_new'(x).
 at::Tensor gelu_new_leaving_slope(at::Tensor& x);
 
-/// dy * gelu_new'(x), of fp32 matrices; written over dy where possible: dy is consumed.
+/// Returns dy * gelu_new'(x) of fp32 matrices. Consumes dy: the result overwrites it where possible.
 at::Tensor gelu_new_backward(const at::Tensor& dy, const at::Tensor& x);
 
 }  // namespace neoloom::model

@@ -8,17 +8,17 @@
 
 #include "model/options.h"
 
-// Products of small tiles on one CPU thread: ATen's kernel (oneDNN's brgemm) where the CPU has AVX-512, an own
-// one for fp32 where AVX2 and FMA are the most it has. Which one follows from the CPU's instruction sets and oneDNN's
-// limit on them (ONEDNN_MAX_CPU_ISA) alone; it changes the bits of a run.
+// GEMM of small tiles on one CPU thread. With AVX-512 it is oneDNN's brgemm, through ATen; with AVX2 and FMA at most, a
+// kernel of ours for fp32. The choice depends only on the CPU's instruction sets and oneDNN's limit on them
+// (ONEDNN_MAX_CPU_ISA). It affects the bits of a run.
 namespace neoloom::model {
 
 enum class Microkernel { kNone, kAvx2, kOneDnn };
 
-/// The instruction set beyond which oneDNN is told not to go, in capitals; empty: none.
+/// The instruction set that oneDNN is limited to (ONEDNN_MAX_CPU_ISA), in capitals; empty: no limit.
 std::string onednn_limit();
 
-/// For inputs of `dtype`; float16 has none.
+/// Returns the microkernel for inputs of `dtype`; float16 has none.
 Microkernel microkernel(Dtype dtype);
 
 /// A matrix in memory, its rows `stride` elements apart.
@@ -30,20 +30,22 @@ struct Operand {
   Operand from(int64_t row) const { return {values + row * stride, stride}; }
 };
 
-/// m x n sums of k products each.
+/// Sizes of c [m, n] = a [m, k] b [k, n].
 struct GemmShape {
   int64_t m = 0;
   int64_t n = 0;
   int64_t k = 0;
 };
 
-/// c [m, n] = a [m, k] b [k, n], or c + that with `add`: the sum over k is formed in its order first, whatever m and n.
-/// Rows of bfloat16's b lie in pairs, [k / 2, n, 2]. Needs a kernel for the type.
+/// c [m, n] = a [m, k] b [k, n], or c += a b with `add`. The sum over k is accumulated in order and then added to c,
+/// whatever m and n are. A bfloat16 b has its rows interleaved in pairs, [k / 2, n, 2]. Requires a microkernel for the
+/// type.
 void multiply_tile_block(GemmShape sizes, Operand<const float> a, Operand<const float> b, Operand<float> c, bool add);
 void multiply_tile_block(GemmShape sizes, Operand<const at::BFloat16> a, Operand<const at::BFloat16> b,
                          Operand<float> c, bool add);
 
-/// To be called by each thread after its last product with inputs of `dtype`.
+/// Releases the calling thread's microkernel state. Each thread calls it after its last multiply_tile_block with inputs
+/// of `dtype`.
 void release_microkernel(Dtype dtype);
 
 }  // namespace neoloom::model

@@ -3,17 +3,16 @@
 
 #include "model/cpu/gemm_microkernel.h"
 
-// What gemm_microkernel.h promises, for fp32 with AVX2 and FMA: many clusters' CPUs have no more. There ATen's
-// microkernel reaches four fifths of this one's rate on 64 columns (oneDNN's ways for AVX2), and a product of BLAS
-// packs both of its sides at every call.
+// The fp32 microkernel of gemm_microkernel.h for CPUs with AVX2 and FMA but without AVX-512. On 64 columns oneDNN's
+// AVX2 brgemm reaches four fifths of its rate; BLAS's sgemm packs both operands at every call.
 namespace neoloom::model::avx2 {
 
-/// Whether the CPU has AVX2, FMA and F16C; nothing else here may be called where it has not.
+/// Whether the CPU has AVX2, FMA and F16C. If not, nothing else here may be called.
 bool runs();
 
 void multiply(GemmShape sizes, Operand<const float> a, Operand<const float> b, Operand<float> c, bool add);
 
-/// Columns of b that multiply() reads together, row by row: fastest where they lie in one piece.
+/// Columns of b that multiply() reads together, row by row. It is fastest where they are contiguous.
 inline constexpr int64_t kColumnsTogether = 16;
 
 /// Rows of a matrix in any type.
@@ -25,8 +24,8 @@ struct MatrixRows {
   int64_t columns = 0;
 };
 
-/// to [ceil(columns / together), rows, together] in fp32, with `together` a multiple of 16. The last columns are filled
-/// up to a multiple of 16 with zeros.
+/// Copies `from` to `to` [ceil(columns / together), rows, together] in fp32; `together` is a multiple of 16. Pads the
+/// last columns with zeros to a multiple of 16.
 void copy_block(const MatrixRows& from, int64_t together, float* to);
 
 }  // namespace neoloom::model::avx2

@@ -91,8 +91,8 @@ void copy_tile(const at::Tensor& x, int64_t row, int64_t rows, int64_t column, i
   std::fill(tile + rows * kSlabColumns, tile + kTileRows * kSlabColumns, 0.0F);
 }
 
-/// left [n, r], turned tile by tile and filled up with zeros: [tiles, r, kTileRows]. oneDNN compiles a kernel for each
-/// distance of rows, so that it must not follow n.
+/// Returns left [n, r] transposed tile by tile and zero-padded: [tiles, r, kTileRows]. oneDNN compiles a kernel for
+/// each row stride, so the stride must not depend on n.
 at::Tensor turned_tiles(const at::Tensor& left) {
   const int64_t rank = left.size(1);
   at::Tensor turned = at::zeros({tiles_of(left.size(0)), rank, kTileRows}, left.options());

@@ -102,7 +102,7 @@ bool Matmul::uses_packed_gemm(const Matrix& weight) const {
   return weight.packed_weights.forward.defined() && has_packed_gemm(compute_dtype_);
 }
 
-/// x in the type of the products' inputs, with an even number of columns where rows of packed weights come in pairs.
+/// Returns x in the input type, with an even number of columns where packed weights have interleaved pairs of rows.
 at::Tensor Matmul::gemm_a(const at::Tensor& x) const {
   if (compute_dtype_ == Dtype::kFloat32) return x.stride(1) == 1 ? x : x.contiguous();
   if (x.size(1) % 2 == 0) return x.to(input_type());

@@ -12,42 +12,41 @@
 
 namespace neoloom::model {
 
-/// Matrix products with weights that are stored in any dtype. Activations come and go in fp32; what happens between is
-/// decided by the compute dtype and by what the device multiplies well:
-///   packed weights          on CPUs that multiply them (see packed weights.h), when the matrix has them;
-///   16-bit inputs   where the compute dtype is 16 bit and the device has arithmetic for it;
-///   fp32            everywhere else: 16-bit weights are converted slice by slice into a bounded scratch.
-/// On a CPU without fp16 arithmetic a product of fp16 matrices runs element by element, hundreds of times slower.
+/// Matmuls with weights of any dtype on the CPU. The compute dtype and the CPU decide how:
+///   packed GEMM     where the CPU has a microkernel (packed_weights.h) and the matrix has packed weights;
+///   16-bit inputs   where the compute dtype has 16 bits and the CPU has arithmetic for it;
+///   fp32            everywhere else: 16-bit weights are converted slice by slice to a bounded scratch buffer.
+/// A matmul of fp16 matrices on a CPU without fp16 arithmetic would run element by element, hundreds of times slower.
 class Matmul {
  public:
-  /// Elements of the scratch for a slice of weights. 16 MiB of fp32: large enough for full GEMM speed, small enough to
-  /// stay near the cache.
+  /// Elements of the scratch buffer for a slice of weights: 16 MiB of fp32, large enough for full GEMM speed, small
+  /// enough to stay near the cache.
   static constexpr int64_t kScratchElements = int64_t{4} << 20;
 
   explicit Matmul(Dtype compute_dtype) : compute_dtype_(compute_dtype) {}
 
-  /// What products with `weight` read: an input of this type needs no conversion.
+  /// Type of the input of matmuls with `weight` ("input type" below): an input of this type needs no conversion.
   at::ScalarType input_type(const Matrix& weight) const;
 
-  /// x W^T + terms. Shapes: x [n, in] fp32 or in that type; weight [out, in]; returns [n, out] in
-  /// `type`, which is fp32 or bfloat16.
+  /// x W^T + terms. Shapes: x [n, in] fp32 or the input type; weight [out, in]; returns [n, out] in `type`, which is
+  /// fp32 or bfloat16.
   at::Tensor forward(const at::Tensor& x, const Matrix& weight, const Epilogue& terms,
                      at::ScalarType type = at::kFloat);
 
-  /// The same in fp32 written to `y`, which may be replaced where it does not fit the way of multiplying.
+  /// The same in fp32, written to `y`. May assign a new tensor to `y`.
   void forward_into(at::Tensor& y, const at::Tensor& x, const Matrix& weight, const Epilogue& terms);
 
-  /// gelu_new of forward, [n, out], and what its backward pass reads, in tiles (see EpilogueOutputs) where the
-  /// host's products write packed weights; both in the type that products with `weight` read.
+  /// gelu_new of forward, [n, out], and what its backward pass reads, both in the input type. With packed GEMM the
+  /// latter is in tiles (see EpilogueOutputs).
   struct Activated {
     SavedGelu saved;
     at::Tensor values;
   };
   Activated forward_activated(const at::Tensor& x, const Matrix& weight, const Epilogue& terms, GeluKeeps keeps);
 
-  /// dy W + terms, the gradient of x. Shapes: dy [n, out] fp32 or in the type that products read; weight [out, in];
-  /// returns [n, in] in `type`, or in that of `through`, by whose gelu_new' it is multiplied when defined: what
-  /// forward_activated saved before it.
+  /// dy W + terms, the gradient of x. If `through` is defined, which forward_activated saved, the result is multiplied
+  /// by its gelu_new'. Shapes: dy [n, out] fp32 or the input type; weight [out, in]; returns [n, in] in `type`, or in
+  /// the type of `through` if defined.
   at::Tensor input_gradient(const at::Tensor& dy, const Matrix& weight, const Epilogue& terms = {},
                             at::ScalarType type = at::kFloat, const SavedGelu& through = {});
 
@@ -55,7 +54,7 @@ class Matmul {
   void add_input_gradient(at::Tensor& dx, const at::Tensor& dy, const Matrix& weight, const Epilogue& terms = {});
 
  private:
-  /// Whether products with `weight` go to packed weights; else they are unfused.
+  /// Whether matmuls with `weight` use packed GEMM; else the epilogue is not fused.
   bool uses_packed_gemm(const Matrix& weight) const;
   void packed_forward(const at::Tensor& x, const Matrix& weight, const Epilogue& terms,
                       const EpilogueOutputs& ends) const;

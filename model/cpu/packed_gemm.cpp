@@ -14,10 +14,10 @@ namespace neoloom::model {
 
 namespace {
 
-constexpr int64_t kPairsBlockDepth = 2048;  // beside the rounding of 16-bit inputs that of the chain is nothing
+constexpr int64_t kPairsBlockDepth = 2048;  // the sum's rounding is negligible beside that of 16-bit inputs
 
-// Rows of x that meet all panels before the next ones do, so that they stay in a core's second-level cache: as
-// many as take this much, but enough of them to be worth reading a panel for.
+// Rows of x are multiplied with all panels in groups that stay in a core's L2 cache: of at most this size, but of
+// enough rows to be worth reading a panel for.
 constexpr int64_t kCachedBytes = int64_t{1} << 20;
 constexpr int64_t kFewestCachedRows = 256;
 
@@ -53,7 +53,7 @@ struct Plane {
   }
 };
 
-/// One product; `multiply_columns` does a panel's width of it and is called from many threads.
+/// One GEMM. `multiply_columns` computes the columns of one panel, and is called from many threads.
 class PackedGemm {
  public:
   PackedGemm(const at::Tensor& x, const GemmB& right, const Epilogue& terms, const EpilogueOutputs& ends)
@@ -79,7 +79,7 @@ class PackedGemm {
     const int64_t panels = (right_.n + kPackedColumns - 1) / kPackedColumns;
     const int64_t tiles = std::max<int64_t>((rows_ + kTileRows - 1) / kTileRows, 1);
     const int64_t wanted = 4 * static_cast<int64_t>(at::get_num_threads());
-    // Few panels for many threads: the rows are shared out as well.
+    // With few panels for many threads, the rows are split too.
     const int64_t groups = std::min(std::max((wanted + panels - 1) / panels, groups_in_cache()), tiles);
     // The panels of one task read the same columns of x before the next ones: worth it where those are not all of them.
     const int64_t spans = in_parts() ? std::min(panels, (wanted + groups - 1) / groups) : panels;
@@ -146,7 +146,7 @@ class PackedGemm {
       }
       return;
     }
-    for_each_depth([&](Depth depth) {  // x's columns of one depth meet all panels while they are in the cache
+    for_each_depth([&](Depth depth) {  // all panels read x's columns of one depth while those are in the cache
       for (int64_t panel = panels.begin; panel < panels.end; ++panel) {
         const RightBlock block = right_block(panel, depth, scratch);
         for_each_tile(panel, [&](const Tile& tile) { multiply_tile(tile, depth, block); });
@@ -250,7 +250,7 @@ class PackedGemm {
   const GemmB& right_;
   const float* bias_;
   Plane residual_, low_rank_u_, low_rank_v_;
-  int64_t rank_;  // of the low-rank product; 0: none
+  int64_t rank_;  // of the low-rank term; 0: none
   Plane y_, through_, activated_;
   GeluKeeps keeps_;
   int64_t rows_;

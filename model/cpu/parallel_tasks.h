@@ -8,9 +8,9 @@
 
 namespace neoloom::model {
 
-/// Runs tasks 0 to count - 1 on all threads, each taken by the next free one, so that a core that others use, too,
-/// holds nobody up. `worker` is called once per thread with a function that returns its next task, or -1 after the
-/// last; no task may depend on which thread runs it.
+/// Runs tasks 0 to count - 1 on all threads with dynamic scheduling: a busy core does not delay the others. Calls
+/// `worker` once per thread with a function that returns the thread's next task, or -1 after the last. No result may
+/// depend on which thread runs a task.
 template <typename Worker>
 void share_tasks(int64_t count, Worker worker) {
   std::atomic<int64_t> next{0};

@@ -18,7 +18,7 @@ constexpr int64_t kLineFloats = 16;  // of a cache line
 
 int64_t round_up(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
 
-/// Rows of a right side that products read together.
+/// Rows of operand B that the microkernel reads together.
 template <typename Element>
 constexpr int64_t kTogether = std::is_same_v<Element, float> ? 1 : 2;
 template <typename Element>
@@ -46,7 +46,7 @@ void copy_elements(HeadRows<at::BFloat16> rows, int64_t count, int64_t width, at
   cpu::copy_rows(cpu::LowpRows{bits_of(rows.values), rows.stride, count, width}, bits_of(out), out_stride);
 }
 
-/// out = rows as products read right sides; the last one may lack its neighbour.
+/// out = rows, packed as operand B. The last row of an odd count is paired with zeros.
 void pack_together(HeadRows<float> rows, int64_t count, int64_t width, float* out) {
   copy_elements(rows, count, width, out, width);
 }
@@ -173,7 +173,7 @@ void CpuHeadAttention<Element>::pack_columns(Rows rows, int64_t count, Element* 
   }
 }
 
-/// packed weights [padded, head size] = rows, then zeros, as products read right sides.
+/// packed_weights [padded, head size] = rows, then zeros, packed as operand B.
 template <typename Element>
 void CpuHeadAttention<Element>::pack_rows(Rows rows, int64_t count, int64_t padded, Element* packed_weights) const {
   pack_together(rows, count, head_size_, packed_weights);

@@ -9,17 +9,17 @@
 
 namespace neoloom::model {
 
-/// Queries, and keys, of a tile.
+/// Queries of a tile, and also its keys.
 inline constexpr int64_t kAttentionTile = 64;
 
 /// Rows of one head of one sample inside a packed tensor [rows, h].
 template <typename Element>
 using HeadRows = Operand<Element>;
 
-/// Attention of one head of one sample on the microkernel (gemm_microkernel.h): tiles of 64 queries by 64 keys,
-/// of which those that no query may see are skipped. All shapes of products come from a small set, so that the kernel's
-/// compiled forms stay few whatever lengths the samples have. `Element`, float or at::BFloat16, is what comes, goes and
-/// is read by products; scores, softmax and sums are fp32. One object per thread; its memory is reused.
+/// Attention of one head of one sample on the microkernel (gemm_microkernel.h): tiles of 64 queries by 64 keys. Skips
+/// tiles in which no query may see a key. Its GEMMs have few shapes whatever lengths the samples have, so oneDNN
+/// compiles few kernels. `Element`, float or at::BFloat16, is the type of inputs, outputs and GEMM operands; scores,
+/// softmax and sums are fp32. One object per thread, which reuses its memory.
 template <typename Element>
 class CpuHeadAttention {
  public:
@@ -57,13 +57,12 @@ class CpuHeadAttention {
   void sum_over_keys(const Tile& tile, const float* scores, const Element* rows, Rows out);
 
   int64_t head_size_;
-  int64_t depth_;  // head_size_ in whole pairs where products read pairs
+  int64_t depth_;  // head_size_, rounded up to even where GEMMs read pairs of rows
   int64_t window_;
-  int64_t padded_keys_ = 0;  // whole tiles
+  int64_t padded_keys_ = 0;  // rounded up to whole tiles
   int64_t score_stride_ = 0;
   at::Tensor memory_;
-  // Parts of memory_: see lay_out. Panels of tiles of keys: "columns" are right sides x^T, "rows" are right
-  // sides x.
+  // Parts of memory_, see lay_out. Packed tiles of keys: "columns" are operands B x^T, "rows" are operands B x.
   Element *k_columns_ = nullptr, *v_columns_ = nullptr, *k_rows_ = nullptr, *v_rows_ = nullptr;
   Element *queries_ = nullptr, *padded_tile_ = nullptr, *grads_ = nullptr, *query_rows_ = nullptr,
           *grad_rows_ = nullptr;

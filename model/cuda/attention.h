@@ -9,22 +9,22 @@
 
 namespace neoloom::model {
 
-/// Rows of a micro-batch in both forms; kernels over packed rows read `packed`, the others `segments`.
+/// Rows of a micro-batch in both forms. Varlen kernels read `packed`, the others `segments`.
 struct AttentionRows {
   const std::vector<SequenceSpan>& segments;
   const CuSeqlens& packed;
 };
 
-/// Attention on a GPU, by the kernel that choose_attention() named. Where cuDNN was chosen, rows whose
-/// queries are only the last tokens go to flash attention, as cuDNN aligns queries with the first keys, and so do
-/// samples of unlike lengths.
+/// Attention on a GPU, by the kernel that choose_attention() returned. Where that is cuDNN, flash attention still
+/// computes rows whose queries are only the last tokens, since cuDNN aligns queries with the first keys, and samples of
+/// unequal lengths.
 class CudaAttention {
  public:
   /// `operators` must outlive this.
   CudaAttention(AttentionKernel kernel, const Attention& attention, const CudaOperators& operators)
       : kernel_(kernel), attention_(attention), operators_(operators) {}
 
-  /// What q, k, v and the gradient have to be.
+  /// Whether q, k, v and the gradient must have 16 bits.
   bool wants_16bit() const { return kernel_ != AttentionKernel::kMath; }
 
   /// Shapes: q [queries, h], k, v [keys, h]; returns [queries, h] of the same type.

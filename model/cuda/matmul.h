@@ -12,7 +12,7 @@
 
 namespace neoloom::model {
 
-/// Matrix products on a GPU: inputs have the compute dtype, and one product is one operator.
+/// Matmuls on a GPU. Inputs have the compute dtype, and each matmul is one ATen operator.
 class CudaMatmul {
  public:
   CudaMatmul(Dtype compute_dtype, std::shared_ptr<const CudaOperators> operators)

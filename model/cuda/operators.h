@@ -10,9 +10,9 @@
 
 namespace neoloom::model {
 
-/// What forward leaves for backward beside its result.
+/// What attention's forward saves for backward beside its result.
 struct AttentionSaved {
-  at::Tensor logsumexp;  // layout of the kernel
+  at::Tensor logsumexp;  // in the kernel's own layout
   at::Tensor seed, offset;
 };
 
@@ -20,11 +20,11 @@ struct AttentionCall {
   at::Tensor q;     // [queries, H, d] 16 bit, last dimension contiguous
   at::Tensor k, v;  // [keys, H, d]
   const CuSeqlens& rows;
-  int64_t window = 0;  // tokens a query sees, itself included; 0: all before it
+  int64_t window = 0;  // tokens that a query sees, itself included; 0: all up to itself
 };
 
-/// The operators that exist for CUDA only, as a table, so that tests drive the GPU's code on CPU tensors.
-/// Attention has scale 1; queries are aligned with the last keys of their sample.
+/// Table of the operators that exist for CUDA only, which tests replace to run the GPU's code on CPU tensors. Attention
+/// has scale 1; queries are aligned with the last keys of their sample.
 struct CudaOperators {
   using Forward = std::function<at::Tensor(const AttentionCall& call, AttentionSaved& saved)>;
   /// `grad` and `out` [queries, H, d] in the type of q.
@@ -33,7 +33,7 @@ struct CudaOperators {
 
   /// a b in fp32. Shapes: a [n, k], b [k, m] of one 16-bit type; returns [n, m] fp32.
   std::function<at::Tensor(const at::Tensor& a, const at::Tensor& b)> product;
-  /// y = beta y + alpha a b; what y held does not count where beta is 0. Shapes: y [n, m] fp32, any row stride.
+  /// y = beta y + alpha a b; with beta 0 the old y is not read, as in BLAS. Shapes: y [n, m] fp32, any row stride.
   std::function<void(const at::Tensor& y, const at::Tensor& a, const at::Tensor& b, double beta, double alpha)>
       add_product;
   Forward flash_forward;
@@ -42,7 +42,7 @@ struct CudaOperators {
   Backward cudnn_backward;
 };
 
-/// LibTorch's.
+/// The production table.
 CudaOperators libtorch_operators();
 
 }  // namespace neoloom::model

@@ -30,7 +30,7 @@ void process_logits(at::Tensor& logits, const std::vector<int64_t>& context, con
 /// random number depends on (seed, position) alone. Throws: Error(kNumeric) when no logit is finite, or one is NaN.
 int64_t choose_token(const at::Tensor& processed, const GenerationOptions& options, int64_t position);
 
-/// Why a text ended: at a stop token, at max_tokens, or because the model has no further positions.
+/// Why generation ended: at a stop token, at max_tokens, or at the model's last position.
 enum class Finish { kStop, kLength, kPositions };
 /// "stop", "length" or "positions".
 std::string finish_name(Finish finish);
@@ -45,7 +45,7 @@ struct Generated {
 Generated generate(Model& model, const at::Tensor& params, std::vector<int64_t> prompt,
                    const GenerationOptions& options, const std::function<void(int64_t)>& on_token = {});
 
-/// What generate() demands of options and of a prompt, to be asked before the first of many is answered.
+/// The checks of generate(), to run on all prompts before the first answer.
 /// Throws: Error(kUsage) for an option out of range.
 void check_options(const GenerationOptions& options);
 /// Throws: Error(kData) when the prompt has more tokens than the model has positions, or ids outside its vocabulary;

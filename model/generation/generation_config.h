@@ -10,8 +10,8 @@
 
 namespace neoloom::model {
 
-/// What a model folder says about generation: its generation_config.json or, without one, its config.json, which is
-/// where transformers' generate looks for its defaults. Absent: the file does not say.
+/// Generation settings of a model folder: of its generation_config.json or, without one, of its config.json, as
+/// transformers' generate reads its defaults. nullopt: the file does not set it.
 struct GenerationConfig {
   std::string file;                    // name without folder
   std::vector<int64_t> eos_token_ids;  // generation stops at each of them; empty: at none
@@ -21,7 +21,7 @@ struct GenerationConfig {
   std::optional<double> top_p;
   std::optional<double> repetition_penalty;
   std::optional<int64_t> max_new_tokens;
-  std::vector<std::string> unknown;  // "num_beams 4": settings that change a text and that neoloom does not have
+  std::vector<std::string> unknown;  // settings that would change a text and that neoloom lacks: "num_beams 4"
 
   /// Throws: Error(kWeights) naming file, key, expected and found.
   static GenerationConfig from_folder(const std::string& folder, const GptNeoConfig& config);

@@ -13,60 +13,61 @@
 
 namespace neoloom::model {
 
-// What differs between CPUs and GPUs. The mathematics of a block stands in block.cpp, that of the heads in heads.cpp;
-// both call these operations. cpu_backend.cpp and cuda_backend.cpp implement them, make_backend() chooses.
+// The operations that differ between CPU and GPU. block.cpp and heads.cpp hold the mathematics of a block and of the
+// heads, and call these operations. cpu_backend.cpp and cuda_backend.cpp implement them; make_backend() chooses one.
 //
-// "Type of matmuls": what matrix products read. On CPUs bfloat16 where packed weights are multiplied in it, else fp32;
-// on GPUs the compute dtype.
+// "Type of matmuls": type of the inputs of matmuls. On CPUs bfloat16 where packed GEMM computes in it, else fp32; on
+// GPUs the compute dtype.
 
 enum class GradDtype {
-  kFp32,    // read by LayerNorm
-  kMatmul,  // read by other products; on GPUs fp32 where an adapter adds its part
+  kFp32,    // for LayerNorm
+  kMatmul,  // for other matmuls; on GPUs fp32 where an adapter adds its part
 };
 
-/// Which rows the gradient of a residual connection has.
+/// The rows that the gradient of a residual connection has.
 enum class ResidualRows {
-  kSame,     // those of the norm's input
-  kQueries,  // RowSelection::query_index of them
+  kSame,     // all rows of the norm's input
+  kQueries,  // only those of RowSelection::query_index
 };
 
-/// The operations of one block on the rows of one micro-batch. `saved` is read and written at the operation's own
-/// members only. n_site: the rows that a linear works on, N for k_proj and v_proj, else n.
+/// The operations of one block on the rows of one micro-batch. Each reads and writes only its own members of `saved`.
+/// n_site is the number of rows of a linear: N for k_proj and v_proj, else n.
 class BlockOps {
  public:
   virtual ~BlockOps() = default;
 
   /// norm(x) in the type of matmuls. Shapes: x [n, h] fp32 -> [n, h]; `statistics` may be null.
   virtual at::Tensor layer_norm(const Norm& norm, const at::Tensor& x, Norm::Statistics* statistics) = 0;
-  /// The gradient of x where x goes into norm(x) and into a residual connection whose gradient is d_residual
+  /// Returns the gradient of x, which is the input of norm(x) and of a residual connection with gradient d_residual
   /// (overwritten). Writes the norm's parameter gradients. Shapes: d_normed, x [n, h]; returns [n, h] fp32.
   virtual at::Tensor residual_norm_grad(const Norm& norm, const at::Tensor& d_normed, const at::Tensor& x,
                                         const Norm::Statistics& statistics, const at::Tensor& d_residual,
                                         ResidualRows rows) = 0;
-  /// Whether forward keeps ln_1's output for backward, instead of having it computed again.
+  /// Whether forward keeps ln_1's output for backward; else backward recomputes it.
   virtual bool keeps_normed() const = 0;
 
-  /// W x + b + adapter as attention reads it. Shapes: x [n_site, in] -> [n_site, out], type of matmuls.
+  /// W x + b + adapter, for attention. Shapes: x [n_site, in] -> [n_site, out], type of matmuls.
   virtual at::Tensor project(LinearSite site, const at::Tensor& x, BlockSaved& saved) = 0;
   /// residual + W x + b + adapter. Shapes: x [n, in], residual [n, out] fp32 -> [n, out] fp32.
   virtual at::Tensor linear_add(LinearSite site, const at::Tensor& x, const at::Tensor& residual,
                                 BlockSaved& saved) = 0;
-  /// saved.activation of c_fc(x). Returns gelu_new of it [n, ff] where it comes along, else undefined: gelu() makes it.
+  /// Sets saved.activation to that of c_fc(x). Returns gelu_new of c_fc(x) [n, ff] if the backend computes both at
+  /// once; else undefined, and gelu() computes it.
   virtual at::Tensor linear_gelu(const at::Tensor& x, BlockSaved& saved) = 0;
-  /// gelu_new's output [n, ff] from what was saved, which holds its input.
+  /// Returns gelu_new [n, ff] of its saved input (GeluKeeps::kInput).
   virtual at::Tensor gelu(const SavedGelu& saved) = 0;
 
-  /// Parameter gradients of a linear with input x, which may be undefined where nothing trains there. Returns the
+  /// Writes the parameter gradients of a linear with input x; x may be undefined if the linear is frozen. Returns the
   /// gradient of x [n_site, in], undefined unless `wants_dx`. Shapes: dy [n_site, out].
   virtual at::Tensor linear_grad(LinearSite site, const at::Tensor& dy, const at::Tensor& x, const BlockSaved& saved,
                                  bool wants_dx, GradDtype dtype) = 0;
-  /// The same for c_proj and the gelu_new before it: returns the gradient of gelu_new's input [n, ff].
+  /// The same for c_proj and the gelu_new before it. Returns the gradient of gelu_new's input [n, ff].
   virtual at::Tensor gelu_linear_grad(const at::Tensor& dy, const BlockSaved& saved, bool wants_d_pre) = 0;
-  /// The same for k_proj, v_proj and q_proj at once, with input `normed` [N, h]: returns its gradient, fp32.
+  /// The same for k_proj, v_proj and q_proj together, with input `normed` [N, h]. Returns its gradient, fp32.
   virtual at::Tensor qkv_grad(const AttentionGradients& d, const at::Tensor& normed, const BlockSaved& saved,
                               bool wants_d_normed) = 0;
 
-  /// Attention of saved.q, k, v: [n, h] in their type.
+  /// Returns attention of saved.q, k, v: [n, h] in their type.
   virtual at::Tensor attention(BlockSaved& saved) = 0;
   /// Shapes: d_attended [n, h]; returns gradients in the type of q.
   virtual AttentionGradients attention_grad(const at::Tensor& d_attended, const BlockSaved& saved) = 0;
@@ -81,7 +82,8 @@ class Backend {
 
   /// Logits of a causal LM in chunks of at most `chunk_rows` rows. `network` must outlive the result.
   virtual std::unique_ptr<LmHeadOps> lm_head_ops(const Network& network, int64_t chunk_rows) = 0;
-  /// Losses [n] of the rows of `logits` [n, C] fp32, which become scale * (softmax - onehot) when `wants_gradient`.
+  /// Returns the losses [n] of the rows of `logits` [n, C] fp32. Overwrites logits with scale * (softmax - onehot) when
+  /// `wants_gradient`.
   virtual at::Tensor cross_entropy(at::Tensor& logits, const at::Tensor& targets, double scale,
                                    bool wants_gradient) const = 0;
   /// x W^T in fp32. Shapes: x [n, h], head [V, h] -> [n, V].

@@ -19,11 +19,11 @@ class Backend;
 class BlockOps;
 
 /// What forward keeps for backward. GELU outputs, probabilities and, on CPUs, LayerNorm outputs are recomputed.
-/// "type of matmuls": what the backend's matrix products read (Backend); the rest is fp32.
+/// "Type of matmuls": see backend.h; the rest is fp32.
 struct BlockSaved {
   at::Tensor x;  // [N, h] input of ln_1
   Norm::Statistics ln_1;
-  at::Tensor normed;    // [N, h] type of matmuls, ln_1's output, where the backend keeps it and what reads it trains
+  at::Tensor normed;    // [N, h] type of matmuls, ln_1's output; kept if backend and training need it
   at::Tensor q;         // [n, h] type of matmuls
   at::Tensor k, v;      // [N, h] type of matmuls
   at::Tensor attended;  // [n, h] type of matmuls, input of out_proj
@@ -31,18 +31,18 @@ struct BlockSaved {
   Norm::Statistics ln_2;
   SavedGelu activation;                  // [n, ff] type of matmuls; on CPUs as forward_activated leaves it
   std::array<AdapterSaved, 6> adapters;  // in the order of LinearSite
-  AttentionSaved attention;              // of kernels that keep something
+  AttentionSaved attention;              // of kernels that save something
 
   AdapterSaved& adapter(LinearSite site) { return adapters[static_cast<size_t>(site)]; }
   const AdapterSaved& adapter(LinearSite site) const { return adapters[static_cast<size_t>(site)]; }
 
-  /// A copy that holds only what Block::recompute needs: the block's input and what adapters saved.
+  /// Returns a copy with only what Block::recompute needs: the block's input and what adapters saved.
   BlockSaved inputs() const;
 };
 
-/// What backward has to find out about a block: everything below the lowest trainable tensor is skipped.
+/// The gradients that backward computes; everything below the lowest trainable tensor is skipped.
 struct BlockWants {
-  bool dx = true;  // someone below needs the gradient of the block's input
+  bool dx = true;  // the gradient of the block's input is needed
 };
 
 /// One transformer block of GPT-Neo and its gradients, written once for all backends:
@@ -60,8 +60,8 @@ struct Block {
   /// Shapes: x [N, h] -> [n, h]; `saved` may be null.
   at::Tensor forward(Backend& backend, const at::Tensor& x, const RowSelection& rows, BlockSaved* saved) const;
 
-  /// Everything of `saved` from its inputs(), with forward's bits: on CPUs dropout masks are drawn again, by their
-  /// keys; on GPUs what adapters saved is there already.
+  /// Recomputes `saved` from its inputs(), with the bits of forward. CPUs draw the dropout masks again by their keys;
+  /// on GPUs inputs() hold what the adapters saved.
   void recompute(Backend& backend, const RowSelection& rows, BlockSaved& saved) const;
 
   /// Writes the block's parameter gradients. Shapes: dy [n, h] (overwritten) -> gradient of x [N, h], undefined unless

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A block on the CPU: everything that follows a matrix product is done to its tiles while they are in the cache, and
-// what only goes from product to product has the type that they read.
+// A block on the CPU. What follows a GEMM is its epilogue, done to each tile while it is in the cache. Tensors that
+// only GEMMs read have their input type.
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros_like.h>
 

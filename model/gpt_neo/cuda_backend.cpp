@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A block on a GPU, in few operators. What only feeds products or attention has the compute dtype ("16" below; fp32
-// computes in fp32), everything else is fp32.
+// A block on a GPU, in few operators. Tensors that only matmuls or attention read have the compute dtype ("16" below,
+// also where it is fp32). All others are fp32.
 #include <ATen/ops/addmm.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/gelu.h>

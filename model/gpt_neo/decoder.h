@@ -15,8 +15,8 @@ struct KeyValueCache {
   at::Tensor k, v;  // [max tokens, h] fp32
 };
 
-/// Decoder of one sequence: keys and values of earlier tokens are kept per block, [max_tokens, h] fp32. Local blocks
-/// keep all tokens too; attention reads only the window.
+/// Decodes one sequence with a KV cache per block, [max_tokens, h] fp32. Local blocks cache all tokens too; attention
+/// reads only the window.
 class GptNeoDecoder final : public Model::Decoder {
  public:
   GptNeoDecoder(const ModelSetup& setup, Network network, int64_t max_tokens);

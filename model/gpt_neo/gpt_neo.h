@@ -13,8 +13,8 @@
 
 namespace neoloom::model {
 
-/// The Model there is: wires embedding, blocks and head. Keeps no state between calls but
-/// scratch memory, and on devices where inputs lie.
+/// The implementation of Model: embedding, blocks and head. Between calls it keeps only scratch memory and, on GPUs,
+/// the static inputs of CUDA graphs.
 class GptNeo final : public Model {
  public:
   GptNeo(const ModelSetup& setup, std::shared_ptr<const Weights> weights);
@@ -36,7 +36,7 @@ class GptNeo final : public Model {
  private:
   bool classifies() const { return setup_.head != Head::kCausalLm; }
   MicroBatch packed_on(const at::Device& device, const Batch& batch) const;
-  /// Inputs of all micro-steps of one shape, and their loss.
+  /// What the CUDA graph of one shape reads, and the loss that it writes.
   struct StaticInputs {
     MicroBatch batch;
     at::Tensor loss;  // [] fp64

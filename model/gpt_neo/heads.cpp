@@ -17,7 +17,7 @@ namespace neoloom::model {
 
 namespace {
 
-/// 256 rows of GPT-2's vocabulary are 51 MB of fp32; a device wants larger products.
+/// 256 rows of GPT-2's vocabulary are 51 MB of fp32; GPUs need larger GEMMs.
 constexpr int64_t kDefaultLogitsRows = 256;
 constexpr int64_t kDefaultDeviceLogitsRows = 2048;
 

@@ -13,14 +13,15 @@ namespace neoloom::model {
 
 class Backend;
 
-/// What a head makes of the final block's output.
+/// Result of a head for the last block's output.
 struct HeadResult {
   LossSum loss;
   at::Tensor logits;    // classification [B, C] fp32
-  at::Tensor d_hidden;  // gradient of (loss sum * scale) for the final block's output, when gradients were wanted
+  at::Tensor d_hidden;  // gradient of (loss sum * scale) by the last block's output; undefined unless wanted
 };
 
-/// Gradients of (loss sum * loss_scale) are computed, and the head's own written; else only the loss.
+/// With `gradients`, the head computes gradients of (loss sum * loss_scale) and writes those of its parameters; else
+/// only the loss.
 struct HeadWants {
   bool gradients = false;
   double loss_scale = 1.0;
@@ -33,7 +34,7 @@ struct LmHeadChunk {
   at::Tensor weights;  // [n] fp32: 0 for rows that do not count; undefined: all do
 };
 
-/// Losses of a chunk's rows, and the gradient of its `normed`, neither weighed.
+/// Losses of a chunk's rows, and the gradient of its `normed`. Neither is multiplied by `weights`.
 struct LmHeadResult {
   at::Tensor losses;    // [n]
   at::Tensor d_normed;  // [n, h], undefined unless wanted

@@ -11,8 +11,7 @@
 
 namespace neoloom::model {
 
-/// One of the six linears of a block as a step sees it: a weight (frozen, or trained when weight_grad is defined), a
-/// bias, an adapter.
+/// One of the six linears of a block: a weight (trained if weight_grad is defined, else frozen), a bias, an adapter.
 struct Linear {
   Matrix weight;           // [out, in], any dtype
   at::Tensor bias;         // [out] fp32, or undefined
@@ -22,28 +21,27 @@ struct Linear {
 
   bool trains() const { return lora.present() || weight_grad.defined(); }
 
-  /// y = W x + b + s B A drop(x) + residual. Shapes: x [n, in] fp32 or in the type that products read; residual [n,
-  /// out] fp32 or undefined; returns [n, out] in `type`. `down` (may be null) receives what backward wants of an
-  /// adapter.
+  /// y = W x + b + s B A drop(x) + residual. Shapes: x [n, in] fp32 or Matmul::input_type; residual [n, out] fp32 or
+  /// undefined; returns [n, out] in `type`. `down` (may be null) receives LoraBranch::down for backward.
   at::Tensor forward(Matmul& matmul, const at::Tensor& x, const std::vector<RowKey>& keys, at::Tensor* down = nullptr,
                      const at::Tensor& residual = {}, at::ScalarType type = at::kFloat) const;
 
-  /// gelu_new of the same; see Matmul::forward_activated.
+  /// gelu_new of forward; see Matmul::forward_activated.
   Matmul::Activated forward_activated(Matmul& matmul, const at::Tensor& x, const std::vector<RowKey>& keys,
                                       GeluKeeps keeps, at::Tensor* down = nullptr) const;
 
-  /// What backward is given. Shapes: dy [n, out]; x [n, in], the forward's input, where the linear trains; down:
-  /// what forward left.
+  /// Inputs of backward. Shapes: dy [n, out]; x [n, in], forward's input, needed if the linear trains; down [n, r],
+  /// from forward.
   struct Upstream {
     at::Tensor dy, x, down;
   };
 
-  /// Writes the parameter gradients. Returns the gradient of x [n, in] in `type`, or that times the gelu_new' of
-  /// `through` (see Matmul::input_gradient); undefined unless `wants_dx`.
+  /// Writes the parameter gradients. Returns the gradient of x [n, in] in `type`, multiplied by the gelu_new' of
+  /// `through` if defined (see Matmul::input_gradient); undefined unless `wants_dx`.
   at::Tensor backward(Matmul& matmul, const Upstream& upstream, const std::vector<RowKey>& keys, bool wants_dx,
                       at::ScalarType type = at::kFloat, const SavedGelu& through = {}) const;
 
-  /// The same with the gradient of x added to `dx` in fp32; a null `dx`: not wanted.
+  /// The same, but adds the gradient of x to `dx` in fp32, unless `dx` is null.
   void backward_into(Matmul& matmul, const Upstream& upstream, const std::vector<RowKey>& keys, at::Tensor* dx) const;
 
  private:
@@ -65,11 +63,11 @@ struct Norm {
   };
   /// Shapes: x [n, h] -> [n, h]; `statistics` may be null.
   at::Tensor forward(const at::Tensor& x, Statistics* statistics) const;
-  /// Gradient of x; writes the gradients of scale and shift when they are wanted.
+  /// Returns the gradient of x; writes those of scale and shift if they are trained.
   at::Tensor backward(const at::Tensor& dy, const at::Tensor& x, const Statistics& statistics) const;
 
-  /// The same by the CPU's own loops: forward to `type`, fp32 or bfloat16, and the gradient of x added to `sum` [n, h]
-  /// fp32. All tensors in host memory, columns contiguous.
+  /// The same by cpu/elementwise.h: forward returns `type`, fp32 or bfloat16, and the gradient of x is added to `sum`
+  /// [n, h] fp32. CPU tensors only, columns contiguous.
   at::Tensor cpu_forward(const at::Tensor& x, Statistics* statistics, at::ScalarType type) const;
   void cpu_add_gradient(const at::Tensor& dy, const at::Tensor& x, const Statistics& statistics, at::Tensor& sum) const;
 

@@ -15,8 +15,8 @@
 
 namespace neoloom::model {
 
-/// The whole model as one call sees it: weights from the frozen set or from the flat buffer, adapters and gradients
-/// as views of the flat buffers. Cheap to build; holds no values of its own.
+/// The whole model for one call. Weights are the frozen tensors or views of the flat buffer; adapters and gradients are
+/// views of the flat buffers. Cheap to build; owns no values.
 struct Network {
   at::Tensor wte, wpe;            // [V, h], [max_pos, h], any dtype
   at::Tensor wte_grad, wpe_grad;  // undefined: frozen
@@ -37,10 +37,11 @@ struct Network {
 
 /// On GPUs: the kernel of layers with this window (0: global).
 AttentionKernel attention_kernel(const ModelSetup& setup, int64_t window);
-/// Where attention works sample by sample, kernels follow the lengths of the samples; elsewhere shapes are few.
+/// Whether micro-batches can have few fixed shapes, for CUDA graphs. They cannot where attention works sample by
+/// sample, since its kernels depend on the lengths.
 bool has_fixed_shapes(const ModelSetup& setup);
 
-/// Knows which tensors train and where they lie; builds Networks over buffers.
+/// Knows which tensors train and their offsets in the flat buffers; builds Networks over buffers.
 class NetworkBuilder {
  public:
   /// Throws: Error(kUsage) when LoRA matches nothing, the head lacks labels, or shapes of weights and config differ.
@@ -48,7 +49,7 @@ class NetworkBuilder {
 
   const ParameterLayout& layout() const { return layout_; }
 
-  /// `grads` undefined: no gradients wanted. `dropout` null: evaluation.
+  /// `grads` undefined: no gradients. `dropout` null: evaluation mode.
   Network build(const at::Tensor& params, const at::Tensor& grads, const DropoutKey* dropout) const;
 
   /// Writes the initial values. See Model::initialize.

@@ -15,22 +15,22 @@
 
 namespace neoloom::model {
 
-/// One micro-batch's way through a network, over any backend. Holds references only.
+/// Forward and backward pass of one micro-batch through a network, on any backend. Holds references only.
 struct Passes {
   const ModelSetup& setup;
   const Network& network;
   Backend& backend;
   const MicroBatch& batch;
 
-  /// Embedding and blocks: [n, h], of all rows, or of a classifier's last tokens. `saved` (null: there is no backward)
-  /// receives what each block keeps, of checkpointed ones BlockSaved::inputs.
+  /// Runs embedding and blocks. Returns [n, h]: all rows, or a classifier's last tokens. `saved` receives what each
+  /// block keeps, for checkpointed blocks BlockSaved::inputs; null: no backward follows.
   at::Tensor forward(std::vector<BlockSaved>* saved) const;
 
-  /// Of forward's result; nothing where a causal LM has no targets.
+  /// Runs the head on forward's result. The result is empty for a causal LM without targets.
   HeadResult head(const at::Tensor& hidden, HeadWants wants) const;
 
-  /// Writes the gradients of blocks and embedding, given that of forward's result [n, h] (overwritten). `saved` is
-  /// emptied on the way. `ready` (may be empty) is told each block whose gradients are final.
+  /// Writes the gradients of blocks and embedding. `d_hidden` is the gradient of forward's result [n, h] (overwritten).
+  /// Releases `saved` block by block. Calls `ready` (may be empty) for each block whose gradients are final.
   void backward(std::vector<BlockSaved>& saved, at::Tensor d_hidden,
                 const std::function<void(size_t layer)>& ready) const;
 
@@ -39,7 +39,7 @@ struct Passes {
  private:
   bool classifies() const { return setup.head != Head::kCausalLm; }
   bool is_last(size_t layer) const { return layer + 1 == network.blocks.size(); }
-  /// Whether backward computes anew what this block's forward would have to keep. The last block's is used at once.
+  /// Whether backward recomputes this block's activations. Not for the last block, whose backward follows its forward.
   bool checkpointed(size_t layer) const { return setup.gradient_checkpointing && !is_last(layer); }
 };
 

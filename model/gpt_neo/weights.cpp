@@ -82,7 +82,7 @@ std::shared_ptr<const Weights> to_device(const std::shared_ptr<const Weights>& w
       at::Tensor& tensor = parameter_of(block, parameter);
       if (!is_qkv_weight(parameter)) tensor = copied(tensor, tensor.dim() == 2 ? type : tensor.scalar_type());
     }
-    // Below each other in one piece of memory: one product for the three of them.
+    // Contiguous, so that one matmul computes all three.
     const int64_t h = block[LinearSite::kKProj].weight.size(0);
     const at::Tensor inputs = at::empty({3 * h, h}, at::TensorOptions().dtype(type).device(target));
     int64_t row = 0;

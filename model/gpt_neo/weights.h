@@ -34,7 +34,7 @@ struct BlockWeights {
   const LinearWeights& operator[](LinearSite site) const { return linears[static_cast<size_t>(site)]; }
 };
 
-/// Products of GPUs are many times slower where a dimension is odd, as GPT-2's vocabulary is.
+/// GEMMs on GPUs are many times slower where a dimension is odd, as GPT-2's vocabulary size is.
 inline constexpr int64_t kHeadAlignment = 64;
 
 struct Weights {
@@ -44,14 +44,14 @@ struct Weights {
   NormWeights ln_f;
   at::Tensor lm_head;                   // [V, h]; the same tensor as wte when tied
   PackedWeights packed_lm_head;         // of lm_head
-  at::Tensor aligned_lm_head;           // GPUs: lm_head, followed by rows of 0 up to a multiple of kHeadAlignment rows
+  at::Tensor aligned_lm_head;           // GPUs: lm_head, its rows zero-padded to a multiple of kHeadAlignment
   at::Tensor score;                     // [num_labels, h] fp32 when the source has one, else undefined
   std::shared_ptr<const void> storage;  // keeps the mapping alive; tensors are views of it
   std::string source_hash;              // SHA-256 of the source files' bytes
-  std::vector<std::string> notes;       // what the loader found worth telling the user
+  std::vector<std::string> notes;       // the loader's notes for the user
 };
 
-/// Calls visit(name, tensor) for every tensor of the body, in file order: Hugging Face's name, without the heads.
+/// Calls visit(Hugging Face's name, tensor) for every tensor of the body, in file order, without the heads.
 template <typename WeightsLike, typename Visit>
 void for_each_body_tensor(WeightsLike& weights, Visit visit) {
   visit(std::string(kWordEmbeddingName), weights.wte);
@@ -71,13 +71,13 @@ std::vector<std::pair<std::string, std::vector<int64_t>>> body_shapes(const GptN
 /// (name, tensor) of the body and the heads, in file order; for full-parameter training and export.
 std::vector<std::pair<std::string, at::Tensor>> named_tensors(const Weights& weights);
 
-/// Copies weights to a device (CUDA): owned storage there, matrices of the blocks and of the head in `matrix_dtype`
-/// (the type of their products, so that none is converted again), k, v and q of a block below each other in one piece.
-/// `device` as in at::Device ("cuda:0").
+/// Copies weights to a GPU, to memory that the result owns. Converts the matrices of the blocks and of the head to
+/// `matrix_dtype`, the type of their matmuls. Places k, v and q of a block contiguously, so that one matmul computes
+/// them. `device` as in at::Device ("cuda:0").
 std::shared_ptr<const Weights> to_device(const std::shared_ptr<const Weights>& weights, const std::string& device,
                                          Dtype matrix_dtype);
 
-/// A matrix of the frozen products, and where its packed weights belong.
+/// A frozen matrix that matmuls read, and where its packed weights are stored.
 struct FrozenMatrix {
   std::string name;
   at::Tensor values;

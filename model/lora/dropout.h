@@ -10,8 +10,8 @@
 
 namespace neoloom::model {
 
-/// Inverted dropout whose masks are a pure function of (seed, epoch, sample, token, channel, layer, site): the same
-/// element is kept or dropped whatever batch, padding or rank its sample is in.
+/// Inverted dropout whose masks are a pure function of (seed, epoch, sample, token, channel, layer, site): whether an
+/// element is dropped does not depend on batch, padding or rank.
 struct DropoutMask {
   double probability = 0.0;  // of dropping, in [0, 1)
   uint64_t seed = 0;

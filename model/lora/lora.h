@@ -10,8 +10,8 @@
 
 namespace neoloom::model {
 
-/// One adapter of PEFT's plain LoRA as a step sees it: y += s * drop(x) A^T B^T. On CPUs A, B and all sums are fp32; x
-/// and dy may be bfloat16.
+/// One adapter of PEFT's plain LoRA: y += s * drop(x) A^T B^T. On CPUs A, B and all accumulation are fp32; x and dy may
+/// be bfloat16.
 struct LoraBranch {
   at::Tensor a;       // [r, in]; undefined: no adapter here
   at::Tensor b;       // [out, r]
@@ -23,14 +23,14 @@ struct LoraBranch {
 
   bool present() const { return a.defined(); }
 
-  /// drop(x) A^T [n, r] fp32, which backward wants. Shapes: x [n, in]; keys name the rows.
+  /// Returns drop(x) A^T [n, r] fp32, which backward needs. Shapes: x [n, in]; keys [n], one per row of x.
   at::Tensor down(const at::Tensor& x, const std::vector<RowKey>& keys) const;
 
-  /// Sets the thin term that makes the adapter's output of `down`.
+  /// Sets the low-rank term of `terms` that adds the adapter's output, s * down B^T.
   void join_forward(const at::Tensor& down, Epilogue& terms) const;
 
-  /// Gradients of A and B. Shapes: dy [n, out], x [n, in]. Returns the adapter's part of x's gradient [n, in], nothing
-  /// unless `wants_dx`.
+  /// Writes the gradients of A and B. Returns the terms that add the adapter's part of x's gradient [n, in]; empty
+  /// unless `wants_dx`. Shapes: dy [n, out], x [n, in].
   Epilogue backward(const at::Tensor& dy, const at::Tensor& x, const std::vector<RowKey>& keys, const at::Tensor& down,
                     bool wants_dx) const;
 

@@ -14,9 +14,9 @@ struct AdapterSaved {
   at::Tensor down;  // [n, r]: drop(x) A^T
 };
 
-// LoraBranch on a GPU: inputs of all products have the compute dtype, gradients of A and B are fp32. Masks
-// are native dropout's, drawn from the default generator of x's device in the order of calls. What an earlier call
-// saved is used again: no mask is drawn twice.
+// LoraBranch on a GPU: inputs of all matmuls have the compute dtype, gradients of A and B are fp32. Masks come from
+// at::native_dropout and the default generator of x's device, in the order of calls. A mask or down that `saved`
+// already holds is reused, so no mask is drawn twice.
 
 /// drop(x) A^T B^T without the scale, in the compute dtype. Shapes: x [n, in]; returns [n, out].
 at::Tensor adapter_output_on_cuda(const CudaMatmul& matmul, const LoraBranch& lora, const at::Tensor& x,
@@ -26,8 +26,8 @@ at::Tensor adapter_output_on_cuda(const CudaMatmul& matmul, const LoraBranch& lo
 void add_adapter_on_cuda(const CudaMatmul& matmul, const LoraBranch& lora, at::Tensor& y, const at::Tensor& x,
                          AdapterSaved& saved);
 
-/// Gradients of A and B, and, when `dx` is not null, the adapter's part added to dx [n, in] fp32. Shapes: dy [n, out],
-/// x [n, in].
+/// Writes the gradients of A and B. Unless `dx` is null, adds the adapter's part of x's gradient to dx [n, in] fp32.
+/// Shapes: dy [n, out], x [n, in].
 void adapter_backward_on_cuda(const CudaMatmul& matmul, const LoraBranch& lora, const at::Tensor& dy,
                               const at::Tensor& x, const AdapterSaved& saved, at::Tensor* dx);
 

@@ -10,13 +10,14 @@
 
 namespace neoloom::model {
 
-/// Sizes of what a configuration trains, without loading weights.
+/// Number of parameters that a configuration trains.
 struct TrainableCount {
   int64_t parameters = 0;     // PEFT's count
   int64_t flat_elements = 0;  // with padding to 64-byte boundaries
 };
 
-/// LoRA (or, when absent, every parameter) and the score head of `num_labels` classes (0: causal LM).
+/// Counts LoRA's parameters (without `lora`, every parameter) and the score head of `num_labels` classes (0: causal
+/// LM). Loads no weights.
 /// Throws: Error(kUsage) when a target matches no module.
 TrainableCount count_trainable(const GptNeoConfig& config, const std::optional<LoraOptions>& lora, int64_t num_labels);
 

@@ -23,7 +23,7 @@ constexpr int64_t kLowpBytes = 2;  // of a 16-bit type
 
 void take_briefly(int64_t bytes) { make({bytes}, at::kByte); }
 
-/// What products and attention make beside their results.
+/// Temporary tensors of matmuls and attention.
 class CpuKernels {
  public:
   CpuKernels(const MemorySetup& setup, int64_t longest)

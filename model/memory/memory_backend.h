@@ -12,7 +12,7 @@
 
 namespace neoloom::model {
 
-// Backends for tensors without values: the memory plan runs the network over them under a MemoryLedger.
+// Backends for tensors on the meta device. The memory plan runs the network on them under a MemoryLedger.
 
 inline at::Tensor make(at::IntArrayRef sizes, at::ScalarType type) {
   return at::empty(sizes, at::TensorOptions().dtype(type).device(at::kMeta));

@@ -7,11 +7,11 @@
 
 namespace neoloom::model {
 
-/// Counts the bytes of tensors on LibTorch's meta device, which have a shape and a type but no values: a program that
-/// runs there is measured instead of computed. Operators without a kernel for that device throw; memory_ledger.cpp has
-/// those that LibTorch's C++ lacks.
-/// While it lives it is the meta device's allocator, for the whole process: one at a time. It must outlive the tensors
-/// that are made under it.
+/// Counts the bytes of tensors on LibTorch's meta device, which have a shape and a type but no values, so that a run
+/// there measures memory without computing. Operators without a meta kernel throw; memory_ledger.cpp adds some that
+/// LibTorch's C++ lacks.
+/// While it exists, it is the meta device's allocator for the whole process: only one may exist at a time. It must
+/// outlive the tensors that are made meanwhile.
 class MemoryLedger final : public c10::Allocator {
  public:
   MemoryLedger() : before_(c10::GetAllocator(at::kMeta)) { c10::SetAllocator(at::kMeta, this); }

@@ -7,7 +7,7 @@
 
 namespace neoloom::model {
 
-/// A micro-batch as memory sees it: padding is dropped, so that only real tokens count.
+/// The sizes of a micro-batch that determine memory. Padding is dropped, so only real tokens count.
 struct BatchShape {
   int64_t samples = 0;
   int64_t tokens = 0;   // of all samples together
@@ -19,30 +19,30 @@ struct BatchShape {
 struct MemorySetup {
   ModelSetup model;
   Dtype frozen_dtype = Dtype::kFloat16;
-  bool packed_weights = false;  // the host multiplies packed weights (packed weights.h)
+  bool packed_weights = false;  // the CPU uses packed GEMM (packed_weights.h)
   int64_t threads = 1;
 };
 
 /// Tensors of a micro-step, in bytes. Buffers of the caller (parameters, gradients) and weights do not count.
 struct StepMemory {
   int64_t block_saved_bytes = 0;  // what a block in the middle keeps for backward (BlockSaved) without checkpointing
-  int64_t saved_bytes = 0;        // what all blocks keep, when forward ends
-  int64_t peak_bytes = 0;         // everything, when it is most
+  int64_t saved_bytes = 0;        // what all blocks keep at the end of forward
+  int64_t peak_bytes = 0;         // peak of all tensors
 };
 
-/// Runs a training micro-step on tensors without values (MemoryLedger) and counts each tensor that is made there.
-/// LibTorch's and BLAS's memory of their own is not seen. Thread: one plan at a time. Throws: Error(kUsage) when a LoRA
-/// target matches no module.
+/// Runs a training micro-step on the meta device (MemoryLedger) and counts the bytes of each tensor. Does not see
+/// internal memory of LibTorch and BLAS. Thread: one plan at a time. Throws: Error(kUsage) when a LoRA target matches
+/// no module.
 StepMemory training_memory(const MemorySetup& setup, const BatchShape& shape);
 
 /// The peak of an evaluation batch.
 int64_t evaluation_peak_bytes(const MemorySetup& setup, const BatchShape& shape);
 
-/// Sizes of the weights beside the parameters that train.
+/// Bytes of the weights, without trainable parameters.
 struct WeightMemory {
-  int64_t mapped_bytes = 0;   // files in host memory, once a node
+  int64_t mapped_bytes = 0;   // mapped files, once per node
   int64_t read_bytes = 0;     // the part of them that steps read
-  int64_t private_bytes = 0;  // each rank's own: on a GPU everything, on CPUs small tensors converted to fp32
+  int64_t private_bytes = 0;  // per rank: on a GPU all weights, on CPUs small tensors converted to fp32
 };
 WeightMemory weight_memory(const MemorySetup& setup);
 

@@ -11,7 +11,7 @@
 
 namespace neoloom::model {
 
-/// A file of a model folder as it was before anything of it was read.
+/// A file of a model folder, with its stamp from before it was read.
 struct SourceFile {
   std::string path;
   FileStamp stamp;
@@ -23,12 +23,13 @@ struct Conversion {
   std::vector<SourceFile> files;  // in the order of weight_file_paths
   std::vector<TensorToWrite> tensors;
   std::string note;
-  std::function<std::string(const std::string& name)> path_of;  // by the folder's hash, or a provisional name
+  std::function<std::string(const std::string& name)> path_of;  // of a hash or provisional name
 };
 
-/// Writes the converted file and returns its path. Every source file is read once, in its own order; where its hash is
-/// not known, the same pass makes and remembers it, and only then the converted file gets its name: a whole file that
-/// has it by then is left as it is. Throws: Error(kWeights): as SafetensorsWriter; a source that changes meanwhile.
+/// Writes the converted file and returns its path. Reads every source file once, sequentially. The same pass computes
+/// and remembers a hash that is not known yet. The converted file's name depends on the hashes, so it gets it at the
+/// end; a complete file of that name is kept.
+/// Throws: Error(kWeights) as SafetensorsWriter, and when a source changes meanwhile.
 std::string convert(const Conversion& conversion, const SourceTensors& source, const core::Cache& cache);
 
 }  // namespace neoloom::model

@@ -10,7 +10,7 @@
 
 namespace neoloom::model {
 
-/// What tells, without reading it, that a file is still the one that was hashed.
+/// Identifies the state of a file without reading it.
 struct FileStamp {
   std::string path;
   int64_t size_bytes = 0;
@@ -21,21 +21,22 @@ struct FileStamp {
 /// Throws: Error(kWeights) when there is no such file.
 FileStamp stamp_of(const std::string& path);
 
-/// False for a file that changed a moment ago: it could change again within the resolution of its time stamp.
+/// False for a file modified so recently that it could change again within the resolution of its mtime.
 bool settled(const FileStamp& stamp);
 
-/// The remembered SHA-256, or nothing when the record is absent, damaged (it is then named) or of another state of the
-/// file. Throws: Error(kUsage): somebody else may have written it.
+/// Returns the remembered SHA-256, or nothing when the cache entry is absent, of another state of the file, or damaged
+/// (then it tells the user).
+/// Throws: Error(kUsage) when another user may have written the entry.
 std::optional<std::string> recall_hash(const core::Cache& cache, const FileStamp& stamp);
 
-/// Remembers the hash of the file at `path`, which was read after `stamp` was taken, if it is settled.
-/// Throws: Error(kWeights) when the file is not what it was.
+/// Remembers the hash of the file at `path`, which was read after `stamp` was taken, if it is settled().
+/// Throws: Error(kWeights) when the file no longer matches `stamp`.
 void remember_hash(const core::Cache& cache, const std::string& path, const FileStamp& stamp, const std::string& hash);
 
-/// The remembered hash, else (or with verify_always) that of the file's bytes now.
+/// Returns the remembered hash. Without one, or with verify_always, hashes the file now.
 std::string hash_file(const std::string& path, const core::Cache& cache, bool verify_always);
 
-/// The hash of a model folder from those of its files, in their order; empty when one of them is.
+/// Returns the hash of a model folder from those of its files, in order; empty when one of them is empty.
 std::string joint_hash(const std::vector<std::string>& hashes);
 
 }  // namespace neoloom::model

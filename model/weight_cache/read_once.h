@@ -8,12 +8,12 @@
 
 namespace neoloom::model {
 
-/// A part of a file, in the order of the file; the parts of a list cover it without gaps.
+/// A part of a file. The parts of a list are in file order and cover the file without gaps.
 struct FilePart {
   size_t begin_byte = 0;
   size_t end_byte = 0;
-  size_t unit_bytes = 1;  // pieces are cut at multiples of it, counted from begin_byte
-  bool used = false;      // else only its hash is wanted
+  size_t unit_bytes = 1;  // pieces end at multiples of it, counted from begin_byte
+  bool used = false;      // false: it is only hashed
 };
 
 /// Some bytes of a part, aligned for any type.
@@ -24,12 +24,12 @@ struct FilePiece {
   size_t size_bytes = 0;
 };
 
-/// What becomes of a file's pages in the system's cache.
+/// Whether a file's pages stay in the page cache.
 enum class CachePages { kKeep, kDrop };
 
-/// Reads a file once, from its begin to its end, for two readers: `use` is called with the pieces of used parts, in
-/// order and on the calling thread, while a thread hashes all bytes and another one reads ahead. Returns the SHA-256;
-/// with `hashes` false an empty text, and parts that nobody uses are not read.
+/// Reads a file once, sequentially. Calls `use` with the pieces of used parts, in order and on the calling thread;
+/// meanwhile one thread hashes all bytes and another reads ahead. Returns the SHA-256. With `hashes` false, returns ""
+/// and does not read unused parts.
 /// Memory: eight pieces of 4 MiB. Throws: Error(kWeights) when the file cannot be read or does not end where the parts
 /// do; what `use` throws.
 std::string read_once(const std::string& path, const std::vector<FilePart>& parts, bool hashes, CachePages pages,
