@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Installs what neoloom is built from: Debian packages (packages.txt) and a private Python prefix with the torch wheel
-# (requirements.txt). Running it again changes nothing and takes a moment.
+# Installs what the build needs: Debian packages (packages.txt) and a private Python prefix with the torch wheel
+# (requirements.txt). A second call changes nothing and takes under a second.
 #
 #   bash cluster/bootstrap/bootstrap.sh                 build and run
 #   bash cluster/bootstrap/bootstrap.sh --tests         also the reference implementations that the tests compare with
-#   bash cluster/bootstrap/bootstrap.sh --print-prefix  print the prefix's folder, do nothing else
-#   bash cluster/bootstrap/bootstrap.sh --no-system     no Debian packages: the system provides them in its own way
+#   bash cluster/bootstrap/bootstrap.sh --print-prefix  print the prefix's folder and exit
+#   bash cluster/bootstrap/bootstrap.sh --no-system     install no Debian packages: you have installed them yourself
 #
-# NEOLOOM_DEPS: where prefixes live (default ~/.cache/neoloom/deps), one per set of versions, shared by clones.
-# Exit code 2: something is missing and this user may not install it; one line per missing thing.
+# NEOLOOM_DEPS: folder of the prefixes (default ~/.cache/neoloom/deps), one per set of versions; clones share it.
+# Exit code 2: this user may not install what is missing; one line names each missing thing.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)

@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# mpirun with the settings that neoloom wants, and with a stop that saves:
+# Runs mpirun with the settings that neoloom needs, and lets the ranks save on a stop:
 #
 #   cluster/local/mpirun.sh -np 2 build/neoloom train --config run.yaml
 #
-# TERM, INT (Ctrl-C), HUP, USR1 and USR2 become USR2 for the ranks: they agree at the next step, save a checkpoint and
-# end with exit code 75 (resume me). mpirun itself would kill its ranks one second after a TERM. A second Ctrl-C within
+# On TERM, INT (Ctrl-C), HUP, USR1 or USR2 it sends USR2 to the ranks. They agree at the next step, save a checkpoint,
+# and end with exit code 75 (resume me). mpirun alone would kill its ranks one second after a TERM. A second Ctrl-C within
 # 3 seconds ends them without saving.
-# The exit code is the ranks' own, 128 + N when signal N killed one, or 6 (a peer or the network failed) when mpirun lost
+# The exit code is that of the ranks, 128 + N if signal N killed one, or 6 (a peer or the network failed) if mpirun lost
 # a host.
-# Every setting is an environment variable, so that a value from outside, or one on mpirun's command line, wins.
+# Every setting is an environment variable. Values that you set, or give on mpirun's command line, take precedence.
 # Names with OMPI_ are for Open MPI 4, those with PRTE_ for Open MPI 5.
 # shellcheck disable=SC2317  # functions are called by traps
 set -u
