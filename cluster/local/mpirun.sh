@@ -5,8 +5,8 @@
 #   cluster/local/mpirun.sh -np 2 build/neoloom train --config run.yaml
 #
 # On TERM, INT (Ctrl-C), HUP, USR1 or USR2 it sends USR2 to the ranks. They agree at the next step, save a checkpoint,
-# and end with exit code 75 (resume me). mpirun alone would kill its ranks one second after a TERM. A second Ctrl-C within
-# 3 seconds ends them without saving.
+# and end with exit code 75 (resume me). mpirun alone would kill its ranks one second after a TERM. A second Ctrl-C
+# within 3 seconds ends them without saving.
 # The exit code is that of the ranks, 128 + N if signal N killed one, or 6 (a peer or the network failed) if mpirun lost
 # a host.
 # Every setting is an environment variable. Values that you set, or give on mpirun's command line, take precedence.
