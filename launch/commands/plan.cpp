@@ -196,7 +196,7 @@ void print_time(const MemoryPlanInput& question, const RunPlan& plan, const Plan
                                          static_cast<double>(plan.batching.micro_batch_size));
   at::set_num_threads(static_cast<int>(std::min(request.cores, question.setup.threads * request.ranks_per_node)));
   const double rate =
-      measure_product_rate(question.setup, std::max<int64_t>(rows, 1)) / static_cast<double>(request.ranks_per_node);
+      measure_matmul_rate(question.setup, std::max<int64_t>(rows, 1)) / static_cast<double>(request.ranks_per_node);
   // The rank with the most micro-batches sets the pace of a step.
   const int64_t most = (plan.batching.micro_batches_per_step + request.ranks - 1) / request.ranks;
   const double share = static_cast<double>(most) / static_cast<double>(plan.batching.micro_batches_per_step);

@@ -10,7 +10,7 @@
 
 namespace neoloom::launch {
 
-double measure_product_rate(const model::MemorySetup& setup, int64_t rows) {
+double measure_matmul_rate(const model::MemorySetup& setup, int64_t rows) {
   constexpr double kSeconds = 0.5;
   const model::Dtype compute = setup.model.compute_dtype;
   const int64_t h = setup.model.config.hidden_size;

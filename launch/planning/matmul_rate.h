@@ -9,6 +9,6 @@ namespace neoloom::launch {
 
 /// Floating-point operations a second that products with an MLP matrix of the model reach on this CPU, forward and
 /// backward, with LibTorch's threads and `rows` rows. Measures for about half a second.
-double measure_product_rate(const model::MemorySetup& setup, int64_t rows);
+double measure_matmul_rate(const model::MemorySetup& setup, int64_t rows);
 
 }  // namespace neoloom::launch

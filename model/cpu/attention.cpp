@@ -138,8 +138,8 @@ bool Attention::in_tiles(const at::Tensor& q, const std::vector<SequenceSpan>& s
 Dtype Attention::tile_inputs() const { return cpu_compute_dtype(inputs_); }
 
 std::string Attention::cpu_kernel() const {
-  if (!has_packed_gemm(Dtype::kFloat32)) return "batched matrix products in float32";
-  return "tiles, products in " + dtype_name(tile_inputs());
+  if (!has_packed_gemm(Dtype::kFloat32)) return "batched matmuls in float32";
+  return "tiled, matmuls in " + dtype_name(tile_inputs());
 }
 
 template <typename Body>

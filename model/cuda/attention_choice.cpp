@@ -16,7 +16,7 @@ constexpr int kHopper = 9;
 const char* kernel_name(AttentionKernel kernel) {
   switch (kernel) {
     case AttentionKernel::kMath:
-      return "batched matrix products in fp32";
+      return "batched matmuls in fp32";
     case AttentionKernel::kFlash:
       return "flash attention";
     case AttentionKernel::kCudnn:
