@@ -14,46 +14,47 @@
 
 namespace neoloom::data {
 
-/// What a token store is made from. Its content hash covers the file's bytes, the tokenizer and these settings.
+/// Inputs of a token store. The content hash covers the file's bytes, the tokenizer and these settings.
 struct StoreRequest {
   std::string path;  // input file
   Options options;   // columns, format
   TokenizerOptions tokenizer_options;
   Task task = Task::kSingleLabel;
-  int64_t max_length_tokens = 2048;  // samples are cut to this many tokens (front kept)
-  bool require_labels = true;        // false: prediction input, labels may be absent
-  // Prediction: sample i is row i. A row that cannot be used, or whose text has no tokens, is a sample of one token
-  // that invalid_rows() names, whatever the tolerance; all of them are kept.
+  int64_t max_length_tokens = 2048;  // longer samples are truncated at the end
+  bool require_labels = true;        // false: labels may be absent (prediction)
+  // For prediction: sample i is row i. A row that cannot be used, or whose text has no tokens, becomes a sample of one
+  // token and is listed in invalid_rows(), whatever the tolerance.
   bool every_row = false;
   // Fixed map (validation, resume): a label outside it is an error. Overrides options.label_names.
   std::optional<std::vector<std::string>> label_names;
   std::optional<int64_t> num_labels;  // integer labels 0..num_labels-1 without names
-  // Without a fixed map: the order of the labels when those of the file are just these (in any order).
+  // Without a fixed map: the order of the labels, if the file has exactly these.
   std::vector<std::string> preferred_label_names;
-  int64_t embedding_rows = 0;  // a text with a token id from here on is no usable row; 0: any id is good
+  int64_t embedding_rows = 0;  // a row with a token id >= this cannot be used; 0: no limit
 };
 
 struct InvalidRow {
   int64_t line = 0;  // 1-based line of the input file where the row starts
   std::string reason;
-  int64_t sample = -1;  // StoreRequest::every_row: the sample that stands for the row
+  int64_t sample = -1;  // with StoreRequest::every_row: the row's sample
 };
 
-/// Tokenised samples in one HDF5 file, contiguous datasets mapped read-only: ranks of a node share the pages and no
-/// reader waits for HDF5's lock. See data/FORMAT.md.
+/// Tokenised samples in one HDF5 file, whose contiguous datasets are mapped read-only. Ranks of a node share the pages,
+/// and no reader waits for HDF5's lock. See data/FORMAT.md.
 /// Thread: reading is safe from any thread.
 class TokenStore {
  public:
-  /// Path that `request` maps to inside `cache_dir` (hashes the inputs; reads the whole input file once).
+  /// Returns the store's path in `cache_dir`, which contains the content hash. Reads the whole input file once.
   static std::string path_for(const StoreRequest& request, const Tokenizer& tokenizer, const std::string& cache_dir);
-  /// Reads, tokenises, writes a temporary file, publishes it by rename.
-  /// Throws: Error(kData): empty file, not UTF-8, missing column (with the columns found), label outside the map,
-  /// more unreadable rows than the tolerance (listing line numbers).
+  /// Reads and tokenises the input, writes a temporary file, and publishes it by rename.
+  /// Throws: Error(kData) for an empty file, one that is not UTF-8, a missing column (listing those found), a label
+  /// outside the map, or more unreadable rows than the tolerance (listing line numbers).
   static void build(const StoreRequest& request, const Tokenizer& tokenizer, const std::string& store_path);
-  /// Throws: Error(kData) when the file is not a complete store. Its checksum is is_whole()'s business.
+  /// Maps a store without checking its checksum (is_whole() does). Throws: Error(kData) when its layout is wrong.
   static std::shared_ptr<const TokenStore> open(const std::string& store_path);
-  /// Whether the cache holds the store of that path, whole, with the right checksum and made for this name. A damaged
-  /// one is named and is to be built again. Throws: Error(kUsage): somebody else may have written it.
+  /// Whether the cache holds this store, undamaged and not renamed. Otherwise the caller should build it; tells the
+  /// user about a damaged one.
+  /// Throws: Error(kUsage) when another user may have written it (core::Cache::require_own).
   static bool is_whole(const std::string& store_path, const core::Cache& cache);
 
   virtual ~TokenStore() = default;
@@ -65,19 +66,19 @@ class TokenStore {
   virtual int64_t label(int64_t sample) const = 0;
   /// Multi-label: [num_labels] of 0 or 1.
   virtual std::span<const uint8_t> multi_label(int64_t sample) const = 0;
-  /// Every sample has its targets; always true for causal LM.
+  /// Whether every sample is labelled; always true for causal LM.
   virtual bool labelled() const = 0;
   virtual const std::vector<std::string>& label_names() const = 0;
   /// Lengths in tokens, [size()].
   virtual std::span<const int32_t> lengths() const = 0;
-  /// Targets that count for the loss: causal LM max(0, supervised tokens after the first); classification 1, 0 for an
-  /// unlabelled sample.
+  /// Targets of each sample, [size()]. Causal LM: supervised tokens after the first token; classification: 1, or 0 if
+  /// unlabelled.
   virtual std::span<const int32_t> target_counts() const = 0;
-  /// Rows that could not be read and were skipped, the first 10,000 of them (StoreRequest::every_row: all).
+  /// The first 10,000 rows that could not be read and were skipped (StoreRequest::every_row: all).
   virtual const std::vector<InvalidRow>& invalid_rows() const = 0;
   virtual int64_t invalid_row_count() const { return static_cast<int64_t>(invalid_rows().size()); }
   virtual int64_t truncated_samples() const = 0;
-  /// Samples without any target for the loss (a response that truncation cut off, an unlabelled row).
+  /// Number of samples without a target (unlabelled, or truncated before the response).
   int64_t samples_without_target() const;
   /// SHA-256 that identifies inputs, tokenizer and settings.
   virtual const std::string& content_hash() const = 0;

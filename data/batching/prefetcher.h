@@ -14,12 +14,12 @@
 
 namespace neoloom::data {
 
-/// Makes items on a thread of its own, `depth` ahead of who takes them.
+/// Makes items on a thread of its own, up to `depth` ahead of pop().
 /// Owns: the thread; joined by the destructor.
 template <typename Item>
 class Prefetcher {
  public:
-  /// `next` returns the next item, or nullopt at the end. It runs on the thread only.
+  /// `next` returns the next item, or nullopt at the end. Only the thread calls it.
   Prefetcher(std::function<std::optional<Item>()> next, int depth) : next_(std::move(next)) {
     core::require(depth > 0, core::ErrorKind::kInternal, "prefetch depth {}: expected at least 1", depth);
     depth_ = static_cast<size_t>(depth);
@@ -28,7 +28,8 @@ class Prefetcher {
   Prefetcher(const Prefetcher&) = delete;
   Prefetcher& operator=(const Prefetcher&) = delete;
 
-  /// Blocks until an item is ready; nullopt after the last. Throws what `next` threw, behind the items before it.
+  /// Blocks until an item is ready; returns nullopt after the last. Rethrows what `next` threw, after the items before
+  /// it.
   std::optional<Item> pop() {
     std::unique_lock lock(mutex_);
     changed_.wait(lock, [&] { return !ready_.empty() || finished_; });
@@ -71,7 +72,7 @@ class Prefetcher {
   std::deque<Item> ready_;
   std::exception_ptr error_;
   bool finished_ = false;
-  std::jthread thread_;  // last: it is joined before what it uses goes
+  std::jthread thread_;  // last, so that it is joined before the members it uses are destroyed
 };
 
 }  // namespace neoloom::data

@@ -7,9 +7,9 @@
 
 namespace neoloom::data {
 
-/// CSV and TSV by RFC 4180: fields in quotes may hold delimiters, line ends and doubled quotes; LF, CR LF, or CR
-/// where no LF is; a byte order mark is skipped; a quote within an unquoted field is a character. `quoting` false:
-/// quotes are characters.
+/// Reads CSV and TSV by RFC 4180. Quoted fields may contain delimiters, line ends and doubled quotes. Lines end in LF
+/// or CR LF, or in CR if the file has no LF. A byte order mark is skipped. A quote inside an unquoted field is a plain
+/// character, and so is every quote with `quoting` false.
 std::unique_ptr<RowReader> open_csv(const ReaderRequest& request);
 
 }  // namespace neoloom::data

@@ -9,8 +9,8 @@
 
 namespace neoloom::data {
 
-/// Of each named column the first value among the first hundred rows; kMissing where the file has no such column or
-/// nothing in it there. For looking at a file before the roles of its columns are decided.
+/// Returns the first value of each column within the first hundred rows; kMissing where there is none or no such
+/// column. Serves to decide the roles of columns.
 /// Throws: Error(kData) when the file cannot be read as a whole.
 std::vector<Cell> first_values(const std::string& path, const Options& options,
                                const std::vector<std::string>& columns);

@@ -7,10 +7,10 @@
 
 namespace neoloom::data {
 
-/// One JSON object a line.
+/// Reads one JSON object a line.
 std::unique_ptr<RowReader> open_json_lines(const ReaderRequest& request);
 
-/// One JSON array of objects. Elements are cut out and parsed one by one, so a broken one is one unreadable row.
+/// Reads one JSON array of objects. Parses each element separately, so a malformed one is one unreadable row.
 std::unique_ptr<RowReader> open_json_array(const ReaderRequest& request);
 
 }  // namespace neoloom::data

@@ -14,10 +14,10 @@ inline std::string_view without_byte_order_mark(std::string_view text) {
   return text;
 }
 
-/// Where lines end: CR alone counts only in a text without any LF (classic Mac).
+/// Whether lines end in CR alone (classic Mac): only in a text without any LF.
 inline bool ends_lines_in_cr(std::string_view text) { return text.find('\n') == std::string_view::npos; }
 
-/// Walks over lines that end in LF or CR LF, or in CR where no LF is.
+/// Iterates over lines that end in LF or CR LF, or in CR if the text has no LF.
 class Lines {
  public:
   explicit Lines(std::string_view text) : rest_(text), end_(ends_lines_in_cr(text) ? '\r' : '\n') {}
@@ -31,7 +31,7 @@ class Lines {
     ++number_;
     return true;
   }
-  /// 1-based number of the line handed out last.
+  /// 1-based number of the last line that next() returned.
   int64_t number() const { return number_; }
 
  private:

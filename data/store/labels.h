@@ -9,17 +9,16 @@
 
 namespace neoloom::data {
 
-/// Labels in the order that they are numbered in without other word: integers ascending when all are integers, else by
-/// code point.
+/// Returns the labels in the default order of class indices: ascending if all are integers, else by code point.
 std::vector<std::string> sorted_labels(std::vector<std::string> labels);
 
-/// The names that transformers gives to `count` classes without names: LABEL_0, LABEL_1, ...
+/// Returns transformers' default names of `count` classes: LABEL_0, LABEL_1, ...
 std::vector<std::string> default_label_names(int64_t count);
 
-/// Numbers the class names of a file. With fixed names a label is the position of its name among them; "1.0" and "1"
-/// are the same name, and 1 is LABEL_1 of transformers' default names. With only a number of classes, integer labels
-/// are the class indices. With neither, the labels found are in the order of sorted_labels(), or as in `preferred` when
-/// they are the same labels.
+/// Maps the labels of a file to class indices.
+///   with fixed names        labels are positions of names. "1.0" equals "1", and 1 matches the default name LABEL_1.
+///   with num_labels only    labels are integers, which are the class indices.
+///   with neither            labels are in the order of sorted_labels(), or of `preferred` if it has the same labels.
 class Labels {
  public:
   struct Request {
@@ -27,14 +26,14 @@ class Labels {
     std::optional<std::vector<std::string>> names;
     std::optional<int64_t> num_labels;
     std::vector<std::string> preferred = {};
-    /// The user gave `names` as the names of the numbers from 0: where none of them is itself an integer, an integer
-    /// label is a position among them.
+    /// The user gave `names` as names of the class indices: if none of them is an integer, an integer label is a
+    /// position among them.
     bool names_of_numbers = false;
   };
-  /// Throws: Error(kUsage) when fixed names repeat, or are not num_labels.
+  /// Throws: Error(kUsage) when fixed names repeat, or their count is not num_labels.
   explicit Labels(Request request);
 
-  /// A number for the label, to be translated by finish().
+  /// Returns a provisional number for the label, which Result::class_index translates.
   /// Throws: Error(kData) when it is outside fixed names, with the line, the label and the names.
   int64_t number_of(const std::string& label, int64_t line);
 
@@ -52,9 +51,9 @@ class Labels {
 
   Request request_;
   bool positions_allowed_ = false;
-  std::unordered_map<std::string, int64_t> by_whole_number_;  // fixed names such as 1 and 1.0, by their digits
+  std::unordered_map<std::string, int64_t> by_whole_number_;  // integer fixed names such as 1 and 1.0, by their digits
   std::unordered_map<std::string, int64_t> numbers_;
-  std::vector<std::string> found_;    // by number, labels in order of appearance
+  std::vector<std::string> found_;    // by number: labels in order of appearance
   std::vector<int64_t> first_lines_;  // by number
 };
 

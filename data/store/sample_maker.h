@@ -13,7 +13,7 @@
 
 namespace neoloom::data {
 
-/// One tokenised row. Labels are the numbers of Labels, to be translated when all rows were read.
+/// One tokenised record. Labels are provisional numbers of Labels, translated when all rows are read.
 struct Sample {
   std::vector<int32_t> ids;
   int32_t prompt_tokens = 0;
@@ -21,7 +21,7 @@ struct Sample {
   bool truncated = false;
   std::optional<int64_t> label;
   std::optional<std::vector<int64_t>> multi_labels;
-  size_t zeros_and_ones = 0;  // length of a list of labels that are all 0 or 1
+  size_t zeros_and_ones = 0;  // length of a label list whose items are all 0 or 1
 };
 
 /// Turns rows into samples by the roles of the columns.
@@ -32,12 +32,12 @@ class SampleMaker {
 
   /// The columns to read, in the order in which make() expects their cells.
   const std::vector<Column>& columns() const { return columns_; }
-  /// Returns why the row cannot be used; empty when `sample` holds it.
+  /// Converts a row to `sample`. Returns why the row cannot be used; empty on success.
   /// Throws: Error(kData) for a label outside a fixed map.
   std::string make(const Row& row, Labels& labels, Sample& sample) const;
-  /// A whole text as one run of ids (causal LM), with eos at its end when asked for.
+  /// Encodes a whole text as one sequence of ids (causal LM), with eos appended if configured.
   std::vector<int32_t> encode_stream(std::string_view text) const;
-  /// Why the model cannot take these ids (one of them has no row in its embedding); empty when it can.
+  /// Says why the model cannot take these ids (one has no row in its embedding); empty when it can.
   std::string complaint_about(const std::vector<int32_t>& ids) const;
 
  private:

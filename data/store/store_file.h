@@ -15,10 +15,10 @@ namespace neoloom::data {
 
 inline constexpr int64_t kStoreFormatVersion = 1;
 
-/// Token ids on their way into a store: an unnamed file beside it, so that memory stays bounded.
+/// Buffers token ids in an unnamed file beside the store, so that building it takes bounded memory.
 class IdSpool {
  public:
-  /// Throws: Error(kData) when no file can be made in `directory`.
+  /// Throws: Error(kData) when no file can be created in `directory`.
   explicit IdSpool(const std::string& directory);
   void append(std::span<const int32_t> ids);
   int64_t size_tokens() const { return size_tokens_; }
@@ -51,7 +51,7 @@ struct StoreContent {
   std::vector<int64_t> labels;         // [n]
   std::vector<uint8_t> multi_labels;   // [n, k]; empty unless multi-label
   std::vector<std::string> label_names;
-  std::vector<InvalidRow> invalid_rows;  // the first kept ones
+  std::vector<InvalidRow> invalid_rows;  // the first 10,000, or all
   int64_t invalid_row_count = 0;
   int64_t truncated_samples = 0;
   bool labelled = false;
@@ -60,11 +60,11 @@ struct StoreContent {
 /// Writes a store and publishes it by rename. Throws: WriteError(kData); the temporary file is removed.
 void publish_store(const StoreContent& content, IdSpool& ids, const std::string& store_path);
 
-/// Behind the HDF5 file comes one line of 64 bytes: this, 32 hex digits (runtime/core/checksum.h), blanks, a newline.
+/// A line of 64 bytes follows the HDF5 data: this text, 32 hex digits (runtime/core/checksum.h), blanks, a newline.
 inline constexpr std::string_view kChecksumLine = "neoloom xxh3-128 ";
 inline constexpr size_t kChecksumLineBytes = 64;
 
-/// Throws: Error(kData) unless the file is, to the bit, what was published.
+/// Throws: Error(kData) unless the file's checksum line matches its bytes.
 void verify_checksum(const std::string& store_path);
 
 /// Maps a store after checking its layout. Throws: Error(kData).

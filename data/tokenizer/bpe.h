@@ -10,8 +10,8 @@
 
 namespace neoloom::data {
 
-/// The merges of a byte-level BPE on ids: repeatedly the pair of lowest rank, the leftmost first, until none is left.
-/// Time: O(n log n) in the length of a word.
+/// Merges the bytes of a word by byte-level BPE: repeatedly merges the leftmost pair of the lowest rank, until none is
+/// left. Time: O(n log n) in the length of a word.
 class BytePairMerger {
  public:
   /// Throws: Error(kWeights) when a merge names a token that is not in the vocabulary.
@@ -19,7 +19,7 @@ class BytePairMerger {
 
   /// Appends the ids of one word.
   void append_ids(std::string_view word, std::vector<int32_t>& ids) const;
-  /// Id of a single byte; -1: no token, the byte is dropped.
+  /// Id of a single byte; -1: the byte has no token and is dropped.
   int32_t byte_id(unsigned char byte) const { return byte_ids_[byte]; }
 
  private:

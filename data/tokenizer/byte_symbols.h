@@ -9,11 +9,11 @@
 
 namespace neoloom::data {
 
-/// GPT-2 writes tokens with one printable code point per byte: bytes 33-126, 161-172 and 174-255 as themselves, the
-/// other 68 in order as U+0100 upward. [256]
+/// Returns GPT-2's printable code point of each byte, [256]: bytes 33-126, 161-172 and 174-255 map to themselves, the
+/// other 68 in order to U+0100 and up.
 const std::array<uint32_t, 256>& byte_symbols();
 
-/// Bytes of a token that is written in byte symbols; nullopt when it holds any other code point.
+/// Returns the bytes of a token that is written in byte symbols; nullopt when it contains any other code point.
 std::optional<std::string> bytes_of_symbols(std::string_view symbols);
 
 }  // namespace neoloom::data

@@ -10,8 +10,8 @@
 
 namespace neoloom::data {
 
-/// GPT-2 byte-level BPE with the ids of Hugging Face's `tokenizers`. Encoding is const but not thread safe on one
-/// object (it caches words): give each thread its own copy by clone().
+/// GPT-2 byte-level BPE with the ids of Hugging Face's `tokenizers`. Thread: encoding is const but not thread-safe,
+/// since it caches words. Give each thread its own clone().
 class Tokenizer {
  public:
   /// Reads tokenizer.json, or vocab.json + merges.txt, and tokenizer_config.json / special_tokens_map.json from a
@@ -21,12 +21,12 @@ class Tokenizer {
   ~Tokenizer();
   Tokenizer(Tokenizer&&) noexcept;
   Tokenizer& operator=(Tokenizer&&) noexcept;
-  /// Shares the tables, has a cache of its own.
+  /// Returns a copy that shares the tables and has its own cache.
   Tokenizer clone() const;
 
   /// `text` should be UTF-8; other bytes are encoded as bytes. Appends nothing (no bos, eos).
   std::vector<int32_t> encode(std::string_view text, bool split_special_tokens = false) const;
-  /// What a model gets: front_ids(), then the text, as transformers encodes a single text.
+  /// Encodes front_ids() and the text, as transformers encodes a single text for a model.
   std::vector<int32_t> encode_input(std::string_view text, bool split_special_tokens = false) const;
   /// Bytes of the ids; invalid UTF-8 becomes U+FFFD.
   std::string decode(std::span<const int32_t> ids, bool skip_special_tokens = false) const;
@@ -37,13 +37,13 @@ class Tokenizer {
   int32_t vocab_size() const;
   int32_t eos_token_id() const;  // -1: none
   int32_t pad_token_id() const;  // -1: none
-  /// What the post-processor (without tokenizer.json: add_bos_token) puts in front of each text; mostly nothing.
+  /// Ids that the post-processor (without tokenizer.json: add_bos_token) prepends to each text; usually none.
   const std::vector<int32_t>& front_ids() const;
-  /// SHA-256 over everything that decides ids.
+  /// SHA-256 over everything that affects ids.
   const std::string& content_hash() const;
-  /// Notes for the log, e.g. a truncation block in tokenizer.json that is not obeyed.
+  /// Notes for the log, e.g. on a truncation section in tokenizer.json, which is ignored.
   const std::vector<std::string>& notes() const;
-  /// The folder's tokenizer files (absolute paths), to be copied beside an adapter.
+  /// Absolute paths of the folder's tokenizer files, for copying beside an adapter.
   const std::vector<std::string>& files() const;
 
  private:

@@ -10,17 +10,17 @@
 
 namespace neoloom::data {
 
-/// A token that is searched for literally before the text is split into words.
+/// A token that is matched literally before the text is split into words.
 struct AddedToken {
   int32_t id = -1;
   std::string content;      // UTF-8
   bool special = false;     // skipped by decode on request, split as text on request
-  bool normalized = false;  // searched for after those that are not
-  bool lstrip = false;      // takes the white space on its left with it
+  bool normalized = false;  // matched after those that are not normalized
+  bool lstrip = false;      // also matches the white space on its left
   bool rstrip = false;
 };
 
-/// What the files of a tokenizer folder say, before it is made fast. Tokens are written in byte symbols.
+/// Content of the files of a tokenizer folder. Tokens are written in byte symbols.
 struct TokenizerFiles {
   std::unordered_map<std::string, int32_t> vocab;
   std::vector<std::pair<std::string, std::string>> merges;  // by rank
@@ -28,11 +28,11 @@ struct TokenizerFiles {
   std::unordered_set<int32_t> added_ids;                    // of them
   std::unordered_set<std::string> added_contents;           // of them
   bool add_prefix_space = false;
-  bool ignore_merges = false;  // a whole word that is in the vocabulary needs no merges
+  bool ignore_merges = false;  // a word that is in the vocabulary is not merged
   int32_t unk_id = -1;         // for bytes without a token; -1: they are dropped
   int32_t eos_id = -1;
   int32_t pad_id = -1;
-  std::vector<int32_t> front_ids;  // that transformers puts in front of each text
+  std::vector<int32_t> front_ids;  // that transformers prepends to each text
   std::vector<std::string> notes;
   std::vector<std::string> files;  // absolute paths
 };

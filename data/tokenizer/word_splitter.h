@@ -7,7 +7,7 @@
 namespace neoloom::data {
 
 /// GPT-2's splitting of text into words, with the Unicode tables of `tokenizers` (unicode_ranges.h).
-/// Thread: the compiled expression is shared; each thread needs a Scanner of its own.
+/// Thread: threads share the compiled expression; each needs its own Scanner.
 class WordSplitter {
  public:
   WordSplitter();
@@ -21,7 +21,8 @@ class WordSplitter {
     ~Scanner();
     Scanner(const Scanner&) = delete;
     Scanner& operator=(const Scanner&) = delete;
-    /// Bytes of the word that starts at byte `at` of `text`, which must be valid UTF-8; at < text.size().
+    /// Returns the size in bytes of the word that starts at byte `at` < text.size() of `text`, which must be valid
+    /// UTF-8.
     size_t word_bytes(std::string_view text, size_t at);
 
    private:
