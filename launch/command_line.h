@@ -24,10 +24,10 @@ struct PlanArguments {
   std::string config;
   std::vector<std::string> overrides;
   int64_t ranks = 1;
-  int64_t ranks_per_node = 0;  // 0: as many as a machine like this one has room for
+  int64_t ranks_per_node = 0;  // 0: as many as fit on a machine like this one
 };
 
-/// Which trained or plain model a command works on.
+/// The model that a command works on: of a run, or a base model with an optional adapter.
 struct ModelArguments {
   std::string run;      // run folder; or
   std::string model;    // folder or cached hub id
@@ -52,7 +52,7 @@ struct GenerateArguments {
   std::string prompt;
   std::string prompt_file;  // one prompt a line
   model::GenerationOptions options;
-  std::set<std::string> given;  // the options that stand on the command line, as "--top_k"
+  std::set<std::string> given;  // options given on the command line, e.g. "--top_k"
   bool json = false;
 };
 
@@ -76,7 +76,7 @@ struct CheckpointArguments {
 };
 
 struct CommandLine {
-  std::string command;  // empty: nothing to do, `text` was asked for (help, version)
+  std::string command;  // empty: only print `text` (help, version)
   std::string text;
   TrainArguments train;
   PlanArguments plan;
@@ -89,7 +89,7 @@ struct CommandLine {
   std::string doctor_device = "auto";
 };
 
-/// Throws: Error(kUsage) with the offending word, the nearest command or option, and how to see them all.
+/// Throws: Error(kUsage) with the offending word, the nearest command or option, and how to list them all.
 CommandLine parse_command_line(int argc, char** argv);
 
 }  // namespace neoloom::launch

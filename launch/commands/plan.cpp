@@ -169,7 +169,7 @@ std::string readable_seconds(double seconds) {
   return seconds < 6000.0 ? fmt::format("{:.0f} min", seconds / 60.0) : fmt::format("{:.1f} h", seconds / 3600.0);
 }
 
-/// A bound from below: the products of all steps at the speed that products reach here.
+/// Prints a lower bound of the time: the matmuls of all steps at the rate measured here.
 void print_time(const MemoryPlanInput& question, const RunPlan& plan, const PlanRequest& request, bool recomputes,
                 Report& report) {
   if (question.setup.model.device.cuda) {

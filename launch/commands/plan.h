@@ -13,14 +13,15 @@ struct PlanRequest {
   int64_t ranks = 1;
   int64_t ranks_per_node = 1;
   int64_t cores = 1;            // of a node like this one
-  bool planned = false;         // the ranks are not here: it is said what is assumed about their machines
-  bool measures_speed = false;  // CPUs: how long the steps' products take here
+  bool planned = false;         // the ranks are hypothetical: the output states the assumptions about their machines
+  bool measures_speed = false;  // CPUs: measure the matmul rate to estimate the time
 };
 
-/// Reads the model's header and the data, prints what a run would do (counts, lengths, label histogram, steps, bytes
-/// per all-reduce, memory of a rank, on request the time) on standard output, and leaves nothing behind. On one rank.
-/// Throws: whatever the run itself would refuse of data and configuration; Error(kDevice) when the plan does not fit a
-/// chosen runtime.memory_budget.
+/// Reads the headers of the model's files and the data, and prints what a run would do to standard output: counts,
+/// lengths, label histogram, steps, bytes per all-reduce, memory of a rank, and optionally the time. Leaves no files.
+/// Call it on one rank.
+/// Throws: what the run would throw for its data and configuration; Error(kDevice) when the plan does not fit a
+/// runtime.memory_budget other than auto.
 void print_plan(const Inputs& inputs, const PlanRequest& request);
 
 /// `neoloom plan`. Returns 0. Throws: see print_plan.

@@ -6,10 +6,11 @@
 
 namespace neoloom::launch {
 
-/// For before the world is made. Throws: Error(kUsage) in a Slurm step of several tasks without a launcher.
+/// Call it before MPI_Init. Throws: Error(kUsage) in a Slurm step of several tasks without a launcher, whose tasks
+/// would each be a world of one.
 void require_one_world();
 
-/// `neoloom train`. Returns 0, or core::kExitStopped when the run stopped on request with a checkpoint.
+/// `neoloom train`. Returns 0, or core::kExitStopped when a stop signal ended the run with a checkpoint.
 /// Collective: every rank.
 int run_train(comm::MpiSession& session, const TrainArguments& arguments);
 

@@ -11,12 +11,12 @@ inline constexpr size_t kMaxDocumentBytes = size_t{1} << 20;
 inline constexpr size_t kMaxDocumentDepth = 32;
 inline constexpr size_t kMostKeys = 1000;  // of one map
 
-/// Reads one YAML or JSON document: JSON when the first character that is not blank is { or [, because yaml-cpp refuses
-/// surrogate escapes and loads duplicate keys in silence.
+/// Reads one YAML or JSON document: It is JSON if its first character that is not blank is { or [. The YAML parser
+/// cannot read JSON, since yaml-cpp rejects surrogate escapes and silently accepts duplicate keys.
 /// Throws: Error(kUsage) with position: syntax, duplicate keys, anchors, aliases, tags, nesting, size, not UTF-8.
 Node parse_document(const std::string& text, const std::string& name);
 
-/// Reads one value as YAML; every position is `position` (that of the --set it came from).
+/// Reads one value of a --set as YAML. Every node gets `position`.
 Node parse_value(const std::string& text, const Position& position);
 
 }  // namespace neoloom::launch

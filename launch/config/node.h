@@ -40,10 +40,10 @@ struct Node::Entry {
   Node value;
 };
 
-/// A short text of a value: for messages ("found ...") and for comparing with a list of accepted values.
-/// Numbers are normalised (1.0 and 1 are equal); maps that are not empty become "{...}".
+/// Returns a short text of a value, for messages ("found ...") and for comparison with accepted values. Normalises
+/// numbers (1.0 and 1 are equal). A map that is not empty becomes "{...}".
 std::string render(const Node& node);
-/// What kind of thing it is, in words: "a string", "a list".
+/// Names the kind of a value: "a string", "a list".
 std::string_view kind_name(const Node& node);
 
 }  // namespace neoloom::launch

@@ -6,22 +6,22 @@
 
 namespace neoloom::launch {
 
-/// What is shown in a secret's place.
+/// Replaces a secret in output.
 inline constexpr std::string_view kHidden = "***";
 
 /// True for keys whose value is a secret: they end in token, password, passwd, secret or api_key. Names of special
-/// tokens such as eos_token and pad_token are none.
+/// tokens such as eos_token and pad_token are no secrets.
 bool names_secret(std::string_view key);
 
-/// `text` with tokens of Hugging Face (hf_...) and the user and password of an address (scheme://user:password@host)
-/// hidden: for everything that is printed.
+/// Hides Hugging Face tokens (hf_...) and the user and password of a URL (scheme://user:password@host) in `text`.
+/// Applies to everything that is printed.
 std::string redacted(std::string_view text);
 
-/// "name=value" or "--name=value" as it may be shown: the value of a name that holds a secret is hidden.
+/// Hides the value of "name=value" or "--name=value" if names_secret(name).
 std::string redacted_assignment(std::string_view text);
 
-/// True for a text that holds a secret beyond doubt. Such a text is no value of a configuration, which is stored with
-/// the run.
+/// True for a text that certainly contains a secret. The reader rejects such a value, since a configuration is stored
+/// with the run.
 bool holds_secret(std::string_view text);
 
 }  // namespace neoloom::launch

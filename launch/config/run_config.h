@@ -24,31 +24,32 @@ struct RunConfig {
   train::RuntimeOptions runtime;
   train::CheckpointOptions checkpoint;
   train::LoggingOptions logging;
-  std::vector<std::string> warnings;  // old spellings that were accepted
+  std::vector<std::string> warnings;  // e.g. deprecated spellings that were accepted
 };
 
 /// Reads a YAML or JSON file strictly and applies `overrides` ("group.key=value", values in YAML).
-/// Throws: Error(kUsage): unknown key (nearest name), wrong type, duplicate key, key that is not supported (by name),
-/// impossible combination; always file:line, the key, expected and found.
+/// Throws: Error(kUsage) for an unknown key (with the nearest name), a wrong type, a duplicate key, a key that is not
+/// supported, or an impossible combination; always with file:line, the key, expected and found.
 RunConfig read_config(const std::string& path, const std::vector<std::string>& overrides);
 /// The same from text; `name` stands for the file in messages.
 RunConfig parse_config(const std::string& text, const std::string& name, const std::vector<std::string>& overrides);
 
-/// Names a key in messages: where it was written ("run.yaml:7: group.key"), or "group.key".
+/// Returns a key's name for messages: with its position ("run.yaml:7: group.key"), or "group.key".
 using KeyLocation = std::function<std::string(std::string_view group, std::string_view key)>;
 
-/// The rules on task type, problem type and columns: classification without a named column gets Hugging Face's. The
-/// reader applies them; so does who fills in a task or problem type later. Throws: Error(kUsage) for a contradiction.
+/// Applies the rules on task type, problem type and columns: classification without a label column gets Hugging Face's
+/// name for it. The reader calls it, and so must code that sets a task or problem type later.
+/// Throws: Error(kUsage) for a contradiction.
 void resolve_columns(RunConfig& config, const KeyLocation& place);
-/// Names the label column as Hugging Face does (`label`, several labels a row: `labels`), where none is named.
+/// Sets the name of the label column to Hugging Face's (`label`, or `labels` for multi-label) if none is set.
 void name_label_column(RunConfig& config);
 
 /// The resolved configuration as YAML with every key; reading it back gives the same configuration.
 std::string to_yaml(const RunConfig& config);
 
-/// Flat "group.key" -> value text of every key, for comparing runs and naming differing keys.
+/// Maps "group.key" to the value's text for every key, for comparing runs and naming differing keys.
 std::map<std::string, std::string> flatten(const RunConfig& config);
-/// Those of flatten() whose values are part of the run identity as they are (Identity::kCompared).
+/// The keys of flatten() with Identity::kCompared, whose values are part of the run identity.
 std::map<std::string, std::string> compared_keys(const RunConfig& config);
 
 }  // namespace neoloom::launch

@@ -15,18 +15,18 @@ namespace neoloom::launch {
 /// the keys that are not kCompared.
 enum class Identity {
   kCompared,  // changes bits: a resume refuses another value
-  kResolved,  // changes bits, too; a resume compares what the key leads to: a hash, the device, a length that may grow
+  kResolved,  // changes bits; a resume compares what it resolves to: a hash, the device, a run length that may grow
   kFree,      // changes no bits
 };
 
-/// One key that the reader understands: how a document's value gets into a RunConfig, and back into text.
+/// One key of the configuration, and how to read its value into a RunConfig and write it as text.
 struct Field {
   std::string group;
   std::string key;
   Identity identity;
   bool null_is_default = false;  // `key: null` leaves the default
   /// Throws: Error(kUsage) naming position and key when the value has the wrong type or lies outside its range.
-  /// The fields of peft_config want that group engaged.
+  /// Fields of peft_config require RunConfig::peft_config to have a value.
   std::function<void(RunConfig&, const Node&)> read;
   std::function<std::string(const RunConfig&)> write;  // YAML
   std::string name() const { return group + "." + key; }
@@ -38,23 +38,23 @@ struct Alias {
   std::string_view old_key;
   std::string_view target_group;
   std::string_view key;
-  bool outdated = false;  // worth a warning
-  /// Turns the old value into the new one (`name` for messages); false: the old value asks for nothing. Empty: same
-  /// value.
+  bool outdated = false;  // deprecated: warn
+  /// Converts the old value to the new one (`name` for messages); returns false if the old value has no effect. May be
+  /// empty: same value.
   std::function<bool(const std::string& name, Node&)> convert;
 };
 
-/// A key of Hugging Face's classes that is known but has no effect here, or no support yet.
+/// A key of Hugging Face's classes that has no effect here, or is not supported yet.
 struct ForeignKey {
   std::string_view group;
   std::string_view key;
   std::vector<std::string_view> accepted;  // rendered values that change nothing; {"*"}: any
   std::string_view advice;                 // what to do instead; may be empty
-  std::string_view otherwise = {};         // an accepted value that is computed in another way, which is said
+  std::string_view otherwise = {};         // an accepted value that is implemented differently, with a note
   bool accepts(const Node& value) const;
 };
 
-/// Everything that the reader knows about keys. Fields come in the order in which a configuration is printed.
+/// All keys of the configuration. Fields are in the order in which a configuration is printed.
 struct Schema {
   Schema();
   std::vector<std::string> groups;
@@ -64,7 +64,7 @@ struct Schema {
   const Field* field(std::string_view group, std::string_view key) const;
   const Alias* alias(std::string_view group, std::string_view key) const;
   const ForeignKey* foreign_key(std::string_view group, std::string_view key) const;
-  /// Whether foreign keys are known inside of `group`, e.g. "trainer_config.fsdp_config".
+  /// Whether `group` has foreign keys, e.g. "trainer_config.fsdp_config".
   bool has_group(std::string_view group) const;
 };
 
@@ -72,7 +72,7 @@ std::vector<Field> make_fields();
 std::vector<Alias> make_aliases();
 std::vector<ForeignKey> make_foreign_keys();
 
-/// Values that follow from others (compute dtype, label column), then impossible combinations.
+/// Resolves values that depend on others (compute dtype, label column), then rejects impossible combinations.
 /// Throws: Error(kUsage).
 void resolve_and_check(RunConfig& config, const KeyLocation& place);
 

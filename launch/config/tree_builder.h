@@ -10,8 +10,8 @@
 
 namespace neoloom::launch {
 
-/// Puts a parser's events together to a tree and enforces what both formats have in common: unique keys and a bounded
-/// depth. Parsers are driven by events so that nothing is built before it is checked.
+/// Builds a tree from the events of a YAML or JSON parser. Requires unique keys and a bounded depth, and checks them
+/// before it builds a node.
 class TreeBuilder {
  public:
   /// `fixed`: every node gets this position instead of a line of `source`.
@@ -25,7 +25,7 @@ class TreeBuilder {
   void scalar(Node node, size_t line);
   void begin(Node::Kind kind, size_t line);
   void end();
-  /// The finished tree. Throws: Error(kUsage) when the document holds nothing.
+  /// Returns the finished tree. Throws: Error(kUsage) when the document is empty.
   Node take();
 
  private:
@@ -44,7 +44,7 @@ class TreeBuilder {
   bool has_root_ = false;
 };
 
-/// Gives a plain YAML scalar its type (null, true/false, integer, real), by YAML 1.2's core rules.
+/// Resolves the type of a plain YAML scalar (null, true/false, integer, real) by YAML 1.2's core schema.
 Node resolve_plain(std::string text);
 
 void read_yaml(const std::string& text, TreeBuilder& builder);

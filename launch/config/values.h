@@ -12,11 +12,11 @@
 #include "model/options.h"
 #include "runtime/train/options.h"
 
-/// Typed values out of nodes, and back into YAML. Every read_* throws Error(kUsage) "position: key: expected ..., found
-/// ..." when the node does not fit.
+/// Converts nodes to typed values, and values to YAML. Every read_* throws Error(kUsage) "position: key: expected ...,
+/// found ..." when the node does not fit.
 namespace neoloom::launch {
 
-/// What a number must satisfy beyond its type, in words and as a test.
+/// A condition on a number, as text and as a predicate.
 template <typename T>
 struct Rule {
   std::string_view expected;
@@ -36,7 +36,7 @@ inline constexpr Rule<double> kSteps{"0, a count of steps, or a share of all ste
 inline constexpr Rule<double> kStepsAboveZero{"a count of steps, or a share of all steps between 0 and 1",
                                               [](double v) { return v > 0 && (v < 1 || v == std::floor(v)); }};
 
-/// Accepted strings, and those that Hugging Face knows and this version does not. No accepted ones: any string.
+/// Accepted strings (none: any string), and those of Hugging Face that this version does not support.
 struct Choices {
   std::vector<std::string> accepted;
   std::vector<std::string> later;
@@ -47,15 +47,15 @@ int64_t read_integer(const std::string& name, const Node& node, const Rule<int64
 double read_number(const std::string& name, const Node& node, const Rule<double>& rule);
 bool read_flag(const std::string& name, const Node& node);
 std::string read_choice(const std::string& name, const Node& node, const Choices& choices);
-/// A name that may look like a number (column "0", label 3): integers count as their text.
+/// Reads a name. An integer counts as its text, for names such as column "0" and label 3.
 std::string read_name(const std::string& name, const Node& node);
-/// A list of names, or one name.
+/// Reads a list of names, or one name.
 std::vector<std::string> read_names(const std::string& name, const Node& node);
 model::Dtype read_dtype(const std::string& name, const Node& node);
 train::Interval read_interval(const std::string& name, const Node& node, const Choices& choices);
 
 train::Choice read_auto_flag(const std::string& name, const Node& node);
-/// auto, a number of bytes, or a number with KB, MB, GB, TB, KiB, MiB, GiB or TiB: at least 1 MB.
+/// Reads auto, a number of bytes, or a number with KB, MB, GB, TB, KiB, MiB, GiB or TiB; at least 1 MB.
 train::MemorySize read_memory_size(const std::string& name, const Node& node);
 
 std::string to_text(int64_t value);

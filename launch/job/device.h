@@ -15,7 +15,7 @@
 
 namespace neoloom::launch {
 
-/// This rank's device, ready for kernels, and the communicator over its memory.
+/// Owns this rank's device, ready for kernels, and the communicator over its memory.
 class Device {
  public:
   /// Places the rank, selects its GPU, and, with runtime.deterministic, restricts LibTorch to deterministic kernels.
@@ -25,22 +25,22 @@ class Device {
   const std::string& name() const { return placement_.device; }  // "cpu", "cuda:0"
   bool is_cpu() const { return placement_.device == "cpu"; }
   std::string kind() const;  // "cpu", or the GPU's name
-  /// What the model's kernels are chosen by.
+  /// The properties by which the model chooses kernels.
   const model::DeviceTraits& traits() const { return traits_; }
   int threads() const { return placement_.threads; }
   const std::string& explanation() const { return placement_.explanation; }
   comm::Communicator& communicator() { return *communicator_; }
   /// Peak resident memory of the process on CPUs, peak allocated memory on a GPU.
   int64_t peak_memory_bytes() const;
-  /// How the host learns what the device computed; on CPUs it has.
+  /// How the host reads results of a GPU; on CPUs they are ready at once.
   train::DeviceReads reads() const;
-  /// What no process has taken of a GPU's memory; 0 on CPUs.
+  /// Memory of a GPU that no process has allocated; 0 on CPUs.
   int64_t free_memory_bytes() const { return plugin_ ? plugin_->free_memory_bytes() : 0; }
-  /// On GPUs: whether LibTorch may make the host wait; see DevicePlugin::forbid_waits.
+  /// Calls DevicePlugin::forbid_waits on GPUs; does nothing on CPUs.
   void forbid_waits(bool forbidden) const {
     if (plugin_) plugin_->forbid_waits(forbidden);
   }
-  /// Plays recorded kernels; empty on CPUs and without runtime.cuda_graphs. The device must outlive it.
+  /// Returns GraphCache::run, which the device must outlive; empty on CPUs and without runtime.cuda_graphs.
   std::function<void(const cuda::RepeatedWork& work)> micro_step_runner() const;
 
  private:
@@ -51,7 +51,7 @@ class Device {
   std::unique_ptr<comm::Communicator> communicator_;
 };
 
-/// What the model's kernels on GPU `index` of this process are chosen by, with deterministic ones.
+/// Returns the traits of GPU `index` of this process, with deterministic kernels.
 model::DeviceTraits gpu_traits(cuda::DevicePlugin& plugin, int index);
 
 /// Sets LibTorch's threads (and oneDNN's, MKL's) for this process.

@@ -26,16 +26,16 @@ struct Inference {
   at::Tensor params;                // [layout().total_elements] fp32
   std::vector<std::string> labels;  // class names in index order
   int64_t pad_id = 0;
-  BaseReference reference;         // as an adapter that is written names the base
+  BaseReference reference;         // the base's name for adapters written from this
   std::vector<std::string> notes;  // for the log
 };
 
-/// From a run folder, or a model folder / hub id with an optional PEFT adapter.
+/// Loads a run folder, or a model folder / hub id with an optional PEFT adapter.
 /// Collective: every rank. Throws: Error(kUsage) without a model; Error(kWeights) from loading.
 Inference load_inference(comm::MpiSession& session, const ModelArguments& arguments);
 
-/// A run's data.format is for the run's own files: a file of another extension, where that names a format, is read by
-/// its name, unless the command line sets data.format.
+/// A run's data.format describes the run's own files. Sets config.data.format to auto if `path` has another extension
+/// than they have, that extension names a format, and the command line does not set data.format.
 /// Returns a line that says so; empty when nothing changes.
 std::string settle_format(const ModelArguments& arguments, const std::string& path, RunConfig& config);
 

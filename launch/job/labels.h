@@ -15,44 +15,47 @@
 
 namespace neoloom::launch {
 
-/// Rows with each label, by class index.
+/// Counts the samples with each label, by class index.
 std::vector<int64_t> label_counts(const data::TokenStore& store, core::Task task);
 
 /// "ham 30, spam 30", the first twelve, "and 8 more".
 std::string label_histogram(const std::vector<std::string>& names, const std::vector<int64_t>& counts);
 
-/// What is suspect about the labels of a training file, for the log: a class -1. Empty: nothing.
+/// Returns a warning about suspect labels of a training file (a class -1); empty: none.
 std::string label_warning(const std::vector<std::string>& names, const std::vector<int64_t>& counts);
 
 /// Names of the rows of a stored classification head.
 struct HeadNames {
   std::vector<std::string> names;
-  std::string note;  // where the names are from when the head itself does not say; empty: it does
+  std::string note;  // where the names come from if not from the head; empty: from the head
 };
 
-/// `own`: the names beside the head (empty: none); `base`: those of the base model, taken when their number fits;
-/// `given`: data.label_names, the names of the rows in their order where the head has none or only LABEL_0, ...
-/// Without any: LABEL_0, LABEL_1, ... Throws: Error(kUsage) when `given` are others than the head has.
+/// Chooses the names of a head's rows.
+///   own     names stored beside the head; empty: none
+///   base    names of the base model, used when their number fits
+///   given   data.label_names in row order, used where the head has no names or only LABEL_0, LABEL_1, ...
+/// Without any of them the names are LABEL_0, LABEL_1, ...
+/// Throws: Error(kUsage) when `given` differs from the head's names.
 HeadNames name_head_rows(const std::string& where, int64_t rows, const std::vector<std::string>& own,
                          const std::vector<std::string>& base, const std::vector<std::string>& given);
 
-/// Which row of a head with the labels `stored` belongs to each label of a run: by name, or by number where the head
-/// has only transformers' default names. nullopt: they are other labels.
+/// Returns the row of a head with the labels `stored` for each label of a run: by name, or by class index if the head
+/// has only transformers' default names. nullopt: the labels differ.
 std::optional<std::vector<int64_t>> rows_by_name(const std::vector<std::string>& stored,
                                                  const std::vector<std::string>& labels);
 
-/// The head that a run starts from: the base's rows in the order of its labels, or a fresh one.
+/// A run's initial head: the base's rows in the order of the run's labels, or a fresh one.
 struct HeadStart {
-  std::vector<int64_t> rows;  // of the base's score, by label; empty: a fresh head
+  std::vector<int64_t> rows;  // row of the base's score for each label; empty: a fresh head
   std::string note;           // for the log; empty: the base has no head
 };
 
-/// `base`: the names of the base's rows (empty: it has no head). Throws: Error(kUsage) when the labels are others and
+/// `base`: labels of the base's rows (empty: it has no head). Throws: Error(kUsage) when the labels differ and
 /// `ignore_mismatched_sizes` is not set.
 HeadStart start_head(const std::string& base_name, const std::vector<std::string>& base,
                      const std::vector<std::string>& labels, bool ignore_mismatched_sizes);
 
-/// Puts the rows of the score head in a flat buffer (as the model lays it out) into another order.
+/// Reorders the rows of the score head in a flat parameter buffer: new row i is old row rows[i].
 void reorder_head(const model::Model& model, const std::vector<int64_t>& rows, at::Tensor& params);
 
 }  // namespace neoloom::launch

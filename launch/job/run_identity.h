@@ -14,20 +14,20 @@
 
 namespace neoloom::launch {
 
-// Everything that a training run reads and that can change a bit of it. A resume refuses another value, and so do two
-// ranks of one start, unless the table says otherwise; both name the item.
+// Everything that a training run reads and that can change its bits. A resume with another value throws, and so do
+// ranks with different values, unless the table says otherwise. The error names the item.
 //
 // | item                               | read in                        | covered by                                  |
 // |------------------------------------|--------------------------------|---------------------------------------------|
 // | numeric keys of the configuration  | launch/config                  | each Identity::kCompared (config/schema.h)  |
 // | max_steps, num_train_epochs        | launch/config                  | each; may grow with --extend                |
 // | config.json of the base            | model/gpt_neo_config           | base_config, each value as parsed           |
-// | weights of the base, its score     | model/pretrained               | model_hash: SHA-256 of the files            |
+// | weights of the base, its score     | model/weight_cache             | model_hash: SHA-256 of the files            |
 // | tokenizer, special tokens, added   | data/tokenizer                 | tokenizer_hash: SHA-256 of what makes ids   |
 // | training file, columns, max_length | data/token_store               | data_hash: SHA-256 of bytes and settings    |
 // | order of the labels                | data/token_store               | labels                                      |
 // | padding                            | config, tokenizer, config.json | pad_token_id, as resolved                   |
-// | peft_config.init_from              | model/pretrained               | start_hash: SHA-256 of its tensor file, on a|
+// | peft_config.init_from              | model/checkpoints              | start_hash: SHA-256 of its tensor file, on a|
 // |                                    |                                | resume where it is still there              |
 // | device, instruction sets           | launch/job, launch/system      | each (allow_mixed_devices waives them)      |
 // | variables that choose kernels      | environment                    | kernel_environment (waived with them)       |
@@ -40,10 +40,10 @@ namespace neoloom::launch {
 // |                                    |                                | may change it: it decides no step, and the  |
 // |                                    |                                | best model is bound to it (train/best_model)|
 //
-// Not covered, because no step depends on it: paths and names, rhythms of logging, saving and evaluating, the size of
-// evaluation batches, generation_config.json, keys of config.json that neoloom does not read.
+// Not covered, because no step depends on it: paths and names, intervals of logging, saving and evaluating, the
+// evaluation batch size, generation_config.json, keys of config.json that neoloom does not read.
 
-/// What decides the bits of a run beside its configuration; resolved at the first start and kept by resumes.
+/// What affects the bits of a run beside its configuration. Resolved at the first start and kept on resume.
 struct ResolvedSettings {
   std::string model_hash;
   std::map<std::string, std::string> base_config;  // base_config_values()
@@ -52,7 +52,7 @@ struct ResolvedSettings {
   std::string validation_hash;  // empty: none
   std::vector<std::string> labels;
   int64_t pad_token_id = 0;
-  std::string start_hash;   // empty: no peft_config.init_from, or it is gone
+  std::string start_hash;   // empty: no peft_config.init_from, or it is missing
   std::string device_kind;  // "cpu", or the GPU's name
   std::string compute_dtype;
   std::string instruction_sets;    // CPUs
@@ -60,40 +60,41 @@ struct ResolvedSettings {
   int64_t threads_per_rank = 1;
   int64_t logits_chunk_rows = 0;
   train::Batching batching;
-  bool gradient_checkpointing = false;  // decides no bits, but a resume wants the memory that the start had
+  bool gradient_checkpointing = false;  // does not change bits, but a resume must use as much memory
 };
 
-/// The values of a base's config.json that decide numbers, as text by key. Layout and unknown keys do not count.
+/// Returns the values of a base's config.json that affect numbers, as text by key. Ignores formatting and unknown keys.
 std::map<std::string, std::string> base_config_values(const model::GptNeoConfig& base);
 
-/// Compares the base that a run's adapter was trained on, as the config.json beside the adapter says, with the base
-/// that it is to be used on: what makes another function of the same weights. Throws: Error(kWeights) with every value
-/// that differs; `where` names the base.
+/// Compares base_config_values() of the base on which an adapter was trained, from the config.json beside the adapter,
+/// with those of the base that is loaded now.
+/// Throws: Error(kWeights) with every value that differs; `where` names the loaded base.
 void require_same_base(const model::GptNeoConfig& trained, const model::GptNeoConfig& base, const std::string& where);
 
-/// "NAME=value" of the environment variables that are set and that make MKL, oneDNN, OpenMP or cuBLAS choose kernels.
+/// Returns "NAME=value" of each environment variable that is set and affects the choice of kernels in MKL, oneDNN,
+/// OpenMP or cuBLAS.
 std::string kernel_environment();
 
-/// Of the values that peft_config.init_from gives a run to start from. Empty: none, or there is no such file.
+/// Returns the hash of the initial values in peft_config.init_from; empty: not set, or no such file.
 std::string start_hash(const RunConfig& config);
 
 /// JSON object stored in checkpoints: the numeric configuration keys and `resolved`.
 std::string identity_json(const RunConfig& config, const ResolvedSettings& resolved);
 
-/// Takes over what a resume must keep (threads, batching) from a checkpoint's identity into `resolved`, and compares
-/// the rest; what an older neoloom did not store is not compared. Returns warnings. `path` names the checkpoint in
-/// messages. Throws: Error(kUsage) with every differing key and both values.
+/// Copies what a resume must keep (threads, batching) from a checkpoint's identity to `resolved`, and compares the
+/// rest. Skips items that an older neoloom did not store. Returns warnings. `path` names the checkpoint in messages.
+/// Throws: Error(kUsage) with every differing key and both values.
 std::vector<std::string> adopt_identity(const std::string& path, const std::string& identity, const RunConfig& config,
                                         bool extend, ResolvedSettings& resolved);
 
-/// Compares with the configuration an earlier start left in the output folder, where no checkpoint says more.
+/// Compares with the configuration that an earlier start left in the output folder, when there is no checkpoint.
 /// Throws: Error(kUsage) with every differing key.
 void require_same_configuration(const RunConfig& stored, const RunConfig& config, const std::string& folder);
 
-/// For comparing the ranks as soon as each has read its small files: configuration, config.json, tokenizer.
+/// Fingerprint for comparing ranks once each has read its small files: configuration, config.json, tokenizer.
 comm::Fingerprint early_fingerprint(const RunConfig& config, const ResolvedSettings& resolved);
 
-/// For comparing the ranks before the first step: all of it.
+/// Fingerprint of all items, for comparing ranks before the first step.
 comm::Fingerprint fingerprint(const std::string& mpi_library, const RunConfig& config,
                               const ResolvedSettings& resolved);
 

@@ -8,11 +8,11 @@
 
 namespace neoloom::launch {
 
-/// What a configuration asks the model to do, and why.
+/// The task of a run, and why.
 struct TaskChoice {
   core::Task value = core::Task::kCausalLm;
-  std::string reason;  // which column and key chose it, for the log
-  std::string advice;  // how to get the other task, where the training file chose; empty: a key chose
+  std::string reason;  // which column or key determined it, for the log
+  std::string advice;  // how to choose the other task, if the training file determined it; else empty
   bool classifies() const { return value != core::Task::kCausalLm; }
   bool multi_label() const { return value == core::Task::kMultiLabel; }
   /// Hugging Face's problem_type; empty for causal LM.
@@ -21,13 +21,13 @@ struct TaskChoice {
   std::string name() const;
 };
 
-/// From peft_config.task_type, model_config.problem_type, the label columns, data.label_names and
-/// model_config.num_labels, which do not contradict each other (resolve_columns); fills in the default label column.
+/// Chooses the task by peft_config.task_type, model_config.problem_type, the label columns, data.label_names and
+/// model_config.num_labels, which must be consistent (resolve_columns). Sets the default label column.
 TaskChoice choose_task(RunConfig& config);
 
-/// The same for a run that trains. Where no key says the task, the columns of the training file do: LoRA without a
-/// task_type, and labels without a column, are a classification on a column `label`, or `labels` when it says how many
-/// labels a row has. Fills in that column. Reads the first rows of the file.
+/// The same for training. If no key determines the task (LoRA without a task_type), or no key names the label column,
+/// the columns of the training file decide: a column `label` or `labels`, without `prompt` or `messages`, means
+/// classification, and is set as the label column. Reads the first rows of the file.
 /// Throws: Error(kUsage); Error(kData) when the file cannot be read.
 TaskChoice choose_training_task(RunConfig& config);
 

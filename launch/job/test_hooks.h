@@ -18,29 +18,29 @@ using PhaseHook = std::function<void(const std::string& name)>;
 ///   kill   SIGKILL of this process before its first micro-batch of step S
 ///   oom    std::bad_alloc before micro-batches of at least N rows, from step S on
 ///   slow   a pause of 0.25 s before each micro-batch, from step S on
-/// Rank -1 means every rank. Empty when the variable is not set or holds a fault of phases.
-/// Throws: Error(kUsage) for a text of another form.
+/// Rank -1 means every rank. Empty when the variable is not set or names a phase fault.
+/// Throws: Error(kUsage) for any other text.
 MicroBatchHook fault_from_environment(int rank);
 
-/// The same with "stop:rank=R:phase=NAME" or "pause:rank=R:seconds=N:phase=NAME": SIGSTOP of this process, or a pause,
-/// whenever it enters the phase of this name; "start" is the phase before MPI_Init. The launcher says which rank this
-/// is. Empty when the variable is not set or holds another fault.
+/// The same for phase faults: "stop:rank=R:phase=NAME" (SIGSTOP) or "pause:rank=R:seconds=N:phase=NAME", each time this
+/// process enters the phase; "start" is the phase before MPI_Init. Takes the rank from the launcher's variables. Empty
+/// when the variable is not set or names another fault.
 PhaseHook phase_fault_from_environment();
 
 /// For tests: with $NEOLOOM_TRACE_SAMPLES=FILE, appends one line "step id id ..." per micro-batch to FILE.<rank>.
 /// Empty when the variable is not set. Throws: Error(kUsage) when the file cannot be opened.
 MicroBatchHook sample_trace_from_environment(int rank);
 
-/// For tests: whether $NEOLOOM_FORBID_WAITS is set: then a GPU's host must not wait in a step, but in the first of a
-/// process, which uploads the schedule of the next thousands.
+/// For tests: whether $NEOLOOM_FORBID_WAITS is set. If so, the host must not wait for its GPU in a step, except in the
+/// first of a process, which copies the learning rates of thousands of steps to the device.
 bool waits_are_forbidden();
 
-/// For tests: $NEOLOOM_STEP=device makes the optimizer step of a CPU run as GPUs make it. Throws: Error(kUsage) for
-/// another value.
+/// For tests: whether $NEOLOOM_STEP=device, which makes a CPU run use the GPU's optimizer step. Throws: Error(kUsage)
+/// for another value.
 bool device_step_from_environment();
 
-/// The fault and the trace, in this order, so that a trace holds only what was computed. Empty when neither is asked
-/// for.
+/// Combines the fault and the trace, in this order, so that a trace lists only computed micro-batches. Empty when
+/// neither is set.
 MicroBatchHook micro_batch_hook_from_environment(int rank);
 
 }  // namespace neoloom::launch

@@ -7,8 +7,8 @@
 
 namespace neoloom::launch {
 
-/// Floating-point operations a second that products with an MLP matrix of the model reach on this CPU, forward and
-/// backward, with LibTorch's threads and `rows` rows. Measures for about half a second.
+/// Measures, for about half a second, the FLOP/s of matmuls with an MLP matrix of the model on this CPU, forward and
+/// backward, with LibTorch's threads and `rows` rows.
 double measure_matmul_rate(const model::MemorySetup& setup, int64_t rows);
 
 }  // namespace neoloom::launch

@@ -14,7 +14,7 @@
 
 namespace neoloom::launch {
 
-/// What a rank's memory follows from.
+/// Inputs of rank_memory().
 struct MemoryPlanInput {
   model::MemorySetup setup;
   int64_t flat_elements = 0;  // of the trainable parameters
@@ -26,10 +26,10 @@ struct MemoryPlanInput {
   const data::TokenStore* train = nullptr;
   const data::TokenStore* validation = nullptr;  // null: no evaluation
   int64_t ranks_per_node = 1;
-  int64_t process_bytes = 0;  // CPUs: what the program holds before all this
+  int64_t process_bytes = 0;  // CPUs: memory of the process before weights are loaded
 };
 
-/// Of a configuration; batching, threads, ranks and bytes of the process are left to the caller.
+/// Fills the input from a configuration. The caller sets batching, threads, ranks and bytes of the process.
 MemoryPlanInput memory_plan_input(const RunConfig& config, const TaskChoice& task, const Base& base,
                                   const data::TokenStore& train, const data::TokenStore* validation,
                                   const model::DeviceTraits& device);
@@ -43,45 +43,45 @@ struct RankMemory {
   int64_t evaluation_bytes = 0;
   int64_t prefetch_bytes = 0;      // host
   int64_t process_bytes = 0;       // host
-  int64_t weight_share_bytes = 0;  // of what the ranks of a node map together
-  int64_t total_bytes = 0;         // when most is in use
+  int64_t weight_share_bytes = 0;  // this rank's share of the files that a node's ranks map
+  int64_t total_bytes = 0;         // peak
 };
 RankMemory rank_memory(const MemoryPlanInput& question, bool gradient_checkpointing);
 
-/// The largest micro-batch of any order of the samples: its `rows` longest ones.
+/// Returns the largest possible micro-batch: the `rows` longest samples.
 model::BatchShape largest_batch(const data::TokenStore& store, int64_t rows);
 
-/// "  frozen weights   1.2 GB a node, ..." and so on: one line each.
+/// Returns one line per part: "  frozen weights   1.2 GB a node, ...".
 std::string describe(const RankMemory& memory, const MemoryPlanInput& question);
 
 /// "3.21 GB"
 std::string readable_bytes(int64_t bytes);
 
-/// What a rank may take, and what it holds already.
+/// Memory that a rank may use, and that it uses already.
 struct MemoryBudget {
   int64_t bytes = 0;
   int64_t process_bytes = 0;
   bool chosen = false;  // runtime.memory_budget, not `auto`
 };
 
-/// runtime.memory_budget, or `auto`: on CPUs this rank's share of eight tenths of what the node has left, and what the
-/// process holds; on GPUs eight tenths of the device's free memory. 0 bytes: the system does not say.
-/// To be called before weights are loaded.
+/// Returns runtime.memory_budget. `auto` is, on CPUs, this rank's share of 80 % of the node's available memory, plus
+/// what the process holds; on GPUs, 80 % of the device's free memory. 0 bytes: not known. Call it before weights are
+/// loaded.
 struct DeviceMemory {
   bool on_gpu = false;
   int64_t free_device_bytes = 0;  // GPUs; 0: not known
 };
 MemoryBudget measure_budget(const RunConfig& config, DeviceMemory place, int64_t ranks_per_node);
 
-/// Settles resolved.gradient_checkpointing by the smallest budget and the largest process of all ranks: what the
-/// configuration says; else what a checkpoint kept (resolved); else, with `auto`, on where the plan would not fit
-/// without, on any rank. Returns a line for the log. No bit of the run follows from it.
+/// Sets resolved.gradient_checkpointing: to the configuration's value, else to a checkpoint's (resolved), else, with
+/// `auto`, to true if the plan does not fit without it. Uses the smallest budget and the largest process of all ranks.
+/// Returns a line for the log. Does not change bits of the run.
 /// Collective: every rank. Throws: CollectiveError(kDevice) with the plan's figures when it does not fit, unless
-/// trainer_config.auto_find_batch_size goes on with smaller micro-batches.
+/// trainer_config.auto_find_batch_size allows smaller micro-batches.
 std::string resolve_memory(comm::MpiSession& session, const RunConfig& config, MemoryPlanInput question,
                            MemoryBudget budget, ResolvedSettings& resolved);
 
-/// The same decision for given budget; `fits` false: not even with checkpointing, or not as the configuration says.
+/// The same decision for a given budget. `fits` is false if the plan exceeds it with the chosen gradient_checkpointing.
 struct MemoryDecision {
   bool gradient_checkpointing = false;
   bool fits = true;
@@ -89,7 +89,7 @@ struct MemoryDecision {
 };
 MemoryDecision decide_memory(const MemoryPlanInput& question, train::Choice choice, int64_t budget_bytes);
 
-/// What to do about a plan that does not fit: the message of resolve_memory.
+/// Returns resolve_memory's message for a plan that does not fit.
 std::string does_not_fit(const MemoryPlanInput& question, const MemoryDecision& decision, int64_t budget_bytes);
 
 }  // namespace neoloom::launch

@@ -361,7 +361,7 @@ std::vector<KernelTest> cpu_kernel_tests() {
                                    {"bf16 weights", Dtype::kBFloat16, Dtype::kFloat32},
                                    {"bf16", Dtype::kBFloat16, Dtype::kBFloat16}}) {
     // A packed GEMM sums in fp32 whatever it reads. LibTorch's bf16 GEMM rounds its result. The GELU epilogue rounds
-    // the slope, the gradient and their product.
+    // the slope, the gradient, and gradient * slope.
     const double sums = fp32_sum_limit(LinearTrial::depth(types)), roundoff = types.bf16() ? kBf16Roundoff : 0.0;
     tests.push_back({"packed GEMM", types.name, sums, [=] { return gemm(types, /*packed=*/true); },
                      not_used.packed(types.compute)});

@@ -7,8 +7,8 @@
 
 namespace neoloom::launch {
 
-/// neoloom's own CPU kernels, each as training and inference call it, against the definition in fp64. The kernels that
-/// this CPU never runs are listed, too, with the reason.
+/// Returns tests of neoloom's CPU kernels, called as training and inference call them, against their definitions in
+/// fp64. Includes kernels that this CPU never runs, with the reason.
 std::vector<KernelTest> cpu_kernel_tests();
 
 }  // namespace neoloom::launch

@@ -11,25 +11,25 @@ namespace neoloom::launch {
 
 using Tensors = std::vector<at::Tensor>;
 
-/// What a kernel computed, and the same by another way: fp64 on the CPU where the kernel rounds.
+/// Results of a kernel, and references from another implementation: fp64 on the CPU if the kernel rounds.
 struct Compared {
   Tensors results;
   Tensors references;
 };
 
-/// One kernel in one type. Its inputs are made, and freed, by `run`.
+/// A test of one kernel in one type. `run` makes and frees its inputs.
 struct KernelTest {
   std::string kernel;  // "packed GEMM"
-  std::string dtype;   // of what it reads: "fp32", "fp16 weights"
-  double limit = 0.0;  // of the largest error; 0: no difference at all
+  std::string dtype;   // type of its inputs: "fp32", "fp16 weights"
+  double limit = 0.0;  // on KernelResult::error; 0: results must be equal
   std::function<Compared()> run;
-  std::string not_used = "";  // why this machine never runs the kernel; empty: it does
+  std::string not_used = "";  // why this machine never runs the kernel; empty: it may
 };
 
 struct KernelResult {
   std::string kernel;
   std::string dtype;
-  double error = 0.0;  // max |result - reference| / max |reference|, of the worst result
+  double error = 0.0;  // largest max |result - reference| / max |reference| of all results
   double limit = 0.0;
   std::string failure;   // the first line of what the kernel threw; empty: it ran
   std::string not_used;  // as in the test; the kernel did not run then
@@ -38,20 +38,21 @@ struct KernelResult {
   bool wrong() const { return not_used.empty() && !passed(); }
 };
 
-/// Runs the tests one after the other. A kernel that throws is wrong; the next ones still run.
+/// Runs the tests in order. A kernel that throws is wrong; the others still run.
 std::vector<KernelResult> run_tests(const std::vector<KernelTest>& tests);
 
-/// One line for each result under a line of titles.
+/// Returns a table with a header line and one line per result.
 std::string table_of(const std::vector<KernelResult>& results);
 
-/// LibTorch's operators that training uses on `device` ("cpu", "cuda:0"). A GPU wants its plug-in loaded and selected.
+/// Returns tests of LibTorch's operators that training uses on `device` ("cpu", "cuda:0"). For a GPU, the plug-in must
+/// be loaded and the device selected.
 std::vector<KernelTest> libtorch_tests(const std::string& device);
 
 /// The same normal values on every machine: [shape] fp32 on the CPU.
 at::Tensor random_values(at::IntArrayRef shape, uint64_t seed);
 
-/// Limits LibTorch to one thread. References are many small operators, and threads that meet after each of them keep
-/// cores busy with waiting.
+/// Limits LibTorch to one thread while it exists. References consist of many small operators, after each of which the
+/// threads would spin at a barrier.
 class OneThread {
  public:
   OneThread();
@@ -70,8 +71,8 @@ at::Tensor in_fp64(const at::Tensor& values);
 inline constexpr double kFp32Roundoff = 0x1p-24;
 inline constexpr double kBf16Roundoff = 0x1p-8;
 
-/// The limit for sums of `terms` terms in fp32. Each addition rounds by up to the roundoff of the sum so far, up or
-/// down, so that errors add up to about sqrt(terms) of them. The worst of some 100,000 sums lies below four times that.
+/// The limit for sums of `terms` terms in fp32. Each addition rounds up or down by at most the roundoff of the sum so
+/// far, so errors add up to about sqrt(terms) roundoffs. The worst of some 100,000 sums is below four times that.
 double fp32_sum_limit(int64_t terms);
 
 }  // namespace neoloom::launch

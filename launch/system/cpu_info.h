@@ -8,7 +8,7 @@ namespace neoloom::launch {
 /// The CPU's name as the kernel reports it; "unknown CPU" where it does not.
 std::string cpu_model();
 
-/// The CPU's vector instruction sets that LibTorch and oneDNN choose kernels by, e.g. "avx512f avx512_bf16 | AVX512".
+/// The vector instruction sets by which LibTorch and oneDNN choose kernels, e.g. "avx512f avx512_bf16 | AVX512".
 std::string instruction_sets();
 
 }  // namespace neoloom::launch

@@ -6,9 +6,8 @@
 
 namespace neoloom::launch {
 
-/// Memory that this machine, or the control group of this process where that is tighter, still has to give: free, or
-/// held by files that can be read again. Control groups of version 2, then 1; 0: the system does not say.
-/// `root` stands before every path, for tests.
+/// Returns the memory that this process can still allocate: free memory and reclaimable page cache of this machine, or
+/// of the process's cgroup (v2, else v1) if that is less. 0: not known. `root` is prepended to every path, for tests.
 int64_t available_host_bytes(const std::string& root = "");
 
 }  // namespace neoloom::launch
