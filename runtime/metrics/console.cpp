@@ -147,7 +147,8 @@ void Console::print_above_bar(const std::string& lines) {
   put(bar_drawn_ ? fmt::format("{}{}{}", kClearLine, lines, bar_text()) : lines);
 }
 
-// Behind mpirun a window that became narrower is not noticed: the bar is cut there instead of scrolling at each redraw.
+// Behind mpirun a resized window is not noticed. With wrapping off, the terminal cuts a bar that is too long instead of
+// scrolling at each redraw.
 std::string Console::bar_text() const { return fmt::format("{}{}{}", kDoNotWrap, bar_content(), kWrapAgain); }
 
 std::string Console::bar_content() const {
