@@ -28,7 +28,7 @@ struct Suspect {
 struct PeerNews {
   Suspect silent{};     // the rank that has been silent for longest
   Suspect working{};    // the lowest live rank that does not wait
-  int32_t speaker = 0;  // the lowest rank that waits: it alone prints the message
+  int32_t speaker = 0;  // the lowest rank that waits: it prints the message first
 };
 
 /// Ends this process when it waits too long for peers, since MPI reports no lost peer to survivors, NCCL has no timeout
