@@ -113,7 +113,7 @@ RunPlan plan_steps(const Inputs& inputs, const data::TokenStore& store, int64_t 
       data::steps_per_epoch(store.size(), {.micro_batch_size = plan.batching.micro_batch_size,
                                            .micro_batches_per_step = plan.batching.micro_batches_per_step,
                                            .drop_last = config.trainer_config.dataloader_drop_last});
-  plan.steps = train::resolve_plan(config.trainer_config, steps_per_epoch);
+  plan.steps = train::resolve_schedule(config.trainer_config, steps_per_epoch);
   return plan;
 }
 

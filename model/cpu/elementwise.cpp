@@ -349,10 +349,10 @@ void transpose(const float* in, int64_t in_stride, int64_t rows, int64_t columns
       const Four ab_high = __builtin_shufflevector(a, b, 2, 6, 3, 7);
       const Four cd_low = __builtin_shufflevector(c, d, 0, 4, 1, 5);
       const Four cd_high = __builtin_shufflevector(c, d, 2, 6, 3, 7);
-      const Four turned[] = {
+      const Four transposed[] = {
           __builtin_shufflevector(ab_low, cd_low, 0, 1, 4, 5), __builtin_shufflevector(ab_low, cd_low, 2, 3, 6, 7),
           __builtin_shufflevector(ab_high, cd_high, 0, 1, 4, 5), __builtin_shufflevector(ab_high, cd_high, 2, 3, 6, 7)};
-      for (int64_t i = 0; i < 4; ++i) std::memcpy(out + (column + i) * out_stride + row, &turned[i], sizeof(Four));
+      for (int64_t i = 0; i < 4; ++i) std::memcpy(out + (column + i) * out_stride + row, &transposed[i], sizeof(Four));
     }
   }
   for (int64_t row = 0; row < rows; ++row) {

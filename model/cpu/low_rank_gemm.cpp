@@ -93,15 +93,15 @@ void copy_tile(const at::Tensor& x, int64_t row, int64_t rows, int64_t column, i
 
 /// Returns left [n, r] transposed tile by tile and zero-padded: [tiles, r, kTileRows]. oneDNN compiles a kernel for
 /// each row stride, so the stride must not depend on n.
-at::Tensor turned_tiles(const at::Tensor& left) {
+at::Tensor transposed_tiles(const at::Tensor& left) {
   const int64_t rank = left.size(1);
-  at::Tensor turned = at::zeros({tiles_of(left.size(0)), rank, kTileRows}, left.options());
-  auto* const to = turned.mutable_data_ptr<float>();
+  at::Tensor transposed = at::zeros({tiles_of(left.size(0)), rank, kTileRows}, left.options());
+  auto* const to = transposed.mutable_data_ptr<float>();
   const auto from = left.accessor<float, 2>();
   for (int64_t row = 0; row < left.size(0); ++row) {
     for (int64_t i = 0; i < rank; ++i) to[(row / kTileRows * rank + i) * kTileRows + row % kTileRows] = from[row][i];
   }
-  return turned;
+  return transposed;
 }
 
 }  // namespace
@@ -116,7 +116,7 @@ at::Tensor low_rank_outer_product(const at::Tensor& left, const at::Tensor& x) {
   const int64_t rank = left.size(1);
   const int64_t rows = x.size(0);
   const int64_t columns = x.size(1);
-  const at::Tensor turned = turned_tiles(left);
+  const at::Tensor transposed = transposed_tiles(left);
   at::Tensor y = at::empty({rank, columns}, left.options());
   at::parallel_for(0, (columns + kSlabColumns - 1) / kSlabColumns, 1, [&](int64_t begin, int64_t end) {
     const at::Tensor scratch = at::empty({kTileRows, kSlabColumns}, left.options());
@@ -126,7 +126,7 @@ at::Tensor low_rank_outer_product(const at::Tensor& left, const at::Tensor& x) {
       const int64_t width = std::min(kSlabColumns, columns - column);
       for (int64_t row = 0; row < rows; row += kTileRows) {
         copy_tile(x, row, std::min(kTileRows, rows - row), column, width, tile);
-        multiply_tile_block({rank, width, kTileRows}, {turned.const_data_ptr<float>() + row * rank, kTileRows},
+        multiply_tile_block({rank, width, kTileRows}, {transposed.const_data_ptr<float>() + row * rank, kTileRows},
                             {tile, kSlabColumns}, {y.mutable_data_ptr<float>() + column, columns}, /*add=*/row > 0);
       }
     }

@@ -127,8 +127,8 @@ int64_t CpuHeadAttention<Element>::lay_out(float* base, bool backward) {
   take(grad_rows_, kAttentionTile * depth_);
   take(dk_, padded_keys_ * head_size_);
   take(dv_, padded_keys_ * head_size_);
-  take(turned_, kAttentionTile * kAttentionTile);
-  take(turned_left_, kAttentionTile * kAttentionTile);
+  take(transposed_, kAttentionTile * kAttentionTile);
+  take(transposed_left_, kAttentionTile * kAttentionTile);
   take(score_grads_, kAttentionTile * score_stride_);
   return used;
 }
@@ -191,11 +191,11 @@ const Element* CpuHeadAttention<Element>::left_of_scores(const Tile& tile, const
 
 /// 64 columns of the tile's scores, transposed: a left side [64, padded rows] with stride kAttentionTile.
 template <typename Element>
-const Element* CpuHeadAttention<Element>::turned(const Tile& tile, const float* scores) {
-  cpu::transpose(scores, score_stride_, tile.padded_rows, kAttentionTile, turned_, kAttentionTile);
-  if constexpr (!kInPairs<Element>) return turned_;
-  copy_sums({turned_, kAttentionTile, kAttentionTile, tile.padded_rows}, turned_left_, kAttentionTile);
-  return turned_left_;
+const Element* CpuHeadAttention<Element>::transposed(const Tile& tile, const float* scores) {
+  cpu::transpose(scores, score_stride_, tile.padded_rows, kAttentionTile, transposed_, kAttentionTile);
+  if constexpr (!kInPairs<Element>) return transposed_;
+  copy_sums({transposed_, kAttentionTile, kAttentionTile, tile.padded_rows}, transposed_left_, kAttentionTile);
+  return transposed_left_;
 }
 
 /// out [padded rows, the tile's keys], with score_stride_, = left [padded rows, depth] times columns.
@@ -273,10 +273,10 @@ void CpuHeadAttention<Element>::backward(Rows grad, Rows q, Rows k, Rows v, Grad
     pack_rows(grad.from(begin), tile.rows, tile.padded_rows, grad_rows_);
     for (int64_t key = 0; key < tile.keys; key += kAttentionTile) {
       const int64_t at_key = (tile.first_key + key) * head_size_;
-      multiply(kAttentionTile, head_size_, tile.padded_rows, turned(tile, score_grads_ + key), kAttentionTile,
+      multiply(kAttentionTile, head_size_, tile.padded_rows, transposed(tile, score_grads_ + key), kAttentionTile,
                query_rows_, dk_ + at_key, head_size_, true);
-      multiply(kAttentionTile, head_size_, tile.padded_rows, turned(tile, scores_ + key), kAttentionTile, grad_rows_,
-               dv_ + at_key, head_size_, true);
+      multiply(kAttentionTile, head_size_, tile.padded_rows, transposed(tile, scores_ + key), kAttentionTile,
+               grad_rows_, dv_ + at_key, head_size_, true);
     }
   }
   copy_sums({dk_, head_size_, key_rows, head_size_}, out.dk.values, out.dk.stride);

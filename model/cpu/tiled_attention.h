@@ -50,7 +50,7 @@ class CpuHeadAttention {
   void pack_columns(Rows rows, int64_t count, Element* packed_weights);
   void pack_rows(Rows rows, int64_t count, int64_t padded, Element* packed_weights) const;
   const Element* left_of_scores(const Tile& tile, const float* scores);
-  const Element* turned(const Tile& tile, const float* scores);
+  const Element* transposed(const Tile& tile, const float* scores);
   void multiply_by_columns(const Tile& tile, const Element* left, const Element* columns, float* out) const;
   void probabilities(const Tile& tile, Rows q);
   void score_gradient(const Tile& tile, Rows grad);
@@ -66,8 +66,8 @@ class CpuHeadAttention {
   Element *k_columns_ = nullptr, *v_columns_ = nullptr, *k_rows_ = nullptr, *v_rows_ = nullptr;
   Element *queries_ = nullptr, *padded_tile_ = nullptr, *grads_ = nullptr, *query_rows_ = nullptr,
           *grad_rows_ = nullptr;
-  Element *left_ = nullptr, *turned_left_ = nullptr;
-  float *dk_ = nullptr, *dv_ = nullptr, *result_ = nullptr, *turned_ = nullptr;
+  Element *left_ = nullptr, *transposed_left_ = nullptr;
+  float *dk_ = nullptr, *dv_ = nullptr, *result_ = nullptr, *transposed_ = nullptr;
   float *scores_ = nullptr, *score_grads_ = nullptr;
 };
 

@@ -43,7 +43,7 @@ Batching resolve_batching(const Options& options, const RuntimeOptions& runtime,
   return batching;
 }
 
-StepSchedule resolve_plan(const Options& options, int64_t steps_per_epoch) {
+StepSchedule resolve_schedule(const Options& options, int64_t steps_per_epoch) {
   StepSchedule plan;
   plan.steps_per_epoch = steps_per_epoch;
   plan.total_steps =

@@ -39,7 +39,7 @@ struct StepSchedule {
 };
 
 /// An epoch has at least one step (data::StepList).
-StepSchedule resolve_plan(const Options& options, int64_t steps_per_epoch);
+StepSchedule resolve_schedule(const Options& options, int64_t steps_per_epoch);
 
 /// Bytes of a rank's training state.
 struct StateMemory {

@@ -117,7 +117,8 @@ Trainer::Trainer(comm::MpiSession& session, comm::Communicator& communicator, mo
     : session_(session),
       model_(model),
       setup_(std::move(setup)),
-      schedule_(resolve_plan(setup_.options, data::steps_per_epoch(setup_.train->size(), step_list_options(setup_)))),
+      schedule_(
+          resolve_schedule(setup_.options, data::steps_per_epoch(setup_.train->size(), step_list_options(setup_)))),
       best_(judge_of(setup_.options, setup_.validation ? setup_.validation->content_hash() : ""),
             session.is_root() && setup_.options.load_best_model_at_end),
       state_(make_state(setup_, model, resumed)),

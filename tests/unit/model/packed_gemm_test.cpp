@@ -124,14 +124,14 @@ TEST_P(PackedGemms, ARowHasTheSameBitsInAnyBatchAndWithAnyThreads) {
   const int threads = at::get_num_threads();
   for (const auto& [all_rows, in] : {std::pair{300, 1541}, {600, 2500}}) {  // 600 rows x 2500 exceed a core's cache
     const Matrix matrix = packed(random({200, in}, 0.1, 1).to(frozen()));
-    const Matrix turned = packed(random({in, 200}, 0.1, 1).to(frozen()));
+    const Matrix transposed = packed(random({in, 200}, 0.1, 1).to(frozen()));
     const at::Tensor x = random({all_rows, in}, 1.0, 2);
     const auto forward = [&](int64_t begin, int64_t rows) {
       return matmul.forward(x.narrow(0, begin, rows), matrix, {});
     };
     const auto backward = [&](int64_t begin, int64_t rows) {
-      at::Tensor sum = matmul.input_gradient(x.narrow(0, begin, rows), turned);
-      matmul.add_input_gradient(sum, x.narrow(0, begin, rows), turned);
+      at::Tensor sum = matmul.input_gradient(x.narrow(0, begin, rows), transposed);
+      matmul.add_input_gradient(sum, x.narrow(0, begin, rows), transposed);
       return sum;
     };
     const at::Tensor y = forward(0, all_rows);
