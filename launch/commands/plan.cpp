@@ -58,7 +58,7 @@ class Report {
   core::Output output_;
 };
 
-void print_lengths(const data::TokenStore& store, core::Task task, Report& report) {
+void print_lengths(const data::TokenStore& store, Report& report) {
   std::vector<int32_t> lengths(store.lengths().begin(), store.lengths().end());
   std::sort(lengths.begin(), lengths.end());
   const int64_t total = std::accumulate(lengths.begin(), lengths.end(), int64_t{0});

@@ -294,9 +294,9 @@ std::vector<Field> make_fields() {
   add_data_fields(out);
   add_runtime_fields(out);
   GroupFields("checkpoint", &RunConfig::checkpoint, out).flag("extend", kFree, &train::CheckpointOptions::extend);
-  GroupFields("logging", &RunConfig::logging, out)
-      .text("level", kFree, &train::LoggingOptions::level, {{"debug", "info", "warning", "error"}, {}}, false)
-      .text("progress", kFree, &train::LoggingOptions::progress, {{"auto", "bar", "plain", "off"}, {}}, false);
+  GroupFields logging("logging", &RunConfig::logging, out);
+  logging.text("level", kFree, &train::LoggingOptions::level, {{"debug", "info", "warning", "error"}, {}}, false);
+  logging.text("progress", kFree, &train::LoggingOptions::progress, {{"auto", "bar", "plain", "off"}, {}}, false);
   return out;
 }
 

@@ -117,16 +117,17 @@ TEST(ConsoleInAFile, WritesPlainAlignedLinesUnderOneHeader) {
                                        HasSubstr("45,678"), HasSubstr("12:34")));
 }
 
-TEST(ConsoleInAFile, QuietLeavesOnlyWarningsAndOffLeavesNotices) {
-  const auto everything = [](const char* progress, bool quiet) {
-    Console console(progress, quiet);
+TEST(ConsoleInAFile, LevelsAboveInfoDropLinesAndOffLeavesNotices) {
+  const auto everything = [](const char* progress, core::LogLevel level) {
+    Console console(progress, level);
     console.notice("notice");
     console.step(line(1));
     console.tick(1, 500, 1.0);
     console.warning("careful");
   };
-  EXPECT_EQ(in_a_file([&] { everything("auto", true); }), "warning: careful\n");
-  EXPECT_EQ(in_a_file([&] { everything("off", false); }), "notice\nwarning: careful\n");
+  EXPECT_EQ(in_a_file([&] { everything("auto", core::LogLevel::kWarning); }), "warning: careful\n");
+  EXPECT_EQ(in_a_file([&] { everything("off", core::LogLevel::kInfo); }), "notice\nwarning: careful\n");
+  EXPECT_EQ(in_a_file([&] { everything("auto", core::LogLevel::kError); }), "");
   EXPECT_THROW(Console("fancy", core::LogLevel::kInfo), core::Error);
 }
 
