@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
+#include <optional>
 #include <utility>
 
 #include "runtime/core/clock.h"
@@ -102,7 +103,10 @@ void Reporter::log(const StepReport& report) {
   since_log_.seconds = seconds;
   since_log_.peak_memory_bytes = setup_.peak_memory_bytes();
   measure_sums();
+  std::optional<comm::Watchdog::Guard> bounded;
+  if (setup_.guard) bounded.emplace(setup_.guard());
   const std::vector<metrics::DeviceMeasure> devices = gather(since_log_);
+  bounded.reset();
   if (writes()) {
     const metrics::DeviceMeasure total = total_of(devices);
     ordered_json rows = ordered_json::array();

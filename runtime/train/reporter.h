@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "runtime/comm/communicator.h"
+#include "runtime/comm/watchdog.h"
 #include "runtime/metrics/console.h"
 #include "runtime/metrics/events.h"
 #include "runtime/train/evaluator.h"
@@ -25,6 +26,8 @@ struct ReporterSetup {
   std::function<int64_t()> peak_memory_bytes;
   /// Gathers the texts of all ranks, in rank order. Collective: every rank.
   std::function<std::vector<std::string>(const std::string& mine)> gather;
+  /// Watches the wait of a log line for peers. Empty: nobody does.
+  std::function<comm::Watchdog::Guard()> guard;
 };
 
 /// The numbers of one log line.

@@ -130,11 +130,8 @@ Trainer::Trainer(comm::MpiSession& session, comm::Communicator& communicator, mo
                                .first_step = first_step_,
                                .total_steps = schedule_.total_steps,
                                .peak_memory_bytes = setup_.hooks.peak_memory_bytes,
-                               .gather =
-                                   [this](const std::string& mine) {
-                                     const auto bounded = guard("gathering throughput");
-                                     return session_.all_gather(mine);
-                                   }}),
+                               .gather = [this](const std::string& mine) { return session_.all_gather(mine); },
+                               .guard = [this] { return guard("gathering throughput"); }}),
       writer_({.output_dir = setup_.options.output_dir,
                .config_file = setup_.config_file,
                .save_total_limit = setup_.options.save_total_limit,

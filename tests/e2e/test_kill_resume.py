@@ -212,6 +212,6 @@ def test_a_checkpoint_behind_a_skipped_step_resumes(tmp_path, config):
     assert run.train(1, NEOLOOM_FAULT="kill:rank=0:step=8").code != 0
     before = run.events("warning")
     assert before and before[0]["step"] <= 6, "a checkpoint lies behind a skipped step"
-    run.train(2).expect(0)
+    run.train(2).expect(74)  # values out of range are no adapter that could be written
     assert run.events("resume")[0]["step"] == 6
     assert run.events("train")[-1]["loss"] is None

@@ -24,7 +24,8 @@ class Reporting : public ::testing::Test {
             .gather =
                 [](const std::string& mine) {
                   return std::vector<std::string>{mine, mine};
-                }};
+                },
+            .guard = {}};
   }
   std::vector<json> events() const {
     std::vector<json> events;

@@ -63,7 +63,8 @@ class Writing : public ::testing::Test {
                       .self = {},
                       .total_steps = kTotalSteps,
                       .peak_memory_bytes = [] { return int64_t{0}; },
-                      .gather = [](const std::string& mine) { return std::vector<std::string>{mine}; }}};
+                      .gather = [](const std::string& mine) { return std::vector<std::string>{mine}; },
+                      .guard = {}}};
   BestModel best_;
   bool fails_ = false;
   const at::Tensor params_ = at::full({4}, 3.0);
