@@ -159,6 +159,7 @@ MpiSession::~MpiSession() {
 MpiSession::Phase::Phase(MpiSession& session, const std::string& name, Patience patience)
     : session_(session), outer_name_(session.phase_name_), outer_patience_(session.patience_) {
   session_.enter(name, patience);
+  session_.log().debug(name);
   if (session_.phase_hook_) session_.phase_hook_(name);
 }
 
@@ -168,7 +169,6 @@ void MpiSession::enter(const std::string& name, Patience patience) {
   phase_name_ = name;
   patience_ = patience;
   state_->watchdog.work_in(name);
-  log_->debug(name);
 }
 
 void MpiSession::set_peer_timeout(double seconds) {
