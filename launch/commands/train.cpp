@@ -430,7 +430,8 @@ int run_train(comm::MpiSession& session, const TrainArguments& arguments) {
 
   train::TrainerSetup setup = trainer_setup(session, s, device, *model, stop);
   setup.initial_values = initial_values;
-  train::Trainer trainer(session, device.communicator(), *model, std::move(setup), std::move(resumed));
+  train::Trainer trainer(session, device.communicator(), *model, std::move(setup), resumed);
+  resumed.reset();  // the trainer holds its values
   return trainer.run() == train::RunStatus::kStopped ? core::kExitStopped : 0;
 }
 

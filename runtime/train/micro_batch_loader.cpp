@@ -79,7 +79,7 @@ int64_t LoadedMicroBatch::padded_tokens() const {
   return static_cast<int64_t>(lengths.size()) * *std::max_element(lengths.begin(), lengths.end());
 }
 
-MicroBatchLoader::MicroBatchLoader(LoaderSetup setup)
+MicroBatchLoader::MicroBatchLoader(const LoaderSetup& setup)
     : prefetcher_([cursor = std::make_shared<Cursor>(setup)] { return cursor->next(); }, setup.prefetch_batches) {}
 
 LoadedMicroBatch MicroBatchLoader::next() {

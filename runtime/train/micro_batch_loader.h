@@ -54,7 +54,7 @@ struct LoaderSetup {
 /// owner of an epoch's order. Each step yields at least one item, so that every rank gets its header.
 class MicroBatchLoader {
  public:
-  explicit MicroBatchLoader(LoaderSetup setup);
+  explicit MicroBatchLoader(const LoaderSetup& setup);
   /// Blocks until the next one is ready. Throws: what reading or packing threw; Error(kInternal) after the last one.
   LoadedMicroBatch next();
 

@@ -113,7 +113,7 @@ class EnqueuedStep {
 }  // namespace
 
 Trainer::Trainer(comm::MpiSession& session, comm::Communicator& communicator, model::Model& model, TrainerSetup setup,
-                 std::optional<Resumed> resumed)
+                 const std::optional<Resumed>& resumed)
     : session_(session),
       model_(model),
       setup_(std::move(setup)),

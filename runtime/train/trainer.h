@@ -70,7 +70,7 @@ class Trainer {
  public:
   /// Collective: every rank.
   Trainer(comm::MpiSession& session, comm::Communicator& communicator, model::Model& model, TrainerSetup setup,
-          std::optional<Resumed> resumed);
+          const std::optional<Resumed>& resumed);
   ~Trainer();
 
   /// Runs to the end, or to a stop signal. Collective: every rank.
