@@ -45,15 +45,19 @@ class Prefetcher {
   }
 
  private:
+  std::optional<Item> make(std::exception_ptr& caught) const {
+    try {
+      return next_();
+    } catch (...) {
+      caught = std::current_exception();
+      return std::nullopt;
+    }
+  }
+
   void produce(const std::stop_token& stop) {
     for (bool more = true; more;) {
-      std::optional<Item> item;
       std::exception_ptr caught;
-      try {
-        item = next_();
-      } catch (...) {
-        caught = std::current_exception();
-      }
+      std::optional<Item> item = make(caught);
       std::unique_lock lock(mutex_);
       if (!changed_.wait(lock, stop, [&] { return ready_.size() < depth_; })) return;
       more = item.has_value();
