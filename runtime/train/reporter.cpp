@@ -97,7 +97,7 @@ void Reporter::measure_sums() {
   since_log_.summed_bytes += static_cast<int64_t>(bytes - std::exchange(bytes_before_log_, bytes));
 }
 
-void Reporter::log(const StepReport& report) {
+void Reporter::log(metrics::StepLine line) {
   const double now = core::now_seconds();
   const double seconds = now - log_seconds_;
   since_log_.seconds = seconds;
@@ -112,34 +112,29 @@ void Reporter::log(const StepReport& report) {
     ordered_json rows = ordered_json::array();
     for (const metrics::DeviceMeasure& device : devices) rows.push_back(metrics::device_json(device));
     event({{"event", "train"},
-           {"step", report.step},
-           {"epoch", report.epoch},
-           {"loss", report.loss},
-           {"grad_norm", report.grad_norm},
-           {"learning_rate", report.learning_rate},
+           {"step", line.step},
+           {"epoch", line.epoch},
+           {"loss", line.loss},
+           {"grad_norm", line.grad_norm},
+           {"learning_rate", line.learning_rate},
            {"samples", total.samples},
            {"tokens", total.tokens},
            {"padded_tokens", total.padded_tokens},
-           {"step_seconds", seconds / static_cast<double>(std::max<int64_t>(1, report.step - logged_step_))},
+           {"step_seconds", seconds / static_cast<double>(std::max<int64_t>(1, line.step - logged_step_))},
            {"devices", rows}});
-    console_->step({.step = report.step,
-                    .total_steps = setup_.total_steps,
-                    .epoch = report.epoch,
-                    .loss = report.loss,
-                    .grad_norm = report.grad_norm,
-                    .learning_rate = report.learning_rate,
-                    .samples_per_s = static_cast<double>(total.samples) / seconds,
-                    .tokens_per_s = static_cast<double>(total.tokens) / seconds,
-                    .seconds_left = seconds_left(report.step)});
+    line.total_steps = setup_.total_steps;
+    line.samples_per_s = static_cast<double>(total.samples) / seconds;
+    line.tokens_per_s = static_cast<double>(total.tokens) / seconds;
+    line.seconds_left = seconds_left(line.step);
+    console_->step(line);
   }
   metrics::accumulate(since_log_, since_start_);
   since_log_ = setup_.self;
   log_seconds_ = now;
-  logged_step_ = report.step;
+  logged_step_ = line.step;
 }
 
-void Reporter::evaluated(int64_t step, double epoch, const EvalResult& result) {
-  const ordered_json values = result.json();
+void Reporter::evaluated(int64_t step, double epoch, const EvalResult& result, const ordered_json& values) {
   ordered_json eval = {{"event", "eval"}, {"step", step}, {"epoch", epoch}};
   eval.update(values);
   eval["eval_runtime"] = result.seconds;

@@ -30,15 +30,6 @@ struct ReporterSetup {
   std::function<comm::Watchdog::Guard()> guard;
 };
 
-/// The numbers of one log line.
-struct StepReport {
-  int64_t step = 0;
-  double epoch = 0.0;
-  double loss = 0.0;
-  double grad_norm = 0.0;
-  double learning_rate = 0.0;
-};
-
 /// Writes events to metrics.jsonl and lines to the console, on rank 0 only, with the throughput of every device.
 class Reporter {
  public:
@@ -61,9 +52,10 @@ class Reporter {
   /// Excludes the time from `since_seconds` to now from throughput: ranks evaluated or saved.
   void leave_out_of_throughput(double since_seconds);
 
-  /// Writes a log line and resets measure(). Collective: every rank.
-  void log(const StepReport& report);
-  void evaluated(int64_t step, double epoch, const EvalResult& result);
+  /// Writes a log line and resets measure(). Fills in rates, total and time left. Collective: every rank.
+  void log(metrics::StepLine line);
+  /// `values`: result.json().
+  void evaluated(int64_t step, double epoch, const EvalResult& result, const nlohmann::ordered_json& values);
   /// Redraws the progress bar.
   void tick(int64_t step);
   /// Gathers the measurements of the whole run. Collective: every rank.

@@ -153,8 +153,6 @@ Trainer::Trainer(comm::MpiSession& session, comm::Communicator& communicator, mo
   announce(resumed);
 }
 
-Trainer::~Trainer() = default;
-
 void Trainer::announce(const std::optional<Resumed>& resumed) {
   if (!reporter_.writes()) return;
   const model::ParameterLayout& layout = model_.layout();
@@ -353,7 +351,7 @@ void Trainer::evaluate_now() {
   remembered.update(nlohmann::json(values));
   state_.history.remember(remembered);
   if (reporter_.writes()) {
-    reporter_.evaluated(state_.step, schedule_.epoch_after(state_.step), result);
+    reporter_.evaluated(state_.step, schedule_.epoch_after(state_.step), result, values);
     const bool best = best_.consider(state_.step, values, state_.buffers.params);
     if (best && setup_.options.load_best_model_at_end) writer_.best_is_due();
     writer_.write_side_products(state_.step);

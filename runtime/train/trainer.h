@@ -71,7 +71,6 @@ class Trainer {
   /// Collective: every rank.
   Trainer(comm::MpiSession& session, comm::Communicator& communicator, model::Model& model, TrainerSetup setup,
           const std::optional<Resumed>& resumed);
-  ~Trainer();
 
   /// Runs to the end, or to a stop signal. Collective: every rank.
   /// Throws: Error(kNumeric) after too many non-finite steps in a row, or when no step was finite; Error(kOutput) when
