@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "launch/system/placement.h"
 
-#include <fmt/ranges.h>
+#include <fmt/format.h>
 #include <sched.h>
 #include <unistd.h>
 

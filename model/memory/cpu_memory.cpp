@@ -18,9 +18,6 @@ namespace {
 
 using enum LinearSite;
 
-constexpr int64_t kFp32Bytes = 4;
-constexpr int64_t kLowpBytes = 2;  // of a 16-bit type
-
 void take_briefly(int64_t bytes) { make({bytes}, at::kByte); }
 
 /// Temporary tensors of matmuls and attention.

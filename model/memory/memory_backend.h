@@ -12,6 +12,9 @@
 
 namespace neoloom::model {
 
+inline constexpr int64_t kFp32Bytes = 4;
+inline constexpr int64_t kLowpBytes = 2;  // of a 16-bit type
+
 // Backends for tensors on the meta device. The memory plan runs the network on them under a MemoryLedger.
 
 inline at::Tensor make(at::IntArrayRef sizes, at::ScalarType type) {

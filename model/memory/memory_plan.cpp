@@ -19,9 +19,6 @@ namespace neoloom::model {
 
 namespace {
 
-constexpr int64_t kFp32Bytes = 4;
-constexpr int64_t kLowpBytes = 2;  // of a 16-bit type
-
 at::Tensor make_index(int64_t rows) { return make({rows}, at::kLong); }
 
 /// What pack() makes. The shapes alone are read.
