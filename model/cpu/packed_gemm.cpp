@@ -14,10 +14,10 @@ namespace neoloom::model {
 
 namespace {
 
-constexpr int64_t kPairsBlockDepth = 2048;  // the sum's rounding is negligible beside that of 16-bit inputs
+constexpr int64_t kPairsTileDepth = 2048;  // the sum's rounding is negligible beside that of 16-bit inputs
 
-// Rows of x are multiplied with all panels in groups that stay in a core's L2 cache: of at most this size, but of
-// enough rows to be worth reading a panel for.
+// Rows of x are multiplied with all column tiles in groups that stay in a core's L2 cache: of at most this size, but of
+// enough rows to be worth reading a column tile for.
 constexpr int64_t kCachedBytes = int64_t{1} << 20;
 constexpr int64_t kFewestCachedRows = 256;
 
@@ -43,17 +43,17 @@ struct Plane {
     is_bf16 = tensor.scalar_type() == at::kBFloat16;
   }
   bool present() const { return values != nullptr; }
-  float* fp32_at(int64_t row, int64_t panel) const { return at<float>(row, panel); }
-  uint16_t* bf16_at(int64_t row, int64_t panel) const { return at<uint16_t>(row, panel); }
+  float* fp32_at(int64_t row, int64_t column_tile) const { return at<float>(row, column_tile); }
+  uint16_t* bf16_at(int64_t row, int64_t column_tile) const { return at<uint16_t>(row, column_tile); }
 
  private:
   template <typename Value>
-  Value* at(int64_t row, int64_t panel) const {
-    return present() ? reinterpret_cast<Value*>(values) + row * stride + panel * packed_stride : nullptr;
+  Value* at(int64_t row, int64_t column_tile) const {
+    return present() ? reinterpret_cast<Value*>(values) + row * stride + column_tile * packed_stride : nullptr;
   }
 };
 
-/// One GEMM. `multiply_columns` computes the columns of one panel, and is called from many threads.
+/// One GEMM. Threads take groups of rows and spans of column tiles.
 class PackedGemm {
  public:
   PackedGemm(const at::Tensor& x, const GemmB& right, const Epilogue& terms, const EpilogueOutputs& ends)
@@ -76,13 +76,14 @@ class PackedGemm {
                 together_ < kPackedColumns) {}
 
   void run() const {
-    const int64_t panels = (right_.n + kPackedColumns - 1) / kPackedColumns;
+    const int64_t column_tiles = (right_.n + kPackedColumns - 1) / kPackedColumns;
     const int64_t tiles = std::max<int64_t>((rows_ + kTileRows - 1) / kTileRows, 1);
     const int64_t wanted = 4 * static_cast<int64_t>(at::get_num_threads());
-    // With few panels for many threads, the rows are split too.
-    const int64_t groups = std::min(std::max((wanted + panels - 1) / panels, groups_in_cache()), tiles);
-    // The panels of one task read the same columns of x before the next ones: worth it where those are not all of them.
-    const int64_t spans = in_parts() ? std::min(panels, (wanted + groups - 1) / groups) : panels;
+    // With few column tiles for many threads, the rows are split too.
+    const int64_t groups = std::min(std::max((wanted + column_tiles - 1) / column_tiles, groups_in_cache()), tiles);
+    // The column tiles of one task read the same columns of x before the next ones: worth it where those are not all of
+    // them.
+    const int64_t spans = in_parts() ? std::min(column_tiles, (wanted + groups - 1) / groups) : column_tiles;
     share_tasks(groups * spans, [&](const auto& next) {
       Scratch scratch;
       if (copies_) scratch.block = at::empty({kTileDepth, kPackedColumns}, x_.options());
@@ -90,7 +91,7 @@ class PackedGemm {
       for (int64_t task = next(); task >= 0; task = next()) {
         const int64_t group = task / spans;
         const int64_t span = task % spans;
-        multiply({panels * span / spans, panels * (span + 1) / spans},
+        multiply({column_tiles * span / spans, column_tiles * (span + 1) / spans},
                  {tiles * group / groups * kTileRows, std::min(tiles * (group + 1) / groups * kTileRows, rows_)},
                  scratch);
       }
@@ -105,14 +106,14 @@ class PackedGemm {
     at::Tensor sums;   // of a tile, where they are not formed in y
   };
   struct Tile {
-    int64_t row, rows, panel, columns;
+    int64_t row, rows, column_tile, columns;
     float* sums;
     int64_t stride;
   };
   struct Depth {
     int64_t k, count;
   };
-  struct RightBlock {
+  struct BTile {
     const void* values;
     int64_t stride;
   };
@@ -123,66 +124,66 @@ class PackedGemm {
   /// Products in fp32 take longer than reading x again does.
   int64_t groups_in_cache() const {
     if (!pairs_) return 1;
-    const int64_t depth = std::min(kPairsBlockDepth, right_.k);
+    const int64_t depth = std::min(kPairsTileDepth, right_.k);
     const int64_t fitting = kCachedBytes / (depth * static_cast<int64_t>(sizeof(at::BFloat16)));
     const int64_t cached = std::max(fitting, kFewestCachedRows);
     return (rows_ + cached - 1) / cached;
   }
 
-  bool in_parts() const { return pairs_ && right_.k > kPairsBlockDepth; }
+  bool in_parts() const { return pairs_ && right_.k > kPairsTileDepth; }
 
   bool sums_in_y() const { return y_.present() && !y_.is_bf16; }
 
-  void multiply(Range panels, Range rows, const Scratch& scratch) const {
-    const auto for_each_tile = [&](int64_t panel, const auto& body) {
+  void multiply(Range column_tiles, Range rows, const Scratch& scratch) const {
+    const auto for_each_tile = [&](int64_t column_tile, const auto& body) {
       for_each_tile_of_rows(rows.begin, rows.end,
-                            [&](int64_t row, int64_t count) { body(tile_at(row, count, panel, scratch)); });
+                            [&](int64_t row, int64_t count) { body(tile_at(row, count, column_tile, scratch)); });
     };
     if (!sums_in_y()) {  // a tile's sums have no place to wait for the next depth
-      for (int64_t panel = panels.begin; panel < panels.end; ++panel) {
-        for_each_tile(panel, [&](const Tile& tile) {
-          for_each_depth([&](Depth depth) { multiply_tile(tile, depth, right_block(panel, depth, scratch)); });
+      for (int64_t column_tile = column_tiles.begin; column_tile < column_tiles.end; ++column_tile) {
+        for_each_tile(column_tile, [&](const Tile& tile) {
+          for_each_depth([&](Depth depth) { multiply_tile(tile, depth, b_tile(column_tile, depth, scratch)); });
         });
       }
       return;
     }
-    for_each_depth([&](Depth depth) {  // all panels read x's columns of one depth while those are in the cache
-      for (int64_t panel = panels.begin; panel < panels.end; ++panel) {
-        const RightBlock block = right_block(panel, depth, scratch);
-        for_each_tile(panel, [&](const Tile& tile) { multiply_tile(tile, depth, block); });
+    for_each_depth([&](Depth depth) {  // all column tiles read x's columns of one depth while those are in the cache
+      for (int64_t column_tile = column_tiles.begin; column_tile < column_tiles.end; ++column_tile) {
+        const BTile b = b_tile(column_tile, depth, scratch);
+        for_each_tile(column_tile, [&](const Tile& tile) { multiply_tile(tile, depth, b); });
       }
     });
   }
 
   template <typename Body>
   void for_each_depth(Body body) const {
-    const int64_t step = pairs_ ? kPairsBlockDepth : kTileDepth;
+    const int64_t step = pairs_ ? kPairsTileDepth : kTileDepth;
     for (int64_t k = 0; k < right_.k; k += step) body(Depth{k, std::min(step, right_.k - k)});
   }
 
-  Tile tile_at(int64_t row, int64_t rows, int64_t panel, const Scratch& scratch) const {
-    const int64_t columns = std::min(kPackedColumns, right_.n - panel * kPackedColumns);
-    if (sums_in_y()) return {row, rows, panel, columns, y_.fp32_at(row, panel), y_.stride};
-    return {row, rows, panel, columns, static_cast<float*>(scratch.sums.data_ptr()), kPackedColumns};
+  Tile tile_at(int64_t row, int64_t rows, int64_t column_tile, const Scratch& scratch) const {
+    const int64_t columns = std::min(kPackedColumns, right_.n - column_tile * kPackedColumns);
+    if (sums_in_y()) return {row, rows, column_tile, columns, y_.fp32_at(row, column_tile), y_.stride};
+    return {row, rows, column_tile, columns, static_cast<float*>(scratch.sums.data_ptr()), kPackedColumns};
   }
 
-  /// Rows of a panel in the type of x.
-  RightBlock right_block(int64_t panel, Depth depth, const Scratch& scratch) const {
+  /// Rows of a column tile in the type of x.
+  BTile b_tile(int64_t column_tile, Depth depth, const Scratch& scratch) const {
     const at::Tensor& values = right_.values;
     const bool plain = values.dim() == 2;
-    const int64_t offset = plain ? depth.k * values.stride(0) + panel * kPackedColumns
-                                 : panel * values.stride(0) + depth.k * kPackedColumns;
+    const int64_t offset = plain ? depth.k * values.stride(0) + column_tile * kPackedColumns
+                                 : column_tile * values.stride(0) + depth.k * kPackedColumns;
     const int64_t stride = plain ? values.stride(0) : kPackedColumns;
     const char* const from = static_cast<const char*>(values.const_data_ptr()) + offset * values.element_size();
     if (!copies_) return {from, stride};
-    const int64_t columns = std::min(kPackedColumns, right_.n - panel * kPackedColumns);
+    const int64_t columns = std::min(kPackedColumns, right_.n - column_tile * kPackedColumns);
     // fp32, whichever kernel: pairs are never copied, and what has AVX-512 has AVX2.
     avx2::copy_block({from, dtype_of(values), stride, depth.count, columns}, together_,
                      scratch.block.mutable_data_ptr<float>());
     return {scratch.block.const_data_ptr(), together_};
   }
 
-  void multiply_tile(const Tile& tile, Depth depth, RightBlock block) const {
+  void multiply_tile(const Tile& tile, Depth depth, BTile block) const {
     if (depth.k == 0) start(tile);
     if (pairs_) {
       multiply_columns<at::BFloat16>(tile, depth, block);
@@ -193,7 +194,7 @@ class PackedGemm {
   }
 
   template <typename Element>
-  void multiply_columns(const Tile& tile, Depth depth, RightBlock block) const {
+  void multiply_columns(const Tile& tile, Depth depth, BTile block) const {
     const Operand<const Element> left = {x_.const_data_ptr<Element>() + tile.row * x_.stride(0) + depth.k,
                                          x_.stride(0)};
     const auto* const right = static_cast<const Element*>(block.values);
@@ -208,24 +209,24 @@ class PackedGemm {
 
   void start(const Tile& tile) const {
     if (!starts()) return;
-    cpu::sum_rows(bias_ == nullptr ? nullptr : bias_ + tile.panel * kPackedColumns,
-                  {residual_.fp32_at(tile.row, tile.panel), residual_.stride, tile.rows, tile.columns}, tile.sums,
+    cpu::sum_rows(bias_ == nullptr ? nullptr : bias_ + tile.column_tile * kPackedColumns,
+                  {residual_.fp32_at(tile.row, tile.column_tile), residual_.stride, tile.rows, tile.columns}, tile.sums,
                   tile.stride);
   }
 
   void finish(const Tile& tile) const {
     if (rank_ > 0) {
       multiply_tile_block({tile.rows, tile.columns, rank_}, {low_rank_u_.fp32_at(tile.row, 0), low_rank_u_.stride},
-                          {low_rank_v_.fp32_at(0, tile.panel), low_rank_v_.stride}, {tile.sums, tile.stride},
+                          {low_rank_v_.fp32_at(0, tile.column_tile), low_rank_v_.stride}, {tile.sums, tile.stride},
                           /*add=*/true);
     }
     const cpu::Rows sums = {tile.sums, tile.stride, tile.rows, tile.columns};
     if (y_.is_bf16) {
-      finish_in(sums, y_.bf16_at(tile.row, tile.panel), activated_.bf16_at(tile.row, tile.panel),
-                through_.bf16_at(tile.row, tile.panel));
+      finish_in(sums, y_.bf16_at(tile.row, tile.column_tile), activated_.bf16_at(tile.row, tile.column_tile),
+                through_.bf16_at(tile.row, tile.column_tile));
     } else {
-      finish_in(sums, y_.fp32_at(tile.row, tile.panel), activated_.fp32_at(tile.row, tile.panel),
-                through_.fp32_at(tile.row, tile.panel));
+      finish_in(sums, y_.fp32_at(tile.row, tile.column_tile), activated_.fp32_at(tile.row, tile.column_tile),
+                through_.fp32_at(tile.row, tile.column_tile));
     }
   }
 

@@ -37,14 +37,14 @@ at::Tensor pack_weights(const at::Tensor& right, Dtype compute_dtype) {
   for (int64_t begin = 0; begin < n; begin += kPackedColumns) {
     const int64_t columns = std::min(kPackedColumns, n - begin);
     const at::Tensor source = right.narrow(1, begin, columns);
-    at::Tensor panel = packed_weights.select(0, begin / kPackedColumns).narrow(1, 0, columns);
+    at::Tensor tile = packed_weights.select(0, begin / kPackedColumns).narrow(1, 0, columns);
     if (!in_pairs(compute_dtype)) {
-      panel.copy_(source);
+      tile.copy_(source);
       continue;
     }
     for (int64_t parity = 0; parity < 2; ++parity) {
       const int64_t rows = (k + 1 - parity) / 2;
-      panel.select(2, parity).narrow(0, 0, rows).copy_(source.slice(0, parity, k, 2));
+      tile.select(2, parity).narrow(0, 0, rows).copy_(source.slice(0, parity, k, 2));
     }
   }
   return packed_weights;

@@ -159,17 +159,17 @@ template <typename Element>
 void CpuHeadAttention<Element>::pack_columns(Rows rows, int64_t count, Element* packed_weights) {
   constexpr int64_t kPair = kTogether<Element>;
   for (int64_t begin = 0; begin < count; begin += kAttentionTile) {
-    Element* const panel = packed_weights + begin * depth_;
+    Element* const packed_tile = packed_weights + begin * depth_;
     Rows source = rows.from(begin);
     const int64_t here = std::min(kAttentionTile, count - begin);
-    if (here < kAttentionTile) std::fill_n(panel, kAttentionTile * depth_, Element(0));
+    if (here < kAttentionTile) std::fill_n(packed_tile, kAttentionTile * depth_, Element(0));
     if (head_size_ < depth_ || source.stride % kPair != 0) {
       pack_left(source, here, here, padded_tile_);
       source = {padded_tile_, depth_};
     }
     // Two neighbours of a row stay together, so that pairs are what is transposed.
     cpu::transpose(reinterpret_cast<const float*>(source.values), source.stride / kPair, here, depth_ / kPair,
-                   reinterpret_cast<float*>(panel), kAttentionTile);
+                   reinterpret_cast<float*>(packed_tile), kAttentionTile);
   }
 }
 
