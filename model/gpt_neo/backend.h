@@ -58,9 +58,9 @@ class BlockOps {
   virtual at::Tensor gelu(const SavedGelu& saved) = 0;
 
   /// Writes the parameter gradients of a linear with input x; x may be undefined if the linear is frozen. Returns the
-  /// gradient of x [n_site, in], undefined unless `wants_dx`. Shapes: dy [n_site, out].
+  /// gradient of x [n_site, in], undefined unless `needs_dx`. Shapes: dy [n_site, out].
   virtual at::Tensor linear_grad(LinearSite site, const at::Tensor& dy, const at::Tensor& x, const BlockSaved& saved,
-                                 bool wants_dx, GradDtype dtype) = 0;
+                                 bool needs_dx, GradDtype dtype) = 0;
   /// The same for c_proj and the gelu_new before it. Returns the gradient of gelu_new's input [n, ff].
   virtual at::Tensor gelu_linear_grad(const at::Tensor& dy, const BlockSaved& saved, bool wants_d_pre) = 0;
   /// The same for k_proj, v_proj and q_proj together, with input `normed` [N, h]. Returns its gradient, fp32.

@@ -67,14 +67,14 @@ at::Tensor Block::mlp_backward(BlockOps& ops, const at::Tensor& dy, const BlockS
 
 /// The gradient of x from that of `middle`; undefined unless wanted.
 at::Tensor Block::attention_backward(BlockOps& ops, const at::Tensor& d_middle, const BlockSaved& s,
-                                     bool wants_dx) const {
+                                     bool needs_dx) const {
   const at::Tensor d_attended =
-      ops.linear_grad(kOutProj, d_middle, s.attended, s, wants_dx || inputs_train(), GradDtype::kMatmul);  // [n, h]
+      ops.linear_grad(kOutProj, d_middle, s.attended, s, needs_dx || inputs_train(), GradDtype::kMatmul);  // [n, h]
   if (!d_attended.defined()) return {};
-  const at::Tensor d_normed = inputs_backward(ops, d_attended, s, wants_dx || ln_1.trains());  // [N, h]
+  const at::Tensor d_normed = inputs_backward(ops, d_attended, s, needs_dx || ln_1.trains());  // [N, h]
   if (!d_normed.defined()) return {};
   const at::Tensor dx = ops.residual_norm_grad(ln_1, d_normed, s.x, s.ln_1, d_middle, ResidualRows::kQueries);
-  return wants_dx ? dx : at::Tensor();
+  return needs_dx ? dx : at::Tensor();
 }
 
 /// The gradient of ln_1's output from that of out_proj's input; undefined unless wanted.

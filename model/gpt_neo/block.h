@@ -82,7 +82,7 @@ struct Block {
   at::Tensor up_to_activation(BlockOps& ops, const RowSelection& rows, BlockSaved& saved) const;
   at::Tensor mlp_backward(BlockOps& ops, const at::Tensor& dy, const BlockSaved& saved, bool wants_d_middle) const;
   at::Tensor attention_backward(BlockOps& ops, const at::Tensor& d_middle, const BlockSaved& saved,
-                                bool wants_dx) const;
+                                bool needs_dx) const;
   at::Tensor inputs_backward(BlockOps& ops, const at::Tensor& d_attended, const BlockSaved& saved,
                              bool wants_d_normed) const;
 };

@@ -58,8 +58,8 @@ class CpuBlockOps final : public BlockOps {
   }
 
   at::Tensor linear_grad(LinearSite site, const at::Tensor& dy, const at::Tensor& x, const BlockSaved& saved,
-                         bool wants_dx, GradDtype dtype) override {
-    return block_[site].backward(matmul_, {rows_as(dy, type_), x, saved.adapter(site).down}, keys(site), wants_dx,
+                         bool needs_dx, GradDtype dtype) override {
+    return block_[site].backward(matmul_, {rows_as(dy, type_), x, saved.adapter(site).down}, keys(site), needs_dx,
                                  dtype == GradDtype::kFp32 ? at::kFloat : type_);
   }
 

@@ -73,7 +73,7 @@ class CudaBlockOps final : public BlockOps {
   at::Tensor linear_gelu(const at::Tensor& x, BlockSaved& saved) override;
   at::Tensor gelu(const SavedGelu& saved) override { return at::gelu(saved.values, kApproximation); }
   at::Tensor linear_grad(LinearSite site, const at::Tensor& dy, const at::Tensor& x, const BlockSaved& saved,
-                         bool wants_dx, GradDtype dtype) override;
+                         bool needs_dx, GradDtype dtype) override;
   at::Tensor gelu_linear_grad(const at::Tensor& dy, const BlockSaved& saved, bool wants_d_pre) override;
   at::Tensor qkv_grad(const AttentionGradients& d, const at::Tensor& normed, const BlockSaved& saved,
                       bool wants_d_normed) override;
@@ -158,15 +158,15 @@ void CudaBlockOps::parameter_grads(LinearSite site, const at::Tensor& dy, const 
 }
 
 at::Tensor CudaBlockOps::linear_grad(LinearSite site, const at::Tensor& dy, const at::Tensor& x,
-                                     const BlockSaved& saved, bool wants_dx, GradDtype dtype) {
+                                     const BlockSaved& saved, bool needs_dx, GradDtype dtype) {
   const Linear& linear = block_[site];
   const at::Tensor dy_16 = to_16(dy);
   at::Tensor dx;
-  if (wants_dx) {
+  if (needs_dx) {
     const bool fp32 = dtype == GradDtype::kFp32 || linear.lora.present();
     dx = fp32 ? matmul_.multiply_fp32(dy_16, weight(site)) : matmul_.multiply(dy_16, weight(site));
   }
-  parameter_grads(site, dy_16, x, saved, wants_dx ? &dx : nullptr);
+  parameter_grads(site, dy_16, x, saved, needs_dx ? &dx : nullptr);
   if (linear.bias_grad.defined()) linear.bias_grad.copy_(at::sum(dy, {0}, /*keepdim=*/false, at::kFloat));
   return dx;
 }

@@ -43,10 +43,10 @@ Matmul::Activated Linear::forward_activated(Matmul& matmul, const at::Tensor& x,
   return matmul.forward_activated(x, weight, forward_terms(x, keys, down), keeps);
 }
 
-at::Tensor Linear::backward(Matmul& matmul, const Upstream& upstream, const std::vector<RowKey>& keys, bool wants_dx,
+at::Tensor Linear::backward(Matmul& matmul, const Upstream& upstream, const std::vector<RowKey>& keys, bool needs_dx,
                             at::ScalarType type, const SavedGelu& through) const {
-  const Epilogue terms = write_gradients(upstream, keys, wants_dx);
-  return wants_dx ? matmul.input_gradient(upstream.dy, weight, terms, type, through) : at::Tensor();
+  const Epilogue terms = write_gradients(upstream, keys, needs_dx);
+  return needs_dx ? matmul.input_gradient(upstream.dy, weight, terms, type, through) : at::Tensor();
 }
 
 void Linear::backward_into(Matmul& matmul, const Upstream& upstream, const std::vector<RowKey>& keys,
@@ -55,7 +55,7 @@ void Linear::backward_into(Matmul& matmul, const Upstream& upstream, const std::
   if (dx != nullptr) matmul.add_input_gradient(*dx, upstream.dy, weight, terms);
 }
 
-Epilogue Linear::write_gradients(const Upstream& upstream, const std::vector<RowKey>& keys, bool wants_dx) const {
+Epilogue Linear::write_gradients(const Upstream& upstream, const std::vector<RowKey>& keys, bool needs_dx) const {
   if (weight_grad.defined()) {
     at::Tensor out = weight_grad;
     at::mm_out(out, upstream.dy.t(), upstream.x);
@@ -64,7 +64,7 @@ Epilogue Linear::write_gradients(const Upstream& upstream, const std::vector<Row
     at::Tensor out = bias_grad;
     at::sum_out(out, upstream.dy, {0});
   }
-  return lora.present() ? lora.backward(upstream.dy, upstream.x, keys, upstream.down, wants_dx) : Epilogue();
+  return lora.present() ? lora.backward(upstream.dy, upstream.x, keys, upstream.down, needs_dx) : Epilogue();
 }
 
 at::Tensor Norm::forward(const at::Tensor& x, Statistics* statistics) const {

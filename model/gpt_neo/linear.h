@@ -37,8 +37,8 @@ struct Linear {
   };
 
   /// Writes the parameter gradients. Returns the gradient of x [n, in] in `type`, multiplied by the gelu_new' of
-  /// `through` if defined (see Matmul::input_gradient); undefined unless `wants_dx`.
-  at::Tensor backward(Matmul& matmul, const Upstream& upstream, const std::vector<RowKey>& keys, bool wants_dx,
+  /// `through` if defined (see Matmul::input_gradient); undefined unless `needs_dx`.
+  at::Tensor backward(Matmul& matmul, const Upstream& upstream, const std::vector<RowKey>& keys, bool needs_dx,
                       at::ScalarType type = at::kFloat, const SavedGelu& through = {}) const;
 
   /// The same, but adds the gradient of x to `dx` in fp32, unless `dx` is null.
@@ -47,7 +47,7 @@ struct Linear {
  private:
   Epilogue forward_terms(const at::Tensor& x, const std::vector<RowKey>& keys, at::Tensor* down) const;
   /// Returns the adapter's part of x's gradient.
-  Epilogue write_gradients(const Upstream& upstream, const std::vector<RowKey>& keys, bool wants_dx) const;
+  Epilogue write_gradients(const Upstream& upstream, const std::vector<RowKey>& keys, bool needs_dx) const;
 };
 
 /// LayerNorm with fp32 scale and shift.

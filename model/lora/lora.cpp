@@ -21,14 +21,14 @@ void LoraBranch::join_forward(const at::Tensor& down, Epilogue& terms) const {
 }
 
 Epilogue LoraBranch::backward(const at::Tensor& dy, const at::Tensor& x, const std::vector<RowKey>& keys,
-                              const at::Tensor& down, bool wants_dx) const {
+                              const at::Tensor& down, bool needs_dx) const {
   const at::Tensor d_down = low_rank_gemm(dy, b.mul(scaling));  // [n, r]
   at::Tensor b_out = b_grad;
   b_out.copy_(low_rank_outer_product(down, dy).t()).mul_(scaling);
   at::Tensor a_out = a_grad;
   a_out.copy_(low_rank_outer_product(d_down, dropped(x, keys)));
   Epilogue terms;
-  if (!wants_dx) return terms;
+  if (!needs_dx) return terms;
   if (dropout.active()) {
     terms.residual = dropout.apply(at::mm(d_down, a), keys);  // forward and backward scale alike
   } else {

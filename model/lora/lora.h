@@ -30,9 +30,9 @@ struct LoraBranch {
   void join_forward(const at::Tensor& down, Epilogue& terms) const;
 
   /// Writes the gradients of A and B. Returns the terms that add the adapter's part of x's gradient [n, in]; empty
-  /// unless `wants_dx`. Shapes: dy [n, out], x [n, in].
+  /// unless `needs_dx`. Shapes: dy [n, out], x [n, in].
   Epilogue backward(const at::Tensor& dy, const at::Tensor& x, const std::vector<RowKey>& keys, const at::Tensor& down,
-                    bool wants_dx) const;
+                    bool needs_dx) const;
 
  private:
   at::Tensor dropped(const at::Tensor& x, const std::vector<RowKey>& keys) const;

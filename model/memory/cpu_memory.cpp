@@ -142,8 +142,8 @@ class CpuMemoryOps final : public BlockOps {
   }
 
   at::Tensor linear_grad(LinearSite site, const at::Tensor& dy, const at::Tensor& x, const BlockSaved& /*saved*/,
-                         bool wants_dx, GradDtype dtype) override {
-    return input_grad(site, dy.to(type_), x, wants_dx, dtype == GradDtype::kFp32 ? at::kFloat : type_);
+                         bool needs_dx, GradDtype dtype) override {
+    return input_grad(site, dy.to(type_), x, needs_dx, dtype == GradDtype::kFp32 ? at::kFloat : type_);
   }
 
   at::Tensor gelu_linear_grad(const at::Tensor& dy, const BlockSaved& saved, bool wants_d_pre) override {
@@ -187,10 +187,10 @@ class CpuMemoryOps final : public BlockOps {
   }
 
   /// Linear::backward.
-  at::Tensor input_grad(LinearSite site, const at::Tensor& dy, const at::Tensor& x, bool wants_dx,
+  at::Tensor input_grad(LinearSite site, const at::Tensor& dy, const at::Tensor& x, bool needs_dx,
                         at::ScalarType type) {
-    const at::Tensor joins = adapter_grad(site, dy, x, wants_dx);
-    if (!wants_dx) return {};
+    const at::Tensor joins = adapter_grad(site, dy, x, needs_dx);
+    if (!needs_dx) return {};
     const Matrix& weight = block_[site].weight;
     at::Tensor dx = make({dy.size(0), weight.plain.size(1)}, type);
     kernels_.multiply(dy, weight, /*backward=*/true);
@@ -198,9 +198,9 @@ class CpuMemoryOps final : public BlockOps {
   }
 
   /// Linear::backward_into.
-  void add_input_grad(LinearSite site, const at::Tensor& dy, const at::Tensor& x, bool wants_dx) {
-    const at::Tensor joins = adapter_grad(site, dy, x, wants_dx);
-    if (wants_dx) kernels_.multiply(dy, block_[site].weight, /*backward=*/true);
+  void add_input_grad(LinearSite site, const at::Tensor& dy, const at::Tensor& x, bool needs_dx) {
+    const at::Tensor joins = adapter_grad(site, dy, x, needs_dx);
+    if (needs_dx) kernels_.multiply(dy, block_[site].weight, /*backward=*/true);
   }
 
   static at::Tensor dropped(const at::Tensor& x) { return at::empty_like(x.to(at::kFloat)); }
@@ -214,7 +214,7 @@ class CpuMemoryOps final : public BlockOps {
   }
 
   /// LoraBranch::backward; returns what joins the gradient of x.
-  at::Tensor adapter_grad(LinearSite site, const at::Tensor& dy, const at::Tensor& x, bool wants_dx) {
+  at::Tensor adapter_grad(LinearSite site, const at::Tensor& dy, const at::Tensor& x, bool needs_dx) {
     const LoraBranch& lora = block_[site].lora;
     if (!lora.present()) return {};
     const int64_t rank = lora.a.size(0);
@@ -225,7 +225,7 @@ class CpuMemoryOps final : public BlockOps {
       const at::Tensor input = dropped(x);
       take_briefly(kFp32Bytes * rank * (x.size(0) + x.size(1)));
     }
-    return wants_dx ? dropped(make(x.sizes(), at::kFloat)) : at::Tensor();
+    return needs_dx ? dropped(make(x.sizes(), at::kFloat)) : at::Tensor();
   }
 
   const Block& block_;
