@@ -27,13 +27,13 @@ Dtype dtype_of(const at::Tensor& values) {
 }
 
 /// A matrix of which tiles are read or written; null when there is none.
-struct Plane {
+struct TiledMatrix {
   char* values = nullptr;
   int64_t stride = 0;         // elements from one row to the next
   int64_t packed_stride = 0;  // from 64 columns to the next
   bool is_bf16 = false;
 
-  explicit Plane(const at::Tensor& tensor) {
+  explicit TiledMatrix(const at::Tensor& tensor) {
     if (!tensor.defined()) return;
     // What is only read shares a type with what is written.
     values = static_cast<char*>(tensor.data_ptr());
@@ -250,9 +250,9 @@ class PackedGemm {
   const at::Tensor& x_;
   const GemmB& right_;
   const float* bias_;
-  Plane residual_, low_rank_u_, low_rank_v_;
+  TiledMatrix residual_, low_rank_u_, low_rank_v_;
   int64_t rank_;  // of the low-rank term; 0: none
-  Plane y_, through_, activated_;
+  TiledMatrix y_, through_, activated_;
   GeluKeeps keeps_;
   int64_t rows_;
   bool pairs_;
