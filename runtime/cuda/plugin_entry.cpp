@@ -3,7 +3,7 @@
 #include <ATen/Context.h>
 
 #include "runtime/core/environment.h"
-#include "runtime/cuda/device_room.h"
+#include "runtime/cuda/device_plugin.h"
 
 namespace neoloom::cuda {
 namespace {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "runtime/cuda/device_room.h"
+#include "runtime/cuda/device_plugin.h"
 
 #include <algorithm>
 #include <utility>
