@@ -183,7 +183,7 @@ BaseReference base_reference(const RunConfig& config, const model::AdapterFolder
   std::error_code ignored;
   const bool same = theirs == ours.pretrained_model_name;
   const bool copy_of_hub_model = std::filesystem::is_directory(ours.pretrained_model_name, ignored) &&
-                                 !theirs.empty() && !model::is_path(theirs) &&
+                                 !theirs.empty() && !model::is_local_path(theirs) &&
                                  !std::filesystem::exists(theirs, ignored);
   if (same || copy_of_hub_model) {
     reference.name = theirs;

@@ -64,7 +64,7 @@ RunConfig read_run_config(const std::string& run, const std::vector<std::string>
 void require_base_there(const std::string& run, const RunConfig& config) {
   const std::string& base = config.model_config.pretrained_model_name;
   std::error_code ignored;
-  if (!model::is_path(base) || fs::exists(base, ignored)) return;
+  if (!model::is_local_path(base) || fs::exists(base, ignored)) return;
   const std::string path = run + "/config.yaml";
   const std::string origin = origin_of(core::read_file(path, ErrorKind::kUsage));
   std::string places = fs::absolute(base, ignored).lexically_normal().string();

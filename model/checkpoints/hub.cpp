@@ -55,7 +55,7 @@ std::string trimmed(std::string text) {
 
 }  // namespace
 
-bool is_path(const std::string& name) {
+bool is_local_path(const std::string& name) {
   return name.starts_with('/') || name.starts_with('.') || name.find('/') != name.rfind('/');
 }
 

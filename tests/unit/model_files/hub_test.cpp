@@ -94,8 +94,8 @@ TEST_F(HubCache, NamesThatLeaveTheCacheAreRefused) {
 }
 
 TEST(HubId, IsToldFromAPathByItsForm) {
-  for (const char* name : {"/models/neo", "./neo", "../neo", "models/gpt/neo"}) EXPECT_TRUE(is_path(name)) << name;
-  for (const char* name : {"EleutherAI/gpt-neo-125m", "gpt2", "models/neo"}) EXPECT_FALSE(is_path(name)) << name;
+  for (const char* name : {"/models/neo", "./neo", "../neo", "models/gpt/neo"}) EXPECT_TRUE(is_local_path(name)) << name;
+  for (const char* name : {"EleutherAI/gpt-neo-125m", "gpt2", "models/neo"}) EXPECT_FALSE(is_local_path(name)) << name;
 }
 
 }  // namespace
