@@ -14,9 +14,9 @@
 
 namespace neoloom::model {
 
-at::Tensor cross_entropy_rows(at::Tensor& logits, const at::Tensor& targets, double scale, bool wants_gradient) {
+at::Tensor cross_entropy_rows(at::Tensor& logits, const at::Tensor& targets, double scale, bool needs_gradient) {
   at::Tensor losses = at::empty({logits.size(0)}, logits.options());
-  const float factor = wants_gradient ? static_cast<float>(scale) : 0.0F;
+  const float factor = needs_gradient ? static_cast<float>(scale) : 0.0F;
   const int64_t width = logits.size(1);
   float* const rows = logits.mutable_data_ptr<float>();
   float* const loss = losses.mutable_data_ptr<float>();
@@ -30,13 +30,13 @@ at::Tensor cross_entropy_rows(at::Tensor& logits, const at::Tensor& targets, dou
   return losses;
 }
 
-at::Tensor cuda_cross_entropy_rows(at::Tensor& logits, const at::Tensor& targets, double scale, bool wants_gradient,
+at::Tensor cuda_cross_entropy_rows(at::Tensor& logits, const at::Tensor& targets, double scale, bool needs_gradient,
                                    at::ScalarType type) {
   const at::Tensor column = targets.unsqueeze(1);
   at::Tensor log_probabilities = at::log_softmax(logits, 1);
   logits.reset();  // its memory is free before the gradient's is taken
   const at::Tensor of_targets = at::gather(log_probabilities, 1, column);
-  if (wants_gradient) {
+  if (needs_gradient) {
     at::Tensor gradient = at::empty(log_probabilities.sizes(), log_probabilities.options().dtype(type));
     if (scale == 1.0) {
       at::exp_out(gradient, log_probabilities);

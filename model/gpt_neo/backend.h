@@ -62,10 +62,10 @@ class BlockOps {
   virtual at::Tensor linear_grad(LinearSite site, const at::Tensor& dy, const at::Tensor& x, const BlockSaved& saved,
                                  bool needs_dx, GradDtype dtype) = 0;
   /// The same for c_proj and the gelu_new before it. Returns the gradient of gelu_new's input [n, ff].
-  virtual at::Tensor gelu_linear_grad(const at::Tensor& dy, const BlockSaved& saved, bool wants_d_pre) = 0;
+  virtual at::Tensor gelu_linear_grad(const at::Tensor& dy, const BlockSaved& saved, bool needs_d_pre) = 0;
   /// The same for k_proj, v_proj and q_proj together, with input `normed` [N, h]. Returns its gradient, fp32.
   virtual at::Tensor qkv_grad(const AttentionGradients& d, const at::Tensor& normed, const BlockSaved& saved,
-                              bool wants_d_normed) = 0;
+                              bool needs_d_normed) = 0;
 
   /// Returns attention of saved.q, k, v: [n, h] in their type.
   virtual at::Tensor attention(BlockSaved& saved) = 0;
@@ -83,9 +83,9 @@ class Backend {
   /// Logits of a causal LM in chunks of at most `chunk_rows` rows. `network` must outlive the result.
   virtual std::unique_ptr<LmHeadOps> lm_head_ops(const Network& network, int64_t chunk_rows) = 0;
   /// Returns the losses [n] of the rows of `logits` [n, C] fp32. Overwrites logits with scale * (softmax - onehot) when
-  /// `wants_gradient`.
+  /// `needs_gradient`.
   virtual at::Tensor cross_entropy(at::Tensor& logits, const at::Tensor& targets, double scale,
-                                   bool wants_gradient) const = 0;
+                                   bool needs_gradient) const = 0;
   /// x W^T in fp32. Shapes: x [n, h], head [V, h] -> [n, V].
   virtual at::Tensor logits(const at::Tensor& x, const Matrix& head) = 0;
 

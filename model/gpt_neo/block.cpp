@@ -45,27 +45,27 @@ at::Tensor Block::up_to_activation(BlockOps& ops, const RowSelection& rows, Bloc
 }
 
 at::Tensor Block::backward(Backend& backend, const at::Tensor& dy, const RowSelection& rows, const BlockSaved& saved,
-                           BlockWants wants) const {
+                           bool needs_dx) const {
   const auto ops = backend.block_ops(*this, rows);
-  const bool below_mlp = wants.dx || attention_trains();
+  const bool below_mlp = needs_dx || attention_trains();
   at::Tensor d_middle = dy;  // [n, h]
   if (below_mlp || mlp_trains()) d_middle = mlp_backward(*ops, dy, saved, below_mlp);
-  return below_mlp ? attention_backward(*ops, d_middle, saved, wants.dx) : at::Tensor();
+  return below_mlp ? attention_backward(*ops, d_middle, saved, needs_dx) : at::Tensor();
 }
 
-/// The gradient of `middle` from that of y; dy itself where nobody below the MLP wants one.
-at::Tensor Block::mlp_backward(BlockOps& ops, const at::Tensor& dy, const BlockSaved& s, bool wants_d_middle) const {
-  const bool wants_d_normed = wants_d_middle || ln_2.trains();
-  const at::Tensor d_pre = ops.gelu_linear_grad(dy, s, wants_d_normed || trains(kCFc));  // [n, ff]
+/// The gradient of `middle` from that of y; dy itself where nothing below the MLP needs one.
+at::Tensor Block::mlp_backward(BlockOps& ops, const at::Tensor& dy, const BlockSaved& s, bool needs_d_middle) const {
+  const bool needs_d_normed = needs_d_middle || ln_2.trains();
+  const at::Tensor d_pre = ops.gelu_linear_grad(dy, s, needs_d_normed || trains(kCFc));  // [n, ff]
   if (!d_pre.defined()) return dy;
   at::Tensor normed;  // [n, h]
   if (trains(kCFc)) normed = ops.layer_norm(ln_2, s.middle, nullptr);
-  const at::Tensor d_normed = ops.linear_grad(kCFc, d_pre, normed, s, wants_d_normed, GradDtype::kFp32);  // [n, h]
-  if (!wants_d_normed) return dy;
+  const at::Tensor d_normed = ops.linear_grad(kCFc, d_pre, normed, s, needs_d_normed, GradDtype::kFp32);  // [n, h]
+  if (!needs_d_normed) return dy;
   return ops.residual_norm_grad(ln_2, d_normed, s.middle, s.ln_2, dy, ResidualRows::kSame);
 }
 
-/// The gradient of x from that of `middle`; undefined unless wanted.
+/// The gradient of x from that of `middle`; undefined unless needed.
 at::Tensor Block::attention_backward(BlockOps& ops, const at::Tensor& d_middle, const BlockSaved& s,
                                      bool needs_dx) const {
   const at::Tensor d_attended =
@@ -77,13 +77,13 @@ at::Tensor Block::attention_backward(BlockOps& ops, const at::Tensor& d_middle, 
   return needs_dx ? dx : at::Tensor();
 }
 
-/// The gradient of ln_1's output from that of out_proj's input; undefined unless wanted.
+/// The gradient of ln_1's output from that of out_proj's input; undefined unless needed.
 at::Tensor Block::inputs_backward(BlockOps& ops, const at::Tensor& d_attended, const BlockSaved& s,
-                                  bool wants_d_normed) const {
+                                  bool needs_d_normed) const {
   const AttentionGradients d = ops.attention_grad(d_attended, s);  // [n, h], [N, h], [N, h]
   at::Tensor normed = s.normed;                                    // [N, h]
   if (!normed.defined() && inputs_train()) normed = ops.layer_norm(ln_1, s.x, nullptr);
-  return ops.qkv_grad(d, normed, s, wants_d_normed);
+  return ops.qkv_grad(d, normed, s, needs_d_normed);
 }
 
 }  // namespace neoloom::model

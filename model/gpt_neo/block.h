@@ -40,11 +40,6 @@ struct BlockSaved {
   BlockSaved inputs() const;
 };
 
-/// The gradients that backward computes; everything below the lowest trainable tensor is skipped.
-struct BlockWants {
-  bool dx = true;  // the gradient of the block's input is needed
-};
-
 /// One transformer block of GPT-Neo and its gradients, written once for all backends:
 ///   middle = x + out_proj(attention(q, k, v)),   q, k, v = q_proj, k_proj, v_proj of ln_1(x)
 ///   y      = middle + c_proj(gelu_new(c_fc(ln_2(middle))))
@@ -65,9 +60,9 @@ struct Block {
   void recompute(Backend& backend, const RowSelection& rows, BlockSaved& saved) const;
 
   /// Writes the block's parameter gradients. Shapes: dy [n, h] (overwritten) -> gradient of x [N, h], undefined unless
-  /// wants.dx.
+  /// `needs_dx`.
   at::Tensor backward(Backend& backend, const at::Tensor& dy, const RowSelection& rows, const BlockSaved& saved,
-                      BlockWants wants) const;
+                      bool needs_dx) const;
 
   bool trains() const { return attention_trains() || mlp_trains(); }
   bool trains(LinearSite site) const { return (*this)[site].trains(); }
@@ -80,11 +75,11 @@ struct Block {
   bool mlp_trains() const { return trains(LinearSite::kCFc) || trains(LinearSite::kCProj) || ln_2.trains(); }
 
   at::Tensor up_to_activation(BlockOps& ops, const RowSelection& rows, BlockSaved& saved) const;
-  at::Tensor mlp_backward(BlockOps& ops, const at::Tensor& dy, const BlockSaved& saved, bool wants_d_middle) const;
+  at::Tensor mlp_backward(BlockOps& ops, const at::Tensor& dy, const BlockSaved& saved, bool needs_d_middle) const;
   at::Tensor attention_backward(BlockOps& ops, const at::Tensor& d_middle, const BlockSaved& saved,
                                 bool needs_dx) const;
   at::Tensor inputs_backward(BlockOps& ops, const at::Tensor& d_attended, const BlockSaved& saved,
-                             bool wants_d_normed) const;
+                             bool needs_d_normed) const;
 };
 
 }  // namespace neoloom::model

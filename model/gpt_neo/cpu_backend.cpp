@@ -63,15 +63,15 @@ class CpuBlockOps final : public BlockOps {
                                  dtype == GradDtype::kFp32 ? at::kFloat : type_);
   }
 
-  at::Tensor gelu_linear_grad(const at::Tensor& dy, const BlockSaved& saved, bool wants_d_pre) override {
+  at::Tensor gelu_linear_grad(const at::Tensor& dy, const BlockSaved& saved, bool needs_d_pre) override {
     at::Tensor activated;
     if (block_.trains(kCProj)) activated = gelu(saved.activation);
     return block_[kCProj].backward(matmul_, {rows_as(dy, type_), activated, saved.adapter(kCProj).down}, keys(kCProj),
-                                   wants_d_pre, type_, saved.activation);
+                                   needs_d_pre, type_, saved.activation);
   }
 
   at::Tensor qkv_grad(const AttentionGradients& d, const at::Tensor& normed, const BlockSaved& saved,
-                      bool wants_d_normed) override;
+                      bool needs_d_normed) override;
 
   at::Tensor attention(BlockSaved& saved) override {
     return block_.attention.forward(saved.q, saved.k, saved.v, rows_.segments);
@@ -93,21 +93,21 @@ class CpuBlockOps final : public BlockOps {
 };
 
 at::Tensor CpuBlockOps::qkv_grad(const AttentionGradients& d, const at::Tensor& normed, const BlockSaved& saved,
-                                 bool wants_d_normed) {
+                                 bool needs_d_normed) {
   const at::Tensor query_input = normed.defined() ? select_rows(normed, rows_) : normed;
   const auto upstream = [&](LinearSite site, const at::Tensor& dy, const at::Tensor& x) {
     return Linear::Upstream{dy, x, saved.adapter(site).down};
   };
-  at::Tensor d_normed = block_[kKProj].backward(matmul_, upstream(kKProj, d.dk, normed), keys(kKProj), wants_d_normed);
-  at::Tensor* const sum = wants_d_normed ? &d_normed : nullptr;
+  at::Tensor d_normed = block_[kKProj].backward(matmul_, upstream(kKProj, d.dk, normed), keys(kKProj), needs_d_normed);
+  at::Tensor* const sum = needs_d_normed ? &d_normed : nullptr;
   block_[kVProj].backward_into(matmul_, upstream(kVProj, d.dv, normed), keys(kVProj), sum);
   const Linear::Upstream query = upstream(kQProj, d.dq, query_input);
   if (rows_.all_queries()) {
     block_[kQProj].backward_into(matmul_, query, keys(kQProj), sum);
     return d_normed;
   }
-  const at::Tensor d_query = block_[kQProj].backward(matmul_, query, keys(kQProj), wants_d_normed);
-  if (wants_d_normed) add_rows(d_normed, d_query, rows_);
+  const at::Tensor d_query = block_[kQProj].backward(matmul_, query, keys(kQProj), needs_d_normed);
+  if (needs_d_normed) add_rows(d_normed, d_query, rows_);
   return d_normed;
 }
 
@@ -146,8 +146,8 @@ class CpuBackend final : public Backend {
     return std::make_unique<CpuLmHeadOps>(network, matmul_, chunk_rows);
   }
   at::Tensor cross_entropy(at::Tensor& logits, const at::Tensor& targets, double scale,
-                           bool wants_gradient) const override {
-    return cross_entropy_rows(logits, targets, scale, wants_gradient);
+                           bool needs_gradient) const override {
+    return cross_entropy_rows(logits, targets, scale, needs_gradient);
   }
   at::Tensor logits(const at::Tensor& x, const Matrix& head) override { return matmul_.forward(x, head, {}); }
   std::string describe_attention(int64_t window) const override {

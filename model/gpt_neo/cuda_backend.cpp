@@ -74,9 +74,9 @@ class CudaBlockOps final : public BlockOps {
   at::Tensor gelu(const SavedGelu& saved) override { return at::gelu(saved.values, kApproximation); }
   at::Tensor linear_grad(LinearSite site, const at::Tensor& dy, const at::Tensor& x, const BlockSaved& saved,
                          bool needs_dx, GradDtype dtype) override;
-  at::Tensor gelu_linear_grad(const at::Tensor& dy, const BlockSaved& saved, bool wants_d_pre) override;
+  at::Tensor gelu_linear_grad(const at::Tensor& dy, const BlockSaved& saved, bool needs_d_pre) override;
   at::Tensor qkv_grad(const AttentionGradients& d, const at::Tensor& normed, const BlockSaved& saved,
-                      bool wants_d_normed) override;
+                      bool needs_d_normed) override;
 
   at::Tensor attention(BlockSaved& saved) override {
     return attention_.forward(saved.q, saved.k, saved.v, attention_rows(), saved.attention);
@@ -171,23 +171,23 @@ at::Tensor CudaBlockOps::linear_grad(LinearSite site, const at::Tensor& dy, cons
   return dx;
 }
 
-at::Tensor CudaBlockOps::gelu_linear_grad(const at::Tensor& dy, const BlockSaved& saved, bool wants_d_pre) {
+at::Tensor CudaBlockOps::gelu_linear_grad(const at::Tensor& dy, const BlockSaved& saved, bool needs_d_pre) {
   at::Tensor activated;
   if (block_.trains(kCProj)) activated = gelu(saved.activation);
-  const at::Tensor d_activated = linear_grad(kCProj, dy, activated, saved, wants_d_pre, GradDtype::kMatmul);
-  if (!wants_d_pre) return {};
+  const at::Tensor d_activated = linear_grad(kCProj, dy, activated, saved, needs_d_pre, GradDtype::kMatmul);
+  if (!needs_d_pre) return {};
   const at::Tensor& pre = saved.activation.values;
   return at::gelu_backward(d_activated.to(pre.scalar_type()), pre, kApproximation);
 }
 
 at::Tensor CudaBlockOps::qkv_grad(const AttentionGradients& d, const at::Tensor& normed, const BlockSaved& saved,
-                                  bool wants_d_normed) {
+                                  bool needs_d_normed) {
   at::Tensor d_normed;
-  if (wants_d_normed) {
+  if (needs_d_normed) {
     const at::Tensor columns = rows_.all_queries() ? at::cat({d.dk, d.dv, d.dq}, 1) : at::cat({d.dk, d.dv}, 1);
     d_normed = matmul_.multiply_fp32(to_16(columns), qkv_weights());
   }
-  at::Tensor* const sum = wants_d_normed ? &d_normed : nullptr;
+  at::Tensor* const sum = needs_d_normed ? &d_normed : nullptr;
   if (block_.trains(kKProj)) parameter_grads(kKProj, to_16(d.dk), normed, saved, sum);
   if (block_.trains(kVProj)) parameter_grads(kVProj, to_16(d.dv), normed, saved, sum);
   if (rows_.all_queries()) {
@@ -195,8 +195,8 @@ at::Tensor CudaBlockOps::qkv_grad(const AttentionGradients& d, const at::Tensor&
     return d_normed;
   }
   const at::Tensor query_input = normed.defined() ? select_rows(normed, rows_) : normed;
-  const at::Tensor d_query = linear_grad(kQProj, d.dq, query_input, saved, wants_d_normed, GradDtype::kFp32);
-  if (wants_d_normed) add_rows(d_normed, d_query, rows_);
+  const at::Tensor d_query = linear_grad(kQProj, d.dq, query_input, saved, needs_d_normed, GradDtype::kFp32);
+  if (needs_d_normed) add_rows(d_normed, d_query, rows_);
   return d_normed;
 }
 
@@ -244,8 +244,8 @@ class CudaBackend final : public Backend {
     return std::make_unique<CudaLmHeadOps>(network, matmul_);
   }
   at::Tensor cross_entropy(at::Tensor& logits, const at::Tensor& targets, double scale,
-                           bool wants_gradient) const override {
-    return cuda_cross_entropy_rows(logits, targets, scale, wants_gradient);
+                           bool needs_gradient) const override {
+    return cuda_cross_entropy_rows(logits, targets, scale, needs_gradient);
   }
   at::Tensor logits(const at::Tensor& x, const Matrix& head) override {
     return matmul_.multiply_fp32(matmul_.to_compute_dtype(x), matmul_.to_compute_dtype(head.plain).t());

@@ -30,9 +30,9 @@ void Passes::backward(std::vector<BlockSaved>& saved, at::Tensor d_hidden,
   const size_t lowest = network.lowest_trainable_block();
   for (size_t layer = network.blocks.size(); layer-- > lowest;) {
     const Block& block = network.blocks[layer];
-    const BlockWants wants{.dx = layer > lowest || network.trains_embedding()};
+    const bool needs_dx = layer > lowest || network.trains_embedding();
     if (checkpointed(layer)) block.recompute(backend, rows_of(layer), saved[layer]);
-    d_hidden = block.backward(backend, d_hidden, rows_of(layer), saved[layer], wants);
+    d_hidden = block.backward(backend, d_hidden, rows_of(layer), saved[layer], needs_dx);
     saved[layer] = {};
     if (ready) ready(layer);
   }

@@ -146,21 +146,21 @@ class CpuMemoryOps final : public BlockOps {
     return input_grad(site, dy.to(type_), x, needs_dx, dtype == GradDtype::kFp32 ? at::kFloat : type_);
   }
 
-  at::Tensor gelu_linear_grad(const at::Tensor& dy, const BlockSaved& saved, bool wants_d_pre) override {
+  at::Tensor gelu_linear_grad(const at::Tensor& dy, const BlockSaved& saved, bool needs_d_pre) override {
     at::Tensor activated;
     if (block_.trains(kCProj)) activated = gelu(saved.activation);
-    return input_grad(kCProj, dy.to(type_), activated, wants_d_pre, type_);
+    return input_grad(kCProj, dy.to(type_), activated, needs_d_pre, type_);
   }
 
   at::Tensor qkv_grad(const AttentionGradients& d, const at::Tensor& normed, const BlockSaved& /*saved*/,
-                      bool wants_d_normed) override {
+                      bool needs_d_normed) override {
     const at::Tensor query_input = normed.defined() ? select_rows(normed, rows_) : normed;
-    at::Tensor d_normed = input_grad(kKProj, d.dk, normed, wants_d_normed, at::kFloat);
-    add_input_grad(kVProj, d.dv, normed, wants_d_normed);
+    at::Tensor d_normed = input_grad(kKProj, d.dk, normed, needs_d_normed, at::kFloat);
+    add_input_grad(kVProj, d.dv, normed, needs_d_normed);
     if (rows_.all_queries()) {
-      add_input_grad(kQProj, d.dq, normed, wants_d_normed);
+      add_input_grad(kQProj, d.dq, normed, needs_d_normed);
     } else {
-      input_grad(kQProj, d.dq, query_input, wants_d_normed, at::kFloat);
+      input_grad(kQProj, d.dq, query_input, needs_d_normed, at::kFloat);
     }
     return d_normed;
   }
@@ -269,7 +269,7 @@ class CpuMemoryBackend final : public Backend {
     return std::make_unique<CpuLmHeadMemory>(network.head, kernels_, chunk_rows);
   }
   at::Tensor cross_entropy(at::Tensor& logits, const at::Tensor& /*targets*/, double /*scale*/,
-                           bool /*wants_gradient*/) const override {
+                           bool /*needs_gradient*/) const override {
     return make({logits.size(0)}, at::kFloat);
   }
   at::Tensor logits(const at::Tensor& x, const Matrix& head) override {
