@@ -118,12 +118,12 @@ class CpuLmHeadOps final : public LmHeadOps {
         matmul_(matmul),
         buffer_(at::empty({chunk_rows, network.head.plain.size(0)}, network.ln_f.weight.options().dtype(at::kFloat))) {}
 
-  LmHeadResult run(const LmHeadChunk& chunk, HeadWants wants) override {
+  LmHeadResult run(const LmHeadChunk& chunk, LossOptions options) override {
     at::Tensor logits = buffer_.narrow(0, 0, chunk.targets.size(0));
     matmul_.forward_into(logits, chunk.normed, network_.head, {});
     LmHeadResult result;
-    result.losses = cross_entropy_rows(logits, chunk.targets, wants.loss_scale, wants.gradients);
-    if (!wants.gradients) return result;
+    result.losses = cross_entropy_rows(logits, chunk.targets, options.loss_scale, options.gradients);
+    if (!options.gradients) return result;
     result.d_normed = matmul_.input_gradient(logits, network_.head);
     if (network_.head_grad.defined()) network_.head_grad.addmm_(logits.t(), chunk.normed);
     return result;

@@ -207,15 +207,15 @@ class CudaLmHeadOps final : public LmHeadOps {
         matmul_(matmul),
         head_(matmul.to_compute_dtype(network.aligned_head.defined() ? network.aligned_head : network.head.plain)) {}
 
-  LmHeadResult run(const LmHeadChunk& chunk, HeadWants wants) override {
+  LmHeadResult run(const LmHeadChunk& chunk, LossOptions options) override {
     const int64_t vocabulary = network_.head.plain.size(0);
     at::Tensor logits = matmul_.multiply_fp32(matmul_.to_compute_dtype(chunk.normed), head_.t());
     const int64_t aligned_rows = head_.size(0) - vocabulary;
     if (aligned_rows > 0) logits.narrow(1, vocabulary, aligned_rows).fill_(-std::numeric_limits<float>::infinity());
     LmHeadResult result;
     result.losses =
-        cuda_cross_entropy_rows(logits, chunk.targets, wants.loss_scale, wants.gradients, head_.scalar_type());
-    if (!wants.gradients) return result;
+        cuda_cross_entropy_rows(logits, chunk.targets, options.loss_scale, options.gradients, head_.scalar_type());
+    if (!options.gradients) return result;
     result.d_normed = matmul_.multiply_fp32(logits, head_);
     if (network_.head_grad.defined()) {
       const at::Tensor counted = chunk.weights.defined() ? chunk.normed.mul(chunk.weights.unsqueeze(1)) : chunk.normed;

@@ -38,7 +38,7 @@ int64_t logits_chunk_rows(const ModelSetup& setup) {
 }
 
 HeadResult classify(const Backend& backend, const Network& network, Head head, const at::Tensor& hidden,
-                    const Targets& targets, HeadWants wants) {
+                    const Targets& targets, LossOptions options) {
   Norm::Statistics statistics;
   const at::Tensor normed = network.ln_f.forward(hidden, &statistics);
   HeadResult result;
@@ -49,14 +49,14 @@ HeadResult classify(const Backend& backend, const Network& network, Head head, c
   at::Tensor d_logits;
   if (head == Head::kSingleLabel) {
     d_logits = result.logits.clone();
-    losses = backend.cross_entropy(d_logits, targets.values, wants.loss_scale, wants.gradients);
+    losses = backend.cross_entropy(d_logits, targets.values, options.loss_scale, options.gradients);
   } else {
-    losses = binary_cross_entropy_rows(result.logits, targets.values, wants.loss_scale,
-                                       wants.gradients ? &d_logits : nullptr);
+    losses = binary_cross_entropy_rows(result.logits, targets.values, options.loss_scale,
+                                       options.gradients ? &d_logits : nullptr);
   }
   weigh(targets.weights, losses, d_logits);
   result.loss.loss = at::sum(losses, at::kDouble);
-  if (!wants.gradients) return result;
+  if (!options.gradients) return result;
   at::Tensor score_grad = network.score_grad;
   at::mm_out(score_grad, d_logits.t(), normed);
   result.d_hidden = network.ln_f.backward(at::mm(d_logits, network.score), hidden, statistics);
@@ -64,29 +64,29 @@ HeadResult classify(const Backend& backend, const Network& network, Head head, c
 }
 
 HeadResult causal_lm(Backend& backend, const Network& network, const at::Tensor& hidden, const Targets& targets,
-                     int64_t chunk_rows, HeadWants wants) {
+                     int64_t chunk_rows, LossOptions options) {
   HeadResult result;
   const int64_t rows = targets.rows.size(0);
   result.loss.count = targets.count;
   result.loss.loss = zero_loss(hidden);
-  if (wants.gradients) result.d_hidden = at::zeros_like(hidden);
+  if (options.gradients) result.d_hidden = at::zeros_like(hidden);
   if (rows == 0) return result;
   const at::Tensor selected = at::index_select(hidden, 0, targets.rows);
   Norm::Statistics statistics;
   const at::Tensor normed = network.ln_f.forward(selected, &statistics);
   at::Tensor d_normed;
-  if (wants.gradients) d_normed = at::zeros_like(normed);
+  if (options.gradients) d_normed = at::zeros_like(normed);
   const auto head = backend.lm_head_ops(network, std::min(chunk_rows, rows));
   for (int64_t begin = 0; begin < rows; begin += chunk_rows) {
     const int64_t count = std::min(chunk_rows, rows - begin);
     const auto part = [&](const at::Tensor& x) { return x.defined() ? x.narrow(0, begin, count) : x; };
     const LmHeadChunk chunk = {part(normed), part(targets.values), part(targets.weights)};
-    LmHeadResult found = head->run(chunk, wants);
+    LmHeadResult found = head->run(chunk, options);
     weigh(chunk.weights, found.losses, found.d_normed);
     result.loss.loss.add_(at::sum(found.losses, at::kDouble));
-    if (wants.gradients) d_normed.narrow(0, begin, count).copy_(found.d_normed);
+    if (options.gradients) d_normed.narrow(0, begin, count).copy_(found.d_normed);
   }
-  if (wants.gradients) {
+  if (options.gradients) {
     // Rows that fill the shape all name the last one, which is no target's: their gradients are 0, as its is.
     result.d_hidden.index_copy_(0, targets.rows, network.ln_f.backward(d_normed, selected, statistics));
   }

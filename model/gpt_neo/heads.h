@@ -22,7 +22,7 @@ struct HeadResult {
 
 /// With `gradients`, the head computes gradients of (loss sum * loss_scale) and writes those of its parameters; else
 /// only the loss.
-struct HeadWants {
+struct LossOptions {
   bool gradients = false;
   double loss_scale = 1.0;
 };
@@ -44,16 +44,16 @@ struct LmHeadResult {
 class LmHeadOps {
  public:
   virtual ~LmHeadOps() = default;
-  virtual LmHeadResult run(const LmHeadChunk& chunk, HeadWants wants) = 0;
+  virtual LmHeadResult run(const LmHeadChunk& chunk, LossOptions options) = 0;
 };
 
 /// Single label: cross entropy summed over samples with a label (>= 0). Multi-label: binary cross entropy, mean over
 /// labels, summed over samples. Shapes: hidden [B, h], the last tokens; the values of `targets` may be undefined.
 HeadResult classify(const Backend& backend, const Network& network, Head head, const at::Tensor& hidden,
-                    const Targets& targets, HeadWants wants);
+                    const Targets& targets, LossOptions options);
 
 /// Cross entropy of the supervised rows only, `chunk_rows` rows of logits at a time. Shapes: hidden [N, h].
 HeadResult causal_lm(Backend& backend, const Network& network, const at::Tensor& hidden, const Targets& targets,
-                     int64_t chunk_rows, HeadWants wants);
+                     int64_t chunk_rows, LossOptions options);
 
 }  // namespace neoloom::model

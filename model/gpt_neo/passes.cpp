@@ -19,10 +19,10 @@ at::Tensor Passes::forward(std::vector<BlockSaved>* saved) const {
   return x;
 }
 
-HeadResult Passes::head(const at::Tensor& hidden, HeadWants wants) const {
-  if (classifies()) return classify(backend, network, setup.head, hidden, batch.targets, wants);
+HeadResult Passes::head(const at::Tensor& hidden, LossOptions options) const {
+  if (classifies()) return classify(backend, network, setup.head, hidden, batch.targets, options);
   if (!batch.targets.values.defined()) return {};
-  return causal_lm(backend, network, hidden, batch.targets, logits_chunk_rows(setup), wants);
+  return causal_lm(backend, network, hidden, batch.targets, logits_chunk_rows(setup), options);
 }
 
 void Passes::backward(std::vector<BlockSaved>& saved, at::Tensor d_hidden,

@@ -27,7 +27,7 @@ struct Passes {
   at::Tensor forward(std::vector<BlockSaved>* saved) const;
 
   /// Runs the head on forward's result. The result is empty for a causal LM without targets.
-  HeadResult head(const at::Tensor& hidden, HeadWants wants) const;
+  HeadResult head(const at::Tensor& hidden, LossOptions options) const;
 
   /// Writes the gradients of blocks and embedding. `d_hidden` is the gradient of forward's result [n, h] (overwritten).
   /// Releases `saved` block by block. Calls `ready` (may be empty) for each block whose gradients are final.

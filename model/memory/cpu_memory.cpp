@@ -239,14 +239,14 @@ class CpuLmHeadMemory final : public LmHeadOps {
   CpuLmHeadMemory(const Matrix& head, CpuKernels& kernels, int64_t chunk_rows)
       : head_(head), kernels_(kernels), buffer_(make({chunk_rows, head.plain.size(0)}, at::kFloat)) {}
 
-  LmHeadResult run(const LmHeadChunk& chunk, HeadWants wants) override {
+  LmHeadResult run(const LmHeadChunk& chunk, LossOptions options) override {
     at::Tensor logits = buffer_.narrow(0, 0, chunk.targets.size(0));
     // Products of plain matrices do not write where they are told to.
     if (!CpuKernels::is_packed(head_)) logits = make(logits.sizes(), at::kFloat);
     kernels_.multiply(chunk.normed, head_);
     LmHeadResult result;
     result.losses = make({logits.size(0)}, at::kFloat);
-    if (!wants.gradients) return result;
+    if (!options.gradients) return result;
     result.d_normed = make(chunk.normed.sizes(), at::kFloat);
     kernels_.multiply(logits, head_, /*backward=*/true);
     return result;
