@@ -330,7 +330,7 @@ train::TrainerSetup trainer_setup(comm::MpiSession& session, const TrainingJob& 
                                 files_beside_weights(s));
   };
   setup.hooks.peak_memory_bytes = [&device] { return device.peak_memory_bytes(); };
-  setup.hooks.device_reads = device.reads();
+  setup.hooks.device_readback = device.readback();
   setup.hooks.run_micro_step = device.micro_step_runner();
   if (waits_are_forbidden()) {
     setup.hooks.enqueues_step = [&device, steps = 0](bool begins) mutable {

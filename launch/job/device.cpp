@@ -58,12 +58,12 @@ std::function<void(const cuda::RepeatedWork&)> Device::micro_step_runner() const
   return [graphs = graphs_.get()](const cuda::RepeatedWork& work) { graphs->run(work); };
 }
 
-train::DeviceReads Device::reads() const {
+train::DeviceReadback Device::readback() const {
   if (is_cpu()) {
     return {[] { return [] { return true; }; },
             [](size_t count_bytes) { return std::shared_ptr<void>(std::malloc(count_bytes), std::free); }};
   }
-  return {[this] { return plugin_->mark(); },
+  return {[this] { return plugin_->record_event(); },
           [this](size_t count_bytes) { return plugin_->pinned_memory(count_bytes); }};
 }
 

@@ -33,7 +33,7 @@ class Device {
   /// Peak resident memory of the process on CPUs, peak allocated memory on a GPU.
   int64_t peak_memory_bytes() const;
   /// How the host reads results of a GPU; on CPUs they are ready at once.
-  train::DeviceReads reads() const;
+  train::DeviceReadback readback() const;
   /// Memory of a GPU that no process has allocated; 0 on CPUs.
   int64_t free_memory_bytes() const { return plugin_ ? plugin_->free_memory_bytes() : 0; }
   /// Calls DevicePlugin::forbid_waits on GPUs; does nothing on CPUs.

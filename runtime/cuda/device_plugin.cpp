@@ -112,7 +112,7 @@ class DeviceRoom final : public DevicePlugin {
     return std::make_unique<GraphCache>(device_, std::move(log));
   }
 
-  std::function<bool()> mark() override {
+  std::function<bool()> record_event() override {
     EventHandle created = nullptr;
     check_device(device_, device_.create_event(&created), "create event");
     const std::shared_ptr<void> event(created, [destroy = device_.destroy_event](void* handle) { destroy(handle); });

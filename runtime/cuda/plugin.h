@@ -46,7 +46,7 @@ class DevicePlugin {
   /// Records an event on the current stream. The returned function queries it: whether all work enqueued before is
   /// done.
   /// Both throw: Error(kDevice).
-  virtual std::function<bool()> mark() = 0;
+  virtual std::function<bool()> record_event() = 0;
   /// Largest amount of device memory that LibTorch's allocator held for tensors of the selected device.
   virtual int64_t peak_memory_bytes() = 0;
   /// Pinned host memory, for copies that overlap with computation. Throws: Error(kDevice).

@@ -49,9 +49,9 @@ class DeviceRates {
 
 class DeviceUpdate final : public Update {
  public:
-  DeviceUpdate(UpdateSetup setup, DeviceReads reads, at::Device device, optim::FusedAdamW fused)
+  DeviceUpdate(UpdateSetup setup, DeviceReadback readback, at::Device device, optim::FusedAdamW fused)
       : setup_(std::move(setup)),
-        reads_(std::move(reads)),
+        readback_(std::move(readback)),
         fused_(std::move(fused)),
         rates_(device),
         updates_(at::full({}, setup_.updates_done, at::TensorOptions(at::kLong).device(device))) {}
@@ -66,7 +66,7 @@ class DeviceUpdate final : public Update {
   struct UnderWay {
     int64_t step = 0;
     int64_t target_count = 0;
-    at::Tensor numbers;  // [kNumbers] fp64, page-locked
+    at::Tensor numbers;  // [kNumbers] fp64, pinned
     std::function<bool()> done;
   };
 
@@ -76,13 +76,13 @@ class DeviceUpdate final : public Update {
       free_.pop_back();
       return numbers;
     }
-    const std::shared_ptr<void> memory = reads_.page_locked_memory(kNumbers * sizeof(double));
+    const std::shared_ptr<void> memory = readback_.pinned_memory(kNumbers * sizeof(double));
     return at::from_blob(
         memory.get(), {kNumbers}, [memory](void*) {}, at::TensorOptions(at::kDouble));
   }
 
   UpdateSetup setup_;  // updates_done: of the results that were taken
-  DeviceReads reads_;
+  DeviceReadback readback_;
   optim::FusedAdamW fused_;
   DeviceRates rates_;
   at::Tensor updates_;  // [] int64: updates done
@@ -105,7 +105,7 @@ void DeviceUpdate::run(const GradientSum& sum, optim::FlatBuffers& buffers, int6
   entry.target_count = target_count;
   entry.numbers = free_numbers();
   entry.numbers.copy_(at::stack({totals.loss_sum, totals.flagged, norm}), /*non_blocking=*/true);
-  entry.done = reads_.mark();
+  entry.done = readback_.record_event();
 }
 
 StepResult DeviceUpdate::take(const std::function<void()>& while_waiting) {
@@ -136,9 +136,9 @@ StepResult DeviceUpdate::take(const std::function<void()>& while_waiting) {
 
 }  // namespace
 
-std::unique_ptr<Update> make_device_update(UpdateSetup setup, DeviceReads reads, at::Device device,
+std::unique_ptr<Update> make_device_update(UpdateSetup setup, DeviceReadback readback, at::Device device,
                                            optim::FusedAdamW fused) {
-  return std::make_unique<DeviceUpdate>(std::move(setup), std::move(reads), device, std::move(fused));
+  return std::make_unique<DeviceUpdate>(std::move(setup), std::move(readback), device, std::move(fused));
 }
 
 }  // namespace neoloom::train

@@ -80,7 +80,7 @@ std::unique_ptr<Update> make_update(const TrainerSetup& setup, const StepSchedul
                      .warmup_steps = schedule.warmup_steps,
                      .total_steps = schedule.total_steps,
                      .updates_done = state.step - state.skipped_steps};
-  return setup.device_step ? make_device_update(std::move(update), setup.hooks.device_reads, c10::Device(setup.device))
+  return setup.device_step ? make_device_update(std::move(update), setup.hooks.device_readback, c10::Device(setup.device))
                            : make_host_update(std::move(update));
 }
 

@@ -34,7 +34,7 @@ struct Hooks {
   std::function<int64_t()> peak_memory_bytes;
   /// Runs a micro-step's kernels, by CUDA graph or eagerly. Empty: eagerly.
   std::function<void(const cuda::RepeatedWork& work)> run_micro_step;
-  DeviceReads device_reads;  // for TrainerSetup::device_step
+  DeviceReadback device_readback;  // for TrainerSetup::device_step
   /// For tests: called before a step is enqueued (true) and after (false). May be empty.
   std::function<void(bool begins)> enqueues_step;
   /// For tests: called before each micro-batch of this rank. May be empty.

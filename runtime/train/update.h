@@ -58,16 +58,16 @@ class Update {
 /// For CPU tensors: the update is done when run returns.
 std::unique_ptr<Update> make_host_update(UpdateSetup setup);
 
-/// How the host reads results of a device.
-struct DeviceReads {
+/// What the host needs to read results of a device without a wait.
+struct DeviceReadback {
   /// Records an event. The returned function queries it: whether all work enqueued before is done.
-  std::function<std::function<bool()>()> mark;
-  std::function<std::shared_ptr<void>(size_t count_bytes)> page_locked_memory;
+  std::function<std::function<bool()>()> record_event;
+  std::function<std::shared_ptr<void>(size_t count_bytes)> pinned_memory;
 };
 
 /// For GPUs: run enqueues operators without a read-back. Whether to skip, the count of updates and so the learning rate
 /// are computed on the device. The host may enqueue further steps before it takes a result.
-std::unique_ptr<Update> make_device_update(UpdateSetup setup, DeviceReads reads, at::Device device,
+std::unique_ptr<Update> make_device_update(UpdateSetup setup, DeviceReadback readback, at::Device device,
                                            optim::FusedAdamW fused = optim::fused_adamw);
 
 }  // namespace neoloom::train

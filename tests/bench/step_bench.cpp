@@ -174,7 +174,7 @@ void run(comm::MpiSession& session, const json& request) {
   setup.run_start = nlohmann::ordered_json::object();
   setup.hooks.stop_requested = [] { return false; };
   setup.hooks.peak_memory_bytes = [&device] { return device.is_cpu() ? 0 : device.peak_memory_bytes(); };
-  setup.hooks.device_reads = device.reads();
+  setup.hooks.device_readback = device.readback();
   setup.hooks.run_micro_step = device.micro_step_runner();
   Turns turns(session, [&] {
     json found = memory();

@@ -18,7 +18,7 @@ class DeviceRoomTest : public testing::Test {
  protected:
   std::shared_ptr<FakeMachine> machine_ = std::make_shared<FakeMachine>();
   std::vector<bool> restricted_;
-  std::unique_ptr<DevicePlugin> room_ = make_device_plugin(
+  std::unique_ptr<DevicePlugin> plugin_ = make_device_plugin(
       fake_nccl(machine_), fake_device(machine_), [this](bool deterministic) { restricted_.push_back(deterministic); });
 
   std::string device_error(const std::function<void()>& work) {
@@ -33,31 +33,31 @@ class DeviceRoomTest : public testing::Test {
 };
 
 TEST_F(DeviceRoomTest, ShowsVersionsAsPeopleWriteThem) {
-  EXPECT_EQ(room_->driver_version(), "13.1");
-  EXPECT_EQ(room_->runtime_version(), "13.0");
-  EXPECT_EQ(room_->nccl_version(), "2.28.9");
-  EXPECT_EQ(room_->compute_capability(0), "9.0");
+  EXPECT_EQ(plugin_->driver_version(), "13.1");
+  EXPECT_EQ(plugin_->runtime_version(), "13.0");
+  EXPECT_EQ(plugin_->nccl_version(), "2.28.9");
+  EXPECT_EQ(plugin_->compute_capability(0), "9.0");
 }
 
 TEST_F(DeviceRoomTest, DeviceThatIsNotThereIsRefusedByNumber) {
-  EXPECT_THAT(device_error([&] { room_->select(2); }), AllOf(HasSubstr("cuda:2"), HasSubstr("there are 2")));
+  EXPECT_THAT(device_error([&] { plugin_->select(2); }), AllOf(HasSubstr("cuda:2"), HasSubstr("there are 2")));
 }
 
 TEST_F(DeviceRoomTest, SelectedDeviceIsTheOneWhosePeakIsReported) {
-  room_->select(1);
+  plugin_->select(1);
   EXPECT_THAT(machine_->calls, Contains("select 1"));
-  EXPECT_EQ(room_->peak_memory_bytes(), 1001);
+  EXPECT_EQ(plugin_->peak_memory_bytes(), 1001);
 }
 
 TEST_F(DeviceRoomTest, DriverThatFailsSaysWhatToDo) {
   machine_->failing_call = "device_count";
-  EXPECT_THAT(device_error([&] { room_->device_count(); }),
+  EXPECT_THAT(device_error([&] { plugin_->device_count(); }),
               AllOf(HasSubstr("cuda text 999"), HasSubstr("nvidia-smi"), HasSubstr("runtime.device: cpu")));
 }
 
 TEST_F(DeviceRoomTest, PinnedMemoryOutlivesThePluginAndIsFreed) {
-  std::shared_ptr<void> memory = room_->pinned_memory(64);
-  room_.reset();
+  std::shared_ptr<void> memory = plugin_->pinned_memory(64);
+  plugin_.reset();
   EXPECT_EQ(machine_->pinned_blocks, 1);
   memory.reset();
   EXPECT_EQ(machine_->pinned_blocks, 0);
@@ -65,13 +65,13 @@ TEST_F(DeviceRoomTest, PinnedMemoryOutlivesThePluginAndIsFreed) {
 
 TEST_F(DeviceRoomTest, FailingCallIsNamed) {
   machine_->failing_call = "record 61 on 10";
-  EXPECT_THAT(device_error([&] { room_->mark(); }), HasSubstr("CUDA: record event failed: cuda text 999"));
+  EXPECT_THAT(device_error([&] { plugin_->record_event(); }), HasSubstr("CUDA: record event failed: cuda text 999"));
   EXPECT_THAT(machine_->calls, Contains("destroy_event"));
 }
 
 TEST_F(DeviceRoomTest, MarkTellsWithoutWaitingWhetherTheDeviceHasPassedIt) {
   machine_->events_done = false;
-  std::function<bool()> passed = room_->mark();
+  std::function<bool()> passed = plugin_->record_event();
   EXPECT_THAT(machine_->calls, testing::ElementsAre("create_event", "record 61 on 10"));
   EXPECT_FALSE(passed());
   machine_->events_done = true;
@@ -81,16 +81,16 @@ TEST_F(DeviceRoomTest, MarkTellsWithoutWaitingWhetherTheDeviceHasPassedIt) {
 }
 
 TEST_F(DeviceRoomTest, LoneCommunicatorIsOfOneRankAndWantsADevice) {
-  EXPECT_THROW(room_->make_lone_communicator(), core::Error);
-  room_->select(0);
-  EXPECT_EQ(room_->make_lone_communicator()->description(), "NCCL 2.28.9, device memory, 1 rank");
+  EXPECT_THROW(plugin_->make_lone_communicator(), core::Error);
+  plugin_->select(0);
+  EXPECT_EQ(plugin_->make_lone_communicator()->description(), "NCCL 2.28.9, device memory, 1 rank");
   EXPECT_THAT(machine_->calls, Contains("init 0/1"));
 }
 
 TEST_F(DeviceRoomTest, RestrictsKernelsOnlyWhenAsked) {
   EXPECT_THAT(restricted_, testing::IsEmpty());
-  room_->restrict_kernels(false);
-  room_->restrict_kernels(true);
+  plugin_->restrict_kernels(false);
+  plugin_->restrict_kernels(true);
   EXPECT_THAT(restricted_, testing::ElementsAre(false, true));
 }
 

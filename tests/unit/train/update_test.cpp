@@ -53,7 +53,7 @@ struct FakeDevice {
   int64_t done = 0;  // marks that the device has passed
   int64_t blocks = 0;
 
-  DeviceReads reads() {
+  DeviceReadback readback() {
     return {[this] {
               const int64_t mine = ++marks;
               return [this, mine] { return done >= mine; };
@@ -130,7 +130,7 @@ TEST(DeviceUpdate, IsTheHostsWhetherResultsAreReadAtOnceOrLate) {
     for (const size_t late : {0, 1, 3}) {
       FakeDevice device;
       device.done = 100;
-      expect_same_walk(host, walk(*make_device_update(update_setup(), device.reads(), at::kCPU), true, broken, late));
+      expect_same_walk(host, walk(*make_device_update(update_setup(), device.readback(), at::kCPU), true, broken, late));
     }
   }
 }
@@ -138,7 +138,7 @@ TEST(DeviceUpdate, IsTheHostsWhetherResultsAreReadAtOnceOrLate) {
 TEST(DeviceUpdate, SkippedStepLeavesStateAndScheduleAsTheyWere) {
   FakeDevice device;
   device.done = 100;
-  const auto update = make_device_update(update_setup(2), device.reads(), at::kCPU);
+  const auto update = make_device_update(update_setup(2), device.readback(), at::kCPU);
   optim::FlatBuffers buffers = start();
   const optim::FlatBuffers before = start();
   for (int64_t step = 3; step < 6; ++step) update->run(*sum_of(gradient_of(step, step), 1.0, true), buffers, step, 1);
@@ -154,7 +154,7 @@ TEST(DeviceUpdate, SkippedStepLeavesStateAndScheduleAsTheyWere) {
 
 TEST(DeviceUpdate, ResultsWaitForTheDeviceAndSomebodyLooksAfterThePeersMeanwhile) {
   FakeDevice device;
-  const auto update = make_device_update(update_setup(), device.reads(), at::kCPU);
+  const auto update = make_device_update(update_setup(), device.readback(), at::kCPU);
   optim::FlatBuffers buffers = start();
   update->run(*sum_of(gradient_of(1, -1), 1.0, true), buffers, 1, kTargets);
   int64_t looks = 0;
@@ -174,7 +174,7 @@ TEST(DeviceUpdate, ResultsWaitForTheDeviceAndSomebodyLooksAfterThePeersMeanwhile
 TEST(DeviceUpdate, PageLockedMemoryIsUsedAgain) {
   FakeDevice device;
   device.done = 100;
-  const auto update = make_device_update(update_setup(), device.reads(), at::kCPU);
+  const auto update = make_device_update(update_setup(), device.readback(), at::kCPU);
   walk(*update, true, -1, 1);
   EXPECT_EQ(device.blocks, 2);
 }
@@ -189,7 +189,7 @@ TEST(DeviceUpdate, LearningRatesGoOnBeyondTheOnesThatWereUploaded) {
                              const optim::DeviceNumbers& numbers) {
     if (decay > 0.0 && numbers.skip.item<float>() == 0.0F) used.push_back(numbers.learning_rate.item<float>());
   };
-  const auto update = make_device_update(update_setup(0, kSteps), device.reads(), at::kCPU, note_rate);
+  const auto update = make_device_update(update_setup(0, kSteps), device.readback(), at::kCPU, note_rate);
   optim::FlatBuffers buffers = start();
   const auto good = sum_of(gradient_of(1, -1), 1.0, true), bad = sum_of(gradient_of(1, 1), 1.0, true);
   for (int64_t step = 1; step <= kSteps; ++step) {
@@ -224,7 +224,7 @@ TEST(DeviceStep, NothingInItMakesTheHostWait) {
     UpdateSetup numbers = update_setup();
     numbers.ranges = {{0, layout.total_elements, true}};
     FakeDevice device;
-    const auto update = make_device_update(numbers, device.reads(), at::kCPU, fused_as_on_a_device);
+    const auto update = make_device_update(numbers, device.readback(), at::kCPU, fused_as_on_a_device);
     update->run(sum.sum(), buffers, 0, 1);  // uploads the learning rates
 
     const neoloom::support::OperatorRecord record;
