@@ -70,11 +70,14 @@ void GradientReducer::mark_all_ready() {
   while (overlaps() && started_ < begins_.size()) start_next();
 }
 
-void GradientReducer::wait(bool wanted) {
+void GradientReducer::wait() {
   if (overlaps()) return communicator_.finish_sums();
-  if (!wanted) return;
   const GradientSum::Part whole = sum_->part(0, sum_->n_elements());
   communicator_.all_reduce_sum(whole.data, whole.n_elements, whole.element);
+}
+
+void GradientReducer::abandon() {
+  if (overlaps()) communicator_.finish_sums();
 }
 
 }  // namespace neoloom::train

@@ -52,10 +52,10 @@ class GradientReducer {
   /// If overlaps(), starts the buckets that are not started yet: all of them on a rank without a micro-batch.
   void mark_all_ready();
 
-  /// Runs the all-reduce, or completes the buckets in flight. With `wanted` false, for an abandoned step, only
-  /// completes those in flight.
-  /// Collective: every rank.
-  void wait(bool wanted = true);
+  /// Runs the all-reduce, or completes the buckets in flight. Collective: every rank.
+  void wait();
+  /// Ends a step whose sum nobody needs: only completes the buckets in flight. Collective: every rank.
+  void abandon();
 
  private:
   int64_t end_of(size_t bucket) const { return bucket == 0 ? sum_->n_elements() : begins_[bucket - 1]; }

@@ -131,10 +131,17 @@ void StepRunner::guard_sums() {
   if (!sums_guard_ && setup_.guard) sums_guard_.emplace(setup_.guard("all-reduce of gradients"));
 }
 
-void StepRunner::sum_over_ranks(bool wanted, metrics::DeviceMeasure& measure) {
+void StepRunner::sum_over_ranks(metrics::DeviceMeasure& measure) {
   const core::ScopedTimer timer(measure.comm_seconds);
   guard_sums();
-  reducer_.wait(wanted);
+  reducer_.wait();
+  sums_guard_.reset();
+}
+
+void StepRunner::abandon(metrics::DeviceMeasure& measure) {
+  const core::ScopedTimer timer(measure.comm_seconds);
+  guard_sums();
+  reducer_.abandon();
   sums_guard_.reset();
 }
 

@@ -47,8 +47,10 @@ class StepRunner {
   /// false when one of them did not fit into memory; the state is then as before the step. Adds times and counts to
   /// `measure`.
   bool compute(MicroBatchLoader& loader, TrainingState& state, metrics::DeviceMeasure& measure);
-  /// Completes the sums over ranks. `wanted`: see GradientReducer::wait. Collective: every rank.
-  void sum_over_ranks(bool wanted, metrics::DeviceMeasure& measure);
+  /// Completes the sums over ranks. Collective: every rank.
+  void sum_over_ranks(metrics::DeviceMeasure& measure);
+  /// Ends a step that no rank updates from: see GradientReducer::abandon. Collective: every rank.
+  void abandon(metrics::DeviceMeasure& measure);
   /// Updates the parameters from the sum, as step state.step + 1. take_result() returns its result.
   void update(TrainingState& state, metrics::DeviceMeasure& measure);
   /// Number of steps whose results are not taken yet.

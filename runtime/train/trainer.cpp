@@ -233,8 +233,12 @@ Trainer::StepFlags Trainer::run_step() {
   metrics::DeviceMeasure& measure = reporter_.measure();
   const bool fitted = runner_.compute(*loader_, state_, measure);
   const StepFlags flags = agree({.out_of_memory = !fitted, .stop = setup_.hooks.stop_requested()});
-  runner_.sum_over_ranks(/*wanted=*/!flags.out_of_memory, measure);
-  if (!flags.out_of_memory) runner_.update(state_, measure);
+  if (flags.out_of_memory) {
+    runner_.abandon(measure);
+  } else {
+    runner_.sum_over_ranks(measure);
+    runner_.update(state_, measure);
+  }
   return flags;
 }
 
@@ -333,7 +337,7 @@ void Trainer::log() {
                            {"loss", loss},
                            {"grad_norm", last_result_.grad_norm},
                            {"learning_rate", last_result_.learning_rate}});
-  state_.history.begin_anew();
+  state_.history.reset();
   reporter_.log({.step = state_.step,
                  .epoch = schedule_.epoch_after(state_.step),
                  .loss = loss,

@@ -61,7 +61,7 @@ void History::add_loss(double loss) {
 
 double History::mean_loss() const { return train::mean_loss(loss_, steps_); }
 
-void History::begin_anew() {
+void History::reset() {
   loss_ = 0.0;
   steps_ = 0;
 }

@@ -41,8 +41,8 @@ class History {
   /// `event` holds no times: equal states are equal bytes.
   void remember(const nlohmann::json& event);
   void add_loss(double loss);
-  double mean_loss() const;  // of the steps since begin_anew(); NaN if none had a loss
-  void begin_anew();
+  double mean_loss() const;  // of the steps since reset(); NaN if none had a loss
+  void reset();
 
   /// One JSON object, with the members of `others` beside its own.
   std::string text(nlohmann::json others) const;

@@ -47,7 +47,7 @@ class Steps {
   /// Returns what the update made of it.
   StepResult step() {
     EXPECT_TRUE(runner.compute(loader, state, measure));
-    runner.sum_over_ranks(/*wanted=*/true, measure);
+    runner.sum_over_ranks(measure);
     runner.update(state, measure);
     ++state.step;
     const StepResult result = runner.take_result();
@@ -121,7 +121,7 @@ TEST(StepRunner, ALackOfMemoryLeavesTheStateAsItWas) {
   Steps steps(without_memory_for_the_second(/*survives=*/true));
   const at::Tensor before = steps.state.buffers.params.clone();
   EXPECT_FALSE(steps.runner.compute(steps.loader, steps.state, steps.measure));
-  steps.runner.sum_over_ranks(/*wanted=*/false, steps.measure);
+  steps.runner.abandon(steps.measure);
   EXPECT_TRUE(same_bits(steps.state.buffers.params, before));
   EXPECT_EQ(steps.runner.pending(), 0U);
 }

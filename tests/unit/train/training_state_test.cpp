@@ -37,7 +37,7 @@ TrainingState state_after_six_steps() {
   state.step = 6;
   for (int64_t step = 1; step <= 4; ++step) state.note(good(step, 2.0));
   state.history.remember({{"event", "train"}, {"step", 4}});
-  state.history.begin_anew();
+  state.history.reset();
   state.note(good(5, 3.0));
   state.note(skipped(6));
   return state;
@@ -101,7 +101,7 @@ TEST(History, TheMeanLossIsOfTheStepsThatHaveOne) {
   state.note({.step = 2, .loss = std::nan(""), .target_count = 0});  // nothing to learn
   state.note(good(3, 4.0));
   EXPECT_EQ(state.history.mean_loss(), 3.0);
-  state.history.begin_anew();
+  state.history.reset();
   EXPECT_TRUE(std::isnan(state.history.mean_loss()));
 }
 
