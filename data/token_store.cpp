@@ -280,7 +280,7 @@ bool TokenStore::is_whole(const std::string& store_path, const core::Cache& cach
     require(made_for == std::filesystem::path(store_path).filename(), ErrorKind::kData, "it was made as {}", made_for);
     return true;
   } catch (const core::Error& error) {
-    cache.give_up(store_path, error.what());
+    cache.begin_rebuild(store_path, error.what());
     return false;
   }
 }

@@ -114,7 +114,7 @@ std::optional<SafetensorsFile> open_cached(const core::Cache& cache, const std::
   } catch (const core::WriteError&) {
     throw;
   } catch (const core::Error& error) {
-    cache.give_up(path, error.what());
+    cache.begin_rebuild(path, error.what());
     return std::nullopt;
   }
 }

@@ -80,11 +80,11 @@ std::optional<std::string> recall_hash(const core::Cache& cache, const FileStamp
     core::require(seen.path == stamp.path, ErrorKind::kWeights, "it was made for {}", seen.path);
     if (seen == stamp) return hash;
   } catch (const nlohmann::json::exception& error) {
-    cache.give_up(path, error.what());
+    cache.begin_rebuild(path, error.what());
   } catch (const core::WriteError&) {
     throw;
   } catch (const core::Error& error) {
-    cache.give_up(path, error.what());
+    cache.begin_rebuild(path, error.what());
   }
   return std::nullopt;
 }

@@ -52,7 +52,7 @@ void Cache::require_own(const std::string& path) const {
   require_own_file(path);
 }
 
-void Cache::give_up(const std::string& path, const std::string& reason) const {
+void Cache::begin_rebuild(const std::string& path, const std::string& reason) const {
   if (say) say(fmt::format("cache: {} cannot be used and is made anew: {}", path, reason));
   std::error_code ignored;
   if (!fs::is_directory(fs::symlink_status(path, ignored))) return;

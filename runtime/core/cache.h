@@ -22,7 +22,7 @@ struct Cache {
   /// Throws: Error(kUsage) with the reason and the remedies.
   void require_own(const std::string& path) const;
   /// Tells the user that the file is rebuilt, and why. Renames a directory at `path`, which no file could replace.
-  void give_up(const std::string& path, const std::string& reason) const;
+  void begin_rebuild(const std::string& path, const std::string& reason) const;
 };
 
 }  // namespace neoloom::core

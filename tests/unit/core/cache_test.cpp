@@ -85,7 +85,7 @@ TEST_F(CacheTest, AFolderInAFilesPlaceIsSetAsideAndKept) {
   fs::create_directories(file_ + "/with/content");
   std::string said;
   cache_.say = [&](const std::string& line) { said += line; };
-  cache_.give_up(file_, "it is a folder");
+  cache_.begin_rebuild(file_, "it is a folder");
   EXPECT_EQ(said, "cache: " + file_ + " cannot be used and is made anew: it is a folder");
   EXPECT_FALSE(fs::exists(file_));
   bool kept = false;
