@@ -50,7 +50,7 @@ void shuffle_batches(std::vector<int64_t>& order, int64_t batch_size, uint64_t s
   }
 }
 
-/// Shares a step's samples out anew, so that its micro-batches, which stay as large as they are, have about as many
+/// Divides a step's samples again, so that its micro-batches, which stay as large as they are, have about as many
 /// tokens: the longest first, each to the one with the fewest tokens that has room. Each keeps its samples in order.
 void balance_tokens(std::vector<std::vector<int64_t>>& micro_batches, std::span<const int32_t> lengths) {
   std::vector<int64_t> samples;

@@ -140,7 +140,7 @@ void print_steps(const Inputs& inputs, const RunPlan& plan, const PlanRequest& r
                                                                                plan.trainable.flat_elements)));
 }
 
-/// Returns whether blocks would be computed anew.
+/// Returns whether backward would recompute blocks.
 bool print_memory(const Inputs& inputs, const MemoryPlanInput& question, Report& report) {
   const bool gpu = question.setup.model.device.cuda;
   MemoryBudget budget = measure_budget(inputs.config, {.on_gpu = gpu}, question.ranks_per_node);

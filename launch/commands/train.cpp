@@ -163,7 +163,7 @@ int64_t logits_chunk_rows(const RunConfig& config, const Device& device) {
   return model::logits_chunk_rows(setup);
 }
 
-// Whether blocks are computed anew in backward: the plan of the largest micro-batch beside what ranks may take.
+// Whether backward recomputes blocks: the plan of the largest micro-batch beside what ranks may take.
 std::string settle_memory(comm::MpiSession& session, TrainingJob& s, const Device& device, const MemoryBudget& budget) {
   MemoryPlanInput question = memory_plan_input(s.config, s.task, s.base, *s.train, s.validation.get(), device.traits());
   question.setup.threads = s.resolved.threads_per_rank;

@@ -225,7 +225,7 @@ std::string resolve_memory(comm::MpiSession& session, const RunConfig& config, M
   }
   return fmt::format("memory: {} a rank planned, budget {}; gradient checkpointing {}",
                      readable_bytes(decision.memory.total_bytes), bytes > 0 ? readable_bytes(bytes) : "unknown",
-                     resolved.gradient_checkpointing ? "on: blocks are computed anew in backward" : "off");
+                     resolved.gradient_checkpointing ? "on: backward recomputes the blocks" : "off");
 }
 
 }  // namespace neoloom::launch

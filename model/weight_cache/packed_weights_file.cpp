@@ -92,7 +92,7 @@ void map_packed_weights(const std::string& packed_path, Dtype compute_dtype, Wei
       *side.packed_weights = file.tensor(side.name);
     }
   }
-  report.raise_unless_empty(packed_path, "Remove this file: it is made anew from the weights beside it.");
+  report.raise_unless_empty(packed_path, "Remove this file: it is rebuilt from the weights beside it.");
 }
 
 }  // namespace neoloom::model

@@ -141,7 +141,7 @@ Verdict judge(const Holder& holder, const Holder& mine) {
 }
 
 // Keeps two starts on one kernel from judging and taking over at the same moment. Where the file system has no such
-// locks nothing is lost: the slower one finds the other's name at its first sign of life.
+// locks nothing is lost: the slower one finds the other's name at its first heartbeat.
 class OneAtATime {
  public:
   OneAtATime(const std::string& folder, double patience_seconds)
@@ -182,7 +182,7 @@ struct RunLock::State {
 
   // Whether the file says the same after stale_seconds.
   bool stands_still(const std::string& text) const {
-    say(fmt::format("{} is locked by {}; waiting up to {:.0f} s for a sign of life", folder, Holder::from(text).name(),
+    say(fmt::format("{} is locked by {}; waiting up to {:.0f} s for a heartbeat", folder, Holder::from(text).name(),
                     options.stale_seconds));
     const double deadline = core::now_seconds() + options.stale_seconds;
     while (core::now_seconds() < deadline) {
@@ -245,7 +245,7 @@ struct RunLock::State {
 
   void lose(const std::string& holder) const {
     const std::string text = fmt::format(
-        "{} now belongs to another training job: {}. This one showed no sign of life for too long, or Slurm has "
+        "{} now belongs to another training job: {}. This one wrote no heartbeat for too long, or Slurm has "
         "started "
         "it again elsewhere; it ends without writing more",
         folder, holder);

@@ -67,7 +67,7 @@ void add_rank(Line& line, const Suspect& suspect) {
 void add_silent(Line& line, const Suspect& silent) {
   add_rank(line, silent);
   const auto seconds_of_day = (std::time(nullptr) - static_cast<std::time_t>(silent.silent_seconds)) % 86400;
-  line.add(" is missing: no sign of life for %.1f s, since %02d:%02d:%02d UTC", silent.silent_seconds,
+  line.add(" is missing: no heartbeat for %.1f s, since %02d:%02d:%02d UTC", silent.silent_seconds,
            static_cast<int>(seconds_of_day / 3600), static_cast<int>(seconds_of_day / 60 % 60),
            static_cast<int>(seconds_of_day % 60));
   if (silent.last.host[0] == '\0') {

@@ -53,7 +53,7 @@ void Cache::require_own(const std::string& path) const {
 }
 
 void Cache::begin_rebuild(const std::string& path, const std::string& reason) const {
-  if (say) say(fmt::format("cache: {} cannot be used and is made anew: {}", path, reason));
+  if (say) say(fmt::format("cache: {} cannot be used and is rebuilt: {}", path, reason));
   std::error_code ignored;
   if (!fs::is_directory(fs::symlink_status(path, ignored))) return;
   const std::string aside = fmt::format("{}.set-aside-{}-{}", path, std::time(nullptr), ::getpid());

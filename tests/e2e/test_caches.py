@@ -55,7 +55,7 @@ def cached(cache):
 def test_damaged_files_of_every_kind_are_named_and_made_anew_and_the_bits_stay(config, tmp_path):
     cache = tmp_path / "cache"
     whole, ended = train(tmp_path / "whole", cache, config)
-    assert "made anew" not in ended.err
+    assert "rebuilt" not in ended.err
     files = cached(cache)
     before = {path: path.read_bytes() for path in files}
     assert {path.parent.name for path in files} == {"cache", "weights", "hashes"}
@@ -63,7 +63,7 @@ def test_damaged_files_of_every_kind_are_named_and_made_anew_and_the_bits_stay(c
         flip(path)
     again, ended = train(tmp_path / "again", cache, config, ranks=2)
     for path in files:
-        assert ended.err.count(f"cache: {path} cannot be used and is made anew") == 1, ended.err
+        assert ended.err.count(f"cache: {path} cannot be used and is rebuilt") == 1, ended.err
     assert {path: path.read_bytes() for path in files} == before
     assert adapter(again) == adapter(whole)
 
@@ -76,7 +76,7 @@ def test_damaged_files_of_every_kind_are_named_and_made_anew_and_the_bits_stay(c
         else:
             os.mkfifo(path)
     mended, ended = train(tmp_path / "mended", cache, config)
-    assert ended.err.count("made anew") == len(files), ended.err
+    assert ended.err.count("rebuilt") == len(files), ended.err
     assert adapter(mended) == adapter(whole)
 
 

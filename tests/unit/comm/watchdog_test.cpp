@@ -73,7 +73,7 @@ TEST_F(WatchdogDeathTest, SilentPeerEndsTheWaitAfterThePeerTimeoutAndIsNamedWith
         sleep_seconds(20);
       },
       testing::ExitedWithCode(6),
-      "error: rank 0 on node1 waited more than 0.3 s in 'evaluation': rank 5 on node2 is missing: no sign of life for "
+      "error: rank 0 on node1 waited more than 0.3 s in 'evaluation': rank 5 on node2 is missing: no heartbeat for "
       "3.2 s, since [0-9:]* UTC, last heard of in 'evaluation'");
 }
 

@@ -86,7 +86,7 @@ TEST_F(CacheTest, AFolderInAFilesPlaceIsSetAsideAndKept) {
   std::string said;
   cache_.say = [&](const std::string& line) { said += line; };
   cache_.begin_rebuild(file_, "it is a folder");
-  EXPECT_EQ(said, "cache: " + file_ + " cannot be used and is made anew: it is a folder");
+  EXPECT_EQ(said, "cache: " + file_ + " cannot be used and is rebuilt: it is a folder");
   EXPECT_FALSE(fs::exists(file_));
   bool kept = false;
   for (const auto& entry : fs::directory_iterator(cache_.directory + "/weights")) {

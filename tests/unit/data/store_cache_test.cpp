@@ -34,7 +34,7 @@ class CachedStore : public StoreTest {
     EXPECT_FALSE(is_whole()) << reason;
     ASSERT_EQ(said_.size(), 1U) << reason;
     EXPECT_THAT(said_.front(),
-                testing::AllOf(HasSubstr(path_ + " cannot be used and is made anew"), HasSubstr(reason)));
+                testing::AllOf(HasSubstr(path_ + " cannot be used and is rebuilt"), HasSubstr(reason)));
     TokenStore::build(request_, *tokenizer_, path_);
     EXPECT_TRUE(core::read_file(path_) == whole_) << reason;
     EXPECT_TRUE(is_whole()) << reason;

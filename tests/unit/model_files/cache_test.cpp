@@ -67,7 +67,7 @@ class WeightCache : public ::testing::Test {
   void expect_made_anew(const std::string& path, const std::string& whole, const std::string& reason) {
     EXPECT_EQ(prepare(), weights_);
     ASSERT_EQ(said_.size(), 1U) << reason;
-    EXPECT_THAT(said_.front(), AllOf(HasSubstr(path + " cannot be used and is made anew"), HasSubstr(reason)));
+    EXPECT_THAT(said_.front(), AllOf(HasSubstr(path + " cannot be used and is rebuilt"), HasSubstr(reason)));
     EXPECT_TRUE(read(path) == whole) << reason;
     prepare();
     EXPECT_THAT(said_, IsEmpty()) << reason;
