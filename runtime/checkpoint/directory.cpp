@@ -88,13 +88,13 @@ void read_back(const std::string& path, const HashedFile& expected) {
   try {
     const std::string found = hash_file(path).sha256;
     if (found == expected.sha256) return;
-    reason = fmt::format("reading it back gave SHA-256 {}, written was {}", found, expected.sha256);
+    reason = fmt::format("reading it back gave SHA-256 {}, expected {}", found, expected.sha256);
   } catch (const core::Error& error) {
     reason = error.what();
   }
   ::unlink(path.c_str());
   ::unlink(hash_path(path).c_str());
-  core::fail(kCheckpoint, "checkpoint {} was removed again: {}", path, reason);
+  core::fail(kCheckpoint, "checkpoint {} failed the check after its write and was deleted: {}", path, reason);
 }
 
 void delete_file(const std::string& path) {
@@ -114,8 +114,8 @@ State load_without_name(const std::string& path) {
   constexpr uint64_t kStructureBytes = uint64_t{512} << 20;
   const std::string failure = failure_in_trial([&] { read(Arrays::kRead); }, content.size + kStructureBytes);
   core::require(failure.empty(), kCheckpoint,
-                "its hash fits, but the HDF5 library fails on it (a trial {}): its structure was changed after it was "
-                "written",
+                "its hash is right, but the HDF5 library cannot read it (a test process {}): "
+                "its structure was changed after it was written",
                 failure);
   return read(Arrays::kKeep);
 }
@@ -213,8 +213,8 @@ std::optional<Directory::Loaded> Directory::newest_valid(
     }
   }
   core::fail(kCheckpoint,
-             "none of the {} checkpoints in {} is valid; starting over would lose the run. Restore one, use another "
-             "output_dir, or move the folder away to start over:{}",
+             "none of the {} checkpoints in {} is valid; starting over would lose the run. "
+             "Restore one, use another output_dir, or move the folder away to start over:{}",
              entries.size(), path_, reasons);
 }
 

@@ -87,7 +87,7 @@ void TemporaryFile::finish_mapping(size_t bytes) {
   unmap();
   core::UniqueFd file(::open(path_.c_str(), O_WRONLY | O_CLOEXEC));
   if (!file.valid()) fail_call("cannot open", path_, errno);
-  if (::ftruncate(file.get(), static_cast<off_t>(bytes)) != 0) fail_call("cannot cut", path_, errno);
+  if (::ftruncate(file.get(), static_cast<off_t>(bytes)) != 0) fail_call("cannot resize", path_, errno);
   sync_and_close(std::move(file), path_);
 }
 

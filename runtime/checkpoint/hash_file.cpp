@@ -56,13 +56,13 @@ std::string read_hash(const std::string& checkpoint_path) {
   std::string hash(text.substr(0, kHexDigits));
   const bool hex = hash.find_first_not_of("0123456789abcdef") == std::string::npos;
   core::require(hex && text == hash_line(checkpoint_path, hash), kCheckpoint,
-                "{} is not a hash file: expected 64 hex digits, two blanks and the name of the checkpoint", path);
+                "{} is not a hash file: expected 64 hex digits, two spaces and the name of the checkpoint", path);
   return hash;
 }
 
 void require_hash(const std::string& found, const std::string& expected) {
-  core::require(found == expected, kCheckpoint, "its content was changed or cut: SHA-256 is {}, its hash file says {}",
-                found, expected);
+  core::require(found == expected, kCheckpoint,
+                "its content was changed or truncated: SHA-256 is {}, its hash file says {}", found, expected);
 }
 
 HashPublication::HashPublication(const std::string& checkpoint_path, const std::string& sha256)

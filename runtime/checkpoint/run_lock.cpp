@@ -175,8 +175,8 @@ struct RunLock::State {
 
   [[noreturn]] void refuse(const Holder& holder) const {
     core::fail(ErrorKind::kUsage,
-               "{} is in use by another training job: {}. One job at a time writes into a run folder: wait until it "
-               "has ended, stop it, or choose another trainer_config.output_dir",
+               "{} is in use by another training job: {}. One job at a time writes into a run folder: "
+               "wait until it has ended, stop it, or choose another trainer_config.output_dir",
                folder, holder.name());
   }
 
@@ -194,7 +194,7 @@ struct RunLock::State {
 
   void take_over(const Holder& holder) const {
     core::publish_file(path, mine.text(), ErrorKind::kUsage);
-    say(fmt::format("{}: the lock of {} is taken over", folder, holder.name()));
+    say(fmt::format("{}: took over the lock of {}", folder, holder.name()));
   }
 
   void acquire() {
@@ -245,9 +245,8 @@ struct RunLock::State {
 
   void lose(const std::string& holder) const {
     const std::string text = fmt::format(
-        "{} now belongs to another training job: {}. This one wrote no heartbeat for too long, or Slurm has "
-        "started "
-        "it again elsewhere; it ends without writing more",
+        "{} now belongs to another training job: {}. This one wrote no heartbeat for too long, "
+        "or Slurm has started it again elsewhere; it ends without writing more",
         folder, holder);
     if (options.on_lost) return options.on_lost(text);
     // As the watchdog ends a process: other threads may hold any lock.

@@ -103,10 +103,9 @@ int64_t require_format(Id file) {
   core::require(format == kFormatName, kCheckpoint, "its format is \"{}\", expected \"{}\"", format, kFormatName);
   const int64_t version = hdf5::read_int_attribute(file, "format_version", kCheckpoint);
   if (version > kFormatVersion) {
-    throw NewerFormat(kCheckpoint,
-                      fmt::format("its format version is {}, this neoloom reads up to {}: use the newer neoloom that "
-                                  "wrote it, or another output_dir",
-                                  version, kFormatVersion));
+    throw NewerFormat(kCheckpoint, fmt::format("its format version is {}, this neoloom reads up to {}: "
+                                               "use the newer neoloom that wrote it, or another output_dir",
+                                               version, kFormatVersion));
   }
   core::require(version == 1 || version == kFormatVersion, kCheckpoint, "its format version is {}, expected 1 or {}",
                 version, kFormatVersion);

@@ -70,12 +70,11 @@ void require_equal_fingerprints(MpiSession& session, const Fingerprint& mine) {
     const Peer peer = core::from_wire<Peer>(texts[rank]);
     const std::optional<std::string> name = first_difference(reference.fields, peer.fields);
     if (!name) continue;
-    throw CollectiveError(
-        core::ErrorKind::kUsage,
-        fmt::format("The ranks disagree on {}: rank 0 on {} has {}, rank {} on {} has {}. Start every "
-                    "rank with the same build, configuration and files",
-                    *name, reference.host, shown(value_of(reference.fields, *name)), rank, peer.host,
-                    shown(value_of(peer.fields, *name))));
+    throw CollectiveError(core::ErrorKind::kUsage,
+                          fmt::format("The ranks disagree on {}: rank 0 on {} has {}, rank {} on {} has {}. "
+                                      "Start every rank with the same build, configuration and files",
+                                      *name, reference.host, shown(value_of(reference.fields, *name)), rank, peer.host,
+                                      shown(value_of(peer.fields, *name))));
   }
   throw CollectiveError(core::ErrorKind::kUsage, "The ranks list the same fingerprint fields in different orders");
 }
@@ -96,9 +95,9 @@ void require_equal_state(MpiSession& session, uint64_t hash, int64_t step) {
   }
   throw CollectiveError(
       core::ErrorKind::kNumeric,
-      fmt::format("After step {} the replicas of the training state are no longer equal: {} of {} ranks "
-                  "differ from the others ({}). Suspect the memory or the device of those hosts; start "
-                  "again without them, the run resumes from its newest checkpoint",
+      fmt::format("After step {} the replicas of the training state are no longer equal: "
+                  "{} of {} ranks differ from the others ({}). The memory or the devices of those hosts may be faulty: "
+                  "start again without them, and the run resumes from its newest checkpoint",
                   step, deviating.size(), hashes.size(), fmt::join(deviating, ", ")));
 }
 

@@ -49,7 +49,7 @@ class HostCommunicator final : public Communicator {
   }
 
   std::string description() const override {
-    if (size_ == 1) return "one rank: nothing travels";
+    if (size_ == 1) return "one rank: no communication";
     return fmt::format("{}, host memory, {} ranks", library_version_, size_);
   }
 

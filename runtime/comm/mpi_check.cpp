@@ -15,7 +15,8 @@ void check_mpi(int code, const char* call) {
   int length = 0;
   MPI_Error_string(code, text, &length);
   core::fail(core::ErrorKind::kPeer,
-             "{} failed: {}. A peer or the network is gone: start the job again, it resumes from its newest checkpoint",
+             "{} failed: {}. A peer or the network is gone: "
+             "start the job again, and it resumes from its newest checkpoint",
              call, text);
 }
 

@@ -76,16 +76,16 @@ void add_silent(Line& line, const Suspect& silent) {
     line.add(", last heard of in ");
     add_place(line, silent.last.phase.data(), silent.last.step);
   }
-  if (silent.others > 0) line.add("; %d more ranks are as silent", silent.others);
-  line.add(". It was stopped, or its host hangs, or hosts do not reach each other");
+  if (silent.others > 0) line.add("; no heartbeat from %d more ranks either", silent.others);
+  line.add(". It was stopped, its host hangs, or the hosts cannot reach each other");
   line.add(kNetworkHint);
 }
 
 void add_working(Line& line, const Suspect& working) {
   add_rank(line, working);
-  line.add(" lives but has not come, it is in ");
+  line.add(" is alive but late: it is still in ");
   add_place(line, working.last.phase.data(), working.last.step);
-  line.add(". It hangs; or it needs longer, then raise runtime.peer_timeout_seconds");
+  line.add(". It hangs, or it needs more time: then raise runtime.peer_timeout_seconds");
 }
 
 // Nobody says who is missing: what this host shows may.
@@ -94,7 +94,8 @@ void add_stopped_here(Line& line, const char* own_host) {
   if (stopped_ranks_here(ranks.data(), ranks.size()) > 0) {
     line.add("%s on %s is missing: it was stopped", ranks.data(), own_host);
   } else {
-    line.add("no rank of this host is stopped: a rank on another host is missing, or hosts do not reach each other");
+    line.add(
+        "no rank of this host is stopped: a rank on another host is missing, or the hosts cannot reach each other");
     line.add(kNetworkHint);
   }
 }
@@ -122,18 +123,18 @@ struct Watchdog::State {
     add_place(line, wait.phase.data(), wait.step);
     line.add(": ");
     if (alone) {
-      line.add("the device hangs; or it needs longer, then raise runtime.peer_timeout_seconds");
+      line.add("the device hangs, or it needs more time: then raise runtime.peer_timeout_seconds");
     } else if (is_silent() || (heard && news.working.rank < 0 && news.silent.rank >= 0)) {
       add_silent(line, news.silent);
     } else if (heard && news.working.rank >= 0) {
       add_working(line, news.working);
     } else if (heard) {
-      line.add("all ranks live and wait, so what they send does not arrive: hosts do not reach each other");
+      line.add("all ranks are alive and waiting, so their messages do not arrive: the hosts cannot reach each other");
       line.add(kNetworkHint);
     } else {
       add_stopped_here(line, host.data());
     }
-    line.add(". Ending with code 6; start the job again, it resumes from its newest checkpoint\n");
+    line.add(". Ending with exit code 6. Start the job again, and it resumes from its newest checkpoint\n");
     line.write();
     ::_exit(static_cast<int>(core::ErrorKind::kPeer));
   }

@@ -45,8 +45,8 @@ AtomicFile::AtomicFile(const std::string& path, size_t expected_bytes, ErrorKind
   std::error_code code;
   const fs::space_info space = fs::space(directory_, code);
   if (!code && space.available < expected_bytes) {
-    throw WriteError(kind_, fmt::format("cannot write {}: {} bytes are needed, its file system has {} free; make room "
-                                        "or choose another folder",
+    throw WriteError(kind_, fmt::format("cannot write {}: {} bytes are needed, but its file system has {} free; "
+                                        "make room or choose another folder",
                                         path_, expected_bytes, space.available));
   }
   file_.reset(::open(temporary_.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0644));

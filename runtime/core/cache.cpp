@@ -19,8 +19,9 @@ namespace fs = std::filesystem;
 
 [[noreturn]] void refuse(const std::string& path, const std::string& reason, const std::string& remedy) {
   fail(ErrorKind::kUsage,
-       "the cache is not used: {} {}, so that others could decide the values of this run: {}, or let runtime.cache_dir "
-       "name another folder, or set runtime.trust_cache: true where all who can write there are trusted",
+       "the cache is not safe to use: {} {}, so other users could change what this run computes. "
+       "To go on, {}, or set runtime.cache_dir to another folder, "
+       "or set runtime.trust_cache: true if you trust everybody who can write there",
        path, reason, remedy);
 }
 
@@ -35,9 +36,10 @@ void require_own_folder(const std::string& path) {
 void require_own_file(const std::string& path) {
   struct stat status {};
   if (::stat(path.c_str(), &status) != 0) return;
-  if ((status.st_mode & S_IWOTH) != 0) refuse(path, "can be written by everybody", "remove it");
+  if ((status.st_mode & S_IWOTH) != 0) refuse(path, "can be written by everybody", "remove that file");
   if (status.st_uid == 0 || status.st_uid == ::geteuid()) return;
-  refuse(path, fmt::format("belongs to the user with id {}, who is neither you nor root", status.st_uid), "remove it");
+  refuse(path, fmt::format("belongs to the user with id {}, who is neither you nor root", status.st_uid),
+         "remove that file");
 }
 
 }  // namespace

@@ -30,12 +30,12 @@ inline constexpr VariableInfo kVariables[] = {
     {"NEOLOOM_PEER_TIMEOUT_SECONDS", "300", "runtime/comm",
      "runtime.peer_timeout_seconds until the configuration is read, and of commands that read none"},
     {"NEOLOOM_ROOT", "the folder of sbatch", "cluster/slurm", "the built checkout"},
-    {"NEOLOOM_MAX_REQUEUES", "20", "cluster/slurm", "how often a job goes back into the queue"},
+    {"NEOLOOM_MAX_REQUEUES", "20", "cluster/slurm", "how often a job is requeued"},
     {"NEOLOOM_MAX_RESTARTS", "2", "cluster/slurm", "how often a lost rank is restarted inside the allocation"},
     {"NEOLOOM_RESTART_PAUSE_SECONDS", "10", "cluster/slurm", "seconds before such a restart"},
     {"NO_COLOR", "", "runtime/metrics, cluster/local", "if set, no colours on the console"},
     {"NEOLOOM_TERMINAL_COLUMNS", "", "runtime/metrics", "width of the terminal behind mpirun; cluster/local sets it"},
-    {"COLUMNS", "80", "runtime/metrics", "width of a terminal that does not tell"},
+    {"COLUMNS", "80", "runtime/metrics", "width of a terminal that does not report it"},
     {"TERM", "", "runtime/metrics", "dumb: neither bar nor colours"},
     {"LC_ALL LC_CTYPE LANG", "", "runtime/metrics", "with UTF-8 in it, the bar is drawn in Unicode"},
     {"OMPI_COMM_WORLD_SIZE", "", "runtime/comm, launch/system", "set by mpirun: there is a launcher"},
@@ -48,12 +48,11 @@ inline constexpr VariableInfo kVariables[] = {
      "set by Slurm: tasks of the step. More than one without Open MPI's own variables are refused"},
     {"SLURM_JOB_ID SLURM_RESTART_COUNT", "", "launch/commands",
      "set by Slurm: a requeued job takes its run folder back"},
-    {"OMPI_MCA_mpi_yield_when_idle", "1 with several ranks on a host", "Open MPI",
-     "waiting ranks give their core away"},
+    {"OMPI_MCA_mpi_yield_when_idle", "1 with several ranks on a host", "Open MPI", "waiting ranks yield their core"},
     {"OMPI_MCA_hwloc_base_binding_policy PRTE_MCA_hwloc_default_binding_policy OMPI_MCA_hwloc_base_cpu_list "
      "OMPI_MCA_rmaps_base_cpus_per_rank OMPI_MCA_rmaps_rank_file_path OMPI_MCA_rmaps_base_mapping_policy "
      "PRTE_MCA_rmaps_default_mapping_policy",
-     "", "Open MPI, launch/system", "set by mpirun's options: ranks keep a binding that somebody chose"},
+     "", "Open MPI, launch/system", "set by mpirun's options: ranks keep a binding that the user chose"},
     {"CUDA_VISIBLE_DEVICES", "all", "CUDA", "GPUs that a rank sees"},
     {"NCCL_HOSTID", "", "NCCL", "set where ranks share a GPU (NEOLOOM_SHARE_GPU)"},
     {"MKL_CBWR", "AVX512,STRICT", "MKL", "kernels whose results do not depend on alignment; part of the run identity"},
@@ -66,21 +65,20 @@ inline constexpr VariableInfo kVariables[] = {
     {"MALLOC_MMAP_THRESHOLD_ MALLOC_TRIM_THRESHOLD_ MALLOC_TOP_PAD_", "values that keep pages for the next step",
      "glibc", "when memory goes back to the system"},
     {"NEOLOOM_FAULT", "", "launch/job",
-     "for tests: a fault on purpose, e.g. kill:rank=R:step=S; CONTRIBUTING.md lists them. The quick start kills a rank "
-     "with it"},
+     "for tests: a fault on purpose, e.g. kill:rank=R:step=S; CONTRIBUTING.md lists them. "
+     "The quick start kills a rank with it"},
     {"NEOLOOM_TRACE_SAMPLES", "", "launch/job",
      "for tests: a file name; each rank appends the sample ids of its micro-batches to FILE.RANK"},
     {"NEOLOOM_STEP", "", "launch/job",
-     "for tests: device makes a CPU run compute its optimizer step as a GPU run does: in operators whose results the "
-     "host reads one step later"},
+     "for tests: device makes a CPU run compute its optimizer step as a GPU run does: "
+     "in operators whose results the host reads one step later"},
     {"NEOLOOM_FORBID_WAITS", "", "launch/job",
      "for tests: if set, a GPU run ends where an operator would make the host wait during a step"},
     {"NEOLOOM_SHARE_GPU", "", "launch/system",
      "for tests: if set, all ranks of a host take its first GPU, which is slow and otherwise refused"},
     {"NEOLOOM_WRITE_TABLES", "", "tests/unit/model",
-     "if set, build/unit_model writes its table of operators per block (tests/unit/model/block_operators.txt) before "
-     "it "
-     "compares with it"},
+     "if set, build/unit_model writes its table of operators per block "
+     "(tests/unit/model/block_operators.txt) before it compares with it"},
     {"NEOLOOM_SHOW_PLANS", "", "tests/unit/model", "if set, build/unit_model prints planned and measured memory"},
     {"NEOLOOM_MUTATIONS", "400", "tests/unit/checkpoint", "how many damaged checkpoints build/unit_checkpoint tries"},
     {"NEOLOOM_JOBS", "the number of cores", "tests", "parallel compilers; at most 2 tests run at once"},

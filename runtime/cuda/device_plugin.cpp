@@ -24,11 +24,10 @@ class DeviceRoom final : public DevicePlugin {
   int device_count() override {
     int count = 0;
     const int result = device_.device_count(&count);
-    core::require(
-        result == 0, ErrorKind::kDevice,
-        "A GPU device exists, and CUDA cannot use it: {} (error {}). Check the driver with nvidia-smi, or set "
-        "runtime.device: cpu",
-        result == 0 ? "" : device_.error_text(result), result);
+    core::require(result == 0, ErrorKind::kDevice,
+                  "This machine has a GPU, but CUDA cannot use it: {} (error {}). "
+                  "Check the driver with nvidia-smi, or set runtime.device: cpu",
+                  result == 0 ? "" : device_.error_text(result), result);
     return count;
   }
 
@@ -84,9 +83,7 @@ class DeviceRoom final : public DevicePlugin {
   void select(int i) override {
     const int count = device_count();
     core::require(i >= 0 && i < count, ErrorKind::kDevice,
-                  "Device cuda:{} was asked for, and there are {} (cuda:0 to "
-                  "cuda:{})",
-                  i, count, count - 1);
+                  "Device cuda:{} was requested, but there are {} (cuda:0 to cuda:{})", i, count, count - 1);
     check_device(device_, device_.select(i), "select device");
     selected_ = i;
   }

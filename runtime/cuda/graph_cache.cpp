@@ -64,7 +64,7 @@ void GraphCache::run(const RepeatedWork& work) {
 /// The results of an eager run on the same inputs are there, and what goes between its parts is done.
 void GraphCache::record(Entry& entry, const RepeatedWork& work) {
   const auto unchanged = work.snapshot();
-  std::string reason = "what was recorded gives other bits than the kernels one by one";
+  std::string reason = "the recorded graph gives other bits than its kernels launched one by one";
   try {
     capture(entry, work);
     work.begin();

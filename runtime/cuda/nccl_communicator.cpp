@@ -90,11 +90,10 @@ class NcclCommunicator final : public comm::Communicator {
 
   [[noreturn]] void fail(const char* call, int result) {
     failed_ = true;
-    core::fail(
-        ErrorKind::kPeer,
-        "{} failed on rank {}: {} ({}). A peer, a device or the network is gone: start the job again, it resumes "
-        "from its newest checkpoint",
-        call, setup_.rank, nccl_.error_text(result), comm_ != nullptr ? nccl_.last_error(comm_) : "no detail");
+    core::fail(ErrorKind::kPeer,
+               "{} failed on rank {}: {} ({}). A peer, a device or the network is gone: "
+               "start the job again, and it resumes from its newest checkpoint",
+               call, setup_.rank, nccl_.error_text(result), comm_ != nullptr ? nccl_.last_error(comm_) : "no detail");
   }
 
   void require_success(const char* call, int result) {
@@ -114,8 +113,8 @@ class NcclCommunicator final : public comm::Communicator {
       if (core::now_seconds() - start > deadline_seconds) {
         failed_ = true;
         core::fail(ErrorKind::kPeer,
-                   "{} on rank {} was still in progress after {:.1f} s: a peer or the network is gone. Start the job "
-                   "again, it resumes from its newest checkpoint",
+                   "{} on rank {} was still in progress after {:.1f} s: a peer or the network is gone. "
+                   "Start the job again, and it resumes from its newest checkpoint",
                    call, setup_.rank, deadline_seconds);
       }
       std::this_thread::sleep_for(pause);

@@ -22,8 +22,8 @@ std::string plugin_path() {
   std::error_code error;
   const fs::path executable = fs::read_symlink("/proc/self/exe", error);
   core::require(!error, ErrorKind::kDevice,
-                "Cannot read /proc/self/exe ({}), so the GPU plug-in beside the executable "
-                "cannot be found. Name it in NEOLOOM_PLUGIN",
+                "Cannot read /proc/self/exe ({}), so the GPU plug-in beside the executable cannot be found. "
+                "Name it in NEOLOOM_PLUGIN",
                 error.message());
   return (executable.parent_path() / "libneoloom_cuda.so").string();
 }
@@ -45,14 +45,14 @@ bool gpu_present() {
 
 std::unique_ptr<DevicePlugin> load_device_plugin() {
   core::require(gpu_present(), ErrorKind::kDevice,
-                "A GPU was asked for, and this machine has none (no /dev/nvidiactl, no /dev/nvidia0). {}", kInstead);
+                "A GPU was requested, but this machine has none (no /dev/nvidiactl, no /dev/nvidia0). {}", kInstead);
   const std::string path = plugin_path();
   // Global, as LibTorch's CUDA library registers its hooks with the copy of LibTorch already loaded; and never closed,
   // since those hooks cannot be taken back.
   void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_GLOBAL | RTLD_NODELETE);
   if (library == nullptr) {
     const char* reason = dlerror();
-    core::fail(ErrorKind::kDevice, "A GPU was asked for, and the plug-in {} cannot be loaded: {}. {}", path,
+    core::fail(ErrorKind::kDevice, "A GPU was requested, but the plug-in {} cannot be loaded: {}. {}", path,
                reason != nullptr ? reason : "unknown reason", kInstead);
   }
   const int interface = symbol<int()>(library, "neoloom_plugin_interface", path)();
@@ -61,7 +61,7 @@ std::unique_ptr<DevicePlugin> load_device_plugin() {
                 interface, kPluginInterface);
   std::unique_ptr<DevicePlugin> plugin(symbol<DevicePlugin*()>(library, "neoloom_create_device_plugin", path)());
   core::require(plugin->device_count() > 0, ErrorKind::kDevice,
-                "A GPU was asked for, and CUDA sees none (CUDA_VISIBLE_DEVICES is {}). {}",
+                "A GPU was requested, but CUDA sees none (CUDA_VISIBLE_DEVICES is {}). {}",
                 core::environment_if_set("CUDA_VISIBLE_DEVICES").value_or("not set"), kInstead);
   return plugin;
 }

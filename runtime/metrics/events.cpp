@@ -89,8 +89,8 @@ void EventLog::write_waiting() {
   waiting_.clear();
   if (!std::exchange(failing_, false)) return;
   const int64_t lost = std::exchange(dropped_lines_, 0);
-  tell(lost == 0 ? "metrics.jsonl is written again, with the lines that waited"
-                 : fmt::format("metrics.jsonl is written again; {} lines are lost", lost));
+  tell(lost == 0 ? "metrics.jsonl can be written again; no line is lost"
+                 : fmt::format("metrics.jsonl can be written again; {} lines are lost", lost));
 }
 
 void EventLog::told_of(int code) {

@@ -50,7 +50,7 @@ double cpu_norm(const at::Tensor& grads) {
 
 void require_flat(const at::Tensor& grads) {
   core::require(grads.dim() == 1 && grads.is_contiguous() && grads.scalar_type() == at::kFloat,
-                core::ErrorKind::kInternal, "clipping wants a flat contiguous fp32 buffer");
+                core::ErrorKind::kInternal, "clipping needs a flat contiguous fp32 buffer");
 }
 
 }  // namespace

@@ -36,7 +36,7 @@ Schedule schedule_from_name(const std::string& name) {
     if (name == text) return schedule;
     known += (known.empty() ? "" : ", ") + std::string(text);
   }
-  core::fail(core::ErrorKind::kUsage, "lr_scheduler_type \"{}\" is not supported; known are {}", name, known);
+  core::fail(core::ErrorKind::kUsage, "lr_scheduler_type \"{}\" is not supported; expected one of {}", name, known);
 }
 
 std::string schedule_name(Schedule schedule) {
@@ -56,7 +56,7 @@ double schedule_factor(Schedule schedule, int64_t t, int64_t warmup_steps, int64
 
 int64_t resolve_warmup_steps(double warmup_steps, int64_t total_steps) {
   core::require(std::isfinite(warmup_steps) && warmup_steps >= 0.0, core::ErrorKind::kUsage,
-                "warmup_steps is {}, expected a count of updates or a share of them below 1", warmup_steps);
+                "warmup_steps is {}, expected a count of steps, or a share of all steps below 1", warmup_steps);
   if (warmup_steps >= 1.0) return static_cast<int64_t>(warmup_steps);
   return static_cast<int64_t>(std::ceil(static_cast<double>(total_steps) * warmup_steps));
 }

@@ -105,7 +105,7 @@ std::string BestModel::forget(const std::string& why) {
   metric_ = 0.0;
   step_ = -1;
   params_.clear();
-  return fmt::format("the best model so far is no longer compared with: {}. The next evaluation by {} is the first",
+  return fmt::format("the best model so far is discarded: {}. The comparison by {} starts again at the next evaluation",
                      why, judge_.metric);
 }
 

@@ -84,7 +84,7 @@ MicroBatchLoader::MicroBatchLoader(const LoaderSetup& setup)
 
 LoadedMicroBatch MicroBatchLoader::next() {
   std::optional<LoadedMicroBatch> loaded = prefetcher_.pop();
-  core::require(loaded.has_value(), core::ErrorKind::kInternal, "the loader was asked for a step behind the last");
+  core::require(loaded.has_value(), core::ErrorKind::kInternal, "the loader was asked for a step after the last");
   return std::move(*loaded);
 }
 

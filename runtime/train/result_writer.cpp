@@ -45,7 +45,7 @@ void ResultWriter::drop_old_checkpoints(const checkpoint::Directory& directory, 
   try {
     directory.retain(setup_.save_total_limit, setup_.keeps_best ? best_.step() : -1);
   } catch (const core::Error& error) {
-    reporter_.warn(step, fmt::format("an old checkpoint stays: {}", error.what()));
+    reporter_.warn(step, fmt::format("an old checkpoint was not deleted: {}", error.what()));
   }
 }
 
@@ -85,9 +85,9 @@ std::string ResultWriter::write_result(const at::Tensor& params, int64_t step, b
 }
 
 std::string ResultWriter::newest_state() const {
-  constexpr const char* kRepair = "Make room, or take away what is in the way, and run the same command again";
+  constexpr const char* kRepair = "Make room or remove what is in the way, then run the same command again";
   if (last_saved_step_ < 0) return fmt::format("There is no checkpoint either. {}: it starts over", kRepair);
-  return fmt::format("The checkpoint of step {} is there. {}: it goes on from that step", last_saved_step_, kRepair);
+  return fmt::format("There is a checkpoint of step {}. {}: it resumes from that step", last_saved_step_, kRepair);
 }
 
 void ResultWriter::write_adapter(const at::Tensor& params, int64_t step, bool fresh) {
@@ -100,7 +100,7 @@ void ResultWriter::write_adapter(const at::Tensor& params, int64_t step, bool fr
     return;
   }
   const bool stays = !fresh && std::filesystem::exists(folder);
-  reporter_.warn(step, fmt::format("there is no best model by {} to load: no evaluation since gave a finite value; "
+  reporter_.warn(step, fmt::format("there is no best model by {} to load: no evaluation has given a finite value; "
                                    "adapter/ {}",
                                    best_.judge().metric, stays ? "stays as it is" : "holds the last state"));
   if (!stays) setup_.write_adapter(params, folder);

@@ -67,9 +67,9 @@ bool StepRunner::compute_shard(MicroBatchLoader& loader, LoadedMicroBatch loaded
     } catch (const std::exception& error) {
       if (!is_out_of_memory(error)) throw;
       core::require(setup_.survives_lack_of_memory, ErrorKind::kDevice,
-                    "out of memory in step {} with micro-batches of {} samples ({}): set "
-                    "trainer_config.auto_find_batch_size: true, or lower trainer_config.per_device_train_batch_size or "
-                    "tokenizer_config.max_length",
+                    "out of memory in step {} with micro-batches of {} samples ({}): "
+                    "set trainer_config.auto_find_batch_size: true, "
+                    "or lower trainer_config.per_device_train_batch_size or tokenizer_config.max_length",
                     state.step + 1, loaded.sample_ids.size(), error.what());
       return false;
     }

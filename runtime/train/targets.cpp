@@ -21,22 +21,22 @@ std::string shape_of_rows(const TrainingData& training) {
     prompts_only += length > 1 && training.store.prompt_tokens(row) >= length ? 1 : 0;
   }
   return fmt::format(
-      "{} rows: {} have at most one token, {} have none behind their prompt, {} were cut to "
-      "tokenizer_config.max_length {}",
+      "{} rows: {} have at most one token, {} have none after the prompt, "
+      "{} were cut to tokenizer_config.max_length {}",
       training.store.size(), short_rows, prompts_only, training.store.truncated_samples(), training.max_length_tokens);
 }
 
 void check_tokens(const TrainingData& training, Warnings& warnings) {
   const int64_t without = training.store.samples_without_target();
   core::require(without < training.store.size(), ErrorKind::kData,
-                "{} holds no token to learn ({}). A token is learnt when something stands before it, and with "
-                "data.response_column only those of the response are: look for empty texts or responses, or raise "
-                "tokenizer_config.max_length",
+                "{} holds no token to train on ({}). The first token of a text is never a target; "
+                "with data.response_column, only tokens of the response are. "
+                "Look for empty texts or responses, or raise tokenizer_config.max_length",
                 training.path, shape_of_rows(training));
   if (without == 0) return;
   warnings.push_back(
-      fmt::format("{} of {} rows of {} hold no token to learn (an empty text or response, or all of it "
-                  "was cut off): training goes over them and learns nothing from them",
+      fmt::format("{} of {} rows of {} hold no token to train on (the text or response is empty, "
+                  "or all of it was cut off): the model learns nothing from these rows",
                   without, training.store.size(), training.path));
 }
 
@@ -45,8 +45,8 @@ void check_texts(const TrainingData& training, Warnings& warnings) {
   const int64_t empty = std::count_if(lengths.begin(), lengths.end(),
                                       [&](int32_t length) { return length <= training.empty_text_tokens; });
   core::require(empty < training.store.size(), ErrorKind::kData,
-                "all {} texts of {} are empty: there is nothing to tell the labels by; is data.text_column the right "
-                "column?",
+                "all {} texts of {} are empty, so nothing tells their labels apart. "
+                "Is data.text_column the right column?",
                 empty, training.path);
   if (empty > 0)
     warnings.push_back(fmt::format("{} of {} texts of {} are empty", empty, training.store.size(), training.path));
@@ -63,12 +63,11 @@ void check_classes(const TrainingData& training, Warnings& warnings) {
   if (largest == rows_of.end() || *largest < store.size()) return;
   const std::string& only = names[static_cast<size_t>(largest - rows_of.begin())];
   core::require(names.size() > 1, ErrorKind::kData,
-                "all {} rows of {} have the label \"{}\": a classifier of one class learns nothing. Add rows of other "
-                "labels, or check data.label_column",
+                "all {} rows of {} have the label \"{}\": a classifier of one class learns nothing. "
+                "Add rows of other labels, or check data.label_column",
                 store.size(), training.path, only);
   warnings.push_back(
-      fmt::format("all {} rows of {} have the label \"{}\", one of {}: the model will learn to say it "
-                  "always",
+      fmt::format("all {} rows of {} have the label \"{}\", one of {}: the model will learn to predict it always",
                   store.size(), training.path, only, names.size()));
 }
 
@@ -79,8 +78,7 @@ void check_label_sets(const TrainingData& training, Warnings& warnings) {
   }
   const auto labels = store.multi_label(0);
   warnings.push_back(
-      fmt::format("all {} rows of {} have the same {} of {} labels: the model will learn to say them "
-                  "always",
+      fmt::format("all {} rows of {} have the same {} of {} labels: the model will learn to predict them always",
                   store.size(), training.path, std::count(labels.begin(), labels.end(), 1), labels.size()));
 }
 
@@ -104,11 +102,9 @@ std::vector<std::string> check_training_data(const TrainingData& training) {
 std::string check_evaluation_data(const data::TokenStore& store, const std::string& path) {
   const int64_t without = store.samples_without_target();
   core::require(without < store.size(), ErrorKind::kData,
-                "none of the {} rows of {} has a label or a token that a loss could be measured on", store.size(),
-                path);
+                "none of the {} rows of {} has a label or token to compute a loss on", store.size(), path);
   if (without == 0) return "";
-  return fmt::format("{} of {} rows of {} have no label or no token that a loss could be measured on", without,
-                     store.size(), path);
+  return fmt::format("{} of {} rows of {} have no label or token to compute a loss on", without, store.size(), path);
 }
 
 }  // namespace neoloom::train

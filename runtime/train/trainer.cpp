@@ -80,8 +80,9 @@ std::unique_ptr<Update> make_update(const TrainerSetup& setup, const StepSchedul
                      .warmup_steps = schedule.warmup_steps,
                      .total_steps = schedule.total_steps,
                      .updates_done = state.step - state.skipped_steps};
-  return setup.device_step ? make_device_update(std::move(update), setup.hooks.device_readback, c10::Device(setup.device))
-                           : make_host_update(std::move(update));
+  return setup.device_step
+             ? make_device_update(std::move(update), setup.hooks.device_readback, c10::Device(setup.device))
+             : make_host_update(std::move(update));
 }
 
 TrainingState make_state(const TrainerSetup& setup, const model::Model& model, const std::optional<Resumed>& resumed) {
@@ -172,7 +173,7 @@ void Trainer::announce(const std::optional<Resumed>& resumed) {
   event.update(setup_.run_start);
   reporter_.event(event);
   reporter_.notice(fmt::format(
-      "training {} samples: {} steps of {} ({} an epoch), {} trainable parameters, {} bytes all-reduced a step",
+      "training on {} samples: {} steps of {} ({} per epoch), {} trainable parameters, {} bytes all-reduced per step",
       setup_.train->size(), schedule_.total_steps, setup_.batching.global_batch_size(), schedule_.steps_per_epoch,
       layout.trainable_elements, reducer.sum().bytes()));
   if (!resumed) return;
@@ -274,8 +275,8 @@ void Trainer::note(const StepResult& result) {
   last_result_ = result;
   if (result.skipped) note_skipped_step(result.step);
   if (result.target_count > 0 || std::exchange(told_of_step_without_target_, true)) return;
-  reporter_.warn(result.step, fmt::format("step {}: none of its rows has a token to learn, so it has no loss; further "
-                                          "such steps are not named",
+  reporter_.warn(result.step, fmt::format("step {}: none of its rows has a token to train on, so it has no loss; "
+                                          "later steps like it are not reported",
                                           result.step));
 }
 
@@ -285,10 +286,9 @@ void Trainer::note_skipped_step(int64_t step) {
   reporter_.run_end("failed", step, state_.skipped_steps);
   throw comm::CollectiveError(
       ErrorKind::kNumeric,
-      fmt::format(
-          "{} steps in a row had gradients that are not finite (runtime.max_skipped_steps); what was saved before "
-          "stays. Lower the learning rate, or use frozen_dtype float32 or bfloat16",
-          state_.skipped_in_a_row));
+      fmt::format("{} steps in a row had gradients that are not finite (runtime.max_skipped_steps); "
+                  "earlier checkpoints are kept. Lower the learning rate, or use frozen_dtype float32 or bfloat16",
+                  state_.skipped_in_a_row));
 }
 
 // All ranks agreed that a micro-batch did not fit: the state is still that of the last step boundary. The global batch
@@ -299,19 +299,18 @@ void Trainer::shrink_micro_batches() {
   int64_t smaller = setup_.batching.micro_batch_size / 2;
   while (smaller > 1 && global % smaller != 0) --smaller;
   if (smaller < 1) {
-    throw comm::CollectiveError(
-        ErrorKind::kDevice,
-        "out of memory with a micro-batch of one sample: lower tokenizer_config.max_length, or use "
-        "devices with more memory");
+    throw comm::CollectiveError(ErrorKind::kDevice,
+                                "out of memory with a micro-batch of one sample: "
+                                "lower tokenizer_config.max_length, or use devices with more memory");
   }
   setup_.batching = {smaller, global / smaller};
   const int64_t steps_per_epoch = data::steps_per_epoch(setup_.train->size(), step_list_options(setup_));
   core::require(steps_per_epoch == schedule_.steps_per_epoch, ErrorKind::kInternal,
-                "smaller micro-batches changed the steps of an epoch from {} to {}", schedule_.steps_per_epoch,
+                "smaller micro-batches changed the steps per epoch from {} to {}", schedule_.steps_per_epoch,
                 steps_per_epoch);
   reporter_.warn(
       state_.step,
-      fmt::format("out of memory: going on from step {} with micro-batches of {} samples", state_.step, smaller),
+      fmt::format("out of memory: continuing from step {} with micro-batches of {} samples", state_.step, smaller),
       {{"micro_batch_size", smaller}});
   start_loader();
 }
@@ -412,19 +411,19 @@ void Trainer::finish(RunStatus status) {
 void Trainer::require_updates() {
   if (state_.skipped_in_a_row == 0) return;
   if (state_.skipped_steps < state_.step) {
-    warn(fmt::format(
-        "the last {} of {} steps made no update, because their gradients were not finite: the result is the "
-        "state of step {}",
-        state_.skipped_in_a_row, state_.step, state_.step - state_.skipped_in_a_row));
+    warn(
+        fmt::format("the last {} of {} steps made no update, because their gradients were not finite: "
+                    "the result is the state of step {}",
+                    state_.skipped_in_a_row, state_.step, state_.step - state_.skipped_in_a_row));
     return;
   }
   reporter_.run_end("failed", state_.step, state_.skipped_steps);
   throw comm::CollectiveError(
       ErrorKind::kNumeric,
       fmt::format(
-          "none of the {} steps made an update, because no gradient was finite: nothing was learnt, and no "
-          "adapter is written. Lower the learning rate, use frozen_dtype float32 or bfloat16, check the weights "
-          "(runtime.verify_weights: always), and start again in another trainer_config.output_dir",
+          "none of the {} steps made an update, because no gradient was finite: nothing was learnt, "
+          "and no adapter is written. Lower the learning rate, use frozen_dtype float32 or bfloat16, "
+          "check the weights (runtime.verify_weights: always), and start again in another trainer_config.output_dir",
           state_.step));
 }
 

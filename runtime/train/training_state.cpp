@@ -119,8 +119,8 @@ void TrainingState::restore(const Resumed& resumed, const model::ParameterLayout
   if (state.index != index_of(layout)) {
     throw comm::CollectiveError(
         ErrorKind::kCheckpoint,
-        fmt::format("{}: its {} tensors do not have the names and shapes of this model's {} trainable tensors; resume "
-                    "with the configuration it was written with",
+        fmt::format("{}: its {} tensors do not have the names and shapes of this model's {} trainable tensors; "
+                    "resume with the configuration it was written with",
                     resumed.path, state.index.size(), layout.slots.size()));
   }
   from_host(state.params, buffers.params);
@@ -134,8 +134,7 @@ void TrainingState::restore(const Resumed& resumed, const model::ParameterLayout
     history.restore(text);
     skipped_in_a_row = text.at("skipped_in_a_row");
   } catch (const nlohmann::json::exception& error) {
-    core::fail(ErrorKind::kCheckpoint, "the checkpoint's history is not what a run writes: {}",
-               core::json_complaint(error));
+    core::fail(ErrorKind::kCheckpoint, "the checkpoint's history cannot be read: {}", core::json_complaint(error));
   }
 }
 

@@ -147,7 +147,7 @@ def test_unreadable_rows_within_the_tolerance_are_listed_and_left_out(config, go
     run, ended = train(tmp_path, cache, config, ranks=2)
     warnings = [line for line in ended.err.splitlines() if line.startswith("warning: ")]
     assert [f"line {line}:" in text for line, text in zip((5, 11), warnings, strict=True)] == [True, True]
-    assert f"training {ROWS - 2} samples" in ended.out + ended.err
+    assert f"training on {ROWS - 2} samples" in ended.out + ended.err
     assert (run.folder / "adapter").exists()
 
 

@@ -110,7 +110,7 @@ def test_a_best_model_asked_for_late_is_the_best_since_then(copy_of, tmp_path, c
     plain.train(0).expect(0)
     run = copy_of(plain, trainer_config={"max_steps": 16, "save_steps": 2, "save_total_limit": 0})
     ended = run.train(0, "--extend").expect(0)
-    assert "were not kept" in ended.err and "The next evaluation by eval_loss is the first" in ended.err
+    assert "were not kept" in ended.err and "The comparison by eval_loss starts again at the next evaluation" in ended.err
     step = best_step(run, since=TOTAL_STEPS)
     assert_equal(adapter(run.folder / "adapter"), tensors_of_step(run, step))
 
@@ -151,7 +151,7 @@ def test_a_result_that_cannot_be_written_is_written_by_the_same_command_once_the
     run = copy_of(killed)
     (run.folder / "adapter").write_text("in the way")
     ended = run.train(2).expect(OUTPUT)
-    assert_one_message(ended, run.folder / "adapter", "is not a folder", f"checkpoint of step {TOTAL_STEPS} is there")
+    assert_one_message(ended, run.folder / "adapter", "is not a folder", f"There is a checkpoint of step {TOTAL_STEPS}")
     assert run.events("run_end")[-1]["status"] == "failed"
     (run.folder / "adapter").unlink()
     again = run.train(0).expect(0)
@@ -211,7 +211,7 @@ def rows(path, texts, labels=None):
 @pytest.mark.parametrize("texts,labels,words", [
     (["win", "call me"], ["ham", "ham"], ["all 2 rows of", '"ham"', "one class"]),
     (["", ""], ["ham", "spam"], ["all 2 texts of", "are empty", "data.text_column"]),
-    (["", ""], None, ["no token to learn", "2 rows: 2 have at most one token"]),
+    (["", ""], None, ["no token to train on", "2 rows: 2 have at most one token"]),
 ], ids=["one class", "empty texts", "nothing to predict"])
 def test_data_that_teach_nothing_are_refused_with_counts(quick, tmp_path, cache, texts, labels, words):
     quick["data"] = {"train": rows(tmp_path / "rows.jsonl", texts, labels)}
@@ -233,7 +233,7 @@ def test_a_step_without_a_target_has_no_loss(quick, tmp_path, cache):
     quick["data"] = {"train": rows(tmp_path / "rows.jsonl", ["win a prize now", "", "call me tonight"])}
     quick["trainer_config"] |= {"train_sampling_strategy": "sequential"}
     run, ended = train(tmp_path, cache, quick)
-    assert "1 of 3 rows of" in ended.err and "step 2: none of its rows has a token to learn" in ended.err
+    assert "1 of 3 rows of" in ended.err and "step 2: none of its rows has a token to train on" in ended.err
     losses = [event["loss"] for event in run.events("train")]
     assert losses[1] is None and losses[0] > 1 and losses[2] > 1
 

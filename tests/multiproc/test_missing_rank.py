@@ -87,7 +87,7 @@ def test_rank_that_lives_but_does_not_come_is_named_with_what_it_does(ended):
     code, _, err = ended["hung"]
     assert code == 6, err
     (message,) = errors(err)
-    assert f"rank 1 on {HOST} lives but has not come, it is in 'a long sum'" in message
+    assert f"rank 1 on {HOST} is alive but late: it is still in 'a long sum'" in message
     assert "runtime.peer_timeout_seconds" in message
 
 

@@ -109,7 +109,7 @@ TEST(RunLock, OfAnotherHostIsTakenOverWhenItsCountStandsStill) {
   std::vector<std::string> said;
   patient.say = [&](const std::string& text) { said.push_back(text); };
   EXPECT_THAT(refusal_to_lock(folder.path(), patient), IsEmpty());
-  EXPECT_THAT(said, testing::ElementsAre(HasSubstr("waiting up to"), HasSubstr("taken over")));
+  EXPECT_THAT(said, testing::ElementsAre(HasSubstr("waiting up to"), HasSubstr("took over the lock")));
 }
 
 TEST(RunLock, OfAnotherHostIsRespectedWhileItsCountGoesUp) {

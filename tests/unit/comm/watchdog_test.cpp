@@ -89,7 +89,7 @@ TEST_F(WatchdogDeathTest, RankThatWasNeverHeardOfIsNamedWithoutAHost) {
         sleep_seconds(20);
       },
       testing::ExitedWithCode(6),
-      "rank 5 is missing: .* none since the job started; 2 more ranks are as silent.*btl_tcp_if_include");
+      "rank 5 is missing: .* none since the job started; no heartbeat from 2 more ranks either.*btl_tcp_if_include");
 }
 
 TEST_F(WatchdogDeathTest, PeerThatLivesEndsTheWaitAtItsDeadlineOnlyAndIsNamedWithItsWork) {
@@ -107,7 +107,7 @@ TEST_F(WatchdogDeathTest, PeerThatLivesEndsTheWaitAtItsDeadlineOnlyAndIsNamedWit
         sleep_seconds(20);
       },
       testing::ExitedWithCode(6),
-      "rank 1 on node1 waited more than 0.8 s in .*: rank 0 on node3 lives but has not come, it is in 'building a "
+      "rank 1 on node1 waited more than 0.8 s in .*: rank 0 on node3 is alive but late: it is still in 'building a "
       "cache'.*runtime.peer_timeout_seconds");
 }
 

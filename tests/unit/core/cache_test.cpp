@@ -51,7 +51,7 @@ TEST_F(CacheTest, WhatOnlyTheUserCanWriteIsUsed) {
 
 TEST_F(CacheTest, AFileThatEverybodyMayWriteIsRefusedWithTheWaysOut) {
   ::chmod(file_.c_str(), 0666);
-  EXPECT_THAT(refusal(), AllOf(HasSubstr(file_ + " can be written by everybody"), HasSubstr("remove it"),
+  EXPECT_THAT(refusal(), AllOf(HasSubstr(file_ + " can be written by everybody"), HasSubstr("remove that file"),
                                HasSubstr("runtime.cache_dir"), HasSubstr("runtime.trust_cache: true")));
   cache_.trusts_everybody = true;
   EXPECT_EQ(refusal(), "");

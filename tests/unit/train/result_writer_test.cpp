@@ -87,7 +87,7 @@ TEST_F(Writing, AFailureToSaveIsTakenUpAgainAndToldAtTheStop) {
   out.save(4, []() -> checkpoint::State { core::fail(core::ErrorKind::kOutput, "the disk is full"); });
   EXPECT_TRUE(out.is_saved(2));
   EXPECT_THAT(out.unsaved_stop(4), AllOf(HasSubstr("step 4 of 8 could not be saved: the disk is full"),
-                                         HasSubstr("The checkpoint of step 2 is there")));
+                                         HasSubstr("There is a checkpoint of step 2")));
   out.save(5, [&] { return state_of(5); });
   EXPECT_EQ(out.unsaved_stop(5), "");
 }
@@ -118,8 +118,9 @@ TEST_F(Writing, AResultThatCannotBeWrittenSaysWhatIsThere) {
   ResultWriter& out = writer();
   out.save(kTotalSteps, [] { return state_of(kTotalSteps); });
   fails_ = true;
-  EXPECT_THAT(out.write_result(params_, kTotalSteps, true),
-              AllOf(HasSubstr("all 8 steps are done"), HasSubstr("no space left"), HasSubstr("step 8 is there")));
+  EXPECT_THAT(
+      out.write_result(params_, kTotalSteps, true),
+      AllOf(HasSubstr("all 8 steps are done"), HasSubstr("no space left"), HasSubstr("a checkpoint of step 8")));
 }
 
 TEST_F(Writing, SideProductsAreWrittenWhenTheyAreDue) {

@@ -73,7 +73,7 @@ TEST(TrainingData, OfPromptsWithoutAnswersIsRefusedWithTheirNumber) {
   Store store({4, 4});
   store.prompts_ = 4;
   store.targets_ = {0, 0};
-  EXPECT_THAT(refusal(store, Task::kCausalLm), HasSubstr("2 have none behind their prompt"));
+  EXPECT_THAT(refusal(store, Task::kCausalLm), HasSubstr("2 have none after the prompt"));
 }
 
 TEST(TrainingData, WithSomeRowsWithoutATokenToLearnIsTold) {
