@@ -218,8 +218,7 @@ class Builder {
     if (percent <= request_.options.invalid_data_tolerance_percent) return;
     fail(ErrorKind::kData,
          "{}: {} of {} rows cannot be read ({:.3g} %), more than data.invalid_data_tolerance_percent = {} allows; "
-         "correct "
-         "the rows or raise it:{}",
+         "correct the rows or raise it:{}",
          request_.path, content_.invalid_row_count, rows, percent, request_.options.invalid_data_tolerance_percent,
          listed_rows());
   }
@@ -228,8 +227,8 @@ class Builder {
     const Labels::Result result = labels_.finish();
     content_.label_names = result.names;
     require(request_.task != Task::kMultiLabel || !looks_one_hot_ || result.names.size() != 2, ErrorKind::kData,
-            "{}: every list of labels is [0, 1] or [1, 0], which names both classes in each row; one-hot lists are not "
-            "read: write the names or numbers of the labels that hold, [1] for [0, 1]",
+            "{}: every list of labels is [0, 1] or [1, 0], which names both classes in each row; "
+            "one-hot lists are not supported: write the names or numbers of the labels that apply, [1] for [0, 1]",
             request_.path);
     for (int64_t& label : content_.labels) {
       if (label >= 0) label = result.class_index[static_cast<size_t>(label)];

@@ -90,13 +90,13 @@ std::vector<int64_t> seeded_permutation(int64_t n, uint64_t seed) {
 int64_t steps_per_epoch(int64_t samples, const StepListOptions& options) {
   require(samples > 0, ErrorKind::kData, "there are no samples to train on");
   require(options.micro_batch_size > 0 && options.micro_batches_per_step > 0, ErrorKind::kUsage,
-          "expected positive batch sizes, found {} samples a micro-batch and {} micro-batches a step",
+          "expected positive batch sizes, found {} samples per micro-batch and {} micro-batches per step",
           options.micro_batch_size, options.micro_batches_per_step);
   if (options.drop_last) {
     const int64_t steps = samples / options.micro_batch_size / options.micro_batches_per_step;
     require(steps > 0, ErrorKind::kUsage,
-            "trainer_config.dataloader_drop_last drops all {} samples: a step takes {} x {}; use smaller batches or "
-            "set it to false",
+            "trainer_config.dataloader_drop_last drops all {} samples: "
+            "a step takes {} x {}; use smaller batches or set it to false",
             samples, options.micro_batch_size, options.micro_batches_per_step);
     return steps;
   }

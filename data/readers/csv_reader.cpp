@@ -54,8 +54,8 @@ class RecordScanner {
       if (other == '\t') return "the fields seem to be separated by tabs: set data.format: tsv";
       if (other == ',') return "the fields seem to be separated by commas: set data.format: csv";
       return fmt::format(
-          "the fields seem to be separated by \"{}\"; commas (data.format: csv) and tabs (data.format: tsv) are read: "
-          "save the file with one of them",
+          "the fields seem to be separated by \"{}\"; "
+          "save the file with commas (data.format: csv) or tabs (data.format: tsv)",
           other);
     }
     return {};
@@ -89,9 +89,8 @@ class RecordScanner {
       const size_t quote = text_.find('"', at_);
       if (quote == std::string_view::npos) {
         fail(ErrorKind::kData,
-             "{}: the quote that opens a field on line {} is never closed; close it, double it if it belongs to the "
-             "text, "
-             "or set data.quoting: false when quotes are plain characters in this file",
+             "{}: the quote that opens a field on line {} is never closed; close it, double it "
+             "if it belongs to the text, or set data.quoting: false when quotes are plain characters in this file",
              path_, opened_on);
       }
       const std::string_view piece = text_.substr(at_, quote - at_);
@@ -104,8 +103,8 @@ class RecordScanner {
     }
     if (!at_line_end() && text_[at_] != delimiter_) {
       error = fmt::format(
-          "text after the closing quote of the field that opens on line {} (quotes within a quoted field "
-          "must be doubled; data.quoting: false takes them as characters)",
+          "text after the closing quote of the field that opens on line {} "
+          "(quotes within a quoted field must be doubled; data.quoting: false reads them as plain characters)",
           opened_on);
       read_plain(field);
     }

@@ -42,7 +42,7 @@ Cell cell_of(const json& value) {
   if (value.is_array()) return list_cell(value);
   Cell cell = other("an object");
   if (value.is_boolean()) {
-    cell = other(fmt::format("the truth value {}", value.dump()));
+    cell = other(fmt::format("the boolean {}", value.dump()));
     cell.label = value.dump();
   } else if (value.is_number_float()) {
     // Other programs write 1.0 for the class 1 when a column once had gaps.

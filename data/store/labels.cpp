@@ -82,7 +82,7 @@ Labels::Labels(Request request) : request_(std::move(request)) {
           list_of(names));
   for (size_t i = 0; i < names.size(); ++i) {
     require(numbers_.emplace(names[i], static_cast<int64_t>(i)).second, ErrorKind::kUsage,
-            "the label name {} stands twice in the list of label names", core::quoted(names[i], kNameInMessagesBytes));
+            "the label name {} is listed twice", core::quoted(names[i], kNameInMessagesBytes));
   }
   positions_allowed_ =
       (request_.names_of_numbers || names == default_label_names(static_cast<int64_t>(names.size()))) &&
@@ -111,7 +111,8 @@ void Labels::fail_outside(const std::string& label, int64_t line, const std::str
                         *integer_of(label) < static_cast<int64_t>(request_.names->size());
   fail(ErrorKind::kData, "{}: line {}: label {} is not one of the known labels: {}{}", request_.path, line,
        core::quoted(label, kNameInMessagesBytes), known,
-       numbered ? "; where numbers stand for these labels in this order, list them so in data.label_names" : "");
+       numbered ? "; if numbers in the data stand for these labels in this order, set data.label_names to this list"
+                : "");
 }
 
 int64_t Labels::number_of(const std::string& label, int64_t line) {
@@ -135,7 +136,8 @@ Labels::Result Labels::number_integers(int64_t num_labels) const {
     const int64_t index = *integer_of(found_[number]);
     if (index < 0 || index >= num_labels) {
       fail_outside(found_[number], first_lines_[number],
-                   fmt::format("the integers from 0 to {} (num_labels is {}); data.label_names maps other labels",
+                   fmt::format("the integers from 0 to {} (num_labels is {}); "
+                               "to use other labels, list them in data.label_names",
                                num_labels - 1, num_labels));
     }
     result.class_index.push_back(index);

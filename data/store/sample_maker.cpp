@@ -17,7 +17,7 @@ using core::require;
 
 constexpr size_t kLabelInMessagesBytes = 60;
 constexpr const char* kOneHot =
-    "one-hot lists are not read: write the names or numbers of the labels that hold, [0, 2] for [1, 0, 1]";
+    "one-hot lists are not supported: write the names or numbers of the labels that apply, [0, 2] for [1, 0, 1]";
 
 std::string expected_but_found(const Column& column, std::string_view expected, const Cell& cell) {
   const std::string name = core::quoted(column.name);
@@ -66,7 +66,7 @@ SampleMaker::SampleMaker(const StoreRequest& request, const Tokenizer& tokenizer
   prompted_ = causal && (!options.prompt_column.empty() || !options.response_column.empty());
   if (prompted_) {
     require(!options.prompt_column.empty() && !options.response_column.empty(), ErrorKind::kUsage,
-            "data.prompt_column and data.response_column go together: \"{}\" and \"{}\" were given",
+            "data.prompt_column and data.response_column must be given together, found \"{}\" and \"{}\"",
             options.prompt_column, options.response_column);
     columns_.push_back({options.prompt_column, "data.prompt_column"});
     columns_.push_back({options.response_column, "data.response_column"});

@@ -41,7 +41,7 @@ class Mapper {
     const haddr_t at = H5Dget_offset(dataset.get());
     const uint64_t bytes = count * sizeof(T);
     require(at != HADDR_UNDEF && at % alignof(T) == 0 && at <= file_.size_bytes() && bytes <= file_.size_bytes() - at,
-            kKind, "dataset {} is not one run of bytes in the file", name);
+            kKind, "dataset {} is not contiguous in the file", name);
     return {reinterpret_cast<const T*>(file_.data() + at), count};
   }
 
@@ -174,16 +174,16 @@ void verify_checksum(const std::string& store_path) {
   struct stat status {};
   require(::fstat(file.get(), &status) == 0, kKind, "cannot stat {}: {}", store_path, std::strerror(errno));
   const auto size = static_cast<uint64_t>(status.st_size);
-  require(size > kChecksumLineBytes, kKind, "it was cut: it has {} bytes", size);
+  require(size > kChecksumLineBytes, kKind, "it was truncated: it has {} bytes", size);
   const uint64_t line_at = size - kChecksumLineBytes;
   std::string line(kChecksumLineBytes, '\0');
   require(::pread(file.get(), line.data(), line.size(), static_cast<off_t>(line_at)) == std::ssize(line), kKind,
           "cannot read {}: {}", store_path, std::strerror(errno));
   require(line.starts_with(kChecksumLine), kKind,
-          "it does not end with its checksum: it was cut, or an older version wrote it");
+          "it does not end with its checksum: it was truncated, or an older version wrote it");
   const std::string written = line.substr(kChecksumLine.size(), core::kChecksumDigits);
   const std::string found = core::file_checksum(file.get(), size, line_at + kChecksumLine.size(), store_path, kKind);
-  require(found == written, kKind, "it was changed: its checksum is {}, written was {}", found, written);
+  require(found == written, kKind, "it was changed: its checksum is {}, expected {}", found, written);
 }
 
 std::shared_ptr<const TokenStore> map_store(const std::string& store_path) {
@@ -191,7 +191,7 @@ std::shared_ptr<const TokenStore> map_store(const std::string& store_path) {
   try {
     return std::make_shared<const MappedStore>(store_path);
   } catch (const core::Error& error) {
-    fail(kKind, "{} is not a complete token store ({}); delete it, it is made again from the data", store_path,
+    fail(kKind, "{} is not a complete token store ({}); delete it, and it is rebuilt from the data", store_path,
          error.what());
   }
 }

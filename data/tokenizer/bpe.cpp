@@ -20,8 +20,8 @@ constexpr size_t kShortWordSymbols = 48;
 int32_t vocab_id(const TokenizerFiles& files, const std::string& token, size_t rank) {
   const auto found = files.vocab.find(token);
   core::require(found != files.vocab.end(), core::ErrorKind::kWeights,
-                "{}: merge {} needs the token \"{}\", which is not in the vocabulary: the merges and the vocabulary "
-                "do not belong together",
+                "{}: merge {} needs the token \"{}\", which is not in the vocabulary: "
+                "the merges and the vocabulary do not belong together",
                 files.files.empty() ? "tokenizer" : files.files.front(), rank + 1, token);
   return found->second;
 }

@@ -150,8 +150,8 @@ void note_ignored_parts(const json& document, TokenizerFiles& out) {
   for (const char* key : {"truncation", "padding"}) {
     if (document.contains(key) && !document[key].is_null()) {
       out.notes.push_back(
-          fmt::format("tokenizer.json carries a {} block ({}); it is not obeyed: lengths come from the "
-                      "run's configuration",
+          fmt::format("tokenizer.json has a {} block ({}), which is not used: "
+                      "lengths come from the run's configuration",
                       key, text_of(document[key])));
     }
   }
@@ -161,8 +161,8 @@ void note_ignored_parts(const json& document, TokenizerFiles& out) {
 void read_template(const json& processor, const fs::path& path, TokenizerFiles& out) {
   const auto refuse = [&](std::string_view what) {
     fail(ErrorKind::kWeights,
-         "{}: post_processor TemplateProcessing {}: only special tokens in front of one text are supported; its "
-         "\"single\" is {}",
+         "{}: post_processor TemplateProcessing {}: only special tokens in front of one text are supported; "
+         "its \"single\" is {}",
          path.string(), what, text_of(processor.value("single", json())));
   };
   const json single = processor.value("single", json());
@@ -175,7 +175,7 @@ void read_template(const json& processor, const fs::path& path, TokenizerFiles& 
       continue;
     }
     if (!piece.contains("SpecialToken")) refuse("has a piece that is neither a token nor a text");
-    if (text_seen) refuse("puts tokens behind the text");
+    if (text_seen) refuse("puts tokens after the text");
     const std::string token = piece["SpecialToken"].value("id", std::string());
     const json ids =
         processor.value("special_tokens", json::object()).value(token, json::object()).value("ids", json());
@@ -195,11 +195,10 @@ void read_post_processor(const json& processor, const fs::path& path, TokenizerF
     return read_template(processor, path, out);
   }
   const bool sequence = type == "Sequence" && processor.contains("processors") && processor["processors"].is_array();
-  require(
-      sequence, ErrorKind::kWeights,
-      "{}: post_processor {} is not supported: expected none, ByteLevel, or TemplateProcessing with tokens in front "
-      "of the text",
-      path.string(), core::quoted(type));
+  require(sequence, ErrorKind::kWeights,
+          "{}: post_processor {} is not supported: expected none, "
+          "ByteLevel, or TemplateProcessing with tokens in front of the text",
+          path.string(), core::quoted(type));
   for (const json& part : processor["processors"]) read_post_processor(part, path, out);
 }
 
@@ -285,7 +284,7 @@ void mark_special(const std::optional<std::string>& text, TokenizerFiles& out) {
 /// Beside vocab.json and merges.txt these keys are the post-processor; beside tokenizer.json transformers ignores them.
 void read_bos_and_eos_flags(const json& config, const fs::path& folder, TokenizerFiles& out) {
   require(!flag(config, "add_eos_token", false), ErrorKind::kWeights,
-          "{}: add_eos_token: true puts eos behind every text, which is not supported: set it to false in that file "
+          "{}: add_eos_token: true adds eos after every text, which is not supported; set it to false in that file "
           "(training appends eos by itself, see tokenizer_config.add_eos_token of the run)",
           (folder / "tokenizer_config.json").string());
   if (!flag(config, "add_bos_token", false)) return;

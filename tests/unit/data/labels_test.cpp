@@ -124,7 +124,7 @@ TEST_F(LabelMaps, NumberOfClassesMustFitTheNamesFound) {
 
 TEST_F(LabelMaps, RepeatedFixedNameIsRefused) {
   request_.options.label_names = {"a", "a"};
-  expect_error([&] { with_labels({"\"a\""}); }, ErrorKind::kUsage, {"\"a\" stands twice"});
+  expect_error([&] { with_labels({"\"a\""}); }, ErrorKind::kUsage, {"\"a\" is listed twice"});
 }
 
 TEST_F(LabelMaps, PredictionInputMayLackLabelsOrTheirColumn) {

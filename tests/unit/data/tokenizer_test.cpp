@@ -74,7 +74,7 @@ TEST_F(TokenizerFolders, PostProcessorsThatCannotBeExpressedAreRefusedByName) {
   };
   const std::string token = R"({"SpecialToken": {"id": "<|endoftext|>", "type_id": 0}})";
   const std::string text = R"({"Sequence": {"id": "A", "type_id": 0}})";
-  refused(template_of("[" + text + ", " + token + "]"), {"tokenizer.json", "behind the text"});
+  refused(template_of("[" + text + ", " + token + "]"), {"tokenizer.json", "after the text"});
   refused(template_of("[" + text + ", " + text + "]"), {"more than one text"});
   refused(template_of("[" + token + "]"), {"no text"});
   refused(template_of(R"([{"SpecialToken": {"id": "[CLS]"}}, )" + text + "]"), {"ids of \"[CLS]\""});
