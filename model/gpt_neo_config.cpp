@@ -222,8 +222,7 @@ GptNeoConfig GptNeoConfig::from_file(const std::string& path) {
                 config.num_heads);
   core::require(
       config.body_parameters() <= kMostParameters, ErrorKind::kWeights,
-      "{}: {} layers of hidden_size {}, intermediate_size {} and vocab_size {} are {} parameters; expected at "
-      "most {}",
+      "{}: {} layers of hidden_size {}, intermediate_size {} and vocab_size {} are {} parameters; expected at most {}",
       path, config.num_layers, config.hidden_size, config.intermediate_size, config.vocab_size,
       config.body_parameters(), kMostParameters);
   config.layer_is_local = read_attention_layers(reader, config.num_layers);

@@ -179,8 +179,8 @@ AdapterFolder read_adapter_folder(const std::string& folder) {
   core::require(fs::exists(root / kAdapterTensorFile), ErrorKind::kWeights, "{}: there is no {}{}", folder,
                 kAdapterTensorFile,
                 fs::exists(root / "adapter_model.bin")
-                    ? "; the pickled adapter_model.bin can run code and is not read: load it once with PEFT and "
-                      "save_pretrained it (safe_serialization=True)"
+                    ? "; the pickled adapter_model.bin can run code and is not read: "
+                      "load it once with PEFT and save it again (save_pretrained(FOLDER, safe_serialization=True))"
                     : "");
 
   AdapterFolder result;
@@ -191,7 +191,8 @@ AdapterFolder read_adapter_folder(const std::string& folder) {
   }
   result.lora.lora_alpha = config.number("lora_alpha", 8);
   result.lora.lora_dropout = config.number("lora_dropout", 0);
-  if (result.lora.lora_dropout < 0 || result.lora.lora_dropout >= 1) config.refuse("lora_dropout", "0 up to below 1");
+  if (result.lora.lora_dropout < 0 || result.lora.lora_dropout >= 1)
+    config.refuse("lora_dropout", "a number of at least 0 and below 1");
   result.lora.use_rslora = config.flag("use_rslora");
   result.lora.target_modules = read_targets(config, folder);
   result.lora.modules_to_save = config.names("modules_to_save");

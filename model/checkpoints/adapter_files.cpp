@@ -71,9 +71,9 @@ std::string hint_at_embedding(const std::map<std::string, SourceTensors::Entry>&
                            name.find(".lora_embedding_") != std::string::npos;
     if (!embedding || entry.shape.empty()) continue;
     return fmt::format(
-        "The adapter brings its own embedding for {} tokens, the base has {} tokens: embeddings are not read from "
-        "adapters. Merge it once in PEFT (merge_and_unload().save_pretrained(FOLDER), and its tokenizer) and use that "
-        "folder as the model.",
+        "The adapter has its own embedding for {} tokens, the base has {} tokens: "
+        "embeddings of adapters are not supported. Merge it once in PEFT (merge_and_unload().save_pretrained(FOLDER), "
+        "and save its tokenizer there), then use that folder as the model.",
         entry.shape.front(), vocab_size);
   }
   return "";
@@ -138,8 +138,8 @@ void load_adapter_values(const std::string& folder, const Model& model, at::Tens
   }
   std::string hint = adapter ? hint_at_embedding(stored, model.setup().config.vocab_size) : "";
   if (hint.empty()) {
-    hint = adapter ? "Expected the adapter of this base, r, target_modules and labels."
-                   : "Expected a full model of this shape.";
+    hint = adapter ? "Expected an adapter of this base model with the same r, target_modules and labels."
+                   : "Expected a full model of the same shape.";
   }
   report.raise_unless_empty(folder, hint);
   for (const ParameterSlot& slot : model.layout().slots) {

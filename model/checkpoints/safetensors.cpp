@@ -45,7 +45,7 @@ void verify_cached(const SafetensorsFile& file) {
   const core::UniqueFd descriptor = core::open_regular(file.path(), ErrorKind::kWeights);
   const std::string found =
       core::file_checksum(descriptor.get(), file.size_bytes(), digits_at, file.path(), ErrorKind::kWeights);
-  core::require(found == expected, ErrorKind::kWeights, "it was changed: its checksum is {}, written was {}", found,
+  core::require(found == expected, ErrorKind::kWeights, "it was changed: its checksum is {}, expected {}", found,
                 expected);
   const std::string name = std::filesystem::path(file.path()).filename().string();
   core::require(metadata(kNameKey) == name, ErrorKind::kWeights, "it was made as {}", metadata(kNameKey));

@@ -75,7 +75,7 @@ void TensorReport::other(const std::string& line) { other_.push_back(line); }
 void TensorReport::raise_unless_empty(const std::string& where, const std::string& hint) const {
   if (empty()) return;
   core::fail(core::ErrorKind::kWeights, "{}: the tensors are not those of this model{}{}{}{}\n  {}", where,
-             listed("missing", missing_), listed("unexpected", unexpected_), listed("misshaped", misshaped_),
+             listed("missing", missing_), listed("unexpected", unexpected_), listed("wrong shape", misshaped_),
              listed("other", other_), hint);
 }
 

@@ -110,8 +110,7 @@ SourceTensors::SourceTensors(const std::string& folder) {
 std::string SourceTensors::note() const {
   if (wrappers_.empty()) return "";
   return fmt::format(
-      "weights: the tensors' names hold {}, left by a wrapper of the model they were saved from; read "
-      "without it",
+      "weights: the tensors' names contain {}, added by a wrapper of the saved model; they are read without it",
       fmt::join(wrappers_, " and "));
 }
 

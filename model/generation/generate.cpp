@@ -99,11 +99,10 @@ void check_prompt(const std::vector<int64_t>& prompt, const GptNeoConfig& config
                 "{}the prompt has {} tokens, the model takes {}; shorten it", where, prompt.size(),
                 config.max_position_embeddings);
   for (const int64_t id : prompt) {
-    core::require(
-        id >= 0 && id < config.vocab_size, ErrorKind::kData,
-        "{}token id {} of the prompt is outside the model's vocabulary of {}: tokenizer and model do not belong "
-        "together",
-        where, id, config.vocab_size);
+    core::require(id >= 0 && id < config.vocab_size, ErrorKind::kData,
+                  "{}token id {} of the prompt is outside the model's vocabulary of {}: "
+                  "tokenizer and model do not belong together",
+                  where, id, config.vocab_size);
   }
 }
 

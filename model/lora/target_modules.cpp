@@ -89,8 +89,8 @@ void require_all_match(const std::vector<std::string>& target_modules, int64_t n
     hint = fmt::format("; did you mean {}?", near);
   }
   core::fail(core::ErrorKind::kUsage,
-             "peft_config.target_modules: {} matches no module of this model{} Expected some of {}, full names from {} "
-             "to {}, or all-linear",
+             "peft_config.target_modules: {} matches no module of this model{} Expected some of {}, "
+             "full names from {} to {}, or all-linear",
              core::quoted(entry), hint.ends_with('?') ? hint : hint + ".", fmt::join(short_names(), ", "),
              module_name(0, LinearSite::kQProj), module_name(num_layers - 1, LinearSite::kCProj));
 }
@@ -109,8 +109,8 @@ TargetMap match_targets(const std::vector<std::string>& target_modules, int64_t 
   }
   core::require(
       any || target_modules.empty(), core::ErrorKind::kUsage,
-      "peft_config.target_modules: [{}] matches no module; expected some of q_proj, k_proj, v_proj, out_proj, "
-      "c_fc, c_proj, full names from {} to {}, or all-linear",
+      "peft_config.target_modules: [{}] matches no module; "
+      "expected some of q_proj, k_proj, v_proj, out_proj, c_fc, c_proj, full names from {} to {}, or all-linear",
       fmt::join(target_modules, ", "), module_name(0, LinearSite::kQProj),
       module_name(num_layers - 1, LinearSite::kCProj));
   return map;

@@ -180,7 +180,7 @@ def test_an_adapter_with_an_embedding_of_its_own_is_refused_in_one_sentence(fold
     save_file(tensors, path, metadata={"format": "pt"})
     ended = refused(WEIGHTS, cache, "predict", "--model", folder / "lm", "--adapter", tmp_path / "adapter", "--input",
                     folder / "train.jsonl")
-    assert_one_message(ended, "brings its own embedding for 514 tokens", "the base has 512 tokens", "merge_and_unload")
+    assert_one_message(ended, "has its own embedding for 514 tokens", "the base has 512 tokens", "merge_and_unload")
 
 
 def test_a_padding_token_without_a_row_does_not_stop_a_run_but_a_text_that_holds_it_does(folder, tmp_path, cache):

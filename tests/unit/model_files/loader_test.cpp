@@ -125,7 +125,7 @@ TEST_F(Loader, AllThatIsWrongComesInOneReport) {
   EXPECT_THAT(prepare_error(),
               AllOf(HasSubstr("missing (1): transformer.wpe.weight [6, 4]"), HasSubstr("unexpected (2)"),
                     HasSubstr("transformer.h.7.ln_1.weight [4]"), HasSubstr("classifier.weight [2, 4]"),
-                    HasSubstr("misshaped (2)"), HasSubstr("k_proj.weight expected [4, 4] found [5, 4]"),
+                    HasSubstr("wrong shape (2)"), HasSubstr("k_proj.weight expected [4, 4] found [5, 4]"),
                     HasSubstr("lm_head.weight expected [13, 4] found [12, 4]")));
   EXPECT_FALSE(fs::exists(scratch_.path("cache/weights")));
 }
