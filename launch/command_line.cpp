@@ -56,7 +56,7 @@ void add_train(CLI::App& app, TrainArguments& arguments) {
   add_overrides(command, arguments.overrides);
   command->add_option(
       "--resume", arguments.resume,
-      "auto: the newest valid checkpoint; none: start afresh; or a checkpoint file, or a folder of them");
+      "auto: the newest valid checkpoint; none: start over; or a checkpoint file, or a folder of checkpoints");
   command->add_option("--expect_ranks", arguments.expect_ranks, "End with an error unless the job has this many ranks")
       ->check(positive_integer());
   command->add_flag("--extend", arguments.extend, "Allow a larger max_steps or num_train_epochs than the checkpoint's");
@@ -67,13 +67,13 @@ void add_train(CLI::App& app, TrainArguments& arguments) {
 
 void add_plan(CLI::App& app, PlanArguments& arguments) {
   CLI::App* command = app.add_subcommand(
-      "plan", "Memory of a rank, bytes per all-reduce, steps and least time of a run, before it is started");
+      "plan", "Memory per rank, bytes per all-reduce, steps and shortest possible time of a run, without starting it");
   command->add_option("--config", arguments.config, "YAML or JSON configuration")->required();
   add_overrides(command, arguments.overrides);
   command->add_option("--ranks", arguments.ranks, "Ranks of the run (default 1)")->check(positive_integer());
   command
       ->add_option("--ranks_per_node", arguments.ranks_per_node,
-                   "Ranks that share a machine (default: all that a machine like this one has cores or GPUs for)")
+                   "Ranks per machine (default: as many as this machine has cores or GPUs for)")
       ->check(positive_integer());
 }
 
@@ -121,7 +121,8 @@ void add_generate(CLI::App& app, GenerateArguments& arguments) {
   command->add_option("--seed", options.seed, "Same seed and prompt: same text (default 0)")
       ->check(expect<uint64_t>("an integer of at least 0", [](uint64_t) { return true; }));
   command->add_flag("--json", arguments.json, "One JSON object a prompt");
-  command->footer("What is not given comes from the model folder's generation_config.json, then from the defaults.");
+  command->footer(
+      "Options that are not given come from the model folder's generation_config.json, then from the defaults.");
   command->callback([command, &arguments] {
     for (const CLI::Option* option : command->get_options()) {
       if (option->count() > 0) arguments.given.insert(option->get_name());
@@ -147,7 +148,7 @@ void add_tokenize(CLI::App& app, TokenizeArguments& arguments) {
 }
 
 void add_checkpoint(CLI::App& app, CheckpointArguments& arguments) {
-  CLI::App* command = app.add_subcommand("checkpoint", "Look at checkpoints");
+  CLI::App* command = app.add_subcommand("checkpoint", "List, inspect and verify checkpoints");
   command->require_subcommand(1);
   const auto add = [&](const char* verb, const char* operand, const char* help) {
     CLI::App* sub = command->add_subcommand(verb, help);
@@ -199,8 +200,9 @@ std::string help_text(const std::vector<std::string>& topic) {
   const CLI::App* about = app.get();
   for (const std::string& word : topic) {
     const auto named = about->get_subcommands([&](const CLI::App* command) { return command->get_name() == word; });
-    core::require(!named.empty(), core::ErrorKind::kUsage, "no command named {}{}; there are: {}", core::quoted(word),
-                  did_you_mean(word, command_names(*about)), fmt::join(command_names(*about), ", "));
+    core::require(!named.empty(), core::ErrorKind::kUsage, "no command named {}{}; the commands are: {}",
+                  core::quoted(word), did_you_mean(word, command_names(*about)),
+                  fmt::join(command_names(*about), ", "));
     about = named.front();
   }
   return about->help();
@@ -227,7 +229,7 @@ std::string unexpected_word(const CLI::App& command, const std::vector<std::stri
                              : word.starts_with("-") ? fmt::format("neoloom has no option {}", core::quoted(word))
                                                      : fmt::format("no command named {}{}", core::quoted(word),
                                                                    did_you_mean(word, command_names(app)));
-    core::fail(core::ErrorKind::kUsage, "{}; there are: {} (neoloom help says more)", what,
+    core::fail(core::ErrorKind::kUsage, "{}; the commands are: {} (neoloom help says more)", what,
                fmt::join(command_names(app), ", "));
   }
   const CLI::App& command = *chosen.front();

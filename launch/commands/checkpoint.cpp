@@ -83,7 +83,7 @@ int run_checkpoint(const std::string& verb, const std::string& path) {
       output.print("{}: valid, step {}\n", path, state.step);
     }
   } else {
-    core::fail(ErrorKind::kUsage, "checkpoint: unknown verb \"{}\"; known are list DIR, inspect FILE, verify FILE",
+    core::fail(ErrorKind::kUsage, "checkpoint: unknown verb \"{}\"; expected list DIR, inspect FILE or verify FILE",
                verb);
   }
   output.finish();

@@ -83,14 +83,14 @@ model::GenerationOptions settle_options(const GenerateArguments& arguments, cons
   const auto theirs = model::GenerationConfig::from_folder(base.folder, base.config);
   model::GenerationOptions options = arguments.options;
   if (const std::string taken = adopt(theirs, arguments.given, options); !taken.empty()) {
-    log.info(fmt::format("{} sets {} (options of the command line go before it)", theirs.file, taken));
+    log.info(fmt::format("{} sets {} (options of the command line take precedence)", theirs.file, taken));
   }
   if (theirs.eos_token_ids.empty()) {
     log.info(fmt::format("{} names no eos_token_id: as in transformers, no token ends a text", theirs.file));
   }
   if (!theirs.unknown.empty()) {
-    log.warning(fmt::format("{} sets {}, which neoloom does not have: transformers writes other texts", theirs.file,
-                            fmt::join(theirs.unknown, ", ")));
+    log.warning(fmt::format("{} sets {}, which neoloom does not support: transformers generates other texts",
+                            theirs.file, fmt::join(theirs.unknown, ", ")));
   }
   model::check_options(options);
   return options;

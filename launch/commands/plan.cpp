@@ -67,7 +67,7 @@ void print_lengths(const data::TokenStore& store, Report& report) {
   };
   report.line("samples", fmt::format("{} ({} rows left out, {} cut)", store.size(), store.invalid_rows().size(),
                                      store.truncated_samples()));
-  report.line("tokens", fmt::format("{} (a sample: median {}, 95 % {}, longest {})", total, quantile(0.5),
+  report.line("tokens", fmt::format("{} (per sample: median {}, 95th percentile {}, longest {})", total, quantile(0.5),
                                     quantile(0.95), lengths.back()));
 }
 
@@ -130,11 +130,11 @@ void print_steps(const Inputs& inputs, const RunPlan& plan, const PlanRequest& r
   if (request.planned) {
     const int64_t machines = (ranks + request.ranks_per_node - 1) / request.ranks_per_node;
     report.line("machines",
-                fmt::format("{}, taken to be like this one ({} cores), with {} rank{} each "
-                            "(--ranks_per_node says otherwise)",
+                fmt::format("{}, assumed to be like this one ({} cores), with {} rank{} each "
+                            "(--ranks_per_node changes this)",
                             machines, request.cores, request.ranks_per_node, request.ranks_per_node == 1 ? "" : "s"));
   }
-  report.line("steps", fmt::format("{} ({} an epoch, {} of warm-up)", plan.steps.total_steps,
+  report.line("steps", fmt::format("{} ({} per epoch, {} of warm-up)", plan.steps.total_steps,
                                    plan.steps.steps_per_epoch, plan.steps.warmup_steps));
   report.line("bytes per all-reduce", std::to_string(train::gradient_sum_bytes(inputs.config.runtime.gradient_sum,
                                                                                plan.trainable.flat_elements)));
@@ -148,10 +148,10 @@ bool print_memory(const Inputs& inputs, const MemoryPlanInput& question, Report&
   whole.process_bytes = budget.process_bytes;
   const MemoryDecision decision =
       decide_memory(whole, inputs.config.trainer_config.gradient_checkpointing, budget.bytes);
-  const std::string limit = budget.bytes == 0
-                                ? ""
-                                : fmt::format(", budget {}{}", readable_bytes(budget.bytes),
-                                              budget.chosen ? "" : ", the share of what is free here now");
+  const std::string limit =
+      budget.bytes == 0 ? ""
+                        : fmt::format(", budget {}{}", readable_bytes(budget.bytes),
+                                      budget.chosen ? "" : ", a rank's share of the memory that is free here now");
   report.line("memory of a rank",
               fmt::format("{}{}; gradient checkpointing {}", readable_bytes(decision.memory.total_bytes), limit,
                           decision.gradient_checkpointing ? "on" : "off"));
@@ -173,13 +173,13 @@ std::string readable_seconds(double seconds) {
 void print_time(const MemoryPlanInput& question, const RunPlan& plan, const PlanRequest& request, bool recomputes,
                 Report& report) {
   if (question.setup.model.device.cuda) {
-    report.line("expected time", "not known before a GPU has trained some steps (tests/bench/run.sh steps)");
+    report.line("expected time", "unknown until a GPU has trained some steps (tests/bench/run.sh steps)");
     return;
   }
   const model::GptNeoConfig& config = question.setup.model.config;
   constexpr int64_t kLargestMatrix = int64_t{1} << 30;  // elements of what is multiplied to measure the rate
   if (config.hidden_size * config.intermediate_size > kLargestMatrix) {
-    report.line("expected time", "not measured: a matrix of this model alone has more than 4 GB");
+    report.line("expected time", "not measured: one matrix of this model takes more than 4 GB");
     return;
   }
   const data::TokenStore& store = *question.train;
@@ -200,12 +200,9 @@ void print_time(const MemoryPlanInput& question, const RunPlan& plan, const Plan
   // The rank with the most micro-batches sets the pace of a step.
   const int64_t most = (plan.batching.micro_batches_per_step + request.ranks - 1) / request.ranks;
   const double share = static_cast<double>(most) / static_cast<double>(plan.batching.micro_batches_per_step);
-  report.line(
-      "expected time",
-      fmt::format(
-          "more than {}: {:.3g} floating-point operations at {:.1f} GFLOP/s a rank, which is what matrix products of "
-          "{} rows reach here now",
-          readable_seconds(operations * share / rate), operations, rate / 1e9, rows));
+  report.line("expected time", fmt::format("more than {}: {:.3g} floating-point operations at {:.1f} GFLOP/s per rank, "
+                                           "the rate that matrix products of {} rows reach here now",
+                                           readable_seconds(operations * share / rate), operations, rate / 1e9, rows));
 }
 
 }  // namespace

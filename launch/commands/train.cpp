@@ -177,16 +177,16 @@ void require_reasonable_size(const TrainingJob& s) {
   if (s.config.peft_config) return;
   const int64_t parameters = s.base.config.body_parameters();
   core::require(parameters <= kFullTrainingLimit || s.config.model_config.train_all, ErrorKind::kUsage,
-                "without peft_config all {} parameters are trained ({} GB of training state per rank): add peft_config "
-                "for LoRA, or set model_config.train_all: true",
+                "without peft_config all {} parameters are trained ({} GB of training state per rank): "
+                "add peft_config for LoRA, or set model_config.train_all: true",
                 parameters, parameters * 28 / 1'000'000'000);
 }
 
 void require_ranks(const comm::MpiSession& session, int64_t expected) {
   if (expected == 0 || expected == session.size()) return;
-  throw comm::CollectiveError(
-      ErrorKind::kUsage, fmt::format("--expect_ranks is {}, but this job has {} rank{}: look at how it was started",
-                                     expected, session.size(), session.size() == 1 ? "" : "s"));
+  throw comm::CollectiveError(ErrorKind::kUsage,
+                              fmt::format("--expect_ranks is {}, but this job has {} rank{}: check how it was started",
+                                          expected, session.size(), session.size() == 1 ? "" : "s"));
 }
 
 // The folder that only this job writes into from here on; rank 0 holds it.
@@ -206,11 +206,10 @@ std::unique_ptr<checkpoint::RunLock> lock_run_folder(comm::MpiSession& session, 
 // Without a checkpoint a run starts over, which must not cost the result of another.
 void require_nothing_to_lose(const TrainingJob& s) {
   const std::string& folder = s.config.trainer_config.output_dir;
-  core::require(
-      !std::filesystem::exists(folder + "/adapter"), ErrorKind::kUsage,
-      "{} holds a result (adapter/), but no checkpoint to go on from: starting over would overwrite it. Choose "
-      "another trainer_config.output_dir, or move or delete the folder",
-      folder);
+  core::require(!std::filesystem::exists(folder + "/adapter"), ErrorKind::kUsage,
+                "{} holds a result (adapter/), but no checkpoint to resume from: starting over would overwrite it. "
+                "Choose another trainer_config.output_dir, or move or delete the folder",
+                folder);
 }
 
 // Looks for a checkpoint; settles what it says about bits, or refuses an output folder of another configuration.
@@ -219,8 +218,8 @@ std::optional<train::Resumed> find_resume(comm::MpiSession& session, TrainingJob
   session.run_on_all_or_fail([&] {
     core::require(arguments.resume != "none" || checkpoint::Directory(s.checkpoints()).list().empty(),
                   ErrorKind::kUsage,
-                  "{} holds checkpoints, and --resume none would mix two runs in it: choose another "
-                  "trainer_config.output_dir, or delete the folder",
+                  "{} holds checkpoints, and --resume none would mix two runs in it: "
+                  "choose another trainer_config.output_dir, or delete the folder",
                   s.checkpoints());
   });
   std::optional<train::Resumed> resumed = train::load_for_all(session, s.checkpoints(), arguments.resume);
@@ -232,8 +231,7 @@ std::optional<train::Resumed> find_resume(comm::MpiSession& session, TrainingJob
           s.config.warnings.push_back(std::move(warning));
         }
       } catch (const nlohmann::json::exception& error) {
-        core::fail(ErrorKind::kCheckpoint, "{}: its identity is not what a run writes: {}", resumed->path,
-                   error.what());
+        core::fail(ErrorKind::kCheckpoint, "{}: its run identity cannot be read: {}", resumed->path, error.what());
       }
       return;
     }
@@ -257,8 +255,8 @@ void order_head_of_adapter(const TrainingJob& s, const model::AdapterFolder& ada
   }
   const std::optional<std::vector<int64_t>> rows = rows_by_name(names, s.labels);
   core::require(rows.has_value(), ErrorKind::kUsage,
-                "peft_config.init_from: {} has the labels [{}], but this run has [{}]; correct the labels, or list the "
-                "adapter's in data.label_names",
+                "peft_config.init_from: {} has the labels [{}], but this run has [{}]; "
+                "correct the labels, or list the adapter's in data.label_names",
                 from, fmt::join(names, ", "), fmt::join(s.labels, ", "));
   reorder_head(model, *rows, values);
 }
@@ -272,7 +270,7 @@ at::Tensor values_to_start_from(const TrainingJob& s, const model::Model& model)
   core::require(theirs.lora.lora_alpha == ours.lora_alpha && theirs.lora.use_rslora == ours.use_rslora,
                 ErrorKind::kUsage,
                 "peft_config.init_from: {} was made with lora_alpha {} and use_rslora {}, but this run has {} and {}; "
-                "give the run the adapter's values",
+                "set them to the adapter's values",
                 ours.init_from, theirs.lora.lora_alpha, theirs.lora.use_rslora, ours.lora_alpha, ours.use_rslora);
   at::Tensor values = at::zeros({model.layout().total_elements}, at::kFloat);
   model::load_adapter_values(ours.init_from, model, values);
@@ -346,11 +344,10 @@ train::TrainerSetup trainer_setup(comm::MpiSession& session, const TrainingJob& 
 
 void require_one_world() {
   const int64_t tasks = comm::slurm_step_tasks();
-  core::require(
-      comm::started_by_launcher() || tasks <= 1, ErrorKind::kUsage,
-      "srun started {} tasks, but they are not ranks of one job: each would train the same run by itself. Use "
-      "srun --mpi=pmix, or mpirun inside the allocation (cluster/slurm/train.sbatch)",
-      tasks);
+  core::require(comm::started_by_launcher() || tasks <= 1, ErrorKind::kUsage,
+                "srun started {} tasks, but they are not ranks of one job: each would train the same run by itself. "
+                "Use srun --mpi=pmix, or mpirun inside the allocation (cluster/slurm/train.sbatch)",
+                tasks);
 }
 
 int run_train(comm::MpiSession& session, const TrainArguments& arguments) {

@@ -79,8 +79,8 @@ void check_sizes(const RunConfig& config, const KeyLocation& place) {
   const int64_t global = config.runtime.global_batch_size;
   if (global == 0) return;
   core::require(trainer.gradient_accumulation_steps == 1, ErrorKind::kUsage,
-                "{}: {} fixes the size of a step, and so does trainer_config.gradient_accumulation_steps; give one of "
-                "them",
+                "{}: {} fixes the size of a step, and so does trainer_config.gradient_accumulation_steps; "
+                "give one of them",
                 place("runtime", "global_batch_size"), global);
   core::require(global % trainer.per_device_train_batch_size == 0, ErrorKind::kUsage,
                 "{}: {} is not a multiple of trainer_config.per_device_train_batch_size ({})",
@@ -94,7 +94,7 @@ void check_peft(const RunConfig& config, const KeyLocation& place) {
                 place("peft_config", "target_modules"));
   for (const std::string& module : config.peft_config->modules_to_save) {
     core::require(module == "score" || module == "classifier", ErrorKind::kUsage,
-                  "{}: \"{}\" is not supported yet; score (or classifier) is what can be saved in full",
+                  "{}: \"{}\" is not supported yet; expected score or classifier",
                   place("peft_config", "modules_to_save"), module);
   }
 }
@@ -114,13 +114,14 @@ void resolve_columns(RunConfig& config, const KeyLocation& place) {
   const bool labelled = has_label_column(data);
 
   core::require(data.label_column.empty() || data.labels_column.empty(), ErrorKind::kUsage,
-                "{}: label_column (one label a row) and labels_column (several) exclude each other",
+                "{}: label_column (one label a row) and labels_column (several) cannot both be given",
                 place("data", "labels_column"));
   core::require(data.prompt_column.empty() == data.response_column.empty(), ErrorKind::kUsage,
-                "{}: prompt_column and response_column come together",
+                "{}: prompt_column and response_column must be given together",
                 place("data", data.prompt_column.empty() ? "response_column" : "prompt_column"));
   core::require(data.prompt_column.empty() || (!labelled && task != "SEQ_CLS" && problem.empty()), ErrorKind::kUsage,
-                "{}: prompts with answers are learnt as a causal LM, without labels", place("data", "prompt_column"));
+                "{}: prompts and responses train a causal language model, which has no labels",
+                place("data", "prompt_column"));
   core::require(task != "CAUSAL_LM" || (!labelled && problem.empty()), ErrorKind::kUsage,
                 "{}: CAUSAL_LM has no labels; remove label columns and problem_type, or use SEQ_CLS",
                 place("peft_config", "task_type"));

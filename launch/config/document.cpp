@@ -44,7 +44,7 @@ std::string_view kind_name(const Node& node) {
     case Node::Kind::kNull:
       return "nothing";
     case Node::Kind::kBool:
-      return "a truth value";
+      return "a boolean";
     case Node::Kind::kInteger:
       return "an integer";
     case Node::Kind::kReal:

@@ -33,10 +33,10 @@ bool to_plain(const std::string& name, Node& node) { return !node.is_null() && r
 
 void add_model_keys(std::vector<ForeignKey>& out) {
   const std::string_view by_runtime = "runtime.device chooses the device";
-  const std::string_view by_labels = "data.label_names fixes the labels and their order";
+  const std::string_view by_labels = "data.label_names sets the labels and their order";
   const std::vector<ForeignKey> keys = {
       {kModel, "trust_remote_code", {"null", "false"}, "neoloom runs no code from model folders"},
-      {kModel, "attn_implementation", {"null", "eager", "sdpa"}, "attention is neoloom's own"},
+      {kModel, "attn_implementation", {"null", "eager", "sdpa"}, "neoloom chooses its attention kernels itself"},
       {kModel, "device_map", {"null"}, by_runtime},
       {kModel, "max_memory", {"null"}, by_runtime},
       {kModel, "load_in_8bit", {"null", "false"}, "frozen weights are float16, bfloat16 or float32"},
@@ -52,7 +52,7 @@ void add_model_keys(std::vector<ForeignKey>& out) {
       {kModel, "force_download", {"null", "false"}, ""},
       {kModel, "variant", {"null"}, ""},
       {kModel, "subfolder", {"null", ""}, "name the folder itself in pretrained_model_name"},
-      {kModel, "cache_dir", {"null"}, "HF_HOME says where Hugging Face's cache lies"},
+      {kModel, "cache_dir", {"null"}, "HF_HOME says where Hugging Face's cache is"},
       {kModel, "token", {"null", ""}, kNoSecrets},
       {kModel, "use_auth_token", {"null", "false"}, kNoSecrets},
       {kModel, "id2label", {"null"}, by_labels},
@@ -106,7 +106,7 @@ void add_peft_keys(std::vector<ForeignKey>& out) {
 }
 
 void add_tokenizer_keys(std::vector<ForeignKey>& out) {
-  const std::string_view own_padding = "rows are padded at the right to the longest of their batch";
+  const std::string_view own_padding = "rows are padded on the right to the longest of their batch";
   const std::vector<ForeignKey> keys = {
       {kTokenizer, "padding_side", {"null", "right"}, own_padding},
       {kTokenizer, "padding", {"null", "true", "longest"}, own_padding},
@@ -124,7 +124,7 @@ void add_tokenizer_keys(std::vector<ForeignKey>& out) {
       {kTokenizer, "return_tensors", {"*"}, ""},
       {kTokenizer, "return_attention_mask", {"*"}, ""},
       {kTokenizer, "return_token_type_ids", {"*"}, ""},
-      {kTokenizer, "tokenizer_class", {"null", "GPT2Tokenizer", "GPT2TokenizerFast"}, "byte-level BPE is what is read"},
+      {kTokenizer, "tokenizer_class", {"null", "GPT2Tokenizer", "GPT2TokenizerFast"}, "only byte-level BPE is read"},
       {kTokenizer, "clean_up_tokenization_spaces", {"null", "false"}, ""},
       {kTokenizer, "errors", {"null", "replace"}, ""},
       {kTokenizer, "trust_remote_code", {"null", "false"}, "neoloom runs no code from model folders"},
@@ -135,15 +135,15 @@ void add_tokenizer_keys(std::vector<ForeignKey>& out) {
 
 /// Keys that change what is computed, or what the user gets.
 void add_trainer_numeric_keys(std::vector<ForeignKey>& out) {
-  const std::string_view dtypes = "runtime.compute_dtype chooses the arithmetic";
-  const std::string_view by_column = "data.text_column, data.label_column and the like name the columns";
+  const std::string_view dtypes = "runtime.compute_dtype sets the compute dtype";
+  const std::string_view by_column = "data.text_column, data.label_column and similar keys name the columns";
   const std::vector<ForeignKey> keys = {
       {kTrainer, "optim", {"adamw_torch", "adamw_torch_fused", "adamw_hf"}, "AdamW is the only optimizer", "adamw_hf"},
       {kTrainer, "optim_args", {"null", ""}, ""},
       {kTrainer, "optim_target_modules", {"null"}, ""},
       {kTrainer, "adafactor", {"null", "false"}, "AdamW is the only optimizer"},
       {kTrainer, "lr_scheduler_kwargs", {"null", "{}"}, ""},
-      {kTrainer, "average_tokens_across_devices", {"null", "true"}, "losses are always divided by the global count"},
+      {kTrainer, "average_tokens_across_devices", {"null", "true"}, "the loss is the mean over all ranks' targets"},
       {kTrainer, "label_smoothing_factor", {"null", "0"}, ""},
       {kTrainer, "neftune_noise_alpha", {"null"}, ""},
       {kTrainer, "bf16_full_eval", {"null", "false"}, dtypes},
@@ -183,7 +183,7 @@ void add_trainer_numeric_keys(std::vector<ForeignKey>& out) {
       {kTrainer, "fsdp", {"null", "", "[]", "false"}, "every rank holds the frozen weights"},
       {kTrainer, "fsdp_config", {"null", "{}"}, "every rank holds the frozen weights"},
       {kTrainer, "deepspeed", {"null"}, "every rank holds the frozen weights"},
-      {kTrainer, "ddp_backend", {"null", "nccl", "mpi"}, "NCCL serves GPUs, MPI serves CPUs"},
+      {kTrainer, "ddp_backend", {"null", "nccl", "mpi"}, "GPUs use NCCL, CPUs use MPI"},
       {kTrainer, "label_names", {"null"}, "data.label_column names the column, data.label_names the labels"},
       {kTrainer, "per_gpu_train_batch_size", {"null"}, "write per_device_train_batch_size"},
       {kTrainer, "per_gpu_eval_batch_size", {"null"}, "write per_device_eval_batch_size"},
@@ -191,7 +191,7 @@ void add_trainer_numeric_keys(std::vector<ForeignKey>& out) {
       {kTrainer, "max_length", {"null"}, "write tokenizer_config.max_length"},
       {kTrainer, "dataset_text_field", {"null"}, by_column},
       {kTrainer, "packing", {"null", "false"}, ""},
-      {kTrainer, "completion_only_loss", {"null", "true"}, "with data.response_column only responses are learnt"},
+      {kTrainer, "completion_only_loss", {"null", "true"}, "with data.response_column, only responses are trained on"},
       {kTrainer, "assistant_only_loss", {"null", "false"}, ""},
       {kTrainer, "predict_with_generate", {"null", "false"}, ""},
       {kTrainer, "use_mps_device", {"null", "false"}, ""},

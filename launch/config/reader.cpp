@@ -74,8 +74,8 @@ class Collector {
     const bool keyed = entry.value.kind == Node::Kind::kMap;
     const Node::Entry& first = keyed ? entry.value.entries.front() : entry;
     core::fail(ErrorKind::kUsage,
-               "{}: quantization_config{} is not supported yet; leave the group empty: frozen weights are stored as "
-               "model_config.frozen_dtype float16, bfloat16 or float32",
+               "{}: quantization_config{} is not supported yet; leave the group empty: "
+               "frozen weights are stored as model_config.frozen_dtype float16, bfloat16 or float32",
                first.position.text(), keyed ? "." + first.key : "");
   }
 
@@ -130,7 +130,7 @@ class Collector {
     for (const std::string_view value : key.accepted) accepted.emplace_back(value.empty() ? "\"\"" : value);
     core::fail(ErrorKind::kUsage, "{}: {}: {} is not supported yet; accepted: {}{}{}", entry.position.text(), spelled,
                names_secret(key.key) ? std::string(kHidden) : render(entry.value), fmt::join(accepted, ", "),
-               key.advice.empty() ? "" : ". Instead: ", key.advice);
+               key.advice.empty() ? "" : "; ", key.advice);
   }
 
   [[noreturn]] void refuse_unknown_group(const Node::Entry& entry) const {
@@ -194,8 +194,7 @@ void refuse_secret(const std::string& name, const Node& value) {
   for (const Node& item : value.items) refuse_secret(name, item);
   core::require(value.kind != Node::Kind::kString || !holds_secret(value.text), ErrorKind::kUsage,
                 "{}: {}: holds a token or a password; secrets do not belong in a configuration, which is stored with "
-                "the run: remove it there and where it came from (HF_TOKEN in the environment is what hf download "
-                "reads)",
+                "the run. Remove it there and where it came from (hf download reads HF_TOKEN from the environment)",
                 value.position.text(), name);
 }
 

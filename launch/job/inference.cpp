@@ -68,13 +68,13 @@ void keep_matching_targets(const std::string& folder, int64_t num_layers, Infere
   const std::vector<std::string> unmatched = model::unmatched_targets(targets, num_layers);
   if (unmatched.empty()) return;
   core::require(unmatched.size() < targets.size(), ErrorKind::kWeights,
-                "{}/adapter_config.json: target_modules [{}] are no modules of GPT-Neo: is this the adapter of another "
-                "architecture?",
+                "{}/adapter_config.json: target_modules [{}] are not modules of GPT-Neo: "
+                "is this the adapter of another architecture?",
                 folder, fmt::join(targets, ", "));
   std::erase_if(targets, [&](const std::string& entry) {
     return std::find(unmatched.begin(), unmatched.end(), entry) != unmatched.end();
   });
-  result.notes.push_back(fmt::format("{}: target_modules [{}] match no module of this model: they adapt nothing",
+  result.notes.push_back(fmt::format("{}: target_modules [{}] match no module of this model: they have no effect",
                                      folder, fmt::join(unmatched, ", ")));
 }
 
@@ -86,8 +86,7 @@ void name_labels(const std::string& adapter_folder, int64_t adapter_rows,
   const std::string& where = adapter ? adapter_folder : result.base.folder;
   core::require(
       rows > 0, ErrorKind::kWeights,
-      "{} has no classification head: there is no score.weight in it. Train one, or give the adapter that has "
-      "it (--adapter)",
+      "{} has no classification head: it holds no score.weight. Train one, or give the adapter that has it (--adapter)",
       adapter_folder.empty() ? result.base.folder : adapter_folder);
   const std::vector<std::string>& base = result.base.config.labels;
   const std::vector<std::string>& own = adapter ? adapter_labels : base;
@@ -198,9 +197,9 @@ std::string settle_format(const ModelArguments& arguments, const std::string& pa
     if (extension(own) == extension(path)) return "";
   }
   if (!data::names_a_format(path)) return "";
-  std::string note =
-      fmt::format("{} is read by its name, not by the run's data.format {} (--set data.format={} reads it so)", path,
-                  format, format);
+  std::string note = fmt::format(
+      "the name of {} decides its format, not the run's data.format {} (--set data.format={} overrides this)", path,
+      format, format);
   format = "auto";
   return note;
 }

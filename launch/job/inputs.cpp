@@ -36,8 +36,8 @@ void build_where_missing(comm::MpiSession& session, const core::Cache& cache, co
       build();
     } catch (const core::WriteError& error) {
       core::fail(ErrorKind::kUsage,
-                 "{}; this is the cache ({}): make it writable or make room there, or let runtime.cache_dir name "
-                 "another folder",
+                 "{}; this is the cache ({}): make it writable, "
+                 "make room there, or set runtime.cache_dir to another folder",
                  error.what(), cache.directory);
     }
   };
@@ -98,8 +98,8 @@ core::Cache cache_directory(comm::MpiSession& session, const RunConfig& config) 
     folder = xdg + "/neoloom";
   } else {
     core::require(home.starts_with("/"), ErrorKind::kUsage,
-                  "no cache directory: HOME is \"{}\"; set runtime.cache_dir, or XDG_CACHE_HOME or HOME to an absolute "
-                  "path",
+                  "no cache directory: HOME is \"{}\"; set runtime.cache_dir, "
+                  "or XDG_CACHE_HOME or HOME to an absolute path",
                   home);
   }
   core::Cache cache(folder);
@@ -171,8 +171,8 @@ std::string note_on_vocabulary(const Base& base, const data::Tokenizer& tokenize
   const int64_t rows = base.config.vocab_size;
   if (tokenizer.vocab_size() <= rows) return "";
   return fmt::format(
-      "{} (id {}) has no row in the model's embedding of {} rows: padding does not need it, and a text that "
-      "holds it is refused",
+      "{} (id {}) has no row in the model's embedding of {} rows: "
+      "padding does not need it, and a text that contains it is refused",
       core::quoted(tokenizer.token_bytes(static_cast<int32_t>(rows))), rows, rows);
 }
 
@@ -196,7 +196,7 @@ int64_t resolve_pad_id(const RunConfig& config, const Base& base, const data::To
   if (config.model_config.pad_token_id) {
     const int64_t id = *config.model_config.pad_token_id;
     core::require(id >= 0 && id < base.config.vocab_size, ErrorKind::kUsage,
-                  "model_config.pad_token_id {} lies outside the vocabulary of {}", id, base.config.vocab_size);
+                  "model_config.pad_token_id {} is outside the vocabulary of {} entries", id, base.config.vocab_size);
     return id;
   }
   const int64_t pad = tokenizer.pad_token_id();
@@ -219,11 +219,10 @@ void read_inputs(const std::string& name, Inputs& inputs) {
   inputs.task = choose_training_task(inputs.config);
   inputs.base = find_base(inputs.config);
   const std::string dropouts = model::dropouts_of(inputs.base.config);
-  core::require(
-      dropouts.empty(), ErrorKind::kUsage,
-      "{}/config.json: {}: training with dropout inside the model is not supported; set it to 0 there to train "
-      "without (peft_config.lora_dropout is supported)",
-      inputs.base.folder, dropouts);
+  core::require(dropouts.empty(), ErrorKind::kUsage,
+                "{}/config.json: {}: training with dropout inside the model is not supported; "
+                "set it to 0 there to train without (peft_config.lora_dropout is supported)",
+                inputs.base.folder, dropouts);
   if (inputs.config.peft_config) {
     model::require_all_match(inputs.config.peft_config->target_modules, inputs.base.config.num_layers);
   }

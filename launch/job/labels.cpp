@@ -70,8 +70,8 @@ std::string label_warning(const std::vector<std::string>& names, const std::vect
   for (size_t i = 0; i < names.size(); ++i) {
     if (names[i] != "-1" && names[i] != "-1.0") continue;
     return fmt::format(
-        "{} rows have the label {}, which usually means that a row has no label; it is trained as a class of its own. "
-        "If it is none, leave those rows out of the file",
+        "{} rows have the label {}, which usually marks a row without a label; it is trained as a class of its own. "
+        "If it is not a class, remove these rows from the file",
         counts[i], names[i]);
   }
   return "";
@@ -86,17 +86,15 @@ HeadNames name_head_rows(const std::string& where, int64_t rows, const std::vect
     core::require(static_cast<int64_t>(given.size()) == rows, ErrorKind::kUsage,
                   "data.label_names has {} names {}, but the classification head of {} has {} rows", given.size(),
                   list_of(given), where, rows);
-    core::require(
-        !named || !head.note.empty(), ErrorKind::kUsage,
-        "data.label_names is {}, but the labels of {} are {} in this order: give them so, or leave the key out",
-        list_of(given), where, list_of(head.names));
+    core::require(!named || !head.note.empty(), ErrorKind::kUsage,
+                  "data.label_names is {}, but the labels of {} are {}: list them in this order, or remove the key",
+                  list_of(given), where, list_of(head.names));
     return {given, "those of data.label_names"};
   }
   if (!head.names.empty()) return head;
-  return {data::default_label_names(rows),
-          fmt::format("named after the {} rows of score.weight, as in transformers; --set data.label_names=[...] gives "
-                      "them their names",
-                      rows)};
+  return {data::default_label_names(rows), fmt::format("named after the {} rows of score.weight, as in transformers; "
+                                                       "--set data.label_names=[...] sets other names",
+                                                       rows)};
 }
 
 std::optional<std::vector<int64_t>> rows_by_name(const std::vector<std::string>& stored,
@@ -118,19 +116,18 @@ HeadStart start_head(const std::string& base_name, const std::vector<std::string
                      const std::vector<std::string>& labels, bool ignore_mismatched_sizes) {
   if (base.empty()) return {};
   if (const auto rows = rows_by_name(base, labels)) {
-    return {*rows, fmt::format("head: goes on from that of {}, row by row of its labels {}", base_name, list_of(base))};
+    return {*rows,
+            fmt::format("head: starts from that of {}, with its rows matched by label: {}", base_name, list_of(base))};
   }
-  core::require(
-      ignore_mismatched_sizes, ErrorKind::kUsage,
-      "the base {} has a classification head for {} labels {}, the training data has {} labels {}: rows go by "
-      "names. Correct the labels, or list the base's in data.label_names if the data lacks some; or start from "
-      "a fresh head: model_config.ignore_mismatched_sizes: true",
-      base_name, base.size(), list_of(base), labels.size(), list_of(labels));
-  return {
-      {},
-      fmt::format("head: a fresh one for {} labels {} (model_config.ignore_mismatched_sizes); that of {} for {} labels "
-                  "{} is not used",
-                  labels.size(), list_of(labels), base_name, base.size(), list_of(base))};
+  core::require(ignore_mismatched_sizes, ErrorKind::kUsage,
+                "the base {} has a classification head for {} labels {}, the training data has {} labels {}: "
+                "rows are matched by label name. Correct the labels, or list the base's in data.label_names "
+                "if the data lacks some; or start from a fresh head: model_config.ignore_mismatched_sizes: true",
+                base_name, base.size(), list_of(base), labels.size(), list_of(labels));
+  return {{},
+          fmt::format("head: a fresh one for {} labels {} (model_config.ignore_mismatched_sizes); "
+                      "that of {} for {} labels {} is not used",
+                      labels.size(), list_of(labels), base_name, base.size(), list_of(base))};
 }
 
 void reorder_head(const model::Model& model, const std::vector<int64_t>& rows, at::Tensor& params) {

@@ -36,7 +36,8 @@ void resolve(const std::string& origin, std::string& path, std::vector<std::stri
   if (!fs::exists(path, ignored)) {
     path = there.string();
   } else if (!fs::equivalent(path, there, ignored)) {
-    warnings.push_back(fmt::format("{} is taken from here; the run was trained with {}", path, there.string()));
+    warnings.push_back(
+        fmt::format("{} of the current folder is used; the run was trained with {}", path, there.string()));
   }
 }
 
@@ -69,12 +70,12 @@ void require_base_there(const std::string& run, const RunConfig& config) {
   const std::string origin = origin_of(core::read_file(path, ErrorKind::kUsage));
   std::string places = fs::absolute(base, ignored).lexically_normal().string();
   if (fs::path(base).is_relative() && !origin.empty()) {
-    places += fmt::format(" (from here) or {} (from where it was trained)",
+    places += fmt::format(" (from the current folder) or {} (from where the run was trained)",
                           (fs::path(origin) / base).lexically_normal().string());
   }
   core::fail(ErrorKind::kWeights,
-             "{}: the base model '{}' is not there: looked for {}. Say where it is now: --set "
-             "model_config.pretrained_model_name=FOLDER",
+             "{}: the base model '{}' was not found: looked for {}. "
+             "Say where it is now: --set model_config.pretrained_model_name=FOLDER",
              path, base, places);
 }
 

@@ -90,9 +90,10 @@ void compare_place(const ordered_json& before, const RunConfig& config, const Re
     const std::string then = before.value(key, now);
     if (then == now) continue;
     if (config.runtime.allow_mixed_devices) {
-      warnings.push_back(fmt::format("{} was {}, is {}: the bits of this run are no longer promised", key, then, now));
+      warnings.push_back(
+          fmt::format("{} was {}, is {}: equal bits are no longer guaranteed for this run", key, then, now));
     } else {
-      compare(std::string(key) + " (runtime.allow_mixed_devices: true goes on, without the promise of equal bits)",
+      compare(std::string(key) + " (runtime.allow_mixed_devices: true continues, without the guarantee of equal bits)",
               then, now, differences);
     }
   }
@@ -213,8 +214,8 @@ std::vector<std::string> adopt_identity(const std::string& path, const std::stri
   compare_place(before, config, resolved, differences, warnings);
   if (const std::string then = before.value("program", version_text()); then != version_text()) {
     warnings.push_back(
-        fmt::format("this run was started by {} and goes on with {}: its bits may differ from those of an "
-                    "unbroken run",
+        fmt::format("this run was started by {} and continues with {}: "
+                    "its bits may differ from those of an uninterrupted run",
                     then, version_text()));
   }
   refuse(path, differences);
@@ -224,9 +225,8 @@ std::vector<std::string> adopt_identity(const std::string& path, const std::stri
   resolved.gradient_checkpointing = before.value("gradient_checkpointing", false);
   const int64_t threads = before.at("threads_per_rank");
   if (config.runtime.threads_per_rank > 0 && config.runtime.threads_per_rank != threads) {
-    warnings.push_back(
-        fmt::format("runtime.threads_per_rank changes from {} to {}: the bits of this run change with it", threads,
-                    config.runtime.threads_per_rank));
+    warnings.push_back(fmt::format("runtime.threads_per_rank changes from {} to {}: this changes the bits of the run",
+                                   threads, config.runtime.threads_per_rank));
     resolved.threads_per_rank = config.runtime.threads_per_rank;
   } else {
     if (threads > resolved.threads_per_rank) {

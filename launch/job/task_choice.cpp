@@ -106,8 +106,8 @@ TaskChoice choose_training_task(RunConfig& config) {
   TaskChoice choice = choose_task(config);
   if (!choice.classifies() && config.peft_config && !config.peft_config->modules_to_save.empty()) {
     core::fail(ErrorKind::kUsage,
-               "peft_config.modules_to_save: a causal language model has no {} to train: remove the key, or set "
-               "peft_config.task_type to SEQ_CLS",
+               "peft_config.modules_to_save: a causal language model has no {} to train: "
+               "remove the key, or set peft_config.task_type to SEQ_CLS",
                config.peft_config->modules_to_save.front());
   }
   if (!by_file) return choice;
@@ -119,8 +119,8 @@ TaskChoice choose_training_task(RunConfig& config) {
   }
   choice.reason = fmt::format("column {}; peft_config.task_type not given", core::quoted(column));
   choice.advice = fmt::format(
-      "{} has a column {}, so its rows are classified; peft_config.task_type: CAUSAL_LM trains "
-      "a language model on the texts instead",
+      "{} has a column {}, so its rows are classified; "
+      "peft_config.task_type: CAUSAL_LM trains a language model on the texts instead",
       config.data.train, core::quoted(column));
   return choice;
 }

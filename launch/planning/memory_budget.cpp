@@ -53,8 +53,8 @@ std::string advice(const MemoryPlanInput& question, const MemoryDecision& decisi
   const int64_t samples = fitting_samples(question, budget_bytes);
   const std::string smaller =
       samples > 0 ? fmt::format(
-                        "trainer_config.per_device_train_batch_size {} would fit, or a smaller "
-                        "tokenizer_config.max_length",
+                        "trainer_config.per_device_train_batch_size {} would fit, "
+                        "or a smaller tokenizer_config.max_length",
                         samples)
                   : std::string("lower tokenizer_config.max_length, or take a smaller model or frozen_dtype");
   return smaller + (on_gpu(question) ? "" : ", or fewer ranks on a node");
@@ -147,8 +147,9 @@ std::string describe(const RankMemory& memory, const MemoryPlanInput& question) 
     line("frozen weights", readable_bytes(memory.weights.private_bytes));
   } else {
     line("frozen weights",
-         fmt::format("{} of {} that its node maps once, and {} of its own", readable_bytes(memory.weight_share_bytes),
-                     readable_bytes(memory.weights.mapped_bytes), readable_bytes(memory.weights.private_bytes)));
+         fmt::format("{} as its share of {} that are mapped once per node, and {} of its own",
+                     readable_bytes(memory.weight_share_bytes), readable_bytes(memory.weights.mapped_bytes),
+                     readable_bytes(memory.weights.private_bytes)));
   }
   line("training state",
        fmt::format("{} (values {}, gradients {}, moments {}, sums {})", readable_bytes(memory.state.total_bytes()),
@@ -192,8 +193,8 @@ MemoryDecision decide_memory(const MemoryPlanInput& question, Choice choice, int
 
 std::string does_not_fit(const MemoryPlanInput& question, const MemoryDecision& decision, int64_t budget_bytes) {
   return fmt::format(
-      "a rank would need {} of memory{}, and its budget (runtime.memory_budget) is {}:\n{}{}; or set a larger "
-      "runtime.memory_budget and try",
+      "a rank would need {} of memory{}, but its budget (runtime.memory_budget) is {}:\n"
+      "{}{}; or try a larger runtime.memory_budget",
       readable_bytes(decision.memory.total_bytes),
       decision.gradient_checkpointing ? " with gradient checkpointing" : " without gradient checkpointing",
       readable_bytes(budget_bytes), describe(decision.memory, question), advice(question, decision, budget_bytes));
@@ -219,11 +220,12 @@ std::string resolve_memory(comm::MpiSession& session, const RunConfig& config, M
   if (anywhere[1] != 0) {
     const std::string problem = decision.fits ? "" : does_not_fit(question, decision, bytes);
     if (config.trainer_config.auto_find_batch_size) {
-      return "memory: the plan does not fit, and trainer_config.auto_find_batch_size goes on; " + problem;
+      return "memory: the plan does not fit, but the run starts (trainer_config.auto_find_batch_size: true); " +
+             problem;
     }
     session.agree_no_error(decision.fits ? 0 : static_cast<int>(ErrorKind::kDevice), problem);
   }
-  return fmt::format("memory: {} a rank planned, budget {}; gradient checkpointing {}",
+  return fmt::format("memory: {} planned per rank, budget {}; gradient checkpointing {}",
                      readable_bytes(decision.memory.total_bytes), bytes > 0 ? readable_bytes(bytes) : "unknown",
                      resolved.gradient_checkpointing ? "on: backward recomputes the blocks" : "off");
 }

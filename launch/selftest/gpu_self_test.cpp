@@ -123,7 +123,7 @@ std::vector<KernelTest> device_operator_tests(const model::CudaOperators& operat
                        const at::Tensor a = there({192, 256}, 1), b = there({256, 320}, 2);
                        return Compared{{operators.product(a, b)}, {in_fp64(a).mm(in_fp64(b))}};
                      }});
-    tests.push_back({"GEMM, added to", rounding.name, rounding.product_limit, [=] {
+    tests.push_back({"GEMM, accumulating", rounding.name, rounding.product_limit, [=] {
                        // As a gradient of B: a transposed A, a strided sum.
                        const at::Tensor left = there({256, 192}, 1).t(), right = there({256, 64}, 2);
                        const at::Tensor start = random_values({192, 128}, 3);
@@ -140,7 +140,7 @@ std::vector<KernelTest> device_operator_tests(const model::CudaOperators& operat
                          return Compared{trial.on_device(operators), trial.reference()};
                        }});
       if (chosen.kernel != AttentionKernel::kFlash) continue;
-      tests.push_back({fmt::format("the same bits again ({})", chosen.name), rounding.name, 0.0, [=] {
+      tests.push_back({fmt::format("same bits twice ({})", chosen.name), rounding.name, 0.0, [=] {
                          const AttentionTrial trial(chosen, rounding.dtype, device);
                          return Compared{trial.on_device(operators), trial.on_device(operators)};
                        }});
@@ -193,7 +193,7 @@ std::vector<KernelTest> lone_sum_tests(comm::Communicator& communicator, const s
   const auto unchanged = [](const at::Tensor& after) {
     return [after, before = after.clone()] { return Compared{{after}, {before}}; };
   };
-  return {{"sums under way together", "", 0.0,
+  return {{"two all-reduces at once", "", 0.0,
            [=, &communicator] {
              communicator.start_sum(whole.data_ptr(), static_cast<size_t>(kElements), comm::Element::kInt64);
              communicator.start_sum(real.data_ptr(), static_cast<size_t>(kElements), comm::Element::kFloat32);

@@ -28,7 +28,7 @@ namespace {
 constexpr double kNotFinite = std::numeric_limits<double>::infinity();
 
 double error_of(const at::Tensor& result, const at::Tensor& reference) {
-  core::require(result.sizes() == reference.sizes(), core::ErrorKind::kInternal, "a kernel gave another shape");
+  core::require(result.sizes() == reference.sizes(), core::ErrorKind::kInternal, "a kernel returned another shape");
   if (!reference.is_floating_point()) return result.cpu().equal(reference.cpu()) ? 0.0 : kNotFinite;
   const at::Tensor exact = in_fp64(reference);
   const double difference = in_fp64(result).sub(exact).abs().max().item<double>();
@@ -42,7 +42,7 @@ KernelResult run_test(const KernelTest& test) {
     const Compared compared = test.run();
     const OneThread differences;
     core::require(compared.results.size() == compared.references.size(), core::ErrorKind::kInternal,
-                  "a kernel gave another number of results");
+                  "a kernel returned another number of results");
     for (size_t i = 0; i < compared.results.size(); ++i) {
       result.error = std::max(result.error, error_of(compared.results[i], compared.references[i]));
     }

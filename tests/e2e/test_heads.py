@@ -64,7 +64,7 @@ def test_a_base_keeps_the_meaning_of_its_rows_whatever_order_the_data_has(folder
         assert after["eval_loss"] == pytest.approx(before["eval_loss"], abs=1e-6)
         assert after["eval_accuracy"] == before["eval_accuracy"]
         assert after["eval_labels"] == (names or ["spam", "ham"])
-        assert "row by row of its labels [spam, ham]" in ended.err
+        assert "with its rows matched by label: [spam, ham]" in ended.err
     # A run that goes on from that adapter follows the names, too.
     config = configuration(folder, "cls", trainer_config={"learning_rate": 0},
                            peft_config={"init_from": str(run.folder / "adapter")}, data={"label_names": ["spam", "ham"]})

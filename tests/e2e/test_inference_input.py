@@ -102,7 +102,7 @@ def test_settings_of_the_model_folder_hold_as_in_transformers(lm, tmp_path, cach
 def test_settings_that_neoloom_does_not_have_are_named(lm, tmp_path, cache):
     folder = edited(tmp_path / "beams", lm, generation_config={"num_beams": 4, "top_k": 7, "no_repeat_ngram_size": 0})
     ended = started(cache, "generate", "--model", folder, "--prompt", "free", "--max_tokens", 1, "--top_k", 3).expect(0)
-    assert "num_beams 4, which neoloom does not have" in ended.err
+    assert "num_beams 4, which neoloom does not support" in ended.err
     assert "no_repeat_ngram_size" not in ended.err and "top_k" not in ended.err, "the command line goes first"
 
 

@@ -57,7 +57,7 @@ def test_automatic_batch_sizes_go_on_beyond_the_budget(tmp_path, data, cache):
     run = Run(tmp_path / "run", make_config("classification", data, cache), runtime={"memory_budget": "2MB"},
               trainer_config={"auto_find_batch_size": True})
     ended = run.train(1).expect(0)
-    assert "auto_find_batch_size goes on; a rank would need" in ended.err
+    assert "auto_find_batch_size: true); a rank would need" in ended.err
     (start,) = run.events("run_start")
     assert start["gradient_checkpointing"] is True
     assert run.state()["step"] == TOTAL_STEPS
@@ -66,7 +66,7 @@ def test_automatic_batch_sizes_go_on_beyond_the_budget(tmp_path, data, cache):
 def test_the_log_says_what_was_planned(tmp_path, data, cache):
     run = Run(tmp_path / "run", make_config("classification", data, cache), trainer_config={"max_steps": 1})
     ended = run.train(2).expect(0)
-    assert re.search(r"^memory: [\d.]+ [MG]B a rank planned, budget [\d.]+ [MG]B; gradient checkpointing off$", ended.err, re.M)
+    assert re.search(r"^memory: [\d.]+ [MG]B planned per rank, budget [\d.]+ [MG]B; gradient checkpointing off$", ended.err, re.M)
 
 
 def plan(run, *arguments):
@@ -78,7 +78,7 @@ def test_a_plan_names_memory_traffic_steps_and_time(tmp_path, data, cache):
     printed = plan(run, "--ranks", 3).expect(0).out
     lines = {line[:24].strip(): line[24:] for line in printed.splitlines()}
     assert lines["global batch"] == "12 samples: 6 micro-batches of 2, on 3 ranks"
-    assert lines["steps"].startswith(f"{TOTAL_STEPS} (5 an epoch")
+    assert lines["steps"].startswith(f"{TOTAL_STEPS} (5 per epoch")
     assert int(lines["bytes per all-reduce"]) > 0
     assert "gradient checkpointing off" in lines["memory of a rank"]
     assert {"program", "frozen weights", "training state", "micro-step", "evaluation", "writing a checkpoint"} <= set(lines)

@@ -72,13 +72,13 @@ TEST(Columns, DefaultToHuggingFacesNamesWhenATaskAsksForLabels) {
 }
 
 TEST(Columns, ThatContradictEachOtherAreRefused) {
-  EXPECT_THAT(refusal("data: {label_column: a, labels_column: b}\n"), HasSubstr("exclude each other"));
-  EXPECT_THAT(refusal("data: {prompt_column: a}\n"), HasSubstr("come together"));
-  EXPECT_THAT(refusal("data: {response_column: a}\n"), HasSubstr("come together"));
+  EXPECT_THAT(refusal("data: {label_column: a, labels_column: b}\n"), HasSubstr("cannot both be given"));
+  EXPECT_THAT(refusal("data: {prompt_column: a}\n"), HasSubstr("must be given together"));
+  EXPECT_THAT(refusal("data: {response_column: a}\n"), HasSubstr("must be given together"));
   EXPECT_EQ(refusal("data: {prompt_column: a, response_column: b}\n"), "accepted");
-  EXPECT_THAT(refusal("data: {prompt_column: a, response_column: b, label_column: c}\n"), HasSubstr("without labels"));
+  EXPECT_THAT(refusal("data: {prompt_column: a, response_column: b, label_column: c}\n"), HasSubstr("has no labels"));
   EXPECT_THAT(refusal("data: {prompt_column: a, response_column: b}\npeft_config: {task_type: SEQ_CLS}\n"),
-              HasSubstr("without labels"));
+              HasSubstr("has no labels"));
   EXPECT_THAT(refusal("data: {label_column: a}\npeft_config: {task_type: CAUSAL_LM}\n"), HasSubstr("no labels"));
   EXPECT_THAT(refusal("data: {label_column: a}\nmodel_config: {problem_type: multi_label_classification}\n"),
               HasSubstr("labels_column"));

@@ -108,7 +108,7 @@ TEST(CudaOperators, BitsThatDoNotRepeatAreFound) {
   };
   const auto found = failures(run_operators(wrong, gpu(9)));
   EXPECT_FALSE(found.empty());
-  for (const std::string& name : found) EXPECT_THAT(name, HasSubstr("same bits again"));
+  for (const std::string& name : found) EXPECT_THAT(name, HasSubstr("same bits twice"));
 }
 
 /// A machine that plays parts by running them anew, as a graph would.

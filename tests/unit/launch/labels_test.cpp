@@ -73,7 +73,7 @@ TEST(HeadNames, AreTheAdaptersThenTheBasesThenTheUsersThenNumbers) {
   EXPECT_THAT(usage_error([] {
                 name_head_rows("a", 2, {"x", "y"}, {}, {"y", "x"});
               }),
-              HasSubstr("[x, y] in this order"));
+              HasSubstr("[x, y]: list them in this order"));
 }
 
 TEST(HeadNames, SayWhereTheyAreFromWhenTheHeadDoesNot) {
