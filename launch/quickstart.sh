@@ -5,7 +5,7 @@
 #   bash launch/quickstart.sh                                      real texts: descriptions of this system's packages
 #   bash launch/quickstart.sh --model FOLDER_OR_CACHED_HUB_ID --train FILE [--validation FILE]
 #                             [--text_column NAME] [--label_column NAME]             the same on your own model and data
-#   --output DIR   where everything lies (default runs/quickstart)      --ranks N   (default 2)
+#   --output DIR   folder for all files (default runs/quickstart)      --ranks N   (default 2)
 #
 # A second call reuses what exists: a finished training run says so and costs seconds.
 set -euo pipefail
@@ -24,7 +24,7 @@ while [ $# -gt 0 ]; do
   esac
 done
 if [ -n "$model" ] && [ -z "$train" ] || [ -z "$model" ] && [ -n "$train" ]; then
-  echo "quickstart: --model and --train go together" >&2
+  echo "quickstart: --model and --train must be given together" >&2
   exit 2
 fi
 
@@ -117,13 +117,13 @@ if [ -d "$output/pretrain/adapter" ]; then
 fi
 
 phase
-printf '\n== Where everything lies\n'
+printf '\n== Where the results are\n'
 printf '%-42s %s\n' \
   "$run/adapter/" "the result: loads in PEFT and transformers" \
   "$run/metrics.jsonl" "every logged step, evaluation, checkpoint" \
-  "$run/checkpoints/" "HDF5, resumed from by the same command" \
+  "$run/checkpoints/" "HDF5; the same command resumes from the newest" \
   "$run/config.yaml" "the configuration with every key" \
   "$output/predictions.jsonl" "labels and scores of the held-out rows"
 printf '\n== Time\n'
 printf '%s\n' "${phases[@]}"
-printf '%5d s  in all\n' "$SECONDS"
+printf '%5d s  in total\n' "$SECONDS"

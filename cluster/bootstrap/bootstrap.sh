@@ -47,7 +47,7 @@ privilege() {
 install_packages() {
   local missing sudo apt
   if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
-    say "this system has no apt; provide the following (development files included), then use --no-system:"
+    say "this system has no apt; install the following yourself (with development files), then use --no-system:"
     list_packages | sed 's/^/missing: /' >&2
     return 2
   fi
@@ -55,7 +55,7 @@ install_packages() {
   [ ${#missing[@]} -gt 0 ] || return 0
   if ! sudo=$(privilege); then
     printf 'missing: Debian package %s\n' "${missing[@]}" >&2
-    say "no root rights here; ask for: apt-get install ${missing[*]}"
+    say "no root rights here; ask an administrator to run: apt-get install ${missing[*]}"
     return 2
   fi
   say "installing ${missing[*]}"

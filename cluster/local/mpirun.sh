@@ -122,7 +122,7 @@ if [ "$code" = 0 ] && [ "$answer" = lost ]; then code=255; fi
 case $code in
   138 | 140) # USR1 or USR2 came before the ranks listened: there was nothing to save
     if [ -n "$asked" ]; then
-      echo "mpirun.sh: stopped before training began; the same command goes on" >&2
+      echo "mpirun.sh: stopped before training began; run the same command again" >&2
       code=75
     fi
     ;;
