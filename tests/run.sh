@@ -3,11 +3,11 @@
 # Set-up, build, and every test (those of GPUs are skipped where there is none):
 #
 #   bash tests/run.sh                 release build and all tests
-#   bash tests/run.sh --asan          unit tests once more, under AddressSanitizer and UBSan (a build of its own)
+#   bash tests/run.sh --ci            the same, --asan, and --tidy on the sources that changed since the last release
+#   bash tests/run.sh --asan          unit tests under AddressSanitizer and UBSan (a build of its own)
 #   bash tests/run.sh --tsan          unit tests of the rooms without LibTorch and MPI, under ThreadSanitizer
 #   bash tests/run.sh --tidy          clang-tidy over the project's own sources, and clang's front end as a second compiler
-#   bash tests/run.sh --tidy-changed  the same over the sources that changed since the last tag
-#   bash tests/run.sh --nightly       all of these, one after the other
+#   bash tests/run.sh --nightly       the release build with all tests, --asan, --tsan and --tidy
 #   bash tests/run.sh -R parity -V    other arguments go to ctest
 #
 # NEOLOOM_JOBS: parallel compilers and tests (default: the number of cores; tests at most 2, they start ranks of their own).
@@ -59,16 +59,26 @@ run_tests() {
   return $code
 }
 
-# Sources that differ from the last tag; all of them where there is no tag.
+# Sources that differ from the last release: the commit that last set the version. A clone without history knows none.
 changed_sources() {
-  local tag
-  tag=$(git describe --tags --abbrev=0 2>/dev/null) || tag=$(git hash-object -t tree /dev/null)
-  git diff --name-only --diff-filter=d "$tag" -- 'runtime/*.cpp' 'model/*.cpp' 'data/*.cpp' 'launch/*.cpp' 'tests/unit/*.cpp'
+  local release
+  release=$(git log -1 --format=%H -G'^project\(neoloom VERSION' -- CMakeLists.txt)
+  git diff --name-only --diff-filter=d "$release" -- 'runtime/*.cpp' 'model/*.cpp' 'data/*.cpp' 'launch/*.cpp' 'tests/unit/*.cpp'
 }
 
 run_tidy() { # FILE...; without one: all
   phase "clang-tidy" bash tests/structure/tidy.sh build "$@"
   phase "clang" python3 tests/structure/clang.py build "$@"
+}
+
+run_tidy_changed() {
+  local files=()
+  if [ "$(git rev-parse --is-shallow-repository 2>/dev/null)" != false ]; then
+    printf '\n== clang-tidy, clang\nskipped: this copy has no history, so the changes since the last release are unknown (--tidy checks all)\n'
+    return
+  fi
+  mapfile -t files < <(changed_sources)
+  if [ ${#files[@]} -gt 0 ]; then run_tidy "${files[@]}"; fi
 }
 
 run_tsan() {
@@ -84,40 +94,64 @@ run_asan() {
   ctest --test-dir build-asan --output-on-failure --parallel "$((jobs < 2 ? jobs : 2))" --no-tests=error -L unit "$@"
 }
 
+set_up() { phase "set-up" bash cluster/bootstrap/bootstrap.sh --tests "$@"; } # [--checks]
+
+build_release() {
+  phase "configure" configure release
+  phase "build" cmake --build build --parallel "$jobs"
+}
+
+asan() {
+  phase "configure (asan)" configure asan
+  phase "build (asan)" cmake --build build-asan --parallel "$jobs" --target unit_tests
+  phase "unit tests (asan)" run_asan "$@"
+}
+
+tsan() {
+  phase "configure (tsan)" configure tsan
+  phase "build (tsan)" cmake --build build-tsan --parallel "$jobs" --target unit_core unit_data
+  phase "unit tests (tsan)" run_tsan "$@"
+}
+
 case ${1:-} in
+  --ci)
+    shift
+    set_up --checks
+    build_release
+    run_tidy_changed
+    asan
+    phase "tests" run_tests "$@"
+    ;;
   --asan)
     shift
-    phase "set-up" bash cluster/bootstrap/bootstrap.sh --tests
-    phase "configure (asan)" configure asan
-    phase "build (asan)" cmake --build build-asan --parallel "$jobs" --target unit_tests
-    phase "unit tests (asan)" run_asan "$@"
+    set_up
+    asan "$@"
     ;;
   --tsan)
     shift
-    phase "set-up" bash cluster/bootstrap/bootstrap.sh --tests
-    phase "configure (tsan)" configure tsan
-    phase "build (tsan)" cmake --build build-tsan --parallel "$jobs" --target unit_core unit_data
-    phase "unit tests (tsan)" run_tsan "$@"
+    set_up
+    tsan "$@"
     ;;
-  --tidy | --tidy-changed)
-    phase "set-up" bash cluster/bootstrap/bootstrap.sh --tests
+  --tidy)
+    set_up --checks
     phase "configure" configure release
-    files=()
-    if [ "$1" = --tidy-changed ]; then mapfile -t files < <(changed_sources); fi
-    run_tidy "${files[@]}"
+    run_tidy
     ;;
   --nightly)
-    trap - EXIT
-    for part in "" --asan --tsan --tidy; do bash "${BASH_SOURCE[0]}" $part; done
+    set_up --checks
+    build_release
+    run_tidy
+    asan
+    tsan
+    phase "tests" run_tests
     ;;
   -h | --help)
     trap - EXIT
     sed -n '3,13s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
     ;;
   *)
-    phase "set-up" bash cluster/bootstrap/bootstrap.sh --tests
-    phase "configure" configure release
-    phase "build" cmake --build build --parallel "$jobs"
+    set_up
+    build_release
     phase "tests" run_tests "$@"
     ;;
 esac

@@ -5,6 +5,7 @@
 #
 #   bash cluster/bootstrap/bootstrap.sh                 build and run
 #   bash cluster/bootstrap/bootstrap.sh --tests         also the reference implementations that the tests compare with
+#   bash cluster/bootstrap/bootstrap.sh --checks        also clang and clang-tidy (packages-checks.txt)
 #   bash cluster/bootstrap/bootstrap.sh --print-prefix  print the prefix's folder and exit
 #   bash cluster/bootstrap/bootstrap.sh --no-system     install no Debian packages: you have installed them yourself
 #
@@ -29,7 +30,11 @@ prefix_of() {
   echo "$deps/py$version-$key"
 }
 
-list_packages() { sed -e 's/#.*//' -e 's/[[:space:]]*$//' -e '/^$/d' "$here/packages.txt"; }
+list_packages() {
+  local files=("$here/packages.txt")
+  if [ $checks = 1 ]; then files+=("$here/packages-checks.txt"); fi
+  sed -e 's/#.*//' -e 's/[[:space:]]*$//' -e '/^$/d' "${files[@]}"
+}
 
 missing_packages() {
   list_packages | while read -r package; do
@@ -99,14 +104,15 @@ make_prefix() {
   [ "$tests" = 0 ] || install_wheels .stamp-tests "$here/requirements.txt" "$here/requirements-tests.txt"
 }
 
-tests=0 print_prefix=0 system=1
+tests=0 checks=0 print_prefix=0 system=1
 for argument in "$@"; do
   case $argument in
     --tests) tests=1 ;;
+    --checks) checks=1 ;;
     --print-prefix) print_prefix=1 ;;
     --no-system) system=0 ;;
-    -h | --help) sed -n '3,13s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
-    *) say "unknown option $argument (known: --tests --print-prefix --no-system)"; exit 2 ;;
+    -h | --help) sed -n '3,14s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
+    *) say "unknown option $argument (known: --tests --checks --print-prefix --no-system)"; exit 2 ;;
   esac
 done
 
