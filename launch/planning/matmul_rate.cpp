@@ -3,41 +3,60 @@
 
 #include <ATen/ops/empty.h>
 
+#include <algorithm>
+#include <vector>
+
 #include "model/cpu/matmul.h"
 #include "model/cpu/packed_weights.h"
 #include "model/scalar_type.h"
 #include "runtime/core/clock.h"
 
 namespace neoloom::launch {
+namespace {
 
-double measure_matmul_rate(const model::MemorySetup& setup, int64_t rows) {
-  constexpr double kSeconds = 0.5;
+model::Matrix matrix_of(const model::MemorySetup& setup, int64_t out, int64_t in) {
   const model::Dtype compute = setup.model.compute_dtype;
-  const int64_t h = setup.model.config.hidden_size;
-  const int64_t ff = setup.model.config.intermediate_size;
   const at::ScalarType stored = setup.model.lora ? model::scalar_type(setup.frozen_dtype) : at::kFloat;
-  model::Matrix matrix(at::empty({ff, h}, at::kFloat).fill_(0.01).to(stored));
+  model::Matrix matrix(at::empty({out, in}, at::kFloat).fill_(0.01).to(stored));
   if (setup.packed_weights) {
     matrix.packed_weights.forward = model::pack_weights(matrix.plain.t(), compute);
     if (compute != model::Dtype::kFloat32) matrix.packed_weights.backward = model::pack_weights(matrix.plain, compute);
   }
-  const at::Tensor x = at::empty({rows, h}, at::kFloat).fill_(0.01);
-  const at::Tensor dy = at::empty({rows, ff}, at::kFloat).fill_(0.01);
-  model::Matmul matmul(compute);
-  const auto both_ways = [&] {
-    matmul.forward(x, matrix, {});
-    matmul.input_gradient(dy, matrix);
+  return matrix;
+}
+
+}  // namespace
+
+double measure_gemm_seconds(const model::MemorySetup& setup, const model::StepGemm& gemm, double seconds) {
+  const model::Matrix matrix = matrix_of(setup, gemm.out, gemm.in);
+  model::Matmul matmul(setup.model.compute_dtype);
+  const at::Tensor input =
+      at::empty({gemm.rows, gemm.backward ? gemm.out : gemm.in}, matmul.input_type(matrix)).fill_(0.01);
+  const auto multiply = [&] {
+    const double begin = core::now_seconds();
+    if (gemm.backward) {
+      matmul.input_gradient(input, matrix);
+    } else {
+      matmul.forward(input, matrix, {});
+    }
+    return core::now_seconds() - begin;
   };
-  both_ways();  // loads kernels
-  const double begin = core::now_seconds();
-  double seconds = 0.0;
-  double operations = 0.0;
-  while (seconds < kSeconds) {
-    both_ways();
-    operations += 2.0 * 2.0 * static_cast<double>(rows) * static_cast<double>(h) * static_cast<double>(ff);
-    seconds = core::now_seconds() - begin;
-  }
-  return operations / seconds;
+  multiply();  // loads kernels
+  std::vector<double> times;
+  for (double sum = 0.0; sum < seconds || times.size() < 3; sum += times.back()) times.push_back(multiply());
+  const auto middle = times.begin() + static_cast<std::ptrdiff_t>(times.size() / 2);
+  std::nth_element(times.begin(), middle, times.end());
+  return *middle;
+}
+
+double measure_matmul_rate(const model::MemorySetup& setup, int64_t rows) {
+  constexpr double kSeconds = 0.25;  // each way
+  const model::GptNeoConfig& config = setup.model.config;
+  model::StepGemm gemm{.rows = rows, .in = config.hidden_size, .out = config.intermediate_size};
+  double seconds = measure_gemm_seconds(setup, gemm, kSeconds);
+  gemm.backward = true;
+  seconds += measure_gemm_seconds(setup, gemm, kSeconds);
+  return 2.0 * gemm.flops() / seconds;
 }
 
 }  // namespace neoloom::launch

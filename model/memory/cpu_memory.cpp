@@ -23,12 +23,13 @@ void take_briefly(int64_t bytes) { make({bytes}, at::kByte); }
 /// Temporary tensors of matmuls and attention.
 class CpuKernels {
  public:
-  CpuKernels(const MemorySetup& setup, int64_t longest)
+  CpuKernels(const MemorySetup& setup, int64_t longest, std::vector<StepGemm>* gemms)
       : compute_dtype_(setup.model.compute_dtype),
         matmul_(compute_dtype_),
         head_size_(setup.model.config.head_dim()),
         threads_(setup.threads),
-        longest_(longest) {}
+        longest_(longest),
+        gemms_(gemms) {}
 
   at::ScalarType input_type(const Matrix& weight) const { return matmul_.input_type(weight); }
   static bool is_packed(const Matrix& weight) { return weight.packed_weights.forward.defined(); }
@@ -40,20 +41,37 @@ class CpuKernels {
 
  private:
   int64_t tile_scratch_bytes(bool lowp, bool backward) const;
+  void add_gemm(int64_t rows, const at::Tensor& weight, bool backward);
 
   Dtype compute_dtype_;
   Matmul matmul_;
   int64_t head_size_;
   int64_t threads_;
   int64_t longest_;
+  std::vector<StepGemm>* gemms_;
   at::Tensor scratch_;  // of weights converted to fp32: Matmul keeps it
 };
+
+void CpuKernels::add_gemm(int64_t rows, const at::Tensor& weight, bool backward) {
+  if (gemms_ == nullptr) return;
+  const int64_t in = weight.size(1);
+  const int64_t out = weight.size(0);
+  const auto same = std::find_if(gemms_->begin(), gemms_->end(), [&](const StepGemm& gemm) {
+    return gemm.rows == rows && gemm.in == in && gemm.out == out && gemm.backward == backward;
+  });
+  if (same == gemms_->end()) {
+    gemms_->push_back({rows, in, out, backward, /*count=*/1});
+  } else {
+    ++same->count;
+  }
+}
 
 void CpuKernels::multiply(const at::Tensor& x, const Matrix& weight, bool backward) {
   const at::Tensor& plain = weight.plain;
   const int64_t rows = x.size(0);
   const int64_t k = x.size(1);
   const bool lowp = compute_dtype_ != Dtype::kFloat32;
+  add_gemm(rows, plain, backward);
   if (is_packed(weight)) {
     const bool converts_tiles =
         backward || plain.scalar_type() != at::kFloat || microkernel(Dtype::kFloat32) == Microkernel::kAvx2;
@@ -260,7 +278,8 @@ class CpuLmHeadMemory final : public LmHeadOps {
 
 class CpuMemoryBackend final : public Backend {
  public:
-  CpuMemoryBackend(const MemorySetup& setup, int64_t longest) : kernels_(setup, longest) {}
+  CpuMemoryBackend(const MemorySetup& setup, int64_t longest, std::vector<StepGemm>* gemms)
+      : kernels_(setup, longest, gemms) {}
 
   std::unique_ptr<BlockOps> block_ops(const Block& block, const RowSelection& rows) override {
     return std::make_unique<CpuMemoryOps>(block, kernels_, rows);
@@ -283,8 +302,9 @@ class CpuMemoryBackend final : public Backend {
 
 }  // namespace
 
-std::unique_ptr<Backend> make_cpu_memory_backend(const MemorySetup& setup, int64_t longest) {
-  return std::make_unique<CpuMemoryBackend>(setup, longest);
+std::unique_ptr<Backend> make_cpu_memory_backend(const MemorySetup& setup, int64_t longest,
+                                                 std::vector<StepGemm>* gemms) {
+  return std::make_unique<CpuMemoryBackend>(setup, longest, gemms);
 }
 
 }  // namespace neoloom::model

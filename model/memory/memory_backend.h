@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <vector>
 
 #include "model/gpt_neo/backend.h"
 #include "model/memory/memory_plan.h"
@@ -21,8 +22,9 @@ inline at::Tensor make(at::IntArrayRef sizes, at::ScalarType type) {
   return at::empty(sizes, at::TensorOptions().dtype(type).device(at::kMeta));
 }
 
-/// For samples of at most `longest` tokens.
-std::unique_ptr<Backend> make_cpu_memory_backend(const MemorySetup& setup, int64_t longest);
+/// For samples of at most `longest` tokens. Adds each GEMM to `gemms`, which may be null.
+std::unique_ptr<Backend> make_cpu_memory_backend(const MemorySetup& setup, int64_t longest,
+                                                 std::vector<StepGemm>* gemms);
 std::unique_ptr<Backend> make_cuda_memory_backend(const MemorySetup& setup);
 
 }  // namespace neoloom::model

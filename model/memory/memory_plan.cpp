@@ -64,27 +64,34 @@ ModelSetup with_countable_head(ModelSetup setup) {
 /// A micro-step without values. What its caller owns is made before the ledger counts.
 class DryRun {
  public:
-  DryRun(const MemorySetup& setup, const BatchShape& shape, bool training)
+  DryRun(const MemorySetup& setup, const BatchShape& shape, bool training, std::vector<StepGemm>* gemms = nullptr)
       : model_(with_countable_head(setup.model)),
         batch_(micro_batch(model_, shape, training)),
         builder_(model_, weights_of(setup)),
         params_(make({builder_.layout().total_elements}, at::kFloat)),
         grads_(training ? at::empty_like(params_) : at::Tensor()),
         network_(builder_.build(params_, grads_, training ? &dropout_ : nullptr)),
-        backend_(model_.device.cuda ? make_cuda_memory_backend(setup) : make_cpu_memory_backend(setup, shape.longest)) {
+        backend_(model_.device.cuda ? make_cuda_memory_backend(setup)
+                                    : make_cpu_memory_backend(setup, shape.longest, gemms)) {}
+
+  /// Runs forward and backward. Returns what all blocks keep at the end of forward.
+  int64_t step() {
+    const int64_t before = ledger_.live_bytes();
+    std::vector<BlockSaved> saved;
+    int64_t saved_bytes = 0;
+    at::Tensor d_hidden;
+    {
+      const at::Tensor hidden = passes_.forward(&saved);
+      saved_bytes = ledger_.live_bytes() - before - static_cast<int64_t>(hidden.nbytes());
+      d_hidden = passes_.head(hidden, {.gradients = true}).d_hidden;
+    }
+    passes_.backward(saved, std::move(d_hidden), {});
+    return saved_bytes;
   }
 
   StepMemory train() {
     StepMemory memory;
-    const int64_t before = ledger_.live_bytes();
-    std::vector<BlockSaved> saved;
-    at::Tensor d_hidden;
-    {
-      const at::Tensor hidden = passes_.forward(&saved);
-      memory.saved_bytes = ledger_.live_bytes() - before - static_cast<int64_t>(hidden.nbytes());
-      d_hidden = passes_.head(hidden, {.gradients = true}).d_hidden;
-    }
-    passes_.backward(saved, std::move(d_hidden), {});
+    memory.saved_bytes = step();
     memory.peak_bytes = ledger_.peak_bytes();
     memory.block_saved_bytes = block_saved_bytes();
     return memory;
@@ -123,6 +130,12 @@ class DryRun {
 
 StepMemory training_memory(const MemorySetup& setup, const BatchShape& shape) {
   return DryRun(setup, shape, /*training=*/true).train();
+}
+
+std::vector<StepGemm> training_gemms(const MemorySetup& setup, const BatchShape& shape) {
+  std::vector<StepGemm> gemms;
+  DryRun(setup, shape, /*training=*/true, &gemms).step();
+  return gemms;
 }
 
 int64_t evaluation_peak_bytes(const MemorySetup& setup, const BatchShape& shape) {

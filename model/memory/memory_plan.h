@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "model/model.h"
 
@@ -34,6 +35,21 @@ struct StepMemory {
 /// internal memory of LibTorch and BLAS. Thread: one plan at a time. Throws: Error(kUsage) when a LoRA target matches
 /// no module.
 StepMemory training_memory(const MemorySetup& setup, const BatchShape& shape);
+
+/// A GEMM with a frozen matrix [out, in] of a CPU's micro-step: x W^T, or dy W if `backward`.
+struct StepGemm {
+  int64_t rows = 0;
+  int64_t in = 0;
+  int64_t out = 0;
+  bool backward = false;
+  int64_t count = 0;  // how many of this shape the micro-step computes
+
+  /// FLOPs of one of them.
+  double flops() const { return 2.0 * static_cast<double>(rows) * static_cast<double>(in) * static_cast<double>(out); }
+};
+
+/// Runs a training micro-step as training_memory does, and lists its GEMMs. `setup` is a CPU's.
+std::vector<StepGemm> training_gemms(const MemorySetup& setup, const BatchShape& shape);
 
 /// The peak of an evaluation batch.
 int64_t evaluation_peak_bytes(const MemorySetup& setup, const BatchShape& shape);

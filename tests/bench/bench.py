@@ -45,8 +45,11 @@ def parse():
     parser.add_argument("--limit", type=int, default=600,
                         help="training rows of each set of `epoch` (default 600, about 10 minutes on 2 cores; 0: all)")
     parser.add_argument("--store_rows", type=int, default=1_000_000, help="rows of the token store of `data`")
-    parser.add_argument("--hf", type=names, default=["eager", "best"], metavar="VARIANT,...",
-                        help=f"sides of `device` beside neoloom, of {', '.join(HF_VARIANTS)} (default eager,best)")
+    parser.add_argument("--hf", type=names, default=[], metavar="VARIANT,...",
+                        help=f"sides of `steps` and `device` beside neoloom, of {', '.join(HF_VARIANTS)} "
+                        f"(default: steps eager, device eager,best)")
+    parser.add_argument("--newest", type=Path, metavar="PYTHON",
+                        help="an interpreter with newer torch, transformers and peft: one more side of `steps`")
     parser.add_argument("--device_warmup", type=int, default=20, help="steps before the measured ones of `device`")
     parser.add_argument("--before", type=Path, help="another build folder, for `operators` and `device` to set beside this one")
     parser.add_argument("--work", type=Path, help="folder for models and runs; kept (default: a temporary one)")
@@ -99,7 +102,7 @@ def main():
         context = Context(ROOT / "build", work, arguments.data and arguments.data.resolve(), arguments.steps,
                           arguments.warmup, arguments.threads, arguments.limit, arguments.sets, arguments.only,
                           arguments.store_rows, arguments.before and arguments.before.resolve(), arguments.hf,
-                          arguments.device_warmup)
+                          arguments.device_warmup, arguments.newest)
         sections, failures = {}, 0
         chosen = arguments.sections or [name for name in SECTIONS if name not in ON_REQUEST]
         for name, section, failed in measure(context, chosen, bool(arguments.sections)):

@@ -33,6 +33,7 @@ class Context:
     before: Path | None
     hf: list
     device_warmup: int
+    newest: Path | None
 
     def say(self, text):
         print(f"[{time.strftime('%H:%M:%S')}] {text}", file=sys.stderr, flush=True)

@@ -14,6 +14,7 @@ FILLING_TOKENS = 8192  # fewer leave a GPU waiting for launches, more spend thei
 LOGGED, LOSS_TOLERANCE = 10, 0.1  # steps between lines of metrics; of what two sides learn in 16 bits
 DTYPE, THREADS = "bfloat16", 4
 BLOCKS, BLOCK_SECONDS, MOST_STEPS = 3, 1.0, 50
+HF_VARIANTS = ["eager", "best"]  # without --hf
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def measure(context, row):
     fields = dict(model=str(context.model(row.size, DTYPE)), head=row.head, frozen=DTYPE, compute=DTYPE, rows=row.rows,
                   length=row.length, threads=THREADS, device="cuda", logging_steps=LOGGED)
     tokens, result = row.rows * row.length, {}
-    for variant in context.hf:
+    for variant in context.hf or HF_VARIANTS:
         request = make_request(context.work, f"{row.name} {variant}", variant=variant, **fields)
         context.say(f"device: {row.name}, HF {variant}")
         result[f"HF {variant}"] = timed(hf_side(request), context)
@@ -130,7 +131,7 @@ def measure(context, row):
         request = make_request(context.work, f"{row.name} kernels", **fields)
         result["neoloom"]["kernels"] = kernels(
             lambda **variables: neoloom_side(context.build, request, **variables), request, context)
-        if "best" in context.hf and row.size == "125M":
+        if "HF best" in result and row.size == "125M":
             request = make_request(context.work, f"{row.name} best kernels", variant="best", **fields)
             result["HF best"]["kernels"] = kernels(lambda **variables: hf_side(request, **variables), request, context)
     return result

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The other side of step_bench: the same protocol and request, answered by transformers + peft + torch.optim.AdamW.
 
-On a GPU `variant` says how: eager; best (TF32 for fp32 products, fused AdamW); and beyond that autocast (to bfloat16,
+`variant` says how: eager; best (TF32 for fp32 products, fused AdamW); and beyond that autocast (to bfloat16,
 the adapters' products too) or compiled (torch.compile). The host reads no loss while steps run, which is kinder than
 HF Trainer.
 """
 
+import importlib.metadata
 import json
 import sys
 import time
@@ -75,7 +76,9 @@ def main():
         seconds, cpu_seconds = time.perf_counter() - begin, time.process_time() - cpu_begin
         print(json.dumps(dict(seconds=seconds, cpu_seconds=cpu_seconds)), flush=True)
     mapped = status_kib("RssFile") + status_kib("RssShmem")
-    found = dict(peak_kib=status_kib("VmHWM"), mapped_kib=mapped, extra=dict(losses=[loss.item() for loss in losses]))
+    found = dict(peak_kib=status_kib("VmHWM"), mapped_kib=mapped, extra=dict(
+        losses=[loss.item() for loss in losses],
+        versions={name: importlib.metadata.version(name) for name in ("torch", "transformers", "peft")}))
     if device == "cuda":
         found["device_peak_bytes"] = torch.cuda.max_memory_allocated()
     print(json.dumps(found), flush=True)

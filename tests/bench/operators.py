@@ -62,13 +62,13 @@ class Recorder:
         return found
 
 
-def samples(context, binary, request):
+def samples(context, binary, request, warmup, steps):
     """Milliseconds of CPU time a step by group, of all threads together."""
     recorder = Recorder(context.work)
     side = Side([*map(str, recorder.command), str(binary), str(request)], context.threads, request.parent / "stderr.txt")
-    side.ask(f"step {context.warmup}")
+    side.ask(f"step {warmup}")
     recorder.say("enable")
-    times = [side.ask("step 1")["cpu_seconds"] for _ in range(context.steps)]
+    times = [side.ask("step 1")["cpu_seconds"] for _ in range(steps)]
     recorder.say("disable")
     side.end()
     recorder.close()
@@ -87,7 +87,8 @@ def run(context):
         context.say(f"operators: {name}")
         request = make_request(context.work, name, model=str(context.model("125M", dtype)), head=head, rows=rows,
                                frozen=dtype, compute=dtype, length=length, threads=context.threads)
-        found = {when: samples(context, build / "step_bench", request) for when, build in builds.items()}
+        found = {when: samples(context, build / "step_bench", request, context.warmup, context.steps)
+                 for when, build in builds.items()}
         section.data[name] = found
         section.add_table([name, *found], [[group, *(f"{side[group]:.0f}" for side in found.values())]
                                            for group in found["now"]])

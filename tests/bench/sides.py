@@ -4,8 +4,10 @@
 import json
 import os
 import random
+import select
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from report import spread
@@ -13,10 +15,19 @@ from report import spread
 HERE = Path(__file__).resolve().parent
 LORA_RANK, LORA_ALPHA = 8, 16
 LEARNING_RATE = 1e-3  # losses of a few steps must show whether they learn alike
+READY_SECONDS = 900  # to load a model
+FIRST_STEP_SECONDS, STEP_SECONDS = 300, 120  # a side that takes longer is ended; torch.compile works in the first step
+ROW_SECONDS = 600  # then no further steps of a row
+FEWEST_STEPS = 3  # of these
+SLOW_SECONDS, SLOW_TIMES = 20, 5  # a step that takes so long, and so many times the fastest side's, is not repeated
 
 
 class SideFailed(Exception):
     """A measured process ended early."""
+
+
+class SideSlow(SideFailed):
+    """A measured process did not answer in time."""
 
 
 def environment(threads, **variables):
@@ -79,21 +90,30 @@ class Side:
         self.errors = open(log, "w+")
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors,
                                         text=True, bufsize=1, env=environment(threads, **variables))
-        self._read("ready")
+        self._read(READY_SECONDS, "ready")
 
-    def _read(self, expected=None):
+    def _read(self, seconds, expected=None):
+        if not select.select([self.process.stdout], [], [], seconds)[0]:
+            self.close()
+            raise SideSlow(f"{self.process.args[0]} did not answer within {seconds} s")
         line = self.process.stdout.readline()
         if line and expected in (None, line.strip()):
             return line
-        self.process.kill()
-        self.process.wait()
+        self.close()
         self.errors.seek(0)
         raise SideFailed(f"{self.process.args[0]} ended early:\n{line}{self.errors.read()[-2000:]}")
 
-    def ask(self, word):
+    def ask(self, word, seconds=None):
+        """Raises SideSlow, and ends the process, if there is no answer within `seconds`."""
         self.process.stdin.write(word + "\n")
         self.process.stdin.flush()
-        return json.loads(self._read())
+        return json.loads(self._read(seconds))
+
+    def close(self):
+        """Ends the process if it is still there."""
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
 
     def end(self):
         answer = self.ask("end")
@@ -111,26 +131,51 @@ def neoloom_side(build, request, ranks=1, **variables):
     return Side(command, threads, request.parent / "stderr.txt", **variables)
 
 
-def hf_side(request, **variables):
+def hf_side(request, python=sys.executable, **variables):
+    """`python`: an interpreter that has torch, transformers and peft."""
     threads = json.loads(request.read_text())["threads"]
-    return Side([sys.executable, str(HERE / "hf_steps.py"), str(request)], threads, request.parent / "hf-stderr.txt",
+    return Side([str(python), str(HERE / "hf_steps.py"), str(request)], threads, request.parent / "hf-stderr.txt",
                 **variables)
 
 
-def in_turns(sides, steps, warmup):
-    """Steps of every side by name, one after the other: (spread of seconds, memory in GiB)."""
-    times = {name: [] for name in sides}
+def take_turns(sides, steps, warmup):
+    """Seconds of the measured steps of every side by name; an empty list for one that had to be ended."""
+    times, active, begin = {name: [] for name in sides}, dict(sides), time.monotonic()
     for step in range(steps + warmup):
-        for name, side in sides.items():
-            seconds = side.ask("step 1")["seconds"]
-            if step >= warmup:
+        if step >= warmup + FEWEST_STEPS and time.monotonic() - begin > ROW_SECONDS:
+            break
+        taken = {}
+        for name, side in list(active.items()):
+            try:
+                taken[name] = side.ask("step 1", STEP_SECONDS if step > 0 else FIRST_STEP_SECONDS)["seconds"]
+            except SideSlow:
+                del active[name]
+        for name, seconds in taken.items():
+            slow = step > 0 and seconds > max(SLOW_SECONDS, SLOW_TIMES * min(taken.values()))
+            if step >= warmup or slow:
                 times[name].append(seconds)
-    result = {}
-    for name, side in sides.items():
-        memory = side.end()
-        result[name] = dict(seconds=spread(times[name]), peak_gib=memory["peak_kib"] / 2**20,
-                            private_gib=(memory["peak_kib"] - memory["mapped_kib"]) / 2**20, extra=memory.get("extra"))
-    return result
+            if slow:
+                del active[name]
+    return times
+
+
+def in_turns(sides, steps, warmup):
+    """Steps of every side by name, one after the other: (spread of seconds, memory in GiB). Of a side that had to
+    be ended, only what a step takes at least."""
+    try:
+        times, result = take_turns(sides, steps, warmup), {}
+        for name, side in sides.items():
+            if side.process.poll() is not None:
+                result[name] = dict(at_least_seconds=STEP_SECONDS)
+                continue
+            memory = side.end()
+            result[name] = dict(seconds=spread(times[name]), peak_gib=memory["peak_kib"] / 2**20,
+                                private_gib=(memory["peak_kib"] - memory["mapped_kib"]) / 2**20,
+                                limit=memory.get("limit"), extra=memory.get("extra"))
+        return result
+    finally:
+        for side in sides.values():
+            side.close()
 
 
 def check_losses(name, ours, theirs, tolerance):
@@ -139,6 +184,11 @@ def check_losses(name, ours, theirs, tolerance):
     lost = [losses[0] - losses[-1] for losses in (ours, theirs)]
     if abs(lost[0] - lost[1]) > tolerance * abs(lost[1]) or abs(ours[0] - theirs[0]) > tolerance * theirs[0]:
         raise SideFailed(f"{name}: the sides learn differently: losses {ours} here, {theirs} there")
+
+
+def distance(losses, reference):
+    """How far the losses of the first steps are from those of the reference, as a share of its first."""
+    return max(abs(loss - right) for loss, right in zip(losses, reference)) / reference[0]
 
 
 def logged_steps(request):

@@ -3,13 +3,14 @@
 // AdamW, a line of metrics.
 //
 //   step_bench REQUEST.json     prints "ready"; answers each line "step N" with the seconds of N steps together, any
-//                               other line with the memory, then ends. Under mpirun every rank takes part and rank 0
-//                               speaks.
+//                               other line with the memory and, if asked for, the limit of a step, then ends. Under
+//                               mpirun every rank takes part and rank 0 speaks.
 //
 // The request: model (folder), start (PEFT folder), cache, output (folder), head (causal_lm | single_label), frozen,
 // compute, ids (rows of equal length), micro_batches, threads, learning_rate; may be left out: device (cpu | cuda),
-// cuda_graphs, deterministic, logging_steps, gradient_checkpointing. On a GPU steps are enqueued and their results read
-// a step late, so that the seconds of many steps are those of the device, and those of one are not.
+// cuda_graphs, deterministic, logging_steps, gradient_checkpointing, limit (for a CPU and one rank). On a GPU steps are
+// enqueued and their results read a step late, so that the seconds of many steps are those of the device, and those of
+// one are not.
 #include <ATen/ops/zeros.h>
 
 #include <array>
@@ -22,9 +23,13 @@
 
 #include "launch/config/run_config.h"
 #include "launch/job/device.h"
+#include "launch/planning/matmul_rate.h"
 #include "launch/planning/memory_budget.h"
 #include "model/checkpoints/adapter_files.h"
 #include "model/cpu/packed_weights.h"
+#include "model/cpu_traits.h"
+#include "model/flops.h"
+#include "model/memory/memory_plan.h"
 #include "model/model.h"
 #include "model/weight_cache/packed_weights_file.h"
 #include "model/weight_cache/weight_cache.h"
@@ -130,12 +135,53 @@ std::unique_ptr<model::Model> open_model(comm::MpiSession& session, const json& 
   return model::Model::create(setup, model::to_device(weights, device.name(), setup.compute_dtype));
 }
 
+model::MemorySetup memory_setup(const json& request, const model::Model& model) {
+  model::MemorySetup setup;
+  setup.model = model.setup();
+  setup.frozen_dtype = model::dtype_from_name(request.at("frozen"));
+  setup.packed_weights = !setup.model.device.cuda && model::has_packed_gemm(setup.model.compute_dtype);
+  setup.threads = request.at("threads");
+  return setup;
+}
+
+/// The seconds that the GEMMs of a step take on this CPU when nothing else runs: of each shape with a frozen matrix as
+/// measured now, of attention and LoRA at the mean rate of these.
+json limit(const json& request, const model::Model& model, const data::TokenStore& store,
+           const train::Batching& batching) {
+  constexpr double kSecondsForEach = 0.3;
+  const model::MemorySetup setup = memory_setup(request, model);
+  const model::BatchShape batch = launch::largest_batch(store, batching.micro_batch_size);
+  json gemms = json::array();
+  double seconds = 0.0;
+  double flops = 0.0;
+  for (const model::StepGemm& gemm : model::training_gemms(setup, batch)) {
+    const double each = launch::measure_gemm_seconds(setup, gemm, kSecondsForEach);
+    const auto count = static_cast<double>(gemm.count);
+    seconds += count * each;
+    flops += count * gemm.flops();
+    gemms.push_back({{"rows", gemm.rows},
+                     {"in", gemm.in},
+                     {"out", gemm.out},
+                     {"backward", gemm.backward},
+                     {"count", gemm.count},
+                     {"gflops", gemm.flops() / each * 1e-9}});
+  }
+  const double others =
+      static_cast<double>(batch.tokens) * (model::attention_flops_per_token(setup.model.config, batch.longest) +
+                                           6.0 * static_cast<double>(model.layout().trainable_elements));
+  const double rate = flops / seconds;
+  const auto micro_batches = static_cast<double>(batching.micro_batches_per_step);
+  return {{"seconds", micro_batches * (flops + others) / rate},
+          {"flops", micro_batches * (flops + others)},
+          {"mean_gflops", rate * 1e-9},
+          {"gemms", gemms}};
+}
+
 /// What the program's plan says of a rank of this size.
 int64_t planned_bytes(const json& request, const model::Model& model, const data::TokenStore& store,
                       const train::Batching& batching) {
   launch::MemoryPlanInput question;
-  question.setup.model = model.setup();
-  question.setup.frozen_dtype = model::dtype_from_name(request.at("frozen"));
+  question.setup = memory_setup(request, model);
   question.flat_elements = model.layout().total_elements;
   question.gradient_sum = "fixed";
   question.batching = batching;
@@ -178,7 +224,10 @@ void run(comm::MpiSession& session, const json& request) {
   setup.hooks.run_micro_step = device.micro_step_runner();
   Turns turns(session, [&] {
     json found = memory();
-    if (device.is_cpu()) return found;
+    if (device.is_cpu()) {
+      if (request.value("limit", false)) found["limit"] = limit(request, *model, *store, batching);
+      return found;
+    }
     found["device_peak_bytes"] = device.peak_memory_bytes();
     found["device_planned_bytes"] = planned_bytes(request, *model, *store, batching);
     return found;

@@ -1,12 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training steps beside transformers + peft: tokens a second and peak memory, step by step in turns."""
+"""Training steps beside transformers + peft: tokens a second, the share of the limit that the products set, time by kind
+of work, peak memory, step by step in turns."""
 
+import shutil
 from dataclasses import dataclass
 
+import operators
 from report import Section, target_cells
-from sides import check_losses, hf_side, in_turns, logged_steps, make_request, neoloom_side
+from sides import (FIRST_STEP_SECONDS, STEP_SECONDS, SideFailed, distance, hf_side, in_turns, logged_steps, make_request,
+                   neoloom_side)
 
 THIRD = 1 / 3
+REFERENCE_STEPS = 3  # of transformers + peft in fp32, whose losses judge the 16-bit rows
 
 
 @dataclass(frozen=True)
@@ -24,6 +29,10 @@ class Row:
     def compute(self):
         return "float32" if self.frozen == "float16" else self.frozen  # CPUs store in float16, they do not compute in it
 
+    @property
+    def tokens(self):
+        return self.rows * self.length
+
 
 ROWS = [
     Row("classification 8 x 128 fp32", "single_label", "float32", 8, 128, 1.25),
@@ -35,51 +44,150 @@ ROWS = [
     Row("causal LM 2 x 1024 bf16", "causal_lm", "bfloat16", 2, 1024, 3.5, peak_target=THIRD),
     Row("classification 1.3B 2 x 256 bf16", "single_label", "bfloat16", 2, 256, 1.8, size="1.3B"),
 ]
-LOSS_TOLERANCE = {"float32": 2e-3, "float16": 0.05, "bfloat16": 0.05}  # the other side's residual stream has 16 bits, too
+LOSS_TOLERANCE = {"float32": 2e-3, "float16": 0.05, "bfloat16": 0.05}  # share of the first loss
+HF_VARIANTS = ["eager"]  # without --hf; the first is the one that targets and losses are about
+
+
+def request_for(context, row, name, **fields):
+    return make_request(context.work, f"{row.name} {name}".strip(), model=str(context.model(row.size, row.frozen)),
+                        head=row.head, rows=row.rows, length=row.length, threads=context.threads,
+                        **(dict(frozen=row.frozen, compute=row.compute) | fields))
+
+
+def open_sides(context, row, request):
+    sides = {"neoloom": neoloom_side(context.build, request)}
+    for variant in context.hf or HF_VARIANTS:
+        sides[variant] = hf_side(request_for(context, row, variant, variant=variant))
+    if context.newest:
+        sides["newest"] = hf_side(request_for(context, row, "newest", variant="eager"), context.newest)
+    return sides
+
+
+def fp32_losses(context, row):
+    """The first losses of transformers + peft with the same weights in fp32."""
+    side = hf_side(request_for(context, row, "fp32", frozen="float32"))
+    try:
+        for _ in range(REFERENCE_STEPS):
+            side.ask("step 1", FIRST_STEP_SECONDS)
+        return side.end()["extra"]["losses"]
+    finally:
+        side.close()
+
+
+def judge_losses(context, row, result, first):
+    """Both sides beside fp32: fails if neoloom is outside of the tolerance and no nearer than the other side."""
+    ours, theirs = result["loss"]["neoloom"][:REFERENCE_STEPS], result["loss"].get(first)
+    reference = theirs if row.frozen == "float32" and theirs else fp32_losses(context, row)
+    found = result["loss_distance"] = dict(reference=reference[0], neoloom=distance(ours, reference))
+    if theirs and row.frozen != "float32":
+        found["hf"] = distance(theirs[:REFERENCE_STEPS], reference)
+    if found["neoloom"] > max(LOSS_TOLERANCE[row.frozen], found.get("hf", 0.0)):
+        raise SideFailed(f"losses {ours} here, {reference[:REFERENCE_STEPS]} in fp32, {theirs and theirs[:REFERENCE_STEPS]} "
+                         f"on the other side")
 
 
 def measure(context, row):
-    request = make_request(context.work, row.name, model=str(context.model(row.size, row.frozen)), head=row.head,
-                           frozen=row.frozen, compute=row.compute, rows=row.rows, length=row.length,
-                           threads=context.threads)
-    sides = {"neoloom": neoloom_side(context.build, request), "hf": hf_side(request)}
-    result = in_turns(sides, context.steps, context.warmup)
-    result["loss"] = dict(neoloom=[step["loss"] for step in logged_steps(request)], hf=result["hf"]["extra"]["losses"])
-    check_losses(row.name, result["loss"]["neoloom"], result["loss"]["hf"], LOSS_TOLERANCE[row.frozen])
-    tokens = row.rows * row.length
-    for side in ("neoloom", "hf"):
-        result[side]["tokens_per_s"] = tokens / result[side]["seconds"]["median"]
-    result["ratio"] = result["neoloom"]["tokens_per_s"] / result["hf"]["tokens_per_s"]
-    result["peak_ratio"] = result["neoloom"]["peak_gib"] / result["hf"]["peak_gib"]
-    result["private_ratio"] = result["neoloom"]["private_gib"] / result["hf"]["private_gib"]
+    request = request_for(context, row, "", limit=True)
+    result = in_turns(open_sides(context, row, request), context.steps, context.warmup)
+    names = [name for name in result if name != "neoloom"]
+    result["loss"] = {name: result[name]["extra"]["losses"] for name in names if "seconds" in result[name]}
+    result["loss"]["neoloom"] = [step["loss"] for step in logged_steps(request)]
+    judge_losses(context, row, result, names[0])
+    ours = result["neoloom"]
+    ours["tokens_per_s"] = row.tokens / ours["seconds"]["median"]
+    ours["share_of_limit"] = ours["limit"]["seconds"] / ours["seconds"]["median"]
+    for name in names:
+        side = result[name]
+        side["tokens_per_s"] = row.tokens / (side["seconds"]["median"] if "seconds" in side else side["at_least_seconds"])
+        side["ratio"] = ours["tokens_per_s"] / side["tokens_per_s"]
+    if shutil.which("perf"):
+        result["kinds"] = operators.samples(context, context.build / "step_bench", request, warmup=2,
+                                            steps=max(3, context.steps // 4))
     return result
 
 
-def speed_cells(row, side):
-    tokens, seconds = row.rows * row.length, side["seconds"]
-    return f"{tokens / seconds['median']:.0f} ({tokens / seconds['p75']:.0f}..{tokens / seconds['p25']:.0f})"
+def speed_text(row, side):
+    if "seconds" not in side:
+        return f"< {side['tokens_per_s']:.0f}"
+    seconds = side["seconds"]
+    middle = f"{row.tokens / seconds['median']:.0f}"
+    return f"{middle} (1 step)" if seconds["n"] == 1 else \
+        f"{middle} ({row.tokens / seconds['p75']:.0f}..{row.tokens / seconds['p25']:.0f})"
+
+
+def speed_cells(row, result, names):
+    """The ratio to a side that had to be ended is a bound."""
+    ours, first = result["neoloom"], result[names[0]]
+    cells = [row.name, speed_text(row, ours), f"{100 * ours['share_of_limit']:.0f} %"]
+    for name in names:
+        bound = "" if "seconds" in result[name] else "> "
+        cells += [speed_text(row, result[name]), f"{bound}{result[name]['ratio']:.2f}"]
+    return cells + target_cells(first["ratio"], row.target)
+
+
+def memory_cells(row, result, first):
+    ours, theirs = result["neoloom"], result[first]
+    if "seconds" not in theirs:
+        return [row.name, f"{ours['peak_gib']:.2f}", "", "", "", "", f"{ours['private_gib']:.2f}", "", "", "", ""]
+    peak, private = (ours[key] / theirs[key] for key in ("peak_gib", "private_gib"))
+    return [row.name, f"{ours['peak_gib']:.2f}", f"{theirs['peak_gib']:.2f}", f"{peak:.2f}",
+            *target_cells(peak, row.peak_target, False), f"{ours['private_gib']:.2f}", f"{theirs['private_gib']:.2f}",
+            f"{private:.2f}", *target_cells(private, THIRD if row.size == "125M" else None, False)]
+
+
+def loss_cells(row, result):
+    found = result["loss_distance"]
+    return [row.name, f"{found['reference']:.4f}", f"{found['neoloom']:.1e}", f"{found['hf']:.1e}" if "hf" in found else ""]
+
+
+def versions_text(results):
+    found = {}
+    for result in results.values():
+        for name, side in result.items():
+            if isinstance(side, dict) and side.get("extra"):
+                found[name] = ", ".join(f"{library} {version}" for library, version in side["extra"]["versions"].items())
+    return "; ".join(f"{name}: {text}" for name, text in found.items())
+
+
+def add_tables(section, context, rows, results):
+    names = [*(context.hf or HF_VARIANTS), *(["newest"] if context.newest else [])]
+    section.add(f"HF + PEFT: {versions_text(results)}.")
+    section.add_table(["work", "neoloom tok/s", "share of the limit",
+                       *(cell for name in names for cell in (f"{name} tok/s", "ratio")), "target", ""],
+                      [speed_cells(row, results[row.name], names) for row in rows])
+    section.add("Losses of the first steps: the first one in fp32, and how far each side gets from fp32 in its first "
+                f"{REFERENCE_STEPS} steps, as a share of it. fp32 rows are compared with the other side.")
+    section.add_table(["work", "loss in fp32", "neoloom off by", "HF + PEFT off by"],
+                      [loss_cells(row, results[row.name]) for row in rows])
+    kinds = {row.name: results[row.name]["kinds"] for row in rows if "kinds" in results[row.name]}
+    if kinds:
+        section.add("CPU milliseconds of a step by kind of work, of all threads together, by perf's samples.")
+        groups = list(next(iter(kinds.values())))
+        section.add_table(["kind of work", *kinds], [[group, *(f"{found[group]:.0f}" for found in kinds.values())]
+                                                     for group in groups])
+    section.add("Peak resident memory in GiB, and the private part of it: without the pages that are mapped from files "
+                "at the end, which ranks of a node share.")
+    section.add_table(["work", "neoloom", "HF + PEFT", "ratio", "target", "", "neoloom private", "HF + PEFT private",
+                       "ratio", "target", ""], [memory_cells(row, results[row.name], names[0]) for row in rows])
 
 
 def run(context):
     section = Section("Training steps")
     section.add(f"LoRA r=8 on q_proj and v_proj, {context.threads} threads, GPT-Neo 125M shape unless said, random weights. "
                 f"Forward, backward, clipping, AdamW and, here, the exact sum, a line of metrics; {context.steps} steps "
-                f"after {context.warmup}, both sides in turns from the same adapter, and they must learn alike. CPUs compute "
-                f"float16 weights in fp32 here and in float16 on the other side. Tokens a second: median (quartiles).")
-    speed, memory = [], []
+                f"after {context.warmup}, the sides in turns from the same adapter, and they must learn alike. CPUs compute "
+                f"float16 weights in fp32 here and in float16 on the other side. Tokens a second: median (quartiles). The "
+                f"limit of a step is its products alone, each at the rate that it reaches on this machine in the same run. "
+                f"A side that takes more than {STEP_SECONDS} s for a step is ended.")
+    rows, results = [], section.data
     for row in context.chosen(ROWS):
         context.say(f"steps: {row.name}")
-        result = section.data[row.name] = measure(context, row)
-        ours, theirs = result["neoloom"], result["hf"]
-        speed.append([row.name, speed_cells(row, ours), speed_cells(row, theirs), f"{result['ratio']:.2f}",
-                      *target_cells(result["ratio"], row.target)])
-        memory.append([row.name, f"{ours['peak_gib']:.2f}", f"{theirs['peak_gib']:.2f}", f"{result['peak_ratio']:.2f}",
-                       *target_cells(result["peak_ratio"], row.peak_target, False),
-                       f"{ours['private_gib']:.2f}", f"{theirs['private_gib']:.2f}", f"{result['private_ratio']:.2f}",
-                       *target_cells(result["private_ratio"], THIRD if row.size == "125M" else None, False)])
-    section.add_table(["work", "neoloom tok/s", "HF + PEFT tok/s", "ratio", "target", ""], speed)
-    section.add("Peak resident memory in GiB, and the private part of it: without the pages that are mapped from files "
-                "at the end, which ranks of a node share.")
-    section.add_table(["work", "neoloom", "HF + PEFT", "ratio", "target", "", "neoloom private", "HF + PEFT private",
-                       "ratio", "target", ""], memory)
+        try:
+            results[row.name] = measure(context, row)
+            rows.append(row)
+        except SideFailed as failure:
+            section.failed = True
+            section.add(f"FAILED: {row.name}\n\n```\n{failure}\n```")
+    if rows:
+        add_tables(section, context, rows, results)
     return section

@@ -12,6 +12,8 @@ BENCH = pathlib.Path(os.environ["NEOLOOM_SOURCE_DIR"]) / "tests" / "bench"
 sys.path.insert(0, str(BENCH))
 
 import report  # noqa: E402
+import sides  # noqa: E402
+import steps  # noqa: E402
 
 
 def bench(*arguments, folder):
@@ -72,3 +74,119 @@ def test_the_one_command_explains_itself():
     assert done.returncode == 0
     for section in ("steps", "epoch", "micro", "growth", "start", "data", "instructions"):
         assert section in done.stdout
+
+
+class TimedSide:
+    """Answers like sides.Side, with seconds from a list; None: no answer in time."""
+
+    def __init__(self, seconds):
+        self.seconds, self.ended, self.process, self.asked = list(seconds), False, self, 0
+
+    def ask(self, word, seconds=None):
+        self.asked += 1
+        taken = self.seconds.pop(0)
+        if taken is None or taken > seconds:
+            self.close()
+            raise sides.SideSlow("no answer")
+        return dict(seconds=taken)
+
+    def end(self):
+        self.close()
+        return dict(peak_kib=2**20, mapped_kib=2**19)
+
+    def poll(self):
+        return 0 if self.ended else None
+
+    def close(self):
+        self.ended = True
+
+
+def test_sides_take_their_steps_in_turns_after_the_warm_up():
+    both = dict(here=TimedSide([9, 1, 2, 3]), there=TimedSide([9, 4, 5, 6]))
+    found = sides.in_turns(both, steps=3, warmup=1)
+    assert found["here"]["seconds"]["median"] == 2 and found["there"]["seconds"]["median"] == 5
+    assert found["here"]["private_gib"] == 0.5
+
+
+def test_a_slow_side_does_not_repeat_its_step():
+    both = dict(here=TimedSide([1] * 9), there=TimedSide([70, 70, 70]))
+    found = sides.in_turns(both, steps=6, warmup=3)
+    assert found["here"]["seconds"]["n"] == 6
+    assert found["there"]["seconds"]["n"] == 1 and both["there"].asked == 2
+
+
+def test_a_side_without_an_answer_is_ended_and_the_others_go_on():
+    both = dict(here=TimedSide([1] * 5), there=TimedSide([1, None]))
+    found = sides.in_turns(both, steps=4, warmup=1)
+    assert found["here"]["seconds"]["n"] == 4
+    assert found["there"] == dict(at_least_seconds=sides.STEP_SECONDS)
+
+
+def test_equally_slow_sides_both_take_all_steps():
+    both = dict(here=TimedSide([30] * 5), there=TimedSide([60] * 5))
+    found = sides.in_turns(both, steps=4, warmup=1)
+    assert found["here"]["seconds"]["n"] == found["there"]["seconds"]["n"] == 4
+
+
+def test_no_process_is_left_when_a_side_fails():
+    both = dict(here=TimedSide([1, 1]), there=TimedSide([]))
+    with pytest.raises(IndexError):
+        sides.in_turns(both, steps=1, warmup=0)
+    assert both["here"].ended and both["there"].ended
+
+
+def test_a_real_process_that_does_not_answer_is_killed(tmp_path):
+    side = sides.Side(["bash", "-c", "echo ready; read word; sleep 600"], 1, tmp_path / "errors.txt")
+    with pytest.raises(sides.SideSlow):
+        side.ask("step 1", seconds=0.1)
+    assert side.process.poll() is not None
+
+
+LOSSES = {"fp32": [1.0, 0.9, 0.8], "near": [1.01, 0.9, 0.81], "far": [1.2, 1.1, 0.9], "farther": [1.3, 1.2, 1.0]}
+
+
+@pytest.mark.parametrize("here,there,fails", [("near", "near", False), ("far", "farther", False), ("farther", "far", True),
+                                              ("near", "far", False), ("far", "near", True)])
+def test_sixteen_bit_losses_fail_only_where_neoloom_is_the_farther_one(here, there, fails, monkeypatch):
+    row = steps.Row("bf16", "single_label", "bfloat16", 8, 128, 1.0)
+    monkeypatch.setattr(steps, "fp32_losses", lambda context, row: LOSSES["fp32"])
+    result = dict(loss=dict(neoloom=LOSSES[here], eager=LOSSES[there]))
+    if fails:
+        with pytest.raises(sides.SideFailed):
+            steps.judge_losses(None, row, result, "eager")
+    else:
+        steps.judge_losses(None, row, result, "eager")
+        assert result["loss_distance"]["reference"] == 1.0
+
+
+def test_fp32_losses_are_compared_with_the_other_side():
+    row = steps.Row("fp32", "single_label", "float32", 8, 128, 1.0)
+    with pytest.raises(sides.SideFailed):
+        steps.judge_losses(None, row, dict(loss=dict(neoloom=LOSSES["near"], eager=LOSSES["fp32"])), "eager")
+
+
+def side(seconds, **more):
+    return dict(seconds=report.spread([seconds]), peak_gib=1.0, private_gib=0.5, tokens_per_s=1024 / seconds) | more
+
+
+def test_a_row_that_fails_leaves_the_others_in_the_report(monkeypatch):
+    good, bad = steps.ROWS[:2]
+    found = dict(neoloom=side(2.0, share_of_limit=0.8), eager=side(4.0, ratio=2.0, extra=dict(versions=dict(torch="2.11"))),
+                 loss_distance=dict(reference=1.0, neoloom=1e-4))
+
+    def measure(context, row):
+        if row is bad:
+            raise sides.SideFailed("it ended")
+        return found
+
+    class Context:
+        steps, warmup, threads, hf, newest = 1, 0, 2, [], None
+        chosen = staticmethod(lambda rows: [good, bad])
+        say = staticmethod(lambda text: None)
+
+    monkeypatch.setattr(steps, "measure", measure)
+    section = steps.run(Context)
+    text = section.markdown()
+    assert section.failed
+    assert f"FAILED: {bad.name}" in text and "it ended" in text
+    assert f"| {good.name} | 512 (1 step) | 80 % | 256 (1 step) | 2.00 |" in text

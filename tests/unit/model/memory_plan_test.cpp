@@ -286,6 +286,54 @@ TEST(MemoryPlan, CheckpointingKeepsAnInputForEachBlock) {
   EXPECT_LT(inputs.peak_bytes, kept.peak_bytes / 2);
 }
 
+int64_t count_of(const std::vector<StepGemm>& gemms, int64_t rows, int64_t in, int64_t out, bool backward) {
+  int64_t count = 0;
+  for (const StepGemm& gemm : gemms) {
+    if (gemm.rows == rows && gemm.in == in && gemm.out == out && gemm.backward == backward) count += gemm.count;
+  }
+  return count;
+}
+
+int64_t count_of(const std::vector<StepGemm>& gemms) {
+  int64_t count = 0;
+  for (const StepGemm& gemm : gemms) count += gemm.count;
+  return count;
+}
+
+// Six blocks of width 128, 512 token rows, 508 of them with a target.
+TEST(TrainingGemms, OfALanguageModelAreThoseOfEveryBlockAndTheHead) {
+  for (const bool packed : {true, false}) {
+    const auto gemms = training_gemms(memory_setup_of({.packed_weights = packed}), shape_of({}));
+    EXPECT_EQ(count_of(gemms, 512, 128, 128, false), 6 * 4);
+    EXPECT_EQ(count_of(gemms, 512, 128, 512, false), 6);
+    EXPECT_EQ(count_of(gemms, 512, 512, 128, false), 6);
+    // Nothing below the first block trains: no gradient goes through its q, k and v.
+    EXPECT_EQ(count_of(gemms, 512, 128, 128, true), 6 + 5 * 3);
+    EXPECT_EQ(count_of(gemms, 512, 128, 512, true), 6);
+    EXPECT_EQ(count_of(gemms, 512, 512, 128, true), 6);
+    EXPECT_EQ(count_of(gemms, 508, 128, 2003, false), 1);
+    EXPECT_EQ(count_of(gemms, 508, 128, 2003, true), 1);
+    EXPECT_EQ(count_of(gemms), 65 + 2);
+  }
+}
+
+TEST(TrainingGemms, OfAClassifiersLastBlockAreThoseOfItsLastTokens) {
+  const Case c = {.head = Head::kSingleLabel};
+  const auto gemms = training_gemms(memory_setup_of(c), shape_of(c));
+  EXPECT_EQ(count_of(gemms, 4, 128, 128, false), 2);  // q_proj and out_proj
+  EXPECT_EQ(count_of(gemms, 512, 128, 128, false), 5 * 4 + 2);
+  EXPECT_EQ(count_of(gemms, 4, 128, 512, false), 1);
+  EXPECT_EQ(count_of(gemms, 4, 512, 128, true), 1);
+  EXPECT_EQ(count_of(gemms), 36 + 6 * 3 + 5 * 3);
+}
+
+TEST(TrainingGemms, CheckpointingComputesThoseBelowTheActivationAgain) {
+  Case c;
+  const int64_t kept = count_of(training_gemms(memory_setup_of(c), shape_of(c)));
+  c.checkpointing = true;
+  EXPECT_EQ(count_of(training_gemms(memory_setup_of(c), shape_of(c))), kept + 5 * 5);
+}
+
 TEST(MemoryLedger, CountsTensorsWithoutValuesAsLongAsTheyLive) {
   c10::Allocator* const before = c10::GetAllocator(at::kMeta);
   {
