@@ -15,8 +15,8 @@
 namespace neoloom::core {
 namespace {
 
-// Part of the format: the checksum is that of the sums of blocks of this size.
-constexpr uint64_t kTileBytes = uint64_t{4} << 20;
+// The file formats fix this size: the checksum of a file is that of the checksums of its chunks.
+constexpr uint64_t kChunkBytes = uint64_t{4} << 20;
 constexpr unsigned kMostThreads = 4;
 
 struct File {
@@ -27,11 +27,11 @@ struct File {
   ErrorKind kind;
 };
 
-void read_block(const File& file, uint64_t begin, std::vector<char>& block) {
-  block.resize(std::min(kTileBytes, file.size_bytes - begin));
-  for (size_t done = 0; done < block.size();) {
+void read_chunk(const File& file, uint64_t begin, std::vector<char>& chunk) {
+  chunk.resize(std::min(kChunkBytes, file.size_bytes - begin));
+  for (size_t done = 0; done < chunk.size();) {
     const ssize_t got =
-        ::pread(file.descriptor, block.data() + done, block.size() - done, static_cast<off_t>(begin + done));
+        ::pread(file.descriptor, chunk.data() + done, chunk.size() - done, static_cast<off_t>(begin + done));
     if (got < 0 && errno == EINTR) continue;
     require(got >= 0, file.kind, "cannot read {}: {}", file.path, std::strerror(errno));
     require(got > 0, file.kind, "{} became shorter while it was read", file.path);
@@ -39,10 +39,10 @@ void read_block(const File& file, uint64_t begin, std::vector<char>& block) {
   }
 }
 
-void blank_digits(const File& file, uint64_t begin, std::vector<char>& block) {
+void blank_digits(const File& file, uint64_t begin, std::vector<char>& chunk) {
   const uint64_t from = std::max(begin, file.digits_at);
-  const uint64_t to = std::min(begin + block.size(), file.digits_at + kChecksumDigits);
-  if (from < to) std::memset(block.data() + (from - begin), '-', to - from);
+  const uint64_t to = std::min(begin + chunk.size(), file.digits_at + kChecksumDigits);
+  if (from < to) std::memset(chunk.data() + (from - begin), '-', to - from);
 }
 
 }  // namespace
@@ -50,15 +50,15 @@ void blank_digits(const File& file, uint64_t begin, std::vector<char>& block) {
 std::string file_checksum(int descriptor, uint64_t size_bytes, uint64_t digits_at, const std::string& path,
                           ErrorKind kind) {
   const File file{descriptor, size_bytes, digits_at, path, kind};
-  std::vector<uint64_t> sums((size_bytes + kTileBytes - 1) / kTileBytes);
+  std::vector<uint64_t> sums((size_bytes + kChunkBytes - 1) / kChunkBytes);
   std::atomic<size_t> next = 0;
   const auto work = [&] {
-    std::vector<char> block;
+    std::vector<char> chunk;
     for (size_t index = next++; index < sums.size(); index = next++) {
-      const uint64_t begin = index * kTileBytes;
-      read_block(file, begin, block);
-      blank_digits(file, begin, block);
-      sums[index] = XXH3_64bits(block.data(), block.size());
+      const uint64_t begin = index * kChunkBytes;
+      read_chunk(file, begin, chunk);
+      blank_digits(file, begin, chunk);
+      sums[index] = XXH3_64bits(chunk.data(), chunk.size());
     }
   };
   const size_t threads =

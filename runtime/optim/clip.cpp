@@ -15,10 +15,10 @@
 namespace neoloom::optim {
 namespace {
 
-constexpr int64_t kTileElements = 8192;
+constexpr int64_t kChunkElements = 8192;
 
-// Eight partial sums, because the compiler may not reorder one.
-double block_square_sum(const float* values, int64_t count) {
+// Adds up eight partial sums, so that the compiler can vectorize: it may not reorder a single sum.
+double chunk_square_sum(const float* values, int64_t count) {
   constexpr int64_t kLanes = 8;
   std::array<double, kLanes> sums{};
   int64_t i = 0;
@@ -32,15 +32,16 @@ double block_square_sum(const float* values, int64_t count) {
   return ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]));
 }
 
-// Threads share out blocks; each block's sum and the order of their addition are fixed.
+// Computes the norm with the same bits for any number of threads: one thread adds up each chunk, and the chunks' sums
+// are added in order.
 double cpu_norm(const at::Tensor& grads) {
   const int64_t n = grads.numel();
   const float* values = grads.const_data_ptr<float>();
-  std::vector<double> sums(static_cast<size_t>((n + kTileElements - 1) / kTileElements));
+  std::vector<double> sums(static_cast<size_t>((n + kChunkElements - 1) / kChunkElements));
   at::parallel_for(0, static_cast<int64_t>(sums.size()), /*grain_size=*/16, [&](int64_t begin, int64_t end) {
-    for (int64_t block = begin; block < end; ++block) {
-      const int64_t first = block * kTileElements;
-      sums[static_cast<size_t>(block)] = block_square_sum(values + first, std::min(kTileElements, n - first));
+    for (int64_t chunk = begin; chunk < end; ++chunk) {
+      const int64_t first = chunk * kChunkElements;
+      sums[static_cast<size_t>(chunk)] = chunk_square_sum(values + first, std::min(kChunkElements, n - first));
     }
   });
   double total = 0.0;
