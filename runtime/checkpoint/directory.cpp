@@ -30,7 +30,7 @@ constexpr std::string_view kPrefix = "step-";
 constexpr std::string_view kDataSuffix = ".h5";
 constexpr std::string_view kHashSuffix = ".sha256";
 
-// The step in a name of exactly the form step-<12 digits><suffix>, or -1.
+// Returns the step of a name step-<12 digits><suffix>, or -1 for every other name.
 int64_t step_of(std::string_view name, std::string_view suffix) {
   if (name.size() != kPrefix.size() + kStepDigits + suffix.size()) return -1;
   if (!name.starts_with(kPrefix) || !name.ends_with(suffix)) return -1;
@@ -61,8 +61,8 @@ HashedFile write_image(const State& state, TemporaryFile& target) {
   return {core::sha256_hex(image.bytes().data(), image.bytes().size()), image.bytes().size()};
 }
 
-// HDF5 writes into the mapped file, for it must never meet a full disk itself: its library does not survive that. The
-// room is for the payload, the padding of each dataset's last chunk, and the structure.
+// Lets HDF5 write into a mapped file whose disk space is already allocated: its library does not survive a full disk.
+// The space is for the payload, the padding of each dataset's last chunk, and the structure.
 HashedFile write_straight(const State& state, TemporaryFile& target) {
   constexpr uint64_t kSlackBytes = uint64_t{8} << 20;
   const uint64_t payload = payload_bytes(state);
@@ -82,7 +82,7 @@ bool already_published(const std::string& path, const HashedFile& content) {
   }
 }
 
-// What the next reader will see. A file that cannot be read back must not be found by anybody.
+// Reads the file as the next reader will. Deletes a file that cannot be read back, so that nobody resumes from it.
 void read_back(const std::string& path, const HashedFile& expected) {
   std::string reason;
   try {
@@ -110,7 +110,8 @@ State load_without_name(const std::string& path) {
     const hdf5::ImageReader image(content.bytes(), kCheckpoint);
     return read_state(image.file(), content.size, arrays);
   };
-  // A hash that fits says who wrote the file last, not that HDF5 survives it.
+  // A correct hash does not mean that HDF5 survives the file: whoever changed the file may have written the hash, too.
+  // So a child process reads it first.
   constexpr uint64_t kStructureBytes = uint64_t{512} << 20;
   const std::string failure = failure_in_trial([&] { read(Arrays::kRead); }, content.size + kStructureBytes);
   core::require(failure.empty(), kCheckpoint,
@@ -120,7 +121,7 @@ State load_without_name(const std::string& path) {
   return read(Arrays::kKeep);
 }
 
-// Changes whenever a file is written or replaced; empty when there is none.
+// Returns a text that changes whenever the file is written or replaced; empty when there is no file.
 std::string file_version(const std::string& path) {
   struct stat status {};
   if (::stat(path.c_str(), &status) != 0) return "";
@@ -185,7 +186,7 @@ std::vector<std::string> Directory::retain(int64_t keep, int64_t best_step) cons
     if (verified < wanted) {
       verified += verifies(entry->path) ? 1 : 0;
     } else if (entry->step != best_step) {
-      // Data first: a crash in between leaves a hash without data, which nobody takes for a checkpoint.
+      // The data go first: after a crash in between only a hash file is left, which no reader takes for a checkpoint.
       delete_file(entry->path);
       delete_file(hash_path(entry->path));
       deleted.push_back(entry->path);

@@ -44,7 +44,7 @@ void sync_and_close(core::UniqueFd file, const std::string& path) {
   if (::close(file.release()) != 0) fail_call("cannot close", path, errno);
 }
 
-// Up to `count` bytes; 0 at the end of the file.
+// Reads up to `count` bytes. Returns how many; 0 at the end of the file.
 size_t read_some(int descriptor, void* out, size_t count, const std::string& path) {
   constexpr size_t kMostBytes = size_t{1} << 30;
   while (true) {

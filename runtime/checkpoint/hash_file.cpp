@@ -79,7 +79,7 @@ HashPublication::~HashPublication() {
       ::unlink(hash_path(checkpoint_path_).c_str());
     }
   } catch (const core::Error&) {
-    // The disk refuses more writes; the older file of this step is then skipped as damaged.
+    // The disk takes no more writes. Readers then skip the older file of this step as damaged.
   }
 }
 

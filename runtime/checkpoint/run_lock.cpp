@@ -37,7 +37,7 @@ constexpr int kUsageCode = static_cast<int>(ErrorKind::kUsage);
 constexpr size_t kLargestLockBytes = 4096;
 constexpr double kPollSeconds = 0.1;
 
-// Start time of a process in clock ticks since boot; empty when there is no such process, or only its remains.
+// Returns the start time of a process in clock ticks since boot; empty when there is no such process or only a zombie.
 std::string start_of(int64_t process) {
   const std::optional<core::ProcessStat> stat = core::process_stat(process);
   return !stat || stat->state == 'Z' || stat->state == 'X' ? "" : std::to_string(stat->start_ticks);
@@ -53,14 +53,14 @@ std::string random_token() {
   return fmt::format("{:08x}{:08x}{:08x}{:08x}", random(), random(), random(), random());
 }
 
-// What run.lock says, a line each.
+// Holds what run.lock says, one member a line.
 struct Holder {
   std::string host, boot, space, start, since, job, token;
   int64_t process = 0;
   int restarts = 0;
   int64_t beats = 0;
 
-  // The count stands last, in a fixed width, and is overwritten in place.
+  // `beats` stands last and has a fixed width, so each heartbeat can overwrite the file in place.
   std::string text() const {
     return fmt::format(
         "host {}\npid {}\npid_start {}\nboot_id {}\npid_namespace {}\nsince {}\nslurm_job {}\nslurm_restarts {}\n"
@@ -109,7 +109,7 @@ struct Holder {
   }
 };
 
-// The file's text; nullopt when there is none. A file that cannot be read counts as one without words.
+// Returns the text of the file, "" when it cannot be read, nullopt when there is no file.
 std::optional<std::string> read_lock(const std::string& path) {
   const core::UniqueFd file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
   if (!file.valid()) return errno == ENOENT ? std::nullopt : std::optional<std::string>("");
@@ -119,7 +119,7 @@ std::optional<std::string> read_lock(const std::string& path) {
   return text;
 }
 
-// False when the file is there already.
+// Creates the file. Returns false when it exists already.
 bool create_lock(const std::string& path, const std::string& text) {
   core::UniqueFd file(::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644));
   if (!file.valid() && errno == EEXIST) return false;
@@ -140,8 +140,9 @@ Verdict judge(const Holder& holder, const Holder& mine) {
   return start_of(holder.process) == holder.start ? Verdict::kLives : Verdict::kGone;
 }
 
-// Keeps two starts on one kernel from judging and taking over at the same moment. Where the file system has no such
-// locks nothing is lost: the slower one finds the other's name at its first heartbeat.
+// Keeps two jobs that start on one host from taking over a lock at the same moment, by flock() on the run folder. Where
+// the file system has no flock() nothing is lost: the slower job finds the other's name in the file at its first
+// heartbeat.
 class OneAtATime {
  public:
   OneAtATime(const std::string& folder, double patience_seconds)
@@ -180,7 +181,7 @@ struct RunLock::State {
                folder, holder.name());
   }
 
-  // Whether the file says the same after stale_seconds.
+  // Returns whether the file still says the same after stale_seconds.
   bool stands_still(const std::string& text) const {
     say(fmt::format("{} is locked by {}; waiting up to {:.0f} s for a heartbeat", folder, Holder::from(text).name(),
                     options.stale_seconds));
@@ -201,7 +202,7 @@ struct RunLock::State {
     const OneAtATime alone(folder, options.stale_seconds);
     while (!create_lock(path, mine.text())) {
       const std::optional<std::string> text = read_lock(path);
-      if (!text) continue;  // it ended this very moment
+      if (!text) continue;  // its job ended just now
       const Holder holder = Holder::from(*text);
       Verdict verdict = judge(holder, mine);
       if (verdict == Verdict::kUnknown) {
@@ -220,7 +221,8 @@ struct RunLock::State {
     }
   }
 
-  // Empty while the lock is ours; else who holds it. A lock that somebody deleted is put back.
+  // Writes the next heartbeat. Returns "" while the lock is ours, else who holds it. Puts back a lock file that
+  // somebody deleted.
   std::string raise_count() {
     const std::optional<std::string> text = read_lock(path);
     if (!text) {
@@ -228,7 +230,7 @@ struct RunLock::State {
       if (fs::is_directory(folder, ignored)) {
         try {
           create_lock(path, mine.text());
-        } catch (const core::Error&) {  // no room, say: the next turn tries again
+        } catch (const core::Error&) {  // e.g. a full disk: the next heartbeat tries again
         }
       }
       return "";
@@ -249,7 +251,8 @@ struct RunLock::State {
         "or Slurm has started it again elsewhere; it ends without writing more",
         folder, holder);
     if (options.on_lost) return options.on_lost(text);
-    // As the watchdog ends a process: other threads may hold any lock.
+    // Ends the process without destructors, as the watchdog does: other threads may hold locks that these would wait
+    // for.
     const std::string line = "neoloom: error: " + text + "\n";
     [[maybe_unused]] const ssize_t ignored = ::write(STDERR_FILENO, line.data(), line.size());
     ::_exit(kUsageCode);

@@ -17,7 +17,7 @@ using hdf5::Id;
 
 constexpr auto kCheckpoint = ErrorKind::kCheckpoint;
 
-// One table serves both directions, so that they cannot drift apart.
+// Reading and writing use the same table, so they cannot drift apart.
 constexpr std::array<std::pair<const char*, int64_t State::*>, 6> kCounters = {
     {{"step", &State::step},
      {"epoch", &State::epoch},
@@ -38,7 +38,7 @@ constexpr const char* kBestParams = "best_params";
 
 int64_t format_version_of(const State& state) { return state.best_params.empty() ? 1 : kFormatVersion; }
 
-// Elements of a shape, or -1 when an extent is negative or the product exceeds `limit`.
+// Returns the number of elements of a shape, or -1 when an extent is negative or the product exceeds `limit`.
 int64_t element_count(const std::vector<int64_t>& shape, int64_t limit) {
   int64_t count = 1;
   for (const int64_t extent : shape) {
@@ -97,7 +97,7 @@ void require_members(Id group, std::vector<std::string> expected, const char* wh
                 fmt::join(found, ", "), fmt::join(expected, ", "));
 }
 
-// The version of the file.
+// Checks the name of the format. Returns its version.
 int64_t require_format(Id file) {
   const std::string format = hdf5::read_text_attribute(file, "format", kCheckpoint);
   core::require(format == kFormatName, kCheckpoint, "its format is \"{}\", expected \"{}\"", format, kFormatName);

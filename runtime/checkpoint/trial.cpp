@@ -21,14 +21,15 @@ void limit(int resource, uint64_t most) {
   ::setrlimit(static_cast<__rlimit_resource_t>(resource), &both);
 }
 
-/// Address space of this process, which a child begins with.
+/// Returns the mapped address space of this process. A child begins with as much.
 uint64_t mapped_bytes() {
   uint64_t pages = 0;
   std::ifstream("/proc/self/statm") >> pages;
   return pages * static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
 }
 
-/// A failure is this process's own affair: no core file, no report on the terminal, no handler of a library.
+/// Prepares the child for a crash: no core file, no output on the terminal, no signal handler of a library. Limits its
+/// memory and its time.
 void keep_to_itself(uint64_t most_bytes) {
   constexpr uint64_t kSlowestBytesASecond = uint64_t{10} << 20;
   const uint64_t seconds = 120 + most_bytes / kSlowestBytesASecond;
@@ -45,7 +46,7 @@ void keep_to_itself(uint64_t most_bytes) {
 [[noreturn]] void run_and_exit(const std::function<void()>& work) {
   try {
     work();
-  } catch (const core::Error&) {  // an answer, not a failure
+  } catch (const core::Error&) {  // the file was refused, not a crash
   } catch (...) {
     ::_exit(1);
   }

@@ -30,7 +30,7 @@ std::optional<std::string> value_of(const Fingerprint& fields, const std::string
 
 std::string shown(const std::optional<std::string>& value) { return value ? "'" + *value + "'" : "nothing"; }
 
-// The first field, in the order of rank 0 and then of `other`, whose values differ.
+// Returns the name of the first field whose values differ, in the order of rank 0's fields and then of `other`'s.
 std::optional<std::string> first_difference(const Fingerprint& reference, const Fingerprint& other) {
   for (const Fingerprint* fields : {&reference, &other}) {
     for (const auto& [name, value] : *fields) {
@@ -40,14 +40,15 @@ std::optional<std::string> first_difference(const Fingerprint& reference, const 
   return std::nullopt;
 }
 
-// True on every rank exactly when all hashes are equal: max(h) == min(h), as max(h) and max(~h).
+// Returns true on every rank exactly when all hashes are equal, i.e. max(h) == min(h). Since min(h) is ~max(~h), one
+// all-reduce gives both.
 bool equal_everywhere(MpiSession& session, uint64_t hash) {
   std::array<int64_t, 2> extremes{std::bit_cast<int64_t>(hash), std::bit_cast<int64_t>(~hash)};
   session.all_reduce_max(extremes);
   return extremes[0] == ~extremes[1];
 }
 
-// The largest group of ranks with one hash; of equally large ones that of the lowest rank.
+// Returns the hash that most ranks have; of equally frequent ones that of the lowest rank.
 uint64_t majority_hash(const std::vector<uint64_t>& hashes) {
   std::map<uint64_t, int> counts;
   for (uint64_t hash : hashes) ++counts[hash];

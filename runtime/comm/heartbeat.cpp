@@ -21,15 +21,16 @@ constexpr int kNewsTag = 4202;
 constexpr double kLeavingPauseSeconds = 0.002;
 constexpr double kBeatsPerTimeout = 10.0;
 constexpr double kLongestIntervalSeconds = 1.0;
-// Until the timeout is known, which some ranks know before others: often enough for any.
+// Applies until set_peer_timeout. Some ranks call it earlier than others and expect their beats at once, so it is
+// short.
 constexpr double kFirstIntervalSeconds = 0.2;
-// A peer is called silent when this many beats did not come.
+// A peer counts as silent after this many missed beats.
 constexpr double kMissedBeats = 3.0;
 
 struct Beat {
   Activity activity;
   int32_t leaving = 0;
-  int32_t last = 0;  // nothing follows
+  int32_t last = 0;  // 1: no message follows
 };
 
 struct News {
@@ -38,20 +39,20 @@ struct News {
   int32_t last = 0;
 };
 
-/// The messages to and from one peer, at most one of each under way. A call that fails counts as a message that did not
-/// come: the watchdog acts on silence.
+/// Exchanges messages with one peer, at most one in flight in each direction. A failed MPI call counts as a message
+/// that did not come: the watchdog acts on silence.
 template <typename Out, typename In>
 class Line {
  public:
   Line(int peer, int out_tag, int in_tag) : peer_(peer), out_tag_(out_tag), in_tag_(in_tag) { listen(); }
   ~Line() {
-    // MPI may still read or write them.
+    // MPI may still read or write the messages: they leak.
     if (sending_ != MPI_REQUEST_NULL || receiving_ != MPI_REQUEST_NULL) (void)messages_.release();
   }
   Line(const Line&) = delete;
   Line& operator=(const Line&) = delete;
 
-  /// False while the message before is still under way.
+  /// Sends a message. Returns false while the previous one is in flight.
   bool send(const Out& message) {
     if (!sent()) return false;
     messages_->out = message;
@@ -64,9 +65,9 @@ class Line {
     keep_if_good(MPI_Test(&sending_, &done, MPI_STATUS_IGNORE), sending_);
     return done != 0 || sending_ == MPI_REQUEST_NULL;
   }
-  /// The oldest message that came, if any. Not to be asked for after the last one.
+  /// Takes the oldest message that has arrived, if any. Must not be called after the peer's last message.
   bool take(In& message) {
-    if (receiving_ == MPI_REQUEST_NULL) listen();  // the call before failed
+    if (receiving_ == MPI_REQUEST_NULL) listen();  // the last MPI_Irecv failed
     if (receiving_ == MPI_REQUEST_NULL) return false;
     int done = 0;
     if (!keep_if_good(MPI_Test(&receiving_, &done, MPI_STATUS_IGNORE), receiving_) || done == 0) return false;
@@ -95,12 +96,12 @@ class Line {
   MPI_Request receiving_ = MPI_REQUEST_NULL;
 };
 
-/// What rank 0 knows of another rank.
+/// Holds what rank 0 knows of another rank.
 struct Peer {
   explicit Peer(int rank) : line(rank, kNewsTag, kBeatTag), known{.rank = rank} {}
 
   void hear(double counted_seconds) {
-    if (beat.last != 0) return;  // it took its leave: silence is no news
+    if (beat.last != 0) return;  // it has left, so its silence is expected
     known.silent_seconds += counted_seconds;
     while (beat.last == 0 && line.take(beat)) {
       known.silent_seconds = 0.0;
@@ -126,16 +127,16 @@ struct Heartbeat::State {
   double interval_seconds = kFirstIntervalSeconds;
   std::thread thread;
 
-  // Of the thread alone.
+  // Only the thread uses these.
   double looked_at = core::now_seconds();
-  double counted_seconds = 0.0;  // since the look before
+  double counted_seconds = 0.0;  // since the previous pause()
   double silent_after_seconds = 0.0;
   double since_beat_seconds = 0.0;
   bool beat_is_due = true;
   bool leaves = false;
 
-  /// Pauses until the next look; false when all is to end at once. Time beyond two beats does not count: this process
-  /// was stopped or starved, and could not hear anybody.
+  /// Sleeps until it is time to look for messages. Returns false when the thread must end at once. Time beyond two
+  /// intervals does not count: this process was stopped or starved, and could not receive messages.
   bool pause() {
     std::unique_lock lock(mutex);
     const double interval = interval_seconds;
@@ -159,7 +160,7 @@ struct Heartbeat::State {
     since_beat_seconds = 0.0;
   }
 
-  // Every rank but rank 0.
+  // Runs on every rank but rank 0: sends beats, receives news.
   void report() {
     Line<Beat, News> line(0, kBeatTag, kNewsTag);
     News news;
@@ -179,18 +180,19 @@ struct Heartbeat::State {
     }
   }
 
-  // What rank 0 says, unless it has fallen silent itself: then the ranks know nothing of each other.
+  // Gives the watchdog the news from rank 0. When rank 0 is silent, the ranks know nothing of each other, so rank 0 is
+  // the one that is missing.
   void tell(PeerNews news, const Suspect& root) const {
     if (root.silent_seconds >= silent_after_seconds) {
       news.silent = root;
     } else if (root.last.host[0] == '\0') {
-      return;  // nothing was said yet
+      return;  // rank 0 has sent nothing yet
     }
-    if (news.silent.rank == rank) news.silent = {};  // from while this process was stopped
+    if (news.silent.rank == rank) news.silent = {};  // it was true while this process was stopped
     watchdog->hear(news);
   }
 
-  // Rank 0.
+  // Runs on rank 0: receives beats, sends news.
   void collect(int size) {
     std::deque<Peer> peers;
     for (int peer = 1; peer < size; ++peer) peers.emplace_back(peer);
@@ -216,7 +218,7 @@ struct Heartbeat::State {
     const auto consider = [&](const Suspect& rank) {
       if (rank.last.waits_seconds < 0.0 && news.working.rank < 0 && rank.last.host[0] != '\0') news.working = rank;
       if (rank.last.waits_seconds <= longest_wait_seconds) return;
-      longest_wait_seconds = rank.last.waits_seconds + interval_seconds;  // of about equal ones the lowest rank
+      longest_wait_seconds = rank.last.waits_seconds + interval_seconds;  // of about equal waits the lowest rank's
       news.speaker = rank.rank;
     };
     consider({.rank = 0, .last = watchdog->activity()});
@@ -233,7 +235,7 @@ struct Heartbeat::State {
     return news;
   }
 
-  // Tells all that no more news follow; true when nothing is under way any more.
+  // Sends each peer its last news. Returns true when no message is in flight any more.
   static bool dismiss(std::deque<Peer>& peers, News news) {
     news.last = 1;
     bool all_gone = true;

@@ -24,7 +24,7 @@ int rank_before_world() {
 
 int64_t slurm_step_tasks() {
   if (environment("SLURM_STEP_ID").empty()) return 1;
-  // SLURM_NTASKS of an interactive step is the allocation's, but then the step's own number is there, too.
+  // In an interactive step SLURM_NTASKS counts the tasks of the allocation, but SLURM_STEP_NUM_TASKS is set, too.
   const std::string tasks = environment({"SLURM_STEP_NUM_TASKS", "SLURM_NTASKS"});
   return tasks.empty() ? 1 : std::atoll(tasks.c_str());
 }

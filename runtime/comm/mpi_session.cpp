@@ -23,17 +23,17 @@
 namespace neoloom::comm {
 namespace {
 
-// Open MPI reads these in MPI_Init; what the user has set stays.
+// Sets variables that Open MPI reads in MPI_Init. What the user has set stays.
 void set_mpi_defaults() {
   if (std::atoi(core::environment("OMPI_COMM_WORLD_LOCAL_SIZE").c_str()) > 1) {
-    // Waiting ranks give their core to a neighbour's compute threads. With a free core the yield costs nothing;
-    // without it a small all-reduce of oversubscribed ranks takes 10 to 60 ms instead of 0.2 to 0.6 ms.
+    // Waiting ranks yield their core to compute threads of other ranks. On a free core that costs nothing. On shared
+    // cores a small all-reduce takes 0.2 to 0.6 ms with it, 10 to 60 ms without it.
     core::set_environment_default("OMPI_MCA_mpi_yield_when_idle", "1");
   }
 }
 
-// Tests `request` until it is done: at once for a peer that is nearly there, then with sleeps that grow to 5 ms, so
-// that a rank which works for minutes has the cores of those that wait.
+// Tests `request` until it is done. Spins for 0.2 ms, in case the peers are nearly there, then sleeps up to 5 ms at a
+// time, so that a rank which works for minutes has the cores of the ranks that wait.
 void wait_patiently(MPI_Request& request) {
   using std::chrono::microseconds;
   constexpr microseconds kLongest{5000};
@@ -53,7 +53,7 @@ void wait_patiently(MPI_Request& request) {
 }
 
 void all_reduce(std::span<int64_t> values, MPI_Op op, MPI_Comm world) {
-  if (world == MPI_COMM_NULL) return;  // the values of a world of one
+  if (world == MPI_COMM_NULL) return;  // one rank's values are the result
   for_each_piece(values.size(), kMaxElementsPerCall, [&](size_t first, size_t count) {
     NL_MPI_CHECK(MPI_Allreduce(MPI_IN_PLACE, values.data() + first, static_cast<int>(count), MPI_INT64_T, op, world));
   });
@@ -71,7 +71,8 @@ double timeout_of_environment() {
 
 }  // namespace
 
-// How a piece of work ended: kind 0 = well, `text` is its result, otherwise its error.
+// Holds how a piece of work ended. Kind 0: well, and `text` is its result. Any other kind: with an error of that kind
+// and text.
 struct MpiSession::Outcome {
   int64_t kind = 0;
   std::string text;
@@ -88,12 +89,12 @@ MpiSession::Outcome MpiSession::outcome_of(const std::function<std::string()>& w
 }
 
 struct MpiSession::State {
-  bool initialized = false;  // MPI; a world without a launcher never calls it
+  bool initialized = false;  // false without a launcher: MPI is never called
   MPI_Comm world = MPI_COMM_NULL;
   MPI_Comm local = MPI_COMM_NULL;
   int exceptions_at_start = 0;
   Watchdog watchdog{rank_before_world(), core::host_name()};
-  std::unique_ptr<Heartbeat> heartbeat;  // of worlds of several ranks
+  std::unique_ptr<Heartbeat> heartbeat;  // null with one rank or without MPI_THREAD_MULTIPLE
 };
 
 MpiSession::MpiSession(int* argc, char*** argv)
@@ -125,14 +126,15 @@ MpiSession::MpiSession(int* argc, char*** argv)
   NL_MPI_CHECK(MPI_Comm_size(MPI_COMM_WORLD, &size_));
   if (size_ == 1) state_->watchdog.be_alone();
   if (rank_ > 0) log_ = std::make_unique<core::Logger>(fmt::format("[rank {} on {}] ", rank_, host_name()));
-  // Without threads in MPI, deadlines are all there is.
+  // Heartbeats need MPI_THREAD_MULTIPLE. Without them only deadlines end a wait.
   if (size_ > 1 && provided == MPI_THREAD_MULTIPLE) {
     state_->heartbeat = std::make_unique<Heartbeat>(rank_, size_, state_->watchdog);
   }
   state_->watchdog.set_peer_timeout(peer_timeout_seconds_);
   const auto meeting = phase("the first message between ranks", kShort);
   const auto bounded = guard();
-  // Duplicates keep our messages apart from those of any library that uses MPI_COMM_WORLD; they inherit the handler.
+  // Duplicates keep our messages apart from those of any library that uses MPI_COMM_WORLD. They inherit its error
+  // handler.
   NL_MPI_CHECK(MPI_Comm_dup(MPI_COMM_WORLD, &state_->world));
   NL_MPI_CHECK(MPI_Comm_split_type(state_->world, MPI_COMM_TYPE_SHARED, rank_, MPI_INFO_NULL, &state_->local));
   NL_MPI_CHECK(MPI_Comm_rank(state_->local, &local_rank_));
@@ -141,7 +143,7 @@ MpiSession::MpiSession(int* argc, char*** argv)
 
 MpiSession::~MpiSession() {
   const bool unwinding = std::uncaught_exceptions() > state_->exceptions_at_start;
-  // MPI_Finalize waits for peers, and peers that wait for this rank never come.
+  // MPI_Finalize would wait for peers that may be waiting for this rank in a collective, and so never come.
   if (!state_->initialized || (unwinding && size_ > 1)) return;
   if (state_->heartbeat) {
     const auto leaving = phase("the end of the run");
@@ -149,7 +151,8 @@ MpiSession::~MpiSession() {
     state_->heartbeat->leave();
   }
   const auto ending = phase("MPI_Finalize", kShort);
-  // Twice: rank 0 may still wait for one that did not take its leave, and can say which.
+  // Twice the timeout: rank 0 may still be in leave(), waiting for a lost rank. It can name that rank, so it ends
+  // first.
   const auto bounded = guard("MPI_Finalize", 0, 2 * peer_timeout_seconds_);
   MPI_Comm_free(&state_->local);
   MPI_Comm_free(&state_->world);
@@ -191,7 +194,7 @@ std::string MpiSession::library_version() const {
   std::array<char, MPI_MAX_LIBRARY_VERSION_STRING> text{};
   int length = 0;
   NL_MPI_CHECK(MPI_Get_library_version(text.data(), &length));
-  // "Open MPI v4.1.4, package: Debian Open MPI, ident: ..."
+  // The library says "Open MPI v4.1.4, package: Debian Open MPI, ident: ..."
   std::string version(text.data(), static_cast<size_t>(length));
   version = version.substr(0, version.find(','));
   if (const size_t v = version.find(" v"); v != std::string::npos) version.erase(v + 1, 1);
@@ -271,7 +274,7 @@ void MpiSession::sleeping_barrier() {
   wait_patiently(request);
 }
 
-// Rank 0's outcome reaches all.
+// Broadcasts rank 0's outcome.
 void MpiSession::tell_outcome(Outcome& outcome) {
   std::array<int64_t, 2> header{outcome.kind, static_cast<int64_t>(outcome.text.size())};
   const auto bounded = guard();
@@ -322,7 +325,7 @@ void MpiSession::abort(int exit_code) {
   std::fflush(nullptr);
   state_->heartbeat.reset();
   if (size_ == 1) {
-    // Nobody waits, so no need for the launcher's banner.
+    // No peer waits, so the job can end without MPI_Abort, for which the launcher prints a banner.
     if (state_->initialized) MPI_Finalize();
     std::_Exit(exit_code);
   }

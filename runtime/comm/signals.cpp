@@ -14,7 +14,7 @@ namespace {
 
 constexpr std::array kSignals{SIGUSR1, SIGUSR2, SIGTERM, SIGINT, SIGHUP};
 
-// A handler reaches nothing but file-scope state; StopSignal owns these for its lifetime.
+// A signal handler can only reach file-scope state. StopSignal owns these for its lifetime.
 std::atomic<int> first_signal{0};
 std::atomic<bool> in_use{false};
 static_assert(std::atomic<int>::is_always_lock_free);

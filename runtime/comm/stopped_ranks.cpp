@@ -13,7 +13,8 @@
 namespace neoloom::comm {
 namespace {
 
-// What fits of the file, with an end; empty when it cannot be read.
+// Reads as much of the file as fits, NUL-terminated; "" when it cannot be read. The stack holds all texts, as in the
+// watchdog.
 template <size_t N>
 void read_text(const char* path, std::array<char, N>& text) {
   size_t length = 0;
@@ -37,7 +38,7 @@ bool is_stopped(long pid) {
   return name_end != nullptr && name_end[1] == ' ' && (name_end[2] == 'T' || name_end[2] == 't');
 }
 
-// -1 when the process is no rank.
+// Returns the rank that a process is, or -1.
 int rank_of(long pid) {
   std::array<char, 64> path{};
   std::array<char, 65536> text{};

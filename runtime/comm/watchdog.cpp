@@ -21,14 +21,16 @@
 namespace neoloom::comm {
 namespace {
 
-// The thread looks this often; a look that comes much later means that the process was stopped or starved.
+// The thread checks all waits this often. A check that comes much later means that the process was stopped or starved.
 constexpr double kTickSeconds = 0.1;
-// Heartbeats come with gaps: a peer that has been silent for nearly as long as others waited is missing.
+// A peer is missing when it has been silent for this share of the peer timeout. It is less than 1, because its last
+// heartbeat may have come after the wait began.
 constexpr double kSilentShare = 0.8;
-// However short the timeout is: threads starve for a second, and ranks that end after a message fall silent, too.
+// A peer is not missing before that, however short the timeout is: threads can starve for a second, and ranks that end
+// after a message of their own fall silent, too.
 constexpr double kLeastSilenceSeconds = 3.0;
 constexpr char kNetworkHint[] = " (mpirun's --mca btl_tcp_if_include SUBNET names the network between hosts)";
-// One rank speaks first, and the launcher ends the others within this time.
+// One rank prints its message first. The launcher ends the others within this time.
 constexpr double kTurnSeconds = 4.0;
 
 struct Wait {
@@ -38,7 +40,7 @@ struct Wait {
   double waited_seconds = 0.0;
 };
 
-/// A line built on the stack: the heap's lock may be held by the thread that hangs.
+/// Builds a line on the stack: the thread that hangs may hold the lock of the heap.
 class Line {
  public:
   template <typename... Args>
@@ -88,7 +90,7 @@ void add_working(Line& line, const Suspect& working) {
   line.add(". It hangs, or it needs more time: then raise runtime.peer_timeout_seconds");
 }
 
-// Nobody says who is missing: what this host shows may.
+// Names the stopped ranks of this host: without heartbeats nothing else can be known.
 void add_stopped_here(Line& line, const char* own_host) {
   std::array<char, 256> ranks{};
   if (stopped_ranks_here(ranks.data(), ranks.size()) > 0) {
@@ -144,7 +146,8 @@ struct Watchdog::State {
            news.silent.silent_seconds >= std::max(kLeastSilenceSeconds, kSilentShare * peer_timeout_seconds);
   }
 
-  // The ranks take turns, so that one message stands for all: the others come only if the first does not.
+  // Returns how long this rank lets others print first. One message stands for all: the other ranks print only if it
+  // does not come.
   double turn_seconds() const {
     if (heard && news.silent.rank != 0) return rank == news.speaker ? 0.0 : kTurnSeconds;
     return kTurnSeconds * std::min(rank, 2);
@@ -191,7 +194,7 @@ Watchdog::Guard Watchdog::guard(const std::string& phase, int64_t step, double d
   copy_text(phase, wait.phase);
   wait.step = step;
   wait.deadline_seconds = deadline_seconds;
-  // A wait may begin just before a look, which then counts a whole tick.
+  // The first check counts a whole tick, even if the wait began just before it.
   wait.waited_seconds = -kTickSeconds;
   std::lock_guard lock(state_->mutex);
   const int64_t id = state_->next_id++;

@@ -72,7 +72,7 @@ void AtomicFile::write_at(size_t offset_bytes, const void* bytes, size_t count_b
   if (const int code = write_fully(file_.get(), bytes, count_bytes); code != 0) give_up("write", code);
   unsent_bytes_ += count_bytes;
   if (unsent_bytes_ < kSendBytes) return;
-  // The disk works while the next pieces are made, so that the last fsync is short. A refusal only costs that.
+  // Starts writing to the disk now, so that the final fsync is short. A failure costs only that.
   (void)::sync_file_range(file_.get(), 0, 0, SYNC_FILE_RANGE_WRITE);
   unsent_bytes_ = 0;
 }

@@ -25,7 +25,7 @@ namespace fs = std::filesystem;
        path, reason, remedy);
 }
 
-/// In a folder with the sticky bit only the owner of a file can replace it.
+/// Refuses a folder in which everybody may replace files. With the sticky bit only the owner of a file can.
 void require_own_folder(const std::string& path) {
   struct stat status {};
   if (::stat(path.c_str(), &status) != 0) return;
@@ -46,7 +46,7 @@ void require_own_file(const std::string& path) {
 
 void Cache::require_own(const std::string& path) const {
   if (trusts_everybody || verified) return;
-  const fs::path root = (fs::path(directory) / "file").lexically_normal().parent_path();  // without a slash at its end
+  const fs::path root = (fs::path(directory) / "file").lexically_normal().parent_path();  // without a trailing slash
   for (fs::path folder = fs::path(path).lexically_normal().parent_path();; folder = folder.parent_path()) {
     require_own_folder(folder.empty() ? "." : folder.string());
     if (folder == root || folder == folder.parent_path()) break;

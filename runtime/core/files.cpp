@@ -30,7 +30,7 @@ const char* kind_of_file(mode_t mode) {
 }  // namespace
 
 UniqueFd open_regular(const std::string& path, ErrorKind kind) {
-  // What is no regular file is found out before it is waited for.
+  // O_NONBLOCK: opening a FIFO would otherwise wait for a writer before fstat() can refuse it.
   UniqueFd file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
   require(file.valid(), kind, "cannot open {}: {}", path, reason());
   struct stat status {};
@@ -96,7 +96,7 @@ std::string parent_directory(const std::string& path) {
 }
 
 void make_directories(const std::string& path, ErrorKind kind) {
-  if (path.empty()) return;  // a bare file name's parent: the working directory
+  if (path.empty()) return;  // the parent of a bare file name: the working directory
   std::error_code code;
   std::filesystem::create_directories(path, code);
   if (code) throw WriteError(kind, fmt::format("cannot create directory {}: {}", path, code.message()));

@@ -9,7 +9,7 @@ std::string json_excess(std::string_view text, size_t most_levels) {
   for (size_t at = 0; at < text.size(); ++at) {
     switch (text[at]) {
       case '"':
-        // A string that never ends is the parser's to complain about.
+        // Skips the string. The parser reports one that never ends.
         for (++at; at < text.size() && text[at] != '"'; ++at) at += text[at] == '\\' ? 1 : 0;
         break;
       case '[':
@@ -44,7 +44,7 @@ std::string json_complaint(const nlohmann::json::exception& error) {
   const size_t end = text.find("] ");
   if (text.starts_with("[") && end != std::string_view::npos) text.remove_prefix(end + 2);
   std::string line(text.substr(0, kLongestBytes));
-  // The text is quoted as it was found, which need not be UTF-8, and the cut may split a character.
+  // The message quotes the input, which need not be UTF-8, and the cut may split a character.
   for (char& letter : line) {
     if (static_cast<unsigned char>(letter) < 0x20 || static_cast<unsigned char>(letter) >= 0x7F) letter = '?';
   }

@@ -32,7 +32,7 @@ LogLevel log_level_from_name(const std::string& name) {
 struct Logger::State {
   std::string prefix;
   LogLevel level = LogLevel::kInfo;
-  // Not registered: a program may have several, and none outlives its owner.
+  // Not in spdlog's registry: a process may have several logs, and each ends with its owner.
   spdlog::logger log{"neoloom", std::make_shared<spdlog::sinks::stderr_sink_mt>()};
 
   void write(LogLevel at, const char* name, const std::string& text) {

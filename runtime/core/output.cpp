@@ -21,14 +21,14 @@ namespace fs = std::filesystem;
 
 constexpr size_t kPendingBytes = 1 << 16;
 
-/// As if SIGPIPE had its default action, which a parent may have taken away.
+/// Ends the process as SIGPIPE does by default. A parent may have had the signal ignored.
 [[noreturn]] void end_by_broken_pipe() {
   std::signal(SIGPIPE, SIG_DFL);
   std::raise(SIGPIPE);
   std::_Exit(128 + SIGPIPE);
 }
 
-/// Where a result is published: links are followed, since a rename would replace them.
+/// Returns the file that a result replaces. It follows links, because a rename would replace the link itself.
 std::string target_of(const std::string& path) {
   std::error_code code;
   const fs::path target = fs::weakly_canonical(path, code);
@@ -56,7 +56,7 @@ void Output::flush() {
     const ssize_t written = ::write(descriptor_, rest.data(), rest.size());
     if (written >= 0) {
       rest.remove_prefix(static_cast<size_t>(written));
-    } else if (errno == EAGAIN || errno == EWOULDBLOCK) {  // a descriptor that its owner made non-blocking
+    } else if (errno == EAGAIN || errno == EWOULDBLOCK) {  // its owner made the descriptor non-blocking
       pollfd wanted{descriptor_, POLLOUT, 0};
       ::poll(&wanted, 1, /*timeout=*/-1);
     } else if (errno != EINTR) {
@@ -68,7 +68,7 @@ void Output::flush() {
 
 void Output::finish() {
   flush();
-  // Network file systems report a full disk or quota at close.
+  // Closes a copy of the descriptor, because network file systems report a full disk or quota at close.
   const int copy = ::dup(descriptor_);
   if (copy < 0 || ::close(copy) != 0) give_up(errno);
 }

@@ -10,7 +10,7 @@
 namespace neoloom::core {
 namespace {
 
-/// Calls visit(text behind the colon) for every line of the key, until it returns false.
+/// Calls visit(text behind the colon) for every line that begins with `key`, until it returns false.
 template <typename Visit>
 void for_each_value(const std::string& path, std::string_view key, Visit visit) {
   std::ifstream file(path);
@@ -55,9 +55,9 @@ int64_t proc_bytes(const std::string& path, std::string_view key) {
 
 std::optional<ProcessStat> process_stat(int64_t process) {
   const std::string line = first_line(fmt::format("/proc/{}/stat", process));
-  const size_t name_end = line.rfind(')');  // "PID (NAME) STATE PARENT ...", and the name may hold anything
+  const size_t name_end = line.rfind(')');  // "PID (NAME) STATE PARENT ...", where NAME may hold a ')'
   if (name_end == std::string::npos) return std::nullopt;
-  constexpr int kFieldsBetween = 17;  // parent's to start time: fields 4 and 22
+  constexpr int kFieldsBetween = 17;  // from the parent, field 4, to the start time, field 22
   std::istringstream fields(line.substr(name_end + 1));
   ProcessStat stat;
   fields >> stat.state >> stat.parent;

@@ -13,13 +13,14 @@
 namespace neoloom::core {
 namespace {
 
-// A descriptor of 0 to 2 that the caller closed would go to the next file that is opened, and output into that file.
-// What is put in its place refuses both.
+// Opens /dev/null for each of the descriptors 0 to 2 that the caller closed. Otherwise the next file that is opened
+// would get that number, and output would go into it. The access mode is the opposite one, so reading standard input
+// and writing output fail as on a closed descriptor.
 void hold_standard_descriptors() {
   for (int descriptor = STDIN_FILENO; descriptor <= STDERR_FILENO; ++descriptor) {
     if (::fcntl(descriptor, F_GETFD) >= 0) continue;
     const int writes = descriptor == STDIN_FILENO ? O_WRONLY : O_RDONLY;
-    if (::open("/dev/null", writes) != descriptor) return;  // the lowest free one is taken
+    if (::open("/dev/null", writes) != descriptor) return;  // open() takes the lowest free number
   }
 }
 

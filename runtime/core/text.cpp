@@ -17,7 +17,7 @@ constexpr size_t kNameInListBytes = 60;
 
 bool is_control(uint32_t point) { return point < 0x20 || (point >= 0x7F && point < 0xA0); }
 
-/// Blanks other than U+0020, and what prints as nothing or turns the line around.
+/// Returns true for blanks other than U+0020, for invisible characters and for those that turn the direction of text.
 bool is_deceptive(uint32_t point) {
   return point == 0xA0 || point == 0xAD || point == 0x1680 || point == 0x180E || (point >= 0x2000 && point <= 0x200F) ||
          (point >= 0x2028 && point <= 0x202F) || (point >= 0x205F && point <= 0x206F) || point == 0x3000 ||

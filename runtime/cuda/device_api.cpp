@@ -55,8 +55,8 @@ int create_stream(StreamHandle* stream) {
   int least = 0, greatest = 0;
   const cudaError_t known = cudaDeviceGetStreamPriorityRange(&least, &greatest);
   if (known != cudaSuccess) return known;
-  // Non-blocking: no hidden ordering with the legacy default stream; the events order it. In front of the kernels that
-  // compute: sums are short, and peers wait for them.
+  // Non-blocking: events alone order this stream, not the legacy default stream. It has the highest priority, because
+  // sums are short and peers wait for them.
   const cudaError_t result = cudaStreamCreateWithPriority(&created, cudaStreamNonBlocking, greatest);
   *stream = created;
   return result;

@@ -92,7 +92,7 @@ class DeviceRoom final : public DevicePlugin {
     NcclSetup setup;
     setup.rank = session.rank();
     setup.size = session.size();
-    // The watchdog speaks first, and can say which rank is missing.
+    // Longer than the peer timeout, so that the watchdog prints first: it can say which rank is missing.
     setup.init_deadline_seconds = 2 * session.peer_timeout_seconds();
     setup.call_deadline_seconds = std::max(setup.call_deadline_seconds, 2 * session.peer_timeout_seconds());
     setup.broadcast = [&session](void* bytes, size_t count_bytes) { session.broadcast(bytes, count_bytes, 0); };

@@ -61,7 +61,8 @@ void GraphCache::run(const RepeatedWork& work) {
   if (!entry.hopeless && entry.eager_runs >= kEagerRuns && graphs_ < kMostGraphs) record(entry, work);
 }
 
-/// The results of an eager run on the same inputs are there, and what goes between its parts is done.
+/// Captures the graphs after an eager run on the same inputs, whose results are the reference. That run has called
+/// between(), so the replay here does not call it again.
 void GraphCache::record(Entry& entry, const RepeatedWork& work) {
   const auto unchanged = work.snapshot();
   std::string reason = "the recorded graph gives other bits than its kernels launched one by one";
@@ -104,7 +105,7 @@ void GraphCache::capture(Entry& entry, const RepeatedWork& work) {
   } catch (...) {
     try {
       if (recording) end_part();
-    } catch (const std::exception&) {  // the first error says more
+    } catch (const std::exception&) {  // the first error is the cause
     }
     throw;
   }

@@ -48,7 +48,7 @@ class NcclCommunicator final : public comm::Communicator {
     check_device(device_, device_.record_event(ready_, device_.current_stream()), "record event");
     check_device(device_, device_.wait_event(stream_, ready_), "stream wait for event");
     const int result = nccl_.all_reduce_sum(data, n_elements, element, comm_, stream_);
-    // The sum is on the stream only once the call is no longer in progress: what comes after must come after it.
+    // NCCL has enqueued the sum only once the call is no longer in progress, and later work must come after it.
     require_settled("ncclAllReduce", result, setup_.call_deadline_seconds);
     reduced_bytes_ += n_elements * comm::element_bytes(element);
   }
@@ -62,7 +62,8 @@ class NcclCommunicator final : public comm::Communicator {
     exposed_seconds_ += waits_.take_seconds();
   }
 
-  /// Reports what went wrong since the last call: nothing else would, as sums run without the host.
+  /// Throws when a sum has failed since the last call. Nothing else notices it, because the host does not wait for
+  /// sums.
   void check() override { require_settled("ncclAllReduce (earlier)", 0, setup_.call_deadline_seconds); }
 
   std::string description() const override {
@@ -75,7 +76,7 @@ class NcclCommunicator final : public comm::Communicator {
  private:
   void join() {
     NcclUniqueId id{};
-    // A failure on rank 0 must reach the others, which wait for the id: it travels in the same message.
+    // A failure on rank 0 travels in the same message as the id, because the other ranks wait for that.
     struct Message {
       int32_t result = 0;
       NcclUniqueId id{};
@@ -122,7 +123,7 @@ class NcclCommunicator final : public comm::Communicator {
     }
   }
 
-  // Orderly when all is well; an abort, waited for a few seconds only, when it is not.
+  // Finalizes and destroys the communicator. After a failure aborts it, and waits a few seconds at most for that.
   void release() noexcept {
     if (comm_ != nullptr) {
       if (!leave()) abort_communicator();
@@ -156,7 +157,7 @@ class NcclCommunicator final : public comm::Communicator {
       const auto limit = std::chrono::duration<double>(setup_.abort_deadline_seconds);
       hung_ = ended.wait_for(limit) != std::future_status::ready;
     } catch (const std::exception&) {
-      hung_ = true;  // no thread to be had: the end of the process closes everything
+      hung_ = true;  // no thread could start: the end of the process frees everything
     }
   }
 
@@ -166,8 +167,8 @@ class NcclCommunicator final : public comm::Communicator {
   StreamWaits waits_;
   NcclHandle comm_ = nullptr;
   StreamHandle stream_ = nullptr;
-  EventHandle ready_ = nullptr;   // the current stream's work before the sum
-  EventHandle summed_ = nullptr;  // the sum
+  EventHandle ready_ = nullptr;   // recorded on the current stream before a sum
+  EventHandle summed_ = nullptr;  // recorded on stream_ after the sums
   bool failed_ = false;
   bool hung_ = false;
   int exceptions_at_start_ = std::uncaught_exceptions();

@@ -47,8 +47,8 @@ std::unique_ptr<DevicePlugin> load_device_plugin() {
   core::require(gpu_present(), ErrorKind::kDevice,
                 "A GPU was requested, but this machine has none (no /dev/nvidiactl, no /dev/nvidia0). {}", kInstead);
   const std::string path = plugin_path();
-  // Global, as LibTorch's CUDA library registers its hooks with the copy of LibTorch already loaded; and never closed,
-  // since those hooks cannot be taken back.
+  // RTLD_GLOBAL: LibTorch's CUDA library registers its hooks with the copy of LibTorch that is already loaded.
+  // RTLD_NODELETE: those hooks cannot be taken back.
   void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_GLOBAL | RTLD_NODELETE);
   if (library == nullptr) {
     const char* reason = dlerror();

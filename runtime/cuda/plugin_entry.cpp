@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The two symbols by which load_device_plugin() knows the library.
+// Defines the two symbols that load_device_plugin() looks up in the library.
 #include <ATen/Context.h>
 
 #include "runtime/core/environment.h"
@@ -14,7 +14,7 @@ void restrict_kernels(bool deterministic) {
   context.setAllowBF16ReductionCuBLAS(false);
   context.setAllowTF32CuBLAS(false);
   if (!deterministic) return;
-  // cuBLAS reads it with its first handle; without it split-K sums may run in any order.
+  // cuBLAS reads it when it makes its first handle. Without it, split-K sums may run in any order.
   core::set_environment_default("CUBLAS_WORKSPACE_CONFIG", ":4096:8");
   context.setDeterministicAlgorithms(true, false);
   // Every buffer here is written before it is read; filling it first would only cost bandwidth.

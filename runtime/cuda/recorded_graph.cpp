@@ -13,8 +13,8 @@ namespace neoloom::cuda {
 namespace {
 
 struct RecordedGraph {
-  at::cuda::CUDAGraph graph{/*keep_graph=*/true};  // so that its nodes can be counted
-  std::optional<c10::cuda::CUDAStreamGuard> side;  // LibTorch records on no default stream
+  at::cuda::CUDAGraph graph{/*keep_graph=*/true};  // for count_nodes
+  std::optional<c10::cuda::CUDAStreamGuard> side;  // LibTorch cannot capture on the default stream
 };
 
 RecordedGraph& of(GraphHandle graph) { return *static_cast<RecordedGraph*>(graph); }
@@ -22,8 +22,8 @@ RecordedGraph& of(GraphHandle graph) { return *static_cast<RecordedGraph*>(graph
 }  // namespace
 
 void add_graph_calls(DeviceApi& api) {
-  // One pool for all graphs: they are played one after the other, and what outlives a graph's micro-step lies outside
-  // of it. One stream, too: LibTorch gives memory of a pool back to the stream that it was taken on.
+  // All graphs share one memory pool: they are replayed one after the other, and what outlives a micro-step lies
+  // outside of the pool. They share one stream, too: LibTorch returns memory of a pool to the stream that allocated it.
   struct Shared {
     at::cuda::MempoolId_t pool = at::cuda::graph_pool_handle();
     c10::cuda::CUDAStream stream = c10::cuda::getStreamFromPool();

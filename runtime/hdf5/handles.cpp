@@ -10,7 +10,7 @@ namespace neoloom::hdf5 {
 static_assert(std::is_same_v<hid_t, Id>, "HDF5 1.10 or newer is needed: its identifiers have 64 bits");
 
 void prepare_library() {
-  // Fails, harmlessly, once the library is open; only the first call in a process counts.
+  // H5dont_atexit fails, harmlessly, once the library is open: only the first call in a process counts.
   H5dont_atexit();
   H5open();
   H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
@@ -44,7 +44,7 @@ void AttributeTraits::close(Type id) noexcept { H5Aclose(id); }
 void PropertyListTraits::close(Type id) noexcept { H5Pclose(id); }
 
 void close_file(File& file, core::ErrorKind kind) {
-  // Given up either way: after a failed flush, closing again crashes HDF5 1.10.
+  // The handle is released even if H5Fclose fails: closing again after a failed flush crashes HDF5 1.10.
   NL_H5(kind, H5Fclose(file.release()));
 }
 

@@ -17,7 +17,7 @@ PropertyList access_properties(core::ErrorKind kind) {
   prepare_library();
   PropertyList list(NL_H5(kind, H5Pcreate(H5P_FILE_ACCESS)));
   NL_H5(kind, H5Pset_libver_bounds(list.get(), H5F_LIBVER_V110, H5F_LIBVER_V110));
-  // Closing a file with open objects fails instead of leaving an incomplete image.
+  // H5F_CLOSE_SEMI: closing a file with open objects fails instead of leaving an incomplete image.
   NL_H5(kind, H5Pset_fclose_degree(list.get(), H5F_CLOSE_SEMI));
   return list;
 }
@@ -25,7 +25,7 @@ PropertyList access_properties(core::ErrorKind kind) {
 PropertyList creation_properties(core::ErrorKind kind) {
   PropertyList list(NL_H5(kind, H5Pcreate(H5P_FILE_CREATE)));
   NL_H5(kind, H5Pset_obj_track_times(list.get(), false));
-  // Links and attributes of the root stay in its header: smaller than the heaps that HDF5 would change to.
+  // Up to 64 links and attributes of the root stay in its object header, which is smaller than HDF5's heaps.
   NL_H5(kind, H5Pset_link_phase_change(list.get(), 64, 0));
   NL_H5(kind, H5Pset_attr_phase_change(list.get(), 64, 0));
   return list;
@@ -35,11 +35,11 @@ PropertyList creation_properties(core::ErrorKind kind) {
 
 void ImageBytes::Free::operator()(std::byte* data) const noexcept { std::free(data); }
 
-// HDF5's in-memory driver frees its buffer when the file is closed. These callbacks keep it instead: it is the file.
+// Keeps the buffer of HDF5's in-memory driver, which would free it when the file is closed: the buffer is the file.
 struct ImageWriter::Buffer {
   std::span<std::byte> room;    // the caller's memory; empty: own memory
   void* live = nullptr;         // the driver's current buffer
-  std::byte* closed = nullptr;  // own memory that the driver gave up at the end
+  std::byte* closed = nullptr;  // own memory, once the driver has closed the file
   size_t capacity = 0;
 
   ~Buffer() { std::free(closed); }
@@ -89,7 +89,7 @@ namespace {
 void* same_user_data(void* user) { return user; }
 herr_t keep_user_data(void*) { return 0; }
 
-// H5Fget_filesize is no help after closing: read the end-of-file address of a version 2 or 3 superblock.
+// Returns the end-of-file address from a superblock of version 2 or 3: H5Fget_filesize needs an open file.
 size_t end_of_file(const std::byte* image, size_t capacity, core::ErrorKind kind) {
   constexpr size_t kVersionAt = 8;
   constexpr size_t kOffsetSizeAt = 9;
@@ -148,7 +148,8 @@ ImageBytes ImageWriter::finish() {
 
 size_t ImageWriter::finish_in_room() { return close(); }
 
-// Every copy that HDF5 asks for on the way from the property list to the driver is the caller's memory itself.
+// Lets HDF5 read the caller's memory in place. HDF5 asks for buffers and copies on the way from the property list to
+// the driver; it gets this memory each time.
 struct ImageReader::View {
   void* data = nullptr;
   size_t size_bytes = 0;

@@ -13,7 +13,7 @@ Dataset open_dataset(Id parent, const std::string& name, core::ErrorKind kind) {
   return Dataset(NL_H5(kind, H5Dopen2(parent, name.c_str(), H5P_DEFAULT)));
 }
 
-// A dataset's data lies in this very file and passes through no code but the Fletcher32 check.
+// Refuses a dataset whose data lie in other files or pass through any filter but the Fletcher32 check.
 void require_own_plain_storage(const Dataset& dataset, const std::string& name, core::ErrorKind kind) {
   const PropertyList list(NL_H5(kind, H5Dget_create_plist(dataset.get())));
   const int64_t layout = NL_H5(kind, H5Pget_layout(list.get()));
@@ -54,7 +54,7 @@ void require_type(const Datatype& found, const Datatype& expected, const char* w
                 "{} \"{}\" has another element type than the format asks for", what, name);
 }
 
-// The stored type, after checking that it is a fixed-length string.
+// Returns the stored type after checking that it is a fixed-length string.
 Datatype fixed_text_type(hid_t stored, const char* what, const std::string& name, core::ErrorKind kind) {
   Datatype type(stored);
   core::require(H5Tget_class(type.get()) == H5T_STRING && H5Tis_variable_str(type.get()) == 0 &&

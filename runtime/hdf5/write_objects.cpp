@@ -17,7 +17,7 @@ Dataspace simple_space(const std::vector<uint64_t>& shape, core::ErrorKind kind)
   return Dataspace(NL_H5(kind, H5Screate_simple(static_cast<int>(dims.size()), dims.data(), nullptr)));
 }
 
-// Whole rows, as many as fit into about a MiB.
+// Returns the shape of a chunk: whole rows, as many as fit into about 1 MiB.
 std::vector<hsize_t> chunk_shape(const std::vector<uint64_t>& shape, uint64_t bytes_per_element) {
   std::vector<hsize_t> chunk(shape.begin(), shape.end());
   uint64_t row_bytes = bytes_per_element;

@@ -11,7 +11,7 @@
 namespace neoloom::metrics {
 namespace {
 
-// 2 tp / (2 tp + fp + fn), and 0 where nothing is counted (scikit-learn's zero_division default).
+// Returns 2 tp / (2 tp + fp + fn), and 0 where nothing is counted, as scikit-learn does by default (zero_division).
 double f1(int64_t tp, int64_t fp, int64_t fn) {
   const int64_t denominator = 2 * tp + fp + fn;
   return denominator == 0 ? 0.0 : static_cast<double>(2 * tp) / static_cast<double>(denominator);

@@ -33,7 +33,8 @@ size_t columns_in_environment(core::Variable variable) {
   return columns;
 }
 
-// Under mpirun stderr is a pipe; cluster/local/mpirun.sh says how wide the terminal at its end is. 0: there is none.
+// Returns the width of the terminal behind mpirun, or 0 without one. Under mpirun stderr is a pipe, and
+// cluster/local/mpirun.sh passes the width on.
 size_t columns_behind_mpirun() {
   struct stat status {};
   if (::fstat(STDERR_FILENO, &status) != 0 || !S_ISFIFO(status.st_mode)) return 0;
@@ -49,7 +50,7 @@ bool speaks_utf8() {
   return locale.find("UTF-8") != std::string::npos || locale.find("utf8") != std::string::npos;
 }
 
-// Asked at every redraw: people resize windows.
+// Is asked at every redraw, because people resize windows.
 size_t terminal_columns() {
   winsize size{};
   if (::ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0) return size.ws_col;
@@ -59,7 +60,7 @@ size_t terminal_columns() {
   return 80;
 }
 
-// One write(), so that lines of other ranks do not fall into the middle.
+// Uses one write(), so that lines of other ranks do not fall into the middle.
 void put(const std::string& text) { core::write_fully(STDERR_FILENO, text.data(), text.size()); }
 
 std::string repeated(std::string_view piece, size_t count) {
@@ -68,7 +69,7 @@ std::string repeated(std::string_view piece, size_t count) {
   return text;
 }
 
-// Loss and gradient norm keep five digits whatever their size.
+// Formats a loss or gradient norm with about five digits, whatever its size.
 std::string number(double value) {
   if (!std::isfinite(value)) return fmt::format("{}", value);
   const double size = std::fabs(value);
@@ -147,8 +148,8 @@ void Console::print_above_bar(const std::string& lines) {
   put(bar_drawn_ ? fmt::format("{}{}{}", kClearLine, lines, bar_text()) : lines);
 }
 
-// Behind mpirun a resized window is not noticed. With wrapping off, the terminal cuts a bar that is too long instead of
-// scrolling at each redraw.
+// Turns line wrapping off for the bar. Behind mpirun neoloom does not notice a resized window, and a bar that wraps
+// would scroll at each redraw.
 std::string Console::bar_text() const { return fmt::format("{}{}{}", kDoNotWrap, bar_content(), kWrapAgain); }
 
 std::string Console::bar_content() const {

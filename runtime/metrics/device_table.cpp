@@ -20,7 +20,7 @@ const Row kHeader = {"rank",    "host",    "device", "batches/s", "samples/s", "
 
 bool is_text(size_t column) { return column == 1 || column == 2; }
 
-// Three significant digits or so: 0.123, 1.23, 12.3, 12,345.
+// Formats a rate with about three significant digits: 0.123, 1.23, 12.3, 12,345.
 std::string rate(double value) {
   if (value >= 1000.0) return with_thousands(std::llround(value));
   if (value >= 100.0) return fmt::format("{:.0f}", value);
@@ -54,8 +54,8 @@ Row device_row(const DeviceMeasure& measure) {
           measure.flops > 0.0 ? rate(measure.flops / seconds * 1e-12) : "-"};
 }
 
-// All devices work side by side: their rates add up, their shares are means over device time. Ranks of one host share
-// pages, so the sum of their memory would mean nothing.
+// Adds up the rates, because devices work at the same time, and averages the shares over device time. Leaves memory
+// out, because ranks of one host share pages.
 Row total_row(const std::vector<DeviceMeasure>& measures) {
   DeviceMeasure sum;
   std::set<std::string> hosts;
@@ -84,7 +84,7 @@ Row total_row(const std::vector<DeviceMeasure>& measures) {
 std::string line_of(const Row& row, const std::array<size_t, kColumns>& widths) {
   std::string line;
   for (size_t i = 0; i < kColumns; ++i) {
-    // Numbers stand right in their columns and need no second blank: wide terminals are rare.
+    // Numbers are right-aligned, so one blank before them is enough: most terminals are narrow.
     if (i > 0) line += is_text(i) || is_text(i - 1) ? "  " : " ";
     line += is_text(i) ? pad_right(row[i], widths[i]) : pad_left(row[i], widths[i]);
   }

@@ -24,14 +24,14 @@ double per_second(int64_t count, double seconds) { return seconds > 0.0 ? static
 
 double share(double part_seconds, double seconds) { return seconds > 0.0 ? part_seconds / seconds : 0.0; }
 
-// A process that was killed in the middle of a write() leaves half a line; the next event must not be glued to it.
+// Ends half a line, which a process that was killed within write() leaves, so that the next event begins a line.
 void end_broken_line(int descriptor) {
   char last = '\n';
   const off_t size = ::lseek(descriptor, 0, SEEK_END);
   if (size > 0 && ::pread(descriptor, &last, 1, size - 1) == 1 && last != '\n') core::write_fully(descriptor, "\n", 1);
 }
 
-// Not through stdio or fmt: stderr may be a file on the same full disk, and that must not end the run either.
+// Writes to stderr and ignores errors: it may be a file on the same full disk, which must not end the run.
 void tell(const std::string& text) {
   const std::string line = text + "\n";
   core::write_fully(STDERR_FILENO, line.data(), line.size());
@@ -72,7 +72,7 @@ void EventLog::write(const ordered_json& event) {
   write_waiting();
 }
 
-// What a full disk took of a line stays there, and its rest follows.
+// Writes the waiting lines. Where a full disk took part of a line, the next call continues behind that part.
 void EventLog::write_waiting() {
   if (waiting_.empty() || !open()) return;
   size_t written = 0;

@@ -14,7 +14,7 @@ struct Range {
   char32_t last;
 };
 
-// Blocks, not single letters: enough to align tables.
+// Lists whole Unicode blocks, which is exact enough to align tables.
 constexpr std::array<Range, 8> kZeroWidth = {{{0x0300, 0x036F},
                                               {0x1AB0, 0x1AFF},
                                               {0x1DC0, 0x1DFF},
@@ -45,7 +45,7 @@ size_t letter_width(char32_t letter) {
   return inside(letter, kDoubleWidth) ? 2 : 1;
 }
 
-// Decodes the letter at `at` and moves behind it; a broken byte counts as one letter.
+// Decodes the letter at `at` and moves `at` behind it. A broken byte counts as one letter.
 char32_t next_letter(std::string_view text, size_t& at) {
   const auto lead = static_cast<unsigned char>(text[at++]);
   const int more = lead >= 0xF0 ? 3 : lead >= 0xE0 ? 2 : lead >= 0xC0 ? 1 : 0;

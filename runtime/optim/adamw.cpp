@@ -23,7 +23,7 @@ void require_flat(const at::Tensor& buffer, const at::Tensor& params, const char
                 params.numel());
 }
 
-// Adjacent ranges of the same decay become one: fewer kernels, same arithmetic.
+// Merges adjacent ranges of the same decay: fewer kernels, same arithmetic.
 std::vector<ParameterRange> merged(const std::vector<ParameterRange>& ranges, int64_t elements) {
   std::vector<ParameterRange> result;
   int64_t end = 0;
@@ -41,7 +41,7 @@ std::vector<ParameterRange> merged(const std::vector<ParameterRange>& ranges, in
   return result;
 }
 
-// Calls update(lists, weight decay) for the ranges with decay and for those without, where there are any.
+// Calls update(lists, weight decay) for the ranges with decay and for those without, if there are any.
 template <typename Update>
 void for_each_decay(const FlatBuffers& buffers, const std::vector<ParameterRange>& ranges, const AdamWOptions& options,
                     const Update& update) {
@@ -64,8 +64,8 @@ void for_each_decay(const FlatBuffers& buffers, const std::vector<ParameterRange
 
 }  // namespace
 
-// The fused kernel shares elements out in whole cache lines, so its bits do not depend on the number of threads.
-// It reads the count of updates as fp32: exact up to 2^24.
+// LibTorch's fused kernel gives threads whole cache lines, so its bits do not depend on the number of threads. It reads
+// the count of updates as fp32, which is exact up to 2^24.
 void adamw_step(at::Tensor& params, const at::Tensor& grads, at::Tensor& exp_avg, at::Tensor& exp_avg_sq,
                 const std::vector<ParameterRange>& ranges, const AdamWOptions& options, double learning_rate,
                 int64_t update) {

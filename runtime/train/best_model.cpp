@@ -73,7 +73,7 @@ bool BestModel::consider(int64_t step, const nlohmann::ordered_json& values, con
 std::string BestModel::restore(const checkpoint::State& state, const std::string& folder) {
   if (state.best_step < 0) return "";
   const auto history = core::parse_json(state.history, "the checkpoint's history", core::ErrorKind::kCheckpoint);
-  // Checkpoints from before there was a judge in them do not say.
+  // Checkpoints of older versions have no best_judge.
   if (const auto found = history.find("best_judge"); found != history.end()) {
     const Judge before{found->at("metric"), found->at("greater_is_better"), found->at("data")};
     if (before.metric != judge_.metric) return forget(fmt::format("it was chosen by {}", before.metric));

@@ -16,12 +16,14 @@
 namespace neoloom::train {
 namespace {
 
-/// The schedule of the next updates on the device, which alone knows how many there were.
+/// Holds the learning rates of the next updates on the device. Only the device knows how many updates were made,
+/// because it skips those with gradients that are not finite.
 class DeviceRates {
  public:
   explicit DeviceRates(at::Device device) : device_(device) {}
 
-  /// The rate of the update that `updates` [] int64 counts, [] fp32. The host knows that it is in [at_least, at_most].
+  /// Returns the rate [] fp32 of update number `updates` [] int64. The host does not know that number, only that it is
+  /// in [at_least, at_most].
   at::Tensor of(const UpdateSetup& setup, const at::Tensor& updates, int64_t at_least, int64_t at_most) {
     if (!rates_.defined() || at_most >= first_ + kUpdates) upload(setup, at_least);
     return rates_.index_select(0, updates.sub(first_).reshape({1})).squeeze(0);
@@ -30,7 +32,7 @@ class DeviceRates {
  private:
   static constexpr int64_t kUpdates = 4096;
 
-  // The host waits here: once in some thousand steps.
+  // Copies the next kUpdates rates to the device. The host waits for the copy, but only once in thousands of steps.
   void upload(const UpdateSetup& setup, int64_t first) {
     const at::Tensor host = at::empty({kUpdates}, at::kFloat);
     for (int64_t i = 0; i < kUpdates; ++i) {
@@ -81,7 +83,7 @@ class DeviceUpdate final : public Update {
         memory.get(), {kNumbers}, [memory](void*) {}, at::TensorOptions(at::kDouble));
   }
 
-  UpdateSetup setup_;  // updates_done: of the results that were taken
+  UpdateSetup setup_;  // updates_done counts only results that were taken
   DeviceReadback readback_;
   optim::FusedAdamW fused_;
   DeviceRates rates_;

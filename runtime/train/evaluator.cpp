@@ -17,7 +17,7 @@ namespace {
 
 constexpr double kLossUnit = 0x1.0p32;
 
-// Host sums of one rank; all integers, so that adding them over ranks has no order.
+// Holds the sums of one rank, on the host. They are integers, so their sum over ranks does not depend on the order.
 struct Totals {
   int64_t loss_fixed = 0;
   int64_t not_finite = 0;
@@ -36,7 +36,7 @@ void add_predictions(const data::TokenStore& store, int64_t first, const at::Ten
       result.single_label->add(store.label(first + i), std::max_element(row, row + labels) - row);
     } else {
       std::vector<uint8_t> predicted(static_cast<size_t>(labels));
-      for (int64_t k = 0; k < labels; ++k) predicted[static_cast<size_t>(k)] = row[k] > 0.0F;  // sigmoid above one half
+      for (int64_t k = 0; k < labels; ++k) predicted[static_cast<size_t>(k)] = row[k] > 0.0F;  // sigmoid(x) > 0.5
       result.multi_label->add(store.multi_label(first + i), predicted);
     }
   }

@@ -19,17 +19,17 @@
 namespace neoloom::train {
 namespace {
 
-constexpr double kLossUnit = 0x1.0p32;  // fixed-point steps of a summed loss of 1
+constexpr double kLossUnit = 0x1.0p32;  // a summed loss of 1 in fixed point
 constexpr int64_t kFlaggedElements = 0, kLossSum = 1, kFlaggedLosses = 2;
-constexpr int64_t kChunkElements = int64_t{1} << 22;  // bounds the float64 temporaries on a device
-constexpr int64_t kGrainElements = int64_t{1} << 16;  // of a thread
+constexpr int64_t kChunkElements = int64_t{1} << 22;  // bounds the fp64 temporaries on a device
+constexpr int64_t kGrainElements = int64_t{1} << 16;  // the least that a thread gets
 
-// The host loop's arithmetic in ATen operators: no host read.
+// Computes what comm::add_fixed_point does, with ATen operators, so that the host need not read from the device.
 void add_by_operators(const at::Tensor& grads, double scale, double limit, const at::Tensor& sum,
                       const at::Tensor& flagged) {
   for (int64_t begin = 0; begin < grads.numel(); begin += kChunkElements) {
     const int64_t count = std::min(kChunkElements, grads.numel() - begin);
-    // A copy: what is fp64 already would be scaled in place.
+    // Always copies, because mul_ would scale an input that is fp64 already.
     const at::Tensor scaled = grads.narrow(0, begin, count).to(at::kDouble, false, /*copy=*/true).mul_(scale);
     const at::Tensor good = scaled.abs().lt(limit);  // false for NaN and infinity too
     const at::Tensor fixed = at::where(good, scaled, 0.0).round().to(at::kLong);
@@ -149,7 +149,7 @@ class FloatSum final : public GradientSum {
   int64_t bytes() const override { return sum_.numel() * static_cast<int64_t>(sizeof(float)); }
 
  private:
-  // One pass on the host, where ATen takes five.
+  // Needs one pass over the values on the host. ATen's operators need five.
   at::Tensor count_not_finite() const {
     if (by_operators_) return at::isfinite(sum_).logical_not_().sum().to(at::kDouble);
     const float* const values = sum_.const_data_ptr<float>();

@@ -84,8 +84,8 @@ std::vector<metrics::DeviceMeasure> Reporter::gather(const metrics::DeviceMeasur
   return all;
 }
 
-// On a device, sums are waited for by the stream that computes, not by the host's clock: what the host took for
-// computing holds the time that the stream stood still.
+// Counts waits for sums as communication. On a device the compute stream waits, not the host, so the host's timers
+// counted these waits as compute.
 void Reporter::measure_sums() {
   const double exposed = communicator_.take_exposed_seconds();
   since_log_.exposed_sum_seconds += exposed;
@@ -166,7 +166,7 @@ void Reporter::finish() {
 void Reporter::run_end(const std::string& status, int64_t step, int64_t skipped_steps) {
   ordered_json end = {{"event", "run_end"}, {"status", status}, {"step", step}};
   if (skipped_steps > 0) end["skipped_steps"] = skipped_steps;
-  if (devices_.empty()) return event(end);  // failed on the way
+  if (devices_.empty()) return event(end);  // the run failed before finish()
   end["train_runtime"] = run_seconds_;
   if (step == setup_.first_step) return event(end);
   const metrics::DeviceMeasure total = total_of(devices_);

@@ -40,7 +40,7 @@ void ResultWriter::save(int64_t step, const std::function<checkpoint::State()>& 
   }
 }
 
-// One that cannot be deleted is in nobody's way but the disk's.
+// Deletes old checkpoints. One that cannot be deleted only takes disk space, so that is a warning.
 void ResultWriter::drop_old_checkpoints(const checkpoint::Directory& directory, int64_t step) {
   try {
     directory.retain(setup_.save_total_limit, setup_.keeps_best ? best_.step() : -1);

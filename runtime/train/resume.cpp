@@ -10,7 +10,7 @@
 
 namespace neoloom::checkpoint {
 
-// What every rank needs of a checkpoint, beside the values of its buffers: these follow as they are.
+// Lists what rank 0 sends of a checkpoint as one text. The values of the buffers follow as raw bytes.
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(IndexEntry, name, shape, offset_elements)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(State, index, step, epoch, step_in_epoch, loss_scale, good_steps, skipped_steps,
                                    best_metric, best_step, config, identity, label_map, history)
@@ -42,7 +42,7 @@ Resumed parse(const std::string& text) {
   return resumed;
 }
 
-// A run's folder, or its checkpoints/.
+// Returns the folder of the checkpoints. `path` is that folder or a run folder.
 std::string folder_of_checkpoints(const std::string& path) {
   const std::string inside = path + "/checkpoints";
   return std::filesystem::is_directory(inside) ? inside : path;

@@ -46,7 +46,7 @@ bool StepRunner::compute(MicroBatchLoader& loader, TrainingState& state, metrics
                 header_.step, state.step);
   reducer_.begin(header_.target_count, state.loss_scale.value(), header_.micro_batches);
   const bool fitted = compute_shard(loader, std::move(first), state, measure);
-  // What the peers have begun wants every rank, whatever became of its shard.
+  // All-reduces are collective: this rank must join those of its peers, whatever became of its shard.
   if (reducer_.overlaps()) {
     guard_sums();
     reducer_.mark_all_ready();
@@ -96,8 +96,8 @@ void StepRunner::compute_micro_batch(const LoadedMicroBatch& loaded, TrainingSta
   count(loaded, model_, measure);
 }
 
-// Micro-steps pause where a bucket of gradients is complete, the last as the others: their kernels are the same. Behind
-// the pauses of the last one the buckets' sums begin.
+// Cuts each micro-step into parts, between which a bucket of gradients is complete. All micro-steps of a shape have the
+// same parts, but only the last of a step starts the buckets' all-reduces between them.
 void StepRunner::run_kernels(const model::Model::MicroStep& step, const at::Tensor& grads, bool last) {
   cuda::RepeatedWork work;
   work.shape = step.shape;
@@ -126,7 +126,7 @@ void StepRunner::run_kernels(const model::Model::MicroStep& step, const at::Tens
   }
 }
 
-// From the first sum that begins to the end of all: whatever waits in between may wait for a peer.
+// Guards the step from its first all-reduce to the end of its last: any wait in between may be for a peer.
 void StepRunner::guard_sums() {
   if (!sums_guard_ && setup_.guard) sums_guard_.emplace(setup_.guard("all-reduce of gradients"));
 }

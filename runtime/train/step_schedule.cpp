@@ -12,7 +12,7 @@
 namespace neoloom::train {
 namespace {
 
-// Hugging Face: a value below 1 is a share of all steps.
+// Returns a number of steps. As in Hugging Face, a value below 1 is a share of all steps.
 int64_t count_or_share(double value, int64_t total_steps) {
   const double count = value < 1.0 ? std::ceil(value * static_cast<double>(total_steps)) : value;
   return std::max<int64_t>(1, static_cast<int64_t>(count));
@@ -65,7 +65,7 @@ StateMemory state_memory(const std::string& gradient_sum, int64_t flat_elements,
   memory.moment_bytes = 2 * buffer;
   memory.sum_bytes = gradient_sum_bytes(gradient_sum, flat_elements);
   memory.best_bytes = keeps_best ? buffer : 0;
-  // A copy of values and moments, and the file's image where it is made in memory.
+  // Saving copies values and moments. A checkpoint below the limit is also built in memory as a whole file.
   const int64_t copy = 3 * buffer + memory.best_bytes;
   memory.saving_bytes = copy + (copy <= static_cast<int64_t>(checkpoint::Directory::kLargestImageBytes) ? copy : 0);
   return memory;

@@ -11,7 +11,7 @@ namespace {
 using core::ErrorKind;
 using Warnings = std::vector<std::string>;
 
-// Where the targets were lost.
+// Says how many rows lost their targets, and to what.
 std::string shape_of_rows(const TrainingData& training) {
   const auto lengths = training.store.lengths();
   const auto short_rows = std::count_if(lengths.begin(), lengths.end(), [](int32_t length) { return length <= 1; });

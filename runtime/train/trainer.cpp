@@ -22,7 +22,7 @@ namespace {
 using core::ErrorKind;
 using nlohmann::ordered_json;
 
-// A step in which peers that live keep others waiting may take this many times as long as the longest so far.
+// Live peers may keep others waiting for this many times the longest step so far.
 constexpr double kLongestStepFactor = 10.0;
 
 data::StepListOptions step_list_options(const TrainerSetup& setup) {
@@ -34,7 +34,8 @@ data::StepListOptions step_list_options(const TrainerSetup& setup) {
           .drop_last = options.dataloader_drop_last};
 }
 
-// Neighbouring slots with the same decay become one range; the padding between them holds zeros.
+// Makes one range of neighbouring slots with the same decay. The padding between them holds zeros, so it may be
+// updated.
 std::vector<optim::ParameterRange> decay_ranges(const model::ParameterLayout& layout) {
   std::vector<optim::ParameterRange> ranges;
   for (const model::ParameterSlot& slot : layout.slots) {
@@ -48,8 +49,8 @@ std::vector<optim::ParameterRange> decay_ranges(const model::ParameterLayout& la
   return ranges;
 }
 
-// Bytes that a bucket of the gradient sum holds at least. On CPUs sums stay whole unless asked otherwise: MPI makes
-// progress inside of its calls only.
+// Returns the smallest size of a bucket of the gradient sum. On CPUs the default is one bucket, because MPI makes
+// progress inside its calls only, so an all-reduce would not overlap with compute.
 int64_t bucket_bytes(const TrainerSetup& setup, int ranks, int64_t buffer_bytes) {
   if (setup.runtime.bucket_bytes > 0) return setup.runtime.bucket_bytes;
   return setup.device == "cpu" || ranks == 1 ? buffer_bytes : automatic_bucket_bytes(buffer_bytes);
@@ -96,7 +97,7 @@ TrainingState make_state(const TrainerSetup& setup, const model::Model& model, c
   return state;
 }
 
-/// Tells the hook where the enqueueing of a step begins and ends, whatever way it ends.
+/// Tells the hook when the enqueueing of a step begins, and when it ends, by an exception or not.
 class EnqueuedStep {
  public:
   explicit EnqueuedStep(const Hooks& hooks) : hooks_(hooks) { tell(true); }
@@ -185,7 +186,7 @@ void Trainer::announce(const std::optional<Resumed>& resumed) {
                    {"world_size_before", reporter_.world_size_before()}});
   const std::string forgotten = best_.restore(resumed->state, core::parent_directory(resumed->path));
   if (!forgotten.empty() && setup_.options.load_best_model_at_end) warn(forgotten);
-  // Written by an earlier start: the folders may be of another step, the file of other free keys.
+  // An earlier start wrote these: the adapter may be that of another step, the configuration may have other free keys.
   if (!best_.params().empty() && state_.step < schedule_.total_steps) writer_.best_is_due();
   writer_.config_is_due();
   writer_.write_side_products(state_.step);
@@ -243,7 +244,7 @@ Trainer::StepFlags Trainer::run_step() {
   return flags;
 }
 
-// One small word of host flags a step: whatever one rank saw, all take the same path.
+// Makes all ranks take the same path, whatever one of them saw, by one small all-reduce a step.
 Trainer::StepFlags Trainer::agree(StepFlags mine) {
   const core::ScopedTimer timer(reporter_.measure().comm_seconds);
   const auto bounded = guard("agreeing on flags");
@@ -256,7 +257,7 @@ bool Trainer::checks_replicas() const {
   return setup_.runtime.state_check_steps > 0 && state_.step % setup_.runtime.state_check_steps == 0;
 }
 
-// Whether something after this step depends on its results, or on those of all steps before.
+// Returns whether something after this step depends on its results, or on those of all steps before.
 bool Trainer::needs_results(const StepFlags& flags) const {
   const bool reads_late = setup_.device_step && !state_.loss_scale.moves();
   return !reads_late || flags.stop || state_.step == schedule_.total_steps || checks_replicas() ||
@@ -291,8 +292,9 @@ void Trainer::note_skipped_step(int64_t step) {
                   state_.skipped_in_a_row));
 }
 
-// All ranks agreed that a micro-batch did not fit: the state is still that of the last step boundary. The global batch
-// stays, cut into smaller micro-batches, so the run goes on with the bits of one configured with the smaller size.
+// Goes on after all ranks agreed that a micro-batch did not fit. The state is still that after the last step. The
+// global batch keeps its size and is cut into smaller micro-batches, so the bits are those of a run configured with
+// that smaller size from here on.
 void Trainer::shrink_micro_batches() {
   loader_.reset();
   const int64_t global = setup_.batching.global_batch_size();
@@ -407,7 +409,7 @@ void Trainer::finish(RunStatus status) {
   });
 }
 
-// A run without any update has learnt nothing, and its adapter would not say so.
+// Fails a run without any update: it has learnt nothing, and its adapter would not show that.
 void Trainer::require_updates() {
   if (state_.skipped_in_a_row == 0) return;
   if (state_.skipped_steps < state_.step) {

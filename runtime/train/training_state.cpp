@@ -75,7 +75,7 @@ std::string History::text(nlohmann::json others) const {
 void History::restore(const nlohmann::json& text) {
   for (const nlohmann::json& event : text.at("events")) remember(event);
   const nlohmann::json& loss = text.at("loss_since_log");
-  loss_ = loss.is_null() ? std::nan("") : loss.get<double>();  // JSON has no NaN, which a skipped step's loss is
+  loss_ = loss.is_null() ? std::nan("") : loss.get<double>();  // null stands for NaN, the loss of a skipped step
   steps_ = text.at("steps_since_log");
 }
 
