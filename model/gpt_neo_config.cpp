@@ -20,7 +20,7 @@ using nlohmann::json;
 
 constexpr std::array kDropouts = {"embed_dropout", "attention_dropout", "resid_dropout"};
 constexpr size_t kLongestValueBytes = 400;  // in a message
-// Far above every GPT-Neo, and low enough that no product of sizes leaves 64 bits.
+// These limits are far above every GPT-Neo, and low enough that no product of sizes exceeds 64 bits.
 constexpr int64_t kLargestExtent = int64_t{1} << 24;
 constexpr int64_t kLargestWidth = int64_t{1} << 18;
 constexpr int64_t kMostLayers = 4096;
@@ -41,7 +41,7 @@ class Reader {
 
   const std::string& text() const { return text_; }
 
-  /// The value of the first key that is there and not null, else nullptr.
+  /// Returns the value of the first key that is present and not null, else nullptr.
   const json* find(std::initializer_list<const char*> keys) const {
     for (const char* key : keys) {
       const auto it = object_.find(key);
@@ -97,7 +97,7 @@ bool is_local(const Reader& reader, const char* key, const json& name) {
   return name == "local";
 }
 
-/// [[["global", "local"], 12]]: each list of types repeated `count` times.
+/// Expands [[["global", "local"], 12]]: each list of types is repeated `count` times.
 std::vector<bool> expand_attention_types(const Reader& reader, const json& types, int64_t num_layers) {
   constexpr const char* kKey = "attention_types";
   constexpr const char* kShape = "a list of [[\"global\" | \"local\", ...], count]";
@@ -115,7 +115,7 @@ std::vector<bool> expand_attention_types(const Reader& reader, const json& types
   return local;
 }
 
-/// attention_layers of a file goes before attention_types, as in transformers.
+/// Reads the type of each layer. As in transformers, attention_layers goes before attention_types.
 std::vector<bool> read_attention_layers(const Reader& reader, int64_t num_layers) {
   std::vector<bool> local;
   const char* key = "attention_types";
@@ -137,7 +137,7 @@ std::vector<bool> read_attention_layers(const Reader& reader, int64_t num_layers
 std::vector<std::string> read_labels(const Reader& reader) {
   const json* id2label = reader.find({"id2label"});
   if (id2label == nullptr) {
-    // transformers' own names for classes that have only a number
+    // transformers names classes like this when the file has only their number.
     std::vector<std::string> names(
         static_cast<size_t>(std::min<int64_t>(reader.integer({"num_labels"}, 0, 0), kMostLabels)));
     for (size_t index = 0; index < names.size(); ++index) names[index] = fmt::format("LABEL_{}", index);
@@ -155,8 +155,8 @@ std::vector<std::string> read_labels(const Reader& reader) {
   return labels;
 }
 
-/// transformers leaves out the two default labels of a classifier, and the problem type that it finds in the labels of
-/// the first batch: class numbers, unless there is only one output.
+/// Adds what transformers leaves out of a classifier's file: the two default labels, and the problem type, which it
+/// derives from the labels of the first batch. That is single-label unless there is only one output.
 void complete_classifier(const Reader& reader, GptNeoConfig& config) {
   const json* architectures = reader.find({"architectures"});
   if (architectures == nullptr || !architectures->is_array()) return;

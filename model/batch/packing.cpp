@@ -123,7 +123,7 @@ class Packer {
     if (options_.fixed_shapes) {
       std::vector<float> weights(rows.size(), 1.0F);
       const auto rounded = static_cast<size_t>(rounded_rows(targets.count));
-      rows.resize(rounded, static_cast<int64_t>(ids_.size()) - 1);  // a sample's last token has no target
+      rows.resize(rounded, static_cast<int64_t>(ids_.size()) - 1);  // the last sample's last token: it has no target
       values.resize(rounded, 0);
       weights.resize(rounded, 0.0F);
       targets.weights = tensor(weights);
@@ -157,11 +157,11 @@ class Packer {
     targets.values = multi ? labels_tensor(batch_.multi_labels, {samples, setup_.num_labels})
                            : labels_tensor(class_labels(weights), {samples});
     targets.count = std::count(weights.begin(), weights.end(), 1.0F);
-    if (options_.fixed_shapes) weights.push_back(0.0F);  // of the filling sample
+    if (options_.fixed_shapes) weights.push_back(0.0F);  // the filling sample's
     if (targets.count < static_cast<int64_t>(weights.size())) targets.weights = tensor(weights);
   }
 
-  /// Samples without a label get class 0 and weight 0.
+  /// Returns the class of each sample. A sample without a label gets class 0 and weight 0.
   std::vector<int64_t> class_labels(std::vector<float>& weights) const {
     std::vector<int64_t> labels = batch_.targets;
     for (size_t sample = 0; sample < labels.size(); ++sample) {
@@ -189,11 +189,11 @@ class Packer {
   at::Device device_;
   PackOptions options_;
   MicroBatch result_;
-  std::vector<int64_t> ids_ = batch_.ids;  // then the filling sample's
+  std::vector<int64_t> ids_ = batch_.ids;  // followed by the filling sample's
   std::vector<int64_t> positions_, last_;
 };
 
-/// Calls body(tensor) for every tensor of a micro-batch that is there.
+/// Calls body(tensor) for every defined tensor of a micro-batch.
 template <typename Batch, typename Body>
 void for_each_tensor(Batch& batch, Body body) {
   auto& packed = batch.packed;

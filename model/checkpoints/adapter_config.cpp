@@ -19,7 +19,7 @@ namespace fs = std::filesystem;
 using core::ErrorKind;
 using nlohmann::json;
 
-/// Keys that are read below, or that change nothing for a GPT-Neo LoRA whatever they hold.
+/// Returns true for keys that are read below, and for keys that change nothing for a GPT-Neo LoRA, whatever they hold.
 bool is_known(std::string_view key) {
   static constexpr std::string_view kKeys[] = {"auto_mapping",
                                                "base_model_name_or_path",
@@ -48,7 +48,7 @@ bool is_default(const json& value) {
   return value.is_null() || value == json(false) || ((value.is_object() || value.is_array()) && value.empty());
 }
 
-/// One adapter_config.json, with errors that name file and key.
+/// Reads one adapter_config.json. Its errors name file and key.
 class AdapterConfig {
  public:
   explicit AdapterConfig(const std::string& path) : path_(path), document_(read_strict_json(path)) {}
@@ -116,7 +116,7 @@ class AdapterConfig {
   json document_;
 };
 
-/// The modules that the tensors say are adapted: exact whatever expression chose them.
+/// Returns the modules that have LoRA tensors. That is exact, whatever expression chose them.
 std::vector<std::string> targets_of_tensors(const std::string& folder) {
   const SafetensorsFile file((fs::path(folder) / kAdapterTensorFile).string());
   std::vector<std::string> targets;
@@ -149,7 +149,7 @@ std::vector<std::string> read_targets(const AdapterConfig& config, const std::st
   return names;
 }
 
-/// Labels and padding that lie beside the adapter; PEFT itself does not write them.
+/// Reads labels and padding id from a config.json beside the adapter. PEFT itself does not write one.
 void read_head(const std::string& path, AdapterFolder& folder) {
   if (!fs::exists(path)) return;
   const json config = read_strict_json(path);

@@ -17,7 +17,7 @@ namespace {
 namespace fs = std::filesystem;
 using core::ErrorKind;
 
-/// A parameter slot as a view of the flat buffer.
+/// Returns a parameter slot as a view of the flat buffer.
 at::Tensor slot_view(const at::Tensor& params, const ParameterSlot& slot) {
   return params.narrow(0, slot.offset_elements, slot.elements()).view(slot.shape);
 }
@@ -47,7 +47,7 @@ void replace_all(std::string& text, const std::string& piece, const std::string&
   }
 }
 
-/// Full name to file and stored name, of an adapter or of a full model.
+/// Returns the tensors of an adapter or of a full model: full name to file and stored name.
 std::map<std::string, SourceTensors::Entry> stored_tensors(const std::string& folder, bool adapter) {
   if (!adapter) return SourceTensors(folder).entries();
   const auto file = std::make_shared<const SafetensorsFile>((fs::path(folder) / kAdapterTensorFile).string());
@@ -61,10 +61,10 @@ std::map<std::string, SourceTensors::Entry> stored_tensors(const std::string& fo
   return entries;
 }
 
-/// Tensors of a full model that no slot takes and that may lie there all the same.
+/// Returns true for tensors of a full model that are no error although no slot takes them.
 bool is_spare(const std::string& name) { return name == kLmHeadName || name == kScoreName || is_mask_buffer(name); }
 
-/// What an embedding among an adapter's tensors means: it was made after the vocabulary grew. Empty: there is none.
+/// Says what to do about an embedding among an adapter's tensors, which means that the vocabulary grew; "" without one.
 std::string hint_at_embedding(const std::map<std::string, SourceTensors::Entry>& stored, int64_t vocab_size) {
   for (const auto& [name, entry] : stored) {
     const bool embedding = name.ends_with(".wte.weight") || name.ends_with(".lm_head.weight") ||

@@ -13,7 +13,7 @@ namespace {
 using nlohmann::json;
 using nlohmann::ordered_json;
 
-/// PEFT expands the shorthand itself; the file holds what it found.
+/// Returns the targets as PEFT writes them: sorted, with the shorthand expanded.
 std::vector<std::string> written_targets(std::vector<std::string> targets) {
   if (targets == std::vector<std::string>{"all-linear"}) {
     targets = {"c_fc", "c_proj", "k_proj", "out_proj", "q_proj", "v_proj"};
@@ -22,7 +22,7 @@ std::vector<std::string> written_targets(std::vector<std::string> targets) {
   return targets;
 }
 
-/// 16 rather than 16.0, as PEFT writes an integer.
+/// Returns 16 rather than 16.0, as PEFT writes an integer.
 json number(double value) {
   const bool whole = std::floor(value) == value && std::abs(value) < 1e15;
   return whole ? json(static_cast<int64_t>(value)) : json(value);
@@ -84,7 +84,7 @@ std::string model_config_text(const ModelConfigText& parts) {
   if (pad >= 0) config["pad_token_id"] = pad;
   if (parts.untied_lm_head) config["tie_word_embeddings"] = false;
   if (!parts.dtype.empty()) {
-    config.erase("torch_dtype");  // the name before transformers 5
+    config.erase("torch_dtype");  // its name before transformers 5
     config["dtype"] = parts.dtype;
   }
   return config.dump(2) + "\n";

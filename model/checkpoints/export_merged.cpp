@@ -21,7 +21,7 @@ using core::ErrorKind;
 
 constexpr const char* kGenerationConfigFile = "generation_config.json";
 
-/// Slots by Hugging Face's name of the tensor that they replace, or of the module that they adapt.
+/// Holds the trained parameters by Hugging Face's name of the tensor that they replace or adapt.
 struct TrainedTensors {
   std::map<std::string, at::Tensor> whole;  // "score.weight", or every tensor of a full-parameter model
   std::map<std::string, at::Tensor> a, b;   // by the adapted weight's name
@@ -46,7 +46,7 @@ TrainedTensors sort_slots(const Model& model, const at::Tensor& params) {
   return trained;
 }
 
-/// W + scale * B A in fp32; rounding is left to the writer, so it happens once.
+/// Returns W + scale * B A in fp32. The writer rounds it, so it is rounded only once.
 at::Tensor merged(const at::Tensor& base, const at::Tensor& a, const at::Tensor& b, double scale) {
   return base.to(at::kFloat).add(at::mm(b, a), scale);
 }
@@ -56,7 +56,7 @@ class Exporter {
   Exporter(const Model& model, const at::Tensor& params, const std::string& base_folder, at::ScalarType dtype)
       : model_(model), trained_(sort_slots(model, params)), base_(base_folder), dtype_(dtype) {}
 
-  /// Body in file order, then the head.
+  /// Returns the tensors of the body in file order, then that of the head.
   std::vector<TensorToWrite> tensors() const {
     std::vector<TensorToWrite> list;
     for (const auto& [name, shape] : body_shapes(model_.setup().config)) list.push_back(entry(name, shape));

@@ -19,7 +19,7 @@ std::string expand_home(const std::string& path) {
   return path.starts_with("~/") ? core::environment("HOME") + path.substr(1) : path;
 }
 
-/// The one cache folder that Hugging Face's own library would use here.
+/// Returns the cache folder that Hugging Face's own library would use here.
 fs::path hub_cache() {
   const std::string hub = core::environment({"HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"});
   if (!hub.empty()) return expand_home(hub);
@@ -29,7 +29,8 @@ fs::path hub_cache() {
   return cache / "huggingface" / "hub";
 }
 
-/// Letters, digits, '.', '_', '-', and `extra`, without "..", so that no piece can leave the cache.
+/// Returns whether a name has only letters, digits, '.', '_', '-' and `extra`, and no "..", so that it cannot leave the
+/// cache.
 bool plain_name(const std::string& name, const char* extra) {
   if (name.empty() || name.size() > kMaxNameBytes || name.find("..") != std::string::npos) return false;
   for (const char letter : name) {

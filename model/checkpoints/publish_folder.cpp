@@ -18,7 +18,7 @@ namespace {
 namespace fs = std::filesystem;
 using core::ErrorKind;
 
-/// Removes a folder on the way out, whatever happened.
+/// Removes a folder at the end of the scope, also after an exception.
 class FolderRemover {
  public:
   explicit FolderRemover(std::string path) : path_(std::move(path)) {}
@@ -46,7 +46,7 @@ void require_ours(const fs::path& folder) {
   core::fail(ErrorKind::kOutput, "cannot publish {}: {}: {}", folder.string(), call, std::strerror(errno));
 }
 
-/// Afterwards `fresh` holds what was in `target`, if anything was.
+/// Puts `fresh` in the place of `target`. Afterwards `fresh` holds what was in `target`, if anything was.
 void swap_in(const std::string& fresh, const std::string& target) {
   if (!fs::exists(target)) {
     if (::rename(fresh.c_str(), target.c_str()) != 0) give_up(target, "rename");

@@ -31,7 +31,7 @@ at::ScalarType scalar_type(const TensorInfo& info, const std::string& name, cons
              name, info.dtype);
 }
 
-/// Throws: Error(kWeights) unless the file is what was written under this name.
+/// Checks that a cached file is what was written under this name. Throws: Error(kWeights).
 void verify_cached(const SafetensorsFile& file) {
   const auto metadata = [&](const char* key) {
     const auto found = file.metadata().find(key);
@@ -83,7 +83,7 @@ at::ScalarType SafetensorsFile::dtype(const std::string& name) const { return sc
 at::Tensor SafetensorsFile::tensor(const std::string& name) const {
   const TensorInfo& entry = info(name);
   const at::ScalarType dtype = this->dtype(name);
-  // The mapping is read-only: a write through the view faults, which is better than a silent change for all ranks.
+  // The mapping is read-only: a write through the view crashes, which is better than a silent change for all ranks.
   void* data = const_cast<std::byte*>(file_->data() + data_begin_ + entry.begin_byte);
   at::Tensor view = at::from_blob(
       data, entry.shape, [file = file_](void*) {}, at::TensorOptions().dtype(dtype));
@@ -99,7 +99,7 @@ void SafetensorsFile::drop_pages(const std::string& name) const {
   const auto page = static_cast<size_t>(::sysconf(_SC_PAGESIZE));
   const size_t begin = (data_begin_ + entry.begin_byte + page - 1) / page * page;
   const size_t end = (data_begin_ + entry.end_byte) / page * page;
-  // Advice only: a refusal costs memory accounting, nothing else.
+  // This is only advice. If it fails, the pages count as memory of the process for longer, nothing else.
   if (begin < end) (void)::madvise(const_cast<std::byte*>(file_->data()) + begin, end - begin, MADV_DONTNEED);
 }
 

@@ -18,7 +18,7 @@ using nlohmann::json;
 
 constexpr size_t kMaxRank = 16;
 
-/// Bytes of one element, or 0 for a dtype that the format does not know (or packs below a byte).
+/// Returns the bytes of one element, or 0 for a dtype that the format does not know (or packs below a byte).
 size_t element_bytes(const std::string& dtype) {
   static constexpr std::pair<const char*, size_t> kSizes[] = {
       {"BOOL", 1}, {"U8", 1},  {"I8", 1},  {"F8_E4M3", 1}, {"F8_E5M2", 1}, {"U16", 2}, {"I16", 2}, {"F16", 2},
@@ -150,7 +150,7 @@ class HeaderReader : public nlohmann::json_sax<json> {
   TensorInfo current_;
 };
 
-/// Product of dtype size and dimensions, or nothing when it exceeds 64 bits.
+/// Returns the product of dtype size and dimensions, or nothing when it exceeds 64 bits.
 std::optional<size_t> data_bytes(const TensorInfo& tensor) {
   size_t bytes = element_bytes(tensor.dtype);
   for (const int64_t size : tensor.shape) {

@@ -17,7 +17,7 @@ namespace {
 using core::ErrorKind;
 
 constexpr int64_t kPieceElements = int64_t{1} << 21;
-constexpr int64_t kSerialElements = 16384;  // half of what ATen shares out to threads
+constexpr int64_t kSerialElements = 16384;  // half of what makes ATen use several threads
 constexpr size_t kAlignmentBytes = 64;
 
 const char* format_name(at::ScalarType dtype) {
@@ -43,7 +43,7 @@ size_t bytes_of(const TensorToWrite& tensor) {
   return static_cast<size_t>(count_elements(tensor.shape)) * c10::elementSize(tensor.dtype);
 }
 
-/// Header text padded with spaces, so that the data begins at a multiple of 64 bytes.
+/// Returns the header text, padded with spaces so that the data begins at a multiple of 64 bytes.
 std::string header_text(const std::vector<TensorToWrite>& tensors, const std::map<std::string, std::string>& metadata) {
   nlohmann::ordered_json header;
   header["__metadata__"] = metadata;
@@ -62,11 +62,12 @@ std::string header_text(const std::vector<TensorToWrite>& tensors, const std::ma
   return text;
 }
 
-/// True when some value has all exponent bits set. One pass over the bits: at::isfinite makes several.
+/// Returns true when some value is infinite or NaN, i.e. has all exponent bits set. Takes one pass; at::isfinite takes
+/// several.
 template <typename Bits>
 bool any_full_exponent(const at::Tensor& values, Bits exponent) {
   const auto* bits = static_cast<const Bits*>(values.const_data_ptr());
-  Bits found = 0;  // as wide as the values: the loop becomes two instructions a vector
+  Bits found = 0;  // as wide as the values, so that the loop vectorizes to two instructions
   for (int64_t i = 0; i < values.numel(); ++i) found |= (bits[i] & exponent) == exponent ? Bits{1} : Bits{0};
   return found != 0;
 }
@@ -80,14 +81,15 @@ bool all_finite(const at::Tensor& values) {
     case at::kBFloat16:
       return !any_full_exponent<uint16_t>(values, 0x7F80U);
     default:
-      return true;  // integers
+      return true;  // integers are finite
   }
 }
 
 at::Tensor in_type(const at::Tensor& values, at::ScalarType dtype) {
   if (values.scalar_type() == dtype) return values;
   at::Tensor converted = at::empty({values.numel()}, values.options().dtype(dtype));
-  // So few elements at a time that ATen starts no threads, which would wait in loops on the cores of those who read.
+  // Converts so few elements at a time that ATen starts no threads. They would spin on the cores of the threads that
+  // read.
   for (int64_t begin = 0; begin < values.numel(); begin += kSerialElements) {
     const int64_t count = std::min(kSerialElements, values.numel() - begin);
     converted.narrow(0, begin, count).copy_(values.narrow(0, begin, count));
@@ -147,7 +149,7 @@ void SafetensorsWriter::write_header() {
   file_->write_at(sizeof(length), header_.data(), header_.size());
 }
 
-/// Last, when everything else is in the file.
+/// Writes the checksum. Everything else must be in the file.
 void SafetensorsWriter::write_checksum() {
   const size_t place = checksum_place(header_);
   if (place == std::string::npos) return;

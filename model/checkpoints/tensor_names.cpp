@@ -17,7 +17,7 @@ constexpr size_t kListedTensors = 6;
 constexpr std::array<std::string_view, 4> kWrappers = {"_orig_mod", "module", "_fsdp_wrapped_module",
                                                        "_checkpoint_wrapped_module"};
 
-/// The first lines; hundreds more would say the same.
+/// Lists the first lines: hundreds more would say the same.
 std::string listed(const char* title, const std::vector<std::string>& lines) {
   if (lines.empty()) return "";
   const size_t shown = std::min(lines.size(), kListedTensors);

@@ -33,7 +33,7 @@ constexpr size_t kMaxIndexBytes = size_t{16} << 20;
   core::fail(ErrorKind::kWeights, "{}: expected {} or {}, found neither", folder, kSingleFile, kIndexFile);
 }
 
-/// Tensor name to shard file name.
+/// Returns the shard's file name for each tensor name.
 std::map<std::string, std::string> read_index(const std::string& path) {
   const nlohmann::json document = read_strict_json(path, kMaxIndexBytes);
   const auto map = document.find("weight_map");
@@ -53,7 +53,7 @@ std::map<std::string, std::string> read_index(const std::string& path) {
   return shards;
 }
 
-/// PEFT's wrapper around every tensor, and its layers beside those that they adapt.
+/// Returns true for names that PEFT gives: with its prefix, of a layer that it wraps, or of LoRA.
 bool is_wrapped_by_peft(const std::string& name) {
   return name.starts_with(kPeftPrefix) || name.find(".base_layer.") != std::string::npos ||
          name.find(".lora_A.") != std::string::npos;
@@ -80,7 +80,7 @@ std::vector<std::string> weight_file_paths(const std::string& folder) {
 }
 
 SourceTensors::SourceTensors(const std::string& folder) {
-  std::map<std::string, std::string> file_of;  // as stored
+  std::map<std::string, std::string> file_of;  // by stored name
   TensorReport report;
   for (const std::string& path : weight_file_paths(folder)) {
     const auto file = std::make_shared<const SafetensorsFile>(path);

@@ -26,14 +26,14 @@ namespace {
 
 template <typename Rows>
 Rows rows_at(const at::Tensor& packed, int64_t row, int64_t channel) {
-  // The tensors that are only read are shared with those that are written in one type of view.
+  // Casts away const, because one type of view serves tensors that are read and tensors that are written.
   auto* const values = static_cast<decltype(Rows::values)>(packed.data_ptr());
   return {values + row * packed.stride(0) + channel, packed.stride(0)};
 }
 
 }  // namespace
 
-/// Some queries of a sample and the keys that any of them may see.
+/// Describes some queries of a sample and the keys that any of them may see.
 struct Attention::Block {
   int64_t query_begin = 0;  // rows of the packed queries
   int64_t query_rows = 0;
@@ -61,7 +61,8 @@ std::vector<Attention::Block> Attention::blocks_of(const SequenceSpan& segment) 
 }
 
 bool attends_in_tiles(int64_t most_queries, int64_t most_keys) {
-  // A few queries over many keys do not pay for packing the keys; over few keys they pay for many small operators less.
+  // With few queries and many keys, packing the keys costs more than it saves. With few keys, tiles save many small
+  // operators.
   constexpr int64_t kFewestQueries = 16;
   constexpr int64_t kFewKeys = 256;
   return has_packed_gemm(Dtype::kFloat32) && (most_queries >= kFewestQueries || most_keys <= kFewKeys);
@@ -116,7 +117,8 @@ void Attention::for_each_share(const std::vector<SequenceSpan>& segments, bool o
     for (const SequenceSpan& segment : segments) body(segment, Heads{0, num_heads_});
     return;
   }
-  // One head of one sample at a time: its scores stay in the cache, and the threads meet once for the whole batch.
+  // A task is one head of one sample: its scores stay in the cache, and the threads synchronize once for the whole
+  // batch.
   const int64_t shares = static_cast<int64_t>(segments.size()) * num_heads_;
   at::parallel_for(0, shares, 1, [&](int64_t begin, int64_t end) {
     for (int64_t share = begin; share < end; ++share) {

@@ -34,7 +34,7 @@ at::Tensor cuda_cross_entropy_rows(at::Tensor& logits, const at::Tensor& targets
                                    at::ScalarType type) {
   const at::Tensor column = targets.unsqueeze(1);
   at::Tensor log_probabilities = at::log_softmax(logits, 1);
-  logits.reset();  // its memory is free before the gradient's is taken
+  logits.reset();  // frees its memory before the gradient is allocated
   const at::Tensor of_targets = at::gather(log_probabilities, 1, column);
   if (needs_gradient) {
     at::Tensor gradient = at::empty(log_probabilities.sizes(), log_probabilities.options().dtype(type));
@@ -43,7 +43,7 @@ at::Tensor cuda_cross_entropy_rows(at::Tensor& logits, const at::Tensor& targets
     } else {
       at::mul_out(gradient, log_probabilities.exp_(), at::scalar_tensor(scale));
     }
-    // p - 1 from the p that was not rounded.
+    // Writes p - 1 for the target, from the p before rounding.
     gradient.scatter_(1, column, of_targets.exp().sub_(1.0).mul_(scale).to(type));
     logits = gradient;
   }
@@ -52,7 +52,7 @@ at::Tensor cuda_cross_entropy_rows(at::Tensor& logits, const at::Tensor& targets
 
 at::Tensor binary_cross_entropy_rows(const at::Tensor& logits, const at::Tensor& labels, double scale,
                                      at::Tensor* gradient) {
-  // max(x, 0) - x y + log(1 + exp(-|x|)) overflows for no x.
+  // This form, max(x, 0) - x y + log(1 + exp(-|x|)), overflows for no x.
   const at::Tensor losses = logits.clamp_min(0).sub(logits.mul(labels)).add(logits.abs().neg().exp().log1p());
   if (gradient != nullptr) {
     *gradient = at::sigmoid(logits).sub(labels).mul(scale / static_cast<double>(logits.size(1)));

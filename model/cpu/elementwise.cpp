@@ -7,14 +7,15 @@
 #include <cstring>
 #include <limits>
 
-// One binary for all machines: the loader picks the widest version that the CPU has. Sanitizers cannot run before it.
+// Compiles a function for several instruction sets. The loader picks the widest that the CPU has, so one binary serves
+// all machines. Sanitizers cannot run before the loader does that.
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__) && \
     !defined(__SANITIZE_THREAD__)
 #define NL_VECTOR_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else
 #define NL_VECTOR_CLONES
 #endif
-// No element of the loop's result is read for another one: it vectorises in place, too.
+// Promises that no iteration of the loop reads what another one writes, so that it vectorizes in place, too.
 #if defined(__clang__)
 #define NL_EACH_ALONE
 #else
@@ -31,10 +32,11 @@ constexpr int64_t kRowsAhead = 16;
 constexpr float kGeluCubic = 0.044715F;
 constexpr float kTwoRootTwoOverPi = 1.5957691216057308F;  // 2 sqrt(2/pi)
 
-/// a b + c, rounded once, on every CPU.
+/// Returns a b + c, rounded once, on every CPU.
 NL_INLINE float fused(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 
-/// e^x to about one unit in the last place, for x up to 88; below -87 about 1e-38. Cody and Waite's reduction, Taylor.
+/// Returns e^x to about one unit in the last place, by Cody and Waite's reduction and a Taylor series. x is clamped to
+/// [-87, 88].
 NL_INLINE float exponential(float x) {
   constexpr float kLog2E = 1.44269504088896341F;
   constexpr float kLn2High = 0.693359375F;  // few bits: its product with a small integer is exact
@@ -61,8 +63,8 @@ struct Gelu {
   float value, slope;
 };
 
-/// With u = sqrt(2/pi) (x + 0.044715 x^3) and e = e^(-2u): 0.5 (1 + tanh(u)) = 1 / (1 + e), 0.5 (1 - tanh(u)) =
-/// e / (1 + e), which the value and its derivative are made of.
+/// Returns gelu_new(x) and its derivative. With u = sqrt(2/pi) (x + 0.044715 x^3) and e = e^(-2u), both consist of 0.5
+/// (1 + tanh(u)) = 1 / (1 + e) and 0.5 (1 - tanh(u)) = e / (1 + e).
 NL_INLINE Gelu gelu_at(float x) {
   const float square = x * x;
   const float e = exponential(x * fused(square, -kTwoRootTwoOverPi * kGeluCubic, -kTwoRootTwoOverPi));
@@ -92,7 +94,7 @@ NL_INLINE float total(const float* lanes) {
   return static_cast<float>(sum);
 }
 
-/// row = e^(row - top) over [begin, end); returns the sum. A NaN stays one.
+/// Sets row to e^(row - top) over [begin, end) and returns the sum. A NaN stays one.
 NL_INLINE float exponentials(float* row, int64_t begin, int64_t end, float top) {
   float lanes[kLanes] = {};
   int64_t i = begin;
@@ -110,7 +112,7 @@ NL_INLINE float exponentials(float* row, int64_t begin, int64_t end, float top) 
   return total(lanes);
 }
 
-/// The value's bfloat16 in the low half, rounded to nearest even. A NaN stays one.
+/// Returns the value's bfloat16 in the low half, rounded to nearest even. A NaN stays one.
 NL_INLINE uint32_t bfloat16_bits(float value) {
   const auto bits = std::bit_cast<uint32_t>(value);
   const uint32_t rounded = (bits + 0x7FFFU + ((bits >> 16) & 1U)) >> 16;
@@ -122,7 +124,7 @@ NL_INLINE float value_of(uint16_t bits) { return std::bit_cast<float>(static_cas
 NL_INLINE void store(float value, float& to) { to = value; }
 NL_INLINE void store(float value, uint16_t& to) { to = static_cast<uint16_t>(bfloat16_bits(value)); }
 
-/// Rows of one head or tile lie pages apart, which the CPU's own prefetching does not follow.
+/// Prefetches a row. Rows of one head or tile lie pages apart, which the CPU's own prefetching does not follow.
 template <typename Value>
 NL_INLINE void prefetch_row(const RowsOf<Value>& rows, int64_t row) {
   if (row >= rows.count) return;
@@ -165,7 +167,7 @@ NL_INLINE void copy_values(const RowsOf<In>& rows, Out* out, int64_t out_stride)
   }
 }
 
-/// out = rows * factor_of(x), element by element.
+/// Sets out to rows * factor_of(x), element by element.
 template <typename Value, typename Factor>
 NL_INLINE void multiply_rows(const Rows& rows, const Value* x, int64_t x_stride, Value* out, int64_t out_stride,
                              Factor factor_of) {
@@ -191,7 +193,7 @@ NL_INLINE void scale_rows_by(const Rows& rows, const Value* factor, int64_t fact
   multiply_rows(rows, factor, factor_stride, out, out_stride, [](float value) { return value; });
 }
 
-/// Sum of value(i) over [0, count).
+/// Returns the sum of value(i) over [0, count).
 template <typename Value>
 NL_INLINE double sum_of(int64_t count, Value value) {
   double lanes[kLanes] = {};
@@ -299,19 +301,21 @@ NL_VECTOR_CLONES void add_layer_norm_gradient(const LayerNorm& norm, const Rows&
 }
 
 NL_VECTOR_CLONES void softmax_range(float* row, int64_t begin, int64_t end, int64_t width) {
-  // Where there is room the range is filled up to whole vectors: what e^-inf gives vanishes beside the maximum's 1.
+  // Fills the range up to whole vectors with -inf, where there is room. Their e^x is tiny and vanishes beside the
+  // maximum's 1.
   const int64_t whole = std::min(begin + (end - begin + kLanes - 1) / kLanes * kLanes, width);
   std::fill(row + end, row + whole, -std::numeric_limits<float>::infinity());
   const float top = maximum(row, begin, whole);
   const float sum = exponentials(row, begin, whole, top);
-  // Multiplying by 1 / sum would scale the whole row by its rounding error, which the gradient's dp - mean amplifies.
+  // Divides, because the rounding error of 1 / sum would scale the whole row, and the gradient's dp - mean amplifies
+  // it.
   for (int64_t i = begin; i < end; ++i) row[i] /= sum;
   std::fill(row, row + begin, 0.0F);
   std::fill(row + end, row + width, 0.0F);
 }
 
 NL_VECTOR_CLONES void softmax_backward_range(const float* p, float* dp, int64_t begin, int64_t end, int64_t width) {
-  // In double: where one probability is almost 1, dp - mean cancels almost everything.
+  // Sums in double: where one probability is almost 1, dp - mean cancels almost everything.
   double lanes[kLanes] = {};
   int64_t i = begin;
   for (; i + kLanes <= end; i += kLanes) {

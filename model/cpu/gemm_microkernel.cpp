@@ -26,8 +26,8 @@ bool cpu_has_avx512(Dtype dtype) {
 bool below_avx2(const std::string& limit) { return limit == "SSE41" || limit == "AVX"; }
 bool below_avx512(const std::string& limit) { return below_avx2(limit) || limit.starts_with("AVX2"); }
 
-/// Tries a GEMM. With too low a limit on instruction sets, ATen silently computes fp32 in another way, and throws for
-/// bfloat16.
+/// Returns whether oneDNN's microkernel runs, by trying a GEMM. With too low a limit on instruction sets, ATen silently
+/// computes fp32 in another way, and throws for bfloat16.
 bool brgemm_runs(Dtype dtype) {
   if (!cpu_has_avx512(dtype) || below_avx512(onednn_limit())) return false;
   try {

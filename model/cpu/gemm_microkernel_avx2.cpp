@@ -17,10 +17,11 @@ namespace neoloom::model::avx2 {
 namespace {
 
 constexpr int64_t kLanes = 8;
-// Sums of six rows in two vectors each take 12 of the 16 registers; fewer could not hide the latency of an addition.
+// Six rows of two vectors take 12 of the 16 registers for their sums. Fewer sums would not hide the latency of an
+// addition.
 constexpr int64_t kMostRows = 6;
 
-/// Lanes of the last vector of a row: all of them, or the first few.
+/// Loads and stores the last vector of a row: all of its lanes, or (FirstLanes) the first few.
 struct AllLanes {
   NL_AVX2_INLINE __m256 load(const float* from) const { return _mm256_loadu_ps(from); }
   NL_AVX2_INLINE void store(float* to, __m256 values) const { _mm256_storeu_ps(to, values); }
@@ -34,7 +35,7 @@ struct FirstLanes {
   NL_AVX2_INLINE void store(float* to, __m256 values) const { _mm256_maskstore_ps(to, mask, values); }
 };
 
-/// c [kRows, 8 kVectors] = or += a b over k. The last vector has the lanes of `last`.
+/// Computes c [kRows, 8 kVectors] = or += a b over k. The last vector has the lanes of `last`.
 template <int64_t kRows, int64_t kVectors, typename Lanes>
 NL_AVX2_INLINE void multiply_rows(int64_t k, Operand<const float> a, Operand<const float> b, Operand<float> c, bool add,
                                   const Lanes& last) {
@@ -66,7 +67,7 @@ NL_AVX2_INLINE void multiply_rows(int64_t k, Operand<const float> a, Operand<con
   }
 }
 
-/// The same for any number of rows up to kMost.
+/// Does the same for any number of rows up to kMost.
 template <int64_t kMost, int64_t kVectors, typename Lanes>
 NL_AVX2_INLINE void multiply_few_rows(GemmShape sizes, Operand<const float> a, Operand<const float> b, Operand<float> c,
                                       bool add, const Lanes& last) {
@@ -76,8 +77,8 @@ NL_AVX2_INLINE void multiply_few_rows(GemmShape sizes, Operand<const float> a, O
   multiply_rows<kMost, kVectors>(sizes.k, a, b, c, add, last);
 }
 
-/// All rows of up to 16 columns, shared out evenly: five and six rows take the same time, six and one as long as two
-/// times six.
+/// Multiplies all rows of up to 16 columns, in even parts of at most six rows. Five rows take as long as six, and six
+/// rows and then one take as long as twice six.
 template <int64_t kVectors, typename Lanes>
 NL_AVX2 void multiply_columns(GemmShape sizes, Operand<const float> a, Operand<const float> b, Operand<float> c,
                               bool add, const Lanes& last) {
@@ -121,7 +122,7 @@ NL_AVX2 void copy_elements(const MatrixRows& from, int64_t together, float* to) 
 
 }  // namespace
 
-/// F16C is older than AVX2, and clang does not know how to ask for it.
+/// Does not ask for F16C: it is older than AVX2, and clang has no name for it here.
 bool runs() { return __builtin_cpu_supports("avx2") != 0 && __builtin_cpu_supports("fma") != 0; }
 
 void multiply(GemmShape sizes, Operand<const float> a, Operand<const float> b, Operand<float> c, bool add) {

@@ -23,7 +23,8 @@ bool in_blocks(const at::Tensor& x) { return x.is_cpu() && has_packed_gemm(Dtype
 
 int64_t tiles_of(int64_t rows) { return (rows + kTileRows - 1) / kTileRows; }
 
-/// Columns of `right`, split as high | low, each half filled up to whole vectors; rows in pairs.
+/// Splits the fp32 columns of `right` into two bfloat16 parts, high | low. Each half is filled up to whole vectors,
+/// rows are in pairs.
 at::Tensor split_in_two(const at::Tensor& right, int64_t half) {
   const at::Tensor high = right.to(at::kBFloat16);
   at::Tensor pairs = at::zeros({right.size(0) / 2, 2 * half, 2}, right.options().dtype(at::kBFloat16));
@@ -79,7 +80,7 @@ at::Tensor wide_product(const at::Tensor& x, const at::Tensor& right) {
   return y;
 }
 
-/// tile [kTileRows, kSlabColumns] = rows in fp32, then zeros.
+/// Sets tile [kTileRows, kSlabColumns] to rows in fp32, then zeros.
 void copy_tile(const at::Tensor& x, int64_t row, int64_t rows, int64_t column, int64_t columns, float* tile) {
   const int64_t offset = row * x.stride(0) + column;
   if (x.scalar_type() == at::kBFloat16) {

@@ -21,7 +21,7 @@ int64_t slice_rows(const at::Tensor& weight) {
   return std::clamp<int64_t>(Matmul::kScratchElements / weight.size(1), 1, weight.size(0));
 }
 
-/// All but the bias.
+/// Adds all terms but the bias.
 void add_terms(at::Tensor& y, const Epilogue& terms) {
   if (terms.low_rank_u.defined()) y.addmm_(terms.low_rank_u, terms.low_rank_v);
   if (terms.residual.defined()) y.add_(terms.residual);

@@ -14,10 +14,10 @@ namespace neoloom::model {
 
 namespace {
 
-constexpr int64_t kPairsTileDepth = 2048;  // the sum's rounding is negligible beside that of 16-bit inputs
+constexpr int64_t kPairsTileDepth = 2048;  // rounding of the sum is negligible beside that of 16-bit inputs
 
-// Rows of x are multiplied with all column tiles in groups that stay in a core's L2 cache: of at most this size, but of
-// enough rows to be worth reading a column tile for.
+// The rows of x are cut into groups that stay in a core's L2 cache while they are multiplied with all column tiles. A
+// group has at most this size, but enough rows to be worth reading a column tile for.
 constexpr int64_t kCachedBytes = int64_t{1} << 20;
 constexpr int64_t kFewestCachedRows = 256;
 
@@ -26,7 +26,7 @@ Dtype dtype_of(const at::Tensor& values) {
   return values.scalar_type() == at::kHalf ? Dtype::kFloat16 : Dtype::kBFloat16;
 }
 
-/// A matrix of which tiles are read or written; null when there is none.
+/// Gives access to the tiles of a matrix; null when there is none.
 struct TiledMatrix {
   char* values = nullptr;
   int64_t stride = 0;         // elements from one row to the next
@@ -35,7 +35,7 @@ struct TiledMatrix {
 
   explicit TiledMatrix(const at::Tensor& tensor) {
     if (!tensor.defined()) return;
-    // What is only read shares a type with what is written.
+    // Casts away const, because one type serves matrices that are read and matrices that are written.
     values = static_cast<char*>(tensor.data_ptr());
     const bool in_tiles = tensor.dim() == 3;
     stride = tensor.stride(in_tiles ? 1 : 0);
@@ -53,7 +53,7 @@ struct TiledMatrix {
   }
 };
 
-/// One GEMM. Threads take groups of rows and spans of column tiles.
+/// Computes one GEMM. A task of a thread is a group of rows and a span of column tiles.
 class PackedGemm {
  public:
   PackedGemm(const at::Tensor& x, const GemmB& right, const Epilogue& terms, const EpilogueOutputs& ends)
@@ -81,8 +81,8 @@ class PackedGemm {
     const int64_t wanted = 4 * static_cast<int64_t>(at::get_num_threads());
     // With few column tiles for many threads, the rows are split too.
     const int64_t groups = std::min(std::max((wanted + column_tiles - 1) / column_tiles, groups_in_cache()), tiles);
-    // The column tiles of one task read the same columns of x before the next ones: worth it where those are not all of
-    // them.
+    // Where k is cut into parts, a task has several column tiles: they all read one part of x's columns while it is in
+    // the cache. Elsewhere a task has one.
     const int64_t spans = in_parts() ? std::min(column_tiles, (wanted + groups - 1) / groups) : column_tiles;
     share_tasks(groups * spans, [&](const auto& next) {
       Scratch scratch;
@@ -100,10 +100,10 @@ class PackedGemm {
   }
 
  private:
-  /// A thread's own memory.
+  /// Holds a thread's own memory.
   struct Scratch {
-    at::Tensor block;  // of the right side, where blocks are copied
-    at::Tensor sums;   // of a tile, where they are not formed in y
+    at::Tensor block;  // a copied tile of the right side
+    at::Tensor sums;   // sums of a tile, unless they are formed in y
   };
   struct Tile {
     int64_t row, rows, column_tile, columns;
@@ -121,7 +121,8 @@ class PackedGemm {
     int64_t begin, end;
   };
 
-  /// Products in fp32 take longer than reading x again does.
+  /// Returns how many groups of rows the cache asks for. In fp32 that is one: computing takes longer than reading x
+  /// again.
   int64_t groups_in_cache() const {
     if (!pairs_) return 1;
     const int64_t depth = std::min(kPairsTileDepth, right_.k);
@@ -139,7 +140,7 @@ class PackedGemm {
       for_each_tile_of_rows(rows.begin, rows.end,
                             [&](int64_t row, int64_t count) { body(tile_at(row, count, column_tile, scratch)); });
     };
-    if (!sums_in_y()) {  // a tile's sums have no place to wait for the next depth
+    if (!sums_in_y()) {  // the sums of a tile cannot wait for the next depth
       for (int64_t column_tile = column_tiles.begin; column_tile < column_tiles.end; ++column_tile) {
         for_each_tile(column_tile, [&](const Tile& tile) {
           for_each_depth([&](Depth depth) { multiply_tile(tile, depth, b_tile(column_tile, depth, scratch)); });
@@ -167,7 +168,7 @@ class PackedGemm {
     return {row, rows, column_tile, columns, static_cast<float*>(scratch.sums.data_ptr()), kPackedColumns};
   }
 
-  /// Rows of a column tile in the type of x.
+  /// Returns rows of a column tile in the type of x.
   BTile b_tile(int64_t column_tile, Depth depth, const Scratch& scratch) const {
     const at::Tensor& values = right_.values;
     const bool plain = values.dim() == 2;
@@ -177,7 +178,8 @@ class PackedGemm {
     const char* const from = static_cast<const char*>(values.const_data_ptr()) + offset * values.element_size();
     if (!copies_) return {from, stride};
     const int64_t columns = std::min(kPackedColumns, right_.n - column_tile * kPackedColumns);
-    // fp32, whichever kernel: pairs are never copied, and what has AVX-512 has AVX2.
+    // The copy is fp32 and uses AVX2, whichever microkernel runs: pairs are never copied, and a CPU with AVX-512 has
+    // AVX2.
     avx2::copy_block({from, dtype_of(values), stride, depth.count, columns}, together_,
                      scratch.block.mutable_data_ptr<float>());
     return {scratch.block.const_data_ptr(), together_};
@@ -230,7 +232,8 @@ class PackedGemm {
     }
   }
 
-  /// Null where there is none.
+  /// Applies gelu or its backward pass to the sums and stores the results. Pointers are null where there is no such
+  /// matrix.
   template <typename Value>
   void finish_in(const cpu::Rows& sums, Value* y, Value* activated, const Value* through) const {
     if (activated != nullptr && keeps_ == GeluKeeps::kSlope) {
@@ -256,10 +259,10 @@ class PackedGemm {
   GeluKeeps keeps_;
   int64_t rows_;
   bool pairs_;
-  int64_t together_;  // columns that lie in one piece in a block that is copied
-  // Blocks of the right side are copied: to convert them, or because the rows of a matrix that is not packed lie far
-  // apart (at a multiple of 4 KiB they share few sets of the cache, which makes a third of the speed), or because few
-  // columns are read together.
+  int64_t together_;  // columns that lie side by side in a copied tile
+  // Tiles of the right side are copied: to convert them, or because few columns are read together, or because the rows
+  // of a matrix that is not packed lie far apart. At a multiple of 4 KiB such rows share few sets of the cache, which
+  // costs two thirds of the speed.
   bool copies_;
 };
 

@@ -14,17 +14,17 @@ namespace neoloom::model {
 namespace {
 
 constexpr int64_t kRowsStep = 16;    // a last tile of queries is filled up to a multiple of this
-constexpr int64_t kLineFloats = 16;  // of a cache line
+constexpr int64_t kLineFloats = 16;  // of one cache line
 
 int64_t round_up(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
 
-/// Rows of operand B that the microkernel reads together.
+/// Number of rows of operand B that the microkernel reads together.
 template <typename Element>
 constexpr int64_t kTogether = std::is_same_v<Element, float> ? 1 : 2;
 template <typename Element>
 constexpr bool kInPairs = kTogether<Element> == 2;
 
-/// c [rows, columns] (+)= a [rows, depth] b [depth, columns]; rows of c and a lie apart by their strides, b is packed.
+/// Computes c [rows, columns] (+)= a [rows, depth] b [depth, columns]. c and a have row strides, b is packed.
 template <typename Element>
 void multiply(int64_t rows, int64_t columns, int64_t depth, const Element* a, int64_t a_stride, const Element* b,
               float* c, int64_t c_stride, bool add) {
@@ -33,7 +33,7 @@ void multiply(int64_t rows, int64_t columns, int64_t depth, const Element* a, in
 
 uint16_t* bits_of(at::BFloat16* values) { return reinterpret_cast<uint16_t*>(values); }
 
-/// Sums as elements.
+/// Converts sums to elements.
 void copy_sums(const cpu::Rows& rows, float* out, int64_t out_stride) { cpu::copy_rows(rows, out, out_stride); }
 void copy_sums(const cpu::Rows& rows, at::BFloat16* out, int64_t out_stride) {
   cpu::copy_rows(rows, bits_of(out), out_stride);
@@ -46,7 +46,7 @@ void copy_elements(HeadRows<at::BFloat16> rows, int64_t count, int64_t width, at
   cpu::copy_rows(cpu::LowpRows{bits_of(rows.values), rows.stride, count, width}, bits_of(out), out_stride);
 }
 
-/// out = rows, packed as operand B. The last row of an odd count is paired with zeros.
+/// Packs rows as operand B. The last row of an odd count is paired with zeros.
 void pack_together(HeadRows<float> rows, int64_t count, int64_t width, float* out) {
   copy_elements(rows, count, width, out, width);
 }
@@ -56,7 +56,7 @@ void pack_together(HeadRows<at::BFloat16> rows, int64_t count, int64_t width, at
 
 }  // namespace
 
-/// Some queries and the keys that any of them may see, in whole tiles of keys.
+/// Describes some queries and the keys that any of them may see, in whole tiles of keys.
 template <typename Element>
 struct CpuHeadAttention<Element>::Tile {
   int64_t begin = 0;  // first query, among the queries
@@ -100,7 +100,7 @@ typename CpuHeadAttention<Element>::Tile CpuHeadAttention<Element>::tile_at(int6
   return tile;
 }
 
-/// Places all parts from `base` on and returns how many floats they take.
+/// Places all parts of memory_ from `base` on and returns how many floats they take.
 template <typename Element>
 int64_t CpuHeadAttention<Element>::lay_out(float* base, bool backward) {
   int64_t used = 0;
@@ -136,7 +136,8 @@ int64_t CpuHeadAttention<Element>::lay_out(float* base, bool backward) {
 template <typename Element>
 void CpuHeadAttention<Element>::reserve(int64_t key_rows, bool backward) {
   padded_keys_ = round_up(key_rows, kAttentionTile);
-  // Few different strides, and none at which rows fall on the same cache sets.
+  // The stride takes few values, for each of which oneDNN compiles a kernel, and none at which rows fall on the same
+  // sets of the cache.
   const int64_t widest =
       window_ > 0 ? std::min(padded_keys_, round_up(window_, kAttentionTile) + 2 * kAttentionTile) : padded_keys_;
   score_stride_ = static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(widest))) + kLineFloats;
@@ -147,14 +148,14 @@ void CpuHeadAttention<Element>::reserve(int64_t key_rows, bool backward) {
   lay_out(memory_.mutable_data_ptr<float>(), backward);
 }
 
-/// packed [padded, depth] = rows, then zeros: a left side.
+/// Packs rows as operand A [padded, depth], filled up with zeros.
 template <typename Element>
 void CpuHeadAttention<Element>::pack_left(Rows rows, int64_t count, int64_t padded, Element* packed) const {
   if (count < padded || head_size_ < depth_) std::fill_n(packed, padded * depth_, Element(0));
   copy_elements(rows, count, head_size_, packed, depth_);
 }
 
-/// packed weights: tiles of rows, transposed, filled up with zeros: right sides x^T.
+/// Packs rows as operands B x^T: tiles of rows, transposed, filled up with zeros.
 template <typename Element>
 void CpuHeadAttention<Element>::pack_columns(Rows rows, int64_t count, Element* packed_weights) {
   constexpr int64_t kPair = kTogether<Element>;
@@ -167,13 +168,13 @@ void CpuHeadAttention<Element>::pack_columns(Rows rows, int64_t count, Element* 
       pack_left(source, here, here, padded_tile_);
       source = {padded_tile_, depth_};
     }
-    // Two neighbours of a row stay together, so that pairs are what is transposed.
+    // Transposes pairs, because two neighbours of a row stay together.
     cpu::transpose(reinterpret_cast<const float*>(source.values), source.stride / kPair, here, depth_ / kPair,
                    reinterpret_cast<float*>(packed_tile), kAttentionTile);
   }
 }
 
-/// packed_weights [padded, head size] = rows, then zeros, packed as operand B.
+/// Packs rows as operand B [padded, head size], filled up with zeros.
 template <typename Element>
 void CpuHeadAttention<Element>::pack_rows(Rows rows, int64_t count, int64_t padded, Element* packed_weights) const {
   pack_together(rows, count, head_size_, packed_weights);
@@ -181,7 +182,7 @@ void CpuHeadAttention<Element>::pack_rows(Rows rows, int64_t count, int64_t padd
   std::fill(packed_weights + written, packed_weights + padded * head_size_, Element(0));
 }
 
-/// The tile's scores as a left side with score_stride_.
+/// Returns the tile's scores as operand A with stride score_stride_.
 template <typename Element>
 const Element* CpuHeadAttention<Element>::left_of_scores(const Tile& tile, const float* scores) {
   if constexpr (!kInPairs<Element>) return scores;
@@ -189,7 +190,7 @@ const Element* CpuHeadAttention<Element>::left_of_scores(const Tile& tile, const
   return left_;
 }
 
-/// 64 columns of the tile's scores, transposed: a left side [64, padded rows] with stride kAttentionTile.
+/// Returns 64 columns of the tile's scores, transposed: operand A [64, padded rows] with stride kAttentionTile.
 template <typename Element>
 const Element* CpuHeadAttention<Element>::transposed(const Tile& tile, const float* scores) {
   cpu::transpose(scores, score_stride_, tile.padded_rows, kAttentionTile, transposed_, kAttentionTile);
@@ -198,7 +199,7 @@ const Element* CpuHeadAttention<Element>::transposed(const Tile& tile, const flo
   return transposed_left_;
 }
 
-/// out [padded rows, the tile's keys], with score_stride_, = left [padded rows, depth] times columns.
+/// Computes out [padded rows, the tile's keys], with score_stride_, = left [padded rows, depth] times columns.
 template <typename Element>
 void CpuHeadAttention<Element>::multiply_by_columns(const Tile& tile, const Element* left, const Element* columns,
                                                     float* out) const {
@@ -208,7 +209,8 @@ void CpuHeadAttention<Element>::multiply_by_columns(const Tile& tile, const Elem
   }
 }
 
-/// scores_ = softmax of the tile's visible scores; zero elsewhere, also in the rows that fill the tile up.
+/// Sets scores_ to the softmax of the tile's visible scores, and to zero elsewhere, also in the rows that fill the tile
+/// up.
 template <typename Element>
 void CpuHeadAttention<Element>::probabilities(const Tile& tile, Rows q) {
   pack_left(q.from(tile.begin), tile.rows, tile.padded_rows, queries_);
@@ -221,7 +223,7 @@ void CpuHeadAttention<Element>::probabilities(const Tile& tile, Rows q) {
   }
 }
 
-/// score_grads_ = gradient of the scores, from the probabilities in scores_.
+/// Computes score_grads_, the gradient of the scores, from the probabilities in scores_.
 template <typename Element>
 void CpuHeadAttention<Element>::score_gradient(const Tile& tile, Rows grad) {
   pack_left(grad.from(tile.begin), tile.rows, tile.padded_rows, grads_);
@@ -232,7 +234,7 @@ void CpuHeadAttention<Element>::score_gradient(const Tile& tile, Rows grad) {
   });
 }
 
-/// out's rows of the tile = scores [rows, keys] times rows [keys, head size].
+/// Computes the tile's rows of out = scores [rows, keys] times rows [keys, head size].
 template <typename Element>
 void CpuHeadAttention<Element>::sum_over_keys(const Tile& tile, const float* scores, const Element* rows, Rows out) {
   const Element* const left = left_of_scores(tile, scores);

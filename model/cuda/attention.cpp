@@ -3,7 +3,7 @@
 
 namespace neoloom::model {
 
-/// [rows, h] -> [rows, H, d], a view.
+/// Returns a view: [rows, h] -> [rows, H, d].
 at::Tensor CudaAttention::in_heads(const at::Tensor& rows) const {
   return rows.view({rows.size(0), attention_.num_heads(), rows.size(1) / attention_.num_heads()});
 }

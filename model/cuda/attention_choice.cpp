@@ -9,7 +9,7 @@ namespace neoloom::model {
 
 namespace {
 
-constexpr int64_t kLargestHead = 128;  // channels; larger ones have gaps in the backward kernels of some devices
+constexpr int64_t kLargestHead = 128;  // channels; some devices lack backward kernels for larger ones
 constexpr int64_t kHeadStep = 8;
 constexpr int kHopper = 9;
 

@@ -38,13 +38,13 @@ AttentionGradients flash_backward(const at::Tensor& grad, const AttentionCall& c
   return {dq, dk, dv};
 }
 
-/// Samples of equal length as cuDNN's own layout, a view: [rows, H, d] -> [B, H, T, d]. Its ragged layout gave wrong
-/// results (LibTorch 2.11, cuDNN 9.19, H200).
+/// Returns samples of equal length in cuDNN's dense layout, as a view: [rows, H, d] -> [B, H, T, d]. cuDNN's ragged
+/// layout gave wrong results (LibTorch 2.11, cuDNN 9.19, H200).
 at::Tensor by_sample(const at::Tensor& rows, const CuSeqlens& packed) {
   return rows.view({packed.equal_samples, -1, rows.size(1), rows.size(2)}).transpose(1, 2);
 }
 
-/// by_sample's other way.
+/// Undoes by_sample.
 at::Tensor by_row(const at::Tensor& samples) { return samples.transpose(1, 2).flatten(0, 1); }
 
 at::Tensor cudnn_forward(const AttentionCall& call, AttentionSaved& saved) {

@@ -26,7 +26,8 @@ using core::ErrorKind;
 constexpr float kExcluded = -std::numeric_limits<float>::infinity();
 constexpr uint32_t kGenerationStream = 0x67656E31;  // keeps these draws apart from other users of a seed
 
-/// Keskar et al. 2019 (arXiv 1909.05858), section 4.1, with Hugging Face's rule for negative logits.
+/// Applies the repetition penalty of Keskar et al. 2019 (arXiv 1909.05858), section 4.1, with Hugging Face's rule for
+/// negative logits.
 void penalize_repetition(at::Tensor& logits, const std::vector<int64_t>& context, const GenerationOptions& options) {
   const auto size = static_cast<int64_t>(context.size());
   const int64_t range = options.repetition_penalty_range < 0 ? size : std::min(options.repetition_penalty_range, size);
@@ -58,7 +59,8 @@ void keep_top_p(at::Tensor& logits, double top_p) {
   logits.masked_fill_(at::zeros_like(drop).scatter(0, order, drop), kExcluded);
 }
 
-/// Inverse of the cumulative distribution at a uniform number that depends on (seed, position) alone.
+/// Draws a token: the inverse of the cumulative distribution at a uniform number that depends on (seed, position)
+/// alone.
 int64_t draw(const at::Tensor& logits, uint64_t seed, uint64_t position) {
   const std::array<uint32_t, 4> counter = {static_cast<uint32_t>(position), static_cast<uint32_t>(position >> 32),
                                            kGenerationStream, 0};
@@ -77,7 +79,7 @@ int64_t draw(const at::Tensor& logits, uint64_t seed, uint64_t position) {
     rest -= weight;
     if (rest < 0.0) return id;
   }
-  return last_possible;  // rounding may leave a crumb
+  return last_possible;  // rounding may leave a small rest
 }
 
 }  // namespace
@@ -137,7 +139,7 @@ Generated generate(Model& model, const at::Tensor& params, std::vector<int64_t> 
   if (prompt.empty()) prompt.push_back(config.eos_token_id);
   check_prompt(prompt, config);
   const auto prompt_tokens = static_cast<int64_t>(prompt.size());
-  // Not as a sum: max_tokens may be any number.
+  // Subtracts, because a sum with max_tokens, which may be any number, could overflow.
   const bool limited = options.max_tokens <= config.max_position_embeddings - prompt_tokens;
   const int64_t end = limited ? prompt_tokens + options.max_tokens : config.max_position_embeddings;
 

@@ -21,7 +21,8 @@ namespace fs = std::filesystem;
 constexpr size_t kLongestValueBytes = 100;  // in a message
 constexpr const char* kFile = "generation_config.json";
 
-/// Settings of transformers' GenerationConfig that decide the text, and the value that leaves it alone; null does, too.
+/// Lists settings of transformers' GenerationConfig that would change the text and are not supported, each with the
+/// value that changes nothing. null changes nothing, either.
 std::vector<std::pair<const char*, json>> unknown_settings() {
   return {{"num_beams", 1},
           {"num_beam_groups", 1},
@@ -59,7 +60,7 @@ class Settings {
  public:
   Settings(std::string path, json object) : path_(std::move(path)), object_(std::move(object)) {}
 
-  /// nullptr when absent or null.
+  /// Returns nullptr when the key is absent or null.
   const json* find(const char* key) const {
     const auto found = object_.find(key);
     return found == object_.end() || found->is_null() ? nullptr : &*found;
@@ -84,7 +85,7 @@ class Settings {
     if (!value->is_boolean()) refuse(key, "true or false", *value);
     return value->get<bool>();
   }
-  /// One id or a list of them.
+  /// Reads one id or a list of them.
   std::vector<int64_t> ids(const char* key) const {
     const json* value = find(key);
     if (value == nullptr) return {};

@@ -30,7 +30,7 @@ void Block::recompute(Backend& backend, const RowSelection& rows, BlockSaved& sa
   up_to_activation(*backend.block_ops(*this, rows), rows, saved);
 }
 
-/// Fills `s` from s.x. Returns gelu_new's output where the backend computes it along with its input, else undefined.
+/// Fills `s` from s.x. Returns gelu_new's output if the backend computes it together with its input, else undefined.
 at::Tensor Block::up_to_activation(BlockOps& ops, const RowSelection& rows, BlockSaved& s) const {
   {
     const at::Tensor normed = ops.layer_norm(ln_1, s.x, &s.ln_1);  // [N, h]
@@ -53,7 +53,7 @@ at::Tensor Block::backward(Backend& backend, const at::Tensor& dy, const RowSele
   return below_mlp ? attention_backward(*ops, d_middle, saved, needs_dx) : at::Tensor();
 }
 
-/// The gradient of `middle` from that of y; dy itself where nothing below the MLP needs one.
+/// Returns the gradient of `middle` from that of y; dy itself where nothing below the MLP needs one.
 at::Tensor Block::mlp_backward(BlockOps& ops, const at::Tensor& dy, const BlockSaved& s, bool needs_d_middle) const {
   const bool needs_d_normed = needs_d_middle || ln_2.trains();
   const at::Tensor d_pre = ops.gelu_linear_grad(dy, s, needs_d_normed || trains(kCFc));  // [n, ff]
@@ -65,7 +65,7 @@ at::Tensor Block::mlp_backward(BlockOps& ops, const at::Tensor& dy, const BlockS
   return ops.residual_norm_grad(ln_2, d_normed, s.middle, s.ln_2, dy, ResidualRows::kSame);
 }
 
-/// The gradient of x from that of `middle`; undefined unless needed.
+/// Returns the gradient of x from that of `middle`; undefined unless needed.
 at::Tensor Block::attention_backward(BlockOps& ops, const at::Tensor& d_middle, const BlockSaved& s,
                                      bool needs_dx) const {
   const at::Tensor d_attended =
@@ -77,7 +77,7 @@ at::Tensor Block::attention_backward(BlockOps& ops, const at::Tensor& d_middle, 
   return needs_dx ? dx : at::Tensor();
 }
 
-/// The gradient of ln_1's output from that of out_proj's input; undefined unless needed.
+/// Returns the gradient of ln_1's output from that of out_proj's input; undefined unless needed.
 at::Tensor Block::inputs_backward(BlockOps& ops, const at::Tensor& d_attended, const BlockSaved& s,
                                   bool needs_d_normed) const {
   const AttentionGradients d = ops.attention_grad(d_attended, s);  // [n, h], [N, h], [N, h]

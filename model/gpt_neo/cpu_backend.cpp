@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A block on the CPU. What follows a GEMM is its epilogue, done to each tile while it is in the cache. Tensors that
-// only GEMMs read have their input type.
+// Runs a block on the CPU. Whatever follows a GEMM is its epilogue, done to each tile while it is in the cache. Tensors
+// that only GEMMs read have the type of their inputs.
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros_like.h>
 
@@ -89,7 +89,7 @@ class CpuBlockOps final : public BlockOps {
   const Block& block_;
   Matmul& matmul_;
   const RowSelection& rows_;
-  at::ScalarType type_;  // of matmuls
+  at::ScalarType type_;  // input type of matmuls
 };
 
 at::Tensor CpuBlockOps::qkv_grad(const AttentionGradients& d, const at::Tensor& normed, const BlockSaved& saved,

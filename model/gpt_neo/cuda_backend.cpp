@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A block on a GPU, in few operators. Tensors that only matmuls or attention read have the compute dtype ("16" below,
-// also where it is fp32). All others are fp32.
+// Runs a block on a GPU, in few operators. Tensors that only matmuls or attention read have the compute dtype, called
+// "16" below even where it is fp32. All others are fp32.
 #include <ATen/ops/addmm.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/gelu.h>
@@ -28,8 +28,8 @@ bool follows(const at::Tensor& next, const at::Tensor& previous) {
          next.storage_offset() == previous.storage_offset() + previous.numel();
 }
 
-/// Matrices of equal widths stacked by rows: a view where they lie so in memory, which is how to_device() and the flat
-/// buffer of full-parameter training lay out k, v and q.
+/// Returns matrices of equal widths stacked by rows. The result is a view if they lie in memory like that, as
+/// to_device() and the flat buffer of full-parameter training lay out k, v and q.
 at::Tensor vstack(const std::vector<at::Tensor>& matrices) {
   int64_t rows = matrices.front().size(0);
   bool adjacent = true;
@@ -102,7 +102,7 @@ class CudaBlockOps final : public BlockOps {
   CudaAttention attention_;
 };
 
-/// 16 [3h, h], or [2h, h] where only some rows have queries: k, v, and q.
+/// Returns the weights of k, v and q, 16 [3h, h], or without q where only some rows have queries, 16 [2h, h].
 at::Tensor CudaBlockOps::qkv_weights() const {
   std::vector<at::Tensor> matrices = {block_[kKProj].weight.plain, block_[kVProj].weight.plain};
   if (rows_.all_queries()) matrices.push_back(block_[kQProj].weight.plain);
@@ -132,7 +132,7 @@ at::Tensor CudaBlockOps::linear_add(LinearSite site, const at::Tensor& x, const 
   return y;
 }
 
-/// The pre-activation is fp32 where c_fc trains, because its gradient makes parameter gradients; else 16.
+/// Keeps the pre-activation in fp32 where c_fc trains, because its gradient makes parameter gradients; else in 16.
 at::Tensor CudaBlockOps::linear_gelu(const at::Tensor& x, BlockSaved& saved) {
   const Linear& linear = block_[kCFc];
   at::Tensor& y = saved.activation.values;
@@ -146,7 +146,7 @@ at::Tensor CudaBlockOps::linear_gelu(const at::Tensor& x, BlockSaved& saved) {
   return {};
 }
 
-/// Gradients of the adapter and the weight; the adapter's part of the input's gradient is added to `dx`.
+/// Computes the gradients of the adapter and the weight. Adds the adapter's part of the input's gradient to `dx`.
 /// dy: 16; x: fp32 or 16.
 void CudaBlockOps::parameter_grads(LinearSite site, const at::Tensor& dy, const at::Tensor& x, const BlockSaved& saved,
                                    at::Tensor* dx) const {

@@ -13,8 +13,8 @@ namespace neoloom::model {
 
 namespace {
 
-/// A block's forward for the next tokens of one sequence, on any device: x [n, h] at `position`; their keys and values
-/// join the cache. Nothing is dropped while decoding.
+/// Runs a block's forward for the next tokens of one sequence, on any device. x [n, h] begins at `position`. Keys and
+/// values of these tokens join the cache. There is no dropout while decoding.
 at::Tensor decode_block(const Block& block, Matmul& matmul, const at::Tensor& x, KeyValueCache& cache,
                         int64_t position) {
   using enum LinearSite;

@@ -21,7 +21,7 @@ namespace {
 
 using core::ErrorKind;
 
-/// Native masks follow from where the micro-batch stands in the run, whatever rank computes it.
+/// Seeds LibTorch's own dropout masks by step and micro-batch, so that they do not depend on the rank that computes it.
 void seed_native_masks(const DropoutKey& key, const at::Device& device) {
   uint64_t seed = core::mix64(key.seed);
   for (const int64_t part : {key.step, key.micro_batch}) seed = core::mix64(seed ^ static_cast<uint64_t>(part));
@@ -78,7 +78,7 @@ at::Tensor GptNeo::compute(const MicroBatch& batch, const at::Tensor& params, at
   const Network network = builder_.build(params, grads, &key);
   const Passes passes{setup_, network, *backend_, batch};
   std::vector<BlockSaved> saved;
-  // The final block's output ends with the head: backward has no use for it.
+  // Passes the last block's output to the head without keeping it, because backward does not need it.
   HeadResult head = passes.head(passes.forward(&saved), {.gradients = true, .loss_scale = loss_scale});
   passes.backward(saved, std::move(head.d_hidden), [&](size_t layer) {
     if (ready) ready(layout().block_begin_elements[layer]);
@@ -105,7 +105,7 @@ Model::MicroStep GptNeo::prepare(const MicroBatch& batch, const at::Tensor& para
   };
   const bool by_length = attention_kernel(setup_, /*window=*/0) == AttentionKernel::kCudnn;
   if (fixed) step.shape = fmt::format("{}, loss scale {}", shape_of(batch, by_length), loss_scale);
-  if (!fixed) static_inputs_.clear();  // nothing comes back to where these inputs lie
+  if (!fixed) static_inputs_.clear();  // without graphs nobody reads these inputs again
   StaticInputs& inputs = static_inputs_for(step.shape, batch, device);
   step.loss = {inputs.loss, batch.targets.count};
   step.enqueue = [this, &inputs, params, grads, key, loss_scale](const GradientsReady& ready) mutable {

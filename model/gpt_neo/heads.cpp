@@ -17,13 +17,14 @@ namespace neoloom::model {
 
 namespace {
 
-/// 256 rows of GPT-2's vocabulary are 51 MB of fp32; GPUs need larger GEMMs.
+/// 256 rows of logits over GPT-2's vocabulary are 51 MB of fp32. GPUs need larger GEMMs.
 constexpr int64_t kDefaultLogitsRows = 256;
 constexpr int64_t kDefaultDeviceLogitsRows = 2048;
 
 at::Tensor zero_loss(const at::Tensor& like) { return at::zeros({}, like.options().dtype(at::kDouble)); }
 
-/// Rows of weight 0 lose their loss and their gradient, which is linear in the gradient of their logits.
+/// Removes loss and gradient of rows of weight 0. `gradient` may be any tensor that is linear in the gradient of the
+/// logits.
 void weigh(const at::Tensor& weights, at::Tensor& losses, at::Tensor& gradient) {
   if (!weights.defined()) return;
   losses.mul_(weights);
@@ -87,7 +88,8 @@ HeadResult causal_lm(Backend& backend, const Network& network, const at::Tensor&
     if (options.gradients) d_normed.narrow(0, begin, count).copy_(found.d_normed);
   }
   if (options.gradients) {
-    // Rows that fill the shape all name the last one, which is no target's: their gradients are 0, as its is.
+    // Filling targets all name the last row, which has no target of its own. Their order does not matter: all their
+    // gradients are 0.
     result.d_hidden.index_copy_(0, targets.rows, network.ln_f.backward(d_normed, selected, statistics));
   }
   return result;

@@ -15,7 +15,7 @@ namespace neoloom::model {
 
 namespace {
 
-/// Two independent uniform doubles in [0, 1) for each index.
+/// Gives two independent uniform doubles in [0, 1) for each index.
 class UniformPairs {
  public:
   UniformPairs(uint64_t seed, const std::string& name) {
@@ -31,7 +31,7 @@ class UniformPairs {
   std::array<uint32_t, 2> key_{};
 };
 
-/// Fills on the host, whatever the device, so that all devices start alike.
+/// Fills `out` on the host, whatever its device, so that all devices start with the same values.
 template <typename PairOf>
 void fill_pairs(at::Tensor& out, PairOf pair_of) {
   at::Tensor host = at::empty(out.sizes(), out.options().device(at::kCPU));

@@ -19,7 +19,7 @@ constexpr int64_t kWordsPerDraw = 4;
 constexpr int64_t kSitesPerLayer = 8;
 constexpr int64_t kRowsPerTask = 8;
 
-/// Everything of the key but row and channel.
+/// Holds the parts of the key that do not depend on row or channel.
 struct MaskStream {
   std::array<uint32_t, 2> key{};
   uint32_t place = 0;      // layer and site
@@ -39,7 +39,7 @@ MaskStream stream_of(const DropoutMask& mask) {
 
 void mask_row(const MaskStream& stream, RowKey row, const float* in, float* out, int64_t channels) {
   const auto sample = static_cast<uint64_t>(row.sample);
-  // Samples beyond 2^32 move to another key; the channel block leaves the upper half of its word free for nothing else.
+  // The counter holds 32 bits of the sample. The upper bits change the key.
   const std::array<uint32_t, 2> key = {stream.key[0] ^ static_cast<uint32_t>(sample >> 32), stream.key[1]};
   for (int64_t channel = 0; channel < channels; channel += kWordsPerDraw) {
     const auto words = core::philox4x32({static_cast<uint32_t>(channel / kWordsPerDraw),
@@ -57,7 +57,7 @@ void mask_row(const MaskStream& stream, RowKey row, const float* in, float* out,
 at::Tensor DropoutMask::apply(const at::Tensor& x, const std::vector<RowKey>& keys) const {
   core::require(x.size(0) == static_cast<int64_t>(keys.size()), core::ErrorKind::kInternal,
                 "dropout: {} rows with {} keys", x.size(0), keys.size());
-  // The masks are drawn on the host on every device, so that all devices agree on them.
+  // Draws the masks on the host for every device, so that all devices have the same.
   const at::Tensor in = x.cpu().contiguous();
   at::Tensor out = at::empty(in.sizes(), in.options());
   const MaskStream stream = stream_of(*this);

@@ -30,7 +30,7 @@ Epilogue LoraBranch::backward(const at::Tensor& dy, const at::Tensor& x, const s
   Epilogue terms;
   if (!needs_dx) return terms;
   if (dropout.active()) {
-    terms.residual = dropout.apply(at::mm(d_down, a), keys);  // forward and backward scale alike
+    terms.residual = dropout.apply(at::mm(d_down, a), keys);  // backward masks and scales as forward does
   } else {
     terms.low_rank_u = d_down;
     terms.low_rank_v = a;

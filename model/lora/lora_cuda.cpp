@@ -10,7 +10,7 @@ namespace neoloom::model {
 
 namespace {
 
-/// x * mask / (1 - p)
+/// Returns x * mask / (1 - p).
 at::Tensor masked(const LoraBranch& lora, const at::Tensor& x, const at::Tensor& mask) {
   return mask.defined() ? at::native_dropout_backward(x, mask, 1.0 / (1.0 - lora.dropout.probability)) : x;
 }

@@ -22,7 +22,7 @@ bool is_all_linear(const std::string& entry) {
   return lower == "all-linear";
 }
 
-/// The short names of the linears, as target_modules has them.
+/// Returns the short names of the linears, as target_modules has them.
 std::vector<std::string> short_names() {
   std::vector<std::string> names;
   for (const LinearSite site : kLinearSites) {
@@ -32,7 +32,7 @@ std::vector<std::string> short_names() {
   return names;
 }
 
-/// The linear that a name of another architecture stands for, or the nearest name; empty: nothing is near.
+/// Returns the linear that a name of another architecture stands for, or the nearest name; "" when nothing is near.
 std::string suggestion(const std::string& name) {
   static constexpr std::pair<std::string_view, std::string_view> kOthers[] = {
       {"o_proj", "out_proj"},

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The tensors of cpu_backend.cpp, and of Matmul, Linear, LoraBranch and Attention below it.
+// Makes the tensors that cpu_backend.cpp makes, and Matmul, Linear, LoraBranch and Attention below it.
 #include <ATen/ops/empty_like.h>
 
 #include <algorithm>
@@ -20,7 +20,7 @@ using enum LinearSite;
 
 void take_briefly(int64_t bytes) { make({bytes}, at::kByte); }
 
-/// Temporary tensors of matmuls and attention.
+/// Makes the temporary tensors of matmuls and attention.
 class CpuKernels {
  public:
   CpuKernels(const MemorySetup& setup, int64_t longest, std::vector<StepGemm>* gemms)
@@ -34,9 +34,9 @@ class CpuKernels {
   at::ScalarType input_type(const Matrix& weight) const { return matmul_.input_type(weight); }
   static bool is_packed(const Matrix& weight) { return weight.packed_weights.forward.defined(); }
 
-  /// x [n, k] times W^T, or with `backward` times W.
+  /// Stands for x [n, k] times W^T, or with `backward` times W.
   void multiply(const at::Tensor& x, const Matrix& weight, bool backward = false);
-  /// Shapes: q [n, h], k [N, h].
+  /// Stands for attention. Shapes: q [n, h], k [N, h].
   void attend(const at::Tensor& q, const at::Tensor& k, bool backward) const;
 
  private:
@@ -49,7 +49,7 @@ class CpuKernels {
   int64_t threads_;
   int64_t longest_;
   std::vector<StepGemm>* gemms_;
-  at::Tensor scratch_;  // of weights converted to fp32: Matmul keeps it
+  at::Tensor scratch_;  // weights converted to fp32: Matmul keeps them, too
 };
 
 void CpuKernels::add_gemm(int64_t rows, const at::Tensor& weight, bool backward) {
@@ -88,8 +88,8 @@ void CpuKernels::multiply(const at::Tensor& x, const Matrix& weight, bool backwa
 
 int64_t round_up(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
 
-/// CpuHeadAttention's memory, one for each thread: keys packed once for scores and once for sums, gradients of keys,
-/// and rows of scores.
+/// Returns the bytes of CpuHeadAttention's memory, of which each thread has one: keys packed once for scores and once
+/// for sums, gradients of keys, and rows of scores.
 int64_t CpuKernels::tile_scratch_bytes(bool lowp, bool backward) const {
   const int64_t element = lowp ? kLowpBytes : kFp32Bytes;
   const int64_t widest = round_up(longest_, kAttentionTile);
@@ -204,7 +204,7 @@ class CpuMemoryOps final : public BlockOps {
     return y;
   }
 
-  /// Linear::backward.
+  /// Stands for Linear::backward.
   at::Tensor input_grad(LinearSite site, const at::Tensor& dy, const at::Tensor& x, bool needs_dx,
                         at::ScalarType type) {
     const at::Tensor joins = adapter_grad(site, dy, x, needs_dx);
@@ -215,7 +215,7 @@ class CpuMemoryOps final : public BlockOps {
     return dx;
   }
 
-  /// Linear::backward_into.
+  /// Stands for Linear::backward_into.
   void add_input_grad(LinearSite site, const at::Tensor& dy, const at::Tensor& x, bool needs_dx) {
     const at::Tensor joins = adapter_grad(site, dy, x, needs_dx);
     if (needs_dx) kernels_.multiply(dy, block_[site].weight, /*backward=*/true);
@@ -223,7 +223,7 @@ class CpuMemoryOps final : public BlockOps {
 
   static at::Tensor dropped(const at::Tensor& x) { return at::empty_like(x.to(at::kFloat)); }
 
-  /// LoraBranch::down.
+  /// Stands for LoraBranch::down.
   void adapter(LinearSite site, const at::Tensor& x, BlockSaved& saved) {
     const LoraBranch& lora = block_[site].lora;
     if (!lora.present()) return;
@@ -231,7 +231,7 @@ class CpuMemoryOps final : public BlockOps {
     saved.adapter(site).down = make({x.size(0), lora.a.size(0)}, at::kFloat);
   }
 
-  /// LoraBranch::backward; returns what joins the gradient of x.
+  /// Stands for LoraBranch::backward. Returns what joins the gradient of x.
   at::Tensor adapter_grad(LinearSite site, const at::Tensor& dy, const at::Tensor& x, bool needs_dx) {
     const LoraBranch& lora = block_[site].lora;
     if (!lora.present()) return {};
@@ -249,7 +249,7 @@ class CpuMemoryOps final : public BlockOps {
   const Block& block_;
   CpuKernels& kernels_;
   const RowSelection& rows_;
-  at::ScalarType type_;  // of matmuls
+  at::ScalarType type_;  // input type of matmuls
 };
 
 class CpuLmHeadMemory final : public LmHeadOps {
@@ -259,7 +259,7 @@ class CpuLmHeadMemory final : public LmHeadOps {
 
   LmHeadResult run(const LmHeadChunk& chunk, LossOptions options) override {
     at::Tensor logits = buffer_.narrow(0, 0, chunk.targets.size(0));
-    // Products of plain matrices do not write where they are told to.
+    // A matmul with a plain matrix allocates its result instead of writing into the buffer.
     if (!CpuKernels::is_packed(head_)) logits = make(logits.sizes(), at::kFloat);
     kernels_.multiply(chunk.normed, head_);
     LmHeadResult result;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A GPU's backend consists of LibTorch's operators: it is the real one that runs without values. Only the operators
-// that exist for CUDA alone have stand-ins.
+// Plans a GPU's memory with the real backend, which consists of LibTorch's operators and runs without values. Only
+// operators that exist for CUDA alone have stand-ins here.
 #include <ATen/ops/empty_like.h>
 
 #include "model/cuda/operators.h"
@@ -15,7 +15,7 @@ at::Tensor flash_forward(const AttentionCall& call, AttentionSaved& saved) {
   return at::empty_like(call.q);
 }
 
-/// The gradient of q is summed in fp32.
+/// Makes the tensors of the flash kernel, which sums the gradient of q in fp32.
 AttentionGradients flash_backward(const at::Tensor& /*grad*/, const AttentionCall& call, const at::Tensor& /*out*/,
                                   const AttentionSaved& /*saved*/) {
   AttentionGradients d = {at::empty_like(call.q), at::empty_like(call.k), at::empty_like(call.v)};

@@ -57,7 +57,7 @@ Tensor logical_or(const Tensor& x, const Tensor& /*other*/) { return at::empty_l
 
 }  // namespace
 
-/// Those that LibTorch has in Python only.
+/// Registers meta kernels of operators for which LibTorch has them in Python only.
 TORCH_LIBRARY_IMPL(aten, Meta, library) {
   library.impl("index_select", &index_select);
   library.impl("native_layer_norm", &layer_norm);

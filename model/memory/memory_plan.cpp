@@ -21,7 +21,7 @@ namespace {
 
 at::Tensor make_index(int64_t rows) { return make({rows}, at::kLong); }
 
-/// What pack() makes. The shapes alone are read.
+/// Makes what pack() makes. Only the shapes are read.
 MicroBatch micro_batch(const ModelSetup& setup, BatchShape shape, bool training) {
   if (training && has_fixed_shapes(setup)) {
     shape.tokens = fixed_shape_rows(setup.head, shape.tokens);
@@ -30,7 +30,7 @@ MicroBatch micro_batch(const ModelSetup& setup, BatchShape shape, bool training)
   }
   MicroBatch batch;
   batch.packed.ids = batch.packed.positions = make_index(shape.tokens);
-  // Kernels that go sample by sample take most memory in the longest one.
+  // Kernels that go sample by sample need most memory for the longest one.
   batch.packed.rows.segments = {{0, shape.longest, 0, shape.longest}};
   batch.packed.last_rows.segments = {{0, 1, 0, shape.longest}};
   batch.packed.last_rows.query_index = make_index(shape.samples);
@@ -38,7 +38,8 @@ MicroBatch micro_batch(const ModelSetup& setup, BatchShape shape, bool training)
   return batch;
 }
 
-/// The model's, where it computes. Packed weights stand for themselves: only whether there are any is read.
+/// Makes weights in the form in which the model computes with them. The values of packed weights do not matter: only
+/// whether there are any is read.
 std::shared_ptr<const Weights> weights_of(const MemorySetup& setup) {
   const ModelSetup& model = setup.model;
   auto weights = std::make_shared<Weights>();
@@ -55,13 +56,13 @@ std::shared_ptr<const Weights> weights_of(const MemorySetup& setup) {
   return weights;
 }
 
-/// A multi-label head makes tensors of the same few bytes as a single-label one.
+/// Replaces a multi-label head by a single-label one, which makes tensors of the same few bytes.
 ModelSetup with_countable_head(ModelSetup setup) {
   if (setup.head == Head::kMultiLabel) setup.head = Head::kSingleLabel;
   return setup;
 }
 
-/// A micro-step without values. What its caller owns is made before the ledger counts.
+/// Runs a micro-step without values. What its caller owns is allocated before the ledger counts.
 class DryRun {
  public:
   DryRun(const MemorySetup& setup, const BatchShape& shape, bool training, std::vector<StepGemm>* gemms = nullptr)
@@ -146,7 +147,7 @@ namespace {
 
 int64_t element_bytes(Dtype dtype) { return dtype == Dtype::kFloat32 ? kFp32Bytes : kLowpBytes; }
 
-/// The packed weights of every matrix; those of the head are read by language models only.
+/// Returns the bytes of the packed weights of every matrix. Only language models read those of the head.
 int64_t packed_bytes(const MemorySetup& setup, bool with_head) {
   const GptNeoConfig& config = setup.model.config;
   const Dtype compute = setup.model.compute_dtype;
@@ -180,7 +181,7 @@ WeightMemory weight_memory(const MemorySetup& setup) {
     memory.private_bytes = ledger.live_bytes();
     return memory;
   }
-  if (!setup.model.lora) return memory;  // read once: training starts there
+  if (!setup.model.lora) return memory;  // read only once, as the start of the trained parameters
   const bool causal = setup.model.head == Head::kCausalLm;
   const bool reads_plain = !setup.packed_weights || setup.model.compute_dtype == Dtype::kFloat32;
   const int64_t embeddings = (config.vocab_size + config.max_position_embeddings) * h;

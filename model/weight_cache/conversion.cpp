@@ -17,11 +17,12 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// What is read of larger sources would push everything else out of the system's cache, and is not read again.
+// The pages of larger sources are dropped from the system's cache: they would push everything else out of it, and
+// nobody reads them again.
 constexpr int64_t kLargeSourceBytes = int64_t{2} << 30;
 constexpr size_t kHashDigits = 64;
 
-/// Where a part of a source file goes.
+/// Says where a part of a source file goes.
 struct Target {
   at::ScalarType dtype = at::kFloat;  // as stored
   std::optional<size_t> index;        // into the list of tensors; none: only hashed
@@ -32,7 +33,7 @@ struct FilePlan {
   std::vector<Target> targets;  // of each part
 };
 
-/// The head of the file, then its tensors as they lie there.
+/// Lists the parts of the file: its header, then its tensors in file order.
 FilePlan plan_file(const SourceTensors& source, const std::string& path, const std::map<std::string, size_t>& index) {
   std::vector<std::pair<const TensorInfo*, Target>> stored;
   const SafetensorsFile* file = nullptr;
@@ -67,7 +68,7 @@ std::map<std::string, std::string> metadata(const Conversion& conversion, const 
   return entries;
 }
 
-/// Tensors that are no file's, such as the padding between the others.
+/// Writes tensors that are in no source file, such as the padding between the others.
 void write_made_tensors(SafetensorsWriter& writer, const SourceTensors& source,
                         const std::vector<TensorToWrite>& tensors) {
   for (size_t index = 0; index < tensors.size(); ++index) {

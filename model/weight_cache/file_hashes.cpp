@@ -29,13 +29,13 @@ std::string record_path(const std::string& cache_dir, const FileStamp& stamp) {
   return (fs::path(cache_dir) / "hashes" / (core::sha256_hex(stamp.path).substr(0, 32) + ".json")).string();
 }
 
-/// Of what a record says.
+/// Returns the checksum of what a record says.
 std::string record_checksum(const FileStamp& stamp, const std::string& hash) {
   const std::string content = fmt::format("{} {} {} {}", stamp.size_bytes, stamp.mtime_nanoseconds, hash, stamp.path);
   return fmt::format("{:016x}", core::xxh3(content.data(), content.size()));
 }
 
-/// Read in pieces: a mapping of the whole file would count as memory of the process.
+/// Hashes a file piece by piece: a mapping of the whole file would count as memory of the process.
 std::string hash_bytes(const std::string& path) {
   const auto reason = [] { return std::strerror(errno); };
   const core::UniqueFd file = core::open_regular(path, ErrorKind::kWeights);

@@ -26,7 +26,7 @@ std::string packed_path(const std::string& converted_path, Dtype compute_dtype) 
   return (converted.parent_path() / name).string();
 }
 
-/// One use of a matrix, as operand B of a forward or backward GEMM, and where its packed weights are stored.
+/// Describes one use of a matrix, as operand B of a forward or backward GEMM, and where its packed weights are stored.
 struct Side {
   std::string name;
   at::Tensor right;  // [k, n], a view of the matrix

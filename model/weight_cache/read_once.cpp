@@ -31,8 +31,8 @@ constexpr size_t kAlignmentBytes = 64;
 constexpr size_t kReadAheadBytes = size_t{32} << 20;
 constexpr size_t kDropBytes = size_t{64} << 20;
 
-/// Pieces between one thread that fills them and two that follow, each at its own pace. A slot is filled again when
-/// both have left it.
+/// Passes pieces from one thread, which fills them, to two that follow, each at its own pace. A slot is filled again
+/// when both have left it.
 class Ring {
  public:
   enum Follower : size_t { kHasher, kUser, kFollowers };
@@ -47,7 +47,7 @@ class Ring {
     }
   };
 
-  /// A slot to fill, or null when the others have given up.
+  /// Returns a slot to fill, or null when another thread has given up.
   Slot* to_fill() {
     return wait([this] { return filled_ - std::min(left_[kHasher], left_[kUser]) < kSlots; }, filled_);
   }
@@ -58,7 +58,7 @@ class Ring {
     change([this] { finished_ = true; });
   }
 
-  /// The next piece, or null after the last and when another thread has given up.
+  /// Returns the next piece, or null after the last one and when another thread has given up.
   const FilePiece* next(Follower follower) {
     const Slot* slot = wait([&] { return left_[follower] < filled_ || finished_; }, left_[follower]);
     return slot == nullptr || left_[follower] == filled_ ? nullptr : &slot->piece;
@@ -124,9 +124,9 @@ class Source {
   }
 
  private:
-  // Advice only: a refusal costs time or memory of the system, nothing else.
+  // These calls are only advice: a failure costs time or memory of the system, nothing else.
 
-  /// The system fetches what comes next while this piece is hashed and used: far more than it would by itself.
+  /// Makes the system fetch what comes next while this piece is hashed and used: far more than it would by itself.
   void ask_ahead(size_t offset) {
     if (asked_ >= std::min(offset + kReadAheadBytes / 2, size_bytes_)) return;
     asked_ = std::max(asked_, offset);
@@ -174,7 +174,7 @@ void follow(Ring& ring, Ring::Follower follower, const std::function<void(const 
   }
 }
 
-/// Whatever ends one thread early ends the others: none waits for it.
+/// Wraps `work` so that an exception in one thread ends the others, too: none waits for it.
 template <typename Work>
 auto guarded(Ring& ring, Work work) {
   return [&ring, work = std::move(work)] {

@@ -32,7 +32,7 @@ std::string converted_path(const std::string& cache_dir, const std::string& hash
 
 bool is_head(const std::string& name) { return name == kLmHeadName || name == kScoreName; }
 
-/// Everything that is wrong with the source, in one report.
+/// Reports everything that is wrong with the source at once.
 void check_source(const SourceTensors& source, const GptNeoConfig& config, const std::string& folder) {
   TensorReport report;
   const auto body = body_shapes(config);
@@ -71,7 +71,7 @@ size_t stored_bytes(const TensorToWrite& tensor) {
   return bytes;
 }
 
-/// The list for the converted file: body, then the heads that the source has; each at a 64-byte boundary.
+/// Returns the list for the converted file: body, then the heads that the source has; each at a 64-byte boundary.
 std::vector<TensorToWrite> plan_conversion(const SourceTensors& source, const GptNeoConfig& config, Dtype dtype,
                                            bool untied) {
   std::vector<TensorToWrite> wanted;
@@ -96,7 +96,8 @@ std::vector<TensorToWrite> plan_conversion(const SourceTensors& source, const Gp
   return list;
 }
 
-/// Untied as transformers decides it: both are stored and differ. A head equal to the embedding is left out.
+/// Returns whether head and embedding are untied, as transformers decides it: both are stored and differ. An equal head
+/// is left out of the converted file.
 bool is_untied(const SourceTensors& source) {
   const SourceTensors::Entry* head = source.find(kLmHeadName);
   if (head == nullptr) return false;
@@ -108,8 +109,8 @@ bool is_untied(const SourceTensors& source) {
   return !equal;
 }
 
-/// The files with what is known of their hashes. One that may still change is not converted before its hash is known:
-/// the hash could not be remembered, and each rank in turn would convert again.
+/// Returns the files with the hashes that are known. A file that was changed just now is hashed before it is converted:
+/// its hash cannot be remembered, and each rank in turn would convert again.
 std::vector<SourceFile> source_files(const std::string& folder, const core::Cache& cache, bool verify_always) {
   std::vector<SourceFile> files;
   bool hash_first = verify_always;
