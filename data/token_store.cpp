@@ -33,7 +33,7 @@ bool is_stream(const StoreRequest& request, Format format) {
   return format == Format::kText && request.task == Task::kCausalLm;
 }
 
-/// What decides the bytes of a store besides the file and the tokenizer.
+/// Returns what decides the bytes of a store besides the file and the tokenizer.
 std::string settings_text(const StoreRequest& request, Format format) {
   const Options& options = request.options;
   return fmt::format(
@@ -53,7 +53,8 @@ std::optional<std::vector<std::string>> fixed_names(const StoreRequest& request)
   return std::nullopt;
 }
 
-/// The names are the user's own, given for the numbers from 0 (data.label_names), not those that a run found.
+/// Returns whether the label names are the user's own, given for the numbers from 0 (data.label_names), and not those
+/// that a run found.
 bool names_numbers(const StoreRequest& request) {
   const std::vector<std::string>& own = request.options.label_names;
   return !own.empty() && (!request.label_names || *request.label_names == own);
@@ -74,7 +75,7 @@ std::string content_hash_of(const StoreRequest& request, const Tokenizer& tokeni
   hash.add_field(names ? fmt::format("{} names", names->size()) : "names from the data");
   for (const std::string& name : names.value_or(std::vector<std::string>{})) hash.add_field(name);
   if (names && !names_numbers(request)) hash.add_field("labels go by their names only");
-  // The sorted order would come out without a preference, too: then no preference and this one are the same store.
+  // Sorted is the order without a preference, too, so a preference for it gives the same store.
   if (!names && request.preferred_label_names != sorted_labels(request.preferred_label_names)) {
     hash.add_field("preferred order");
     for (const std::string& name : request.preferred_label_names) hash.add_field(name);
@@ -127,7 +128,7 @@ class Builder {
     return directory;
   }
 
-  /// The whole file is one stream, cut into windows; the last one may be shorter.
+  /// Reads the whole file as one stream and cuts it into windows. The last one may be shorter.
   void read_stream() {
     const std::string_view text = without_byte_order_mark(file_.text());
     const size_t valid = core::utf8_prefix_bytes(text);
@@ -274,7 +275,7 @@ bool TokenStore::is_whole(const std::string& store_path, const core::Cache& cach
   std::error_code ignored;
   if (!std::filesystem::exists(store_path, ignored)) return false;
   try {
-    if (!cache.verified) verify_checksum(store_path);  // before HDF5 sees it, which is not built for damaged files
+    if (!cache.verified) verify_checksum(store_path);  // before HDF5, which damaged files may crash
     const std::string made_for = store_name(open(store_path)->content_hash());
     require(made_for == std::filesystem::path(store_path).filename(), ErrorKind::kData, "it was made as {}", made_for);
     return true;

@@ -18,7 +18,7 @@ void add_tokens(const TokenStore& store, int64_t sample, int64_t pad_id, RaggedB
   batch.cu_seqlens.push_back(static_cast<int64_t>(batch.ids.size()));
 }
 
-/// The tokens behind the prompt. A sample's first token has no row before it.
+/// Adds the tokens behind the prompt as targets. A sample's first token is no target, because no row precedes it.
 void add_next_tokens(const TokenStore& store, int64_t sample, int64_t begin, RaggedBatch& batch) {
   const auto ids = store.ids(sample);
   for (size_t at = static_cast<size_t>(std::max(1, store.prompt_tokens(sample))); at < ids.size(); ++at) {

@@ -15,9 +15,10 @@ namespace {
 using core::ErrorKind;
 using core::require;
 
-// torch.randperm draws differently from here on.
+// From this many elements on, torch.randperm draws in another way.
 constexpr int64_t kPermutationLimit = std::numeric_limits<uint32_t>::max() / 20;
-// transformers' LengthGroupedSampler: 50 batches to a mega-batch, fewer when that would leave under four of them.
+// As in transformers' LengthGroupedSampler, a mega-batch has 50 batches, or fewer if there would be less than four
+// mega-batches.
 constexpr int64_t kMegaBatchBatches = 50;
 constexpr int64_t kFewestMegaBatches = 4;
 
@@ -31,14 +32,14 @@ void sort_mega_batches(std::vector<int64_t>& order, std::span<const int32_t> len
   }
 }
 
-/// The longest sample of all comes first, so that a lack of memory shows at once.
+/// Puts the longest sample first, so that a lack of memory shows at once.
 void put_longest_first(std::vector<int64_t>& order, std::span<const int32_t> lengths) {
   const auto longest =
       std::max_element(order.begin(), order.end(), [&](int64_t a, int64_t b) { return lengths[a] < lengths[b]; });
   std::iter_swap(order.begin(), longest);
 }
 
-/// Deals the full batches behind the first one in a new order. The ragged rest stays last, where it is cut off.
+/// Shuffles the full batches behind the first one. The incomplete last batch stays last, where it is cut off.
 void shuffle_batches(std::vector<int64_t>& order, int64_t batch_size, uint64_t seed) {
   const int64_t full_batches = static_cast<int64_t>(order.size()) / batch_size;
   if (full_batches < 3) return;
@@ -50,8 +51,9 @@ void shuffle_batches(std::vector<int64_t>& order, int64_t batch_size, uint64_t s
   }
 }
 
-/// Divides a step's samples again, so that its micro-batches, which stay as large as they are, have about as many
-/// tokens: the longest first, each to the one with the fewest tokens that has room. Each keeps its samples in order.
+/// Divides a step's samples anew, so that its micro-batches have about equal numbers of tokens. The longest sample goes
+/// first, each to the micro-batch with the fewest tokens that has room. Micro-batches keep their sizes and the order of
+/// their samples.
 void balance_tokens(std::vector<std::vector<int64_t>>& micro_batches, std::span<const int32_t> lengths) {
   std::vector<int64_t> samples;
   std::vector<size_t> room;
@@ -124,7 +126,8 @@ void StepList::prepare(int64_t epoch) {
     order_ = seeded_permutation(n, seed);
   }
   if (options_.sampling == Sampling::kGroupByLength) {
-    // Whole steps, so that the order stays when a step is cut into other micro-batches, as after a lack of memory.
+    // The batches here are whole steps, so that the order stays when a step is cut into other micro-batches, as after a
+    // lack of memory.
     const int64_t step_samples = options_.micro_batch_size * options_.micro_batches_per_step;
     sort_mega_batches(order_, lengths_, step_samples);
     put_longest_first(order_, lengths_);
@@ -148,7 +151,7 @@ Step StepList::step(int64_t epoch, int64_t step) {
     out.samples += static_cast<int64_t>(out.micro_batches.back().size());
     for (const int64_t sample : out.micro_batches.back()) out.target_count += target_counts_[sample];
   }
-  // Grouped by length, neighbours are alike, and ranks take micro-batches in turn.
+  // Groups by length need no balance: neighbouring micro-batches have similar lengths, and ranks take them in turn.
   if (options_.sampling != Sampling::kGroupByLength) balance_tokens(out.micro_batches, lengths_);
   return out;
 }

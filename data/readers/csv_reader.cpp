@@ -26,7 +26,7 @@ class RecordScanner {
         quoting_(request.quoting),
         ends_in_cr_(ends_lines_in_cr(request.text)) {}
 
-  /// The fields of the next record that is not a blank line; false at the end.
+  /// Reads the fields of the next record that is not a blank line. Returns false at the end.
   bool next(std::vector<std::string>& fields, std::string& error) {
     while (at_ < text_.size() && skip_line_end()) {
     }
@@ -46,7 +46,7 @@ class RecordScanner {
     return true;
   }
   int64_t record_line() const { return record_line_; }
-  /// What to say of a record that is one field although another separator stands in it; empty: nothing is suspected.
+  /// Returns what to say of a record that has one field although it contains another separator; "" without a suspicion.
   std::string suspicion(const std::vector<std::string>& record) const {
     if (record.size() != 1) return {};
     for (const char other : {'\t', ';', '|', ','}) {

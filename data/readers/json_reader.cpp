@@ -55,7 +55,7 @@ Cell cell_of(const json& value) {
   return cell;
 }
 
-/// Without the library's own error number, and cut to one line's length.
+/// Returns the library's message without its error number, cut to the length of a line.
 std::string parse_complaint(const json::exception& error) {
   std::string_view text = error.what();
   const size_t end = text.find("] ");
@@ -78,7 +78,7 @@ class JsonReader : public RowReader {
   const std::vector<std::string>& columns_found() const override { return columns_; }
 
  protected:
-  /// The text of the next row and the line that it starts on.
+  /// Gives the text of the next row and the line on which it starts.
   virtual bool next_element(std::string_view& text, int64_t& line) = 0;
   ReaderRequest request_;
 
@@ -180,7 +180,7 @@ class JsonArrayReader : public JsonReader {
     }
     fail_at("the JSON array ends within a row");
   }
-  /// From an opening quote to the closing one.
+  /// Moves from an opening quote to the closing one.
   void skip_string() {
     const int64_t opened_on = line_;
     for (++at_; at_ < text_.size() && text_[at_] != '"'; ++at_) {

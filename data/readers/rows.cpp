@@ -21,7 +21,7 @@ using core::ErrorKind;
 using core::fail;
 
 struct NamedFormat {
-  std::string_view name;  // of data.format, and with a dot of a file
+  std::string_view name;  // value of data.format, and extension of a file
   Format format;
 };
 constexpr std::array<NamedFormat, 8> kFormats = {{{"jsonl", Format::kJsonLines},
@@ -37,7 +37,7 @@ const NamedFormat* find_format(std::string_view name) {
   return std::find_if(kFormats.begin(), kFormats.end(), [&](const auto& each) { return each.name == name; });
 }
 
-/// In lower case, without the dot.
+/// Returns the extension in lower case, without the dot.
 std::string extension_of(const std::string& path) {
   std::string name = std::filesystem::path(path).extension().string();
   if (!name.empty()) name.erase(0, 1);
@@ -51,7 +51,7 @@ bool starts_with_bracket(std::string_view text) {
   return first != std::string_view::npos && text[first] == '[';
 }
 
-/// One row per line; the first wanted column is the line, others are absent.
+/// Reads one row per line. The first wanted column is the line, others are absent.
 class TextLineReader : public RowReader {
  public:
   explicit TextLineReader(const ReaderRequest& request)
@@ -100,7 +100,7 @@ void require_text(const std::string& path, std::string_view text) {
   const auto zero = [&](size_t at) { return at < text.size() && text[at] == '\0'; };
   const char* utf16 = nullptr;
   if (text.starts_with("\xFF\xFE") || text.starts_with("\xFE\xFF")) {
-    utf16 = "UTF-16";  // iconv looks at the byte order mark
+    utf16 = "UTF-16";  // iconv reads the byte order mark
   } else if (zero(1) && zero(3) && !zero(0)) {
     utf16 = "UTF-16LE";
   } else if (zero(0) && zero(2) && !zero(1)) {

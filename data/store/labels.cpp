@@ -21,7 +21,7 @@ constexpr size_t kNamesInMessages = 50;
 constexpr size_t kNameInMessagesBytes = 60;
 constexpr size_t kLongestIntegerDigits = 18;
 
-/// The value of a text that is an integer in its shortest decimal form.
+/// Returns the value of a text that is an integer in its shortest decimal form, else nothing.
 std::optional<int64_t> integer_of(const std::string& text) {
   const bool negative = text.starts_with('-');
   const std::string digits = text.substr(negative ? 1 : 0);
@@ -32,7 +32,7 @@ std::optional<int64_t> integer_of(const std::string& text) {
   return std::stoll(text);
 }
 
-/// "1" for "1", "1." and "1.0"; empty for what is no whole number.
+/// Returns "1" for "1", "1." and "1.0"; "" for what is no whole number.
 std::string whole_number(const std::string& text) {
   const size_t point = text.find('.');
   const std::string digits = text.substr(0, point);
@@ -61,7 +61,7 @@ bool are_integers(const std::vector<std::string>& labels) {
 
 std::vector<std::string> sorted_labels(std::vector<std::string> labels) {
   const bool by_value = are_integers(labels);
-  // UTF-8 sorts by bytes as by code points.
+  // Sorting UTF-8 by bytes is sorting by code points.
   std::sort(labels.begin(), labels.end(), [&](const std::string& a, const std::string& b) {
     return by_value ? *integer_of(a) < *integer_of(b) : a < b;
   });

@@ -142,14 +142,15 @@ void SampleMaker::make_text(const std::string& text, Sample& sample) const {
 }
 
 void SampleMaker::make_prompted(const std::string& prompt, const std::string& response, Sample& sample) const {
-  // Apart, so that the border is exact and generation meets the same prompt ids.
+  // Prompt and response are tokenized separately, so that the border between them is exact and generation sees the same
+  // prompt ids.
   const bool split = request_.tokenizer_options.split_special_tokens;
   std::vector<int32_t> front = tokenizer_.encode_input(prompt, split);
   const std::vector<int32_t> back = ended(tokenizer_.encode(response, split));
   const size_t length = front.size() + back.size();
   sample.truncated = length > max_length_tokens_;
   if (sample.truncated) {
-    const size_t kept = tokenizer_.front_ids().size();  // a bos that stands before every text stays there
+    const size_t kept = tokenizer_.front_ids().size();  // a bos token before every text stays
     const size_t excess = std::min(length - max_length_tokens_, front.size() - kept);
     const auto first = front.begin() + static_cast<int64_t>(kept);
     front.erase(first, first + static_cast<int64_t>(excess));

@@ -25,7 +25,7 @@ using hdf5::Dataset;
 
 constexpr ErrorKind kKind = ErrorKind::kData;
 
-/// Gives out arrays that lie in the mapped file.
+/// Returns arrays as views of the mapped file.
 class Mapper {
  public:
   Mapper(const core::MappedFile& file, hdf5::Id root) : file_(file), root_(root) {}
@@ -84,7 +84,7 @@ class MappedStore : public TokenStore {
   static hdf5::File open_file(const std::string& path) {
     const hdf5::PropertyList access(NL_H5(kKind, H5Pcreate(H5P_FILE_ACCESS)));
 #if H5_VERSION_GE(1, 10, 7)
-    // Published stores never change, and some shared file systems have no locks.
+    // Opens without a lock: published stores never change, and some shared file systems have no locks.
     NL_H5(kKind, H5Pset_file_locking(access.get(), false, true));
 #endif
     return hdf5::File(NL_H5(kKind, H5Fopen(path.c_str(), H5F_ACC_RDONLY, access.get())));

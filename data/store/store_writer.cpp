@@ -30,7 +30,7 @@ constexpr ErrorKind kKind = ErrorKind::kData;
 constexpr size_t kPieceTokens = size_t{1} << 20;
 constexpr hsize_t kAlignmentBytes = 64;
 
-/// Puts the checksum's line at the end.
+/// Appends the line with the checksum.
 void append_checksum(core::AtomicFile& file) {
   const size_t size_bytes = file.size_bytes();
   std::string line = fmt::format("{}{:-<{}}", kChecksumLine, "", core::kChecksumDigits);
@@ -47,14 +47,14 @@ hdf5::File create_file(const std::string& path) {
   NL_H5(kKind, H5Pset_libver_bounds(access.get(), H5F_LIBVER_V18, H5F_LIBVER_V110));
   NL_H5(kKind, H5Pset_alignment(access.get(), 1, kAlignmentBytes));
 #if H5_VERSION_GE(1, 10, 7)
-  NL_H5(kKind, H5Pset_file_locking(access.get(), false, true));  // only this process knows the name
+  NL_H5(kKind, H5Pset_file_locking(access.get(), false, true));  // no lock: only this process knows the name
 #endif
   const PropertyList creation(NL_H5(kKind, H5Pcreate(H5P_FILE_CREATE)));
   NL_H5(kKind, H5Pset_obj_track_times(creation.get(), false));
   return hdf5::File(NL_H5(kKind, H5Fcreate(path.c_str(), H5F_ACC_TRUNC, creation.get(), access.get())));
 }
 
-/// One run of bytes in the file, without times, so that equal contents are equal files.
+/// Creates a contiguous dataset without times, so that equal contents are equal files.
 Dataset create_contiguous(hdf5::Id parent, const char* name, Element element, const std::vector<hsize_t>& shape) {
   const PropertyList list(NL_H5(kKind, H5Pcreate(H5P_DATASET_CREATE)));
   NL_H5(kKind, H5Pset_layout(list.get(), H5D_CONTIGUOUS));
@@ -188,7 +188,7 @@ size_t bytes_of(const StoreContent& content, const IdSpool& ids) {
 void publish_store(const StoreContent& content, IdSpool& ids, const std::string& store_path) {
   hdf5::prepare_library();
   core::remove_stale_temporaries(store_path);
-  // Room is asked for before anything is written: HDF5 only says that some call of its own failed.
+  // Checks for free space before anything is written: on a full disk HDF5 only says that some call of its own failed.
   core::AtomicFile temporary(store_path, bytes_of(content, ids), kKind);
   hdf5::File file = create_file(temporary.temporary_path());
   {

@@ -21,12 +21,12 @@
 namespace neoloom::data {
 namespace {
 
-// Longer words are rare and would crowd the cache out.
+// Longer words are rare and would fill up the cache.
 constexpr size_t kLongestCachedWordBytes = 64;
 constexpr size_t kCacheSlots = size_t{1} << 17;
 constexpr size_t kCacheWords = kCacheSlots / 2;
 
-/// U+0009-000D, 0020, 0085, 00A0, 1680, 2000-200A, 2028, 2029, 202F, 205F, 3000
+/// Returns true for U+0009-000D, 0020, 0085, 00A0, 1680, 2000-200A, 2028, 2029, 202F, 205F, 3000.
 bool is_space(uint32_t point) {
   return (point >= 0x09 && point <= 0x0D) || point == 0x20 || point == 0x85 || point == 0xA0 || point == 0x1680 ||
          (point >= 0x2000 && point <= 0x200A) || point == 0x2028 || point == 0x2029 || point == 0x202F ||
@@ -76,7 +76,8 @@ std::string hash_of(const TokenizerFiles& files) {
   return hash.hex();
 }
 
-/// Words already merged, found by hash and compared in full. Cleared when full: no bookkeeping per hit.
+/// Caches words that were merged before, found by hash and compared in full. It is cleared when full, so a hit needs no
+/// bookkeeping.
 class WordCache {
  public:
   WordCache() : entries_(kCacheSlots) {}
@@ -124,7 +125,7 @@ class WordCache {
   size_t words_ = 0;
 };
 
-/// Added tokens that are searched for together, the longest first.
+/// Holds added tokens that are searched for together, the longest first.
 class LiteralTokens {
  public:
   void add(const AddedToken& token) {
@@ -144,10 +145,10 @@ class LiteralTokens {
 
  private:
   std::unordered_map<std::string_view, const AddedToken*> by_content_;
-  std::array<std::vector<size_t>, 256> lengths_;  // of those that start with a byte, descending
+  std::array<std::vector<size_t>, 256> lengths_;  // by first byte, descending
 };
 
-/// Where an added token stands in a text, with the white space that it takes along.
+/// Says where an added token stands in a text, with the white space that it takes along.
 struct Hit {
   size_t begin = 0;
   size_t end = 0;
@@ -187,7 +188,7 @@ struct Tokenizer::Tables {
 struct Tokenizer::Cache {
   explicit Cache(const Tables& tables_in) : tables(tables_in), scanner(tables_in.splitter) {}
 
-  /// Cuts the added tokens of `group` and later groups out of `text`, encodes what lies between.
+  /// Cuts the added tokens of `group` and later groups out of `text` and encodes what lies between.
   void encode_from_group(std::string_view text, size_t group, bool split_special_tokens) {
     if (group == 2) return encode_plain(text);
     size_t done = 0;

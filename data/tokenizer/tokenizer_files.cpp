@@ -22,7 +22,7 @@ using nlohmann::json;
 namespace fs = std::filesystem;
 
 constexpr const char* kEndOfText = "<|endoftext|>";
-// Tables are arrays over ids; no real vocabulary comes near.
+// Tables are arrays over ids, so ids need a bound. No real vocabulary comes near it.
 constexpr int32_t kLargestId = 1 << 24;
 constexpr size_t kLongestPartBytes = 400;  // of a file, in a message
 
@@ -111,7 +111,7 @@ AddedToken added_token(const json& entry, int32_t id, const fs::path& path) {
 }
 
 void add_token(AddedToken token, TokenizerFiles& out) {
-  // The first file that says so is right.
+  // The first file that names a token decides.
   if (out.added_ids.contains(token.id) || out.added_contents.contains(token.content)) return;
   out.added_ids.insert(token.id);
   out.added_contents.insert(token.content);
@@ -157,7 +157,7 @@ void note_ignored_parts(const json& document, TokenizerFiles& out) {
   }
 }
 
-/// The template of a single text: special tokens, then the text. Anything else is refused.
+/// Reads the template of a single text: special tokens, then the text. Refuses anything else.
 void read_template(const json& processor, const fs::path& path, TokenizerFiles& out) {
   const auto refuse = [&](std::string_view what) {
     fail(ErrorKind::kWeights,
@@ -228,7 +228,7 @@ void read_tokenizer_json(const fs::path& path, TokenizerFiles& out) {
   if (document.contains("post_processor")) read_post_processor(document["post_processor"], path, out);
 }
 
-/// The text of a special token, which is written as a string or as an object with "content".
+/// Returns the text of a special token, which is written as a string or as an object with "content".
 std::optional<std::string> special_text(const json& config, const char* key) {
   const auto found = config.find(key);
   if (found == config.end()) return std::nullopt;
@@ -257,7 +257,7 @@ void read_added_tokens_decoder(const json& config, const fs::path& path, Tokeniz
   }
 }
 
-/// Old exports list {"token": id}; which of them are special stands in the special tokens of the configuration.
+/// Reads {"token": id} of old exports. Which tokens are special stands in the special tokens of the configuration.
 void read_added_tokens_json(const fs::path& path, TokenizerFiles& out) {
   const json document = parse_json(path);
   require(document.is_object(), ErrorKind::kWeights, "{}: expected a JSON object, found {}", path.string(),
@@ -268,7 +268,7 @@ void read_added_tokens_json(const fs::path& path, TokenizerFiles& out) {
   }
 }
 
-/// Named special tokens are matched literally and are special, whichever file names them.
+/// Makes a token that a file names as special match literally and be special, whichever file it is.
 void mark_special(const std::optional<std::string>& text, TokenizerFiles& out) {
   if (!text || text->empty()) return;
   for (AddedToken& added : out.added_tokens) {
@@ -281,7 +281,8 @@ void mark_special(const std::optional<std::string>& text, TokenizerFiles& out) {
   if (id >= 0) add_token({.id = id, .content = *text, .special = true}, out);
 }
 
-/// Beside vocab.json and merges.txt these keys are the post-processor; beside tokenizer.json transformers ignores them.
+/// Reads add_bos_token and add_eos_token. Beside vocab.json and merges.txt they are the post-processor. Beside
+/// tokenizer.json transformers ignores them.
 void read_bos_and_eos_flags(const json& config, const fs::path& folder, TokenizerFiles& out) {
   require(!flag(config, "add_eos_token", false), ErrorKind::kWeights,
           "{}: add_eos_token: true adds eos after every text, which is not supported; set it to false in that file "

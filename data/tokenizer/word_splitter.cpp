@@ -36,6 +36,7 @@ std::string error_text(int code) {
   return reinterpret_cast<const char*>(buffer);
 }
 
+/// Returns this expression with ranges in place of the classes:
 /// 's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
 std::string expression() {
   const std::string letters = kLetterRanges;
