@@ -15,7 +15,8 @@
 namespace neoloom::launch {
 namespace {
 
-/// A check in words: the library's own name a bound of 309 digits. `holds` gets the whole text as a number.
+/// Returns a check that says in words what it expects: CLI11's own checks name a bound of 309 digits. `holds` gets the
+/// whole text as a number.
 template <typename T>
 std::function<std::string(const std::string&)> expect(const std::string& expected, bool (*holds)(T)) {
   return [=](const std::string& text) -> std::string {
@@ -191,8 +192,8 @@ std::string did_you_mean(const std::string& word, const std::vector<std::string>
   return near.empty() ? "" : fmt::format("; did you mean {}?", near);
 }
 
-/// The help of the command that `topic` names, from an app that has parsed nothing: a parsed one shows the help of the
-/// command that was chosen.
+/// Returns the help of the command that `topic` names. It comes from an app that has parsed nothing, because a parsed
+/// one shows the help of the command that was chosen.
 std::string help_text(const std::vector<std::string>& topic) {
   CommandLine unused;
   std::vector<std::string> unused_topic;
@@ -208,7 +209,7 @@ std::string help_text(const std::vector<std::string>& topic) {
   return about->help();
 }
 
-/// What the words say that the library did not expect: an option with a typing error, or something left over.
+/// Says which word CLI11 did not expect: an option with a typing error, or something left over.
 std::string unexpected_word(const CLI::App& command, const std::vector<std::string>& words) {
   std::vector<std::string> known;
   for (const CLI::Option* option : command.get_options()) known.push_back(option->get_name());

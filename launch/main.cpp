@@ -42,14 +42,15 @@ int run(neoloom::comm::MpiSession& session, const launch::CommandLine& line) {
   return session.is_root() ? launch::run_checkpoint(line.checkpoint.verb, line.checkpoint.path) : 0;
 }
 
-// File contents and names in a message: no raw control characters, no megabytes, no secrets.
+// Returns the message of an error, in which contents of files may stand: without control characters, megabytes and
+// secrets.
 std::string shown(const std::exception& error) {
   constexpr size_t kLongestMessageBytes = 20'000;
   return neoloom::core::printable(launch::redacted(error.what()), kLongestMessageBytes);
 }
 
-// An error that every rank has is printed once and ends them together; one rank's own error ends the job through MPI,
-// because the others may be waiting for it.
+// Runs the command. An error that every rank has is printed once and ends them together. One rank's own error ends the
+// job through MPI, because the others may be waiting for it.
 int run_guarded(neoloom::comm::MpiSession& session, const launch::CommandLine& line) {
   int code = 0;
   std::string text;
@@ -69,7 +70,7 @@ int run_guarded(neoloom::comm::MpiSession& session, const launch::CommandLine& l
     session.log().error(text);
     return code;
   }
-  // Without a prefix: whatever rank it is, this is why the job ends.
+  // This logger has no prefix: whatever rank it is, this is why the job ends.
   neoloom::core::Logger().error(fmt::format("{} (rank {} on {})", text, session.rank(), session.host_name()));
   session.abort(code);
 }

@@ -29,7 +29,7 @@ namespace {
 
 constexpr int kDeviceIsWrong = static_cast<int>(core::ErrorKind::kDevice);
 
-/// Text for people, and whether all is well.
+/// Holds a text for people, and whether all is well.
 struct Findings {
   std::string text;
   bool good = true;
@@ -91,7 +91,7 @@ Findings gpu_findings(cuda::DevicePlugin& plugin) {
   return findings;
 }
 
-// One rank of each host tests all its devices, so that no two ranks load one device.
+// Tests all devices of a host on one of its ranks, so that no two ranks load one device.
 Findings host_findings(comm::MpiSession& session, const Placement& placement, cuda::DevicePlugin* plugin) {
   Findings findings;
   session.run_on_all_or_fail([&] {
@@ -104,7 +104,7 @@ Findings host_findings(comm::MpiSession& session, const Placement& placement, cu
   return findings;
 }
 
-// Rank r adds r + i to element i: the sum is known, and so is every rank's error.
+// Tests an all-reduce over host memory. Element i of rank r is r + i, so every rank knows the sum and sees an error.
 Findings host_all_reduce(comm::MpiSession& session) {
   constexpr size_t kElements = size_t{1} << 19;  // 4 MiB
   const std::unique_ptr<comm::Communicator> communicator = session.make_host_communicator();

@@ -58,7 +58,7 @@ int run_evaluate(comm::MpiSession& session, const EvaluateArguments& arguments) 
       session.log().info(metrics::confusion_table(*result.single_label, inference.labels));
     }
     const std::string text = json.dump() + "\n";
-    // The file first: it may be what somebody waits for while nobody reads standard output.
+    // Writes the file first: somebody may wait for it, while printing may fail because nobody reads standard output.
     if (!arguments.output.empty()) core::write_output_file(arguments.output, text);
     core::print_output(text);
     return "";

@@ -50,8 +50,7 @@ std::vector<Prompt> read_prompts(const GenerateArguments& arguments) {
   return prompts;
 }
 
-/// Settings of the model folder where the command line does not give the option.
-/// Returns what was taken from there, in words.
+/// Takes settings from the model folder where the command line does not give the option. Returns in words what it took.
 std::string adopt(const model::GenerationConfig& theirs, const std::set<std::string>& given,
                   model::GenerationOptions& options) {
   std::vector<std::string> taken;
@@ -78,7 +77,7 @@ std::string adopt(const model::GenerationConfig& theirs, const std::set<std::str
   return fmt::format("{}", fmt::join(taken, ", "));
 }
 
-/// Options as they hold for this model; says on standard error what comes from its folder.
+/// Returns the options as they hold for this model. Logs what comes from its folder.
 model::GenerationOptions settle_options(const GenerateArguments& arguments, const Base& base, core::Logger& log) {
   const auto theirs = model::GenerationConfig::from_folder(base.folder, base.config);
   model::GenerationOptions options = arguments.options;
@@ -96,7 +95,7 @@ model::GenerationOptions settle_options(const GenerateArguments& arguments, cons
   return options;
 }
 
-/// Tokens as they come, as valid UTF-8: bytes that may still become a character wait, others print as U+FFFD.
+/// Prints tokens as they come, as valid UTF-8. Bytes that may still become a character wait, others print as U+FFFD.
 class Stream {
  public:
   Stream(const data::Tokenizer& tokenizer, core::Output& output) : tokenizer_(tokenizer), output_(output) {}
@@ -162,7 +161,7 @@ int run_generate(comm::MpiSession& session, const GenerateArguments& arguments) 
   const auto phase = session.phase("generating", comm::MpiSession::kBuilding);
   session.run_on_root([&]() -> std::string {
     const model::GenerationOptions options = settle_options(arguments, inference.base, session.log());
-    // All prompts before the first answer.
+    // Checks all prompts before the first answer.
     for (Prompt& prompt : prompts) {
       const std::vector<int32_t> ids =
           inference.tokenizer->encode_input(prompt.text, inference.config.tokenizer_config.split_special_tokens);

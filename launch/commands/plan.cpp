@@ -25,7 +25,7 @@
 namespace neoloom::launch {
 namespace {
 
-// A folder that is gone when the dry run ends.
+// Makes a folder that is deleted when the dry run ends.
 class ScratchFolder {
  public:
   ScratchFolder() {
@@ -46,7 +46,7 @@ class ScratchFolder {
   std::string path_;
 };
 
-/// Lines of a name and what is to be said of it.
+/// Prints lines of a name and a value.
 class Report {
  public:
   void line(const char* name, const std::string& value) { output_.print("{:<24}{}\n", name, value); }
@@ -82,7 +82,8 @@ void print_labels(const data::TokenStore& store, core::Task task, Report& report
   if (const std::string text = label_warning(names, counts); !text.empty()) report.line("warning", text);
 }
 
-/// Only ranks know their GPU; flash attention is there from compute capability 8.0 on.
+/// Returns the traits to plan with. Only ranks know their GPU, so it assumes compute capability 8.0, from which on
+/// there is flash attention.
 model::DeviceTraits planned_device(const RunConfig& config) {
   model::DeviceTraits traits;
   traits.deterministic = config.runtime.deterministic;
@@ -96,7 +97,7 @@ int64_t threads_of_a_rank(const RunConfig& config, const PlanRequest& request) {
   return std::max<int64_t>(1, request.cores / request.ranks_per_node);
 }
 
-/// The run's plan beside its data: everything that is printed follows from it.
+/// Holds the plan of the run beside its data. Everything that is printed follows from it.
 struct RunPlan {
   train::Batching batching;
   train::StepSchedule steps;

@@ -38,7 +38,7 @@ std::string multi_label_line(int64_t index, const std::vector<std::string>& labe
   return json.dump() + "\n";
 }
 
-/// The output lines of this rank's share, one a row.
+/// Makes the output lines of this rank's share, one a row.
 class Lines {
  public:
   Lines(const Inference& inference, const data::TokenStore& store)
@@ -90,7 +90,7 @@ int run_predict(comm::MpiSession& session, const PredictArguments& arguments) {
     request.label_names = inference.labels;
     request.require_labels = false;
     request.every_row = true;
-    // Labels of the file say nothing about a prediction.
+    // A prediction does not need the labels of the file.
     request.options.label_column.clear();
     request.options.labels_column.clear();
   });
@@ -103,7 +103,7 @@ int run_predict(comm::MpiSession& session, const PredictArguments& arguments) {
                    .pad_id = inference.pad_id},
                   [&](int64_t first, const at::Tensor& logits) { mine.add(first, logits); });
   const auto phase = session.phase("writing the result");
-  // Shares are contiguous and ascending in rank, so the texts join in row order.
+  // Shares are contiguous and ascend with the rank, so the texts join in row order.
   std::string all;
   for (const std::string& part : session.all_gather(mine.text())) all += part;
   session.run_on_root([&]() -> std::string {

@@ -21,7 +21,7 @@ using core::ErrorKind;
 
 constexpr size_t kLongestLineBytes = 80;  // in a message
 
-/// `where` opens messages and says whose fault it is.
+/// Converts one line. `where` opens messages, `kind` says whose fault an error is.
 std::string convert(const data::Tokenizer& tokenizer, std::string_view line, bool decode, const std::string& where,
                     ErrorKind kind) {
   const std::string complaint = core::utf8_complaint(line);

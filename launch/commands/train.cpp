@@ -40,12 +40,12 @@ namespace {
 using core::ErrorKind;
 using nlohmann::ordered_json;
 
-constexpr int64_t kFullTrainingLimit = 500'000'000;  // parameters, above which model_config.train_all is wanted
+constexpr int64_t kFullTrainingLimit = 500'000'000;  // parameters, above which model_config.train_all is needed
 
-// Everything between the configuration and the trainer.
+// Holds everything between the configuration and the trainer.
 struct TrainingJob : Inputs {
   HeadStart head;                     // of classification
-  BaseReference reference;            // of the base, for the adapters written
+  BaseReference reference;            // the base, as written adapters name it
   std::vector<int64_t> label_counts;  // of the training data
   std::shared_ptr<const data::TokenStore> train, validation;
   std::vector<std::string> labels;
@@ -68,7 +68,7 @@ void read_everything_small(TrainingJob& s, const TrainArguments& arguments) {
   s.reference = base_reference(s.config, s.start_adapter.value_or(model::AdapterFolder{}));
 }
 
-// Rows that teach nothing: an error when there are no others, else warnings.
+// Looks for rows that teach nothing. Fails when there are no others, else warns.
 void check_targets(TrainingJob& s) {
   for (std::string& warning : train::check_training_data({.store = *s.train,
                               .path = s.config.data.train,
@@ -102,7 +102,7 @@ void open_stores(comm::MpiSession& session, TrainingJob& s) {
   s.validation = open_store(session, request, *s.tokenizer, cache);
 }
 
-// What is trained on what, and why: first of all, so that a guess that is wrong is seen.
+// Prints what is trained on what, and why. Comes before other lines, so that a wrong guess is seen.
 void print_task(const TrainingJob& s, core::Logger& log) {
   const auto note = [&log](const std::string& text) { log.info(text); };
   if (!s.task.classifies()) return note(fmt::format("task: {} ({})", s.task.name(), s.task.reason));
@@ -163,7 +163,8 @@ int64_t logits_chunk_rows(const RunConfig& config, const Device& device) {
   return model::logits_chunk_rows(setup);
 }
 
-// Whether backward recomputes blocks: the plan of the largest micro-batch beside what ranks may take.
+// Decides whether backward recomputes blocks: compares the plan of the largest micro-batch with the memory that ranks
+// may take.
 std::string settle_memory(comm::MpiSession& session, TrainingJob& s, const Device& device, const MemoryBudget& budget) {
   MemoryPlanInput question = memory_plan_input(s.config, s.task, s.base, *s.train, s.validation.get(), device.traits());
   question.setup.threads = s.resolved.threads_per_rank;
@@ -189,7 +190,7 @@ void require_ranks(const comm::MpiSession& session, int64_t expected) {
                                           expected, session.size(), session.size() == 1 ? "" : "s"));
 }
 
-// The folder that only this job writes into from here on; rank 0 holds it.
+// Locks the run folder, so that only this job writes into it from here on. Rank 0 holds the lock.
 std::unique_ptr<checkpoint::RunLock> lock_run_folder(comm::MpiSession& session, const TrainingJob& s) {
   std::unique_ptr<checkpoint::RunLock> lock;
   session.run_on_root([&]() -> std::string {
@@ -203,7 +204,7 @@ std::unique_ptr<checkpoint::RunLock> lock_run_folder(comm::MpiSession& session, 
   return lock;
 }
 
-// Without a checkpoint a run starts over, which must not cost the result of another.
+// Refuses a folder with a result but no checkpoint: the run would start over and overwrite that result.
 void require_nothing_to_lose(const TrainingJob& s) {
   const std::string& folder = s.config.trainer_config.output_dir;
   core::require(!std::filesystem::exists(folder + "/adapter"), ErrorKind::kUsage,
@@ -212,7 +213,7 @@ void require_nothing_to_lose(const TrainingJob& s) {
                 folder);
 }
 
-// Looks for a checkpoint; settles what it says about bits, or refuses an output folder of another configuration.
+// Looks for a checkpoint. Adopts its settings that decide bits, or refuses an output folder of another configuration.
 std::optional<train::Resumed> find_resume(comm::MpiSession& session, TrainingJob& s, const TrainArguments& arguments) {
   const auto phase = session.phase("looking for a checkpoint");
   session.run_on_all_or_fail([&] {
@@ -244,7 +245,7 @@ std::optional<train::Resumed> find_resume(comm::MpiSession& session, TrainingJob
   return resumed;
 }
 
-// The labels of init_from's head in this run's order. Rows go by names, never by place.
+// Puts the rows of init_from's head into the order of this run's labels, by name.
 void order_head_of_adapter(const TrainingJob& s, const model::AdapterFolder& adapter, const model::Model& model,
                            at::Tensor& values) {
   if (!s.task.classifies()) return;
@@ -261,8 +262,8 @@ void order_head_of_adapter(const TrainingJob& s, const model::AdapterFolder& ada
   reorder_head(model, *rows, values);
 }
 
-// peft_config.init_from: the values of an adapter that computes the same function here as where it was made.
-// Undefined without the key.
+// Returns the values of the adapter peft_config.init_from, which must compute the same function here as where it was
+// made. Undefined without the key.
 at::Tensor values_to_start_from(const TrainingJob& s, const model::Model& model) {
   if (!s.start_adapter) return {};
   const model::LoraOptions& ours = *s.config.peft_config;
@@ -278,7 +279,8 @@ at::Tensor values_to_start_from(const TrainingJob& s, const model::Model& model)
   return values;
 }
 
-// What goes beside the weights: the tokenizer and, with a whole language model, the base's settings of generation.
+// Returns the files that go beside the weights: the tokenizer's and, with a whole language model, the base's settings
+// of generation.
 std::vector<std::string> files_beside_weights(const TrainingJob& s) {
   std::vector<std::string> files = s.tokenizer->files();
   const std::string generation = s.base.folder + "/generation_config.json";
@@ -376,7 +378,8 @@ int run_train(comm::MpiSession& session, const TrainArguments& arguments) {
     return 0;
   }
   const comm::StopSignal stop;  // from here on: a request during set-up stops the run after its first step
-  // Before the ranks do anything together that unlike configurations would take apart.
+  // Comes before the ranks do anything together: with unlike configurations they would wait for each other in different
+  // calls.
   comm::require_equal_fingerprints(session, early_fingerprint(s.config, s.resolved));
   const std::unique_ptr<checkpoint::RunLock> lock = lock_run_folder(session, s);
   Device device(session, s.config);
@@ -406,7 +409,7 @@ int run_train(comm::MpiSession& session, const TrainArguments& arguments) {
   set_threads(s.resolved.threads_per_rank);
   comm::require_equal_fingerprints(session, fingerprint(session.library_version(), s.config, s.resolved));
   const std::string memory_note = settle_memory(session, s, device, budget);
-  // What can be refused is refused before the output folder remembers this configuration.
+  // Refuses what can be refused before config.yaml is written to the output folder.
   std::unique_ptr<model::Model> model;
   at::Tensor initial_values;
   session.run_on_all_or_fail([&] {
@@ -417,7 +420,7 @@ int run_train(comm::MpiSession& session, const TrainArguments& arguments) {
     print_notes(s, device, *model, session.log());
     session.log().info(memory_note);
   }
-  if (!resumed) {  // a resume's trainer rewrites it, as it can
+  if (!resumed) {  // the trainer of a resume writes it
     session.run_on_root([&]() -> std::string {
       core::publish_file(s.config.trainer_config.output_dir + "/config.yaml", run_config_text(s.config),
                          ErrorKind::kUsage);

@@ -15,7 +15,7 @@ constexpr std::string_view kMultiLabel = "multi_label_classification";
 
 bool has_label_column(const data::Options& data) { return !data.label_column.empty() || !data.labels_column.empty(); }
 
-/// Turns bf16/fp16 into the compute dtype, which is what the runtime looks at.
+/// Turns bf16 and fp16 into the compute dtype, which is what the runtime reads.
 void resolve_compute_dtype(RunConfig& config, const KeyLocation& place) {
   const train::Options& trainer = config.trainer_config;
   if (!trainer.bf16 && !trainer.fp16) return;
@@ -48,7 +48,7 @@ void check_labels(const RunConfig& config, const KeyLocation& place) {
                 "{}: expected at least one character between labels", place("data", "labels_separator"));
 }
 
-/// Steps between evaluations; Hugging Face's default is the logging interval.
+/// Returns the steps between evaluations. Hugging Face's default is the logging interval.
 double eval_steps(const train::Options& trainer) {
   return trainer.eval_steps > 0 ? trainer.eval_steps : trainer.logging_steps;
 }

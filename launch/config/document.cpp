@@ -125,7 +125,7 @@ Node TreeBuilder::take() {
 
 namespace {
 
-/// The offset of the first byte that is not UTF-8, or npos (Unicode 15, table 3-7).
+/// Returns the offset of the first byte that is not UTF-8, or npos (Unicode 15, table 3-7).
 size_t first_bad_utf8(const std::string& text) {
   const auto continuation = [&](size_t at, uint8_t low, uint8_t high) {
     return at < text.size() && static_cast<uint8_t>(text[at]) >= low && static_cast<uint8_t>(text[at]) <= high;

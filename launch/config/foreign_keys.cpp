@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What people paste from Hugging Face scripts. Nothing is ignored that would change the result: a key is accepted with
-// the values that mean what neoloom does anyway, and refused by name with any other.
+// Lists the keys that people paste from Hugging Face scripts. No key that would change the result is ignored: it is
+// accepted with the values that mean what neoloom does anyway, and refused by name with any other.
 #include <algorithm>
 
 #include "launch/config/schema.h"
@@ -133,7 +133,7 @@ void add_tokenizer_keys(std::vector<ForeignKey>& out) {
   out.insert(out.end(), keys.begin(), keys.end());
 }
 
-/// Keys that change what is computed, or what the user gets.
+/// Adds keys that change what is computed, or what the user gets.
 void add_trainer_numeric_keys(std::vector<ForeignKey>& out) {
   const std::string_view dtypes = "runtime.compute_dtype sets the compute dtype";
   const std::string_view by_column = "data.text_column, data.label_column and similar keys name the columns";
@@ -218,7 +218,7 @@ void add_trainer_numeric_keys(std::vector<ForeignKey>& out) {
   out.insert(out.end(), keys.begin(), keys.end());
 }
 
-/// What stands inside of maps that to_json_string() writes out with their defaults.
+/// Adds the keys inside of maps that to_json_string() writes out with their defaults.
 void add_nested_keys(std::vector<ForeignKey>& out) {
   const std::string_view accelerator = "trainer_config.accelerator_config";
   const std::string_view fsdp = "trainer_config.fsdp_config";
@@ -243,7 +243,8 @@ void add_nested_keys(std::vector<ForeignKey>& out) {
   out.insert(out.end(), keys.begin(), keys.end());
 }
 
-/// Keys about Python's own machinery, or about reports that neoloom always makes: any value changes nothing.
+/// Adds keys about Python's own machinery, or about reports that neoloom always makes. No value of theirs changes
+/// anything.
 void add_trainer_idle_keys(std::vector<ForeignKey>& out) {
   for (const std::string_view key : {"run_name",
                                      "project",

@@ -11,8 +11,7 @@ using core::ErrorKind;
 
 namespace {
 
-/// What the parser has read so far. Its events carry no position, so the text is handed out character by character and
-/// the lines are counted on the way.
+/// Counts the lines that the parser has read. Its events carry no position, so it gets the text character by character.
 struct Progress {
   size_t line = 1;
   bool at_line_end = false;  // the last character read was a newline: what was parsed lies before it
@@ -48,7 +47,7 @@ class CountingIterator {
   Progress* progress_;
 };
 
-/// The parser's message without the string that it read last, which may be long, or a secret.
+/// Returns the parser's message without the string that it read last, which may be long, or a secret.
 std::string without_text(std::string message) {
   const size_t begin = message.find("; last read: '");
   if (begin == std::string::npos || message.find('"', begin) == std::string::npos) return message;

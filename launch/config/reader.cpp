@@ -20,14 +20,14 @@ using core::ErrorKind;
 
 namespace {
 
-/// A value and how it was spelled.
+/// Holds a value and how it was spelled.
 struct Given {
   Node value;
   std::string spelled;  // "group.key" as written
   Position position;
 };
 
-/// Takes documents apart into one value per known key; later documents (the overrides) win over earlier ones.
+/// Takes documents apart into one value per known key. Later documents (the overrides) win over earlier ones.
 class Collector {
  public:
   Collector(const Schema& schema, std::vector<std::string>& warnings) : schema_(schema), warnings_(warnings) {}
@@ -61,7 +61,7 @@ class Collector {
     for (const Node::Entry& inner : entry.value.entries) add_key(entry.key, inner);
   }
 
-  /// Absent or null is full-parameter training; {} is LoRA with its defaults.
+  /// Says whether there is LoRA: absent or null is full-parameter training, {} is LoRA with its defaults.
   void add_peft_group(const Node& value) {
     has_peft_ = !value.is_null();
     if (has_peft_) return;
@@ -109,7 +109,7 @@ class Collector {
     given_.insert_or_assign(name, std::move(given));
   }
 
-  /// A map is accepted with the values that each of its own keys is accepted with.
+  /// Checks a key of Hugging Face against its accepted values. A map is accepted if each of its own keys is.
   void check_foreign(const ForeignKey& key, const Node::Entry& entry, const std::string& spelled) {
     if (key.accepts(entry.value)) {
       if (!key.otherwise.empty() && render(entry.value) == key.otherwise) {
@@ -155,7 +155,7 @@ class Collector {
                group, shown(entry.key), hint);
   }
 
-  /// As written where it can be read as such, else quoted: with escapes for blanks that look like others, and cut.
+  /// Returns a key as written if it is plain, else quoted: with escapes for blanks that look like others, and cut.
   static std::string shown(const std::string& key) {
     const bool plain = std::all_of(key.begin(), key.end(), [](unsigned char c) { return c > 0x20 && c < 0x7F; });
     return plain && key.size() <= 100 ? key : core::quoted(key, 100);
@@ -189,7 +189,7 @@ class Collector {
   bool has_peft_ = false;
 };
 
-/// Values are stored with the run and printed by many messages: what is secret beyond doubt is no value.
+/// Refuses what is certainly a secret, because values are stored with the run and printed by many messages.
 void refuse_secret(const std::string& name, const Node& value) {
   for (const Node& item : value.items) refuse_secret(name, item);
   core::require(value.kind != Node::Kind::kString || !holds_secret(value.text), ErrorKind::kUsage,
@@ -204,7 +204,7 @@ std::string cut(std::string text) {
   return text;
 }
 
-/// "group.key=value" as the document {group: {key: value}}; "group=value" as {group: value}.
+/// Makes a document of an override: {group: {key: value}} of "group.key=value", {group: value} of "group=value".
 Node parse_override(const std::string& text) {
   const size_t equals = text.find('=');
   core::require(equals != std::string::npos && equals > 0, ErrorKind::kUsage,
@@ -244,7 +244,7 @@ RunConfig parse_config(const std::string& text, const std::string& name, const s
     const Given* given = collector.find(std::string(group), std::string(key));
     return fmt::format("{}: {}.{}", given ? given->position.text() : name, group, key);
   });
-  // Products in bfloat16 take the source's values rounded once, not by way of another 16-bit type.
+  // For bfloat16 matmuls the source's values are rounded once, not by way of another 16-bit type.
   const Given* stored = collector.find("model_config", "frozen_dtype");
   if ((!stored || stored->value.is_null()) && config.runtime.compute_dtype == "bfloat16") {
     config.model_config.frozen_dtype = model::Dtype::kBFloat16;

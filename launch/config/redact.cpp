@@ -25,7 +25,7 @@ std::string lower(std::string_view text) {
   return out;
 }
 
-/// Letters and digits of a token of Hugging Face that starts at `at`; 0: none does.
+/// Returns the number of letters and digits of a Hugging Face token that starts at `at`; 0 when none does.
 size_t token_length(std::string_view text, size_t at) {
   if (text.substr(at, kTokenStart.size()) != kTokenStart || (at > 0 && alphanumeric(text[at - 1]))) return 0;
   const std::string_view rest = text.substr(at + kTokenStart.size());

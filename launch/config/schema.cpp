@@ -87,14 +87,14 @@ class GroupFields {
   void memory_size(std::string key, Identity identity, train::MemorySize Owner::*m) {
     add(std::move(key), identity, m, read_memory_size, true);
   }
-  /// An integer whose `null` means 0.
+  /// Adds an integer whose `null` means 0.
   template <typename Owner>
   void limit(std::string key, Identity identity, int64_t Owner::*m) {
     add(std::move(key), identity, m, [](const auto& name, const Node& node) {
       return node.is_null() ? int64_t{0} : read_integer(name, node, kCount);
     });
   }
-  /// A key with one possible value; nothing is stored.
+  /// Adds a key with one possible value. Nothing is stored.
   void constant(std::string key, Identity identity, std::string value, std::vector<std::string> later) {
     const std::string name = name_ + "." + key;
     Field field{name_, std::move(key), identity, true, {}, [value](const RunConfig&) { return value; }};

@@ -24,7 +24,7 @@ namespace {
 constexpr std::array<std::pair<train::Interval, std::string_view>, 3> kIntervals = {
     {{train::Interval::kNo, "no"}, {train::Interval::kSteps, "steps"}, {train::Interval::kEpoch, "epoch"}}};
 
-/// What a unit of memory stands for; "" counts bytes.
+/// Lists what a unit of memory stands for; "" counts bytes.
 constexpr std::array<std::pair<std::string_view, double>, 9> kMemoryUnits = {{{"", 1.0},
                                                                               {"KB", 1e3},
                                                                               {"MB", 1e6},
@@ -45,7 +45,7 @@ bool contains(const std::vector<std::string>& list, const std::string& text) {
 }  // namespace
 
 void wrong_value(const std::string& name, const Node& node, std::string_view expected) {
-  // As it was written: 4.0 is not 4.
+  // Shows a number as it was written: 4.0 is not 4.
   std::string found = node.is_number() ? node.text : render(node);
   if (node.kind == Node::Kind::kString) found = fmt::format("\"{}\"", found);
   if (names_secret(name)) found = kHidden;
@@ -54,7 +54,7 @@ void wrong_value(const std::string& name, const Node& node, std::string_view exp
 }
 
 int64_t read_integer(const std::string& name, const Node& node, const Rule<int64_t>& rule) {
-  // 4.0 is what other programs write for an integer.
+  // Other programs write 4.0 for an integer.
   const bool whole =
       node.kind == Node::Kind::kReal && std::abs(node.real) <= kMostExactInteger && node.real == std::floor(node.real);
   const int64_t value = whole ? static_cast<int64_t>(node.real) : node.integer;
@@ -145,7 +145,7 @@ train::MemorySize read_memory_size(const std::string& name, const Node& node) {
 
 std::string to_text(int64_t value) { return fmt::format("{}", value); }
 
-// YAML 1.1 readers take 5e-05 for a string and 5.0e-05 for a number.
+// Writes 5.0e-05 for 5e-05, which YAML 1.1 readers take for a string.
 std::string to_text(double value) {
   std::string text = fmt::format("{}", value);
   const size_t exponent = text.find('e');
@@ -155,7 +155,8 @@ std::string to_text(double value) {
 
 std::string to_text(bool value) { return value ? "true" : "false"; }
 
-// Bare only when every YAML reader takes it for a string: older ones take no, yes, on, off, y, n for truth values.
+// Writes a text without quotes only when every YAML reader takes it for a string: older ones take no, yes, on, off, y,
+// n for truth values.
 std::string to_text(const std::string& value) {
   constexpr std::string_view kBare = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./-";
   const bool bare = value.size() > 3 && value.find_first_not_of(kBare) == std::string::npos &&

@@ -114,8 +114,8 @@ class Handler : public YAML::EventHandler {
   TreeBuilder& builder_;
 };
 
-/// What editors put where YAML wants blanks, and no parser names: the first line that is indented with it, and its
-/// name.
+/// Names a blank that YAML does not allow in indentation, and the first line that has it. Editors insert such blanks,
+/// and no parser names them.
 struct WrongBlank {
   size_t line = 0;  // 0: none
   std::string_view name;
@@ -138,8 +138,8 @@ WrongBlank find_wrong_blank(std::string_view text) {
 
 void read_yaml(const std::string& text, TreeBuilder& builder) {
   try {
-    // yaml-cpp closes a quote that is still open at a final line break in silence; a last line without a break keeps it
-    // from doing so.
+    // yaml-cpp silently closes a quote that is still open at the final line break. A last line without a break prevents
+    // that.
     std::istringstream stream(text + "\n#");
     YAML::Parser parser(stream);
     Handler handler(builder);

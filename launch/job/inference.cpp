@@ -27,7 +27,8 @@ namespace {
 using core::ErrorKind;
 namespace fs = std::filesystem;
 
-// The configuration of a run folder, or the least one that names a model; and the adapter folder, if any.
+// Reads the configuration of a run folder, or makes the least one that names a model. Returns the adapter folder, if
+// any.
 std::string read_sources(const ModelArguments& arguments, Inference& result) {
   if (!arguments.run.empty()) {
     std::string adapter = arguments.run + "/adapter";
@@ -43,7 +44,7 @@ std::string read_sources(const ModelArguments& arguments, Inference& result) {
       return adapter;
     }
     result.config.model_config.pretrained_model_name = adapter;  // a fully trained model
-    // Computed in what its training computed in, from the values that training ended with.
+    // It computes in the dtype that its training computed in, from the fp32 values with which training ended.
     if (result.config.runtime.compute_dtype == "auto") {
       result.config.runtime.compute_dtype = model::dtype_name(result.config.model_config.frozen_dtype);
     }
@@ -56,13 +57,14 @@ std::string read_sources(const ModelArguments& arguments, Inference& result) {
   core::require(!arguments.model.empty(), ErrorKind::kUsage,
                 "give --run FOLDER, or --model FOLDER_OR_ID [--adapter FOLDER]");
   result.config = parse_config("{}", "--model", arguments.overrides);
-  // Not through the document, since a path need not be UTF-8; --set goes before it.
+  // The path does not go through the document, because it need not be UTF-8. --set goes before it.
   std::string& name = result.config.model_config.pretrained_model_name;
   if (name.empty()) name = arguments.model;
   return arguments.adapter;
 }
 
-// Entries that match nothing do no harm in an adapter that others wrote: its tensors say what it adapts.
+// Drops entries of target_modules that match nothing. They do no harm in an adapter that others wrote: its tensors say
+// what it adapts.
 void keep_matching_targets(const std::string& folder, int64_t num_layers, Inference& result) {
   std::vector<std::string>& targets = result.config.peft_config->target_modules;
   const std::vector<std::string> unmatched = model::unmatched_targets(targets, num_layers);
@@ -78,7 +80,7 @@ void keep_matching_targets(const std::string& folder, int64_t num_layers, Infere
                                      folder, fmt::join(unmatched, ", ")));
 }
 
-// Labels of the head, from whoever names them.
+// Takes the labels of the head from whoever names them.
 void name_labels(const std::string& adapter_folder, int64_t adapter_rows,
                  const std::vector<std::string>& adapter_labels, Inference& result) {
   const bool adapter = adapter_rows > 0;
@@ -98,8 +100,8 @@ void name_labels(const std::string& adapter_folder, int64_t adapter_rows,
   if (!head.note.empty()) result.notes.push_back(fmt::format("labels: {}", head.note));
 }
 
-// The adapter or the base has said what the task is. A column of several labels may have been named as one of single
-// labels, by who did not know.
+// Settles the label columns, now that the adapter or the base has said what the task is. A user who did not know it may
+// have named a column of several labels as one of single labels.
 void settle_columns(RunConfig& config) {
   data::Options& data = config.data;
   const bool multi = config.model_config.problem_type == "multi_label_classification";
@@ -111,7 +113,7 @@ void settle_columns(RunConfig& config) {
 /// Returns whether the adapter brings the classification head.
 bool describe_head(const std::string& adapter_folder, Inference& result) {
   std::string problem_type = result.base.config.problem_type;
-  // Without an adapter nothing is added to the weights: no LoRA targets.
+  // Without an adapter nothing is added to the weights, so there are no LoRA targets.
   result.config.peft_config = model::LoraOptions{};
   result.config.peft_config->target_modules.clear();
   model::AdapterFolder adapter;

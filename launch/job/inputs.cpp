@@ -25,8 +25,8 @@ namespace {
 
 using core::ErrorKind;
 
-// Verifies a shared cache file, or builds it: rank 0 first, then one rank of each other node, whose file system may be
-// another one and whose memory certainly is.
+// Verifies a shared cache file, or builds it: rank 0 first, then one rank of each other node. Their file system may be
+// another one, and their page cache certainly is.
 template <typename Build>
 void build_where_missing(comm::MpiSession& session, const core::Cache& cache, const std::string& what,
                          const Build& build) {
@@ -53,7 +53,7 @@ void build_where_missing(comm::MpiSession& session, const core::Cache& cache, co
 
 std::string start_folder(const RunConfig& config) { return config.peft_config ? config.peft_config->init_from : ""; }
 
-// A run that has checkpoints goes on from these: what it started from may be gone.
+// Reads the adapter to start from. A run that has checkpoints resumes from these instead, so that adapter may be gone.
 std::optional<model::AdapterFolder> read_start_adapter(const RunConfig& config) {
   const std::string folder = start_folder(config);
   if (folder.empty()) return std::nullopt;
@@ -71,7 +71,7 @@ std::vector<std::string> labels_of_newest_checkpoint(const RunConfig& config) {
                 : std::vector<std::string>{};
 }
 
-// Names of the rows of the head that training starts from: of the adapter to go on from, or of the base.
+// Returns the names of the rows of the head that training starts from: the adapter's to go on from, or the base's.
 std::vector<std::string> starting_labels(const Inputs& inputs) {
   const std::vector<std::string>& base = inputs.base.config.labels;
   if (const std::string from = start_folder(inputs.config); !from.empty()) {
@@ -94,7 +94,7 @@ core::Cache cache_directory(comm::MpiSession& session, const RunConfig& config) 
   std::string folder = home + "/.cache/neoloom";
   if (!chosen.empty()) {
     folder = chosen.starts_with("~/") ? home + chosen.substr(1) : chosen;
-  } else if (xdg.starts_with("/")) {  // a relative one is to be ignored, says its specification
+  } else if (xdg.starts_with("/")) {  // its specification says to ignore a relative one
     folder = xdg + "/neoloom";
   } else {
     core::require(home.starts_with("/"), ErrorKind::kUsage,
@@ -148,7 +148,7 @@ void load_weights(comm::MpiSession& session, const RunConfig& config, const std:
     base.weights_hash = model::weights_hash(base.folder, cache, /*verify_always=*/false);
     const std::shared_ptr<model::Weights> weights = model::map_weights(path, base.config);
     model::map_packed_weights(packed_weights, compute_dtype, *weights);
-    // Without adapters the weights are where training starts: as the source has them.
+    // Without adapters training starts from the weights, so they keep the source's values.
     base.weights = device == "cpu" ? weights : model::to_device(weights, device, frozen ? compute_dtype : dtype);
   });
 }
@@ -268,7 +268,7 @@ std::shared_ptr<const data::TokenStore> open_store(comm::MpiSession& session, co
   });
   std::shared_ptr<const data::TokenStore> store;
   const auto phase = session.phase("opening the token store");
-  session.broadcast_on_host(path);  // the input was hashed once a host
+  session.broadcast_on_host(path);  // the input was hashed once per host
   session.run_on_all_or_fail([&] { store = data::TokenStore::open(path); });
   return store;
 }

@@ -20,7 +20,7 @@ using core::ErrorKind;
 constexpr size_t kShownLabels = 12;
 constexpr size_t kShownNameBytes = 60;
 
-/// Names that need no quotes stand as they are.
+/// Returns a name as it is if it needs no quotes.
 std::string shown(const std::string& name) {
   const bool plain =
       std::none_of(name.begin(), name.end(), [](unsigned char c) { return c <= ' ' || c == '"' || c == ','; });

@@ -19,7 +19,7 @@ using core::ErrorKind;
 
 constexpr std::string_view kOriginComment = "# relative paths start from: ";
 
-/// The folder that run_config_text wrote down; empty when the file does not say.
+/// Returns the folder that run_config_text wrote down; "" when the file does not say.
 std::string origin_of(const std::string& text) {
   if (!text.starts_with(kOriginComment)) return "";
   const std::string line = text.substr(kOriginComment.size(), text.find('\n') - kOriginComment.size());
@@ -27,7 +27,7 @@ std::string origin_of(const std::string& text) {
   return value.is_string() ? value.get<std::string>() : "";
 }
 
-/// The path from where the run was trained, if it leads nowhere from here.
+/// Makes a relative path start from where the run was trained, if it leads nowhere from here.
 void resolve(const std::string& origin, std::string& path, std::vector<std::string>& warnings) {
   std::error_code ignored;
   if (origin.empty() || path.empty() || fs::path(path).is_absolute()) return;

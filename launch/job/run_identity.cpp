@@ -43,7 +43,7 @@ std::string label_text(const std::vector<std::string>& labels) {
   return nlohmann::json(labels).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
 }
 
-// What a neoloom before this field did not store is not compared.
+// Compares a field if it was stored: older versions of neoloom did not store it.
 void compare_stored(const ordered_json& before, const char* field, const std::string& name, const std::string& now,
                     Differences& differences) {
   if (const auto found = before.find(field); found != before.end()) {
@@ -59,7 +59,7 @@ void compare_base_config(const ordered_json& before, const std::map<std::string,
     compare_stored(*stored, key.c_str(), "config.json of the base: " + key, value, differences);
 }
 
-// The planned length of a run may grow with --extend only: it bends the schedule.
+// Compares the planned length of a run. It may grow with --extend only, because the schedule depends on it.
 void compare_length(const ordered_json& before, const RunConfig& config, bool extend, Differences& differences) {
   const double epochs = before.at("num_train_epochs");
   const int64_t steps = before.at("max_steps");
@@ -81,7 +81,7 @@ void refuse(const std::string& where, const Differences& differences) {
              where, fmt::join(differences, "\n"));
 }
 
-// Where a run computes: named in a warning instead, where the promise of equal bits is waived.
+// Compares where a run computes. Where the promise of equal bits is waived, a difference is a warning instead.
 void compare_place(const ordered_json& before, const RunConfig& config, const ResolvedSettings& resolved,
                    Differences& differences, std::vector<std::string>& warnings) {
   for (const auto& [key, now] : {std::pair{"device", resolved.device_kind},

@@ -15,12 +15,12 @@ using data::Cell;
 
 std::string task_type(const RunConfig& config) { return config.peft_config ? config.peft_config->task_type : ""; }
 
-/// Names or a number of labels ask for a classification, whatever its column.
+/// Returns true for names or a number of labels: they ask for a classification, whatever its column.
 bool asks_for_labels(const RunConfig& config) {
   return !config.data.label_names.empty() || config.model_config.num_labels.has_value();
 }
 
-/// Which key says that this is a classification; empty: none.
+/// Returns the key that says that this is a classification; "" without one.
 std::string classifying_key(const RunConfig& config) {
   const data::Options& data = config.data;
   if (task_type(config) == "SEQ_CLS") return "peft_config.task_type SEQ_CLS";
@@ -45,7 +45,8 @@ TaskChoice language_model(const RunConfig& config) {
   return choice;
 }
 
-/// One label a row, or several: a list says so. Texts that hold the separator could be either.
+/// Takes the column as one label a row or, if its first value is a list, as several. Refuses a text with the separator,
+/// which could be either.
 void take_labels_column(const Cell& first, data::Options& data) {
   const bool joined = first.kind == Cell::Kind::kText && !data.labels_separator.empty() &&
                       first.text.find(data.labels_separator) != std::string::npos;
@@ -56,7 +57,7 @@ void take_labels_column(const Cell& first, data::Options& data) {
   (first.kind == Cell::Kind::kList ? data.labels_column : data.label_column) = "labels";
 }
 
-/// Fills in the label column that the training file shows; false: it shows none, or nothing is open.
+/// Fills in the label column that the training file shows. Returns false when it shows none, or when keys have decided.
 bool take_column_of_file(RunConfig& config) {
   data::Options& data = config.data;
   const bool decided = !data.label_column.empty() || !data.labels_column.empty() || !data.prompt_column.empty() ||

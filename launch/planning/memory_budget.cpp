@@ -20,20 +20,20 @@ namespace {
 using core::ErrorKind;
 using train::Choice;
 
-// Left to LibTorch's and BLAS's own buffers, to the heap's gaps (up to 15 % of a process measured above its plan), and
-// to others on the node.
+// Is left to LibTorch's and BLAS's own buffers, to the heap's gaps (a process was up to 15 % above its plan), and to
+// others on the node.
 constexpr double kHeadroom = 0.2;
 
 int64_t without_headroom(int64_t bytes) { return static_cast<int64_t>(static_cast<double>(bytes) * (1.0 - kHeadroom)); }
 
 bool on_gpu(const MemoryPlanInput& question) { return question.setup.model.device.cuda; }
 
-/// Ids, and labels of a causal LM, in 64 bits; padded to the longest.
+/// Returns the bytes of ids, and of labels for a causal LM, in 64 bits, padded to the longest sample.
 int64_t batch_bytes(const model::BatchShape& batch, bool causal) {
   return batch.samples * batch.longest * static_cast<int64_t>(sizeof(int64_t)) * (causal ? 2 : 1);
 }
 
-/// The largest number of samples of which a micro-batch fits with checkpointing; 0: not even one.
+/// Returns the largest number of samples of which a micro-batch fits with checkpointing; 0 when not even one does.
 int64_t fitting_samples(MemoryPlanInput question, int64_t budget_bytes) {
   int64_t& samples = question.batching.micro_batch_size;
   while (--samples > 0) {

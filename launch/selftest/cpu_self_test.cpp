@@ -37,7 +37,7 @@ namespace {
 using model::Dtype;
 using model::Microkernel;
 
-/// Normal values that `dtype` holds exactly.
+/// Returns normally distributed values that `dtype` holds exactly.
 at::Tensor values_in(Dtype dtype, at::IntArrayRef shape, uint64_t seed, double deviation = 1.0) {
   return random_values(shape, seed).mul_(deviation).to(model::scalar_type(dtype));
 }
@@ -47,7 +47,7 @@ at::Tensor exact_gelu_slope(const at::Tensor& x) { return at::gelu_backward(at::
 
 constexpr int64_t kMicrokernelDepth = 300;
 
-/// c = a b and c += a b with remainders of every tile. `packed` orders the rows of b as `multiply` reads them.
+/// Computes c = a b and c += a b with remainders of every tile. `packed` orders the rows of b as `multiply` reads them.
 template <typename Element, typename Multiply, typename Pack>
 Compared microkernel(Dtype dtype, Multiply multiply, Pack packed) {
   constexpr model::GemmShape kSizes = {61, 59, kMicrokernelDepth};
@@ -83,7 +83,7 @@ Compared microkernel_bf16() {
   return microkernel<at::BFloat16>(Dtype::kBFloat16, kChosenMicrokernel, in_pairs);
 }
 
-/// How a linear layer's weight is stored, and what its GEMMs read.
+/// Says how a linear layer's weight is stored, and what its GEMMs read.
 struct LinearTypes {
   const char* name;
   Dtype weight;
@@ -92,7 +92,7 @@ struct LinearTypes {
   bool bf16() const { return compute == Dtype::kBFloat16; }
 };
 
-/// A linear layer with a deep sum: beyond one block of a packed GEMM's depth, which is 768 in fp32 and 2048 in bf16.
+/// Makes a linear layer with a deep sum: deeper than one tile of a packed GEMM, which is 768 in fp32 and 2048 in bf16.
 struct LinearTrial {
   static constexpr int64_t kTokens = 131, kShort = 66, kRank = 8;
 
@@ -103,7 +103,7 @@ struct LinearTrial {
 
   static int64_t depth(const LinearTypes& types) { return types.bf16() ? 2050 : 770; }
 
-  /// [out, in], for sums of order 1 over `terms`.
+  /// Returns a weight [out, in] for sums of order 1 over `terms`.
   model::Matrix weight(int64_t out, int64_t in, int64_t terms, uint64_t seed) const {
     const at::Tensor plain = values_in(types.weight, {out, in}, seed, 1.0 / std::sqrt(static_cast<double>(terms)));
     if (!packed) return {plain};
@@ -116,7 +116,7 @@ struct LinearTrial {
   }
 };
 
-/// What an adapter adds to a GEMM's result.
+/// Returns what an adapter adds to a GEMM's result.
 model::Epilogue adapter_terms(int64_t columns) {
   return {{},
           {},
@@ -131,7 +131,7 @@ model::Epilogue all_terms(int64_t columns) {
   return terms;
 }
 
-/// `inputs` times `right` [k, n] and the terms.
+/// Computes `inputs` times `right` [k, n], and the terms, in fp64.
 at::Tensor exact_gemm(const at::Tensor& inputs, const at::Tensor& right, const model::Epilogue& terms = {}) {
   at::Tensor sum = in_fp64(inputs).mm(in_fp64(right));
   if (terms.bias.defined()) sum.add_(terms.bias).add_(terms.residual);
@@ -152,7 +152,7 @@ Compared gemm(const LinearTypes& types, bool packed) {
   return {results, {exact_gemm(x, down.plain.t()), exact_gemm(x, down.plain.t(), terms), dx, dx + before}};
 }
 
-/// GELU after the GEMM of one layer, and its slope after the gradient's GEMM of the next one.
+/// Computes GELU after the GEMM of one layer, and its slope after the gradient's GEMM of the next one.
 Compared gelu_epilogue(const LinearTypes& types) {
   LinearTrial t{types, /*packed=*/true};
   const model::Matrix weight = t.weight(t.kShort, t.deep, t.deep, 1), next = t.weight(32, t.kShort, 32, 2);
@@ -182,12 +182,12 @@ Compared low_rank_gemm(Dtype dtype) {
 
 constexpr int64_t kHeads = 2, kHeadSize = 64, kLongestSample = 301;
 
-/// What attends: the last `queries` of a sample's `keys` tokens.
+/// Describes which tokens attend: the last `queries` of a sample's `keys` tokens.
 struct Sample {
   int64_t queries, keys;
 };
 
-/// out, dq, dk and dv by the definition. `inputs`: the gradient of out, q, k, v.
+/// Returns out, dq, dk and dv by the definition. `inputs`: the gradient of out, q, k, v.
 Tensors exact_attention(const Tensors& inputs, const std::vector<model::SequenceSpan>& segments, int64_t window) {
   const at::Tensor grads = in_fp64(inputs[0]), qs = in_fp64(inputs[1]), ks = in_fp64(inputs[2]),
                    vs = in_fp64(inputs[3]);
@@ -278,7 +278,7 @@ Compared layer_norm(Dtype dtype) {
           {std::get<0>(exact), std::get<1>(exact), std::get<2>(exact), std::get<0>(exact_dx) + before}};
 }
 
-/// Of rows that see fewer and fewer keys, as in tiles of attention.
+/// Computes softmax of rows that see fewer and fewer keys, as in tiles of attention.
 Compared softmax() {
   constexpr int64_t kRows = 9, kWidth = 301;
   const at::Tensor scores = values_in(Dtype::kFloat32, {kRows, kWidth}, 1, 2.0), dy = random_values(scores.sizes(), 2);
@@ -313,7 +313,7 @@ Compared cross_entropy() {
   return compared;
 }
 
-/// Why a kernel never runs on this CPU; empty: it runs.
+/// Says why a kernel never runs on this CPU; "" when it runs.
 struct NotUsed {
   const Microkernel fp32_kernel = model::microkernel(Dtype::kFloat32);
   const bool has_bf16 = model::microkernel(Dtype::kBFloat16) != Microkernel::kNone;
@@ -340,9 +340,9 @@ struct NotUsed {
 }  // namespace
 
 std::vector<KernelTest> cpu_kernel_tests() {
-  // The argument of e^x is rounded; it is at most 32 here, which makes 32 roundoffs of the result.
+  // The argument of e^x is rounded. It is at most 32 here, which makes 32 roundoffs of the result.
   constexpr double kExponential = 48 * kFp32Roundoff;
-  // Of the unit test that compares every argument with the formula: 1e-6.
+  // The unit test that compares every argument with the formula has this limit, too: 1e-6.
   constexpr double kGelu = 16 * kFp32Roundoff;
   // Probabilities, their gradient and the result are rounded to bf16 one after the other.
   constexpr double kAttentionBf16 = 4 * kBf16Roundoff;
@@ -370,7 +370,7 @@ std::vector<KernelTest> cpu_kernel_tests() {
     tests.push_back({"GEMM, weights not packed", types.name, sums + roundoff,
                      [=] { return gemm(types, /*packed=*/false); }, types.bf16() ? not_used.bf16() : ""});
   }
-  // Where x is bf16, A and B are read as sums of two bf16 values: what is left after two roundings is lost.
+  // Where x is bf16, A and B are read as sums of two bf16 values. What two roundings leave is lost.
   tests.push_back({"low-rank GEMM", "fp32", fp32_sum_limit(770), [] { return low_rank_gemm(Dtype::kFloat32); }});
   tests.push_back({"low-rank GEMM", "bf16", fp32_sum_limit(770) + kBf16Roundoff * kBf16Roundoff,
                    [] { return low_rank_gemm(Dtype::kBFloat16); }, not_used.bf16()});

@@ -56,7 +56,7 @@ Tensors all_of(const at::Tensor& out, const model::AttentionGradients& gradients
   return {out, gradients.dq, gradients.dk, gradients.dv};
 }
 
-/// One case in one 16-bit type: inputs, rows, and both ways to attend.
+/// Holds one case in one 16-bit type: inputs, rows, and both ways to attend.
 class AttentionTrial {
  public:
   AttentionTrial(const AttentionCase& chosen, at::ScalarType dtype, const std::string& device)
@@ -74,7 +74,7 @@ class AttentionTrial {
     grad_ = random_values({queries, kChannels}, 14).to(dtype);
   }
 
-  /// out, dq, dk, dv in fp32.
+  /// Returns out, dq, dk, dv in fp32.
   Tensors reference() const {
     const model::Attention attention(kHeads, case_.window, /*on_device=*/true);
     const auto wide = [](const at::Tensor& x) { return x.to(at::kFloat); };
@@ -124,7 +124,7 @@ std::vector<KernelTest> device_operator_tests(const model::CudaOperators& operat
                        return Compared{{operators.product(a, b)}, {in_fp64(a).mm(in_fp64(b))}};
                      }});
     tests.push_back({"GEMM, accumulating", rounding.name, rounding.product_limit, [=] {
-                       // As a gradient of B: a transposed A, a strided sum.
+                       // Has the strides of a gradient of B: a transposed A, a strided sum.
                        const at::Tensor left = there({256, 192}, 1).t(), right = there({256, 64}, 2);
                        const at::Tensor start = random_values({192, 128}, 3);
                        at::Tensor sum = start.clone().to(at::Device(device));

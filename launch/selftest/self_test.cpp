@@ -126,7 +126,7 @@ std::vector<KernelTest> libtorch_tests(const std::string& device) {
   };
   const at::Tensor a = random_values({192, 256}, 1), b = random_values({256, 320}, 2);
   const at::Tensor rows = at::arange(0, 192, 3, at::TensorOptions(at::kLong));
-  // Of fp32 kernels that sum in any order. 16-bit ones round two inputs and a result.
+  // Limits of kernels that sum in fp32 in any order. 16-bit ones also round two inputs and a result.
   constexpr double kFp32 = 1e-5, kFp16 = 2e-3, kBf16 = 1e-2;
   add("GEMM", product, {a, b}, kFp32);
   add("row selection", select_rows, {a, rows}, 0.0);

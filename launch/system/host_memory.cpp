@@ -15,7 +15,7 @@ namespace {
 
 constexpr int64_t kUnlimited = std::numeric_limits<int64_t>::max();
 
-/// The number after `key` in a file of "key number" lines; nullopt: no such file or line.
+/// Returns the number after `key` in a file of "key number" lines; nullopt without such a file or line.
 std::optional<int64_t> entry(const std::string& path, std::string_view key) {
   std::ifstream file(path);
   for (std::string line; std::getline(file, line);) {
@@ -27,7 +27,7 @@ std::optional<int64_t> entry(const std::string& path, std::string_view key) {
   return std::nullopt;
 }
 
-/// The only number of a file; nullopt: no such file, or "max".
+/// Returns the only number of a file; nullopt without such a file, or when it says "max".
 std::optional<int64_t> number(const std::string& path) {
   std::ifstream file(path);
   int64_t value = 0;
@@ -37,7 +37,7 @@ std::optional<int64_t> number(const std::string& path) {
 struct GroupFiles {
   const char* limit;
   const char* used;
-  // Pages of files, which the kernel takes back before it refuses memory.
+  // These count pages of files, which the kernel takes back before it refuses memory.
   const char* inactive_files;
   const char* active_files;
 };
@@ -55,8 +55,8 @@ int64_t left_in_group(const std::string& folder, const GroupFiles& files) {
   return std::max<int64_t>(0, *limit - std::max<int64_t>(0, *used - reclaimable));
 }
 
-/// The smallest of a group and those it lies in. In a container the path may lie outside of what is mounted: then only
-/// the mount's root is there to see.
+/// Returns the least that is left in a group and in the groups around it. In a container the path may lie outside of
+/// what is mounted: then only the mount's root can be seen.
 int64_t left_up_the_tree(const std::string& mount, std::string path, const GroupFiles& files) {
   int64_t left = left_in_group(mount, files);
   while (path.size() > 1) {

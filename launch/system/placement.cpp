@@ -39,7 +39,7 @@ struct FreeCpuSet {
 };
 using CpuSet = std::unique_ptr<cpu_set_t, FreeCpuSet>;
 
-// The cores that a process may use; nullopt when it is gone or not ours to see.
+// Returns the cores that a process may use; nullopt when it is gone or not ours to see.
 std::optional<std::vector<int>> affinity_of(pid_t process) {
   CpuSet set(CPU_ALLOC(kMaxCores));
   const size_t bytes = CPU_ALLOC_SIZE(kMaxCores);
@@ -52,7 +52,7 @@ std::optional<std::vector<int>> affinity_of(pid_t process) {
   return cores;
 }
 
-// All threads, as those that exist already (MPI's) would otherwise keep the old cores.
+// Moves all threads, because those that exist already (MPI's) would otherwise keep the old cores.
 void set_own_affinity(const std::vector<int>& cores) {
   CpuSet set(CPU_ALLOC(kMaxCores));
   const size_t bytes = CPU_ALLOC_SIZE(kMaxCores);
@@ -60,12 +60,12 @@ void set_own_affinity(const std::vector<int>& cores) {
   for (int core : cores) CPU_SET_S(core, bytes, set.get());
   std::error_code error;
   for (const auto& task : fs::directory_iterator("/proc/self/task", error)) {
-    // A refusal leaves the thread where it is, which costs speed, not correctness.
+    // A failure leaves the thread where it is, which costs speed, not correctness.
     (void)sched_setaffinity(std::atoi(task.path().filename().c_str()), bytes, set.get());
   }
 }
 
-// The cores that mpirun (or its daemon on this host) was itself allowed: it binds its children, never itself.
+// Returns the cores that mpirun (or its daemon on this host) was itself allowed: it binds its children, never itself.
 std::optional<std::vector<int>> cores_of_launcher() {
   static const std::set<std::string> launchers{"mpirun", "mpiexec", "orterun", "orted", "prterun", "prted", "prte"};
   pid_t process = getppid();
@@ -76,7 +76,8 @@ std::optional<std::vector<int>> cores_of_launcher() {
   return std::nullopt;
 }
 
-// A container's share of processor time in whole cores; unlimited: nullopt. Control groups version 2, then 1.
+// Returns a container's share of processor time in whole cores; nullopt without a limit. Reads control groups version
+// 2, then 1.
 std::optional<int> core_quota() {
   double quota = -1, period = 0;
   std::istringstream line(core::first_line("/sys/fs/cgroup/cpu.max"));
@@ -88,7 +89,7 @@ std::optional<int> core_quota() {
   return std::max(1, static_cast<int>(std::floor(quota / period)));
 }
 
-// This rank's cores, after undoing a binding that nobody asked for.
+// Returns this rank's cores, after undoing a binding that nobody asked for.
 RankResources own_cores(const comm::MpiSession& session) {
   RankResources mine;
   mine.host = session.host_name();
@@ -97,7 +98,7 @@ RankResources own_cores(const comm::MpiSession& session) {
   if (mine.user_bound || core::environment("OMPI_COMM_WORLD_SIZE").empty()) return mine;
   const std::optional<std::vector<int>> allowed = cores_of_launcher();
   if (!allowed || *allowed == mine.cores) return mine;
-  // Options of its command line reach the ranks of Open MPI 4 as parameters, those of Open MPI 5 not at all.
+  // Open MPI 4 passes options of mpirun to the ranks as parameters, Open MPI 5 does not.
   mine.user_bound = default_binding_is_off(core::environment);
   if (mine.user_bound) return mine;
   set_own_affinity(*allowed);
@@ -105,7 +106,7 @@ RankResources own_cores(const comm::MpiSession& session) {
   return mine;
 }
 
-// Quotas count for a whole container: the ranks of a host together get no more cores than that.
+// Cuts the cores to the container's quota, which all ranks of a host share.
 void apply_quota(std::vector<int>& cores) {
   const std::optional<int> quota = core_quota();
   if (quota && static_cast<size_t>(*quota) < cores.size()) cores.resize(static_cast<size_t>(*quota));
@@ -117,7 +118,8 @@ bool want_gpu(const std::string& device_option) {
   return device_option == "cuda" || (device_option == "auto" && cuda::gpu_present());
 }
 
-// GPU ids visible here. With "auto" a GPU that cannot be used is a reason to compute on the CPU, said in `note`.
+// Returns the ids of the GPUs visible here. With "auto" a GPU that cannot be used is a reason to compute on the CPU,
+// said in `note`.
 std::vector<std::string> visible_gpus(const std::string& device_option, std::string& note) {
   if (!want_gpu(device_option)) return {};
   std::vector<std::string> ids;
@@ -135,7 +137,7 @@ int ranks_on(const std::vector<RankResources>& ranks, const std::string& host) {
   return static_cast<int>(std::count_if(ranks.begin(), ranks.end(), [&](const auto& r) { return r.host == host; }));
 }
 
-// Every rank sees the same list, so every rank throws the same error.
+// Throws if some rank has no GPU of its own. Every rank sees the same list, so every rank throws the same error.
 void require_gpu_each(const std::vector<RankResources>& ranks) {
   for (int rank = 0; rank < static_cast<int>(ranks.size()); ++rank) {
     if (choose_gpu(ranks, rank) >= 0) continue;
@@ -148,10 +150,11 @@ void require_gpu_each(const std::vector<RankResources>& ranks) {
   }
 }
 
-// For tests: every rank of a host takes the first GPU it sees.
+// Returns true in tests in which every rank of a host takes the first GPU it sees.
 bool ranks_share_gpus() { return !core::environment("NEOLOOM_SHARE_GPU").empty(); }
 
-// "auto" computes on GPUs only when every rank has one: unlike devices would compute unlike bits.
+// Returns whether every rank has a GPU. Only then does "auto" compute on GPUs: unlike devices would compute unlike
+// bits.
 bool every_rank_has_gpu(const std::vector<RankResources>& ranks) {
   return std::none_of(ranks.begin(), ranks.end(), [](const auto& r) { return r.gpu_ids.empty(); });
 }
@@ -248,7 +251,7 @@ Placement place(comm::MpiSession& session, const std::string& device_option, int
   Placement placement;
   const bool on_gpu = device_option != "cpu" && every_rank_has_gpu(ranks);
   if (on_gpu && ranks_share_gpus()) {
-    // NCCL up to 2.29 takes ranks of one host for ones with a GPU each: by this they are of hosts of their own.
+    // NCCL up to 2.29 wants a GPU of its own for each rank of a host. This makes each rank a host of its own.
     core::set_environment("NCCL_HOSTID", fmt::format("rank{}", session.rank()));
     placement.device = "cuda:0";
   } else {
