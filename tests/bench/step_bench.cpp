@@ -46,9 +46,9 @@ namespace {
 using namespace neoloom;
 using nlohmann::json;
 
-struct Ended {};  // no error: the other side has seen enough
+struct Ended {};  // no error: the caller has seen enough
 
-/// A line of /proc/self/status in KiB, e.g. VmHWM.
+/// Returns a line of /proc/self/status in KiB, e.g. VmHWM.
 int64_t status_kib(const std::string& key) {
   std::ifstream status("/proc/self/status");
   for (std::string line; std::getline(status, line);) {
@@ -144,8 +144,8 @@ model::MemorySetup memory_setup(const json& request, const model::Model& model) 
   return setup;
 }
 
-/// The seconds that the GEMMs of a step take on this CPU when nothing else runs: of each shape with a frozen matrix as
-/// measured now, of attention and LoRA at the mean rate of these.
+/// Returns the seconds that the GEMMs of a step take on this CPU alone: of each shape with a frozen matrix as measured
+/// now, of attention and LoRA at the mean rate of these.
 json limit(const json& request, const model::Model& model, const data::TokenStore& store,
            const train::Batching& batching) {
   constexpr double kSecondsForEach = 0.3;
@@ -177,7 +177,7 @@ json limit(const json& request, const model::Model& model, const data::TokenStor
           {"gemms", gemms}};
 }
 
-/// What the program's plan says of a rank of this size.
+/// Returns what the program's plan says of a rank of this size.
 int64_t planned_bytes(const json& request, const model::Model& model, const data::TokenStore& store,
                       const train::Batching& batching) {
   launch::MemoryPlanInput question;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// A small job that test_job_end.py, test_missing_rank.py and test_pmpi_counter.py start under mpirun and that ends in
-// the way its first argument says, with main() written as the executable's is. RANK and PHASE behind it stop that rank
-// where it enters that phase; "start" is the phase before MPI_Init.
+// Is a small job that test_job_end.py, test_missing_rank.py and test_pmpi_counter.py start under mpirun. Its first
+// argument says how it ends. Its main() is written as that of neoloom is. Two more arguments, RANK and PHASE, stop that
+// rank where it enters that phase; "start" is the phase before MPI_Init.
 #include <mpi.h>
 #include <sched.h>
 
@@ -33,7 +33,7 @@ void wait_for_peers(MpiSession& session) {
   session.all_reduce_sum(flag);
 }
 
-// The other ranks wait in a collective that rank 1 never joins.
+// Fails on rank 1, while the other ranks wait in a collective that it never joins.
 int fail_on_one_rank(MpiSession& session) {
   if (session.rank() == 1) core::fail(ErrorKind::kWeights, "this rank's file is gone");
   wait_for_peers(session);
@@ -53,7 +53,7 @@ int hang_one_rank(MpiSession& session) {
   return 0;
 }
 
-// What a run does, in small. Rank 0 works alone for longer than the timeout, and its peers for longer than rank 0.
+// Does what a run does, in small. Rank 0 works alone for longer than the timeout, and its peers for longer than rank 0.
 int pass_phases(MpiSession& session) {
   using std::chrono::milliseconds;
   session.set_peer_timeout(1.0);
@@ -80,7 +80,7 @@ int pass_phases(MpiSession& session) {
   return 0;
 }
 
-// Rank 1 lives, but its work does not end.
+// Waits for rank 1, which lives, but whose work does not end.
 int work_for_ever(MpiSession& session) {
   session.set_peer_timeout(1.0);
   const auto phase = session.phase("a long sum", MpiSession::kShort);
@@ -130,7 +130,7 @@ int tell_of_mpi(MpiSession& /*session*/) {
   return 0;
 }
 
-// Two marked steps of known traffic.
+// Makes two marked steps of known traffic.
 int count_bytes(MpiSession& session) {
   auto communicator = session.make_host_communicator();
   std::vector<int64_t> gradient(1000, 1);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// main() of test programs that run on several ranks: every rank runs every test in the same order; a failure on any
-// rank fails the program, and a rank that waits for ever ends it.
+// Is the main() of test programs that run on several ranks. Every rank runs every test in the same order. A failure on
+// any rank fails the program, and a rank that waits for ever ends it.
 #include "tests/multiproc/mpi_main.h"
 
 #include <gtest/gtest.h>
@@ -14,7 +14,7 @@ namespace {
 
 comm::MpiSession* current = nullptr;
 
-// One rank reports passes; failures are shown by the rank that has them.
+// Lets rank 0 alone report passes. A failure is shown by the rank that has it.
 void keep_quiet_unless_root(const comm::MpiSession& session) {
   if (session.is_root()) return;
   GTEST_FLAG_SET(print_time, false);

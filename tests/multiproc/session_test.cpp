@@ -28,7 +28,7 @@ struct Thrown {
   std::string text;
 };
 
-// Collective errors only: anything else would leave peers waiting.
+// Catches collective errors only: anything else would leave peers waiting.
 Thrown thrown_by(const std::function<void()>& work) {
   try {
     work();
@@ -38,7 +38,7 @@ Thrown thrown_by(const std::function<void()>& work) {
   return {};
 }
 
-// How often this thread went to sleep by itself. A thread that spins is only ever interrupted.
+// Returns how often this thread went to sleep by itself. A thread that spins is only ever interrupted.
 int64_t voluntary_switches() {
   rusage usage{};
   getrusage(RUSAGE_THREAD, &usage);
@@ -47,7 +47,7 @@ int64_t voluntary_switches() {
 
 void sleep_seconds(double seconds) { std::this_thread::sleep_for(std::chrono::duration<double>(seconds)); }
 
-// Polls of half a second's patient waiting, with sleeps of some 5 ms between: about 100; far fewer on crowded cores.
+// Half a second of waiting with sleeps of some 5 ms makes about 100 polls; far fewer on crowded cores.
 constexpr int64_t kPatientSleeps = 15;
 
 int last_rank() { return session().size() - 1; }
@@ -108,7 +108,7 @@ TEST(HostCommunicator, StartedSumsEndTogetherWithTheBitsOfSumsInOnePiece) {
   EXPECT_GT(communicator->take_exposed_seconds(), 0.0);
 }
 
-// The sum that one rank makes of all micro-batches, against shares of them summed over ranks.
+// Compares the sum that one rank makes of all micro-batches with shares of them that are summed over ranks.
 TEST(HostCommunicator, GradientSumHasTheBitsOfOneRank) {
   constexpr int kMicroBatches = 11;
   constexpr size_t kElements = 999;

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// Drives the data room from pytest in bulk.
-//   data_probe encode FOLDER [--split-special]   stdin: records of (uint32 bytes, text); stdout: (uint32 count, int32
-//   ids) data_probe decode FOLDER [--skip-special]    stdin: records of (uint32 count, int32 ids); stdout: (uint32
-//   bytes, text) data_probe info FOLDER                       stdout: vocab size, eos, pad, content hash, notes, one a
-//   line data_probe speed FOLDER FILE SECONDS         encodes FILE again and again; stdout: megabytes per second
-//   data_probe permutation N SEED                stdout: the seeded permutation
+// Drives the data room from pytest in bulk. Records are a uint32 count of bytes or ids, then the text or int32 ids.
+//   data_probe encode FOLDER [--split-special]            stdin: records of text; stdout: records of ids
+//   data_probe decode FOLDER [--skip-special]             stdin: records of ids; stdout: records of text
+//   data_probe words                                      stdin: records of text; stdout: records of words' sizes
+//   data_probe info FOLDER                                vocab size, eos, pad, content hash, notes, one a line
+//   data_probe speed FOLDER FILE SECONDS                  encodes FILE again and again; prints megabytes per second
+//   data_probe permutation N SEED                         prints the seeded permutation
 //   data_probe store FOLDER INPUT OUTPUT [KEY=VALUE]...   builds a token store; keys: see set_option
 #include <fmt/format.h>
 

@@ -46,7 +46,7 @@ void add_targets(const json& labels, size_t sample, model::Head head, model::Bat
   }
 }
 
-/// The request's batch is padded as transformers wants it.
+/// Reads the request's batch, which is padded as transformers wants it.
 model::Batch read_batch(const json& text, model::Head head) {
   model::Batch batch;
   batch.cu_seqlens.push_back(0);
@@ -63,7 +63,7 @@ model::Batch read_batch(const json& text, model::Head head) {
   return batch;
 }
 
-/// [N, V] as [B, T, V], with zeros in the padding.
+/// Returns logits [N, V] as [B, T, V], with zeros in the padding.
 at::Tensor padded_logits(const at::Tensor& logits, const model::Batch& batch, int64_t padded_length) {
   const auto samples = static_cast<int64_t>(batch.sample_ids.size());
   at::Tensor padded = at::zeros({samples, padded_length, logits.size(1)}, logits.options());

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// All-reduce of gradient buffers between ranks:
+// Measures the all-reduce of gradient buffers between ranks:
 //
 //   mpirun -np 2 comm_bench [--benchmark_...]     rank 0 reports
 //

@@ -16,7 +16,7 @@ void register_tokenizer(const std::string& folder, const std::string& text_file)
               const std::string back = tokenizer->clone().decode(tokenizer->encode(*text));
               return std::string(back == *text ? "" : "decoding the ids does not give the text");
             },
-            // With an empty cache, so that every pass meets its words anew.
+            // A clone has an empty cache, so that every pass meets its words anew.
             [=] { benchmark::DoNotOptimize(tokenizer->clone().encode(*text)); }, 0.0,
             static_cast<double>(text->size())});
 }

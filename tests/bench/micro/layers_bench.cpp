@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Attention, LayerNorm, GELU and cross entropy at the sizes of GPT-Neo 125M.
+// Measures attention, LayerNorm, GELU and cross entropy at the sizes of GPT-Neo 125M.
 #include <ATen/ops/arange.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/gelu.h>
@@ -25,7 +25,7 @@ namespace {
 
 constexpr int64_t kTokens = 2048, kWidth = 768, kHeads = 12, kWindow = 256, kVocabulary = 50257;
 
-/// `kTokens` tokens in samples of `length`.
+/// Holds `kTokens` tokens in samples of `length`.
 struct AttentionInputs {
   int64_t length;
   at::Tensor q, k, v, grad;  // [kTokens, kWidth]
@@ -52,7 +52,7 @@ struct AttentionInputs {
   }
 };
 
-/// fp32's own, or that of probabilities and gradients of scores rounded to bfloat16 between products.
+/// Returns the tolerance of fp32, or that of probabilities and score gradients rounded to bfloat16 between GEMMs.
 double tolerance(const AttentionInputs& inputs, double of_fp32) {
   return inputs.q.scalar_type() == at::kFloat ? of_fp32 : 2e-2;
 }
@@ -127,7 +127,7 @@ void add_norm() {
 void add_gelu() {
   struct Work {
     at::Tensor x = random_matrix(1024, 4 * kWidth, 1), dy = random_matrix(1024, 4 * kWidth, 2);
-    // Where GELU's slope is 1: the gradient is overwritten call after call, and must not sink into denormal numbers.
+    // GELU's slope is 1 here: the gradient is overwritten call after call, and must not sink into denormal numbers.
     at::Tensor steady = x.abs().add(6.0);
   };
   const auto work = std::make_shared<Work>();

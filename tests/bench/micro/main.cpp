@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The parts of a step, each checked once against a plain computation of the same thing.
+// Measures the parts of a step. Each is checked once against a plain computation of the same thing.
 //
 //   micro_bench [--threads=N] [--tokenizer=FOLDER --text=FILE] [--benchmark_...]
 #include <ATen/CPUGeneratorImpl.h>

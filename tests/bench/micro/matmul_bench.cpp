@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Products with frozen weights beside the library's own: oneDNN with the weight packed ahead, and at::linear.
+// Measures GEMMs with frozen weights beside LibTorch's own: oneDNN with the weight packed ahead, and at::linear.
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/linear.h>
@@ -23,12 +23,12 @@ struct Shape {
   int64_t rows, in, out;
 };
 
-/// Operands in the dtype of the products, made when first needed.
+/// Holds operands in the dtype of the GEMM, made when first needed.
 struct Operands {
   at::Tensor x;         // [rows, in]
   at::Tensor weight;    // [out, in]
   at::Tensor expected;  // [rows, out] fp32
-  at::Tensor packed;    // of the way that is measured
+  at::Tensor packed;    // weight as the measured way packs it
   at::Tensor y;
 };
 
@@ -88,7 +88,7 @@ void add_shape(Shape shape, model::Dtype dtype) {
         });
   }
   if (model::has_packed_gemm(dtype) && type == at::kFloat) {
-    // As gradients of inputs are computed in fp32: the right side as it is stored.
+    // Computes as gradients of inputs are computed in fp32: with the right side as it is stored.
     add_way(
         "stored", shape, type,
         [=](Operands& operands) {

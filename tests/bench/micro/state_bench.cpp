@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What happens to gradients and to the training state: exact sum, update, checkpoint. Sizes: LoRA r=8 on q_proj and
-// v_proj, and r=16 on all linears, of GPT-Neo 125M.
+// Measures what happens to gradients and to the training state: exact sum, update, checkpoint. Sizes: LoRA r=8 on
+// q_proj and v_proj, and r=16 on all linears, of GPT-Neo 125M.
 #include <ATen/ops/full.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
@@ -107,7 +107,7 @@ void add_checkpoint(int64_t n) {
             },
             [=] {
               const checkpoint::Published published = publish();
-              // The newest only: a benchmark must not fill the disk.
+              // Deletes the checkpoint, because a benchmark must not fill the disk.
               std::filesystem::remove(published.path);
               std::filesystem::remove(std::filesystem::path(published.path).replace_extension(".sha256"));
             },

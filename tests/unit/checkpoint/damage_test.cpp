@@ -20,7 +20,7 @@ class Damage : public testing::Test {
     EXPECT_THAT(refusal([&] { load(path_); }), testing::HasSubstr(path_)) << "damage at byte " << where;
   }
 
-  // In place: writing the whole file for every byte would take most of the test's time.
+  // Changes the file in place: writing all of it for every byte would take most of the test's time.
   void flip_bit(size_t at) {
     std::fstream file(path_, std::ios::binary | std::ios::in | std::ios::out);
     file.seekg(static_cast<std::streamoff>(at));
@@ -65,8 +65,8 @@ TEST_F(Damage, OneFlippedBitInTheHashFileIsRefused) {
   }
 }
 
-// Behind a fitting hash, the checksums of the HDF5 structure and the loader's own checks are what is left. The parser
-// may accept a flip that changes nothing it reads; it must not crash, hang or throw anything but Error(kCheckpoint).
+// With a correct hash, only the checksums of the HDF5 structure and the loader's own checks find damage. The parser may
+// accept a flip that changes nothing it reads; it must not crash, hang or throw anything but Error(kCheckpoint).
 TEST_F(Damage, FlippedStructureBytesBehindAFittingHashNeverCrash) {
   size_t refused = 0;
   constexpr size_t kStride = 7;

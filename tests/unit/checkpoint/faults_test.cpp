@@ -17,7 +17,7 @@ namespace {
 
 using testing::HasSubstr;
 
-// No file of this process may grow beyond `bytes` while the object lives: write() then fails as on a full disk.
+// Keeps every file of this process from growing beyond `bytes` while it lives: write() then fails as on a full disk.
 class FileSizeLimit {
  public:
   explicit FileSizeLimit(rlim_t bytes) {

@@ -12,8 +12,8 @@
 #include "runtime/core/error.h"
 #include "runtime/core/hash.h"
 
-// Read by the leak checker of sanitizer builds: HDF5 leaks when it gives up on a damaged structure, which these tests
-// hand to it behind a fitting hash.
+// The leak checker of sanitizer builds calls this: HDF5 leaks when it gives up on a damaged structure, which these
+// tests give it with a correct hash.
 // NOLINTBEGIN(bugprone-reserved-identifier,readability-identifier-naming): the sanitizer names it
 extern "C" const char* __lsan_default_suppressions();
 extern "C" const char* __lsan_default_suppressions() { return "leak:libhdf5"; }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Checkpoints whose content was changed and whose hash fits it: HDF5's parser crashes on about one in a hundred.
+// Tests checkpoints with changed content and a correct hash: HDF5's parser crashes on about one in a hundred of them.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -33,7 +33,8 @@ TEST(Trial, ACrashOrTooMuchMemoryTakesNothingAlong) {
   EXPECT_THAT(failure_in_trial([] { std::vector<char>(size_t{1} << 40, 'x'); }, kRoomBytes), HasSubstr("memory"));
 }
 
-/// Some bytes anywhere: single bits, small and large numbers, runs of one value, pieces from elsewhere in the file.
+/// Changes some bytes anywhere: single bits, small and large numbers, runs of one value, pieces from elsewhere in the
+/// file.
 void mutate(std::string& bytes, std::mt19937_64& random) {
   for (uint64_t left = 1 + random() % 4; left > 0; --left) {
     const size_t at = random() % bytes.size();
@@ -54,7 +55,7 @@ void mutate(std::string& bytes, std::mt19937_64& random) {
   }
 }
 
-/// Bob Jenkins' lookup3 of some bytes, which HDF5 ends its structures with.
+/// Returns Bob Jenkins' lookup3 of some bytes, with which HDF5 ends its structures.
 uint32_t lookup3(std::string_view bytes) {
   uint32_t a = 0xdeadbeef + static_cast<uint32_t>(bytes.size());
   uint32_t b = a;
@@ -120,7 +121,7 @@ void mend_checksums(std::string& bytes) {
   }
 }
 
-/// NEOLOOM_MUTATIONS asks for another number of them.
+/// Returns how many mutations to try: $NEOLOOM_MUTATIONS, or 400.
 int mutations() {
   const char* wanted = std::getenv("NEOLOOM_MUTATIONS");
   return wanted == nullptr ? 400 : std::atoi(wanted);

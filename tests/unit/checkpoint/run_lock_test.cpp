@@ -24,7 +24,7 @@ namespace fs = std::filesystem;
 
 void sleep_seconds(double seconds) { std::this_thread::sleep_for(std::chrono::duration<double>(seconds)); }
 
-// Long enough that a test which waits for it by mistake is seen.
+// Is so long that a test which waits for it by mistake is noticed.
 constexpr double kForEver = 600.0;
 
 RunLock::Options options(double stale_seconds = kForEver, double heartbeat_seconds = kForEver) {
@@ -51,7 +51,7 @@ std::string refusal_to_lock(const std::string& folder, RunLock::Options with = o
   }
 }
 
-// The lock of a holder that was killed: its process ends without a destructor.
+// Makes the lock of a holder that was killed: its process ends without a destructor.
 std::string lock_of_a_dead_process(const std::string& folder) {
   const pid_t child = ::fork();
   if (child == 0) {

@@ -14,7 +14,7 @@
 namespace neoloom::comm {
 namespace {
 
-// Gradients of many magnitudes, as float sums would round differently in every order.
+// Returns gradients of many magnitudes, whose float sums would round differently in every order.
 std::vector<std::vector<float>> micro_batch_gradients(size_t micro_batches, size_t n) {
   std::vector<std::vector<float>> gradients(micro_batches, std::vector<float>(n));
   for (uint32_t m = 0; m < micro_batches; ++m) {

@@ -18,7 +18,7 @@ void sleep_seconds(double seconds) { std::this_thread::sleep_for(std::chrono::du
 
 class WatchdogDeathTest : public testing::Test {
  protected:
-  // Children start afresh, as the parent may have threads.
+  // Runs the program anew for each death test, because the parent may have threads.
   void SetUp() override { GTEST_FLAG_SET(death_test_style, "threadsafe"); }
 };
 
@@ -142,7 +142,7 @@ TEST(Watchdog, PhasesThatEndInTimeAreNotCounted) {
     const auto guard = watchdog.guard("step", 1, 0.3);
     sleep_seconds(0.02);
   }
-  sleep_seconds(0.5);  // and none at all may last
+  sleep_seconds(0.5);  // no wait is left that could last too long
 }
 
 TEST(Watchdog, MovedGuardStillEndsItsPhase) {

@@ -14,7 +14,7 @@ using testing::IsEmpty;
 using testing::SizeIs;
 using testing::StartsWith;
 
-// The template that this project's users come from, as they write it.
+// A template as users bring it from Hugging Face scripts.
 constexpr const char* kTemplate = R"({
   "model_config": {
     "pretrained_model_name": "EleutherAI/gpt-neo-125m",

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// configs/README.md is where users look keys up: its tables and the reader must not drift apart.
+// Compares configs/README.md, where users look keys up, with the reader.
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -17,7 +17,8 @@
 namespace neoloom::launch {
 namespace {
 
-/// "group.key" -> text of the default column, from rows "| `key` | type | `default` | ... |" below "## `group`".
+/// Returns "group.key" -> text of the default column, from rows "| `key` | type | `default` | ... |" below "##
+/// `group`".
 std::map<std::string, std::string> documented_keys() {
   std::istringstream lines(core::read_file(NL_SOURCE_DIR "/configs/README.md"));
   std::map<std::string, std::string> keys;
@@ -37,7 +38,7 @@ std::map<std::string, std::string> documented_keys() {
 
 TEST(Readme, ListsEveryKeyWithItsDefaultAndNoOther) { EXPECT_EQ(documented_keys(), flatten(parse("peft_config: {}"))); }
 
-/// "group.key" names in the first column of the table below "## What a resume may change", row by row.
+/// Returns the "group.key" names in the first column of the table below "## What a resume may change", row by row.
 std::vector<std::set<std::string>> keys_by_row_of_resumes() {
   const std::string readme = core::read_file(NL_SOURCE_DIR "/configs/README.md");
   std::istringstream lines(readme.substr(readme.find("## What a resume may change")));
@@ -56,8 +57,8 @@ std::vector<std::set<std::string>> keys_by_row_of_resumes() {
   return rows;
 }
 
-// "All others" are refused. A key of the schema that is not here, or in the wrong row, would let a resume change bits,
-// or refuse it for nothing.
+// The page says that a resume refuses changes of all other keys. A key that is missing or in the wrong row would make
+// that false.
 TEST(Readme, SaysWhatAResumeMayChange) {
   std::vector<std::set<std::string>> rows(2);
   for (const Field& field : make_fields()) {
@@ -74,7 +75,7 @@ TEST(Readme, NamesEveryOtherSpelling) {
   }
 }
 
-/// `core::kVariables` as the rows of a table.
+/// Returns `core::kVariables` as the rows of a table.
 std::string table_of_variables() {
   std::string table;
   for (const core::VariableInfo& info : core::kVariables) {

@@ -51,11 +51,11 @@ std::string checksum_of(const std::string& path, uint64_t digits_at) {
 TEST(Checksum, EveryByteCountsButItsOwnDigits) {
   const ScratchFolder scratch;
   const std::string path = scratch.path("file");
-  constexpr size_t kSize = (size_t{9} << 20) + 17;  // three blocks
+  constexpr size_t kSize = (size_t{9} << 20) + 17;  // three chunks
   std::string content(kSize, '\0');
   std::mt19937 random(20240903);
   for (char& byte : content) byte = static_cast<char>(random());
-  const size_t digits_at = (size_t{4} << 20) - 7;  // across the border of two blocks
+  const size_t digits_at = (size_t{4} << 20) - 7;  // across the border of two chunks
   const auto sum_with = [&](size_t at) {
     std::string changed = content;
     if (at < kSize) changed[at] = static_cast<char>(changed[at] ^ 1);

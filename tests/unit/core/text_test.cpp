@@ -61,7 +61,7 @@ TEST(Utf8IncompleteTail, IsWhatFurtherBytesMayComplete) {
   EXPECT_EQ(utf8_incomplete_tail("a\xF0\x9F\x98\x80"), 0U);
   EXPECT_EQ(utf8_incomplete_tail("a\xFF"), 0U);
   EXPECT_EQ(utf8_incomplete_tail("a\x80"), 0U);
-  EXPECT_EQ(utf8_incomplete_tail("\xE0\x80"), 0U);  // no code point begins so
+  EXPECT_EQ(utf8_incomplete_tail("\xE0\x80"), 0U);  // no code point begins like this
   EXPECT_EQ(utf8_incomplete_tail(""), 0U);
 }
 

@@ -16,7 +16,7 @@ using testing::HasSubstr;
 using testing::IsEmpty;
 using testing::Not;
 
-/// Work that counts up a result; a recorded run must not, until it is played.
+/// Makes work that increments a result. Work that is captured must not do so until it is replayed.
 class GraphCacheTest : public testing::Test {
  protected:
   RepeatedWork work(const std::string& shape) {
@@ -135,7 +135,7 @@ TEST_F(GraphCacheTest, PartsAreRecordedOneByOneAndWhatGoesBetweenThemIsDoneInEve
     run_with_sums(true);
     EXPECT_THAT(machine_->calls, ElementsAre("part", "sum 0", "part", "sum 1"));
   }
-  run_with_sums(true);  // eager with its sums, then recorded and tried without them
+  run_with_sums(true);  // eager with its sums, then captured and tried without them
   EXPECT_THAT(machine_->calls,
               ElementsAre("part", "sum 0", "part", "sum 1",                                                //
                           "begin_capture", "part", "end_capture", "begin_capture", "part", "end_capture",  //

@@ -126,7 +126,7 @@ TEST(StepLists, SamplesOfAStepDoNotDependOnHowItIsCut) {
                   {.micro_batch_size = size, .micro_batches_per_step = count, .sampling = sampling});
     std::vector<int64_t> ids;
     for (const auto& batch : list.step(epoch, step).micro_batches) ids.insert(ids.end(), batch.begin(), batch.end());
-    if (sampling != Sampling::kGroupByLength) std::sort(ids.begin(), ids.end());  // shared out anew
+    if (sampling != Sampling::kGroupByLength) std::sort(ids.begin(), ids.end());  // dealt anew
     return ids;
   };
   for (const Sampling sampling : {Sampling::kRandom, Sampling::kGroupByLength}) {
@@ -141,7 +141,7 @@ TEST(StepLists, SamplesOfAStepDoNotDependOnHowItIsCut) {
 TEST(StepLists, MicroBatchesOfAStepHaveAboutAsManyTokens) {
   const Samples samples(1200);
   StepList list(samples.lengths, samples.targets, {.micro_batch_size = 4, .micro_batches_per_step = 4});
-  double largest = 0;  // of a step's micro-batches, over their mean: what ranks that wait for each other lose
+  double largest = 0;  // over the mean of a step's micro-batches: what ranks lose by waiting
   for (int64_t step = 0; step < list.steps_per_epoch(); ++step) {
     std::vector<int64_t> tokens;
     for (const auto& batch : list.step(0, step).micro_batches) {
@@ -152,7 +152,7 @@ TEST(StepLists, MicroBatchesOfAStepHaveAboutAsManyTokens) {
     const double mean = static_cast<double>(std::accumulate(tokens.begin(), tokens.end(), int64_t{0})) / 4;
     largest += static_cast<double>(*std::max_element(tokens.begin(), tokens.end())) / mean;
   }
-  EXPECT_LT(largest / static_cast<double>(list.steps_per_epoch()), 1.05);  // 1.3 in the order of the epoch
+  EXPECT_LT(largest / static_cast<double>(list.steps_per_epoch()), 1.05);  // 1.3 without balancing
 }
 
 TEST(StepLists, SamplesOfEqualLengthStayInTheOrderOfTheEpoch) {

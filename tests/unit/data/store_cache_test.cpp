@@ -14,7 +14,7 @@ using core::ErrorKind;
 using testing::HasSubstr;
 namespace fs = std::filesystem;
 
-/// A published store in a cache, and what the user is told about it.
+/// Holds a published store in a cache, and what the user is told about it.
 class CachedStore : public StoreTest {
  protected:
   CachedStore() {
@@ -33,8 +33,7 @@ class CachedStore : public StoreTest {
   void expect_made_anew(const std::string& reason) {
     EXPECT_FALSE(is_whole()) << reason;
     ASSERT_EQ(said_.size(), 1U) << reason;
-    EXPECT_THAT(said_.front(),
-                testing::AllOf(HasSubstr(path_ + " cannot be used and is rebuilt"), HasSubstr(reason)));
+    EXPECT_THAT(said_.front(), testing::AllOf(HasSubstr(path_ + " cannot be used and is rebuilt"), HasSubstr(reason)));
     TokenStore::build(request_, *tokenizer_, path_);
     EXPECT_TRUE(core::read_file(path_) == whole_) << reason;
     EXPECT_TRUE(is_whole()) << reason;

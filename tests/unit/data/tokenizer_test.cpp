@@ -19,7 +19,7 @@ class TokenizerFolders : public testing::Test {
   TemporaryFolder folder_;
 };
 
-/// tokenizer.json of the byte tokenizer with this post_processor.
+/// Writes tokenizer.json of the byte tokenizer with this post_processor.
 void write_with_post_processor(const TemporaryFolder& folder, const std::string& processor) {
   const std::string vocab = core::read_file(folder.file("vocab.json"));
   folder.write(
@@ -159,7 +159,7 @@ TEST_F(TokenizerFolders, FilesNestedFiveMillionDeepAreRefused) {
 }
 
 TEST_F(TokenizerFolders, ManyAddedTokensAreReadAndFoundInLinearTime) {
-  constexpr int kTokens = 200'000;  // pairs of them would take minutes
+  constexpr int kTokens = 200'000;  // quadratic time would be minutes
   std::string added = "{";
   for (int i = 0; i < kTokens; ++i) added += fmt::format("{}\"<{}>\": {}", i == 0 ? "" : ", ", i, 1000 + i);
   folder_.write("added_tokens.json", added + "}");
@@ -243,7 +243,7 @@ TEST(Utf8, FindsTheFirstInvalidByte) {
 }
 
 TEST(Utf8, InvalidPartsAreReplacedAsPythonReplacesThem) {
-  // bytes.decode("utf-8", errors="replace") of Python 3
+  // The expected texts are those of bytes.decode("utf-8", errors="replace") in Python 3.
   const std::string r = "\uFFFD";
   EXPECT_EQ(core::utf8_lossy("a\xFFz"), "a" + r + "z");
   EXPECT_EQ(core::utf8_lossy("\xE2\x82z"), r + "z");

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What `neoloom doctor` asks of a CPU: right kernels pass, wrong ones are found and named.
+// Tests the self-test of `neoloom doctor` on a CPU: right kernels pass, wrong ones are found and named.
 #include "launch/selftest/cpu_self_test.h"
 
 #include <ATen/TensorOperators.h>
@@ -36,7 +36,7 @@ TEST(CpuKernels, RightOnesPassAndTheirRoundingShows) {
   EXPECT_EQ(wrong(results), Names()) << table_of(results);
   for (const KernelResult& result : results) {
     if (!result.not_used.empty()) continue;
-    // Were a result compared with itself, there would be no difference.
+    // If a result were compared with itself, there would be no difference.
     EXPECT_GT(result.error, 0.0) << result.kernel << ' ' << result.dtype;
   }
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What `neoloom doctor` asks of a GPU, on CPU tensors: right kernels pass, wrong ones are found.
+// Tests the self-test of `neoloom doctor` on a GPU, with CPU tensors: right kernels pass, wrong ones are found.
 #include "launch/selftest/gpu_self_test.h"
 
 #include <gmock/gmock.h>
@@ -111,7 +111,7 @@ TEST(CudaOperators, BitsThatDoNotRepeatAreFound) {
   for (const std::string& name : found) EXPECT_THAT(name, HasSubstr("same bits twice"));
 }
 
-/// A machine that plays parts by running them anew, as a graph would.
+/// Replays parts by running them again, as a graph would.
 class Graphs : public testing::Test {
  protected:
   KernelResult test() {

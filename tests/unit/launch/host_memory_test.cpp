@@ -12,7 +12,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// A system of a few files.
+/// Makes a system of a few files.
 class HostMemory : public ::testing::Test {
  protected:
   HostMemory() {

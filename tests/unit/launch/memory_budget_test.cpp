@@ -15,7 +15,7 @@ namespace {
 using ::testing::HasSubstr;
 using train::Choice;
 
-/// Texts of these lengths.
+/// Returns a store of texts of these lengths.
 support::FixedStore rows_of(const std::vector<size_t>& lengths) {
   std::vector<std::vector<int32_t>> rows;
   rows.reserve(lengths.size());
@@ -110,7 +110,8 @@ TEST_F(RankMemoryTest, OnAGpuOnlyItsOwnMemoryCounts) {
   question_.setup.model.compute_dtype = model::Dtype::kFloat16;
   question_.setup.packed_weights = false;
   const RankMemory memory = rank_memory(question_, false);
-  // GPT-Neo 125M in float16, the tied head once, followed by 47 rows that make its 50257 a multiple of 64.
+  // GPT-Neo 125M in fp16 with the tied head once, and 47 more rows, which make its vocabulary of 50257 a multiple of
+  // 64.
   const model::GptNeoConfig& config = question_.setup.model.config;
   EXPECT_EQ(memory.weights.private_bytes, 2 * (config.body_parameters() + 47 * config.hidden_size));
   EXPECT_EQ(memory.total_bytes, memory.weights.private_bytes + memory.state.total_bytes() + memory.step.peak_bytes);

@@ -19,7 +19,7 @@ using testing::HasSubstr;
 using testing::IsEmpty;
 using testing::SizeIs;
 
-/// A folder where a run was trained, with a base model beside it, and the working directory elsewhere.
+/// Makes a folder where a run was trained, with a base model beside it, and the working directory elsewhere.
 class MovedRun : public testing::Test {
  protected:
   MovedRun() : before_(fs::current_path()), root_((fs::temp_directory_path() / "neoloom-run-XXXXXX").string()) {

@@ -47,7 +47,7 @@ struct Item {
   std::function<void(RunConfig&, ResolvedSettings&)> change;
 };
 
-// Every item of the table in identity.h that a resume refuses, changed.
+// Returns every item of the run identity that a resume compares, each with a change of it.
 std::vector<Item> items() {
   return {
       {"trainer_config.learning_rate", [](RunConfig& c, ResolvedSettings&) { c.trainer_config.learning_rate *= 2; }},
@@ -74,7 +74,7 @@ std::vector<Item> items() {
   };
 }
 
-// Every value of config.json that GptNeoConfig holds, changed.
+// Returns every value of config.json that GptNeoConfig holds, each with a change of it.
 std::vector<std::pair<std::string, std::function<void(model::GptNeoConfig&)>>> base_items() {
   using Config = model::GptNeoConfig;
   return {{"vocab_size", [](Config& c) { ++c.vocab_size; }},
@@ -104,7 +104,7 @@ RunConfig config() {
   return config;
 }
 
-// The message of a resume that is refused; "" when it goes on.
+// Returns the message of a resume that is refused; "" when it goes on.
 std::string refusal(const std::string& identity, const RunConfig& now, ResolvedSettings values) {
   try {
     adopt_identity("step-9.h5", identity, now, /*extend=*/false, values);

@@ -8,7 +8,7 @@
 namespace neoloom::metrics {
 namespace {
 
-// Scores against scikit-learn are in tests/parity/test_task_metrics.py; here are the rules that must hold for any
+// tests/parity/test_task_metrics.py compares the scores with scikit-learn. These tests check rules that hold for any
 // input.
 
 TEST(Classification, CountsOfTwoRanksAddUpToThoseOfOne) {

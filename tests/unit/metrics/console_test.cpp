@@ -39,7 +39,7 @@ std::string everything_from(int descriptor) {
   return text;
 }
 
-// What a process writes to a terminal of this width.
+// Returns what a process writes to a terminal of this width.
 std::string on_a_terminal(unsigned short columns, bool no_color, const std::function<void()>& act) {
   winsize size{};
   size.ws_row = 25;
@@ -59,7 +59,7 @@ std::string on_a_terminal(unsigned short columns, bool no_color, const std::func
   return text;
 }
 
-// What a process writes to a pipe, with this NEOLOOM_TERMINAL_COLUMNS (none when null).
+// Returns what a process writes to a pipe, with this NEOLOOM_TERMINAL_COLUMNS (unset when null).
 std::string into_a_pipe(const char* columns, const std::function<void()>& act) {
   std::array<int, 2> ends{};
   EXPECT_EQ(::pipe(ends.data()), 0);
@@ -77,7 +77,7 @@ std::string into_a_pipe(const char* columns, const std::function<void()>& act) {
   return text;
 }
 
-// The lines that a person sees: a redraw replaces what its line held before.
+// Returns the lines that a person sees: a redraw replaces what its line held before.
 std::vector<std::string> screen(const std::string& written) {
   std::vector<std::string> lines = {""};
   for (size_t i = 0; i < written.size(); ++i) {
@@ -204,7 +204,7 @@ TEST(ConsoleUnderMpirun, AFileStaysPlainWhateverTheTerminal) {
   EXPECT_EQ(text, "");
 }
 
-// The window may have become narrower since: a bar that wrapped would leave its upper part behind at every redraw.
+// The window may become narrower: a bar that wrapped would leave its upper part behind at every redraw.
 TEST(ConsoleOnATerminal, TheBarIsDrawnWithWrappingOff) {
   const std::string text = on_a_terminal(80, true, [] { Console("auto", core::LogLevel::kInfo).tick(100, 500, 60.0); });
   const size_t off = text.find("\x1b[?7l"), bar = text.find("100/500"), on = text.find("\x1b[?7h");

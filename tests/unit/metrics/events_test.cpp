@@ -54,7 +54,7 @@ TEST_F(EventFile, BrokenUtf8InANameDoesNotEndTheRun) {
   EXPECT_TRUE(ordered_json::accept(content()));
 }
 
-// What `act` writes to stderr while no file may grow, as on a full disk. A pipe carries it: it is no file.
+// Returns what `act` writes to stderr while no file may grow, as on a full disk. stderr is a pipe, which may grow.
 std::string stderr_on_a_full_disk(const std::function<void()>& act, rlim_t room_bytes = 0) {
   int ends[2];
   if (::pipe(ends) != 0) throw std::runtime_error("pipe failed");

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// How many operators a GPU is given for one block, by name. The table is written anew, after a look at what changed, by
+// Counts the operators that a GPU gets for one block, by name. After a review of what changed, this rewrites the table:
 //   NEOLOOM_WRITE_TABLES=1 build/unit_model --gtest_filter='BlockOperators.*'
 #include <gtest/gtest.h>
 

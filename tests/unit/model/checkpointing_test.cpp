@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Blocks that keep their input only, and compute the rest anew right before their backward.
+// Tests blocks that keep only their input and recompute the rest right before their backward.
 #include <gtest/gtest.h>
 
 #include "tests/support/operator_record.h"

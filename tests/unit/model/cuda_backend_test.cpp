@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The device path (the one of CUDA) on CPU tensors, with reference_operators.h for what exists on CUDA only.
+// Tests the CUDA backend on CPU tensors, with reference_operators.h for operators that exist on CUDA only.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -82,7 +82,7 @@ TEST(CuSeqlens, GapsBetweenSamplesAreRefused) {
   EXPECT_THROW(cu_seqlens({{0, 3, 0, 3}, {4, 2, 4, 2}}, at::kCPU), core::Error);
 }
 
-/// Kernel, window, last tokens only, samples of one length.
+/// Holds kernel, window, last tokens only, samples of one length.
 using AttentionCase = std::tuple<AttentionKernel, int64_t, bool, bool>;
 class PackedAttention : public ::testing::TestWithParam<AttentionCase> {};
 
@@ -155,7 +155,7 @@ TEST(DevicePath, EqualsTheHostsInFp32) {
 
 TEST(DevicePath, IsCloseToFp32In16Bit) {
   for (const Dtype compute : {Dtype::kBFloat16, Dtype::kFloat16}) {
-    // Adapters on all linears of so small a model magnify the rounding of the products' inputs.
+    // Adapters on all linears of so small a model magnify the rounding of GEMM inputs.
     const double tolerance = 6e-2;
     for (const ModelSetup& setup : every_setup()) {
       const Both both = both_paths(setup, compute);
@@ -166,7 +166,7 @@ TEST(DevicePath, IsCloseToFp32In16Bit) {
   }
 }
 
-// Weights as they lie on a GPU: the head has more rows than the vocabulary.
+// Uses weights as they lie on a GPU: the head has more rows than the vocabulary.
 TEST(DevicePath, RowsOfZeroBehindTheHeadChangeNothing) {
   const ModelSetup setup = tiny_setup(Head::kCausalLm);
   ASSERT_NE(setup.config.vocab_size % kHeadAlignment, 0);
@@ -234,7 +234,7 @@ TEST(DevicePath, MasksFollowFromStepAndMicroBatchAndDifferBetweenThem) {
 }
 
 TEST(DevicePath, MaskedGradientsAreThoseOfTheMaskedForward) {
-  // The loss along a direction, by differences, with the masks of one micro-batch.
+  // Compares with differences of the loss along a direction, with the masks of one micro-batch.
   const ModelSetup setup = device_setup(tiny_setup(Head::kCausalLm, 0.3), Dtype::kFloat32);
   const auto model = Model::create(setup, random_weights(setup.config, at::kFloat));
   const at::Tensor params = random_params(*model);
@@ -317,7 +317,7 @@ void drop_targets_of_sample(Batch& batch, size_t sample) {
   batch.target_rows.erase(first, last);
 }
 
-/// Micro-batches of other lengths that have one shape.
+/// Returns micro-batches of different lengths that have one shape.
 std::pair<Batch, Batch> batches_of_one_shape(const ModelSetup& setup) {
   std::pair<Batch, Batch> batches{random_batch({9, 3, 14}, setup.config.vocab_size),
                                   random_batch({2, 16, 11}, setup.config.vocab_size)};
@@ -335,7 +335,7 @@ std::pair<Batch, Batch> batches_of_one_shape(const ModelSetup& setup) {
   return batches;
 }
 
-// What a recorded graph does: the kernels of the first micro-batch read the values of the second.
+// Does what a CUDA graph does: the kernels of the first micro-batch read the values of the second.
 TEST(MicroStep, KernelsOfOneMicroBatchComputeAnotherOfItsShape) {
   for (const ModelSetup& bare : every_setup()) {
     const ModelSetup setup = device_setup(bare, Dtype::kBFloat16);

@@ -86,7 +86,7 @@ INSTANTIATE_TEST_SUITE_P(Kernels, BlockKernels,
                          ::testing::Values(static_cast<Multiply>(&multiply_tile_block), &avx2::multiply),
                          [](const auto& tested) { return tested.param == &avx2::multiply ? "avx2" : "chosen"; });
 
-// The CMake file runs this under several limits.
+// CMakeLists.txt runs this test under several limits.
 TEST(Microkernel, IsTheBestThatCpuAndLimitAllow) {
   const std::string limit = onednn_limit();
   const bool avx2 = limit != "SSE41" && limit != "AVX";

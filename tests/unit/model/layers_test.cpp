@@ -97,7 +97,7 @@ TEST(Dropout, EveryPartOfTheKeyChangesTheMask) {
   EXPECT_TRUE(changed([](DropoutMask& m) { m.site = 3; }, {7, 5}));
 }
 
-/// Attention by its definition, in double, one query at a time. Shapes: q, k, v [T, h].
+/// Computes attention by its definition, in double, one query at a time. Shapes: q, k, v [T, h].
 at::Tensor naive_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, int64_t heads,
                            int64_t window) {
   const int64_t tokens = q.size(0);
@@ -247,7 +247,7 @@ TEST(Config, WhatIsWrongIsNamed) {
   EXPECT_THAT(error(head + R"("num_layers": 3, "attention_types": [[["global"], 2]]})"), HasSubstr("3 layers"));
   EXPECT_THAT(error(head + R"("attention_types": [[["sliding"], 24]]})"), HasSubstr("sliding"));
   EXPECT_THAT(error(head + R"("activation_function": "relu"})"), HasSubstr("gelu_new"));
-  EXPECT_THAT(error(head + R"("resid_dropout": 0.1})"), HasSubstr("no error"));  // dropouts_of() tells training
+  EXPECT_THAT(error(head + R"("resid_dropout": 0.1})"), HasSubstr("no error"));  // training is told by dropouts_of()
   EXPECT_THAT(error(head + R"("vocab_size": -1})"), HasSubstr("vocab_size"));
   EXPECT_THAT(error(head + R"("id2label": {"0": "a", "2": "b"}})"), HasSubstr("id2label"));
 }

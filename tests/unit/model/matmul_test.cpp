@@ -11,13 +11,14 @@
 namespace neoloom::model {
 namespace {
 
-/// Products with matrices that have no packed weights, here of the identity: they tell whether their input was rounded.
+/// Multiplies with matrices that have no packed weights, here with the identity: the result tells whether the input was
+/// rounded.
 class PlainMatmul : public ::testing::TestWithParam<Dtype> {
  protected:
   static bool keeps(const at::Tensor& x, const at::Tensor& y) { return at::equal(x, y); }
 };
 
-// Also run with oneDNN limited to fewer instruction sets than the CPU has (see CMakeLists.txt): there LibTorch would
+// Also runs with oneDNN limited to fewer instruction sets than the CPU has (see CMakeLists.txt): there LibTorch would
 // multiply 16-bit inputs one by one, a hundred times slower than fp32.
 TEST_P(PlainMatmul, Read16BitInputsOnlyWhereTheBlockKernelDoes) {
   const Dtype compute = GetParam();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Planned bytes beside those that LibTorch's allocator hands out.
+// Compares planned bytes with those that LibTorch's allocator hands out.
 #include "model/memory/memory_plan.h"
 
 #include <ATen/Parallel.h>
@@ -26,7 +26,7 @@
 namespace neoloom::model::testing {
 namespace {
 
-/// Hands out memory that remembers its size.
+/// Allocates memory that remembers its size.
 class CountingAllocator final : public c10::Allocator {
  public:
   c10::DataPtr allocate(size_t bytes) override {
@@ -62,7 +62,7 @@ class CountingAllocator final : public c10::Allocator {
   static inline std::atomic<int64_t> most_bytes{0};
 };
 
-/// Makes LibTorch count while it lives; what it made before keeps its own deleter.
+/// Makes LibTorch count bytes while it lives. What LibTorch allocated before keeps its own deleter.
 class Counting {
  public:
   Counting() : before_(c10::GetCPUAllocator()) { c10::SetCPUAllocator(&allocator(), kPriority); }
@@ -79,7 +79,7 @@ class Counting {
   c10::Allocator* before_;
 };
 
-/// Six blocks, every second one local; wide enough that activations outweigh everything else.
+/// Returns a configuration of six blocks, every second one local, so wide that activations outweigh everything else.
 GptNeoConfig small_config() {
   GptNeoConfig config = tiny_config();
   config.vocab_size = 2003;
@@ -150,7 +150,7 @@ std::shared_ptr<Weights> weights_of(const Case& c) {
   return c.packed_weights && !c.on_cuda && !c.targets.empty() ? with_packed_weights(weights, c.compute) : weights;
 }
 
-/// Of the first micro-step of a model.
+/// Returns the peak of the first micro-step of a model.
 int64_t measured_peak(const Case& c) {
   const auto weights = weights_of(c);
   const Batch batch = batch_of(c);
@@ -179,8 +179,8 @@ std::string name_of(const Case& c) {
                      c.checkpointing ? ", checkpointing" : "");
 }
 
-/// 16-bit products along the device path have stand-ins here that make tensors of their own: their peak is not
-/// measured.
+/// Returns the cases to measure. 16-bit GEMMs of the CUDA backend are none: they have stand-ins here that make tensors
+/// of their own.
 std::vector<Case> cases() {
   const std::vector<std::string> all = {"all-linear"};
   const std::vector<int64_t> uneven = {300, 20, 140, 7, 90, 33};
@@ -240,7 +240,7 @@ int64_t bytes_of(const BlockSaved& saved) {
         saved.middle, saved.ln_2.mean, saved.ln_2.rstd, saved.activation.values}) {
     add(tensor);
   }
-  // A stand-in for one number a row and head.
+  // The kernel's stand-in keeps another tensor instead of one number for each row and head.
   if (saved.attention.logsumexp.defined()) bytes += 4 * small_config().num_heads * saved.q.size(0);
   for (const AdapterSaved& adapter : saved.adapters) {
     add(adapter.mask);
@@ -249,7 +249,7 @@ int64_t bytes_of(const BlockSaved& saved) {
   return bytes;
 }
 
-// Whoever adds a tensor to BlockSaved, or changes the type of one, meets this test.
+// Fails when somebody adds a tensor to BlockSaved, or changes the type of one, without the plan.
 TEST(MemoryPlan, CountsEveryTensorThatABlockKeepsToTheByte) {
   for (Case c : cases()) {
     for (const Dtype compute : {Dtype::kFloat32, Dtype::kBFloat16}) {

@@ -35,7 +35,7 @@ class PackedGemms : public ::testing::TestWithParam<std::pair<at::ScalarType, Dt
     return {plain, packed_weights};
   }
 
-  /// What the inputs of the product hold after rounding to its type.
+  /// Returns what the inputs of the GEMM hold after rounding to its type.
   static at::Tensor rounded(const at::Tensor& x) { return x.to(scalar_type(compute())).to(at::kDouble); }
 
   static void expect_close(const at::Tensor& found, const at::Tensor& exact, const std::string& where) {
@@ -199,8 +199,8 @@ TEST(LowRankGemm, EqualExactProducts) {
           if (type == at::kBFloat16 && !has_packed_gemm(Dtype::kBFloat16)) continue;
           const at::Tensor x = random({rows, columns}, 1.0, 3).to(type);
           const at::Tensor product = x.to(at::kDouble).mm(right.to(at::kDouble));
-          // fp32 sums of up to 770 products, as above; with bfloat16 the right side keeps 16 bits: 2^-17 of each of as
-          // many terms, of random signs.
+          // fp32 sums of up to 770 products, as above. With bfloat16 the right side keeps 16 bits, which costs 2^-17 of
+          // each of as many terms, of random signs.
           const double split = type == at::kFloat ? 0.0 : 4 * 0x1p-17 * std::sqrt(static_cast<double>(columns));
           const double largest = product.abs().max().item<double>();
           EXPECT_LT((low_rank_gemm(x, right) - product).abs().max().item<double>(), 2e-6 * (1 + largest) + split)
@@ -225,7 +225,7 @@ TEST(LowRankGemm, HaveTheSameBitsForAnyRowsAndThreads) {
     const at::Tensor product = low_rank_gemm(x, right);
     const at::Tensor outer = low_rank_outer_product(left, x);
     for (const int64_t rows : {1, 5, 128, 131}) {
-      if (!has_packed_gemm(Dtype::kFloat32)) break;  // at::mm takes other ways for few rows
+      if (!has_packed_gemm(Dtype::kFloat32)) break;  // at::mm uses other kernels for few rows
       EXPECT_TRUE(at::equal(low_rank_gemm(x.narrow(0, 17, rows), right), product.narrow(0, 17, rows))) << rows;
     }
     for (const int other : {1, 2, 3}) {

@@ -25,7 +25,7 @@ namespace {
 using testing::distance;
 using testing::random;
 
-/// Gradients by the definition, in double, with whole matrices. Shapes: grad, q [n, h]; k, v [T, h].
+/// Computes gradients by the definition, in double, with whole matrices. Shapes: grad, q [n, h]; k, v [T, h].
 AttentionGradients naive_gradients(const at::Tensor& grad, const at::Tensor& q, const at::Tensor& k,
                                    const at::Tensor& v, int64_t heads, int64_t window) {
   const int64_t size = q.size(1) / heads;
@@ -47,9 +47,9 @@ AttentionGradients naive_gradients(const at::Tensor& grad, const at::Tensor& q, 
   return out;
 }
 
-/// Of heads of `size` channels with products that read `inputs`: the largest distance of any gradient.
+/// Returns the largest distance of any gradient, for heads of `size` channels and GEMM inputs in the dtype `inputs`.
 double gradient_error(int64_t size, int64_t window, Dtype inputs) {
-  // Whole and short tiles, fewer queries than keys, few queries among many.
+  // Has whole and short tiles, fewer queries than keys, few queries among many.
   const std::vector<SequenceSpan> segments = {
       {0, 130, 0, 130}, {130, 37, 130, 301}, {167, 64, 431, 64}, {231, 3, 495, 90}};
   const int64_t heads = 2;
@@ -108,7 +108,7 @@ TEST(Attention, SixteenBitInputsCostWhatTheirRoundingCosts) {
       const double error = gradient_error(size, window, Dtype::kBFloat16);
       EXPECT_LT(error, 2e-2) << "window " << window << " head size " << size;
       if (has_packed_gemm(Dtype::kBFloat16)) {
-        EXPECT_GT(error, 1e-4);  // they are used
+        EXPECT_GT(error, 1e-4);  // 16-bit inputs are used
       }
     }
   }

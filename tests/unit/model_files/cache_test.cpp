@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The converted weights, their packed weights and the records of hashes: verified before they are used.
+// Tests converted weights, packed weights and records of hashes: they are verified before they are used.
 #include <ATen/ops/randn.h>
 #include <fcntl.h>
 #include <fmt/format.h>

@@ -132,7 +132,7 @@ TEST(ChooseToken, LogitsWithoutAFiniteLargestAreNumericErrors) {
   error_of(ErrorKind::kNumeric, [&] { choose_token(at::tensor(std::vector<float>{1, std::nanf("")}), {}, 0); });
 }
 
-/// Prefers the id one above the last it was fed.
+/// Prefers the id that is one above the last id it was fed.
 class CountingModel : public Model {
  public:
   CountingModel() {

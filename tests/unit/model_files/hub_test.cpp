@@ -14,7 +14,7 @@ using core::ErrorKind;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 
-/// The variables that say where Hugging Face's cache lies, unset for a test and restored after it.
+/// Unsets the variables that say where Hugging Face's cache lies, and restores them after the test.
 class HubCache : public ::testing::Test {
  protected:
   void SetUp() override {
@@ -94,7 +94,8 @@ TEST_F(HubCache, NamesThatLeaveTheCacheAreRefused) {
 }
 
 TEST(HubId, IsToldFromAPathByItsForm) {
-  for (const char* name : {"/models/neo", "./neo", "../neo", "models/gpt/neo"}) EXPECT_TRUE(is_local_path(name)) << name;
+  for (const char* name : {"/models/neo", "./neo", "../neo", "models/gpt/neo"})
+    EXPECT_TRUE(is_local_path(name)) << name;
   for (const char* name : {"EleutherAI/gpt-neo-125m", "gpt2", "models/neo"}) EXPECT_FALSE(is_local_path(name)) << name;
 }
 

@@ -62,12 +62,12 @@ class Loader : public ::testing::Test {
   void write_index(const std::map<std::string, std::string>& map) {
     scratch_.write("base/model.safetensors.index.json", nlohmann::json{{"weight_map", map}}.dump());
   }
-  /// Dates a file back to a moment at which nothing can change any more.
+  /// Dates a file back, so that it cannot be one that still changes.
   void settle(const std::string& name, int64_t seconds = 1'000'000'000) {
     const timespec times[2] = {{seconds, 5}, {seconds, 5}};
     ASSERT_EQ(::utimensat(AT_FDCWD, scratch_.path("base/" + name).c_str(), times, 0), 0);
   }
-  /// What the cache holds: the names of files in a subfolder of it, and of what is not yet published.
+  /// Returns the names of files in a subfolder of the cache, also of those that are not yet published.
   std::vector<std::string> cached(const std::string& subfolder) {
     std::vector<std::string> names;
     std::error_code none;  // no folder, no files
@@ -287,7 +287,7 @@ TEST_F(Loader, WhatIsConvertedAndHashedInOnePassIsTheFileOfAKnownHash) {
   std::map<std::string, std::string> map;
   for (auto it = body.begin(); it != body.end(); ++it) map[it->first] = it < middle ? "a.safetensors" : "b.safetensors";
   for (const Dtype dtype : {Dtype::kFloat16, Dtype::kFloat32}) {
-    // Files of this moment are hashed before anything else.
+    // Files that were written just now are hashed before anything else.
     write({body.begin(), middle}, "a.safetensors");
     write({middle, body.end()}, "b.safetensors");
     write_index(map);
@@ -360,7 +360,7 @@ TEST_F(Loader, ProcessesThatBuildAtOnceEndWithOneWholeFile) {
         }
         code = 0;
       } catch (const std::exception& error) {
-        // Losing the race to another builder's removal is the one thing that may happen here.
+        // Only one failure may happen here: another builder has removed the file first.
         code = std::string(error.what()).find("cannot open") != std::string::npos ? 0 : 1;
       }
       ::_exit(code);

@@ -23,7 +23,7 @@ namespace {
 
 using nlohmann::json;
 
-/// A base model with an adapter (read from a folder, or fresh), or a full model.
+/// Holds a base model with an adapter (read from a folder, or fresh), or a full model.
 struct Opened {
   std::unique_ptr<Model> model;
   at::Tensor params;
@@ -72,7 +72,7 @@ Opened open_model(const json& request) {
   opened.model->initialize(opened.params, request.value("seed", uint64_t{0}));
   if (!adapter.empty()) load_adapter_values(adapter, *opened.model, opened.params);
   if (request.value("fill_lora_b", false)) {
-    // B is zero at first; a pattern that is not makes the adapter count.
+    // B is zero at first. A pattern without zeros makes the adapter matter.
     for (const ParameterSlot& slot : opened.model->layout().slots) {
       float* values = opened.params.mutable_data_ptr<float>() + slot.offset_elements;
       for (int64_t i = 0; i < slot.elements(); ++i) values[i] += 0.1F * std::sin(static_cast<float>(3 * i + 1));

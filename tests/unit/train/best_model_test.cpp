@@ -47,7 +47,7 @@ BestModel chosen_by(const Options& options, const std::string& data = "d") {
   return BestModel(judge_of(options, data), /*keeps_params=*/true);
 }
 
-// A checkpoint of step `step` whose parameters are all `step`.
+// Returns a checkpoint of step `step` whose parameters are all `step`.
 checkpoint::State state_at(int64_t step, const BestModel& best) {
   checkpoint::State state;
   state.step = step;
@@ -154,7 +154,8 @@ TEST(BestModel, OfAnotherMetricDirectionOrDataIsForgotten) {
   EXPECT_THAT(told(chosen_by(judged_by("loss"), "other data")), HasSubstr("validation data"));
 }
 
-// What neoloom wrote before checkpoints held the best parameters: they lie in the checkpoint of that step, if it stays.
+// Older versions of neoloom did not store the best parameters: they lie in the checkpoint of their step, if it still
+// exists.
 TEST(BestModel, OfAnOlderRunIsFoundInTheCheckpointOfItsStepOrForgotten) {
   checkpoint::State state = state_at(8, BestModel());
   state.history = R"({"events":[]})";

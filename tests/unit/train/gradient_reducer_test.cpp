@@ -47,7 +47,7 @@ TEST(CutBuckets, BuffersOfTheAutomaticSizeBecomeFourAtMost) {
   }
 }
 
-/// Notes what it is asked; stands for `ranks` ranks whose buffers all hold what this one's does, when sums end.
+/// Records its calls. Stands for `ranks` ranks whose buffers all hold what this one's does, when sums end.
 class Recorder final : public comm::Communicator {
  public:
   explicit Recorder(int ranks) : ranks_(ranks) {}

@@ -30,7 +30,7 @@ checkpoint::State state_of(int64_t step) {
   return state;
 }
 
-/// Writes into a folder of its own; adapters become their first value.
+/// Writes into a folder of its own. An adapter is a folder with the first value of its parameters.
 class Writing : public ::testing::Test {
  protected:
   ResultWriter& writer(bool keeps_best = false) {

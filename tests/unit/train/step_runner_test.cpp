@@ -25,7 +25,7 @@ std::shared_ptr<const data::TokenStore> store() {
   return std::make_shared<support::FixedStore>(rows, /*causal=*/true);
 }
 
-/// A tiny model, its state and what a step needs: micro-batches of two samples, three a step.
+/// Holds a tiny model, its state and what a step needs: micro-batches of two samples, three a step.
 class Steps {
  public:
   explicit Steps(StepRunnerSetup setup = {}, int rank = 0, int world_size = 1)
@@ -44,7 +44,7 @@ class Steps {
     state.buffers.params.copy_(model::testing::random_params(*model_));
   }
 
-  /// Returns what the update made of it.
+  /// Computes a step and returns the result of its update.
   StepResult step() {
     EXPECT_TRUE(runner.compute(loader, state, measure));
     runner.sum_over_ranks(measure);

@@ -18,7 +18,7 @@ using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::IsEmpty;
 
-/// Rows of these lengths, with labels and targets as given.
+/// Holds rows of these lengths, with labels and targets as given.
 class Store : public support::FixedStore {
  public:
   explicit Store(const std::vector<size_t>& lengths) : FixedStore(rows(lengths), /*causal=*/true) {

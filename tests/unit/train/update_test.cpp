@@ -47,7 +47,7 @@ UpdateSetup update_setup(int64_t updates_done = 0, int64_t total_steps = 20) {
   return setup;
 }
 
-// A device that is done when the test says so.
+// Stands for a device that is done when the test says so.
 struct FakeDevice {
   int64_t marks = 0;
   int64_t done = 0;  // marks that the device has passed
@@ -66,7 +66,8 @@ struct FakeDevice {
   }
 };
 
-/// On CPU tensors LibTorch's operator reads its numbers on the host; it stands for one that does not.
+/// Stands for LibTorch's operator on a device. On CPU tensors that operator reads its numbers on the host, so here it
+/// is counted once and runs unseen.
 void fused_as_on_a_device(optim::TensorLists& lists, const optim::AdamWOptions& options, double decay,
                           const optim::DeviceNumbers& numbers) {
   neoloom::support::OperatorRecord::count("_fused_adamw_");
@@ -82,7 +83,7 @@ std::unique_ptr<GradientSum> sum_of(const at::Tensor& grads, double loss, bool d
   return sum;
 }
 
-// Steps 1 to 6; that of `broken` has a gradient that is not finite.
+// Returns the gradient of a step. That of step `broken` is not finite.
 at::Tensor gradient_of(int64_t step, int64_t broken) {
   at::Tensor grads =
       random(100 + static_cast<uint64_t>(step), step % 2 == 0 ? 0.01 : 30.0);  // below and above the clip
@@ -130,7 +131,8 @@ TEST(DeviceUpdate, IsTheHostsWhetherResultsAreReadAtOnceOrLate) {
     for (const size_t late : {0, 1, 3}) {
       FakeDevice device;
       device.done = 100;
-      expect_same_walk(host, walk(*make_device_update(update_setup(), device.readback(), at::kCPU), true, broken, late));
+      expect_same_walk(host,
+                       walk(*make_device_update(update_setup(), device.readback(), at::kCPU), true, broken, late));
     }
   }
 }
@@ -180,7 +182,7 @@ TEST(DeviceUpdate, PageLockedMemoryIsUsedAgain) {
 }
 
 TEST(DeviceUpdate, LearningRatesGoOnBeyondTheOnesThatWereUploaded) {
-  // Of thousands of updates some are skipped, and results are read three steps late.
+  // Some of thousands of updates are skipped, and results are read three steps late.
   constexpr int64_t kSteps = 9000;
   FakeDevice device;
   device.done = kSteps;
@@ -202,7 +204,7 @@ TEST(DeviceUpdate, LearningRatesGoOnBeyondTheOnesThatWereUploaded) {
   }
 }
 
-// Two micro-batches, the last in buckets, and the update, three times over without a result being read.
+// Runs two micro-batches, the last in buckets, and the update, three times over without reading a result.
 TEST(DeviceStep, NothingInItMakesTheHostWait) {
   using namespace model::testing;
   for (const char* kind : {"fixed", "float"}) {
