@@ -2,7 +2,7 @@
 """Runs the sections of the benchmark and writes one Markdown and one JSON report. Started by run.sh.
 
 Sections: steps (training steps beside transformers + peft), epoch (an epoch on real text beside HF Trainer), micro
-(products, attention, ..., tokenizer, all-reduce, checkpoint), growth (length, batch, rank of the adapters, ranks), start
+(GEMMs, attention, ..., tokenizer, all-reduce, checkpoint), growth (length, batch, rank of the adapters, ranks), start
 (process start to the first step), data (token store, conversion of weights), instructions (counts under valgrind),
 operators (where the time of a step goes, by perf), device (training steps on a GPU; only when asked for by name).
 """
@@ -26,7 +26,7 @@ HF_VARIANTS = ("eager", "best", "autocast", "compiled")
 
 
 def names(text):
-    """Of an option: joined by commas, so that sections may follow it."""
+    """Splits an option at commas: its value is one word, so that sections may follow it."""
     return [name for name in text.split(",") if name]
 
 
@@ -67,7 +67,7 @@ def parse():
 
 
 def measure(context, sections, asked):
-    """Sections in turn: (name, Section, whether it failed). One that was asked for by name must have what it needs."""
+    """Yields (name, Section, whether it failed). A section that was asked for by name must have what it needs."""
     for name in sections:
         context.say(f"section {name}")
         try:

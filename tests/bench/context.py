@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every section of the benchmark is told, and the models it measures."""
+"""Holds what every section of the benchmark is told, and makes the models it measures."""
 
 import sys
 import time
@@ -39,20 +39,20 @@ class Context:
         print(f"[{time.strftime('%H:%M:%S')}] {text}", file=sys.stderr, flush=True)
 
     def chosen(self, rows):
-        """Those of `rows` whose names contain one of `only`."""
+        """Returns those of `rows` whose names contain one of `only`."""
         found = [row for row in rows if not self.only or any(part in row.name for part in self.only)]
         if not found:
             raise NotMeasured(f"no row's name contains {' or '.join(self.only)}; there are {', '.join(row.name for row in rows)}")
         return found
 
     def model(self, size, dtype):
-        """Folder with random weights of a released shape."""
+        """Returns a folder with random weights of a released shape."""
         import sizes
 
         return sizes.make_model_folder(self.work / f"model-{size}-{dtype}", size, dtype=dtype)
 
     def given(self, *names):
-        """A path below --data."""
+        """Returns a path below --data."""
         if self.data is None:
             raise NotMeasured("not measured: it needs --data FOLDER")
         path = self.data.joinpath(*names)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A token store of many short rows, and 2.7B weights on their way into the shared cache."""
+"""Measures a token store of many short rows, and 2.7B weights on their way into the shared cache."""
 
 import json
 import os
@@ -18,7 +18,7 @@ CONVERSION_BYTES = 27_000_000_000  # source, copy, converted file
 
 
 def measured(command, threads, stdin=""):
-    """Standard output, seconds, and peak private memory in GiB of one process."""
+    """Returns standard output, seconds, and peak private memory in GiB of one process."""
     begin = time.monotonic()
     process = subprocess.Popen(list(map(str, command)), env=environment(threads), stdin=subprocess.PIPE,
                                stdout=subprocess.PIPE, text=True)
@@ -66,7 +66,7 @@ def forget(path):
 
 
 def copy_seconds(source, folder):
-    """Reading `source` and writing half as many bytes: what a conversion to 16 bit moves."""
+    """Returns the seconds for reading `source` and writing half as many bytes, as a conversion to 16 bit does."""
     begin = time.monotonic()
     for path in source:
         with open(path, "rb", buffering=0) as read, open(folder / "copy", "wb", buffering=0) as write:

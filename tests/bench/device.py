@@ -11,7 +11,7 @@ from report import Section, spread
 from sides import SideFailed, check_losses, hf_side, logged_steps, make_request, neoloom_side
 
 FILLING_TOKENS = 8192  # fewer leave a GPU waiting for launches, more spend their time in kernels
-LOGGED, LOSS_TOLERANCE = 10, 0.1  # steps between lines of metrics; of what two sides learn in 16 bits
+LOGGED, LOSS_TOLERANCE = 10, 0.1  # steps between lines of metrics; relative, of what two sides learn in 16 bits
 DTYPE, THREADS = "bfloat16", 4
 BLOCKS, BLOCK_SECONDS, MOST_STEPS = 3, 1.0, 50
 HF_VARIANTS = ["eager", "best"]  # without --hf
@@ -31,7 +31,7 @@ class Row:
 
     @property
     def flops_per_token(self):
-        """4 N of the frozen products (forward, and backward to the activations) and 3 times attention's forward."""
+        """Counts 4 N of the frozen weights (forward, and backward to the activations) and 3 times attention's forward."""
         import sizes
 
         config = sizes.config(self.size)
@@ -52,7 +52,7 @@ ROWS = [
 
 
 def ceilings():
-    """TFLOP/s of a bf16 product and TB/s of a copy on this device, medians."""
+    """Returns medians: TFLOP/s of a bf16 GEMM and TB/s of a copy on this device."""
     import torch
 
     def seconds(work):
@@ -81,7 +81,7 @@ def ceilings():
 
 
 def timed(side, context):
-    """Seconds of a step over blocks of steps, after the warm-up; and what the side says at its end."""
+    """Returns the seconds of a step over blocks of steps, after the warm-up, and what the side says at its end."""
     side.ask(f"step {context.device_warmup}")
     once = side.ask("step 2")["seconds"] / 2
     count = max(2, min(MOST_STEPS, int(BLOCK_SECONDS / once)))
@@ -90,7 +90,7 @@ def timed(side, context):
 
 
 def compare_losses(row, logged, result):
-    """The mean losses of the first steps, LOGGED at a time, with those of every HF side."""
+    """Compares the mean losses of the first steps, LOGGED at a time, with those of every HF side."""
     ours = [step["loss"] for step in logged[:2]]
     for name, found in result.items():
         if name.startswith("HF"):
@@ -186,7 +186,7 @@ def run(context):
     for row in context.chosen(ROWS):
         try:
             result = section.data[row.name] = measure(context, row)
-        except SideFailed as failure:  # the other rows took minutes
+        except SideFailed as failure:  # keeps the other rows, which took minutes
             section.failed = True
             section.add(f"**{row.name}** FAILED\n\n```\n{failure}\n```")
             continue

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One epoch on real text with its real lengths, beside HF Trainer with its usual and with its best settings.
+"""Measures one epoch on real text with its real lengths, beside HF Trainer with its usual and with its best settings.
 
 Both sides start from the same adapter and see the same rows in batches of the same size. HF Trainer pads each batch to its
 longest row; neoloom packs rows, with or without grouping by length, so a token that counts costs the same in any batch.
@@ -32,7 +32,7 @@ def rows_of(mode, results):
 
 
 def check(section, name, mode, results):
-    """Both sides have taken the same rows, and learned alike."""
+    """Checks that both sides have taken the same rows, and learned alike."""
     tokens = {who: result["tokens"] for who, result in results.items()}
     if len(set(tokens.values())) > 1:
         raise SideFailed(f"{name}, {mode}: the numbers of tokens differ: {tokens}")

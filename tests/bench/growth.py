@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How the time of a token grows with length, batch, rank of the adapters and ranks; how attention's layers grow with
+"""Measures how the time of a token grows with length, batch, rank of the adapters and ranks; how attention's layers grow with
 length; what the exact sum costs."""
 
 import itertools
@@ -14,7 +14,7 @@ LORA_PARAMETERS = 294_912  # r=8 on q_proj and v_proj of GPT-Neo 125M
 RANKS_TARGET, EXACT_TARGET, COMM_TARGET = 0.95, 0.02, 0.01
 LENGTHS = (128, 256, 512, 1024, 2048)
 LAYERS_OF_A_KIND, WINDOW = 6, 256  # of GPT-Neo 125M: local and global ones by turns
-LINEAR_TARGET = 1.25  # the last tokens of a long sample may cost so much more than earlier ones
+LINEAR_TARGET = 1.25  # the last tokens of a long sample may cost this many times what earlier ones do
 
 
 def open_side(context, name, rows, length, ranks=1, threads=None, head="causal_lm", **fields):
@@ -25,7 +25,7 @@ def open_side(context, name, rows, length, ranks=1, threads=None, head="causal_l
 
 
 def compare(context, variants):
-    """Variants (name, rows, length, options) in turns: name -> (microseconds a token: spread, request)."""
+    """Measures variants (name, rows, length, options) in turns. Returns results by name, with microseconds a token."""
     opened = {name: open_side(context, name, rows, length, **options) for name, rows, length, options in variants}
     results = in_turns({name: side for name, (_, side) in opened.items()}, context.steps, context.warmup)
     return {name: dict(results[name], us_per_token=1e6 * results[name]["seconds"]["median"] / (rows * length),
@@ -47,14 +47,14 @@ def table_of(section, title, context, variants):
 
 
 def ranks(section, context):
-    """The same 12 micro-batches of a step shared out."""
+    """Measures a step of 12 micro-batches on different numbers of ranks."""
     variants = [("1 rank x 2 threads", 12, 128, dict(ranks=1, threads=2, micro_batches=12))]
     variants += [(f"{count} rank{'s' * (count > 1)} x 1 thread", 12, 128,
                   dict(ranks=count, threads=1, micro_batches=12)) for count in (1, 2, 3, 4)]
     results = table_of(section, "ranks, 12 micro-batches of 1 x 128 a step", context, variants)
     two = results["2 ranks x 1 thread"]
     share = results["1 rank x 2 threads"]["us_per_token"] / two["us_per_token"]
-    # A logged step also lasts while the other sides take theirs: its share of communication is turned into seconds.
+    # The seconds of a logged step include the other sides' turns. So does the base of comm_share: it is turned into seconds.
     steps = logged_steps(two["request"])[context.warmup:]
     waiting = statistics.median(step["step_seconds"] * max(device["comm_share"] for device in step["devices"])
                                 for step in steps) / two["seconds"]["median"]
@@ -69,14 +69,14 @@ def ranks(section, context):
 
 
 def layers(section, context, steps):
-    """Attention alone: what one more token costs must not depend on the length of the sample in local layers."""
+    """Measures attention alone: in local layers the cost of one more token must not depend on the sample's length."""
     context.say("growth: local and global layers")
     times = micro_bench(context, "attention/")
-    # What steps compute in.
+    # The dtype that steps compute in.
     dtype = "bf16" if any(name.startswith("attention/bf16") for name in times) else "fp32"
 
     def microseconds(kind, length):
-        """Of one sample: the benchmark takes LENGTHS[-1] tokens in samples of `length`."""
+        """Returns the time of one sample: the benchmark takes LENGTHS[-1] tokens in samples of `length`."""
         both = sum(middle(times, f"attention/{dtype}/{kind}/{length}/{way}") for way in ("forward", "backward"))
         return 1e6 * both * length / LENGTHS[-1]
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The other side of step_bench: the same protocol and request, answered by transformers + peft + torch.optim.AdamW.
+"""Answers the protocol and request of step_bench with transformers + peft + torch.optim.AdamW.
 
-`variant` says how: eager; best (TF32 for fp32 products, fused AdamW); and beyond that autocast (to bfloat16,
-the adapters' products too) or compiled (torch.compile). The host reads no loss while steps run, which is kinder than
+`variant` says how: eager; best (TF32 for fp32 GEMMs, fused AdamW); and beyond that autocast (to bfloat16,
+the adapters' GEMMs too) or compiled (torch.compile). The host reads no loss while steps run, which is kinder than
 HF Trainer.
 """
 

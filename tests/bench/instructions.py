@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Instruction counts under valgrind's callgrind: the tokenizer, and the host side of a step. Unlike times they repeat, on
+"""Counts instructions under valgrind's callgrind: the tokenizer, and the host side of a step. Unlike times they repeat, on
 any load; compare them between commits built alike. valgrind has no AVX-512: the library takes its AVX2 kernels."""
 
 import re
@@ -17,7 +17,7 @@ REPEATS = 1e-3  # addresses and process ids differ, and with them some branches 
 
 
 def count(command, stdin):
-    """Instructions of a whole process."""
+    """Counts the instructions of a whole process."""
     full = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", *map(str, command)]
     done = subprocess.run(full, input=stdin, env=environment(1) | {"OMP_WAIT_POLICY": "passive"}, capture_output=True)
     found = re.search(rb"Collected : (\d+)", done.stderr)
@@ -27,7 +27,7 @@ def count(command, stdin):
 
 
 def tokenizer(context):
-    """Instructions for each byte of a fixed text: without a tokenizer of --data, with a small one of its own."""
+    """Counts instructions for each byte of a fixed text. It needs no --data: it makes a small tokenizer itself."""
     import tiny_model
 
     text = (ROOT / "LICENSE").read_bytes()
@@ -39,7 +39,7 @@ def tokenizer(context):
 
 
 def step(context):
-    """Instructions of one step of a model so small that its arithmetic hardly counts."""
+    """Counts the instructions of one step of a model so small that its arithmetic hardly counts."""
     import tiny_model
 
     folder = tiny_model.make_model_folder(context.work / "tiny-model", num_layers=LAYERS, tokenizer=False)
@@ -52,7 +52,7 @@ def step(context):
 
 
 def twice(measure, context):
-    """A figure and the same measured again."""
+    """Measures a figure twice, because it must repeat."""
     first, again = measure(context), measure(context)
     if abs(again - first) > REPEATS * first:
         raise SideFailed(f"{measure.__name__}: {first:.1f} instructions, then {again:.1f}: the count does not repeat")

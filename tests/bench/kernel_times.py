@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a step runs on a GPU, from the records of kernel_times.c: kernels, copies and fills, in groups."""
+"""Groups what a step runs on a GPU, from the records of kernel_times.c: kernels, copies and fills."""
 
 import re
 
 from sides import SideFailed
 
 FEW, MANY = 8, 16  # steps before the measured ones (graphs are recorded), and all from there on
-GROUPS = [  # the first that a kernel's name matches
+GROUPS = [  # a kernel belongs to the first that its name matches
     ("attention", r"flash|fmha|attention"),
     ("matrix products", r"gemm|nvjet|cutlass|xmma|gemv|splitK"),
     ("LayerNorm", r"layer_norm|LayerNorm|GammaBeta"),
@@ -20,7 +20,7 @@ GROUPS = [  # the first that a kernel's name matches
 
 
 def parse_runs(path):
-    """Records of kernel_times.c: [(name, begin, end)] in the device's order."""
+    """Returns the records of kernel_times.c: [(name, begin, end)] in the device's order."""
     names, found = {}, []
     for line in path.read_text(errors="replace").splitlines():
         word, number, rest = line.split(" ", 2)
@@ -33,7 +33,7 @@ def parse_runs(path):
 
 
 def kernels(open_side, request, context):
-    """Runs and seconds a step by group of kernels; the seconds in which none ran. AdamW's kernels end the steps."""
+    """Returns runs and seconds a step by group of kernels, and the seconds in which none ran. AdamW's kernels end steps."""
     path = request.parent / "kernels.txt"
     side = open_side(CUDA_INJECTION64_PATH=str(context.build / "libkernel_times.so"), NL_KERNEL_TIMES=str(path))
     for count in (FEW, MANY):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The parts of a step with Google Benchmark, each checked once; the tokenizer beside `tokenizers` in one thread."""
+"""Measures the parts of a step with Google Benchmark, each checked once, and the tokenizer beside `tokenizers`."""
 
 import itertools
 import json
@@ -16,11 +16,11 @@ from sides import SideFailed, environment
 
 REPETITIONS = 5
 SHAPES = ("768x768", "768x3072", "3072x768", "2048x2048", "2048x8192", "8192x2048", "768x50257")
-PANELS_TARGET, TOKENIZER_TARGET = 0.9, 10.0  # of the library's rate; MB/s a core
+PANELS_TARGET, TOKENIZER_TARGET = 0.9, 10.0  # of LibTorch's rate; MB/s a core
 
 
 def google(command, threads, **options):
-    """Real seconds of every benchmark by name, of each repetition."""
+    """Returns the real seconds of every benchmark by name, for each repetition."""
     with tempfile.NamedTemporaryFile(suffix=".json") as output:
         options = dict(benchmark_repetitions=REPETITIONS, benchmark_min_time=0.1, benchmark_out=output.name,
                        benchmark_out_format="json") | options
@@ -111,7 +111,7 @@ def tokenizer(section, context):
 
 
 def time_tokenizers(folder, path):
-    """Median seconds of `tokenizers` for the whole text, line by line in one thread, in the faster of its two ways."""
+    """Returns the median seconds of `tokenizers` for the whole text, line by line in one thread, in the faster of its two ways."""
     from tokenizers import ByteLevelBPETokenizer
 
     made = ByteLevelBPETokenizer(f"{folder}/vocab.json", f"{folder}/merges.txt")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the CPU time of a step goes, by perf's samples; with --before, those of another build of step_bench beside."""
+"""Shows where the CPU time of a step goes, by perf's samples; with --before also for another build of step_bench."""
 
 import os
 import re
@@ -13,7 +13,7 @@ from sides import Side, make_request
 ROWS = {"classification 8 x 128 fp32": ("single_label", 8, 128, "float32"),
         "classification 8 x 128 bf16": ("single_label", 8, 128, "bfloat16"),
         "causal LM 2 x 1024 bf16": ("causal_lm", 2, 1024, "bfloat16")}
-# The first that matches "library symbol" names the row.
+# The first pattern that matches "library symbol" names the row.
 GROUPS = [
     ("block kernel: products, attention's scores", r"^\[JIT\]|avx2::.*multiply"),
     ("GELU", r"gelu|scale_rows"),
@@ -31,7 +31,7 @@ GROUPS = [
 
 
 class Recorder:
-    """perf around a side that takes steps; samples are taken where it is told to."""
+    """Runs perf around a side that takes steps. It takes samples only where it is told to."""
 
     def __init__(self, folder):
         self.record, names = folder / "perf.data", [folder / "perf-control", folder / "perf-done"]
@@ -51,7 +51,7 @@ class Recorder:
         os.close(self.done)
 
     def shares(self):
-        """Of the samples, by group."""
+        """Returns the share of the samples in each group."""
         listing = subprocess.run(["perf", "report", "-i", self.record, "--stdio", "-g", "none", "--percent-limit", "0", "-F",
                                   "overhead,dso,symbol", "-t", "|"], text=True, capture_output=True, check=True).stdout
         found = dict.fromkeys((name for name, _ in GROUPS), 0.0)
@@ -63,7 +63,7 @@ class Recorder:
 
 
 def samples(context, binary, request, warmup, steps):
-    """Milliseconds of CPU time a step by group, of all threads together."""
+    """Returns milliseconds of CPU time a step by group, of all threads together."""
     recorder = Recorder(context.work)
     side = Side([*map(str, recorder.command), str(binary), str(request)], context.threads, request.parent / "stderr.txt")
     side.ask(f"step {warmup}")

@@ -16,14 +16,14 @@ INSTRUCTION_SETS = ("avx2", "avx512f", "avx512_bf16", "avx512_fp16", "amx_bf16",
 
 
 def spread(values):
-    """Median, quartiles and range of a list of figures."""
+    """Returns median, quartiles and range of a list of figures."""
     ordered = sorted(values)
     low, _, high = statistics.quantiles(ordered, n=4, method="inclusive") if len(ordered) > 1 else ordered * 3
     return dict(median=statistics.median(ordered), p25=low, p75=high, min=ordered[0], max=ordered[-1], n=len(ordered))
 
 
 def figure(value):
-    """Three significant digits; all of them before the point."""
+    """Formats three significant digits, and all that stand before the point."""
     if value == 0:
         return "0"
     return f"{value:.{max(0, 2 - math.floor(math.log10(abs(value))))}f}"
@@ -34,7 +34,7 @@ def verdict(value, target, larger_is_better=True):
 
 
 def target_cells(value, target, larger_is_better=True):
-    """The two cells "target" and "met or missed" of a row; blank without a target."""
+    """Returns the two cells "target" and "met or missed" of a row; blank without a target."""
     if target is None:
         return ["", ""]
     sign = ">=" if larger_is_better else "<="
@@ -49,12 +49,12 @@ def table(header, rows):
 
 @dataclass
 class Section:
-    """What one part of the report says: Markdown, and the figures behind it."""
+    """Holds what one part of the report says: Markdown, and the figures behind it."""
 
     title: str
     text: list = field(default_factory=list)
     data: dict = field(default_factory=dict)
-    failed: bool = False  # in part
+    failed: bool = False  # a part of it failed
 
     def add_table(self, header, rows):
         self.text.append(table(header, rows))

@@ -38,7 +38,7 @@ SETS = {"spam": ("sms_spam", read_spam), "banking77": ("banking77", read_banking
 
 @dataclass
 class Task:
-    """A data set cut into rows to train on and rows to judge by, with a model and an adapter to start from."""
+    """Holds a data set cut into rows to train on and rows to evaluate, with a model and an adapter to start from."""
 
     name: str
     folder: Path
@@ -53,7 +53,7 @@ class Task:
 
 
 def make_task(context, name, limit):
-    """`limit` training rows (0: all), a third as many to judge by, in an order that is the same each time."""
+    """Makes a task of `limit` training rows (0: all) and a third as many to evaluate, in the same order each time."""
     subfolder, read = SETS[name]
     rows = read(context.given("classification", subfolder))
     random.Random(1).shuffle(rows)
@@ -73,7 +73,7 @@ def make_task(context, name, limit):
 
 
 def run(command, threads, **variables):
-    """Standard output and error of a process that must succeed, and the moment it began."""
+    """Runs a process that must succeed. Returns its standard output and error, and the moment it began."""
     begin = time.monotonic()
     done = subprocess.run(list(map(str, command)), env=environment(threads) | variables, capture_output=True, text=True)
     if done.returncode != 0:
@@ -94,7 +94,7 @@ def hf(context, task, name, bf16=False, group_by_length=False, max_steps=-1):
 
 
 def neoloom(context, task, name, ranks=1, bf16=False, group_by_length=False, max_steps=-1):
-    """`context.threads` threads shared out to the ranks; the batch of a step is the same whatever the ranks."""
+    """Trains with `context.threads` threads, divided among the ranks. The batch of a step does not depend on the ranks."""
     folder = task.folder / f"neoloom-{name}-{os.getpid()}-{time.monotonic_ns()}"
     threads = max(1, context.threads // ranks)
     config = folder.with_suffix(".json")

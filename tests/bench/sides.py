@@ -14,7 +14,7 @@ from report import spread
 
 HERE = Path(__file__).resolve().parent
 LORA_RANK, LORA_ALPHA = 8, 16
-LEARNING_RATE = 1e-3  # losses of a few steps must show whether they learn alike
+LEARNING_RATE = 1e-3  # so large that the losses of a few steps show whether the sides learn alike
 READY_SECONDS = 900  # to load a model
 FIRST_STEP_SECONDS, STEP_SECONDS = 300, 120  # a side that takes longer is ended; torch.compile works in the first step
 ROW_SECONDS = 600  # then no further steps of a row
@@ -35,7 +35,7 @@ def environment(threads, **variables):
     if os.geteuid() == 0:
         for name in ("OMPI_ALLOW_RUN_AS_ROOT", "PRTE_ALLOW_RUN_AS_ROOT"):
             values |= {name: "1", name + "_CONFIRM": "1"}
-    # Ranks share few cores and place themselves.
+    # Ranks share few cores and place themselves, so mpirun must not bind them.
     return values | {"OMPI_MCA_hwloc_base_binding_policy": "none", "OMPI_MCA_rmaps_base_oversubscribe": "1",
                      "PRTE_MCA_hwloc_default_binding_policy": "none",
                      "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe"}
@@ -49,7 +49,7 @@ def lora_config(head, rank=LORA_RANK):
 
 
 def make_start(folder, model, head, rank):
-    """A PEFT folder that both sides start from: A (and the head of a classifier) random, B zero, as PEFT begins."""
+    """Writes a PEFT folder that both sides start from: A (and the head of a classifier) random, B zero, as PEFT begins."""
     import torch
     from safetensors.torch import save_file
 
@@ -68,7 +68,7 @@ def make_start(folder, model, head, rank):
 
 
 def make_request(work, name, vocabulary=50257, lora_r=LORA_RANK, **fields):
-    """A file that step_bench and hf_steps.py read. `rows` x `length` random tokens, the same for equal sizes."""
+    """Writes a file that step_bench and hf_steps.py read. `rows` x `length` random tokens, the same for equal sizes."""
     folder = work / "requests" / name.replace(" ", "-").replace("/", "-")
     folder.mkdir(parents=True, exist_ok=True)
     draw = random.Random(1)
@@ -139,7 +139,7 @@ def hf_side(request, python=sys.executable, **variables):
 
 
 def take_turns(sides, steps, warmup):
-    """Seconds of the measured steps of every side by name; an empty list for one that had to be ended."""
+    """Returns seconds of the measured steps of every side by name; an empty list for one that had to be ended."""
     times, active, begin = {name: [] for name in sides}, dict(sides), time.monotonic()
     for step in range(steps + warmup):
         if step >= warmup + FEWEST_STEPS and time.monotonic() - begin > ROW_SECONDS:
@@ -160,8 +160,8 @@ def take_turns(sides, steps, warmup):
 
 
 def in_turns(sides, steps, warmup):
-    """Steps of every side by name, one after the other: (spread of seconds, memory in GiB). Of a side that had to
-    be ended, only what a step takes at least."""
+    """Takes steps of every side in turns. Returns by name the spread of seconds and the memory in GiB; of a side that
+    had to be ended, only what a step takes at least."""
     try:
         times, result = take_turns(sides, steps, warmup), {}
         for name, side in sides.items():
@@ -179,8 +179,8 @@ def in_turns(sides, steps, warmup):
 
 
 def check_losses(name, ours, theirs, tolerance):
-    """Losses of the same steps, or means of as many, of two sides that start alike. A first loss says little where
-    weights are random; what the following ones lose depends on all that forward and backward compute."""
+    """Compares losses of the same steps, or means of as many, of two sides that start alike. The first loss says little where
+    weights are random. How far the following ones fall depends on all that forward and backward compute."""
     lost = [losses[0] - losses[-1] for losses in (ours, theirs)]
     if abs(lost[0] - lost[1]) > tolerance * abs(lost[1]) or abs(ours[0] - theirs[0]) > tolerance * theirs[0]:
         raise SideFailed(f"{name}: the sides learn differently: losses {ours} here, {theirs} there")
@@ -192,7 +192,7 @@ def distance(losses, reference):
 
 
 def logged_steps(request):
-    """The `train` events that step_bench's trainer wrote."""
+    """Returns the `train` events that step_bench's trainer wrote."""
     log = Path(json.loads(request.read_text())["output"]) / "metrics.jsonl"
     events = [json.loads(line) for line in log.read_text().splitlines()]
     return [event for event in events if event["event"] == "train"]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether memory grows: trains a tiny model for many steps and reads the private memory of its process meanwhile.
+"""Shows whether memory grows: trains a tiny model for many steps and reads the private memory of its process meanwhile.
 
     build/neoloom must be built;  PREFIX/bin/python3 tests/bench/soak.py --steps 10000
 
@@ -36,7 +36,7 @@ def parse():
 
 
 def write_run(folder, arguments):
-    """Rows of many lengths, evaluations and checkpoints in between: everything that a long run does."""
+    """Writes a run with everything that a long run does: rows of many lengths, evaluations and checkpoints in between."""
     tiny_model.make_model_folder(folder / "base", hidden_size=32, num_layers=2, std=0.1)
     for name, rows, seed in (("train", ROWS, 1), ("validation", 50, 2)):
         tiny_model.write_classification_jsonl(folder / f"{name}.jsonl", rows, seed=seed)
@@ -61,7 +61,7 @@ def write_run(folder, arguments):
 
 
 def private_mb(pid):
-    """Of the process, without pages that it shares or maps from files; None when it is gone."""
+    """Returns the MB of the process without pages that it shares or maps from files; None when it is gone."""
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     except OSError:
@@ -71,7 +71,7 @@ def private_mb(pid):
 
 
 def steps_done(log):
-    """The last step in metrics.jsonl."""
+    """Returns the last step in metrics.jsonl."""
     if not log.exists():
         return 0
     with log.open("rb") as file:
@@ -84,7 +84,7 @@ def steps_done(log):
 
 
 def watch(process, log):
-    """[(step, private MB)] until the process ends."""
+    """Returns [(step, private MB)], sampled until the process ends."""
     samples = []
     while process.poll() is None:
         step, used = steps_done(log), private_mb(process.pid)
@@ -95,7 +95,7 @@ def watch(process, log):
 
 
 def summary(samples, steps):
-    """Medians of the tenths of the run, the first without its warm-up."""
+    """Returns the medians of the tenths of the run, the first without its warm-up."""
     tenths = []
     for tenth in range(10):
         begin = max(tenth / 10, WARMUP_SHARE) * steps

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From the start of the process to the first step of a 125M run, caches warm, beside HF Trainer."""
+"""Measures the time from the start of the process to the first step of a 125M run, caches warm, beside HF Trainer."""
 
 import runs
 from report import Section, figure, spread, target_cells

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training steps beside transformers + peft: tokens a second, the share of the limit that the products set, time by kind
+"""Measures training steps beside transformers + peft: tokens a second, the share of the limit that the products set, time by kind
 of work, peak memory, step by step in turns."""
 
 import shutil

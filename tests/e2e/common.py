@@ -40,7 +40,7 @@ def environment(**extra):
 
 
 def command(ranks, *arguments, exported=None):
-    """`ranks` 0: a bare start. `exported` reaches the ranks only, not mpirun: a library to preload, for instance."""
+    """Returns a command line; `ranks` 0: without mpirun. `exported` reaches the ranks only, e.g. a library to preload."""
     program = [str(NEOLOOM), *map(str, arguments)]
     if ranks == 0:
         return program
@@ -95,7 +95,7 @@ class Run:
         return sorted((self.folder / "checkpoints").glob("step-*.h5"))
 
     def events(self, *kinds):
-        """metrics.jsonl as a reader sees it: a start drops the `train` and `eval` lines beyond the step it goes on at."""
+        """Returns metrics.jsonl as a reader sees it: a resume drops the `train` and `eval` lines beyond its step."""
         kept, started = [], False
         for line in (self.folder / "metrics.jsonl").read_text().splitlines():
             event = json.loads(line)
@@ -116,7 +116,7 @@ class Run:
         return [{key: value for key, value in e.items() if key not in CLOCK_KEYS} for e in self.events("eval")]
 
     def state(self):
-        """SHA-256 of each part of the newest checkpoint that decides how training goes on."""
+        """Returns the SHA-256 of each part of the newest checkpoint that decides how training goes on."""
         with h5py.File(self.checkpoints()[-1]) as file:
             digests = {name: hashlib.sha256(file[name][:].tobytes()).hexdigest() for name in STATE}
             digests["step"] = int(file.attrs["step"])
@@ -129,7 +129,7 @@ class Run:
 
 
 def make_config(kind, data, cache, dtype="float32"):
-    """The run that these tests repeat: 53 rows in micro-batches of 2, 12 rows a step, 3 epochs of 5 steps."""
+    """Returns the configuration that these tests repeat: 53 rows in micro-batches of 2, 12 rows a step, 3 epochs of 5 steps."""
     classifies = kind == "classification"
     config = {
         "model_config": {"pretrained_model_name": str(data / "base"), "frozen_dtype": dtype},
@@ -180,7 +180,7 @@ LABELS = ("ham", "spam", "other")
 
 
 def make_data(folder):
-    """A base model with its tokenizer, 53 rows to train on and 21 to evaluate."""
+    """Makes a base model with its tokenizer, 53 rows to train on and 21 to evaluate."""
     tiny_model.make_model_folder(folder / "base", hidden_size=32, num_layers=2, std=0.1)
     tiny_model.write_classification_jsonl(folder / "train.jsonl", ROWS, LABELS, seed=1)
     tiny_model.write_classification_jsonl(folder / "validation.jsonl", 21, LABELS, seed=2)
@@ -188,7 +188,7 @@ def make_data(folder):
 
 
 def read_trace(prefix, ranks):
-    """Per rank: [(step, [sample ids])] in the order of computation."""
+    """Returns for each rank [(step, [sample ids])] in the order of computation."""
     trace = []
     for rank in range(ranks):
         lines = Path(f"{prefix}.{rank}").read_text().splitlines()
@@ -198,7 +198,7 @@ def read_trace(prefix, ranks):
 
 
 def wait_until(condition, process, seconds=60):
-    """False when the process ended before the condition came true."""
+    """Waits for the condition. Returns False when the process ended before it came true."""
     deadline = time.monotonic() + seconds
     while not condition():
         if process.poll() is not None:
@@ -214,7 +214,7 @@ def children(pid):
 
 
 def mpirun_of(wrapper_pid):
-    """The mpirun that the wrapper script started; Open MPI 5 calls it prterun."""
+    """Returns the mpirun that the wrapper script started; Open MPI 5 calls it prterun."""
     for child in children(wrapper_pid):
         program = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")[0]
         if Path(program.decode()).name in ("mpirun", "prterun"):

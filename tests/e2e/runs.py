@@ -27,7 +27,7 @@ def train(folder, cache, config, code=0, ranks=0):
 
 
 def command(cache, *arguments, code=0, ranks=0):
-    """One of the commands that take a trained model, in float32 on one thread. Returns its standard output."""
+    """Runs a command that takes a trained model, in fp32 on one thread. Returns its standard output."""
     settings = ["runtime.device=cpu", "runtime.threads_per_rank=1", f"runtime.cache_dir={cache}",
                 "model_config.frozen_dtype=float32"]
     sets = [word for setting in settings for word in ("--set", setting)]
@@ -35,7 +35,7 @@ def command(cache, *arguments, code=0, ranks=0):
 
 
 def assert_one_message(ended, *fragments):
-    """One error for the whole job, and it holds all of these words. Notes and mpirun's own remarks do not count."""
+    """Checks for one error of the whole job that holds all of these words. Notes and mpirun's own remarks do not count."""
     lines = [line for line in ended.err.splitlines() if line.startswith("neoloom: ")]
     assert len(lines) == 1, ended.err
     assert lines[0].startswith("neoloom: error: ")
@@ -46,12 +46,12 @@ def assert_one_message(ended, *fragments):
 
 
 def adapter(folder):
-    """The tensors of an adapter folder by name."""
+    """Returns the tensors of an adapter folder by name."""
     return load_file(folder / "adapter_model.safetensors")
 
 
 def assert_equal(found, expected):
-    """The same tensors, to the bit."""
+    """Checks for the same tensors, to the bit."""
     assert found.keys() == expected.keys()
     for name in expected:
         assert np.array_equal(found[name], expected[name]), name
@@ -71,7 +71,7 @@ def write_jsonl(path, rows):
 
 
 def shared_data(*parts):
-    """A path in the folder of shared test data; the test is skipped where there is none."""
+    """Returns a path in the folder of shared test data. Skips the test where there is none."""
     root = Path(os.environ.get("NEOLOOM_SHARED", common.SOURCE.parent / "shared"))
     path = root.joinpath("data", *parts)
     if not path.exists():
@@ -80,7 +80,7 @@ def shared_data(*parts):
 
 
 def padded(rows, pad_id):
-    """Rows of ids as transformers takes them: padded on the right to the longest."""
+    """Returns rows of ids as transformers takes them: padded on the right to the longest."""
     longest = max(map(len, rows))
     ids = torch.full((len(rows), longest), pad_id)
     mask = torch.zeros_like(ids)

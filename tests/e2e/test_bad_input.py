@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Input that is wrong, each kind with its exit code and one message that says what and where, whatever the ranks."""
+"""Wrong input of each kind ends with its exit code and one message that says what and where, on any number of ranks."""
 
 import json
 import os
@@ -90,7 +90,7 @@ def test_ranks_of_unlike_configurations_are_told_both_values(config, good, tmp_p
         theirs = str(tmp_path / theirs)
         shutil.copy(good / "train.jsonl", theirs)
     run = Run(tmp_path / "run", merged(QUICK, config), runtime={**QUICK["runtime"], "cache_dir": str(cache)})
-    # One program of both ranks: the mpirun of Debian 13 crashes on `-np 1 one : -np 1 other`.
+    # Both ranks run one program, because the mpirun of Debian 13 crashes on `-np 1 one : -np 1 other`.
     choose = 'mine=$((OMPI_COMM_WORLD_RANK + 1)); setting=${!mine}; shift 2; exec "$@" --set "$setting"'
     done = subprocess.run([common.MPIRUN, "-np", "2", "bash", "-c", choose, "bash", f"{key}={ours}", f"{key}={theirs}",
                            common.NEOLOOM, "train", "--config", run.config_file], text=True, env=common.environment(),
@@ -169,7 +169,7 @@ def copy_of_base(config, good, tmp_path):
 
 
 def with_header(content, change):
-    """A safetensors file whose header a function has changed."""
+    """Returns a safetensors file whose header `change` has changed."""
     length = struct.unpack("<Q", content[:8])[0]
     header = json.loads(content[8 : 8 + length])
     change(header)

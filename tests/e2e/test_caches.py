@@ -22,7 +22,7 @@ def good(tmp_path_factory):
     folder = tmp_path_factory.mktemp("good")
     tiny_model.make_model_folder(folder / "base", std=0.1)
     tiny_model.write_classification_jsonl(folder / "train.jsonl", 16, seed=1)
-    for path in (folder / "base").iterdir():  # files of this moment are hashed at every start: no record of them
+    for path in (folder / "base").iterdir():  # without it, new files are hashed at every start and not recorded
         os.utime(path, (1_000_000_000, 1_000_000_000))
     return folder
 

@@ -12,7 +12,7 @@ from common import TOTAL_STEPS, Run, children, end, make_config, merged, mpirun_
 
 AS_ON_DEVICES = {"NEOLOOM_STEP": "device"}
 BUCKETS = {"bucket_bytes": 4096}
-# Results that nothing needs at once, so that most are read late.
+# Nothing needs most of the results at once, so they are read late.
 RARELY = {"trainer_config": {"logging_steps": 5, "save_steps": 7, "eval_steps": 7},
           "runtime": {"state_check_steps": 0, **BUCKETS}}
 
@@ -24,7 +24,7 @@ def config(data, cache):
 
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory, config):
-    """On one rank, every result read at once, the sum in one piece."""
+    """A run on one rank that reads every result at once, with the sum in one piece."""
     run = Run(tmp_path_factory.mktemp("reference") / "run", config,
               trainer_config={"logging_steps": 1}, runtime={"bucket_bytes": 0})
     run.train(1, **AS_ON_DEVICES).expect(0)
@@ -100,7 +100,7 @@ def test_float16_reads_at_once_as_its_loss_scale_follows_from_the_flags(tmp_path
 
 
 def test_too_many_steps_that_are_not_finite_end_every_rank(tmp_path, config):
-    """A learning rate that throws the parameters out of fp32's range: then nothing is finite any more."""
+    """The learning rate throws the parameters out of fp32's range: then nothing is finite any more."""
     run = Run(tmp_path / "run", config, trainer_config={"learning_rate": 1e38, "warmup_steps": 0},
               runtime={"max_skipped_steps": 3})
     ended = run.train(3, **AS_ON_DEVICES).expect(7)

@@ -19,7 +19,7 @@ from test_parity_training import (  # noqa: F401  (fixtures)
 )
 
 pytestmark = pytest.mark.skipif(not HAS_GPU, reason="this machine has no GPU")
-# Ranks of one GPU reach each other as hosts do.
+# Ranks that share a GPU reach each other by sockets, as hosts do.
 SHARED = {"NEOLOOM_SHARE_GPU": 1, "NCCL_SOCKET_IFNAME": "lo", "NCCL_IB_DISABLE": 1, "NCCL_MAX_CTAS": 4}
 CASES = [("classification", "bfloat16"), ("causal_lm", "bfloat16"), ("classification", "float16"),
          ("causal_lm", "float16"), ("causal_lm", "float32")]
@@ -57,7 +57,7 @@ def test_thirty_steps_are_those_of_transformers_peft_and_torch(task, start_value
 
 
 def test_bfloat16_stays_as_close_to_fp32_as_in_transformers(task, start_values, tmp_path):  # noqa: F811
-    """Thirty steps in fp32 are the measure; transformers + peft in bfloat16 on the same GPU are the rival."""
+    """Compares the distance from thirty steps in fp32 with that of transformers + peft in bfloat16 on the same GPU."""
     exact_losses, _, exact = reference_run(task)
     theirs = copy.deepcopy(task)
     theirs.reference = theirs.reference.to("cuda", torch.bfloat16)

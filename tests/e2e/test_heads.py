@@ -65,7 +65,7 @@ def test_a_base_keeps_the_meaning_of_its_rows_whatever_order_the_data_has(folder
         assert after["eval_accuracy"] == before["eval_accuracy"]
         assert after["eval_labels"] == (names or ["spam", "ham"])
         assert "with its rows matched by label: [spam, ham]" in ended.err
-    # A run that goes on from that adapter follows the names, too.
+    # A run that starts from that adapter follows the names, too.
     config = configuration(folder, "cls", trainer_config={"learning_rate": 0},
                            peft_config={"init_from": str(run.folder / "adapter")}, data={"label_names": ["spam", "ham"]})
     config["peft_config"]["init_from"] = str(run.folder / "adapter")

@@ -17,7 +17,7 @@ USAGE = 2
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory, cache):
-    """A folder with a base, rows, an adapter, and a run that starts from it and was killed behind its checkpoint of step
+    """A folder with a base, rows, an adapter, and a run that starts from it and was killed after its checkpoint of step
     2. The same folder holds what the run would have ended with."""
     folder = tmp_path_factory.mktemp("whole")
     make_data(folder)

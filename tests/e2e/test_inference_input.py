@@ -42,7 +42,7 @@ def started(cache, *arguments, ranks=0):
 
 
 def edited(folder, source, **files):
-    """A copy of a model folder with keys of its JSON files changed."""
+    """Makes a copy of a model folder with keys of its JSON files changed."""
     shutil.copytree(source, folder)
     for name, changes in files.items():
         path = folder / f"{name}.json"
@@ -52,7 +52,7 @@ def edited(folder, source, **files):
 
 
 def oracle_ids(folder, prompt, **options):
-    """The new ids of transformers' generate, without the token that ended it."""
+    """Returns the new ids of transformers' generate, without the token that ended it."""
     model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager", dtype=torch.float32).eval()
     ids = torch.tensor([AutoTokenizer.from_pretrained(folder)(prompt).input_ids])
     with torch.no_grad():
@@ -151,7 +151,7 @@ def test_prompts_that_are_not_utf8_are_refused_with_their_place(lm, tmp_path, ca
 
 
 def speaking(folder, source, token):
-    """A model that says the same token for ever: the final norm gives a constant, which is nearest to that token."""
+    """Makes a model that says the same token for ever: the final norm gives a constant, which is nearest to that token."""
     shutil.copytree(source, folder)
     weights = load_file(folder / "model.safetensors")
     wte = weights["transformer.wte.weight"]
@@ -240,7 +240,7 @@ def test_the_format_of_a_run_is_not_that_of_a_file_with_another_name(classifier,
 
 
 def to(path, *arguments):
-    """A start whose standard output is that device; None: closed."""
+    """Runs neoloom with that device as its standard output; None: closed."""
     words = " ".join(f"'{word}'" for word in (common.NEOLOOM, *arguments))
     target = ">&-" if path is None else f">{path}"
     done = subprocess.run(["bash", "-c", f"{words} {target}"], env=common.environment(), stdin=subprocess.DEVNULL,

@@ -44,7 +44,7 @@ def texts(files):
 
 
 def template(base, data, **model_config):
-    """The four groups of the public template, as a user would paste them, and a data path."""
+    """Returns the four groups of the public template, as a user would paste them, and a data path."""
     return {
         "model_config": {"pretrained_model_name": str(base), "frozen_dtype": "float32", **model_config},
         "quantization_config": {},
@@ -57,7 +57,7 @@ def template(base, data, **model_config):
 
 
 def classifier_of(folder, base):
-    """The way a user of PEFT loads an adapter folder that says what its labels are."""
+    """Loads an adapter folder that says what its labels are, as a user of PEFT does."""
     head = AutoConfig.from_pretrained(folder)
     model = AutoModelForSequenceClassification.from_pretrained(
         base, num_labels=head.num_labels, id2label=head.id2label, label2id=head.label2id,
@@ -66,7 +66,7 @@ def classifier_of(folder, base):
 
 
 def all_logits(model, tokenizer, lines, size=50):
-    """[rows, labels] of a classifier, in batches padded on the right."""
+    """Returns the logits [rows, labels] of a classifier, in batches padded on the right."""
     found = []
     with torch.no_grad():
         for first in range(0, len(lines), size):
@@ -204,7 +204,7 @@ def test_a_classifier_that_transformers_wrote_predicts_alike(base, files, tmp_pa
 
 
 def mean_loss(model, tokenizer, lines, limit=64):
-    """Mean loss per supervised token, one row at a time: no padding, no batch can matter."""
+    """Returns the mean loss per supervised token, one row at a time: neither padding nor a batch can matter."""
     total, count = 0.0, 0
     with torch.no_grad():
         for line in lines:

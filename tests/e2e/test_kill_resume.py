@@ -180,7 +180,7 @@ class TestOutOfMemory:
         three.train(3, NEOLOOM_FAULT="oom:rank=2:step=3:rows=2").expect(0)
         assert_same_end(three, two)
         assert two.losses()[:2] == undisturbed.losses()[:2]
-        # Each epoch takes each sample once, whatever was computed in vain (pairs, from the third step on).
+        # Each epoch takes each sample once. Pairs from the third step on were computed in vain and do not count.
         seen = [Counter(), Counter(), Counter()]
         for step, ids in itertools.chain(*read_trace(trace, 2)):
             if step < 3 or len(ids) == 1:
@@ -205,7 +205,7 @@ class TestOutOfMemory:
 
 
 def test_a_checkpoint_behind_a_skipped_step_resumes(tmp_path, config):
-    """Parameters out of fp32's range skip every further step, and their loss is no number."""
+    """Parameters out of fp32's range skip every further step, and their loss is NaN."""
     run = Run(tmp_path / "run", config, runtime={"max_skipped_steps": 100},
               trainer_config={"learning_rate": 1e38, "warmup_steps": 0, "logging_steps": TOTAL_STEPS, "save_steps": 2,
                               "eval_strategy": "no"})

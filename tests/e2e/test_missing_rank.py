@@ -11,7 +11,7 @@ from mpirun_end import MPIRUN_FAILED, outcome
 
 HOST = socket.gethostname()
 TIMEOUT = 5
-# The stopped rank, where, and the phases that its peers may wait in.
+# The stopped rank, where it stops, and the phases in which its peers may wait.
 STOPPED = [
     (1, "start", "MPI_Init"),
     (1, "start-up", "start-up"),
@@ -33,13 +33,13 @@ def ended(tmp_path_factory, data, cache):
 
     def prepare(name, cache):
         config = make_config("classification", data, cache)
-        # HF's key, at its default in what people paste, is about another library's timeout.
+        # ddp_timeout is a key of HF that people paste with its default. It is about another library's timeout.
         changes = {"max_steps": 3, "eval_steps": 2, "save_steps": 1, "ddp_timeout": 1800}
         runs[name] = Run(folder / name, config, trainer_config=changes, runtime={"peer_timeout_seconds": TIMEOUT})
         return runs[name]
 
     def start(words, fault):
-        # That of MPI_Init: many programs start at once.
+        # The timeout of MPI_Init is long elsewhere, because many programs start at once.
         variables = {"NEOLOOM_FAULT": fault, "NEOLOOM_PEER_TIMEOUT_SECONDS": TIMEOUT if fault.endswith("=start") else 60}
         return subprocess.Popen(command(2, *words), env=environment(**variables), stdin=subprocess.DEVNULL,
                                 stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

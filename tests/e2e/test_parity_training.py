@@ -102,7 +102,7 @@ def task(request, tmp_path_factory):
 
 
 def reference_run(task, decay=0.1, beta2=0.999, eps=1e-8, clip=True):
-    """The training loop as Hugging Face's Trainer does it, by hand. Returns losses, gradient norms, values by name."""
+    """Trains by hand as Hugging Face's Trainer does. Returns losses, gradient norms, values by name."""
     model = copy.deepcopy(task.reference).train()
     parameters = {name: value for name, value in model.named_parameters() if value.requires_grad}
     optimizer = torch.optim.AdamW(parameters.values(), lr=RECIPE["learning_rate"], betas=(0.9, beta2), eps=eps,
@@ -128,7 +128,7 @@ def distance(left, right):
 
 
 def travelled_share(found, reference, start):
-    """|found - reference| / |reference - start| over all tensors of the adapter."""
+    """Returns |found - reference| / |reference - start| over all tensors of the adapter."""
     assert found.keys() == reference.keys() == start.keys()
     return distance(found, reference) / distance(reference, start)
 

@@ -58,7 +58,7 @@ def best(every_evaluation_saved):
 
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory, config, best):
-    """A run that was killed behind a checkpoint that its best evaluation lies before."""
+    """A run that was killed after a checkpoint. Its best evaluation came before that checkpoint."""
     run = Run(tmp_path_factory.mktemp("killed") / "run", config)
     run.train(0, NEOLOOM_FAULT="kill:rank=0:step=12").expect(-9)
     assert [int(path.stem[5:]) for path in run.checkpoints()] == [SAVED_AT]

@@ -56,7 +56,7 @@ def free_ports(count):
 
 
 def until(condition, seconds):
-    """False when it did not come true in time."""
+    """Waits for the condition. Returns False when it did not come true in time."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
@@ -192,7 +192,7 @@ def test_srun_without_a_launcher_does_not_train_twice_and_one_message_says_why(s
     log = tmp_path / "batch.log"
     job = slurm.ask("sbatch", "--parsable", "--ntasks=2", f"--output={log}", str(script))
     assert slurm.wait(job, log) == ("COMPLETED", 0, "0:0"), log.read_text()
-    # What needs no world runs in every task.
+    # A command that needs no other ranks runs in every task.
     done = subprocess.run(["srun", "--ntasks=2", "--mpi=none", NEOLOOM, "checkpoint", "list", batch.folder],
                           env=slurm.environment, capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout.count("step-") + done.stdout.count("valid") >= 2, done.stderr

@@ -35,13 +35,13 @@ def peft_count(config):
     return get_peft_model(model, LoraConfig(**{key: lora[key] for key in keys})).get_nb_trainable_parameters()[0]
 
 
-# Ranks tell rank 0, and rank 0 tells them, that they live: threads of their own, by the clock, whatever a step does.
+# Heartbeats between rank 0 and the other ranks: threads of their own send them by the clock, whatever a step does.
 SIGNS_OF_LIFE = {"MPI_Isend", "MPI_Irecv"}
 SIGNS_PER_SECOND = 5  # until the configuration is read; then one
 
 
 def bytes_per_step(prefix, ranks):
-    """{rank: {step: {call: bytes}}}: an interval opens where a step ends, and holds the next one."""
+    """Returns {rank: {step: {call: bytes}}}. An interval begins where a step ends, so it holds the next step."""
     result = {}
     for rank in range(ranks):
         with open(f"{prefix}.{rank}") as file:
@@ -53,7 +53,7 @@ def bytes_per_step(prefix, ranks):
 
 
 def signs_of_life(prefix, ranks):
-    """Calls that any one rank made for them in the whole run."""
+    """Returns the most calls that one rank made for heartbeats in the whole run."""
     totals = [json.loads(Path(f"{prefix}.{rank}").read_text())["total"] for rank in range(ranks)]
     return max(total[name]["calls"] for total in totals for name in SIGNS_OF_LIFE)
 
@@ -68,7 +68,7 @@ def test_a_step_exchanges_the_adapter_gradients_and_nothing_else(tmp_path, data,
     exported = {"LD_PRELOAD": BUILD / "libpmpi_counter.so", "NL_PMPI_OUT": tmp_path / "mpi"}
     began = time.monotonic()
     run.train(ranks, exported=exported).expect(0)
-    # Rank 0 has ranks - 1 peers; every peer opens and closes with a few more.
+    # Rank 0 has ranks - 1 peers. Each of them sends a few more messages at its start and its end.
     assert signs_of_life(tmp_path / "mpi", ranks) <= (ranks - 1) * (SIGNS_PER_SECOND * (time.monotonic() - began) + 6)
 
     (start,) = run.events("run_start")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a job ends: not by hanging (Launcher.run waits so long and no longer), with the code of what went wrong, and with
+"""A job ends without hanging (Launcher.run waits for a limited time), with the code of what went wrong, and with
 one message."""
 import os
 import signal

@@ -18,7 +18,7 @@ import hosts  # noqa: E402
 from mpirun_end import MPIRUN_FAILED, outcome  # noqa: E402
 
 HOST = socket.gethostname()
-# In the first two, timeouts are those of the environment: no configuration is read yet.
+# In the first two the timeout comes from the environment, because no configuration is read yet.
 STOPPED = [(1, "start", "MPI_Init"), (0, "start", "MPI_Init"), (2, "building a cache", None), (0, "building a cache", None),
            (1, "uneven work", None), (0, "sums", None), (2, "the end of the run", None), (0, "the end of the run", None),
            (1, "MPI_Finalize", None), (0, "MPI_Finalize", None)]
@@ -29,7 +29,7 @@ def errors(text):
 
 
 def suspend(mpirun, seconds):
-    """Stops all ranks of a job, and lets them go on."""
+    """Stops all ranks of a job for some seconds."""
     deadline = time.monotonic() + 30
     ranks = []
     while len(ranks) < 3:

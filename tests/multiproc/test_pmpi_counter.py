@@ -9,7 +9,7 @@ BUILD = Path(os.environ["NEOLOOM_BUILD_DIR"])
 SOURCE = Path(os.environ["NEOLOOM_SOURCE_DIR"])
 
 
-# Signs of life go from thread to thread, whatever the ranks compute: they belong to no step.
+# Heartbeats go from thread to thread, whatever the ranks compute: they belong to no step.
 SIGNS_OF_LIFE = {"MPI_Isend", "MPI_Irecv"}
 
 

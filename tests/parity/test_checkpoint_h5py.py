@@ -101,7 +101,7 @@ def test_the_hash_file_is_the_sha256_of_the_data(published):
 
 
 def write_by_the_page(path, state):
-    """FORMAT.md in Python, sharing no code with neoloom."""
+    """Writes a checkpoint as FORMAT.md says, without code of neoloom."""
 
     def text(parent, name, values):
         encoded = [value.encode() for value in values]

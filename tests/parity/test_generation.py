@@ -23,7 +23,7 @@ VOCABULARY = 300
 
 
 def random_logits(rows, seed):
-    """Half of the rows on a coarse grid, so that ties stand at every cut."""
+    """Returns random logits. Half of the rows lie on a coarse grid, so that there are ties at every cut."""
     generator = torch.Generator().manual_seed(seed)
     logits = torch.randn(rows, VOCABULARY, generator=generator) * 4
     logits[::2] = (logits[::2] * 2).round() / 2
@@ -55,7 +55,7 @@ def test_processed_logits_equal_those_of_transformers(top_k, top_p, temperature,
     answer = call("process_logits", logits=logits.tolist(), context=context.tolist(), top_k=top_k, top_p=top_p,
                   temperature=temperature, repetition_penalty=penalty, repetition_penalty_range=-1)
     found = torch.tensor([[float("-inf") if v is None else v for v in row] for row in answer["logits"]])
-    if top_p < 1.0:  # which of equal logits at the cut stays is left open by torch.sort
+    if top_p < 1.0:  # torch.sort leaves open which of equal logits at the cut stays
         found, expected = found.sort(-1).values, expected.sort(-1).values
     assert torch.equal(found, expected)
 

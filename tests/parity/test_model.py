@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "support"))
 import tiny_model  # noqa: E402
 
 PROBE = Path(os.environ.get("NEOLOOM_BUILD_DIR", "build")) / "model_probe"
-# Of what is well conditioned: losses, logits. Gradients of attention are differences of almost equal numbers, and fp32 is
+# For what is well conditioned: losses, logits. Gradients of attention are differences of almost equal numbers: fp32 is
 # as far from exact arithmetic in PEFT as here: see compare().
 TOLERANCE = 1e-5
 QV = ["q_proj", "v_proj"]
@@ -29,7 +29,7 @@ torch.set_num_threads(1)
 
 
 def distance(found, expected):
-    """max|difference| / max|reference|; a reference of zeros wants zeros."""
+    """Returns max|difference| / max|reference|. A reference of zeros needs zeros."""
     top = expected.abs().max().item()
     difference = (found.double() - expected.double()).abs().max().item()
     assert math.isfinite(difference)
@@ -46,7 +46,7 @@ def probe(tmp_path, cases, threads=1):
 
 
 def make_batch(head, lengths, vocab_size, num_labels, seed=0, seen=None):
-    """Right-padded ids; labels of a causal LM leave out some real tokens and all padding."""
+    """Makes right-padded ids. Labels of a causal LM leave out some real tokens and all padding."""
     generator = torch.Generator().manual_seed(seed)
     width = max(lengths)
     ids = torch.randint(0, vocab_size - 1, (len(lengths), width), generator=generator)
@@ -97,7 +97,7 @@ class Situation:
         save_file({name: parameter.detach().float().clone() for name, parameter in self.trainable()}, self.params)
 
     def trainable(self):
-        """(the probe's slot name, parameter)"""
+        """Yields (the probe's slot name, parameter)."""
         for name, parameter in self.model.named_parameters():
             if parameter.requires_grad:
                 yield name.replace(".default", "").replace(".modules_to_save", ""), parameter
@@ -120,7 +120,7 @@ class Situation:
         return logits.detach(), loss.item(), count, gradients
 
     def exact_gradients(self, *batch, reduction="sum"):
-        """The same gradients in fp64, attention's own conversions to fp32 included."""
+        """Returns the same gradients in fp64, also where transformers' attention converts to fp32."""
         attention = type(next(m for m in self.model.modules() if hasattr(m, "_attn")))
         in_fp32 = attention._attn
         source = textwrap.dedent(inspect.getsource(in_fp32)).replace("torch.float32", "torch.float64")
@@ -163,7 +163,7 @@ def compare(situation, batch, answer, tensors, reduction="sum"):
     slots = {name for name in tensors if name.startswith("grad.")}
     assert slots == {"grad." + name for name in gradients}
     exact = situation.exact_gradients(*batch, reduction=reduction)
-    # Two ways of rounding: neither may be further from exact arithmetic than the other by more than the tolerance.
+    # The two sides round differently: neither may be further from exact arithmetic than the other by more than the tolerance.
     excess = {}
     for name, gradient in gradients.items():
         ours, theirs = distance(tensors["grad." + name] / divisor, exact[name]), distance(gradient, exact[name])
@@ -256,7 +256,7 @@ def test_full_parameter_gradients_of_an_untied_head_equal_transformers(tmp_path)
 
 
 def half_precision_reference(situation, batch, dtype):
-    """transformers + peft with the whole base in 16 bit: how far its own arithmetic is from fp32."""
+    """Runs transformers + peft with the whole base in 16 bit, to see how far its own arithmetic is from fp32."""
     situation.model.to(dtype)
     for _, parameter in situation.trainable():
         parameter.data = parameter.data.float()  # peft's autocast_adapter_dtype

@@ -92,7 +92,7 @@ def oracle(max_norm, dtype=torch.float32, **flags):
 
 
 def distance(answer, reference):
-    """Distance in units of how far the reference moved."""
+    """Returns the distance in units of how far the reference moved."""
     start = problem()[0].astype(np.float64)
     found = np.array(answer["params"], dtype=np.float32).astype(np.float64)
     return np.linalg.norm(found[-1] - reference[-1]) / np.linalg.norm(reference[-1] - start)

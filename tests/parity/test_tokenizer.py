@@ -112,7 +112,7 @@ def folder(request):
 
 
 def words(texts):
-    """Bytes of each word that neoloom splits the texts into."""
+    """Returns the bytes of each word that neoloom splits the texts into."""
     stdin = b"".join(struct.pack("<I", len(raw)) + raw for raw in (t.encode() for t in texts))
     return records(run("words", stdin=stdin), "<i4")
 
@@ -266,7 +266,7 @@ def with_bos_in_front(document):
 
 
 def folder_with(path, document, processor, keys):
-    """As transformers finds it: with tokenizer.json, or for processor "files" with vocab.json and merges.txt."""
+    """Makes a folder as transformers finds it: with tokenizer.json, or for processor "files" with vocab.json and merges.txt."""
     path.mkdir()
     (path / "tokenizer_config.json").write_text(json.dumps(keys))
     if processor != "files":

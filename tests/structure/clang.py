@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A second compiler's look: clang's front end over the project's own sources, as the build compiles them.
+"""Runs clang's front end, as a second compiler, over the project's own sources with the options of the build.
 
     python3 tests/structure/clang.py [BUILD_FOLDER] [FILE...]
 

@@ -70,13 +70,13 @@ def test_a_stop_before_the_ranks_listen_is_one_to_resume_from(tmp_path):
 
 
 def started_through(agent):
-    """Settings with which mpirun calls `agent` in ssh's place: names of Open MPI 4, then of Open MPI 5."""
+    """Returns settings with which mpirun calls `agent` in ssh's place: names of Open MPI 4, then of Open MPI 5."""
     return {"OMPI_MCA_plm": "rsh", "OMPI_MCA_plm_rsh_agent": str(agent), "PRTE_MCA_plm": "ssh", "PRTE_MCA_plm_ssh_agent": str(agent)}
 
 
 @pytest.fixture
 def far_host(tmp_path):
-    """A host to give to mpirun, on this machine: what mpirun starts there notes its process id."""
+    """Makes a host for mpirun on this machine. What mpirun starts there writes down its process id."""
     agent = tmp_path / "agent"
     # Open MPI 5 sets variables before it names its daemon; with exec the daemon keeps the noted process id.
     daemon = r"sed -E 's#(^|;) *([^; ]*[op]rted) #\1exec \2 #'"
@@ -105,7 +105,7 @@ def test_a_host_that_ssh_does_not_reach_ends_with_the_code_for_a_lost_peer(progr
 
 
 def on_a_terminal(columns, command, **variables):
-    """What the command writes to a terminal of this width."""
+    """Returns what the command writes to a terminal of this width."""
     pid, terminal = pty.fork()
     if pid == 0:
         fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
@@ -155,7 +155,7 @@ def test_settings_from_outside_win(tmp_path):
 
 @pytest.fixture
 def job(program, tmp_path):
-    """A checkout with the program in neoloom's place, and a scontrol that writes down what it is asked."""
+    """Makes a checkout with the program in neoloom's place, and a scontrol that writes down what it is asked."""
     (tmp_path / "build").mkdir()
     (tmp_path / "cluster").symlink_to(ROOT / "cluster")
     (tmp_path / "build/neoloom").symlink_to(program)

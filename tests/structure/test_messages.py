@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What messages of the program name exists: configuration keys and command-line options. And every result goes through
-the stream that asks after each byte."""
+"""Configuration keys and command-line options that messages name exist. Every result goes through
+the stream that checks every write."""
 
 import os
 import pathlib
@@ -14,7 +14,7 @@ FOREIGN_OPTIONS = {"--revision", "--map-by", "--mpi", "--mca"}
 
 
 def known_keys():
-    """Group -> keys and their other spellings, as configs/README.md lists them; a test of the configuration compares that
+    """Returns group -> keys and their other spellings, as configs/README.md lists them; a test of the configuration compares that
     page with the reader."""
     keys, group = {}, None
     for line in (ROOT / "configs/README.md").read_text().splitlines():
@@ -26,12 +26,12 @@ def known_keys():
 
 
 def pasted_keys():
-    """Keys of Hugging Face's classes that the reader knows in order to accept or to refuse them by name."""
+    """Returns keys of Hugging Face's classes that the reader knows in order to accept or to refuse them by name."""
     return set(literals(ROOT / "launch/config/foreign_keys.cpp"))
 
 
 def literals(path):
-    """String literals of a source, those that stand beside each other joined."""
+    """Returns the string literals of a source. Joins those that stand beside each other."""
     text = re.sub(r"^\s*(#include|//).*$", "", path.read_text(), flags=re.MULTILINE)
     return [match[1] for match in LITERAL.finditer(re.sub(r'"\s*\n\s*"', "", text))]
 
@@ -55,7 +55,7 @@ def test_the_keys_are_found():
 
 def test_every_key_that_a_message_names_exists():
     keys = known_keys()
-    # What files of Hugging Face call their own.
+    # Keys in files of Hugging Face.
     theirs = {"add_eos_token", "single_word"}
     pasted = pasted_keys()
     wrong = [f"{path.relative_to(ROOT)}: {name}" for path in SOURCES for text in literals(path)

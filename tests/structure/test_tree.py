@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the tree promises whatever the code does: who includes whom, where foreign headers may appear, no traces of the
+"""Rules of the tree that no compiler checks: who includes whom, where foreign headers may appear, no traces of the
 machines it was written on, a common format, documents that name what exists."""
 
 import os
@@ -17,7 +17,7 @@ MAX_LINES = 500
 
 
 def tracked(*suffixes):
-    """Files under version control and those about to be, or all files where there is no git."""
+    """Returns files under version control and those about to be, or all files where there is no git."""
     command = ["git", "-C", ROOT, "ls-files", "--cached", "--others", "--exclude-standard"]
     listing = subprocess.run(command, capture_output=True, text=True)
     if listing.returncode == 0:
@@ -30,8 +30,8 @@ def tracked(*suffixes):
 SOURCES = tracked(".h", ".cpp")
 OWN = [path for path in SOURCES if path.relative_to(ROOT).parts[0] in ("runtime", "model", "data", "launch")]
 
-# Who may include whom; a room's name is its folder. train stands above every other room of the runtime, launch above
-# everyone. Of model, others see the contract (the root) and the doors named here.
+# Who may include whom. A room is named by its folder. train may include every other room of runtime, launch every
+# room. Of model, others include the contract (the root) and the rooms named here.
 DATA = {"data", "data/batching", "data/readers", "data/store", "data/tokenizer"}
 RUNTIME = {f"runtime/{room}" for room in ("core", "comm", "cuda", "hdf5", "optim", "checkpoint", "metrics", "train")}
 CORE = {"runtime/core"}
@@ -66,7 +66,7 @@ ARROWS = {
     "launch/commands": BELOW_COMMANDS | {"launch/job", "launch/planning", "launch/selftest", "model/generation", "model/lora"},
     "launch": RUNTIME | DATA | {"launch/commands", "launch/config", "launch/job", "model/generation"},
 }
-# Foreign headers and the rooms whose .cpp files may include them; nobody's .h may.
+# Foreign headers and the rooms whose .cpp files may include them. No .h may.
 FOREIGN = {
     r"mpi\.h$": {"comm", "launch"},
     r"(nccl|cuda_runtime|cuda_runtime_api|cuda)\.h$": {"cuda"},
@@ -76,7 +76,7 @@ FOREIGN = {
     r"pcre2\.h$": {"data"},
     r"openssl/": {"core"},
 }
-# These declare thousands of operators or the whole of C++'s front end; single-operator headers do.
+# These declare thousands of operators or the whole of C++'s front end. Single-operator headers are enough.
 TOO_LARGE = re.compile(r"^(torch/torch\.h|torch/all\.h|torch/extension\.h|ATen/ATen\.h|ATen/Functions\.h)$")
 
 
@@ -85,7 +85,7 @@ def room_of(path):
 
 
 def area_of(path):
-    """The part of the house: a room of runtime, or data, model, launch."""
+    """Returns the part of the tree: a room of runtime, or data, model, launch."""
     parts = pathlib.PurePath(path).parts
     return parts[1] if parts[0] == "runtime" else parts[0]
 
@@ -139,7 +139,7 @@ def test_sources_include_their_own_header_first():
     assert not wrong, "\n".join(wrong)
 
 
-# Texts that this program wrote a moment ago, and a parser that counts levels and keys by itself.
+# They parse texts that neoloom has just written, or count levels and keys themselves.
 PARSED_AS_THEY_ARE = {"runtime/train/resume.cpp", "runtime/metrics/events.cpp", "launch/config/json_events.cpp"}
 
 
@@ -234,7 +234,7 @@ def test_the_format_is_clang_formats():
 
 @pytest.mark.parametrize("document", [p.relative_to(ROOT) for p in tracked(".md")], ids=str)
 def test_documents_name_paths_that_exist(document):
-    """Paths in `code`, in links and in pictures: those that begin with a folder or file of the repository."""
+    """Checks paths in `code`, in links and in pictures: those that begin with a folder or file of the repository."""
     top = {path.relative_to(ROOT).parts[0] for path in tracked()}
     text = (ROOT / document).read_text()
     candidates = set(re.findall(r"`([A-Za-z0-9_.][A-Za-z0-9_./-]*)`", text))

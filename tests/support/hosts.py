@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Hosts in network namespaces of their own, which all reach the one that mpirun runs on, and not each other."""
+"""Makes hosts in network namespaces of their own, which all reach the one that mpirun runs on, and not each other."""
 
 import os
 import shutil
@@ -9,7 +9,7 @@ TOOLS = ("ip", "nsenter", "unshare", "setsid")
 
 
 def why_not():
-    """Why there can be no such hosts here; empty when there can."""
+    """Says why there can be no such hosts here; "" when there can."""
     missing = [name for name in TOOLS if shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin") is None]
     if missing:
         return f"no {', '.join(missing)} here"
@@ -37,7 +37,7 @@ class Hosts:
                 self.run("head", "ip", "link", "set", f"v{i}", "up")
                 self.run(name, "ip", "addr", "add", f"{address}/24", "dev", "eth0")
                 self.run(name, "ip", "link", "set", "eth0", "up")
-                # What is meant for another host vanishes on the way: head forwards nothing.
+                # Packets to another host get lost: head forwards nothing.
                 self.run(name, "ip", "route", "add", "default", "via", f"10.213.{i}.1")
             agent = self.folder / "agent"  # in the place of ssh
             cases = "\n".join(f"  {address}) pid={self.pids[name]};;" for name, address in zip(self.names, self.addresses))

@@ -18,7 +18,7 @@ class Refused(Exception):
 
 
 def call(op, **request):
-    """The answer, or Refused."""
+    """Returns the answer, or raises Refused."""
     done = subprocess.run(
         [BUILD / "model_files_tool"],
         input=json.dumps({"op": op, **{key: _plain(value) for key, value in request.items()}}),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a job ended whose ranks may end within MPI_Finalize, where Debian's mpirun 4.1.4 at times crashes or hangs itself."""
+"""Tells how a job ended. If its ranks end within MPI_Finalize, Debian's mpirun 4.1.4 itself sometimes crashes or hangs."""
 
 import os
 import signal
@@ -9,8 +9,8 @@ MPIRUN_FAILED = "mpirun failed by itself"
 
 
 def outcome(process, mpirun, within_finalize, seconds):
-    """(exit code, stdout, stderr) of a started job. `mpirun` finds its pid. A mpirun that crashed in its PMIx server, or that still
-    runs after `seconds`, counts as MPIRUN_FAILED, but only for a job that ends within MPI_Finalize."""
+    """Returns (exit code, stdout, stderr) of a started job. `mpirun` finds its pid. A mpirun that crashed in its PMIx
+    server, or still runs after `seconds`, counts as MPIRUN_FAILED, but only for a job that ends within MPI_Finalize."""
     try:
         out, err = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:

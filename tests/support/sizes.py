@@ -32,7 +32,7 @@ def config(size):
 
 
 def make_model(size, dtype="float16", seed=0):
-    """Random weights N(0, 0.02), LayerNorm 1 and 0, made directly in `dtype` so that memory stays at one copy.
+    """Makes random weights N(0, 0.02), LayerNorm 1 and 0, directly in `dtype` so that memory stays at one copy.
 
     For saving only: the attention mask buffers are not filled. To run it, load the saved folder with from_pretrained.
     """

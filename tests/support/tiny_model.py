@@ -39,7 +39,7 @@ WORDS = (
 
 
 def sample_texts(count=200, seed=0):
-    """English-looking lines with digits, punctuation, accents and an emoji now and then."""
+    """Returns English-looking lines with digits, punctuation, accents and an emoji now and then."""
     rng = random.Random(seed)
     lines = []
     for _ in range(count):
@@ -87,7 +87,7 @@ def make_tokenizer(folder, texts=None, vocab_size=512, legacy_files=False):
 
 
 def make_config(**overrides):
-    """A tiny GPTNeoConfig: 2 layers (global, local), 2 heads of 8, window 8. Any field can be overridden;
+    """Returns a tiny GPTNeoConfig: 2 layers (global, local), 2 heads of 8, window 8. Any field can be overridden;
     num_layers alone is enough, attention_types follows (alternating global and local)."""
     values = dict(
         vocab_size=512,
@@ -121,7 +121,7 @@ def randomize(model, seed, std):
 
 
 def make_model(head="causal_lm", seed=0, std=0.2, labels=None, problem_type=None, pad_token_id=None, **config):
-    """A random transformers model in fp32 and evaluation mode. `head`: a key of HEADS."""
+    """Returns a random transformers model in fp32 and evaluation mode. `head`: a key of HEADS."""
     settings = make_config(**config)
     if labels is not None:
         settings.num_labels = len(labels)
