@@ -244,7 +244,8 @@ RunConfig parse_config(const std::string& text, const std::string& name, const s
     const Given* given = collector.find(std::string(group), std::string(key));
     return fmt::format("{}: {}.{}", given ? given->position.text() : name, group, key);
   });
-  // For bfloat16 matmuls the source's values are rounded once, not by way of another 16-bit type.
+  // With bfloat16 matmuls the weights are stored in bfloat16: this rounds the source's values once, not by way of
+  // another 16-bit type.
   const Given* stored = collector.find("model_config", "frozen_dtype");
   if ((!stored || stored->value.is_null()) && config.runtime.compute_dtype == "bfloat16") {
     config.model_config.frozen_dtype = model::Dtype::kBFloat16;

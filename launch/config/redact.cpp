@@ -39,7 +39,7 @@ bool looks_like_token(std::string_view letters, size_t shortest, size_t shortest
   return letters.size() >= (mixed ? shortest : shortest_word);
 }
 
-/// Where "user:password" of the address whose "://" lies at `at` ends, before the '@'; npos: it has none.
+/// Returns where "user:password" ends, before the '@', in the address whose "://" lies at `at`; npos when it has none.
 size_t end_of_credentials(std::string_view text, size_t at) {
   const size_t begin = at + kAuthority.size();
   const size_t end = std::min(text.find_first_of(" \t\r\n\"'/<>", begin), text.size());

@@ -370,7 +370,7 @@ std::vector<KernelTest> cpu_kernel_tests() {
     tests.push_back({"GEMM, weights not packed", types.name, sums + roundoff,
                      [=] { return gemm(types, /*packed=*/false); }, types.bf16() ? not_used.bf16() : ""});
   }
-  // Where x is bf16, A and B are read as sums of two bf16 values. What two roundings leave is lost.
+  // Where x is bf16, A and B are read as sums of two bf16 values. What remains after both roundings is lost.
   tests.push_back({"low-rank GEMM", "fp32", fp32_sum_limit(770), [] { return low_rank_gemm(Dtype::kFloat32); }});
   tests.push_back({"low-rank GEMM", "bf16", fp32_sum_limit(770) + kBf16Roundoff * kBf16Roundoff,
                    [] { return low_rank_gemm(Dtype::kBFloat16); }, not_used.bf16()});

@@ -90,7 +90,7 @@ void add_working(Line& line, const Suspect& working) {
   line.add(". It hangs, or it needs more time: then raise runtime.peer_timeout_seconds");
 }
 
-// Names the stopped ranks of this host: without heartbeats nothing else can be known.
+// Names the stopped ranks of this host: without heartbeats that is all that can be known.
 void add_stopped_here(Line& line, const char* own_host) {
   std::array<char, 256> ranks{};
   if (stopped_ranks_here(ranks.data(), ranks.size()) > 0) {
