@@ -7,7 +7,8 @@
 #   bash tests/run.sh --asan          unit tests under AddressSanitizer and UBSan (a build of its own)
 #   bash tests/run.sh --tsan          unit tests of the rooms without LibTorch and MPI, under ThreadSanitizer
 #   bash tests/run.sh --tidy          clang-tidy over the project's own sources, and clang's front end as a second compiler
-#   bash tests/run.sh --nightly       the release build with all tests, --asan, --tsan and --tidy
+#   bash tests/run.sh --newest        build and all tests with the newest releases of LibTorch and the oracles
+#   bash tests/run.sh --nightly       the release build with all tests, --asan, --tsan, --tidy and --newest
 #   bash tests/run.sh -R parity -V    other arguments go to ctest
 #
 # NEOLOOM_JOBS: parallel compilers and tests (default: the number of cores; tests at most 2, they start ranks of their own).
@@ -49,13 +50,14 @@ configure() { cmake --preset "$1" -DNEOLOOM_PYTHON_PREFIX="$(bash cluster/bootst
 # ctest shows nothing of a test that passes, so what its file skipped, and why, is told here.
 show_skipped() {
   awk '/^SKIPPED \[/ { count = substr($2, 2) + 0; sub(/^SKIPPED \[[0-9]+\] [^ ]+ /, ""); tests[$0] += count }
-       END { for (reason in tests) printf "skipped %3d: %s\n", tests[reason], reason }' build/Testing/Temporary/LastTest.log 2>/dev/null | sort
+       END { for (reason in tests) printf "skipped %3d: %s\n", tests[reason], reason }' "$1"/Testing/Temporary/LastTest.log 2>/dev/null | sort
 }
 
-run_tests() {
-  local code=0
-  ctest --test-dir build --output-on-failure --parallel "$((jobs < 2 ? jobs : 2))" --no-tests=error "$@" || code=$?
-  show_skipped
+run_ctest() { # BUILD_FOLDER ARGUMENT...
+  local build=$1 code=0
+  shift
+  ctest --test-dir "$build" --output-on-failure --parallel "$((jobs < 2 ? jobs : 2))" --no-tests=error "$@" || code=$?
+  show_skipped "$build"
   return $code
 }
 
@@ -113,6 +115,16 @@ tsan() {
   phase "unit tests (tsan)" run_tsan "$@"
 }
 
+newest() {
+  local requirements=$PWD/build-newest/requirements prefix
+  phase "newest releases" "$(bash cluster/bootstrap/bootstrap.sh --print-prefix)/bin/python3" cluster/bootstrap/newest.py --write "$requirements"
+  phase "set-up (newest)" bash cluster/bootstrap/bootstrap.sh --tests --requirements "$requirements"
+  prefix=$(bash cluster/bootstrap/bootstrap.sh --print-prefix --requirements "$requirements")
+  phase "configure (newest)" cmake --preset newest -DNEOLOOM_PYTHON_PREFIX="$prefix"
+  phase "build (newest)" cmake --build build-newest --parallel "$jobs"
+  phase "tests (newest)" run_ctest build-newest "$@"
+}
+
 case ${1:-} in
   --ci)
     shift
@@ -120,7 +132,7 @@ case ${1:-} in
     build_release
     run_tidy_changed
     asan
-    phase "tests" run_tests "$@"
+    phase "tests" run_ctest build "$@"
     ;;
   --asan)
     shift
@@ -131,6 +143,11 @@ case ${1:-} in
     shift
     set_up
     tsan "$@"
+    ;;
+  --newest)
+    shift
+    set_up
+    newest "$@"
     ;;
   --tidy)
     set_up --checks
@@ -143,15 +160,16 @@ case ${1:-} in
     run_tidy
     asan
     tsan
-    phase "tests" run_tests
+    newest
+    phase "tests" run_ctest build
     ;;
   -h | --help)
     trap - EXIT
-    sed -n '3,13s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+    sed -n '3,15s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
     ;;
   *)
     set_up
     build_release
-    phase "tests" run_tests "$@"
+    phase "tests" run_ctest build "$@"
     ;;
 esac

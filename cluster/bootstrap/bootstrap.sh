@@ -8,6 +8,7 @@
 #   bash cluster/bootstrap/bootstrap.sh --checks        also clang and clang-tidy (packages-checks.txt)
 #   bash cluster/bootstrap/bootstrap.sh --print-prefix  print the prefix's folder and exit
 #   bash cluster/bootstrap/bootstrap.sh --no-system     install no Debian packages: you have installed them yourself
+#   ... --requirements FOLDER                           Python packages of other versions (newest.py writes such a folder)
 #
 # NEOLOOM_DEPS: folder of the prefixes (default ~/.cache/neoloom/deps), one per set of versions; clones share it.
 # Exit code 2: this user may not install what is missing; one line names each missing thing.
@@ -26,7 +27,7 @@ find_python() {
 prefix_of() {
   local python=$1 version key
   version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
-  key=$(cat "$here/requirements.txt" "$here/constraints.txt" | sha256sum | cut -c1-12)
+  key=$(cat "$requirements/requirements.txt" "$requirements/constraints.txt" | sha256sum | cut -c1-12)
   echo "$deps/py$version-$key"
 }
 
@@ -81,13 +82,13 @@ stamp() { cat "$@" | sha256sum | cut -c1-64; }
 install_wheels() {
   local mark="$prefix/$1" wanted
   shift
-  wanted=$(stamp "$@" "$here/constraints.txt")
+  wanted=$(stamp "$@" "$requirements/constraints.txt")
   if [ -f "$mark" ] && [ "$(cat "$mark")" = "$wanted" ]; then return 0; fi
   say "installing $(sed -e 's/#.*//' -e '/^$/d' "$@" | tr '\n' ' ')into $prefix"
   local arguments=() file
   for file in "$@"; do arguments+=(-r "$file"); done
   "$prefix/bin/python3" -m pip install --quiet --disable-pip-version-check --no-input \
-    -c "$here/constraints.txt" "${arguments[@]}" >&2 ||
+    -c "$requirements/constraints.txt" "${arguments[@]}" >&2 ||
     { say "pip could not install them (network, index or disk): see above"; return 2; }
   echo "$wanted" >"$mark"
 }
@@ -100,20 +101,25 @@ make_prefix() {
     rm -rf "$prefix"
     "$python" -m venv "$prefix" >&2 || { say "$python -m venv failed (Debian: python3-venv)"; return 2; }
   fi
-  install_wheels .stamp-runtime "$here/requirements.txt" || return 2
-  [ "$tests" = 0 ] || install_wheels .stamp-tests "$here/requirements.txt" "$here/requirements-tests.txt"
+  install_wheels .stamp-runtime "$requirements/requirements.txt" || return 2
+  [ "$tests" = 0 ] || install_wheels .stamp-tests "$requirements/requirements.txt" "$requirements/requirements-tests.txt"
 }
 
-tests=0 checks=0 print_prefix=0 system=1
-for argument in "$@"; do
-  case $argument in
+tests=0 checks=0 print_prefix=0 system=1 requirements=$here
+while [ $# -gt 0 ]; do
+  case $1 in
     --tests) tests=1 ;;
     --checks) checks=1 ;;
     --print-prefix) print_prefix=1 ;;
     --no-system) system=0 ;;
-    -h | --help) sed -n '3,14s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
-    *) say "unknown option $argument (known: --tests --checks --print-prefix --no-system)"; exit 2 ;;
+    --requirements)
+      requirements=${2:?bootstrap: --requirements needs a folder}
+      shift
+      ;;
+    -h | --help) sed -n '3,15s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
+    *) say "unknown option $1 (known: --tests --checks --print-prefix --no-system --requirements)"; exit 2 ;;
   esac
+  shift
 done
 
 if [ $print_prefix = 1 ]; then

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """cluster/bootstrap/bootstrap.sh: quick when nothing is to do, clear when it may not install."""
 
+import importlib.util
 import os
 import pathlib
 import re
@@ -30,6 +31,39 @@ def test_clones_with_equal_versions_share_a_prefix(tmp_path):
     requirements = clone / "requirements.txt"
     requirements.write_text(requirements.read_text().replace("torch==", "torch==9."))
     assert prefix(clone) != prefix(BOOTSTRAP.parent)
+
+
+def test_other_requirements_have_a_prefix_of_their_own(tmp_path):
+    for name in ("requirements.txt", "constraints.txt"):
+        (tmp_path / name).write_text("torch==9.0.0\n")
+    own = run("--print-prefix").stdout
+    assert run("--print-prefix", "--requirements", str(BOOTSTRAP.parent)).stdout == own
+    assert run("--print-prefix", "--requirements", str(tmp_path)).stdout not in ("", own)
+    assert run("--requirements").returncode != 0
+
+
+def load_newest():
+    spec = importlib.util.spec_from_file_location("newest", BOOTSTRAP.parent / "newest.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_pin_moves_to_the_newest_release_and_comments_stay():
+    moved = load_newest().moved
+    releases = {"torch": "9.1.0", "peft": "0.21.2"}
+    assert moved("torch==2.11.0", releases.get) == ("torch==9.1.0", "torch 2.11.0 -> 9.1.0")
+    assert moved("peft==0.21.2", releases.get) == ("peft==0.21.2", "peft 0.21.2: the newest")
+    assert moved("# a reason", releases.get) == ("# a reason", None)
+    line, told = moved("clang-format==14.0.6", releases.get)
+    assert line == "clang-format==14.0.6" and "kept" in told
+
+
+def test_every_requirement_is_a_pin():
+    module = load_newest()
+    for file in module.FILES:
+        for line in (BOOTSTRAP.parent / file).read_text().splitlines():
+            assert line.startswith("#") or module.PIN.match(line), f"{file}: {line}"
 
 
 def fake_system(folder, installed, identity):
