@@ -36,7 +36,7 @@ TEST(DevicePlugin, LibraryBuiltHereLoadsOnAMachineWithoutADriver) {
   EXPECT_EQ(interface(), kPluginInterface);
   const std::unique_ptr<DevicePlugin> plugin(create());
   EXPECT_TRUE(std::regex_match(plugin->nccl_version(), std::regex(R"(2\.\d+\.\d+)"))) << plugin->nccl_version();
-  EXPECT_EQ(plugin->runtime_version(), "13.0");
+  EXPECT_TRUE(std::regex_match(plugin->runtime_version(), std::regex(R"(13\.\d)"))) << plugin->runtime_version();
   plugin->restrict_kernels(true);
   EXPECT_STREQ(getenv("CUBLAS_WORKSPACE_CONFIG"), ":4096:8");
   if (gpu_present()) return;
