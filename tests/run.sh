@@ -83,18 +83,18 @@ run_tidy_changed() {
   if [ ${#files[@]} -gt 0 ]; then run_tidy "${files[@]}"; fi
 }
 
-run_tsan() {
+run_tsan() ( # a subshell: its variables are for these tests alone
   export TSAN_OPTIONS=halt_on_error=1
   ctest --test-dir build-tsan --output-on-failure --no-tests=error -R '^unit\.(core|data)$' "$@"
-}
+)
 
-run_asan() {
+run_asan() (
   # What third-party libraries keep until the process ends is listed in lsan.supp; every other leak is ours.
   export ASAN_OPTIONS=detect_leaks=1:abort_on_error=0:protect_shadow_gap=0
   export LSAN_OPTIONS=suppressions=$PWD/tests/structure/lsan.supp:print_suppressions=0
   export UBSAN_OPTIONS=print_stacktrace=1
   ctest --test-dir build-asan --output-on-failure --parallel "$((jobs < 2 ? jobs : 2))" --no-tests=error -L unit "$@"
-}
+)
 
 set_up() { phase "set-up" bash cluster/bootstrap/bootstrap.sh --tests "$@"; } # [--checks]
 
