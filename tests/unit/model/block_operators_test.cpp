@@ -68,7 +68,7 @@ TEST(BlockOperators, OfForwardAndBackwardAreThoseOfTheTable) {
   const at::Tensor dy = random({26, setup.config.hidden_size}, 1.0, 2);
   {
     const support::OperatorRecord record;
-    block.backward(*backend, dy, packed.rows, saved, {.dx = true});
+    block.backward(*backend, dy, packed.rows, saved, /*needs_dx=*/true);
     table += section("backward", record);
     operators += record.total();
   }
