@@ -4,7 +4,6 @@
 //   data_probe decode FOLDER [--skip-special]             stdin: records of ids; stdout: records of text
 //   data_probe words                                      stdin: records of text; stdout: records of words' sizes
 //   data_probe info FOLDER                                vocab size, eos, pad, content hash, notes, one a line
-//   data_probe speed FOLDER FILE SECONDS                  encodes FILE again and again; prints megabytes per second
 //   data_probe permutation N SEED                         prints the seeded permutation
 //   data_probe store FOLDER INPUT OUTPUT [KEY=VALUE]...   builds a token store; keys: see set_option
 #include <fmt/format.h>
@@ -20,9 +19,7 @@
 #include "data/token_store.h"
 #include "data/tokenizer/tokenizer.h"
 #include "data/tokenizer/word_splitter.h"
-#include "runtime/core/clock.h"
 #include "runtime/core/error.h"
-#include "runtime/core/files.h"
 
 namespace {
 
@@ -94,21 +91,6 @@ int info(const Tokenizer& tokenizer) {
   return 0;
 }
 
-int speed(const std::string& folder, const std::string& file, double seconds) {
-  const std::string text = neoloom::core::read_file(file);
-  const Tokenizer tokenizer = Tokenizer::from_folder(folder);
-  double bytes = 0;
-  const double start = neoloom::core::now_seconds();
-  double now = start;
-  do {
-    const Tokenizer fresh = tokenizer.clone();  // with an empty cache, so that every pass meets its words anew
-    bytes += fresh.encode(text).empty() ? 0 : static_cast<double>(text.size());
-    now = neoloom::core::now_seconds();
-  } while (now - start < seconds);
-  fmt::print("{:.2f}\n", bytes / (now - start) / 1e6);
-  return 0;
-}
-
 int permutation(int64_t n, uint64_t seed) {
   for (const int64_t index : neoloom::data::seeded_permutation(n, seed)) fmt::print("{}\n", index);
   return 0;
@@ -159,10 +141,9 @@ int run(const std::vector<std::string>& args) {
   if (args.size() >= 2 && args[0] == "decode") return decode(Tokenizer::from_folder(args[1]), has_flag);
   if (args.size() == 1 && args[0] == "words") return words();
   if (args.size() == 2 && args[0] == "info") return info(Tokenizer::from_folder(args[1]));
-  if (args.size() == 4 && args[0] == "speed") return speed(args[1], args[2], std::stod(args[3]));
   if (args.size() == 3 && args[0] == "permutation") return permutation(std::stoll(args[1]), std::stoull(args[2]));
   if (args.size() >= 4 && args[0] == "store") return store(args);
-  fmt::print(stderr, "usage: data_probe encode|decode|words|info|speed|permutation|store ...\n");
+  fmt::print(stderr, "usage: data_probe encode|decode|words|info|permutation|store ...\n");
   return 2;
 }
 

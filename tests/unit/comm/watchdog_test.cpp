@@ -138,27 +138,27 @@ TEST(Watchdog, ActivityIsTheLongestWaitOrElseTheWork) {
 TEST(Watchdog, PhasesThatEndInTimeAreNotCounted) {
   Watchdog watchdog(0, "node1");
   const double start = core::now_seconds();
-  while (core::now_seconds() - start < 0.6) {
-    const auto guard = watchdog.guard("step", 1, 0.3);
+  while (core::now_seconds() - start < 3.0) {
+    const auto guard = watchdog.guard("step", 1, 1.5);
     sleep_seconds(0.02);
   }
-  sleep_seconds(0.5);  // no wait is left that could last too long
+  sleep_seconds(2.0);  // no wait is left that could last too long
 }
 
 TEST(Watchdog, MovedGuardStillEndsItsPhase) {
   Watchdog watchdog(0, "node1");
   {
-    auto first = watchdog.guard("step", 1, 0.2);
+    auto first = watchdog.guard("step", 1, 1.5);
     const auto second = std::move(first);
   }
-  sleep_seconds(0.6);
+  sleep_seconds(2.0);
 }
 
 TEST(Watchdog, TimeInWhichTheWholeProcessWasStoppedDoesNotCount) {
   const pid_t child = fork();
   if (child == 0) {
     Watchdog watchdog(0, "node1");
-    const auto guard = watchdog.guard("step", 1, 1.0);
+    const auto guard = watchdog.guard("step", 1, 2.0);
     sleep_seconds(0.2);  // the watching thread is in the middle of a tick when everything stops
     raise(SIGSTOP);
     sleep_seconds(0.2);
@@ -167,18 +167,15 @@ TEST(Watchdog, TimeInWhichTheWholeProcessWasStoppedDoesNotCount) {
   int status = 0;
   ASSERT_EQ(waitpid(child, &status, WUNTRACED), child);
   ASSERT_TRUE(WIFSTOPPED(status));
-  sleep_seconds(1.6);
+  sleep_seconds(2.6);
   kill(child, SIGCONT);
   ASSERT_EQ(waitpid(child, &status, 0), child);
   ASSERT_TRUE(WIFEXITED(status));
   EXPECT_EQ(WEXITSTATUS(status), 0);
 }
 
-TEST(Watchdog, EndsAtOnceWhenNothingIsWatched) {
-  const double start = core::now_seconds();
-  { Watchdog watchdog(0, "node1"); }
-  EXPECT_LT(core::now_seconds() - start, 1.0);
-}
+// If its thread waited for something to watch, this would never return.
+TEST(Watchdog, EndsWhenNothingIsWatched) { const Watchdog watchdog(0, "node1"); }
 
 }  // namespace
 }  // namespace neoloom::comm
