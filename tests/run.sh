@@ -3,10 +3,12 @@
 # Set-up, build, and every test (those of GPUs are skipped where there is none):
 #
 #   bash tests/run.sh                 release build and all tests
-#   bash tests/run.sh --ci            the same, --asan, and --tidy on the sources that changed since the last release
+#   bash tests/run.sh --ci [MINUTES]  the same, then --tidy on the sources that changed since the last release, and --asan;
+#                                     what has not ended MINUTES after the start is given up, and the last lines say so
 #   bash tests/run.sh --asan          unit tests under AddressSanitizer and UBSan (a build of its own)
 #   bash tests/run.sh --tsan          unit tests of the rooms without LibTorch and MPI, under ThreadSanitizer
 #   bash tests/run.sh --tidy          clang-tidy over the project's own sources, and clang's front end as a second compiler
+#   bash tests/run.sh --tidy-changed  the same for the sources that changed since the last release
 #   bash tests/run.sh --newest        build and all tests with the newest releases of LibTorch and the oracles
 #   bash tests/run.sh --nightly       the release build with all tests, --asan, --tsan, --tidy and --newest
 #   bash tests/run.sh -R parity -V    other arguments go to ctest
@@ -125,14 +127,26 @@ newest() {
   phase "tests (newest)" run_ctest build-newest "$@"
 }
 
+# within MINUTES PART: one part of this script, ended when MINUTES have passed since the start of the whole; 0: no limit.
+within() {
+  local left=$(($1 * 60 - SECONDS)) code=0
+  if [ "$1" = 0 ]; then left=infinity; elif [ "$left" -le 0 ]; then left=1; fi
+  timeout "$left" bash "${BASH_SOURCE[0]}" "$2" || code=$?
+  if [ $code = 124 ]; then phases+=("$2: GIVEN UP after $1 minutes"); else return $code; fi
+}
+
 case ${1:-} in
   --ci)
-    shift
+    minutes=${2:-0}
     set_up --checks
     build_release
+    phase "tests" run_ctest build
+    within "$minutes" --tidy-changed
+    within "$minutes" --asan
+    ;;
+  --tidy-changed)
+    phase "configure" configure release
     run_tidy_changed
-    asan
-    phase "tests" run_ctest build "$@"
     ;;
   --asan)
     shift
@@ -165,7 +179,7 @@ case ${1:-} in
     ;;
   -h | --help)
     trap - EXIT
-    sed -n '3,15s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+    sed -n '3,17s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
     ;;
   *)
     set_up
