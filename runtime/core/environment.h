@@ -89,8 +89,8 @@ inline constexpr VariableInfo kVariables[] = {
 /// Name of a variable in kVariables. Another name does not compile, so the list is complete.
 class Variable {
  public:
-  consteval Variable(const char* name)
-      : name_(name) {  // NOLINT(google-explicit-constructor): a name is written as text
+  // NOLINTNEXTLINE(google-explicit-constructor): a name is written as text
+  consteval Variable(const char* name) : name_(name) {
     if (!is_listed(name)) throw "add this variable to kVariables and to configs/README.md";
   }
   constexpr const char* name() const { return name_; }
