@@ -231,7 +231,7 @@ def test_the_format_of_a_run_is_not_that_of_a_file_with_another_name(classifier,
     outputs = []
     for name in ("rows.jsonl", "more.txt"):
         ended = started(cache, "predict", "--run", run.folder, "--input", tmp_path / name).expect(0)
-        assert ("not by the run's data.format csv (--set data.format=csv" in ended.err) == (name == "rows.jsonl")
+        assert ("not the run's data.format csv (--set data.format=csv" in ended.err) == (name == "rows.jsonl")
         outputs.append(ended.out)
     assert outputs[0] == outputs[1]
 
