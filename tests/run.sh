@@ -131,7 +131,7 @@ newest() {
 within() {
   local left=$(($1 * 60 - SECONDS)) code=0
   if [ "$1" = 0 ]; then left=infinity; elif [ "$left" -le 0 ]; then left=1; fi
-  timeout "$left" bash "${BASH_SOURCE[0]}" "$2" || code=$?
+  timeout "$left" bash tests/run.sh "$2" || code=$?
   if [ $code = 124 ]; then phases+=("$2: GIVEN UP after $1 minutes"); else return $code; fi
 }
 
@@ -179,7 +179,7 @@ case ${1:-} in
     ;;
   -h | --help)
     trap - EXIT
-    sed -n '3,17s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+    sed -n '3,17s/^# \{0,1\}//p' tests/run.sh
     ;;
   *)
     set_up
