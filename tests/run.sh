@@ -18,6 +18,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 jobs=${NEOLOOM_JOBS:-$(nproc)}
+export NEOLOOM_JOBS=$jobs # nproc counts OMP_NUM_THREADS, which is 1 below
 phases=()
 
 phase() { # NAME COMMAND...: runs it, remembers how long it took
