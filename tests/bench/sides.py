@@ -178,17 +178,19 @@ def in_turns(sides, steps, warmup):
             side.close()
 
 
-def check_losses(name, ours, theirs, tolerance):
-    """Compares losses of the same steps, or means of as many, of two sides that start alike. The first loss says little where
-    weights are random. How far the following ones fall depends on all that forward and backward compute."""
-    lost = [losses[0] - losses[-1] for losses in (ours, theirs)]
-    if abs(lost[0] - lost[1]) > tolerance * abs(lost[1]) or abs(ours[0] - theirs[0]) > tolerance * theirs[0]:
-        raise SideFailed(f"{name}: the sides learn differently: losses {ours} here, {theirs} there")
-
-
 def distance(losses, reference):
-    """How far the losses of the first steps are from those of the reference, as a share of its first."""
-    return max(abs(loss - right) for loss, right in zip(losses, reference)) / reference[0]
+    """Returns how far losses are from those of the same steps of a side that started alike: the difference of the first
+    ones, or of how far they fall, as a share of the reference's; the larger one. The first loss says little where weights
+    are random. How far the following ones fall depends on all that forward and backward compute."""
+    fall, expected = losses[0] - losses[-1], reference[0] - reference[-1]
+    of_falls = abs(fall - expected) / abs(expected) if expected else float(fall != 0)
+    return max(abs(losses[0] - reference[0]) / reference[0], of_falls)
+
+
+def check_losses(name, ours, theirs, tolerance):
+    """Compares losses of the same steps, or means of as many, of two sides that start alike."""
+    if distance(ours, theirs) > tolerance:
+        raise SideFailed(f"{name}: the sides learn differently: losses {ours} here, {theirs} there")
 
 
 def logged_steps(request):

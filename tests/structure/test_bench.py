@@ -142,11 +142,12 @@ def test_a_real_process_that_does_not_answer_is_killed(tmp_path):
     assert side.process.poll() is not None
 
 
-LOSSES = {"fp32": [1.0, 0.9, 0.8], "near": [1.01, 0.9, 0.81], "far": [1.2, 1.1, 0.9], "farther": [1.3, 1.2, 1.0]}
+LOSSES = {"fp32": [1.0, 0.9, 0.8], "near": [1.01, 0.9, 0.81], "far": [1.2, 1.1, 0.9], "farther": [1.3, 1.2, 0.8], "flat": [1.0, 1.0, 1.0]}
 
 
 @pytest.mark.parametrize("here,there,fails", [("near", "near", False), ("far", "farther", False), ("farther", "far", True),
-                                              ("near", "far", False), ("far", "near", True)])
+                                              ("near", "far", False), ("far", "near", True),
+                                              ("flat", "near", True)])
 def test_sixteen_bit_losses_fail_only_where_neoloom_is_the_farther_one(here, there, fails, monkeypatch):
     row = steps.Row("bf16", "single_label", "bfloat16", 8, 128, 1.0)
     monkeypatch.setattr(steps, "fp32_losses", lambda context, row: LOSSES["fp32"])
@@ -163,6 +164,11 @@ def test_fp32_losses_are_compared_with_the_other_side():
     row = steps.Row("fp32", "single_label", "float32", 8, 128, 1.0)
     with pytest.raises(sides.SideFailed):
         steps.judge_losses(None, row, dict(loss=dict(neoloom=LOSSES["near"], eager=LOSSES["fp32"])), "eager")
+
+
+def test_a_side_that_does_not_learn_is_far_away_though_its_losses_are_near():
+    assert sides.distance([1.0, 1.0, 1.0], [1.0, 0.999, 0.998]) == pytest.approx(1.0)
+    assert sides.distance([1.0, 0.9], [1.0, 0.9]) == 0.0
 
 
 def side(seconds, **more):
