@@ -9,8 +9,9 @@
 #   bash tests/run.sh --tsan          unit tests of the rooms without LibTorch and MPI, under ThreadSanitizer
 #   bash tests/run.sh --tidy          clang-tidy over the project's own sources, and clang's front end as a second compiler
 #   bash tests/run.sh --tidy-changed  the same for the sources that changed since the last release
+#   bash tests/run.sh --oldest        build and all tests with the oldest supported LibTorch (cluster/bootstrap/oldest)
 #   bash tests/run.sh --newest        build and all tests with the newest releases of LibTorch and the oracles
-#   bash tests/run.sh --nightly       the release build with all tests, --asan, --tsan, --tidy and --newest
+#   bash tests/run.sh --nightly       the release build with all tests, --asan, --tsan, --tidy, --oldest and --newest
 #   bash tests/run.sh -R parity -V    other arguments go to ctest
 #
 # NEOLOOM_JOBS: parallel compilers and tests (default: the number of cores; tests at most 2, they start ranks of their own).
@@ -118,14 +119,22 @@ tsan() {
   phase "unit tests (tsan)" run_tsan "$@"
 }
 
-newest() {
-  local requirements=$PWD/build-newest/requirements prefix
-  phase "newest releases" "$(bash cluster/bootstrap/bootstrap.sh --print-prefix)/bin/python3" cluster/bootstrap/newest.py --write "$requirements"
-  phase "set-up (newest)" bash cluster/bootstrap/bootstrap.sh --tests --requirements "$requirements"
+with_versions() { # NAME REQUIREMENTS_FOLDER ARGUMENT...: build and tests in build-NAME; arguments go to ctest
+  local name=$1 requirements=$2 prefix
+  shift 2
+  phase "set-up ($name)" bash cluster/bootstrap/bootstrap.sh --tests --requirements "$requirements"
   prefix=$(bash cluster/bootstrap/bootstrap.sh --print-prefix --requirements "$requirements")
-  phase "configure (newest)" cmake --preset newest -DNEOLOOM_PYTHON_PREFIX="$prefix"
-  phase "build (newest)" cmake --build build-newest --parallel "$jobs"
-  phase "tests (newest)" run_ctest build-newest "$@"
+  phase "configure ($name)" cmake --preset release -B "build-$name" -DNEOLOOM_PYTHON_PREFIX="$prefix"
+  phase "build ($name)" cmake --build "build-$name" --parallel "$jobs"
+  phase "tests ($name)" run_ctest "build-$name" "$@"
+}
+
+oldest() { with_versions oldest cluster/bootstrap/oldest "$@"; }
+
+newest() {
+  local requirements=$PWD/build-newest/requirements
+  phase "newest releases" "$(bash cluster/bootstrap/bootstrap.sh --print-prefix)/bin/python3" cluster/bootstrap/newest.py --write "$requirements"
+  with_versions newest "$requirements" "$@"
 }
 
 # within MINUTES PART: one part of this script, ended when MINUTES have passed since the start of the whole; 0: no limit.
@@ -159,6 +168,10 @@ case ${1:-} in
     set_up
     tsan "$@"
     ;;
+  --oldest)
+    shift
+    oldest "$@"
+    ;;
   --newest)
     shift
     set_up
@@ -175,12 +188,13 @@ case ${1:-} in
     run_tidy
     asan
     tsan
+    oldest
     newest
     phase "tests" run_ctest build
     ;;
   -h | --help)
     trap - EXIT
-    sed -n '3,17s/^# \{0,1\}//p' tests/run.sh
+    sed -n '3,18s/^# \{0,1\}//p' tests/run.sh
     ;;
   *)
     set_up

@@ -8,7 +8,8 @@
 #   bash cluster/bootstrap/bootstrap.sh --checks        also clang and clang-tidy (packages-checks.txt)
 #   bash cluster/bootstrap/bootstrap.sh --print-prefix  print the prefix's folder and exit
 #   bash cluster/bootstrap/bootstrap.sh --no-system     install no Debian packages: you have installed them yourself
-#   ... --requirements FOLDER                           Python packages of other versions (newest.py writes such a folder)
+#   ... --requirements FOLDER                           Python packages of other versions: oldest/, or what newest.py
+#                                                       writes
 #
 # NEOLOOM_DEPS: folder of the prefixes (default ~/.cache/neoloom/deps), one per set of versions; clones share it.
 # Exit code 2: this user may not install what is missing; one line names each missing thing.
@@ -102,7 +103,7 @@ make_prefix() {
     "$python" -m venv "$prefix" >&2 || { say "$python -m venv failed (Debian: python3-venv)"; return 2; }
   fi
   install_wheels .stamp-runtime "$requirements/requirements.txt" || return 2
-  [ "$tests" = 0 ] || install_wheels .stamp-tests "$requirements/requirements.txt" "$requirements/requirements-tests.txt"
+  [ "$tests" = 0 ] || install_wheels .stamp-tests "$requirements/requirements.txt" "$oracles"
 }
 
 tests=0 checks=0 print_prefix=0 system=1 requirements=$here
@@ -116,7 +117,7 @@ while [ $# -gt 0 ]; do
       requirements=${2:?bootstrap: --requirements needs a folder}
       shift
       ;;
-    -h | --help) sed -n '3,15s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
+    -h | --help) sed -n '3,16s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
     *) say "unknown option $1 (known: --tests --checks --print-prefix --no-system --requirements)"; exit 2 ;;
   esac
   shift
@@ -127,6 +128,9 @@ if [ $print_prefix = 1 ]; then
   prefix_of "$python"
   exit 0
 fi
+
+oracles=$requirements/requirements-tests.txt
+if [ ! -f "$oracles" ]; then oracles=$here/requirements-tests.txt; fi
 
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT

@@ -5,6 +5,7 @@ import importlib.util
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 
 ROOT = pathlib.Path(os.environ["NEOLOOM_SOURCE_DIR"])
@@ -24,8 +25,7 @@ def test_the_prefix_is_printed_without_doing_anything(tmp_path):
 def test_clones_with_equal_versions_share_a_prefix(tmp_path):
     clone = tmp_path / "clone"
     clone.mkdir()
-    for path in BOOTSTRAP.parent.iterdir():
-        (clone / path.name).write_bytes(path.read_bytes())
+    shutil.copytree(BOOTSTRAP.parent, clone, dirs_exist_ok=True)
     prefix = lambda folder: subprocess.run(["bash", folder / "bootstrap.sh", "--print-prefix"], capture_output=True, text=True).stdout
     assert prefix(clone) == prefix(BOOTSTRAP.parent)
     requirements = clone / "requirements.txt"
@@ -61,7 +61,7 @@ def test_a_pin_moves_to_the_newest_release_and_comments_stay():
 
 def test_every_requirement_is_a_pin():
     module = load_newest()
-    for file in module.FILES:
+    for file in (*module.FILES, "oldest/requirements.txt"):
         for line in (BOOTSTRAP.parent / file).read_text().splitlines():
             assert line.startswith("#") or module.PIN.match(line), f"{file}: {line}"
 
