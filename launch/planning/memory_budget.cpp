@@ -6,6 +6,7 @@
 #include <functional>
 #include <limits>
 #include <numeric>
+#include <optional>
 #include <vector>
 
 #include "launch/system/host_memory.h"
@@ -223,7 +224,7 @@ std::string resolve_memory(comm::MpiSession& session, const RunConfig& config, M
       return "memory: the plan does not fit, but the run starts (trainer_config.auto_find_batch_size: true); " +
              problem;
     }
-    session.agree_no_error(decision.fits ? 0 : static_cast<int>(ErrorKind::kDevice), problem);
+    session.agree_no_error(decision.fits ? std::nullopt : std::optional(core::Error(ErrorKind::kDevice, problem)));
   }
   return fmt::format("memory: {} planned per rank, budget {}; gradient checkpointing {}",
                      readable_bytes(decision.memory.total_bytes), bytes > 0 ? readable_bytes(bytes) : "unknown",

@@ -10,6 +10,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
+#include <optional>
 #include <thread>
 
 #include "runtime/comm/collective_error.h"
@@ -69,24 +70,19 @@ double timeout_of_environment() {
   return seconds;
 }
 
-}  // namespace
-
-// Holds how a piece of work ended. Kind 0: well, and `text` is its result. Any other kind: with an error of that kind
-// and text.
-struct MpiSession::Outcome {
-  int64_t kind = 0;
-  std::string text;
-};
-
-MpiSession::Outcome MpiSession::outcome_of(const std::function<std::string()>& work) {
+// Runs `work` and returns its error, if it throws one.
+std::optional<core::Error> error_of(const std::function<void()>& work) {
   try {
-    return {0, work()};
+    work();
+    return std::nullopt;
   } catch (const core::Error& error) {
-    return {error.exit_code(), error.what()};
+    return core::Error(error.kind(), error.what());
   } catch (const std::exception& error) {
-    return {static_cast<int64_t>(core::ErrorKind::kInternal), error.what()};
+    return core::Error(core::ErrorKind::kInternal, error.what());
   }
 }
+
+}  // namespace
 
 struct MpiSession::State {
   bool initialized = false;  // false without a launcher: MPI is never called
@@ -274,52 +270,44 @@ void MpiSession::sleeping_barrier() {
   wait_patiently(request);
 }
 
-// Broadcasts rank 0's outcome.
-void MpiSession::tell_outcome(Outcome& outcome) {
-  std::array<int64_t, 2> header{outcome.kind, static_cast<int64_t>(outcome.text.size())};
-  const auto bounded = guard();
-  MPI_Request request = MPI_REQUEST_NULL;
-  NL_MPI_CHECK(MPI_Ibcast(header.data(), 2, MPI_INT64_T, 0, state_->world, &request));
-  wait_patiently(request);
-  outcome.kind = header[0];
-  outcome.text.resize(static_cast<size_t>(header[1]));
-  broadcast(outcome.text.data(), outcome.text.size(), 0);
+// Broadcasts how work ended on `root`: with `error`, which every rank then throws, or with `text`.
+void MpiSession::broadcast_outcome(const std::optional<core::Error>& error, std::string& text, int root) {
+  if (error) text = error->what();
+  std::array<int64_t, 2> header{error ? error->exit_code() : 0, static_cast<int64_t>(text.size())};
+  if (size_ > 1) {
+    const auto bounded = guard();
+    MPI_Request request = MPI_REQUEST_NULL;
+    NL_MPI_CHECK(MPI_Ibcast(header.data(), 2, MPI_INT64_T, root, state_->world, &request));
+    wait_patiently(request);
+    text.resize(static_cast<size_t>(header[1]));
+    broadcast(text.data(), text.size(), root);
+  }
+  if (header[0] != 0) throw CollectiveError(static_cast<core::ErrorKind>(header[0]), text);
 }
 
 std::string MpiSession::run_on_root(const std::function<std::string()>& work) {
-  Outcome outcome;
-  if (is_root()) outcome = outcome_of(work);
-  if (size_ > 1) tell_outcome(outcome);
-  if (outcome.kind != 0) throw CollectiveError(static_cast<core::ErrorKind>(outcome.kind), outcome.text);
-  return outcome.text;
+  std::string text;
+  std::optional<core::Error> error;
+  if (is_root()) error = error_of([&] { text = work(); });
+  broadcast_outcome(error, text, 0);
+  return text;
 }
 
-void MpiSession::agree_no_error(int kind, const std::string& text) {
-  if (size_ == 1) {
-    if (kind != 0) throw CollectiveError(static_cast<core::ErrorKind>(kind), text);
-    return;
+void MpiSession::agree_no_error(std::optional<core::Error> error) {
+  int64_t first_failed = error ? rank_ : INT_MAX;
+  if (size_ > 1) {
+    const auto bounded = guard();
+    MPI_Request request = MPI_REQUEST_NULL;
+    NL_MPI_CHECK(MPI_Iallreduce(MPI_IN_PLACE, &first_failed, 1, MPI_INT64_T, MPI_MIN, state_->world, &request));
+    wait_patiently(request);
+    if (error) error.emplace(error->kind(), fmt::format("rank {} on {}: {}", rank_, host_name(), error->what()));
   }
-  int64_t first_failed = kind != 0 ? rank_ : INT_MAX;
-  const auto bounded = guard();
-  MPI_Request request = MPI_REQUEST_NULL;
-  NL_MPI_CHECK(MPI_Iallreduce(MPI_IN_PLACE, &first_failed, 1, MPI_INT64_T, MPI_MIN, state_->world, &request));
-  wait_patiently(request);
   if (first_failed == INT_MAX) return;
-  const int guilty = static_cast<int>(first_failed);
-  int64_t agreed_kind = kind;
-  broadcast(&agreed_kind, sizeof agreed_kind, guilty);
-  std::string agreed = fmt::format("rank {} on {}: {}", rank_, host_name(), text);
-  broadcast(agreed, guilty);
-  throw CollectiveError(static_cast<core::ErrorKind>(agreed_kind), agreed);
+  std::string text;
+  broadcast_outcome(error, text, static_cast<int>(first_failed));
 }
 
-void MpiSession::run_on_all_or_fail(const std::function<void()>& work) {
-  const Outcome outcome = outcome_of([&] {
-    work();
-    return std::string();
-  });
-  agree_no_error(static_cast<int>(outcome.kind), outcome.text);
-}
+void MpiSession::run_on_all_or_fail(const std::function<void()>& work) { agree_no_error(error_of(work)); }
 
 void MpiSession::abort(int exit_code) {
   std::fflush(nullptr);

@@ -4,12 +4,14 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "runtime/comm/communicator.h"
 #include "runtime/comm/watchdog.h"
+#include "runtime/core/error.h"
 #include "runtime/core/logger.h"
 
 namespace neoloom::comm {
@@ -100,11 +102,9 @@ class MpiSession {
   /// Collective: every rank. Throws: CollectiveError (collective_error.h) with the kind and text of rank 0's error.
   std::string run_on_root(const std::function<std::string()>& work);
 
-  /// Call it after rank-local work that may fail. When any rank passes an error (kind != 0), all ranks throw the error
-  /// of the lowest such rank; the text names its rank and host.
-  /// Collective: every rank.
-  /// Throws: CollectiveError.
-  void agree_no_error(int kind, const std::string& text);
+  /// Call it after rank-local work that may fail. When any rank passes an error, all ranks throw the error of the
+  /// lowest such rank; the text names its rank and host. Collective: every rank. Throws: CollectiveError.
+  void agree_no_error(std::optional<core::Error> error);
 
   /// Runs `work` on every rank, then agree_no_error.
   /// Collective: every rank.
@@ -120,10 +120,7 @@ class MpiSession {
   std::unique_ptr<Communicator> make_host_communicator();
 
  private:
-  struct Outcome;
-  static Outcome outcome_of(const std::function<std::string()>& work);
-  void tell_outcome(Outcome& outcome);
-
+  void broadcast_outcome(const std::optional<core::Error>& error, std::string& text, int root);
   void enter(const std::string& name, Patience patience);
   struct State;                        // MPI handles
   std::unique_ptr<core::Logger> log_;  // first: phases are logged from the start

@@ -5,6 +5,7 @@
 
 #include <chrono>
 #include <numeric>
+#include <optional>
 #include <thread>
 
 #include "runtime/comm/collective_error.h"
@@ -215,14 +216,15 @@ TEST(PatientBarrier, HoldsEveryRankUntilTheLastComesWithoutSpinning) {
 }
 
 TEST(AgreeNoError, NothingHappensWhenNoRankFailed) {
-  EXPECT_FALSE(thrown_by([] { session().agree_no_error(0, ""); }).any);
+  EXPECT_FALSE(thrown_by([] { session().agree_no_error(std::nullopt); }).any);
 }
 
 TEST(AgreeNoError, ErrorOfTheLowestFailedRankIsThrownOnAllAndNamesIt) {
   const bool failed = session().rank() >= session().size() / 2;
   const Thrown thrown = thrown_by([&] {
-    session().agree_no_error(failed ? static_cast<int>(ErrorKind::kWeights) : 0,
-                             failed ? fmt::format("file {} is short", session().rank()) : "");
+    std::optional<core::Error> error;
+    if (failed) error.emplace(ErrorKind::kWeights, fmt::format("file {} is short", session().rank()));
+    session().agree_no_error(error);
   });
   const int guilty = session().size() / 2;
   EXPECT_TRUE(thrown.any);
