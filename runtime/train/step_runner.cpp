@@ -131,17 +131,10 @@ void StepRunner::guard_sums() {
   if (!sums_guard_ && setup_.guard) sums_guard_.emplace(setup_.guard("all-reduce of gradients"));
 }
 
-void StepRunner::sum_over_ranks(metrics::DeviceMeasure& measure) {
+void StepRunner::end_sums(void (GradientReducer::*end)(), metrics::DeviceMeasure& measure) {
   const core::ScopedTimer timer(measure.comm_seconds);
   guard_sums();
-  reducer_.wait();
-  sums_guard_.reset();
-}
-
-void StepRunner::abandon(metrics::DeviceMeasure& measure) {
-  const core::ScopedTimer timer(measure.comm_seconds);
-  guard_sums();
-  reducer_.abandon();
+  (reducer_.*end)();
   sums_guard_.reset();
 }
 

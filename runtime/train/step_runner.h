@@ -48,9 +48,9 @@ class StepRunner {
   /// `measure`.
   bool compute(MicroBatchLoader& loader, TrainingState& state, metrics::DeviceMeasure& measure);
   /// Completes the sums over ranks. Collective: every rank.
-  void sum_over_ranks(metrics::DeviceMeasure& measure);
+  void sum_over_ranks(metrics::DeviceMeasure& measure) { end_sums(&GradientReducer::wait, measure); }
   /// Ends a step that no rank updates from: see GradientReducer::abandon. Collective: every rank.
-  void abandon(metrics::DeviceMeasure& measure);
+  void abandon(metrics::DeviceMeasure& measure) { end_sums(&GradientReducer::abandon, measure); }
   /// Updates the parameters from the sum, as step state.step + 1. take_result() returns its result.
   void update(TrainingState& state, metrics::DeviceMeasure& measure);
   /// Number of steps whose results are not taken yet.
@@ -65,6 +65,7 @@ class StepRunner {
   void compute_micro_batch(const LoadedMicroBatch& loaded, TrainingState& state, metrics::DeviceMeasure& measure);
   void run_kernels(const model::Model::MicroStep& step, const at::Tensor& grads, bool last);
   void guard_sums();
+  void end_sums(void (GradientReducer::*end)(), metrics::DeviceMeasure& measure);
 
   model::Model& model_;
   GradientReducer reducer_;
