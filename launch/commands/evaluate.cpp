@@ -6,7 +6,6 @@
 #include "launch/job/inference.h"
 #include "runtime/core/error.h"
 #include "runtime/core/output.h"
-#include "runtime/train/evaluator.h"
 #include "runtime/train/targets.h"
 
 namespace neoloom::launch {
@@ -36,11 +35,7 @@ int run_evaluate(comm::MpiSession& session, const EvaluateArguments& arguments) 
     const int64_t rows = store->invalid_row_count() + store->size();
     session.log().info("evaluate: " + unusable_rows(*store, rows, "were left out"));
   }
-  const train::EvalResult result =
-      train::evaluate(session, *inference.model, inference.params,
-                      {.store = store,
-                       .batch_size = inference.config.trainer_config.per_device_eval_batch_size,
-                       .pad_id = inference.pad_id});
+  const train::EvalResult result = evaluate(session, inference, store);
   const auto phase = session.phase("writing the result");
   session.run_on_root([&]() -> std::string {
     nlohmann::ordered_json json = result.json();

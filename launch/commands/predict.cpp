@@ -11,7 +11,6 @@
 #include "launch/job/inference.h"
 #include "runtime/core/error.h"
 #include "runtime/core/output.h"
-#include "runtime/train/evaluator.h"
 
 namespace neoloom::launch {
 namespace {
@@ -97,11 +96,7 @@ int run_predict(comm::MpiSession& session, const PredictArguments& arguments) {
   if (session.is_root() && !note.empty()) session.log().info(note);
   const auto store = open_store(session, request, *inference.tokenizer, cache_directory(session, inference.config));
   Lines mine(inference, *store);
-  train::evaluate(session, *inference.model, inference.params,
-                  {.store = store,
-                   .batch_size = inference.config.trainer_config.per_device_eval_batch_size,
-                   .pad_id = inference.pad_id},
-                  [&](int64_t first, const at::Tensor& logits) { mine.add(first, logits); });
+  evaluate(session, inference, store, [&](int64_t first, const at::Tensor& logits) { mine.add(first, logits); });
   const auto phase = session.phase("writing the result");
   // Shares are contiguous and ascend with the rank, so the texts join in row order.
   std::string all;

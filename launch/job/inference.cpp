@@ -187,6 +187,15 @@ Inference load_inference(comm::MpiSession& session, const ModelArguments& argume
   return result;
 }
 
+train::EvalResult evaluate(comm::MpiSession& session, const Inference& inference,
+                           const std::shared_ptr<const data::TokenStore>& store, const train::LogitsSink& sink) {
+  return train::evaluate(session, *inference.model, inference.params,
+                         {.store = store,
+                          .batch_size = inference.config.trainer_config.per_device_eval_batch_size,
+                          .pad_id = inference.pad_id},
+                         sink);
+}
+
 std::string settle_format(const ModelArguments& arguments, const std::string& path, RunConfig& config) {
   std::string& format = config.data.format;
   const auto sets_it = [](const std::string& text) { return text.starts_with("data.format="); };

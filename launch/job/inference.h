@@ -12,6 +12,7 @@
 #include "launch/job/device.h"
 #include "launch/job/inputs.h"
 #include "model/model.h"
+#include "runtime/train/evaluator.h"
 
 namespace neoloom::launch {
 
@@ -33,6 +34,10 @@ struct Inference {
 /// Loads a run folder, or a model folder / hub id with an optional PEFT adapter.
 /// Collective: every rank. Throws: Error(kUsage) without a model; Error(kWeights) from loading.
 Inference load_inference(comm::MpiSession& session, const ModelArguments& arguments);
+
+/// Evaluates the samples of `store`; see train::evaluate. Collective: every rank.
+train::EvalResult evaluate(comm::MpiSession& session, const Inference& inference,
+                           const std::shared_ptr<const data::TokenStore>& store, const train::LogitsSink& sink = {});
 
 /// A run's data.format describes the run's own files. Sets config.data.format to auto if `path` has another extension
 /// than they have, that extension names a format, and the command line does not set data.format.
