@@ -70,7 +70,7 @@ Compared microkernel_avx2() {
   return microkernel<float>(Dtype::kFloat32, model::avx2::multiply, [](const at::Tensor& b) { return b; });
 }
 
-constexpr auto kChosenMicrokernel = [](auto... arguments) { model::multiply_tile_block(arguments...); };
+constexpr auto kChosenMicrokernel = [](auto... arguments) { model::multiply_tile(arguments...); };
 
 Compared microkernel_avx512() {
   return microkernel<float>(Dtype::kFloat32, kChosenMicrokernel, [](const at::Tensor& b) { return b; });

@@ -75,14 +75,14 @@ Microkernel microkernel(Dtype dtype) {
   return Microkernel::kNone;
 }
 
-void multiply_tile_block(GemmShape sizes, Operand<const float> a, Operand<const float> b, Operand<float> c, bool add) {
+void multiply_tile(GemmShape sizes, Operand<const float> a, Operand<const float> b, Operand<float> c, bool add) {
   if (microkernel(Dtype::kFloat32) == Microkernel::kAvx2) return avx2::multiply(sizes, a, b, c, add);
   at::native::cpublas::brgemm(sizes.m, sizes.n, sizes.k, a.stride, b.stride, c.stride, add, a.values, b.values,
                               c.values, /*is_vnni=*/false);
 }
 
-void multiply_tile_block(GemmShape sizes, Operand<const at::BFloat16> a, Operand<const at::BFloat16> b,
-                         Operand<float> c, bool add) {
+void multiply_tile(GemmShape sizes, Operand<const at::BFloat16> a, Operand<const at::BFloat16> b, Operand<float> c,
+                   bool add) {
   at::native::cpublas::brgemm(sizes.m, sizes.n, sizes.k, a.stride, b.stride, c.stride, add, a.values, b.values,
                               c.values, /*is_vnni=*/true);
 }

@@ -40,11 +40,11 @@ struct GemmShape {
 /// c [m, n] = a [m, k] b [k, n], or c += a b with `add`. The sum over k is accumulated in order and then added to c,
 /// whatever m and n are. A bfloat16 b has its rows interleaved in pairs, [k / 2, n, 2]. Requires a microkernel for the
 /// type.
-void multiply_tile_block(GemmShape sizes, Operand<const float> a, Operand<const float> b, Operand<float> c, bool add);
-void multiply_tile_block(GemmShape sizes, Operand<const at::BFloat16> a, Operand<const at::BFloat16> b,
-                         Operand<float> c, bool add);
+void multiply_tile(GemmShape sizes, Operand<const float> a, Operand<const float> b, Operand<float> c, bool add);
+void multiply_tile(GemmShape sizes, Operand<const at::BFloat16> a, Operand<const at::BFloat16> b, Operand<float> c,
+                   bool add);
 
-/// Releases the calling thread's microkernel state. Each thread calls it after its last multiply_tile_block with inputs
+/// Releases the calling thread's microkernel state. Each thread calls it after its last multiply_tile with inputs
 /// of `dtype`.
 void release_microkernel(Dtype dtype);
 

@@ -142,7 +142,7 @@ void multiply(GemmShape sizes, Operand<const float> a, Operand<const float> b, O
   }
 }
 
-void copy_block(const MatrixRows& from, int64_t together, float* to) {
+void copy_tile(const MatrixRows& from, int64_t together, float* to) {
   switch (from.dtype) {
     case Dtype::kFloat32:
       return copy_elements<float>(from, together, to);
@@ -161,7 +161,7 @@ namespace neoloom::model::avx2 {
 
 bool runs() { return false; }
 void multiply(GemmShape, Operand<const float>, Operand<const float>, Operand<float>, bool) {}
-void copy_block(const MatrixRows&, int64_t, float*) {}
+void copy_tile(const MatrixRows&, int64_t, float*) {}
 
 }  // namespace neoloom::model::avx2
 

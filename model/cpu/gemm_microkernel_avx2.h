@@ -26,6 +26,6 @@ struct MatrixRows {
 
 /// Copies `from` to `to` [ceil(columns / together), rows, together] in fp32; `together` is a multiple of 16. Pads the
 /// last columns with zeros to a multiple of 16.
-void copy_block(const MatrixRows& from, int64_t together, float* to);
+void copy_tile(const MatrixRows& from, int64_t together, float* to);
 
 }  // namespace neoloom::model::avx2

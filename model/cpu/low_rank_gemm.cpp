@@ -19,7 +19,7 @@ namespace {
 
 constexpr int64_t kSlabColumns = 64;
 
-bool in_blocks(const at::Tensor& x) { return x.is_cpu() && has_packed_gemm(Dtype::kFloat32); }
+bool has_microkernel(const at::Tensor& x) { return x.is_cpu() && has_packed_gemm(Dtype::kFloat32); }
 
 int64_t tiles_of(int64_t rows) { return (rows + kTileRows - 1) / kTileRows; }
 
@@ -36,7 +36,7 @@ at::Tensor split_in_two(const at::Tensor& right, int64_t half) {
   return pairs;
 }
 
-at::Tensor narrow_product(const at::Tensor& x, const at::Tensor& right) {
+at::Tensor bf16_gemm(const at::Tensor& x, const at::Tensor& right) {
   constexpr int64_t kVector = 16;
   const int64_t rank = right.size(1);
   const int64_t half = (rank + kVector - 1) / kVector * kVector;
@@ -48,8 +48,8 @@ at::Tensor narrow_product(const at::Tensor& x, const at::Tensor& right) {
     const at::Tensor sums = at::empty({kTileRows, 2 * half}, right.options());
     auto* const tile = static_cast<float*>(sums.data_ptr());
     for_each_tile_of_rows(begin * kTileRows, std::min(end * kTileRows, rows), [&](int64_t row, int64_t here) {
-      multiply_tile_block({here, 2 * half, depth}, {x.const_data_ptr<at::BFloat16>() + row * x.stride(0), x.stride(0)},
-                          {pairs.const_data_ptr<at::BFloat16>(), 2 * half}, {tile, 2 * half}, /*add=*/false);
+      multiply_tile({here, 2 * half, depth}, {x.const_data_ptr<at::BFloat16>() + row * x.stride(0), x.stride(0)},
+                    {pairs.const_data_ptr<at::BFloat16>(), 2 * half}, {tile, 2 * half}, /*add=*/false);
       float* const out = y.mutable_data_ptr<float>() + row * rank;
       for (int64_t i = 0; i < here; ++i) {
         for (int64_t j = 0; j < rank; ++j) out[i * rank + j] = tile[2 * half * i + j] + tile[2 * half * i + half + j];
@@ -60,7 +60,7 @@ at::Tensor narrow_product(const at::Tensor& x, const at::Tensor& right) {
   return y;
 }
 
-at::Tensor wide_product(const at::Tensor& x, const at::Tensor& right) {
+at::Tensor fp32_gemm(const at::Tensor& x, const at::Tensor& right) {
   const at::Tensor packed = right.contiguous();
   const int64_t rank = right.size(1);
   const int64_t rows = x.size(0);
@@ -69,10 +69,10 @@ at::Tensor wide_product(const at::Tensor& x, const at::Tensor& right) {
   at::parallel_for(0, tiles_of(rows), 1, [&](int64_t begin, int64_t end) {
     for_each_tile_of_rows(begin * kTileRows, std::min(end * kTileRows, rows), [&](int64_t row, int64_t here) {
       for (int64_t k = 0; k < depth; k += kTileDepth) {
-        multiply_tile_block({here, rank, std::min(kTileDepth, depth - k)},
-                            {x.const_data_ptr<float>() + row * x.stride(0) + k, x.stride(0)},
-                            {packed.const_data_ptr<float>() + k * rank, rank},
-                            {y.mutable_data_ptr<float>() + row * rank, rank}, /*add=*/k > 0);
+        multiply_tile({here, rank, std::min(kTileDepth, depth - k)},
+                      {x.const_data_ptr<float>() + row * x.stride(0) + k, x.stride(0)},
+                      {packed.const_data_ptr<float>() + k * rank, rank},
+                      {y.mutable_data_ptr<float>() + row * rank, rank}, /*add=*/k > 0);
       }
     });
     release_microkernel(Dtype::kFloat32);
@@ -108,12 +108,12 @@ at::Tensor transposed_tiles(const at::Tensor& left) {
 }  // namespace
 
 at::Tensor low_rank_gemm(const at::Tensor& x, const at::Tensor& right) {
-  if (x.scalar_type() == at::kBFloat16) return narrow_product(x, right);
-  return in_blocks(x) ? wide_product(x, right) : at::mm(x, right);
+  if (x.scalar_type() == at::kBFloat16) return bf16_gemm(x, right);
+  return has_microkernel(x) ? fp32_gemm(x, right) : at::mm(x, right);
 }
 
 at::Tensor low_rank_outer_product(const at::Tensor& left, const at::Tensor& x) {
-  if (!in_blocks(x)) return at::mm(left.t(), x.to(at::kFloat));
+  if (!has_microkernel(x)) return at::mm(left.t(), x.to(at::kFloat));
   const int64_t rank = left.size(1);
   const int64_t rows = x.size(0);
   const int64_t columns = x.size(1);
@@ -127,8 +127,8 @@ at::Tensor low_rank_outer_product(const at::Tensor& left, const at::Tensor& x) {
       const int64_t width = std::min(kSlabColumns, columns - column);
       for (int64_t row = 0; row < rows; row += kTileRows) {
         copy_tile(x, row, std::min(kTileRows, rows - row), column, width, tile);
-        multiply_tile_block({rank, width, kTileRows}, {transposed.const_data_ptr<float>() + row * rank, kTileRows},
-                            {tile, kSlabColumns}, {y.mutable_data_ptr<float>() + column, columns}, /*add=*/row > 0);
+        multiply_tile({rank, width, kTileRows}, {transposed.const_data_ptr<float>() + row * rank, kTileRows},
+                      {tile, kSlabColumns}, {y.mutable_data_ptr<float>() + column, columns}, /*add=*/row > 0);
       }
     }
     release_microkernel(Dtype::kFloat32);

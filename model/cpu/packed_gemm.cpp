@@ -86,7 +86,7 @@ class PackedGemm {
     const int64_t spans = in_parts() ? std::min(column_tiles, (wanted + groups - 1) / groups) : column_tiles;
     share_tasks(groups * spans, [&](const auto& next) {
       Scratch scratch;
-      if (copies_) scratch.block = at::empty({kTileDepth, kPackedColumns}, x_.options());
+      if (copies_) scratch.b = at::empty({kTileDepth, kPackedColumns}, x_.options());
       if (!sums_in_y()) scratch.sums = at::empty({kTileRows, kPackedColumns}, x_.options().dtype(at::kFloat));
       for (int64_t task = next(); task >= 0; task = next()) {
         const int64_t group = task / spans;
@@ -102,8 +102,8 @@ class PackedGemm {
  private:
   /// Holds a thread's own memory.
   struct Scratch {
-    at::Tensor block;  // a copied tile of the right side
-    at::Tensor sums;   // sums of a tile, unless they are formed in y
+    at::Tensor b;     // a copied tile of the right side
+    at::Tensor sums;  // sums of a tile, unless they are formed in y
   };
   struct Tile {
     int64_t row, rows, column_tile, columns;
@@ -143,7 +143,7 @@ class PackedGemm {
     if (!sums_in_y()) {  // the sums of a tile cannot wait for the next depth
       for (int64_t column_tile = column_tiles.begin; column_tile < column_tiles.end; ++column_tile) {
         for_each_tile(column_tile, [&](const Tile& tile) {
-          for_each_depth([&](Depth depth) { multiply_tile(tile, depth, b_tile(column_tile, depth, scratch)); });
+          for_each_depth([&](Depth depth) { compute_tile(tile, depth, b_tile(column_tile, depth, scratch)); });
         });
       }
       return;
@@ -151,7 +151,7 @@ class PackedGemm {
     for_each_depth([&](Depth depth) {  // all column tiles read x's columns of one depth while those are in the cache
       for (int64_t column_tile = column_tiles.begin; column_tile < column_tiles.end; ++column_tile) {
         const BTile b = b_tile(column_tile, depth, scratch);
-        for_each_tile(column_tile, [&](const Tile& tile) { multiply_tile(tile, depth, b); });
+        for_each_tile(column_tile, [&](const Tile& tile) { compute_tile(tile, depth, b); });
       }
     });
   }
@@ -180,30 +180,30 @@ class PackedGemm {
     const int64_t columns = std::min(kPackedColumns, right_.n - column_tile * kPackedColumns);
     // The copy is fp32 and uses AVX2, whichever microkernel runs: pairs are never copied, and a CPU with AVX-512 has
     // AVX2.
-    avx2::copy_block({from, dtype_of(values), stride, depth.count, columns}, together_,
-                     scratch.block.mutable_data_ptr<float>());
-    return {scratch.block.const_data_ptr(), together_};
+    avx2::copy_tile({from, dtype_of(values), stride, depth.count, columns}, together_,
+                    scratch.b.mutable_data_ptr<float>());
+    return {scratch.b.const_data_ptr(), together_};
   }
 
-  void multiply_tile(const Tile& tile, Depth depth, BTile block) const {
+  void compute_tile(const Tile& tile, Depth depth, BTile b) const {
     if (depth.k == 0) start(tile);
     if (pairs_) {
-      multiply_columns<at::BFloat16>(tile, depth, block);
+      multiply_columns<at::BFloat16>(tile, depth, b);
     } else {
-      multiply_columns<float>(tile, depth, block);
+      multiply_columns<float>(tile, depth, b);
     }
     if (depth.k + depth.count == right_.k) finish(tile);
   }
 
   template <typename Element>
-  void multiply_columns(const Tile& tile, Depth depth, BTile block) const {
+  void multiply_columns(const Tile& tile, Depth depth, BTile b) const {
     const Operand<const Element> left = {x_.const_data_ptr<Element>() + tile.row * x_.stride(0) + depth.k,
                                          x_.stride(0)};
-    const auto* const right = static_cast<const Element*>(block.values);
+    const auto* const right = static_cast<const Element*>(b.values);
     for (int64_t column = 0; column < tile.columns; column += together_) {
-      multiply_tile_block({tile.rows, std::min(together_, tile.columns - column), depth.count}, left,
-                          {right + column * depth.count, block.stride}, {tile.sums + column, tile.stride},
-                          starts() || depth.k > 0);
+      multiply_tile({tile.rows, std::min(together_, tile.columns - column), depth.count}, left,
+                    {right + column * depth.count, b.stride}, {tile.sums + column, tile.stride},
+                    starts() || depth.k > 0);
     }
   }
 
@@ -218,9 +218,9 @@ class PackedGemm {
 
   void finish(const Tile& tile) const {
     if (rank_ > 0) {
-      multiply_tile_block({tile.rows, tile.columns, rank_}, {low_rank_u_.fp32_at(tile.row, 0), low_rank_u_.stride},
-                          {low_rank_v_.fp32_at(0, tile.column_tile), low_rank_v_.stride}, {tile.sums, tile.stride},
-                          /*add=*/true);
+      multiply_tile({tile.rows, tile.columns, rank_}, {low_rank_u_.fp32_at(tile.row, 0), low_rank_u_.stride},
+                    {low_rank_v_.fp32_at(0, tile.column_tile), low_rank_v_.stride}, {tile.sums, tile.stride},
+                    /*add=*/true);
     }
     const cpu::Rows sums = {tile.sums, tile.stride, tile.rows, tile.columns};
     if (y_.is_bf16) {

@@ -28,7 +28,7 @@ constexpr bool kInPairs = kTogether<Element> == 2;
 template <typename Element>
 void multiply(int64_t rows, int64_t columns, int64_t depth, const Element* a, int64_t a_stride, const Element* b,
               float* c, int64_t c_stride, bool add) {
-  multiply_tile_block({rows, columns, depth}, {a, a_stride}, {b, columns}, {c, c_stride}, add);
+  multiply_tile({rows, columns, depth}, {a, a_stride}, {b, columns}, {c, c_stride}, add);
 }
 
 uint16_t* bits_of(at::BFloat16* values) { return reinterpret_cast<uint16_t*>(values); }

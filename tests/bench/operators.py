@@ -15,14 +15,14 @@ ROWS = {"classification 8 x 128 fp32": ("single_label", 8, 128, "float32"),
         "causal LM 2 x 1024 bf16": ("causal_lm", 2, 1024, "bfloat16")}
 # The first pattern that matches "library symbol" names the row.
 GROUPS = [
-    ("block kernel: products, attention's scores", r"^\[JIT\]|avx2::.*multiply"),
+    ("microkernel: GEMMs, attention's scores", r"^\[JIT\]|avx2::.*multiply"),
     ("GELU", r"gelu|scale_rows"),
     ("softmax, cross entropy", r"softmax|cross_entropy"),
     ("LayerNorm", r"layer_norm|LayerNorm|RowwiseMoments"),
     ("bias, residual", r"sum_rows"),
     ("copies: other types, other orders",
      r"copy_rows|copy_elements|interleave_rows|transpose|copy_kernel|memmove|memset|Float16ToFloat"),
-    ("MKL's products", r"mkl_"),
+    ("MKL's GEMMs", r"mkl_"),
     ("waiting for the other threads", r"^libgomp"),
     ("kernel", r"^\[kernel"),
     ("LibTorch, the rest", r"^libtorch|^libc10|^libdnnl"),

@@ -31,7 +31,7 @@ at::Tensor with_room(const at::Tensor& values) {
   return room;
 }
 
-class BlockKernels : public ::testing::TestWithParam<Multiply> {
+class GemmMicrokernels : public ::testing::TestWithParam<Multiply> {
  protected:
   void SetUp() override {
     const bool own = GetParam() == &avx2::multiply;
@@ -50,7 +50,7 @@ class BlockKernels : public ::testing::TestWithParam<Multiply> {
   }
 };
 
-TEST_P(BlockKernels, MultiplyAllKindsOfRemainders) {
+TEST_P(GemmMicrokernels, MultiplyAllKindsOfRemainders) {
   for (const int64_t m : {1, 2, 3, 4, 5, 6, 7, 8, 11, 12, 13, 64}) {
     for (const int64_t n : {1, 7, 8, 9, 15, 16, 17, 24, 33, 64}) {
       for (const int64_t k : {1, 5, 300}) {
@@ -71,7 +71,7 @@ TEST_P(BlockKernels, MultiplyAllKindsOfRemainders) {
   }
 }
 
-TEST_P(BlockKernels, ARowsBitsDependOnItAlone) {
+TEST_P(GemmMicrokernels, ARowsBitsDependOnItAlone) {
   const at::Tensor a = random({37, 100}, 1.0, 1);
   const at::Tensor b = random({100, 64}, 1.0, 2);
   const at::Tensor c = random({37, 64}, 1.0, 3);
@@ -82,8 +82,8 @@ TEST_P(BlockKernels, ARowsBitsDependOnItAlone) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Kernels, BlockKernels,
-                         ::testing::Values(static_cast<Multiply>(&multiply_tile_block), &avx2::multiply),
+INSTANTIATE_TEST_SUITE_P(Kernels, GemmMicrokernels,
+                         ::testing::Values(static_cast<Multiply>(&multiply_tile), &avx2::multiply),
                          [](const auto& tested) { return tested.param == &avx2::multiply ? "avx2" : "chosen"; });
 
 // CMakeLists.txt runs this test under several limits.
@@ -105,7 +105,7 @@ TEST(Microkernel, IsTheBestThatCpuAndLimitAllow) {
   EXPECT_EQ(microkernel(Dtype::kFloat16), Microkernel::kNone);
 }
 
-TEST(Avx2Blocks, CopyColumnsTogetherWidened) {
+TEST(Avx2Microkernel, CopiesTilesAsFp32) {
   if (!avx2::runs()) GTEST_SKIP() << "not on this CPU";
   constexpr int64_t kStep = avx2::kColumnsTogether;
   for (const Dtype dtype : {Dtype::kFloat32, Dtype::kFloat16, Dtype::kBFloat16}) {
@@ -115,8 +115,8 @@ TEST(Avx2Blocks, CopyColumnsTogetherWidened) {
         const int64_t pieces = (columns + together - 1) / together;
         at::Tensor copy = at::zeros({pieces, 9, together});
         copy.select(1, 0).fill_(kUntouched);
-        avx2::copy_block({values.const_data_ptr(), dtype, columns, 9, columns}, together,
-                         copy.mutable_data_ptr<float>());
+        avx2::copy_tile({values.const_data_ptr(), dtype, columns, 9, columns}, together,
+                        copy.mutable_data_ptr<float>());
         const int64_t written = (columns + kStep - 1) / kStep * kStep;
         at::Tensor filled = at::zeros({9, pieces * together});
         filled.narrow(1, 0, columns).copy_(values);
