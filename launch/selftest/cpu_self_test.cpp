@@ -77,10 +77,10 @@ Compared microkernel_avx512() {
 }
 
 Compared microkernel_bf16() {
-  const auto in_pairs = [](const at::Tensor& b) {
+  const auto to_vnni = [](const at::Tensor& b) {
     return b.view({b.size(0) / 2, 2, b.size(1)}).transpose(1, 2).contiguous();
   };
-  return microkernel<at::BFloat16>(Dtype::kBFloat16, kChosenMicrokernel, in_pairs);
+  return microkernel<at::BFloat16>(Dtype::kBFloat16, kChosenMicrokernel, to_vnni);
 }
 
 /// Says how a linear layer's weight is stored, and what its GEMMs read.

@@ -62,13 +62,13 @@ std::string onednn_limit() {
 }
 
 Microkernel microkernel(Dtype dtype) {
-  static const Microkernel wide = find_kernel(Dtype::kFloat32);
-  static const Microkernel pairs = find_kernel(Dtype::kBFloat16);
+  static const Microkernel fp32 = find_kernel(Dtype::kFloat32);
+  static const Microkernel bf16 = find_kernel(Dtype::kBFloat16);
   switch (dtype) {
     case Dtype::kFloat32:
-      return wide;
+      return fp32;
     case Dtype::kBFloat16:
-      return pairs;
+      return bf16;
     case Dtype::kFloat16:
       break;
   }

@@ -103,18 +103,18 @@ NL_AVX2_INLINE __m256 to_fp32(const BFloat16Bits* from) {
 }
 
 template <typename Element>
-NL_AVX2 void copy_elements(const MatrixRows& from, int64_t together, float* to) {
+NL_AVX2 void copy_elements(const MatrixRows& from, int64_t n, float* to) {
   const auto* source = static_cast<const Element*>(from.values);
   const auto copy_step = [&](const Element* values, int64_t column) NL_AVX2 {
-    float* const place = to + (column - column % together) * from.rows + column % together;
+    float* const place = to + (column - column % n) * from.rows + column % n;
     _mm256_storeu_ps(place, to_fp32(values));
     _mm256_storeu_ps(place + kLanes, to_fp32(values + kLanes));
   };
-  const int64_t whole = from.columns / kColumnsTogether * kColumnsTogether;
-  for (int64_t row = 0; row < from.rows; ++row, source += from.stride, to += together) {
-    for (int64_t column = 0; column < whole; column += kColumnsTogether) copy_step(source + column, column);
+  const int64_t whole = from.columns / kMicrokernelN * kMicrokernelN;
+  for (int64_t row = 0; row < from.rows; ++row, source += from.stride, to += n) {
+    for (int64_t column = 0; column < whole; column += kMicrokernelN) copy_step(source + column, column);
     if (whole == from.columns) continue;
-    std::array<Element, kColumnsTogether> filled = {};
+    std::array<Element, kMicrokernelN> filled = {};
     std::copy(source + whole, source + from.columns, filled.begin());
     copy_step(filled.data(), whole);
   }
@@ -126,11 +126,11 @@ NL_AVX2 void copy_elements(const MatrixRows& from, int64_t together, float* to) 
 bool runs() { return __builtin_cpu_supports("avx2") != 0 && __builtin_cpu_supports("fma") != 0; }
 
 void multiply(GemmShape sizes, Operand<const float> a, Operand<const float> b, Operand<float> c, bool add) {
-  for (int64_t column = 0; column < sizes.n; column += kColumnsTogether) {
-    const int64_t width = std::min(kColumnsTogether, sizes.n - column);
+  for (int64_t column = 0; column < sizes.n; column += kMicrokernelN) {
+    const int64_t width = std::min(kMicrokernelN, sizes.n - column);
     const Operand<const float> right = {b.values + column, b.stride};
     const Operand<float> to = {c.values + column, c.stride};
-    if (width == kColumnsTogether) {
+    if (width == kMicrokernelN) {
       multiply_columns<2>(sizes, a, right, to, add, AllLanes());
     } else if (width > kLanes) {
       multiply_columns<2>(sizes, a, right, to, add, FirstLanes(width - kLanes));
@@ -142,14 +142,14 @@ void multiply(GemmShape sizes, Operand<const float> a, Operand<const float> b, O
   }
 }
 
-void copy_tile(const MatrixRows& from, int64_t together, float* to) {
+void copy_tile(const MatrixRows& from, int64_t n, float* to) {
   switch (from.dtype) {
     case Dtype::kFloat32:
-      return copy_elements<float>(from, together, to);
+      return copy_elements<float>(from, n, to);
     case Dtype::kFloat16:
-      return copy_elements<uint16_t>(from, together, to);
+      return copy_elements<uint16_t>(from, n, to);
     case Dtype::kBFloat16:
-      return copy_elements<BFloat16Bits>(from, together, to);
+      return copy_elements<BFloat16Bits>(from, n, to);
   }
 }
 

@@ -12,8 +12,8 @@ bool runs();
 
 void multiply(GemmShape sizes, Operand<const float> a, Operand<const float> b, Operand<float> c, bool add);
 
-/// Columns of b that multiply() reads together, row by row. It is fastest where they are contiguous.
-inline constexpr int64_t kColumnsTogether = 16;
+/// Columns of b that multiply() reads at once, row by row. It is fastest where they are contiguous.
+inline constexpr int64_t kMicrokernelN = 16;
 
 /// Rows of a matrix in any type.
 struct MatrixRows {
@@ -24,8 +24,8 @@ struct MatrixRows {
   int64_t columns = 0;
 };
 
-/// Copies `from` to `to` [ceil(columns / together), rows, together] in fp32; `together` is a multiple of 16. Pads the
+/// Copies `from` to `to` [ceil(columns / n), rows, n] in fp32; `n` is a multiple of 16. Pads the
 /// last columns with zeros to a multiple of 16.
-void copy_tile(const MatrixRows& from, int64_t together, float* to);
+void copy_tile(const MatrixRows& from, int64_t n, float* to);
 
 }  // namespace neoloom::model::avx2

@@ -14,7 +14,7 @@ namespace neoloom::model {
 
 namespace {
 
-constexpr int64_t kPairsTileDepth = 2048;  // rounding of the sum is negligible beside that of 16-bit inputs
+constexpr int64_t kBf16TileDepth = 2048;  // rounding of the sum is negligible beside that of 16-bit inputs
 
 // The rows of x are cut into groups that stay in a core's L2 cache while they are multiplied with all column tiles. A
 // group has at most this size, but enough rows to be worth reading a column tile for.
@@ -69,11 +69,11 @@ class PackedGemm {
         activated_(ends.activated),
         keeps_(ends.activated.defined() ? ends.keeps : ends.through.keeps),
         rows_(x.size(0)),
-        pairs_(x.scalar_type() == at::kBFloat16),
-        together_(!pairs_ && microkernel(Dtype::kFloat32) == Microkernel::kAvx2 ? avx2::kColumnsTogether
-                                                                                : kPackedColumns),
+        bf16_(x.scalar_type() == at::kBFloat16),
+        microkernel_n_(!bf16_ && microkernel(Dtype::kFloat32) == Microkernel::kAvx2 ? avx2::kMicrokernelN
+                                                                                    : kPackedColumns),
         copies_(right.values.scalar_type() != x.scalar_type() || right.values.dim() == 2 ||
-                together_ < kPackedColumns) {}
+                microkernel_n_ < kPackedColumns) {}
 
   void run() const {
     const int64_t column_tiles = (right_.n + kPackedColumns - 1) / kPackedColumns;
@@ -95,7 +95,7 @@ class PackedGemm {
                  {tiles * group / groups * kTileRows, std::min(tiles * (group + 1) / groups * kTileRows, rows_)},
                  scratch);
       }
-      release_microkernel(pairs_ ? Dtype::kBFloat16 : Dtype::kFloat32);
+      release_microkernel(bf16_ ? Dtype::kBFloat16 : Dtype::kFloat32);
     });
   }
 
@@ -124,14 +124,14 @@ class PackedGemm {
   /// Returns how many groups of rows the cache asks for. In fp32 that is one: computing takes longer than reading x
   /// again.
   int64_t groups_in_cache() const {
-    if (!pairs_) return 1;
-    const int64_t depth = std::min(kPairsTileDepth, right_.k);
+    if (!bf16_) return 1;
+    const int64_t depth = std::min(kBf16TileDepth, right_.k);
     const int64_t fitting = kCachedBytes / (depth * static_cast<int64_t>(sizeof(at::BFloat16)));
     const int64_t cached = std::max(fitting, kFewestCachedRows);
     return (rows_ + cached - 1) / cached;
   }
 
-  bool in_parts() const { return pairs_ && right_.k > kPairsTileDepth; }
+  bool in_parts() const { return bf16_ && right_.k > kBf16TileDepth; }
 
   bool sums_in_y() const { return y_.present() && !y_.is_bf16; }
 
@@ -158,7 +158,7 @@ class PackedGemm {
 
   template <typename Body>
   void for_each_depth(Body body) const {
-    const int64_t step = pairs_ ? kPairsTileDepth : kTileDepth;
+    const int64_t step = bf16_ ? kBf16TileDepth : kTileDepth;
     for (int64_t k = 0; k < right_.k; k += step) body(Depth{k, std::min(step, right_.k - k)});
   }
 
@@ -178,16 +178,16 @@ class PackedGemm {
     const char* const from = static_cast<const char*>(values.const_data_ptr()) + offset * values.element_size();
     if (!copies_) return {from, stride};
     const int64_t columns = std::min(kPackedColumns, right_.n - column_tile * kPackedColumns);
-    // The copy is fp32 and uses AVX2, whichever microkernel runs: pairs are never copied, and a CPU with AVX-512 has
+    // The copy is fp32 and uses AVX2, whichever microkernel runs: bfloat16 is never copied, and a CPU with AVX-512 has
     // AVX2.
-    avx2::copy_tile({from, dtype_of(values), stride, depth.count, columns}, together_,
+    avx2::copy_tile({from, dtype_of(values), stride, depth.count, columns}, microkernel_n_,
                     scratch.b.mutable_data_ptr<float>());
-    return {scratch.b.const_data_ptr(), together_};
+    return {scratch.b.const_data_ptr(), microkernel_n_};
   }
 
   void compute_tile(const Tile& tile, Depth depth, BTile b) const {
     if (depth.k == 0) start(tile);
-    if (pairs_) {
+    if (bf16_) {
       multiply_columns<at::BFloat16>(tile, depth, b);
     } else {
       multiply_columns<float>(tile, depth, b);
@@ -200,8 +200,8 @@ class PackedGemm {
     const Operand<const Element> left = {x_.const_data_ptr<Element>() + tile.row * x_.stride(0) + depth.k,
                                          x_.stride(0)};
     const auto* const right = static_cast<const Element*>(b.values);
-    for (int64_t column = 0; column < tile.columns; column += together_) {
-      multiply_tile({tile.rows, std::min(together_, tile.columns - column), depth.count}, left,
+    for (int64_t column = 0; column < tile.columns; column += microkernel_n_) {
+      multiply_tile({tile.rows, std::min(microkernel_n_, tile.columns - column), depth.count}, left,
                     {right + column * depth.count, b.stride}, {tile.sums + column, tile.stride},
                     starts() || depth.k > 0);
     }
@@ -258,11 +258,11 @@ class PackedGemm {
   TiledMatrix y_, through_, activated_;
   GeluKeeps keeps_;
   int64_t rows_;
-  bool pairs_;
-  int64_t together_;  // columns that lie side by side in a copied tile
-  // Tiles of the right side are copied: to convert them, or because few columns are read together, or because the rows
-  // of a matrix that is not packed lie far apart. At a multiple of 4 KiB such rows share few sets of the cache, which
-  // costs two thirds of the speed.
+  bool bf16_;
+  int64_t microkernel_n_;  // contiguous columns of a copied tile
+  // Tiles of the right side are copied: to convert them, or because the microkernel reads few columns at once, or
+  // because the rows of a matrix that is not packed lie far apart. At a multiple of 4 KiB such rows share few sets of
+  // the cache, which costs two thirds of the speed.
   bool copies_;
 };
 

@@ -11,7 +11,7 @@ namespace neoloom::model {
 
 namespace {
 
-bool in_pairs(Dtype compute_dtype) { return compute_dtype == Dtype::kBFloat16; }
+bool is_vnni(Dtype compute_dtype) { return compute_dtype == Dtype::kBFloat16; }
 
 }  // namespace
 
@@ -20,13 +20,13 @@ bool has_packed_gemm(Dtype compute_dtype) { return microkernel(compute_dtype) !=
 Dtype cpu_compute_dtype(Dtype wanted) { return has_packed_gemm(wanted) ? wanted : Dtype::kFloat32; }
 
 at::ScalarType packed_dtype(at::ScalarType frozen, Dtype compute_dtype) {
-  return in_pairs(compute_dtype) ? at::kBFloat16 : frozen;
+  return is_vnni(compute_dtype) ? at::kBFloat16 : frozen;
 }
 
 std::vector<int64_t> packed_shape(int64_t k, int64_t n, Dtype compute_dtype) {
-  const int64_t packed_weights = (n + kPackedColumns - 1) / kPackedColumns;
-  if (in_pairs(compute_dtype)) return {packed_weights, (k + 1) / 2, kPackedColumns, 2};
-  return {packed_weights, k, kPackedColumns};
+  const int64_t column_tiles = (n + kPackedColumns - 1) / kPackedColumns;
+  if (is_vnni(compute_dtype)) return {column_tiles, (k + 1) / 2, kPackedColumns, 2};
+  return {column_tiles, k, kPackedColumns};
 }
 
 at::Tensor pack_weights(const at::Tensor& right, Dtype compute_dtype) {
@@ -38,7 +38,7 @@ at::Tensor pack_weights(const at::Tensor& right, Dtype compute_dtype) {
     const int64_t columns = std::min(kPackedColumns, n - begin);
     const at::Tensor source = right.narrow(1, begin, columns);
     at::Tensor tile = packed_weights.select(0, begin / kPackedColumns).narrow(1, 0, columns);
-    if (!in_pairs(compute_dtype)) {
+    if (!is_vnni(compute_dtype)) {
       tile.copy_(source);
       continue;
     }

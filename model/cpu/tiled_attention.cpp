@@ -18,11 +18,11 @@ constexpr int64_t kLineFloats = 16;  // of one cache line
 
 int64_t round_up(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
 
-/// Number of rows of operand B that the microkernel reads together.
+/// Number of rows of operand B that the VNNI layout interleaves.
 template <typename Element>
-constexpr int64_t kTogether = std::is_same_v<Element, float> ? 1 : 2;
+constexpr int64_t kVnniRows = std::is_same_v<Element, float> ? 1 : 2;
 template <typename Element>
-constexpr bool kInPairs = kTogether<Element> == 2;
+constexpr bool kVnni = kVnniRows<Element> == 2;
 
 /// Computes c [rows, columns] (+)= a [rows, depth] b [depth, columns]. c and a have row strides, b is packed.
 template <typename Element>
@@ -47,10 +47,10 @@ void copy_elements(HeadRows<at::BFloat16> rows, int64_t count, int64_t width, at
 }
 
 /// Packs rows as operand B. The last row of an odd count is paired with zeros.
-void pack_together(HeadRows<float> rows, int64_t count, int64_t width, float* out) {
+void pack_operand_b(HeadRows<float> rows, int64_t count, int64_t width, float* out) {
   copy_elements(rows, count, width, out, width);
 }
-void pack_together(HeadRows<at::BFloat16> rows, int64_t count, int64_t width, at::BFloat16* out) {
+void pack_operand_b(HeadRows<at::BFloat16> rows, int64_t count, int64_t width, at::BFloat16* out) {
   cpu::interleave_rows({bits_of(rows.values), rows.stride, count, width}, reinterpret_cast<uint32_t*>(out));
 }
 
@@ -79,11 +79,11 @@ struct CpuHeadAttention<Element>::Tile {
 
 template <typename Element>
 CpuHeadAttention<Element>::CpuHeadAttention(int64_t head_size, int64_t window)
-    : head_size_(head_size), depth_(round_up(head_size, kTogether<Element>)), window_(window) {}
+    : head_size_(head_size), depth_(round_up(head_size, kVnniRows<Element>)), window_(window) {}
 
 template <typename Element>
 CpuHeadAttention<Element>::~CpuHeadAttention() {
-  release_microkernel(kInPairs<Element> ? Dtype::kBFloat16 : Dtype::kFloat32);
+  release_microkernel(kVnni<Element> ? Dtype::kBFloat16 : Dtype::kFloat32);
 }
 
 template <typename Element>
@@ -109,19 +109,19 @@ int64_t CpuHeadAttention<Element>::lay_out(float* base, bool backward) {
     part = base == nullptr ? nullptr : reinterpret_cast<Part*>(base + used);
     used += round_up(count * static_cast<int64_t>(sizeof(Part)) / static_cast<int64_t>(sizeof(float)), kLineFloats);
   };
-  const int64_t packed_weights = padded_keys_ * depth_;
-  take(k_columns_, packed_weights);
+  const int64_t packed_elements = padded_keys_ * depth_;
+  take(k_columns_, packed_elements);
   take(queries_, kAttentionTile * depth_);
   take(padded_tile_, kAttentionTile * depth_);
   take(result_, kAttentionTile * head_size_);
   take(scores_, kAttentionTile * score_stride_);
-  if constexpr (kInPairs<Element>) take(left_, kAttentionTile * score_stride_);
+  if constexpr (kVnni<Element>) take(left_, kAttentionTile * score_stride_);
   if (!backward) {
-    take(v_rows_, packed_weights);
+    take(v_rows_, packed_elements);
     return used;
   }
-  take(v_columns_, packed_weights);
-  take(k_rows_, packed_weights);
+  take(v_columns_, packed_elements);
+  take(k_rows_, packed_elements);
   take(grads_, kAttentionTile * depth_);
   take(query_rows_, kAttentionTile * depth_);
   take(grad_rows_, kAttentionTile * depth_);
@@ -157,10 +157,10 @@ void CpuHeadAttention<Element>::pack_left(Rows rows, int64_t count, int64_t padd
 
 /// Packs rows as operands B x^T: tiles of rows, transposed, filled up with zeros.
 template <typename Element>
-void CpuHeadAttention<Element>::pack_columns(Rows rows, int64_t count, Element* packed_weights) {
-  constexpr int64_t kPair = kTogether<Element>;
+void CpuHeadAttention<Element>::pack_columns(Rows rows, int64_t count, Element* packed) {
+  constexpr int64_t kPair = kVnniRows<Element>;
   for (int64_t begin = 0; begin < count; begin += kAttentionTile) {
-    Element* const packed_tile = packed_weights + begin * depth_;
+    Element* const packed_tile = packed + begin * depth_;
     Rows source = rows.from(begin);
     const int64_t here = std::min(kAttentionTile, count - begin);
     if (here < kAttentionTile) std::fill_n(packed_tile, kAttentionTile * depth_, Element(0));
@@ -176,16 +176,16 @@ void CpuHeadAttention<Element>::pack_columns(Rows rows, int64_t count, Element* 
 
 /// Packs rows as operand B [padded, head size], filled up with zeros.
 template <typename Element>
-void CpuHeadAttention<Element>::pack_rows(Rows rows, int64_t count, int64_t padded, Element* packed_weights) const {
-  pack_together(rows, count, head_size_, packed_weights);
-  const int64_t written = round_up(count, kTogether<Element>) * head_size_;
-  std::fill(packed_weights + written, packed_weights + padded * head_size_, Element(0));
+void CpuHeadAttention<Element>::pack_rows(Rows rows, int64_t count, int64_t padded, Element* packed) const {
+  pack_operand_b(rows, count, head_size_, packed);
+  const int64_t written = round_up(count, kVnniRows<Element>) * head_size_;
+  std::fill(packed + written, packed + padded * head_size_, Element(0));
 }
 
 /// Returns the tile's scores as operand A with stride score_stride_.
 template <typename Element>
 const Element* CpuHeadAttention<Element>::left_of_scores(const Tile& tile, const float* scores) {
-  if constexpr (!kInPairs<Element>) return scores;
+  if constexpr (!kVnni<Element>) return scores;
   copy_sums({scores, score_stride_, tile.padded_rows, tile.keys}, left_, score_stride_);
   return left_;
 }
@@ -194,7 +194,7 @@ const Element* CpuHeadAttention<Element>::left_of_scores(const Tile& tile, const
 template <typename Element>
 const Element* CpuHeadAttention<Element>::transposed(const Tile& tile, const float* scores) {
   cpu::transpose(scores, score_stride_, tile.padded_rows, kAttentionTile, transposed_, kAttentionTile);
-  if constexpr (!kInPairs<Element>) return transposed_;
+  if constexpr (!kVnni<Element>) return transposed_;
   copy_sums({transposed_, kAttentionTile, kAttentionTile, tile.padded_rows}, transposed_left_, kAttentionTile);
   return transposed_left_;
 }

@@ -47,8 +47,8 @@ class CpuHeadAttention {
   void reserve(int64_t key_rows, bool backward);
   int64_t lay_out(float* base, bool backward);
   void pack_left(Rows rows, int64_t count, int64_t padded, Element* packed) const;
-  void pack_columns(Rows rows, int64_t count, Element* packed_weights);
-  void pack_rows(Rows rows, int64_t count, int64_t padded, Element* packed_weights) const;
+  void pack_columns(Rows rows, int64_t count, Element* packed);
+  void pack_rows(Rows rows, int64_t count, int64_t padded, Element* packed) const;
   const Element* left_of_scores(const Tile& tile, const float* scores);
   const Element* transposed(const Tile& tile, const float* scores);
   void multiply_by_columns(const Tile& tile, const Element* left, const Element* columns, float* out) const;

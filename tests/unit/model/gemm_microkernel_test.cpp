@@ -93,36 +93,35 @@ TEST(Microkernel, IsTheBestThatCpuAndLimitAllow) {
   const bool avx512 = avx2 && !limit.starts_with("AVX2");
 #if defined(__x86_64__)
   const bool cpu_has_avx512 = __builtin_cpu_supports("avx512f") != 0;
-  const bool cpu_has_pairs = __builtin_cpu_supports("avx512bf16") != 0;
+  const bool cpu_has_bf16 = __builtin_cpu_supports("avx512bf16") != 0;
 #else
   const bool cpu_has_avx512 = false;
-  const bool cpu_has_pairs = false;
+  const bool cpu_has_bf16 = false;
 #endif
   const Microkernel own = avx2 && avx2::runs() ? Microkernel::kAvx2 : Microkernel::kNone;
   EXPECT_EQ(microkernel(Dtype::kFloat32), avx512 && cpu_has_avx512 ? Microkernel::kOneDnn : own);
-  const bool pairs = cpu_has_pairs && avx512 && limit != "AVX512_CORE" && limit != "AVX512_CORE_VNNI";
-  EXPECT_EQ(microkernel(Dtype::kBFloat16), pairs ? Microkernel::kOneDnn : Microkernel::kNone);
+  const bool bf16 = cpu_has_bf16 && avx512 && limit != "AVX512_CORE" && limit != "AVX512_CORE_VNNI";
+  EXPECT_EQ(microkernel(Dtype::kBFloat16), bf16 ? Microkernel::kOneDnn : Microkernel::kNone);
   EXPECT_EQ(microkernel(Dtype::kFloat16), Microkernel::kNone);
 }
 
 TEST(Avx2Microkernel, CopiesTilesAsFp32) {
   if (!avx2::runs()) GTEST_SKIP() << "not on this CPU";
-  constexpr int64_t kStep = avx2::kColumnsTogether;
+  constexpr int64_t kStep = avx2::kMicrokernelN;
   for (const Dtype dtype : {Dtype::kFloat32, Dtype::kFloat16, Dtype::kBFloat16}) {
     for (const int64_t columns : {1, 8, 15, 16, 17, 63, 64}) {
-      for (const int64_t together : {kStep, 4 * kStep}) {
+      for (const int64_t n : {kStep, 4 * kStep}) {
         const at::Tensor values = random({9, columns}, 1.0, 1).to(scalar_type(dtype));
-        const int64_t pieces = (columns + together - 1) / together;
-        at::Tensor copy = at::zeros({pieces, 9, together});
+        const int64_t pieces = (columns + n - 1) / n;
+        at::Tensor copy = at::zeros({pieces, 9, n});
         copy.select(1, 0).fill_(kUntouched);
-        avx2::copy_tile({values.const_data_ptr(), dtype, columns, 9, columns}, together,
-                        copy.mutable_data_ptr<float>());
+        avx2::copy_tile({values.const_data_ptr(), dtype, columns, 9, columns}, n, copy.mutable_data_ptr<float>());
         const int64_t written = (columns + kStep - 1) / kStep * kStep;
-        at::Tensor filled = at::zeros({9, pieces * together});
+        at::Tensor filled = at::zeros({9, pieces * n});
         filled.narrow(1, 0, columns).copy_(values);
-        filled[0].narrow(0, written, pieces * together - written).fill_(kUntouched);
-        EXPECT_TRUE(at::equal(copy, filled.view({9, pieces, together}).transpose(0, 1)))
-            << dtype_name(dtype) << ", " << columns << " columns, " << together << " together";
+        filled[0].narrow(0, written, pieces * n - written).fill_(kUntouched);
+        EXPECT_TRUE(at::equal(copy, filled.view({9, pieces, n}).transpose(0, 1)))
+            << dtype_name(dtype) << ", " << columns << " columns, " << n << " contiguous";
       }
     }
   }
