@@ -34,7 +34,7 @@ Rows rows_at(const at::Tensor& packed, int64_t row, int64_t channel) {
 }  // namespace
 
 /// Describes some queries of a sample and the keys that any of them may see.
-struct Attention::Block {
+struct Attention::QueryChunk {
   int64_t query_begin = 0;  // rows of the packed queries
   int64_t query_rows = 0;
   int64_t key_begin = 0;  // rows of the packed keys
@@ -47,17 +47,17 @@ at::Tensor Attention::heads_first(const at::Tensor& rows, Heads heads) const {
   return rows.narrow(1, heads.first * size, heads.count * size).view({rows.size(0), heads.count, size}).transpose(0, 1);
 }
 
-std::vector<Attention::Block> Attention::blocks_of(const SequenceSpan& segment) const {
-  std::vector<Block> blocks;
+std::vector<Attention::QueryChunk> Attention::chunks_of(const SequenceSpan& segment) const {
+  std::vector<QueryChunk> chunks;
   const int64_t first_position = segment.key_rows - segment.query_rows;
   for (int64_t begin = 0; begin < segment.query_rows; begin += kAttentionQueries) {
     const int64_t rows = std::min(kAttentionQueries, segment.query_rows - begin);
     const int64_t position = first_position + begin;
     const int64_t first_key = window_ > 0 ? std::max<int64_t>(0, position - window_ + 1) : 0;
-    blocks.push_back({segment.query_begin + begin, rows, segment.key_begin + first_key, position + rows - first_key,
+    chunks.push_back({segment.query_begin + begin, rows, segment.key_begin + first_key, position + rows - first_key,
                       position - first_key});
   }
-  return blocks;
+  return chunks;
 }
 
 bool attends_in_tiles(int64_t most_queries, int64_t most_keys) {
@@ -70,59 +70,71 @@ bool attends_in_tiles(int64_t most_queries, int64_t most_keys) {
 
 /// Calls body(row, begin, end) for every row of scores [heads, queries, keys] with its visible keys.
 template <typename Body>
-void for_each_row(const at::Tensor& scores, const Attention::Block& block, int64_t window, Body body) {
-  for (int64_t row = 0; row < scores.size(0) * block.query_rows; ++row) {
-    const int64_t end = block.first_distance + row % block.query_rows + 1;
+void for_each_row(const at::Tensor& scores, const Attention::QueryChunk& chunk, int64_t window, Body body) {
+  for (int64_t row = 0; row < scores.size(0) * chunk.query_rows; ++row) {
+    const int64_t end = chunk.first_distance + row % chunk.query_rows + 1;
     body(row, window > 0 ? std::max<int64_t>(0, end - window) : 0, end);
   }
 }
 
-at::Tensor Attention::hidden_keys(const Block& block, const at::TensorOptions& options) const {
-  const at::Tensor distance = at::arange(block.first_distance, block.first_distance + block.query_rows, options)
+at::Tensor Attention::hidden_keys(const QueryChunk& chunk, const at::TensorOptions& options) const {
+  const at::Tensor distance = at::arange(chunk.first_distance, chunk.first_distance + chunk.query_rows, options)
                                   .unsqueeze(1)
-                                  .sub(at::arange(block.key_rows, options));  // [queries, keys], query - key
+                                  .sub(at::arange(chunk.key_rows, options));  // [queries, keys], query - key
   at::Tensor hidden = distance.lt(0);
   return window_ > 0 ? hidden.logical_or(distance.ge(window_)) : hidden;
 }
 
-at::Tensor Attention::probabilities(const at::Tensor& q, const at::Tensor& k, const Block& block) const {
+at::Tensor Attention::probabilities(const at::Tensor& q, const at::Tensor& k, const QueryChunk& chunk) const {
   at::Tensor scores = at::bmm(q, k.transpose(1, 2));  // [H, queries, keys]
   if (on_cpu(scores)) {
     float* const values = scores.mutable_data_ptr<float>();
-    const int64_t width = block.key_rows;
-    for_each_row(scores, block, window_, [&](int64_t row, int64_t begin, int64_t end) {
+    const int64_t width = chunk.key_rows;
+    for_each_row(scores, chunk, window_, [&](int64_t row, int64_t begin, int64_t end) {
       cpu::softmax_range(values + row * width, begin, end, width);
     });
     return scores;
   }
   // Every query sees itself, so no row is empty.
-  scores.masked_fill_(hidden_keys(block, scores.options().dtype(at::kLong)), -std::numeric_limits<float>::infinity());
+  scores.masked_fill_(hidden_keys(chunk, scores.options().dtype(at::kLong)), -std::numeric_limits<float>::infinity());
   return at::_softmax(scores, -1, /*half_to_float=*/false);
 }
 
-at::Tensor Attention::score_gradient(at::Tensor dp, const at::Tensor& p, const Block& block) const {
+at::Tensor Attention::score_gradient(at::Tensor dp, const at::Tensor& p, const QueryChunk& chunk) const {
   if (!on_cpu(dp)) return at::_softmax_backward_data(dp, p, -1, at::kFloat);
   float* const gradient = dp.mutable_data_ptr<float>();
   const float* const probability = p.const_data_ptr<float>();
-  const int64_t width = block.key_rows;
-  for_each_row(dp, block, window_, [&](int64_t row, int64_t begin, int64_t end) {
+  const int64_t width = chunk.key_rows;
+  for_each_row(dp, chunk, window_, [&](int64_t row, int64_t begin, int64_t end) {
     cpu::softmax_backward_range(probability + row * width, gradient + row * width, begin, end, width);
   });
   return dp;
 }
 
+/// Calls body(chunk, queries, keys) for every chunk of queries; queries(x) and keys(x) return its rows of x in heads.
 template <typename Body>
-void Attention::for_each_share(const std::vector<SequenceSpan>& segments, bool on_cpu, Body body) const {
+void Attention::for_each_chunk(const std::vector<SequenceSpan>& segments, bool on_cpu, Body body) const {
+  const auto attend = [&](const SequenceSpan& segment, Heads heads) {
+    for (const QueryChunk& chunk : chunks_of(segment)) {
+      const auto queries = [&](const at::Tensor& x) {
+        return heads_first(x.narrow(0, chunk.query_begin, chunk.query_rows), heads);
+      };
+      const auto keys = [&](const at::Tensor& x) {
+        return heads_first(x.narrow(0, chunk.key_begin, chunk.key_rows), heads);
+      };
+      body(chunk, queries, keys);
+    }
+  };
   if (!on_cpu) {
-    for (const SequenceSpan& segment : segments) body(segment, Heads{0, num_heads_});
+    for (const SequenceSpan& segment : segments) attend(segment, {0, num_heads_});
     return;
   }
   // A task is one head of one sample: its scores stay in the cache, and the threads synchronize once for the whole
   // batch.
-  const int64_t shares = static_cast<int64_t>(segments.size()) * num_heads_;
-  at::parallel_for(0, shares, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t share = begin; share < end; ++share) {
-      body(segments[static_cast<size_t>(share / num_heads_)], Heads{share % num_heads_, 1});
+  const int64_t tasks = static_cast<int64_t>(segments.size()) * num_heads_;
+  at::parallel_for(0, tasks, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t task = begin; task < end; ++task) {
+      attend(segments[static_cast<size_t>(task / num_heads_)], {task % num_heads_, 1});
     }
   });
 }
@@ -147,18 +159,18 @@ std::string Attention::cpu_kernel() const {
 template <typename Body>
 void Attention::for_each_tiled_head(int64_t channels, const std::vector<SequenceSpan>& segments, Body body) const {
   const int64_t head_size = channels / num_heads_;
-  const auto share_out = [&](auto element) {
+  const auto run = [&](auto element) {
     share_tasks(static_cast<int64_t>(segments.size()) * num_heads_, [&](const auto& next) {
       CpuHeadAttention<decltype(element)> head(head_size, window_);
-      for (int64_t share = next(); share >= 0; share = next()) {
-        body(head, segments[static_cast<size_t>(share / num_heads_)], share % num_heads_ * head_size);
+      for (int64_t task = next(); task >= 0; task = next()) {
+        body(head, segments[static_cast<size_t>(task / num_heads_)], task % num_heads_ * head_size);
       }
     });
   };
   if (tile_inputs() == Dtype::kBFloat16) {
-    share_out(at::BFloat16());
+    run(at::BFloat16());
   } else {
-    share_out(float());
+    run(float());
   }
 }
 
@@ -178,16 +190,8 @@ at::Tensor Attention::forward(const at::Tensor& q, const at::Tensor& k, const at
     });
     return out;
   }
-  for_each_share(segments, on_cpu(q), [&](const SequenceSpan& segment, Heads heads) {
-    for (const Block& block : blocks_of(segment)) {
-      const auto queries = [&](const at::Tensor& x) {
-        return heads_first(x.narrow(0, block.query_begin, block.query_rows), heads);
-      };
-      const auto keys = [&](const at::Tensor& x) {
-        return heads_first(x.narrow(0, block.key_begin, block.key_rows), heads);
-      };
-      queries(out).copy_(at::bmm(probabilities(queries(q), keys(k), block), keys(v)));
-    }
+  for_each_chunk(segments, on_cpu(q), [&](const QueryChunk& chunk, const auto& queries, const auto& keys) {
+    queries(out).copy_(at::bmm(probabilities(queries(q), keys(k), chunk), keys(v)));
   });
   return out;
 }
@@ -216,20 +220,12 @@ AttentionGradients Attention::backward(const at::Tensor& grad, const at::Tensor&
     return out;
   }
   AttentionGradients out{at::empty_like(q), at::zeros_like(k), at::zeros_like(v)};
-  for_each_share(segments, on_cpu(q), [&](const SequenceSpan& segment, Heads heads) {
-    for (const Block& block : blocks_of(segment)) {
-      const auto queries = [&](const at::Tensor& x) {
-        return heads_first(x.narrow(0, block.query_begin, block.query_rows), heads);
-      };
-      const auto keys = [&](const at::Tensor& x) {
-        return heads_first(x.narrow(0, block.key_begin, block.key_rows), heads);
-      };
-      const at::Tensor p = probabilities(queries(q), keys(k), block);
-      const at::Tensor ds = score_gradient(at::bmm(queries(grad), keys(v).transpose(1, 2)), p, block);
-      keys(out.dv).add_(at::bmm(p.transpose(1, 2), queries(grad)));
-      keys(out.dk).add_(at::bmm(ds.transpose(1, 2), queries(q)));
-      queries(out.dq).copy_(at::bmm(ds, keys(k)));
-    }
+  for_each_chunk(segments, on_cpu(q), [&](const QueryChunk& chunk, const auto& queries, const auto& keys) {
+    const at::Tensor p = probabilities(queries(q), keys(k), chunk);
+    const at::Tensor ds = score_gradient(at::bmm(queries(grad), keys(v).transpose(1, 2)), p, chunk);
+    keys(out.dv).add_(at::bmm(p.transpose(1, 2), queries(grad)));
+    keys(out.dk).add_(at::bmm(ds.transpose(1, 2), queries(q)));
+    queries(out.dq).copy_(at::bmm(ds, keys(k)));
   });
   return out;
 }

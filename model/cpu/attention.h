@@ -26,7 +26,7 @@ struct AttentionGradients {
 };
 
 /// GPT-Neo's attention: scale 1, causal, softmax in fp32; local layers see the token itself and the window - 1 before
-/// it. Works on blocks of queries and skips keys that no query of a block may see: memory is O(T x queries of a block),
+/// it. Works on chunks of queries and skips keys that no query of a chunk may see: memory is O(T x queries of a chunk),
 /// and a local layer costs O(T x window). backward recomputes the probabilities.
 class Attention {
  public:
@@ -48,7 +48,7 @@ class Attention {
   AttentionGradients backward(const at::Tensor& grad, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                               const std::vector<SequenceSpan>& segments) const;
 
-  struct Block;  // some queries of a segment with the keys they may see
+  struct QueryChunk;  // some queries of a segment with the keys they may see
 
  private:
   struct Heads {
@@ -56,19 +56,19 @@ class Attention {
     int64_t count = 0;
   };
   template <typename Body>
-  void for_each_share(const std::vector<SequenceSpan>& segments, bool on_cpu, Body body) const;
+  void for_each_chunk(const std::vector<SequenceSpan>& segments, bool on_cpu, Body body) const;
   bool on_cpu(const at::Tensor& x) const { return x.is_cpu() && !on_cuda_; }
   /// [rows, h] -> [heads, rows, d], a view.
   at::Tensor heads_first(const at::Tensor& rows, Heads heads) const;
-  std::vector<Block> blocks_of(const SequenceSpan& segment) const;
+  std::vector<QueryChunk> chunks_of(const SequenceSpan& segment) const;
   /// Whether CpuHeadAttention computes this. Depends on CPU and lengths only, so ranks with equal CPUs agree.
   bool in_tiles(const at::Tensor& q, const std::vector<SequenceSpan>& segments) const;
   Dtype tile_inputs() const;
   template <typename Body>
   void for_each_tiled_head(int64_t channels, const std::vector<SequenceSpan>& segments, Body body) const;
-  at::Tensor hidden_keys(const Block& block, const at::TensorOptions& options) const;
-  at::Tensor score_gradient(at::Tensor dp, const at::Tensor& p, const Block& block) const;
-  at::Tensor probabilities(const at::Tensor& q, const at::Tensor& k, const Block& block) const;
+  at::Tensor hidden_keys(const QueryChunk& chunk, const at::TensorOptions& options) const;
+  at::Tensor score_gradient(at::Tensor dp, const at::Tensor& p, const QueryChunk& chunk) const;
+  at::Tensor probabilities(const at::Tensor& q, const at::Tensor& k, const QueryChunk& chunk) const;
 
   int64_t num_heads_;
   int64_t window_;
