@@ -160,7 +160,7 @@ template <typename Body>
 void Attention::for_each_tiled_head(int64_t channels, const std::vector<SequenceSpan>& segments, Body body) const {
   const int64_t head_size = channels / num_heads_;
   const auto run = [&](auto element) {
-    share_tasks(static_cast<int64_t>(segments.size()) * num_heads_, [&](const auto& next) {
+    parallel_tasks(static_cast<int64_t>(segments.size()) * num_heads_, [&](const auto& next) {
       CpuHeadAttention<decltype(element)> head(head_size, window_);
       for (int64_t task = next(); task >= 0; task = next()) {
         body(head, segments[static_cast<size_t>(task / num_heads_)], task % num_heads_ * head_size);

@@ -84,7 +84,7 @@ class PackedGemm {
     // Where k is cut into parts, a task has several column tiles: they all read one part of x's columns while it is in
     // the cache. Elsewhere a task has one.
     const int64_t spans = in_parts() ? std::min(column_tiles, (wanted + groups - 1) / groups) : column_tiles;
-    share_tasks(groups * spans, [&](const auto& next) {
+    parallel_tasks(groups * spans, [&](const auto& next) {
       Scratch scratch;
       if (copies_) scratch.b = at::empty({kTileDepth, kPackedColumns}, x_.options());
       if (!sums_in_y()) scratch.sums = at::empty({kTileRows, kPackedColumns}, x_.options().dtype(at::kFloat));

@@ -12,7 +12,7 @@ namespace neoloom::model {
 /// `worker` once per thread with a function that returns the thread's next task, or -1 after the last. No result may
 /// depend on which thread runs a task.
 template <typename Worker>
-void share_tasks(int64_t count, Worker worker) {
+void parallel_tasks(int64_t count, Worker worker) {
   std::atomic<int64_t> next{0};
   at::parallel_for(0, at::get_num_threads(), 1, [&](int64_t, int64_t) {
     worker([&]() -> int64_t {
