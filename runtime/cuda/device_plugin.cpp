@@ -16,9 +16,9 @@ using core::ErrorKind;
 // 13000 -> "13.0"
 std::string cuda_version_text(int version) { return fmt::format("{}.{}", version / 1000, version % 1000 / 10); }
 
-class DeviceRoom final : public DevicePlugin {
+class DevicePluginImpl final : public DevicePlugin {
  public:
-  DeviceRoom(NcclApi nccl, DeviceApi device, std::function<void(bool)> restrict_kernels)
+  DevicePluginImpl(NcclApi nccl, DeviceApi device, std::function<void(bool)> restrict_kernels)
       : nccl_(std::move(nccl)), device_(std::move(device)), restrict_kernels_(std::move(restrict_kernels)) {}
 
   int device_count() override {
@@ -149,7 +149,7 @@ class DeviceRoom final : public DevicePlugin {
 
 std::unique_ptr<DevicePlugin> make_device_plugin(NcclApi nccl, DeviceApi device,
                                                  std::function<void(bool)> restrict_kernels) {
-  return std::make_unique<DeviceRoom>(std::move(nccl), std::move(device), std::move(restrict_kernels));
+  return std::make_unique<DevicePluginImpl>(std::move(nccl), std::move(device), std::move(restrict_kernels));
 }
 
 }  // namespace neoloom::cuda
