@@ -106,7 +106,7 @@ class AttentionTrial {
 struct Rounding {
   const char* name;
   at::ScalarType dtype;
-  double product_limit, attention_limit;
+  double gemm_limit, attention_limit;
 };
 constexpr std::array<Rounding, 2> kRoundings = {{{"fp16", at::kHalf, 1e-5, 4e-3}, {"bf16", at::kBFloat16, 1e-5, 3e-2}}};
 
@@ -119,18 +119,18 @@ std::vector<KernelTest> device_operator_tests(const model::CudaOperators& operat
     const auto there = [=](at::IntArrayRef shape, uint64_t seed) {
       return random_values(shape, seed).to(rounding.dtype).to(at::Device(device));
     };
-    tests.push_back({"GEMM, fp32 result", rounding.name, rounding.product_limit, [=] {
+    tests.push_back({"GEMM, fp32 result", rounding.name, rounding.gemm_limit, [=] {
                        const at::Tensor a = there({192, 256}, 1), b = there({256, 320}, 2);
-                       return Compared{{operators.product(a, b)}, {in_fp64(a).mm(in_fp64(b))}};
+                       return Compared{{operators.gemm(a, b)}, {in_fp64(a).mm(in_fp64(b))}};
                      }});
-    tests.push_back({"GEMM, accumulating", rounding.name, rounding.product_limit, [=] {
+    tests.push_back({"GEMM, accumulating", rounding.name, rounding.gemm_limit, [=] {
                        // Has the strides of a gradient of B: a transposed A, a strided sum.
                        const at::Tensor left = there({256, 192}, 1).t(), right = there({256, 64}, 2);
                        const at::Tensor start = random_values({192, 128}, 3);
                        at::Tensor sum = start.clone().to(at::Device(device));
                        at::Tensor added = sum.narrow(1, 0, 64), replaced = sum.narrow(1, 64, 64);
-                       operators.add_product(added, left, right, /*beta=*/1.0, /*alpha=*/0.5);
-                       operators.add_product(replaced, left, right, /*beta=*/0.0, /*alpha=*/0.5);
+                       operators.add_gemm(added, left, right, /*beta=*/1.0, /*alpha=*/0.5);
+                       operators.add_gemm(replaced, left, right, /*beta=*/0.0, /*alpha=*/0.5);
                        const at::Tensor expected = in_fp64(left).mm(in_fp64(right)).mul_(0.5);
                        return Compared{{added, replaced}, {expected.add(start.narrow(1, 0, 64)), expected}};
                      }});
@@ -162,9 +162,9 @@ KernelTest graph_test(const MakeGraphCache& make_graph_cache, const std::string&
             const at::Tensor weight = random_values({96, 128}, 2).to(at::Device(device));
             at::Tensor output = at::empty({64, 128}, input.options());
             const auto compute = [&](const std::function<void()>& pause) {
-              const at::Tensor product = at::mm(input, weight);  // lives in the graph's memory, from part to part
+              const at::Tensor gemm = at::mm(input, weight);  // lives in the graph's memory, from part to part
               pause();
-              output.copy_(at::gelu(product, "tanh"));
+              output.copy_(at::gelu(gemm, "tanh"));
             };
             cuda::RepeatedWork work;
             work.shape = "self-test";

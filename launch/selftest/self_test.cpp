@@ -62,7 +62,7 @@ std::string verdict(const KernelResult& result) {
 using Inputs = const Tensors&;
 using Operator = at::Tensor (*)(Inputs inputs);
 
-at::Tensor product(Inputs in) { return at::mm(in[0], in[1]); }
+at::Tensor gemm(Inputs in) { return at::mm(in[0], in[1]); }
 at::Tensor layer_norm(Inputs in) { return at::layer_norm(in[0], {in[0].size(1)}); }
 at::Tensor gelu(Inputs in) { return at::gelu(in[0], "tanh"); }
 at::Tensor gelu_backward(Inputs in) { return at::gelu_backward(in[0], in[1], "tanh"); }
@@ -128,12 +128,12 @@ std::vector<KernelTest> libtorch_tests(const std::string& device) {
   const at::Tensor rows = at::arange(0, 192, 3, at::TensorOptions(at::kLong));
   // Limits of kernels that sum in fp32 in any order. 16-bit ones also round two inputs and a result.
   constexpr double kFp32 = 1e-5, kFp16 = 2e-3, kBf16 = 1e-2;
-  add("GEMM", product, {a, b}, kFp32);
+  add("GEMM", gemm, {a, b}, kFp32);
   add("row selection", select_rows, {a, rows}, 0.0);
   add("sum in fp64", sum_in_fp64, {a}, 1e-12);
   if (device == "cpu") return tests;  // kernels of neoloom do the rest there
-  add("GEMM", product, {a, b}, kFp16, at::kHalf);
-  add("GEMM", product, {a, b}, kBf16, at::kBFloat16);
+  add("GEMM", gemm, {a, b}, kFp16, at::kHalf);
+  add("GEMM", gemm, {a, b}, kBf16, at::kBFloat16);
   add("LayerNorm", layer_norm, {a}, kFp32);
   add("GELU", gelu, {a}, kFp32);
   add("GELU, backward", gelu_backward, {a, a}, kFp32);

@@ -8,7 +8,7 @@ namespace neoloom::model {
 at::Tensor CudaMatmul::multiply(const at::Tensor& a, const at::Tensor& b) const { return at::mm(a, b); }
 
 at::Tensor CudaMatmul::multiply_fp32(const at::Tensor& a, const at::Tensor& b) const {
-  return compute_dtype_ == Dtype::kFloat32 ? at::mm(a, b) : operators_->product(a, b);
+  return compute_dtype_ == Dtype::kFloat32 ? at::mm(a, b) : operators_->gemm(a, b);
 }
 
 void CudaMatmul::add_multiply(const at::Tensor& y, const at::Tensor& a, const at::Tensor& b, double beta,
@@ -16,7 +16,7 @@ void CudaMatmul::add_multiply(const at::Tensor& y, const at::Tensor& a, const at
   if (compute_dtype_ == Dtype::kFloat32) {
     y.addmm_(a, b, beta, alpha);
   } else {
-    operators_->add_product(y, a, b, beta, alpha);
+    operators_->add_gemm(y, a, b, beta, alpha);
   }
 }
 

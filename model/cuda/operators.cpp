@@ -72,8 +72,8 @@ AttentionGradients cudnn_backward(const at::Tensor& grad, const AttentionCall& c
 
 CudaOperators libtorch_operators() {
   CudaOperators operators;
-  operators.product = [](const at::Tensor& a, const at::Tensor& b) { return at::mm(a, b, at::kFloat); };
-  operators.add_product = [](const at::Tensor& y, const at::Tensor& a, const at::Tensor& b, double beta, double alpha) {
+  operators.gemm = [](const at::Tensor& a, const at::Tensor& b) { return at::mm(a, b, at::kFloat); };
+  operators.add_gemm = [](const at::Tensor& y, const at::Tensor& a, const at::Tensor& b, double beta, double alpha) {
     at::Tensor out = y;
     at::addmm_out(out, y, a, b, at::kFloat, beta, alpha);
   };

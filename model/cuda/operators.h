@@ -32,10 +32,10 @@ struct CudaOperators {
                                                     const at::Tensor& out, const AttentionSaved& saved)>;
 
   /// a b in fp32. Shapes: a [n, k], b [k, m] of one 16-bit type; returns [n, m] fp32.
-  std::function<at::Tensor(const at::Tensor& a, const at::Tensor& b)> product;
+  std::function<at::Tensor(const at::Tensor& a, const at::Tensor& b)> gemm;
   /// y = beta y + alpha a b; with beta 0 the old y is not read, as in BLAS. Shapes: y [n, m] fp32, any row stride.
   std::function<void(const at::Tensor& y, const at::Tensor& a, const at::Tensor& b, double beta, double alpha)>
-      add_product;
+      add_gemm;
   Forward flash_forward;
   Backward flash_backward;
   Forward cudnn_forward;  // queries and keys must be the same rows, all samples equally long, no window

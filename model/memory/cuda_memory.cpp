@@ -25,8 +25,8 @@ AttentionGradients flash_backward(const at::Tensor& /*grad*/, const AttentionCal
 
 CudaOperators operators_without_values() {
   CudaOperators operators;
-  operators.product = [](const at::Tensor& a, const at::Tensor& b) { return make({a.size(0), b.size(1)}, at::kFloat); };
-  operators.add_product = [](const at::Tensor&, const at::Tensor&, const at::Tensor&, double, double) {};
+  operators.gemm = [](const at::Tensor& a, const at::Tensor& b) { return make({a.size(0), b.size(1)}, at::kFloat); };
+  operators.add_gemm = [](const at::Tensor&, const at::Tensor&, const at::Tensor&, double, double) {};
   operators.flash_forward = operators.cudnn_forward = flash_forward;
   operators.flash_backward = operators.cudnn_backward = flash_backward;
   return operators;

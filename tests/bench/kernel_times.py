@@ -8,7 +8,7 @@ from sides import SideFailed
 FEW, MANY = 8, 16  # steps before the measured ones (graphs are recorded), and all from there on
 GROUPS = [  # a kernel belongs to the first that its name matches
     ("attention", r"flash|fmha|attention"),
-    ("matrix products", r"gemm|nvjet|cutlass|xmma|gemv|splitK"),
+    ("GEMMs", r"gemm|nvjet|cutlass|xmma|gemv|splitK"),
     ("LayerNorm", r"layer_norm|LayerNorm|GammaBeta"),
     ("GELU", r"[Gg][Ee][Ll][Uu]"),
     ("softmax, cross entropy", r"[Ss]oft[Mm]ax|nll_loss"),

@@ -16,7 +16,7 @@ from sides import SideFailed, environment
 
 REPETITIONS = 5
 SHAPES = ("768x768", "768x3072", "3072x768", "2048x2048", "2048x8192", "8192x2048", "768x50257")
-PANELS_TARGET, TOKENIZER_TARGET = 0.9, 10.0  # of LibTorch's rate; MB/s a core
+PACKED_TARGET, TOKENIZER_TARGET = 0.9, 10.0  # of LibTorch's rate; MB/s a core
 
 
 def google(command, threads, **options):
@@ -53,10 +53,10 @@ def middle(times, name):
     return statistics.median(times[name])
 
 
-def products(section, times):
+def gemms(section, times):
     rows = []
     for dtype, count, sizes in itertools.product(("fp32", "bf16"), (1024, 64), SHAPES):
-        shape = f"product/{dtype}/{sizes}/{count}"
+        shape = f"gemm/{dtype}/{sizes}/{count}"
         if f"{shape}/linear" not in times:  # the CPU does not compute in the type
             continue
         inner, outer = map(int, sizes.split("x"))
@@ -65,9 +65,9 @@ def products(section, times):
         cells = [f"{rate[way]:.0f}" if way in rate else "" for way in ("packed weights", "stored", "onednn", "linear")]
         share = rate["packed weights"] / rate["onednn"] if "packed weights" in rate else None
         section.data[shape] = dict(gflop_per_s=rate, share=share)
-        tail = [f"{share:.2f}", *target_cells(share, PANELS_TARGET)] if share else ["", "", ""]
+        tail = [f"{share:.2f}", *target_cells(share, PACKED_TARGET)] if share else ["", "", ""]
         rows.append([dtype, sizes, count, *cells, *tail])
-    section.add("Products of `rows` rows, GFLOP/s: packed weights, as stored (fp32 gradients of inputs), "
+    section.add("GEMMs of `rows` rows, GFLOP/s: packed weights, as stored (fp32 gradients of inputs), "
                 "oneDNN with the weight packed ahead, at::linear. Share: packed weights over oneDNN.")
     section.add_table(["dtype", "shape", "rows", "packed weights", "stored", "oneDNN", "linear", "share", "target", ""], rows)
 
@@ -128,8 +128,8 @@ def time_tokenizers(folder, path):
 def run(context):
     section = Section("Parts of a step")
     section.add(f"{context.threads} threads, medians of {REPETITIONS} repetitions in random order.")
-    context.say("micro: products")
-    products(section, micro_bench(context, "product/"))
+    context.say("micro: GEMMs")
+    gemms(section, micro_bench(context, "gemm/"))
     context.say("micro: layers and state")
     attention(section, micro_bench(context, "attention/"))
     times = micro_bench(context, "layer_norm|gelu|cross_entropy|gradient_sum|clip|checkpoint")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measures training steps beside transformers + peft: tokens a second, the share of the limit that the products set, time by kind
+"""Measures training steps beside transformers + peft: tokens a second, the share of the limit that the GEMMs set, time by kind
 of work, peak memory, step by step in turns."""
 
 import shutil
@@ -190,7 +190,7 @@ def run(context):
                 f"Forward, backward, clipping, AdamW and, here, the exact sum, a line of metrics; {context.steps} steps "
                 f"after {context.warmup}, the sides in turns from the same adapter, and they must learn alike. CPUs compute "
                 f"float16 weights in fp32 here and in float16 on the other side. Tokens a second: median (quartiles). The "
-                f"limit of a step is its products alone, each at the rate that it reaches on this machine in the same run. "
+                f"limit of a step is its GEMMs alone, each at the rate that it reaches on this machine in the same run. "
                 f"A side that takes more than {STEP_SECONDS} s for a step is ended.")
     rows, results = [], section.data
     for row in context.chosen(ROWS):

@@ -74,7 +74,7 @@ int main(int argc, char** argv) {
   int count = static_cast<int>(others.size());
   benchmark::Initialize(&count, others.data());
   if (benchmark::ReportUnrecognizedArguments(count, others.data())) return 2;
-  neoloom::bench::register_products();
+  neoloom::bench::register_gemms();
   neoloom::bench::register_layers();
   neoloom::bench::register_state();
   if (!tokenizer.empty()) neoloom::bench::register_tokenizer(tokenizer, text);

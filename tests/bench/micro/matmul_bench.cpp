@@ -52,10 +52,10 @@ void add_way(const std::string& way, Shape shape, at::ScalarType type, const Pre
     return difference(operands->y, expected, tolerance(type, operands->y.scalar_type() == at::kFloat));
   };
   const auto rows = static_cast<double>(shape.rows);
-  add_case({fmt::format("product/{}/{}x{}/{}/{}", type == at::kFloat ? "fp32" : "bf16", shape.in, shape.out, shape.rows,
-                        way),
-            check, [=] { multiply(*operands); },
-            2.0 * rows * static_cast<double>(shape.in) * static_cast<double>(shape.out)});
+  add_case(
+      {fmt::format("gemm/{}/{}x{}/{}/{}", type == at::kFloat ? "fp32" : "bf16", shape.in, shape.out, shape.rows, way),
+       check, [=] { multiply(*operands); },
+       2.0 * rows * static_cast<double>(shape.in) * static_cast<double>(shape.out)});
 }
 
 at::Tensor reorder(const at::Tensor& weight, int64_t rows) {
@@ -109,7 +109,7 @@ void add_shape(Shape shape, model::Dtype dtype) {
 
 }  // namespace
 
-void register_products() {
+void register_gemms() {
   for (const model::Dtype dtype : {model::Dtype::kFloat32, model::Dtype::kBFloat16}) {
     if (model::cpu_compute_dtype(dtype) != dtype) continue;  // oneDNN refuses, too
     for (const int64_t rows : {1024, 64}) {

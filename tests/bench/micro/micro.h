@@ -9,7 +9,7 @@
 
 namespace neoloom::bench {
 
-void register_products();
+void register_gemms();
 void register_layers();
 void register_state();
 /// Encoding of `text_file` with the tokenizer of `folder`.

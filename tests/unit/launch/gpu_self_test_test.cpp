@@ -54,7 +54,7 @@ TEST(CudaOperators, OnlyKernelsThatTheDeviceWouldBeGivenAreAskedFor) {
   EXPECT_EQ(count_with(run_operators(*ReferenceOperators::table(), gpu(8)), "cuDNN"), 0);
   const auto old = run_operators(*ReferenceOperators::table(), gpu(7));
   EXPECT_EQ(count_with(old, "attention"), 0);
-  EXPECT_EQ(old.size(), 4U) << "products in both types";
+  EXPECT_EQ(old.size(), 4U) << "GEMMs in both types";
 }
 
 TEST(CudaOperators, WindowThatIsOneTokenTooWideIsFound) {
@@ -75,7 +75,7 @@ TEST(CudaOperators, BackwardThatForgetsAGradientIsFoundAndWhatThrowsIsTold) {
     gradients.dk.zero_();
     return gradients;
   };
-  wrong.product = [](const at::Tensor&, const at::Tensor&) -> at::Tensor {
+  wrong.gemm = [](const at::Tensor&, const at::Tensor&) -> at::Tensor {
     throw std::runtime_error("no kernel image is available\nwith more lines");
   };
   const auto results = run_operators(wrong, gpu(9));
@@ -86,12 +86,12 @@ TEST(CudaOperators, BackwardThatForgetsAGradientIsFoundAndWhatThrowsIsTold) {
 TEST(CudaOperators, SumsThatForgetWhatWasThereOrTheScaleAreFound) {
   const auto right = ReferenceOperators::table();
   model::CudaOperators wrong = *right;
-  wrong.add_product = [right](const at::Tensor& y, const at::Tensor& a, const at::Tensor& b, double, double alpha) {
-    right->add_product(y, a, b, /*beta=*/0.0, alpha);
+  wrong.add_gemm = [right](const at::Tensor& y, const at::Tensor& a, const at::Tensor& b, double, double alpha) {
+    right->add_gemm(y, a, b, /*beta=*/0.0, alpha);
   };
   EXPECT_EQ(failures(run_operators(wrong, gpu(9))).size(), 2U);
-  wrong.add_product = [right](const at::Tensor& y, const at::Tensor& a, const at::Tensor& b, double beta, double) {
-    right->add_product(y, a, b, beta, /*alpha=*/1.0);
+  wrong.add_gemm = [right](const at::Tensor& y, const at::Tensor& a, const at::Tensor& b, double beta, double) {
+    right->add_gemm(y, a, b, beta, /*alpha=*/1.0);
   };
   EXPECT_EQ(failures(run_operators(wrong, gpu(9))).size(), 2U);
 }

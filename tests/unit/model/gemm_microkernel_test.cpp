@@ -39,7 +39,7 @@ class GemmMicrokernels : public ::testing::TestWithParam<Multiply> {
   }
   void TearDown() override { release_microkernel(Dtype::kFloat32); }
 
-  static at::Tensor product(const at::Tensor& a, const at::Tensor& b, const at::Tensor& c, bool add) {
+  static at::Tensor gemm(const at::Tensor& a, const at::Tensor& b, const at::Tensor& c, bool add) {
     const at::Tensor left = with_room(a);
     const at::Tensor right = with_room(b);
     at::Tensor sum = with_room(c);
@@ -64,8 +64,8 @@ TEST_P(GemmMicrokernels, MultiplyAllKindsOfRemainders) {
         const auto furthest = [](const at::Tensor& x, const at::Tensor& y) {
           return x.to(at::kDouble).sub(y).abs().max().item<double>();
         };
-        EXPECT_LE(furthest(product(a, b, c, /*add=*/false), exact), tolerance) << where;
-        EXPECT_LE(furthest(product(a, b, c, /*add=*/true), exact.add(c)), tolerance) << where;
+        EXPECT_LE(furthest(gemm(a, b, c, /*add=*/false), exact), tolerance) << where;
+        EXPECT_LE(furthest(gemm(a, b, c, /*add=*/true), exact.add(c)), tolerance) << where;
       }
     }
   }
@@ -75,9 +75,9 @@ TEST_P(GemmMicrokernels, ARowsBitsDependOnItAlone) {
   const at::Tensor a = random({37, 100}, 1.0, 1);
   const at::Tensor b = random({100, 64}, 1.0, 2);
   const at::Tensor c = random({37, 64}, 1.0, 3);
-  const at::Tensor all = product(a, b, c, /*add=*/true);
+  const at::Tensor all = gemm(a, b, c, /*add=*/true);
   for (const int64_t rows : {1, 2, 5, 6, 7, 36}) {
-    const at::Tensor some = product(a.narrow(0, 1, rows), b, c.narrow(0, 1, rows), /*add=*/true);
+    const at::Tensor some = gemm(a.narrow(0, 1, rows), b, c.narrow(0, 1, rows), /*add=*/true);
     EXPECT_TRUE(at::equal(some, all.narrow(0, 1, rows))) << rows << " rows";
   }
 }

@@ -198,13 +198,12 @@ TEST(LowRankGemm, EqualExactProducts) {
         for (const at::ScalarType type : {at::kFloat, at::kBFloat16}) {
           if (type == at::kBFloat16 && !has_packed_gemm(Dtype::kBFloat16)) continue;
           const at::Tensor x = random({rows, columns}, 1.0, 3).to(type);
-          const at::Tensor product = x.to(at::kDouble).mm(right.to(at::kDouble));
+          const at::Tensor gemm = x.to(at::kDouble).mm(right.to(at::kDouble));
           // fp32 sums of up to 770 products, as above. With bfloat16 the right side keeps 16 bits, which costs 2^-17 of
           // each of as many terms, of random signs.
           const double split = type == at::kFloat ? 0.0 : 4 * 0x1p-17 * std::sqrt(static_cast<double>(columns));
-          const double largest = product.abs().max().item<double>();
-          EXPECT_LT((low_rank_gemm(x, right) - product).abs().max().item<double>(), 2e-6 * (1 + largest) + split)
-              << where;
+          const double largest = gemm.abs().max().item<double>();
+          EXPECT_LT((low_rank_gemm(x, right) - gemm).abs().max().item<double>(), 2e-6 * (1 + largest) + split) << where;
           const at::Tensor outer = left.to(at::kDouble).t().mm(x.to(at::kDouble));
           EXPECT_LT((low_rank_outer_product(left, x) - outer).abs().max().item<double>(),
                     2e-6 * (1 + outer.abs().max().item<double>()))
@@ -222,15 +221,15 @@ TEST(LowRankGemm, HaveTheSameBitsForAnyRowsAndThreads) {
   for (const at::ScalarType type : {at::kFloat, at::kBFloat16}) {
     if (type == at::kBFloat16 && !has_packed_gemm(Dtype::kBFloat16)) continue;
     const at::Tensor x = random({300, 770}, 1.0, 1).to(type);
-    const at::Tensor product = low_rank_gemm(x, right);
+    const at::Tensor gemm = low_rank_gemm(x, right);
     const at::Tensor outer = low_rank_outer_product(left, x);
     for (const int64_t rows : {1, 5, 128, 131}) {
       if (!has_packed_gemm(Dtype::kFloat32)) break;  // at::mm uses other kernels for few rows
-      EXPECT_TRUE(at::equal(low_rank_gemm(x.narrow(0, 17, rows), right), product.narrow(0, 17, rows))) << rows;
+      EXPECT_TRUE(at::equal(low_rank_gemm(x.narrow(0, 17, rows), right), gemm.narrow(0, 17, rows))) << rows;
     }
     for (const int other : {1, 2, 3}) {
       at::set_num_threads(other);
-      EXPECT_TRUE(at::equal(low_rank_gemm(x, right), product)) << other << " threads";
+      EXPECT_TRUE(at::equal(low_rank_gemm(x, right), gemm)) << other << " threads";
       EXPECT_TRUE(at::equal(low_rank_outer_product(left, x), outer)) << other << " threads";
     }
     at::set_num_threads(threads);

@@ -25,15 +25,14 @@ class ReferenceOperators {
  public:
   static std::shared_ptr<const CudaOperators> table() {
     auto operators = std::make_shared<CudaOperators>();
-    operators->product = [](const at::Tensor& a, const at::Tensor& b) {
+    operators->gemm = [](const at::Tensor& a, const at::Tensor& b) {
       neoloom::support::OperatorRecord::count("mm.dtype");
       const at::DisableRecordFunctionGuard unseen;
       EXPECT_EQ(a.scalar_type(), b.scalar_type());
       EXPECT_NE(a.scalar_type(), at::kFloat);
       return at::mm(a.to(at::kFloat), b.to(at::kFloat));
     };
-    operators->add_product = [](const at::Tensor& y, const at::Tensor& a, const at::Tensor& b, double beta,
-                                double alpha) {
+    operators->add_gemm = [](const at::Tensor& y, const at::Tensor& a, const at::Tensor& b, double beta, double alpha) {
       neoloom::support::OperatorRecord::count("addmm.dtype");
       const at::DisableRecordFunctionGuard unseen;
       EXPECT_EQ(a.scalar_type(), b.scalar_type());
