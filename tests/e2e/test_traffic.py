@@ -36,8 +36,8 @@ def peft_count(config):
 
 
 # Heartbeats between rank 0 and the other ranks: threads of their own send them by the clock, whatever a step does.
-SIGNS_OF_LIFE = {"MPI_Isend", "MPI_Irecv"}
-SIGNS_PER_SECOND = 5  # until the configuration is read; then one
+HEARTBEAT_CALLS = {"MPI_Isend", "MPI_Irecv"}
+HEARTBEATS_PER_SECOND = 5  # until the configuration is read; then one
 
 
 def bytes_per_step(prefix, ranks):
@@ -47,15 +47,15 @@ def bytes_per_step(prefix, ranks):
         with open(f"{prefix}.{rank}") as file:
             intervals = json.load(file)["intervals"]
         result[rank] = {interval["mark"] + 1: {name: call["bytes"] for name, call in interval["calls"].items()
-                                                if name not in SIGNS_OF_LIFE}
+                                                if name not in HEARTBEAT_CALLS}
                         for interval in intervals if interval["mark"] is not None}
     return result
 
 
-def signs_of_life(prefix, ranks):
+def heartbeat_calls(prefix, ranks):
     """Returns the most calls that one rank made for heartbeats in the whole run."""
     totals = [json.loads(Path(f"{prefix}.{rank}").read_text())["total"] for rank in range(ranks)]
-    return max(total[name]["calls"] for total in totals for name in SIGNS_OF_LIFE)
+    return max(total[name]["calls"] for total in totals for name in HEARTBEAT_CALLS)
 
 
 @pytest.mark.parametrize("kind, lora", CASES, ids=["q_v", "all_linear", "odd_rank"])
@@ -69,7 +69,7 @@ def test_a_step_exchanges_the_adapter_gradients_and_nothing_else(tmp_path, data,
     began = time.monotonic()
     run.train(ranks, exported=exported).expect(0)
     # Rank 0 has ranks - 1 peers. Each of them sends a few more messages at its start and its end.
-    assert signs_of_life(tmp_path / "mpi", ranks) <= (ranks - 1) * (SIGNS_PER_SECOND * (time.monotonic() - began) + 6)
+    assert heartbeat_calls(tmp_path / "mpi", ranks) <= (ranks - 1) * (HEARTBEATS_PER_SECOND * (time.monotonic() - began) + 6)
 
     (start,) = run.events("run_start")
     total_steps, reported = start["total_steps"], start["allreduce_bytes_per_step"]

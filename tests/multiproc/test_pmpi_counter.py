@@ -10,11 +10,11 @@ SOURCE = Path(os.environ["NEOLOOM_SOURCE_DIR"])
 
 
 # Heartbeats go from thread to thread, whatever the ranks compute: they belong to no step.
-SIGNS_OF_LIFE = {"MPI_Isend", "MPI_Irecv"}
+HEARTBEAT_CALLS = {"MPI_Isend", "MPI_Irecv"}
 
 
-def without_signs_of_life(calls):
-    return {name: tally for name, tally in calls.items() if name not in SIGNS_OF_LIFE}
+def without_heartbeats(calls):
+    return {name: tally for name, tally in calls.items() if name not in HEARTBEAT_CALLS}
 
 
 def reports(job, tmp_path, ranks):
@@ -28,11 +28,11 @@ def test_every_rank_reports_each_step_apart(job, tmp_path):
     for rank, report in enumerate(reports(job, tmp_path, 2)):
         assert (report["rank"], report["size"]) == (rank, 2)
         assert [interval["mark"] for interval in report["intervals"]] == [None, 1, 2, -1]
-        _, first, second, rest = [without_signs_of_life(interval["calls"]) for interval in report["intervals"]]
+        _, first, second, rest = [without_heartbeats(interval["calls"]) for interval in report["intervals"]]
         assert first == {"MPI_Allreduce": {"calls": 1, "bytes": 500 * 8}}
         assert second == {"MPI_Allreduce": {"calls": 1, "bytes": 1000 * 8}}
         assert rest == {"MPI_Bcast": {"calls": 1, "bytes": 10}, "MPI_Ibarrier": {"calls": 1, "bytes": 0}}
-        assert all(report["total"][name]["calls"] < 50 for name in SIGNS_OF_LIFE)
+        assert all(report["total"][name]["calls"] < 50 for name in HEARTBEAT_CALLS)
         assert report["total"]["MPI_Allreduce"] == {"calls": 2, "bytes": 1500 * 8}
 
 
