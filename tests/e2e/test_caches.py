@@ -52,7 +52,7 @@ def cached(cache):
     return sorted(path for path in cache.rglob("*") if path.is_file())
 
 
-def test_damaged_files_of_every_kind_are_named_and_made_anew_and_the_bits_stay(config, tmp_path):
+def test_damaged_files_of_every_kind_are_named_and_rebuilt_and_the_bits_stay(config, tmp_path):
     cache = tmp_path / "cache"
     whole, ended = train(tmp_path / "whole", cache, config)
     assert "rebuilt" not in ended.err

@@ -30,7 +30,7 @@ class CachedStore : public StoreTest {
     return TokenStore::is_whole(path_, cache_);
   }
   void write(std::string_view content) { folder_.write("cache/" + fs::path(path_).filename().string(), content); }
-  void expect_made_anew(const std::string& reason) {
+  void expect_rebuilt(const std::string& reason) {
     EXPECT_FALSE(is_whole()) << reason;
     ASSERT_EQ(said_.size(), 1U) << reason;
     EXPECT_THAT(said_.front(), testing::AllOf(HasSubstr(path_ + " cannot be used and is rebuilt"), HasSubstr(reason)));
@@ -56,33 +56,33 @@ TEST_F(CachedStore, OneFlippedBitAnywhereIsFoundBeforeTheFileIsParsed) {
     EXPECT_FALSE(is_whole()) << "byte " << at;
     EXPECT_EQ(said_.size(), 1U) << "byte " << at;
   }
-  expect_made_anew("checksum");
+  expect_rebuilt("checksum");
 }
 
 TEST_F(CachedStore, AStoreThatWasCutOrGrewIsMadeAnew) {
   for (const size_t bytes :
        {size_t{0}, size_t{1}, size_t{64}, whole_.size() / 2, whole_.size() - 64, whole_.size() - 1}) {
     write(whole_.substr(0, bytes));
-    expect_made_anew("it");
+    expect_rebuilt("it");
   }
   write(whole_ + whole_);
-  expect_made_anew("its checksum is");
+  expect_rebuilt("its checksum is");
 }
 
 TEST_F(CachedStore, AStoreUnderAnotherOnesNameIsMadeAnew) {
   request_.max_length_tokens = 5;
   TokenStore::build(request_, *tokenizer_, path_);
   request_.max_length_tokens = StoreRequest().max_length_tokens;
-  expect_made_anew("it was made as tokens-");
+  expect_rebuilt("it was made as tokens-");
 }
 
 TEST_F(CachedStore, AFolderOrAPipeInItsPlaceGivesWay) {
   fs::remove(path_);
   fs::create_directories(path_ + "/inside");
-  expect_made_anew("a folder");
+  expect_rebuilt("a folder");
   fs::remove(path_);
   ASSERT_EQ(::mkfifo(path_.c_str(), 0600), 0);
-  expect_made_anew("a named pipe");
+  expect_rebuilt("a named pipe");
 }
 
 TEST_F(CachedStore, AStoreThatOthersMayWriteIsRefused) {

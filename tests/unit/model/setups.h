@@ -51,7 +51,7 @@ inline std::vector<ModelSetup> every_setup() {
   return setups;
 }
 
-/// The same weights with packed copies, where this CPU has it.
+/// The same weights with packed copies, where this CPU uses them.
 inline std::shared_ptr<Weights> with_packed_weights(const std::shared_ptr<Weights>& weights, Dtype compute) {
   if (!has_packed_gemm(compute)) return weights;
   auto packed = std::make_shared<Weights>(*weights);

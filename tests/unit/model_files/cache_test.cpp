@@ -64,7 +64,7 @@ class WeightCache : public ::testing::Test {
     scratch_.write(fs::relative(path, scratch_.path()).string(), content);
   }
   std::vector<std::string> files() const { return packed_.empty() ? Names{weights_} : Names{weights_, packed_}; }
-  void expect_made_anew(const std::string& path, const std::string& whole, const std::string& reason) {
+  void expect_rebuilt(const std::string& path, const std::string& whole, const std::string& reason) {
     EXPECT_EQ(prepare(), weights_);
     ASSERT_EQ(said_.size(), 1U) << reason;
     EXPECT_THAT(said_.front(), AllOf(HasSubstr(path + " cannot be used and is rebuilt"), HasSubstr(reason)));
@@ -104,7 +104,7 @@ TEST_F(WeightCache, FilesWithoutAChecksumAreThoseOfOlderVersions) {
     std::vector<std::pair<std::string, at::Tensor>> tensors;
     for (const auto& [name, info] : file.tensors()) tensors.emplace_back(name, file.tensor(name).clone());
     write_safetensors(path, tensors);
-    expect_made_anew(path, whole, "no checksum");
+    expect_rebuilt(path, whole, "no checksum");
   }
 }
 
@@ -115,7 +115,7 @@ TEST_F(WeightCache, AFileUnderAnotherOnesNameIsMadeAnew) {
                                                                  core::Cache(cache_.directory), false)
                                                : weights_;
     write(path, read(other));
-    expect_made_anew(path, whole, "it was made as " + fs::path(other).filename().string());
+    expect_rebuilt(path, whole, "it was made as " + fs::path(other).filename().string());
   }
 }
 
@@ -124,10 +124,10 @@ TEST_F(WeightCache, AFolderOrAPipeInAFilesPlaceGivesWay) {
     const std::string whole = read(path);
     fs::remove(path);
     fs::create_directories(path + "/inside");
-    expect_made_anew(path, whole, "a folder");
+    expect_rebuilt(path, whole, "a folder");
     fs::remove(path);
     ASSERT_EQ(::mkfifo(path.c_str(), 0600), 0);
-    expect_made_anew(path, whole, "a named pipe");
+    expect_rebuilt(path, whole, "a named pipe");
   }
 }
 
@@ -143,11 +143,11 @@ TEST_F(WeightCache, ARecordOfHashesThatWasTamperedWithIsForgotten) {
       record[key] = record[key].get<int64_t>() + 1;
     }
     write(record_, record.dump());
-    expect_made_anew(record_, whole, "its checksum is not that of its content");
+    expect_rebuilt(record_, whole, "its checksum is not that of its content");
   }
   for (const char* text : {"", "[]", "{broken", "{\"path\": 1}"}) {
     write(record_, text);
-    expect_made_anew(record_, whole, "");
+    expect_rebuilt(record_, whole, "");
   }
 }
 
@@ -160,10 +160,10 @@ TEST_F(WeightCache, ARecordUnderAnotherFilesNameOrAFolderThereGivesWay) {
   for (const auto& entry : fs::directory_iterator(scratch_.path("cache/hashes"))) {
     if (entry.path() != record_) write(record_, read(entry.path()));
   }
-  expect_made_anew(record_, whole, "it was made for " + scratch_.path("second/model.safetensors"));
+  expect_rebuilt(record_, whole, "it was made for " + scratch_.path("second/model.safetensors"));
   fs::remove(record_);
   fs::create_directories(record_ + "/inside");
-  expect_made_anew(record_, whole, "a folder");
+  expect_rebuilt(record_, whole, "a folder");
 }
 
 TEST_F(WeightCache, WhatOthersMayWriteIsRefusedUnlessTheyAreTrusted) {
