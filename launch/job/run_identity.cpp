@@ -81,7 +81,7 @@ void refuse(const std::string& where, const Differences& differences) {
              where, fmt::join(differences, "\n"));
 }
 
-// Compares where a run computes. Where the promise of equal bits is waived, a difference is a warning instead.
+// Compares where a run computes. Where the guarantee of equal bits is waived, a difference is a warning instead.
 void compare_place(const ordered_json& before, const RunConfig& config, const ResolvedSettings& resolved,
                    Differences& differences, std::vector<std::string>& warnings) {
   for (const auto& [key, now] : {std::pair{"device", resolved.device_kind},

@@ -15,7 +15,7 @@
 #else
 #define NL_VECTOR_CLONES
 #endif
-// Promises that no iteration of the loop reads what another one writes, so that it vectorizes in place, too.
+// Says that no iteration of the loop reads what another one writes, so that it vectorizes in place, too.
 #if defined(__clang__)
 #define NL_EACH_ALONE
 #else

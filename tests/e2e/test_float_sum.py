@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""runtime.gradient_sum: float trades the promise of equal bits for half the bytes; what is learnt stays the same."""
+"""runtime.gradient_sum: float trades the guarantee of equal bits for half the bytes; what is learnt stays the same."""
 
 import pytest
 from common import Run, make_config
