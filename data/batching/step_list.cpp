@@ -62,19 +62,19 @@ void balance_tokens(std::vector<std::vector<int64_t>>& micro_batches, std::span<
     room.push_back(batch.size());
     batch.clear();
   }
-  std::vector<size_t> places(samples.size());
-  std::iota(places.begin(), places.end(), 0);
-  std::stable_sort(places.begin(), places.end(),
+  std::vector<size_t> indices(samples.size());
+  std::iota(indices.begin(), indices.end(), 0);
+  std::stable_sort(indices.begin(), indices.end(),
                    [&](size_t a, size_t b) { return lengths[samples[a]] > lengths[samples[b]]; });
   std::vector<int64_t> tokens(micro_batches.size(), 0);
   std::vector<size_t> owner(samples.size());
-  for (const size_t place : places) {
+  for (const size_t index : indices) {
     const auto least = static_cast<size_t>(std::min_element(tokens.begin(), tokens.end()) - tokens.begin());
-    owner[place] = least;
-    tokens[least] += lengths[samples[place]];
+    owner[index] = least;
+    tokens[least] += lengths[samples[index]];
     if (--room[least] == 0) tokens[least] = std::numeric_limits<int64_t>::max();  // full
   }
-  for (size_t place = 0; place < samples.size(); ++place) micro_batches[owner[place]].push_back(samples[place]);
+  for (size_t index = 0; index < samples.size(); ++index) micro_batches[owner[index]].push_back(samples[index]);
 }
 
 }  // namespace

@@ -139,13 +139,13 @@ std::unique_ptr<cuda::DevicePlugin> plugin_for(comm::MpiSession& session, const 
 
 int run_doctor(comm::MpiSession& session, const std::string& device) {
   const auto phase = session.phase("testing devices");
-  const Placement placement = place(session, device, 0);
+  const Placement placement = assign_devices(session, device, 0);
   at::set_num_threads(placement.threads);
   const std::unique_ptr<cuda::DevicePlugin> plugin = plugin_for(session, placement);
   const Findings host = host_findings(session, placement, plugin.get());
   const Findings transport = host_all_reduce(session);
   const std::vector<std::string> hosts = session.all_gather(host.text);
-  const std::vector<std::string> places = session.all_gather(
+  const std::vector<std::string> lines = session.all_gather(
       fmt::format("  rank {} on {}: {}\n", session.rank(), session.host_name(), placement.explanation));
   int64_t bad = host.good && transport.good ? 0 : 1;
   session.all_reduce_sum({&bad, 1});
@@ -153,7 +153,7 @@ int run_doctor(comm::MpiSession& session, const std::string& device) {
     std::string report = versions(session);
     for (const std::string& text : hosts) report += text;
     report += "placement\n";
-    for (const std::string& text : places) report += text;
+    for (const std::string& text : lines) report += text;
     report += transport.text;
     report +=
         bad == 0 ? "All is well.\n" : "Some results are WRONG: do not train on this machine until this is fixed.\n";

@@ -243,7 +243,7 @@ void print_plan(const Inputs& inputs, const PlanRequest& request) {
 }
 
 int run_plan(comm::MpiSession& session, const PlanArguments& arguments) {
-  const Placement here = place(session, "cpu", /*threads_option=*/0);
+  const Placement here = assign_devices(session, "cpu", /*threads_option=*/0);
   const auto phase = session.phase("planning");
   session.run_on_root([&]() -> std::string {
     Inputs inputs;

@@ -15,7 +15,7 @@ int device_index(const std::string& name) { return std::stoi(name.substr(name.fi
 }  // namespace
 
 Device::Device(comm::MpiSession& session, const RunConfig& config)
-    : placement_(place(session, config.runtime.device, config.runtime.threads_per_rank)) {
+    : placement_(assign_devices(session, config.runtime.device, config.runtime.threads_per_rank)) {
   const auto phase = session.phase("choosing devices");
   set_threads(placement_.threads);
   if (is_cpu()) {

@@ -19,7 +19,7 @@ namespace neoloom::launch {
 class Device {
  public:
   /// Places the rank, selects its GPU, and, with runtime.deterministic, restricts LibTorch to deterministic kernels.
-  /// Collective: every rank. Throws: see place().
+  /// Collective: every rank. Throws: see assign_devices().
   Device(comm::MpiSession& session, const RunConfig& config);
 
   const std::string& name() const { return placement_.device; }  // "cpu", "cuda:0"

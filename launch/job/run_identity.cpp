@@ -82,8 +82,8 @@ void refuse(const std::string& where, const Differences& differences) {
 }
 
 // Compares where a run computes. Where the guarantee of equal bits is waived, a difference is a warning instead.
-void compare_place(const ordered_json& before, const RunConfig& config, const ResolvedSettings& resolved,
-                   Differences& differences, std::vector<std::string>& warnings) {
+void compare_machine(const ordered_json& before, const RunConfig& config, const ResolvedSettings& resolved,
+                     Differences& differences, std::vector<std::string>& warnings) {
   for (const auto& [key, now] : {std::pair{"device", resolved.device_kind},
                                  {"instruction_sets", resolved.instruction_sets},
                                  {"kernel_environment", resolved.kernel_environment}}) {
@@ -211,7 +211,7 @@ std::vector<std::string> adopt_identity(const std::string& path, const std::stri
             fmt::format("{}", config.runtime.logits_chunk_rows), differences);
   }
   std::vector<std::string> warnings;
-  compare_place(before, config, resolved, differences, warnings);
+  compare_machine(before, config, resolved, differences, warnings);
   if (const std::string then = before.value("program", version_text()); then != version_text()) {
     warnings.push_back(
         fmt::format("this run was started by {} and continues with {}: "

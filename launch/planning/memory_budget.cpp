@@ -168,17 +168,17 @@ std::string describe(const RankMemory& memory, const MemoryPlanInput& question) 
   return text;
 }
 
-MemoryBudget measure_budget(const RunConfig& config, DeviceMemory place, int64_t ranks_per_node) {
+MemoryBudget measure_budget(const RunConfig& config, DeviceMemory memory, int64_t ranks_per_node) {
   MemoryBudget budget;
-  budget.process_bytes = place.on_gpu ? 0 : metrics::private_resident_bytes();
+  budget.process_bytes = memory.on_gpu ? 0 : metrics::private_resident_bytes();
   budget.chosen = config.runtime.memory_budget.bytes > 0;
   if (budget.chosen) {
     budget.bytes = config.runtime.memory_budget.bytes;
-  } else if (!place.on_gpu) {
+  } else if (!memory.on_gpu) {
     const int64_t available = available_host_bytes();
     if (available > 0) budget.bytes = without_headroom(available) / ranks_per_node + budget.process_bytes;
   } else {
-    budget.bytes = without_headroom(place.free_device_bytes);
+    budget.bytes = without_headroom(memory.free_device_bytes);
   }
   return budget;
 }

@@ -71,7 +71,7 @@ struct DeviceMemory {
   bool on_gpu = false;
   int64_t free_device_bytes = 0;  // GPUs; 0: not known
 };
-MemoryBudget measure_budget(const RunConfig& config, DeviceMemory place, int64_t ranks_per_node);
+MemoryBudget measure_budget(const RunConfig& config, DeviceMemory memory, int64_t ranks_per_node);
 
 /// Sets resolved.gradient_checkpointing: to the configuration's value, else to a checkpoint's (resolved), else, with
 /// `auto`, to true if the plan does not fit without it. Uses the smallest budget and the largest process of all ranks.

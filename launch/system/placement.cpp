@@ -237,7 +237,7 @@ int shared_thread_count(const std::vector<RankResources>& ranks) {
   return std::max(threads, 1);
 }
 
-Placement place(comm::MpiSession& session, const std::string& device_option, int64_t threads_option) {
+Placement assign_devices(comm::MpiSession& session, const std::string& device_option, int64_t threads_option) {
   core::require(threads_option >= 0 && threads_option <= kMaxCores, ErrorKind::kUsage,
                 "runtime.threads_per_rank is {}, expected 0 (auto) to {}", threads_option, kMaxCores);
   RankResources mine = own_cores(session);

@@ -22,9 +22,9 @@ struct Placement {
 /// unless the user chose a binding.
 /// Collective: every rank. Throws: CollectiveError(kDevice) when a GPU is asked for and missing, or a node has more
 /// ranks than GPUs; Error(kUsage) for an unknown option.
-Placement place(comm::MpiSession& session, const std::string& device_option, int64_t threads_option);
+Placement assign_devices(comm::MpiSession& session, const std::string& device_option, int64_t threads_option);
 
-// The decisions of place(), without calls to MPI, CUDA or the system.
+// The decisions of assign_devices(), without calls to MPI, CUDA or the system.
 
 /// What one rank can see and use.
 struct RankResources {

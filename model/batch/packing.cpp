@@ -216,11 +216,11 @@ void move_to(MicroBatch& batch, const at::Device& device) {
   for_each_tensor(batch, [&](at::Tensor& tensor) { tensor = to_device_async(tensor, device); });
 }
 
-void copy_into(MicroBatch& place, const MicroBatch& batch) {
+void copy_into(MicroBatch& to, const MicroBatch& batch) {
   std::vector<at::Tensor> sources;
   for_each_tensor(batch, [&](const at::Tensor& tensor) { sources.push_back(tensor); });
   size_t next = 0;
-  for_each_tensor(place, [&](at::Tensor& tensor) { tensor.copy_(sources.at(next++), /*non_blocking=*/true); });
+  for_each_tensor(to, [&](at::Tensor& tensor) { tensor.copy_(sources.at(next++), /*non_blocking=*/true); });
 }
 
 std::string shape_of(const MicroBatch& batch, bool by_length) {

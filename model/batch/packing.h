@@ -48,8 +48,8 @@ MicroBatch pack(const Batch& batch, const ModelSetup& setup, const at::Device& d
 /// Copies the tensors to `device` asynchronously, in place.
 void move_to(MicroBatch& batch, const at::Device& device);
 
-/// Copies the values of `batch` to `place`, which has the same shapes, asynchronously.
-void copy_into(MicroBatch& place, const MicroBatch& batch);
+/// Copies the values of `batch` to `to`, which has the same shapes, asynchronously.
+void copy_into(MicroBatch& to, const MicroBatch& batch);
 
 /// Returns a text such as "1024 rows, ...", equal for micro-batches that differ only in tensor values. `by_length`: the
 /// text also says whether all samples have one length, for kernels that depend on it.

@@ -40,7 +40,7 @@ void verify_cached(const SafetensorsFile& file) {
   const std::string expected = metadata(kChecksumKey);
   core::require(expected.size() == core::kChecksumDigits, ErrorKind::kWeights,
                 "it has no checksum (older versions wrote none)");
-  const size_t digits_at = checksum_place(file.head());
+  const size_t digits_at = checksum_offset(file.head());
   core::require(digits_at != std::string::npos, ErrorKind::kWeights, "its checksum is not where it belongs");
   const core::UniqueFd descriptor = core::open_regular(file.path(), ErrorKind::kWeights);
   const std::string found =
@@ -58,7 +58,7 @@ std::map<std::string, std::string> cache_metadata(const std::string& path) {
           {kNameKey, std::filesystem::path(path).filename().string()}};
 }
 
-size_t checksum_place(std::string_view head) {
+size_t checksum_offset(std::string_view head) {
   const std::string before = fmt::format("\"{}\":\"", kChecksumKey);
   const size_t at = head.find(before);
   return at == std::string_view::npos ? at : at + before.size();

@@ -45,36 +45,36 @@ class HeaderReader : public nlohmann::json_sax<json> {
   bool binary(binary_t&) override { return refuse("binary data"); }
 
   bool number_unsigned(number_unsigned_t value) override {
-    if (place_ != Place::kShape && place_ != Place::kOffsets) return refuse("a number");
+    if (position_ != Position::kShape && position_ != Position::kOffsets) return refuse("a number");
     numbers_.push_back(value);
-    const size_t limit = place_ == Place::kShape ? kMaxRank : 2;
+    const size_t limit = position_ == Position::kShape ? kMaxRank : 2;
     return numbers_.size() <= limit || stop(fmt::format("more than {} numbers in {}", limit, where()));
   }
 
   bool string(string_t& value) override {
-    if (place_ == Place::kMetadata) {
+    if (position_ == Position::kMetadata) {
       header_.metadata.emplace(key_, value);
       return true;
     }
-    if (place_ != Place::kTensor || key_ != "dtype") return refuse("a string");
+    if (position_ != Position::kTensor || key_ != "dtype") return refuse("a string");
     current_.dtype = value;
     return true;
   }
 
   bool start_object(size_t) override {
-    if (place_ == Place::kStart) {
-      place_ = Place::kTop;
+    if (position_ == Position::kStart) {
+      position_ = Position::kTop;
       return true;
     }
-    if (place_ != Place::kTop) return refuse("an object");
-    place_ = name_ == "__metadata__" ? Place::kMetadata : Place::kTensor;
+    if (position_ != Position::kTop) return refuse("an object");
+    position_ = name_ == "__metadata__" ? Position::kMetadata : Position::kTensor;
     fields_.clear();
     current_ = TensorInfo{};
     return true;
   }
 
   bool key(string_t& value) override {
-    if (place_ == Place::kTop) {
+    if (position_ == Position::kTop) {
       name_ = value;
       const bool again =
           value == "__metadata__" ? std::exchange(metadata_seen_, true) : header_.tensors.contains(value);
@@ -83,16 +83,16 @@ class HeaderReader : public nlohmann::json_sax<json> {
     key_ = value;
     if (!fields_.insert(value).second) return stop(fmt::format("the key '{}' appears twice in '{}'", value, name_));
     const bool known = value == "dtype" || value == "shape" || value == "data_offsets";
-    return place_ == Place::kMetadata || known || stop(fmt::format("unknown key '{}' in '{}'", value, name_));
+    return position_ == Position::kMetadata || known || stop(fmt::format("unknown key '{}' in '{}'", value, name_));
   }
 
   bool end_object() override {
-    if (place_ == Place::kTop) {
-      place_ = Place::kEnd;
+    if (position_ == Position::kTop) {
+      position_ = Position::kEnd;
       return true;
     }
-    const bool tensor = place_ == Place::kTensor;
-    place_ = Place::kTop;
+    const bool tensor = position_ == Position::kTensor;
+    position_ = Position::kTop;
     if (!tensor) return true;
     if (fields_.size() != 3) return stop(fmt::format("'{}' lacks dtype, shape or data_offsets", name_));
     header_.tensors.emplace(name_, std::move(current_));
@@ -100,15 +100,15 @@ class HeaderReader : public nlohmann::json_sax<json> {
   }
 
   bool start_array(size_t) override {
-    if (place_ != Place::kTensor || key_ == "dtype") return refuse("an array");
-    place_ = key_ == "shape" ? Place::kShape : Place::kOffsets;
+    if (position_ != Position::kTensor || key_ == "dtype") return refuse("an array");
+    position_ = key_ == "shape" ? Position::kShape : Position::kOffsets;
     numbers_.clear();
     return true;
   }
 
   bool end_array() override {
-    const bool shape = place_ == Place::kShape;
-    place_ = Place::kTensor;
+    const bool shape = position_ == Position::kShape;
+    position_ = Position::kTensor;
     return shape ? take_shape() : take_offsets();
   }
 
@@ -117,7 +117,7 @@ class HeaderReader : public nlohmann::json_sax<json> {
   }
 
  private:
-  enum class Place { kStart, kTop, kTensor, kMetadata, kShape, kOffsets, kEnd };
+  enum class Position { kStart, kTop, kTensor, kMetadata, kShape, kOffsets, kEnd };
 
   bool take_shape() {
     for (const uint64_t size : numbers_) {
@@ -134,7 +134,7 @@ class HeaderReader : public nlohmann::json_sax<json> {
     return true;
   }
 
-  std::string where() const { return place_ == Place::kStart ? "the header" : fmt::format("'{}'", name_); }
+  std::string where() const { return position_ == Position::kStart ? "the header" : fmt::format("'{}'", name_); }
   bool refuse(const char* found) { return stop(fmt::format("unexpected {} in {}", found, where())); }
   bool stop(std::string problem) {
     if (problem_.empty()) problem_ = std::move(problem);
@@ -142,7 +142,7 @@ class HeaderReader : public nlohmann::json_sax<json> {
   }
 
   SafetensorsHeader& header_;
-  Place place_ = Place::kStart;
+  Position position_ = Position::kStart;
   std::string name_, key_, problem_;
   bool metadata_seen_ = false;
   std::set<std::string> fields_;  // of the current object

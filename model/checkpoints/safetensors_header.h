@@ -24,6 +24,6 @@ struct SafetensorsHeader {
 SafetensorsHeader parse_safetensors_header(std::string_view file, const std::string& path);
 
 /// Returns the offset of a cache file's checksum digits in `head`, the bytes before its data; npos: none.
-size_t checksum_place(std::string_view head);
+size_t checksum_offset(std::string_view head);
 
 }  // namespace neoloom::model

@@ -151,7 +151,7 @@ void SafetensorsWriter::write_header() {
 
 /// Writes the checksum. Everything else must be in the file.
 void SafetensorsWriter::write_checksum() {
-  const size_t place = checksum_place(header_);
+  const size_t place = checksum_offset(header_);
   if (place == std::string::npos) return;
   const size_t digits_at = sizeof(uint64_t) + place;
   const std::string digits = file_->checksum(size_bytes_, digits_at);

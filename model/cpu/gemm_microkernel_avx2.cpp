@@ -106,9 +106,9 @@ template <typename Element>
 NL_AVX2 void copy_elements(const MatrixRows& from, int64_t n, float* to) {
   const auto* source = static_cast<const Element*>(from.values);
   const auto copy_step = [&](const Element* values, int64_t column) NL_AVX2 {
-    float* const place = to + (column - column % n) * from.rows + column % n;
-    _mm256_storeu_ps(place, to_fp32(values));
-    _mm256_storeu_ps(place + kLanes, to_fp32(values + kLanes));
+    float* const out = to + (column - column % n) * from.rows + column % n;
+    _mm256_storeu_ps(out, to_fp32(values));
+    _mm256_storeu_ps(out + kLanes, to_fp32(values + kLanes));
   };
   const int64_t whole = from.columns / kMicrokernelN * kMicrokernelN;
   for (int64_t row = 0; row < from.rows; ++row, source += from.stride, to += n) {

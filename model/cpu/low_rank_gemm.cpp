@@ -28,11 +28,11 @@ int64_t tiles_of(int64_t rows) { return (rows + kTileRows - 1) / kTileRows; }
 at::Tensor split_in_two(const at::Tensor& right, int64_t half) {
   const at::Tensor high = right.to(at::kBFloat16);
   at::Tensor pairs = at::zeros({right.size(0) / 2, 2 * half, 2}, right.options().dtype(at::kBFloat16));
-  const auto place = [&](const at::Tensor& part, int64_t begin) {
+  const auto put = [&](const at::Tensor& part, int64_t begin) {
     pairs.narrow(1, begin, right.size(1)).copy_(part.view({-1, 2, right.size(1)}).transpose(1, 2));
   };
-  place(high, 0);
-  place(right.sub(high.to(at::kFloat)).to(at::kBFloat16), half);
+  put(high, 0);
+  put(right.sub(high.to(at::kFloat)).to(at::kBFloat16), half);
   return pairs;
 }
 

@@ -56,7 +56,7 @@ class Line {
   size_t length_ = 0;
 };
 
-void add_place(Line& line, const char* phase, int64_t step) {
+void add_phase(Line& line, const char* phase, int64_t step) {
   line.add("'%s'", phase);
   if (step > 0) line.add(" at step %lld", static_cast<long long>(step));
 }
@@ -76,7 +76,7 @@ void add_silent(Line& line, const Suspect& silent) {
     line.add(", none since the job started");
   } else if (silent.last.phase[0] != '\0') {
     line.add(", last heard of in ");
-    add_place(line, silent.last.phase.data(), silent.last.step);
+    add_phase(line, silent.last.phase.data(), silent.last.step);
   }
   if (silent.others > 0) line.add("; no heartbeat from %d more ranks either", silent.others);
   line.add(". It was stopped, its host hangs, or the hosts cannot reach each other");
@@ -86,7 +86,7 @@ void add_silent(Line& line, const Suspect& silent) {
 void add_working(Line& line, const Suspect& working) {
   add_rank(line, working);
   line.add(" is alive but late: it is still in ");
-  add_place(line, working.last.phase.data(), working.last.step);
+  add_phase(line, working.last.phase.data(), working.last.step);
   line.add(". It hangs, or it needs more time: then raise runtime.peer_timeout_seconds");
 }
 
@@ -122,7 +122,7 @@ struct Watchdog::State {
   [[noreturn]] void end_process(const Wait& wait, double limit_seconds) const {
     Line line;
     line.add("neoloom: error: rank %d on %s waited more than %.1f s in ", rank, host.data(), limit_seconds);
-    add_place(line, wait.phase.data(), wait.step);
+    add_phase(line, wait.phase.data(), wait.step);
     line.add(": ");
     if (alone) {
       line.add("the device hangs, or it needs more time: then raise runtime.peer_timeout_seconds");

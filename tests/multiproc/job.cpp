@@ -113,7 +113,7 @@ int stop_on_signal(MpiSession& session) {
 }
 
 int show_cores(MpiSession& session) {
-  launch::place(session, "cpu", 0);
+  launch::assign_devices(session, "cpu", 0);
   cpu_set_t set;
   CPU_ZERO(&set);
   sched_getaffinity(0, sizeof set, &set);

@@ -15,7 +15,7 @@ namespace neoloom::multiproc {
 namespace {
 
 TEST(Placement, AllRanksGetOneThreadCountThatFitsTheHost) {
-  const launch::Placement placement = launch::place(session(), "cpu", 0);
+  const launch::Placement placement = launch::assign_devices(session(), "cpu", 0);
   EXPECT_EQ(placement.device, "cpu");
   EXPECT_GE(placement.threads, 1);
   std::vector<int64_t> extremes{placement.threads, -placement.threads};
@@ -25,11 +25,13 @@ TEST(Placement, AllRanksGetOneThreadCountThatFitsTheHost) {
   EXPECT_LE(placement.threads, std::max(1, cores / session().size()));
 }
 
-TEST(Placement, ConfiguredThreadsAreTakenAsTheyAre) { EXPECT_EQ(launch::place(session(), "cpu", 7).threads, 7); }
+TEST(Placement, ConfiguredThreadsAreTakenAsTheyAre) {
+  EXPECT_EQ(launch::assign_devices(session(), "cpu", 7).threads, 7);
+}
 
 TEST(Placement, UnknownDeviceIsAUsageError) {
   try {
-    launch::place(session(), "tpu", 0);
+    launch::assign_devices(session(), "tpu", 0);
     FAIL() << "no error";
   } catch (const core::Error& error) {
     EXPECT_EQ(error.exit_code(), 2);
@@ -39,7 +41,7 @@ TEST(Placement, UnknownDeviceIsAUsageError) {
 TEST(Placement, AskingForAGpuWhereThereIsNoneIsCodeEightOnEveryRank) {
   if (cuda::gpu_present()) GTEST_SKIP() << "this machine has a GPU";
   try {
-    launch::place(session(), "cuda", 0);
+    launch::assign_devices(session(), "cuda", 0);
     FAIL() << "no error";
   } catch (const comm::CollectiveError& error) {
     EXPECT_EQ(error.exit_code(), 8);
