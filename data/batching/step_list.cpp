@@ -52,14 +52,14 @@ void shuffle_batches(std::vector<int64_t>& order, int64_t batch_size, uint64_t s
 }
 
 /// Divides a step's samples anew, so that its micro-batches have about equal numbers of tokens. The longest sample goes
-/// first, each to the micro-batch with the fewest tokens that has room. Micro-batches keep their sizes and the order of
-/// their samples.
+/// first, each to the micro-batch with the fewest tokens that has vacant. Micro-batches keep their sizes and the order
+/// of their samples.
 void balance_tokens(std::vector<std::vector<int64_t>>& micro_batches, std::span<const int32_t> lengths) {
   std::vector<int64_t> samples;
-  std::vector<size_t> room;
+  std::vector<size_t> vacant;
   for (std::vector<int64_t>& batch : micro_batches) {
     samples.insert(samples.end(), batch.begin(), batch.end());
-    room.push_back(batch.size());
+    vacant.push_back(batch.size());
     batch.clear();
   }
   std::vector<size_t> indices(samples.size());
@@ -72,7 +72,7 @@ void balance_tokens(std::vector<std::vector<int64_t>>& micro_batches, std::span<
     const auto least = static_cast<size_t>(std::min_element(tokens.begin(), tokens.end()) - tokens.begin());
     owner[index] = least;
     tokens[least] += lengths[samples[index]];
-    if (--room[least] == 0) tokens[least] = std::numeric_limits<int64_t>::max();  // full
+    if (--vacant[least] == 0) tokens[least] = std::numeric_limits<int64_t>::max();  // full
   }
   for (size_t index = 0; index < samples.size(); ++index) micro_batches[owner[index]].push_back(samples[index]);
 }

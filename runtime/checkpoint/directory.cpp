@@ -68,7 +68,7 @@ HashedFile write_straight(const State& state, TemporaryFile& target) {
   const uint64_t payload = payload_bytes(state);
   hdf5::ImageWriter writer(target.map(payload + payload / 64 + kSlackBytes), kCheckpoint);
   write_state(writer.file(), state);
-  target.finish_mapping(writer.finish_in_room());
+  target.finish_mapping(writer.finish_in_place());
   return hash_file(target.path());
 }
 

@@ -37,21 +37,21 @@ void ImageBytes::Free::operator()(std::byte* data) const noexcept { std::free(da
 
 // Keeps the buffer of HDF5's in-memory driver, which would free it when the file is closed: the buffer is the file.
 struct ImageWriter::Buffer {
-  std::span<std::byte> room;    // the caller's memory; empty: own memory
+  std::span<std::byte> memory;  // the caller's memory; empty: own memory
   void* live = nullptr;         // the driver's current buffer
   std::byte* closed = nullptr;  // own memory, once the driver has closed the file
   size_t capacity = 0;
 
   ~Buffer() { std::free(closed); }
 
-  void* in_room(size_t count) {
-    if (count > room.size()) return nullptr;
+  void* in_memory(size_t count) {
+    if (count > memory.size()) return nullptr;
     capacity = count;
-    return live = room.data();
+    return live = memory.data();
   }
   static void* allocate(size_t count, H5FD_file_image_op_t, void* user) {
     auto* buffer = static_cast<Buffer*>(user);
-    if (!buffer->room.empty()) return buffer->in_room(count);
+    if (!buffer->memory.empty()) return buffer->in_memory(count);
     buffer->live = std::calloc(count, 1);
     buffer->capacity = count;
     return buffer->live;
@@ -59,7 +59,7 @@ struct ImageWriter::Buffer {
   static void* grow(void* old, size_t count, H5FD_file_image_op_t operation, void* user) {
     auto* buffer = static_cast<Buffer*>(user);
     if (old == nullptr) return allocate(count, operation, user);
-    if (!buffer->room.empty()) return buffer->in_room(count);
+    if (!buffer->memory.empty()) return buffer->in_memory(count);
     void* grown = std::realloc(old, count);
     if (grown == nullptr) return nullptr;
     if (count > buffer->capacity) {
@@ -74,7 +74,7 @@ struct ImageWriter::Buffer {
   }
   static herr_t release(void* pointer, H5FD_file_image_op_t operation, void* user) {
     auto* buffer = static_cast<Buffer*>(user);
-    if (pointer != nullptr && pointer == buffer->room.data()) return 0;
+    if (pointer != nullptr && pointer == buffer->memory.data()) return 0;
     if (operation == H5FD_FILE_IMAGE_OP_FILE_CLOSE && pointer == buffer->live) {
       buffer->closed = static_cast<std::byte*>(pointer);
     } else {
@@ -113,10 +113,10 @@ ImageWriter::ImageWriter(size_t expected_bytes, core::ErrorKind kind)
   open(std::max(expected_bytes, kSmallestIncrementBytes));
 }
 
-ImageWriter::ImageWriter(std::span<std::byte> room, core::ErrorKind kind)
+ImageWriter::ImageWriter(std::span<std::byte> memory, core::ErrorKind kind)
     : buffer_(std::make_unique<Buffer>()), kind_(kind) {
-  core::require(!room.empty(), kind, "no room to build an HDF5 image in");
-  buffer_->room = room;
+  core::require(!memory.empty(), kind, "no memory to build an HDF5 image in");
+  buffer_->memory = memory;
   open(kSmallestIncrementBytes);
 }
 
@@ -136,7 +136,7 @@ size_t ImageWriter::close() {
   const int64_t open_objects = NL_H5(kind_, H5Fget_obj_count(file_.get(), H5F_OBJ_ALL)) - 1;
   core::require(open_objects == 0, kind_, "{} objects of an HDF5 image are still open", open_objects);
   close_file(file_, kind_);
-  const std::byte* image = buffer_->room.empty() ? buffer_->closed : buffer_->room.data();
+  const std::byte* image = buffer_->memory.empty() ? buffer_->closed : buffer_->memory.data();
   core::require(image != nullptr, kind_, "HDF5 closed an image without handing over its bytes");
   return end_of_file(image, buffer_->capacity, kind_);
 }
@@ -146,7 +146,7 @@ ImageBytes ImageWriter::finish() {
   return ImageBytes(std::exchange(buffer_->closed, nullptr), size);
 }
 
-size_t ImageWriter::finish_in_room() { return close(); }
+size_t ImageWriter::finish_in_place() { return close(); }
 
 // Lets HDF5 read the caller's memory in place. HDF5 asks for buffers and copies on the way from the property list to
 // the driver; it gets this memory each time.

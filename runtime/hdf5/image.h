@@ -31,9 +31,9 @@ class ImageWriter {
  public:
   /// Writes to memory of its own. `expected_bytes` saves copies while the image grows; it is no limit.
   explicit ImageWriter(size_t expected_bytes, core::ErrorKind kind = core::ErrorKind::kInternal);
-  /// Writes to the caller's memory `room`, which must be zeroed and outlive the object, and may be a mapped file.
+  /// Writes to the caller's `memory`, which must be zeroed and outlive the object, and may be a mapped file.
   /// Writes beyond it fail.
-  explicit ImageWriter(std::span<std::byte> room, core::ErrorKind kind = core::ErrorKind::kInternal);
+  explicit ImageWriter(std::span<std::byte> memory, core::ErrorKind kind = core::ErrorKind::kInternal);
   ~ImageWriter();
   ImageWriter(const ImageWriter&) = delete;
   ImageWriter& operator=(const ImageWriter&) = delete;
@@ -42,9 +42,9 @@ class ImageWriter {
   /// Closes the file and returns its bytes. Only for an image in memory of its own.
   /// Throws: Error(kind), also when an object in it is still open: close that and try again.
   ImageBytes finish();
-  /// Closes the file and returns its size in bytes, from the start of `room`. Only for an image in `room`. Throws as
-  /// finish().
-  size_t finish_in_room();
+  /// Closes the file and returns its size in bytes, from the start of `memory`. Only for an image in `memory`. Throws
+  /// as finish().
+  size_t finish_in_place();
 
  private:
   struct Buffer;

@@ -162,10 +162,10 @@ std::string Console::bar_content() const {
   // The last column stays free: some terminals wrap when it is filled.
   const size_t columns = terminal_columns() - 1;
   if (head.size() + tail.size() + kNarrowestBar > columns) return cut_to_width(head + tail.substr(1), columns);
-  const size_t room = std::min(kWidestBar, columns - head.size() - tail.size());
-  const auto filled = static_cast<size_t>(std::lround(share * static_cast<double>(room)));
+  const size_t bar = std::min(kWidestBar, columns - head.size() - tail.size());
+  const auto filled = static_cast<size_t>(std::lround(share * static_cast<double>(bar)));
   const std::string done = repeated(unicode_ ? "\u2501" : "#", filled);
-  const std::string open = repeated(unicode_ ? "\u2500" : "-", room - filled);
+  const std::string open = repeated(unicode_ ? "\u2500" : "-", bar - filled);
   if (!colours_) return head + done + open + tail;
   return fmt::format("{}\x1b[32m{}\x1b[90m{}\x1b[0m{}", head, done, open, tail);
 }

@@ -47,9 +47,9 @@ TEST(FullDisk, WhereverTheWriteStopsTheOldCheckpointStaysAndNothingIsLeftBehind)
   const ScratchFolder folder;
   const Directory directory(folder.path());
   const uint64_t bytes = directory.publish(make_state(1, 200000)).bytes;
-  for (const uint64_t room : {uint64_t{0}, uint64_t{1}, uint64_t{4096}, bytes / 2, bytes - 1}) {
+  for (const uint64_t space : {uint64_t{0}, uint64_t{1}, uint64_t{4096}, bytes / 2, bytes - 1}) {
     {
-      const FileSizeLimit limit(room);
+      const FileSizeLimit limit(space);
       EXPECT_THAT(refusal([&] { directory.publish(make_state(2, 200000)); }), HasSubstr("cannot write"));
     }
     expect_old_one_intact(folder, directory);
@@ -66,8 +66,8 @@ TEST(FullDisk, AlsoWhenAStateGoesStraightToDisk) {
   ASSERT_GE(child, 0);
   if (child == 0) {
     const Directory straight(folder.path(), /*largest_image_bytes=*/0);
-    for (const rlim_t room : {rlim_t{0}, rlim_t{4096}, rlim_t{1000000}}) {
-      const FileSizeLimit limit(room);
+    for (const rlim_t space : {rlim_t{0}, rlim_t{4096}, rlim_t{1000000}}) {
+      const FileSizeLimit limit(space);
       if (refusal([&] { straight.publish(make_state(2, 200000)); }).empty()) ::_exit(1);
     }
     const bool recovered = equal(load(straight.publish(make_state(3, 200000)).path), make_state(3, 200000));

@@ -20,17 +20,17 @@ namespace {
 
 using testing::HasSubstr;
 
-constexpr uint64_t kRoomBytes = uint64_t{512} << 20;
+constexpr uint64_t kLimitBytes = uint64_t{512} << 20;
 
 TEST(Trial, WorkThatEndsOrSaysAnErrorHasNotFailed) {
-  EXPECT_EQ(failure_in_trial([] {}, kRoomBytes), "");
-  EXPECT_EQ(failure_in_trial([] { core::fail(core::ErrorKind::kCheckpoint, "an answer"); }, kRoomBytes), "");
+  EXPECT_EQ(failure_in_trial([] {}, kLimitBytes), "");
+  EXPECT_EQ(failure_in_trial([] { core::fail(core::ErrorKind::kCheckpoint, "an answer"); }, kLimitBytes), "");
 }
 
 TEST(Trial, ACrashOrTooMuchMemoryTakesNothingAlong) {
-  EXPECT_EQ(failure_in_trial([] { std::raise(SIGSEGV); }, kRoomBytes), "ended by signal 11");
-  EXPECT_EQ(failure_in_trial([] { std::abort(); }, kRoomBytes), "ended by signal 6");
-  EXPECT_THAT(failure_in_trial([] { std::vector<char>(size_t{1} << 40, 'x'); }, kRoomBytes), HasSubstr("memory"));
+  EXPECT_EQ(failure_in_trial([] { std::raise(SIGSEGV); }, kLimitBytes), "ended by signal 11");
+  EXPECT_EQ(failure_in_trial([] { std::abort(); }, kLimitBytes), "ended by signal 6");
+  EXPECT_THAT(failure_in_trial([] { std::vector<char>(size_t{1} << 40, 'x'); }, kLimitBytes), HasSubstr("memory"));
 }
 
 /// Changes some bytes anywhere: single bits, small and large numbers, runs of one value, pieces from elsewhere in the

@@ -78,26 +78,26 @@ TEST(Image, AFailedCallNamesTheCallAndHdf5sReason) {
   }
 }
 
-TEST(Image, InARoomOfTheCallersItHasTheSameBytes) {
+TEST(Image, InMemoryOfTheCallerItHasTheSameBytes) {
   std::vector<float> values(600000);
   std::iota(values.begin(), values.end(), 0.5F);
-  std::vector<std::byte> room(size_t{4} << 20);
-  ImageWriter writer(room, kKind);
+  std::vector<std::byte> memory(size_t{4} << 20);
+  ImageWriter writer(memory, kKind);
   write_array(writer.file(), "values", array_view<float>(values), kKind);
   write_text(writer.file(), "text", "two\nlines", kKind);
   write_attribute(writer.file(), "step", int64_t{7}, kKind);
-  room.resize(writer.finish_in_room());
-  EXPECT_EQ(room, build(600000));
+  memory.resize(writer.finish_in_place());
+  EXPECT_EQ(memory, build(600000));
 }
 
-TEST(Image, WhatDoesNotFitIntoTheRoomFailsAndTheLibraryLivesOn) {
+TEST(Image, WhatDoesNotFitIntoTheMemoryFailsAndTheLibraryLivesOn) {
   const std::vector<float> values(600000);
-  std::vector<std::byte> room(size_t{1} << 20);
+  std::vector<std::byte> memory(size_t{1} << 20);
   EXPECT_THROW(
       {
-        ImageWriter writer(room, kKind);
+        ImageWriter writer(memory, kKind);
         write_array(writer.file(), "values", array_view<float>(values), kKind);
-        writer.finish_in_room();
+        writer.finish_in_place();
       },
       core::Error);
   EXPECT_FALSE(build(10).empty());

@@ -55,7 +55,7 @@ TEST_F(EventFile, BrokenUtf8InANameDoesNotEndTheRun) {
 }
 
 // Returns what `act` writes to stderr while no file may grow, as on a full disk. stderr is a pipe, which may grow.
-std::string stderr_on_a_full_disk(const std::function<void()>& act, rlim_t room_bytes = 0) {
+std::string stderr_on_a_full_disk(const std::function<void()>& act, rlim_t limit_bytes = 0) {
   int ends[2];
   if (::pipe(ends) != 0) throw std::runtime_error("pipe failed");
   const int saved = ::dup(STDERR_FILENO);
@@ -65,7 +65,7 @@ std::string stderr_on_a_full_disk(const std::function<void()>& act, rlim_t room_
   rlimit before{};
   ::getrlimit(RLIMIT_FSIZE, &before);
   rlimit none = before;
-  none.rlim_cur = room_bytes;
+  none.rlim_cur = limit_bytes;
   ::setrlimit(RLIMIT_FSIZE, &none);
   act();
   ::setrlimit(RLIMIT_FSIZE, &before);

@@ -25,10 +25,10 @@ constexpr float kUntouched = 7.0F;
 
 Operand<const float> operand(const at::Tensor& rows) { return {rows.const_data_ptr<float>(), rows.stride(0)}; }
 
-at::Tensor with_room(const at::Tensor& values) {
-  at::Tensor room = at::full({values.size(0), values.size(1) + kBeside}, kUntouched);
-  room.narrow(1, 0, values.size(1)).copy_(values);
-  return room;
+at::Tensor with_border(const at::Tensor& values) {
+  at::Tensor padded = at::full({values.size(0), values.size(1) + kBeside}, kUntouched);
+  padded.narrow(1, 0, values.size(1)).copy_(values);
+  return padded;
 }
 
 class GemmMicrokernels : public ::testing::TestWithParam<Multiply> {
@@ -40,9 +40,9 @@ class GemmMicrokernels : public ::testing::TestWithParam<Multiply> {
   void TearDown() override { release_microkernel(Dtype::kFloat32); }
 
   static at::Tensor gemm(const at::Tensor& a, const at::Tensor& b, const at::Tensor& c, bool add) {
-    const at::Tensor left = with_room(a);
-    const at::Tensor right = with_room(b);
-    at::Tensor sum = with_room(c);
+    const at::Tensor left = with_border(a);
+    const at::Tensor right = with_border(b);
+    at::Tensor sum = with_border(c);
     GetParam()({c.size(0), c.size(1), a.size(1)}, operand(left), operand(right),
                {sum.mutable_data_ptr<float>(), sum.stride(0)}, add);
     EXPECT_TRUE(sum.narrow(1, c.size(1), kBeside).eq(kUntouched).all().item<bool>()) << "wrote beside the result";
