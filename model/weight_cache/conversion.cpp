@@ -28,13 +28,13 @@ struct Target {
   std::optional<size_t> index;        // into the list of tensors; none: only hashed
 };
 
-struct FilePlan {
+struct FileParts {
   std::vector<FilePart> parts;
   std::vector<Target> targets;  // of each part
 };
 
 /// Lists the parts of the file: its header, then its tensors in file order.
-FilePlan plan_file(const SourceTensors& source, const std::string& path, const std::map<std::string, size_t>& index) {
+FileParts parts_of(const SourceTensors& source, const std::string& path, const std::map<std::string, size_t>& index) {
   std::vector<std::pair<const TensorInfo*, Target>> stored;
   const SafetensorsFile* file = nullptr;
   for (const auto& [name, entry] : source.entries()) {
@@ -47,18 +47,18 @@ FilePlan plan_file(const SourceTensors& source, const std::string& path, const s
   }
   std::sort(stored.begin(), stored.end(),
             [](const auto& a, const auto& b) { return a.first->begin_byte < b.first->begin_byte; });
-  FilePlan plan;
+  FileParts result;
   const size_t begin = file == nullptr ? 0 : file->data_begin_byte();
-  plan.parts.push_back({.begin_byte = 0, .end_byte = begin});
-  plan.targets.emplace_back();
+  result.parts.push_back({.begin_byte = 0, .end_byte = begin});
+  result.targets.emplace_back();
   for (const auto& [info, target] : stored) {
-    plan.parts.push_back({.begin_byte = begin + info->begin_byte,
-                          .end_byte = begin + info->end_byte,
-                          .unit_bytes = c10::elementSize(target.dtype),
-                          .used = target.index.has_value()});
-    plan.targets.push_back(target);
+    result.parts.push_back({.begin_byte = begin + info->begin_byte,
+                            .end_byte = begin + info->end_byte,
+                            .unit_bytes = c10::elementSize(target.dtype),
+                            .used = target.index.has_value()});
+    result.targets.push_back(target);
   }
-  return plan;
+  return result;
 }
 
 std::map<std::string, std::string> metadata(const Conversion& conversion, const std::string& hash) {
@@ -76,10 +76,10 @@ void write_made_tensors(SafetensorsWriter& writer, const SourceTensors& source,
   }
 }
 
-std::string convert_file(SafetensorsWriter& writer, const std::string& path, const FilePlan& plan, bool hashes,
+std::string convert_file(SafetensorsWriter& writer, const std::string& path, const FileParts& parts, bool hashes,
                          CachePages pages) {
-  return read_once(path, plan.parts, hashes, pages, [&](const FilePiece& piece) {
-    const Target& target = plan.targets[piece.part];
+  return read_once(path, parts.parts, hashes, pages, [&](const FilePiece& piece) {
+    const Target& target = parts.targets[piece.part];
     const auto width = static_cast<int64_t>(c10::elementSize(target.dtype));
     const at::Tensor values =
         at::from_blob(const_cast<std::byte*>(piece.data), {static_cast<int64_t>(piece.size_bytes) / width},
@@ -108,8 +108,8 @@ std::string convert(const Conversion& conversion, const SourceTensors& source, c
   write_made_tensors(writer, source, conversion.tensors);
   for (size_t i = 0; i < conversion.files.size(); ++i) {
     const SourceFile& file = conversion.files[i];
-    const FilePlan plan = plan_file(source, file.path, index);
-    const std::string hash = convert_file(writer, file.path, plan, file.hash.empty(), pages);
+    const FileParts parts = parts_of(source, file.path, index);
+    const std::string hash = convert_file(writer, file.path, parts, file.hash.empty(), pages);
     if (file.hash.empty()) hashes[i] = hash;
     remember_hash(cache, file.path, file.stamp, hashes[i]);
   }

@@ -47,7 +47,7 @@ std::vector<int64_t> shape_of(const Side& side, Dtype compute_dtype) {
   return packed_shape(side.right.size(0), side.right.size(1), compute_dtype);
 }
 
-std::vector<TensorToWrite> plan_packed_weights(Weights& weights, Dtype compute_dtype) {
+std::vector<TensorToWrite> packed_tensors(Weights& weights, Dtype compute_dtype) {
   std::vector<TensorToWrite> tensors;
   for (const Side& side : sides(weights, compute_dtype)) {
     tensors.push_back({side.name,
@@ -68,7 +68,7 @@ std::string prepare_packed_weights(const std::string& converted_path, const GptN
   const std::optional<SafetensorsFile> existing = open_cached(cache, path);
   if (existing && !verify_always) return path;
   Weights weights = *map_weights(converted_path, config);
-  const std::vector<TensorToWrite> tensors = plan_packed_weights(weights, compute_dtype);
+  const std::vector<TensorToWrite> tensors = packed_tensors(weights, compute_dtype);
   if (existing && holds(*existing, tensors)) return path;
   core::remove_stale_temporaries(path);
   std::map<std::string, std::string> metadata = cache_metadata(path);

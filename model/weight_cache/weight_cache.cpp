@@ -72,8 +72,8 @@ size_t stored_bytes(const TensorToWrite& tensor) {
 }
 
 /// Returns the list for the converted file: body, then the heads that the source has; each at a 64-byte boundary.
-std::vector<TensorToWrite> plan_conversion(const SourceTensors& source, const GptNeoConfig& config, Dtype dtype,
-                                           bool untied) {
+std::vector<TensorToWrite> converted_tensors(const SourceTensors& source, const GptNeoConfig& config, Dtype dtype,
+                                             bool untied) {
   std::vector<TensorToWrite> wanted;
   for (const auto& [name, shape] : body_shapes(config)) {
     wanted.push_back(converted(name, *source.find(name), scalar_type(dtype)));
@@ -152,7 +152,7 @@ std::string prepare_weights(const std::string& folder, const GptNeoConfig& confi
   const SourceTensors source(folder);
   check_source(source, config, folder);
   const bool untied = is_untied(source);
-  conversion.tensors = plan_conversion(source, config, dtype, untied);
+  conversion.tensors = converted_tensors(source, config, dtype, untied);
   if (existing && holds(*existing, conversion.tensors)) return existing->path();
   conversion.note = note_on_head(config, untied);
   if (const std::string note = source.note(); !note.empty()) {
