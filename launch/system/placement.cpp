@@ -8,14 +8,12 @@
 #include <algorithm>
 #include <cctype>
 #include <cmath>
-#include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <memory>
 #include <optional>
 #include <set>
 #include <sstream>
-#include <string_view>
 
 #include "runtime/comm/collective_error.h"
 #include "runtime/core/environment.h"
@@ -175,19 +173,6 @@ std::string explain(const RankResources& mine, const Placement& placement, int64
 }
 
 }  // namespace
-
-std::vector<int> parse_cpu_list(const std::string& text) {
-  std::vector<int> cores;
-  std::istringstream parts(text);
-  for (std::string part; std::getline(parts, part, ',');) {
-    int first = 0, last = 0;
-    const int found = std::sscanf(part.c_str(), "%d-%d", &first, &last);
-    core::require(found >= 1 && first >= 0, ErrorKind::kInternal, "'{}' is not a list of cores like 0-3,8", text);
-    if (found == 1) last = first;
-    for (int core = first; core <= last; ++core) cores.push_back(core);
-  }
-  return cores;
-}
 
 bool binding_chosen_by_user(std::string (*lookup)(core::Variable)) {
   for (const core::Variable variable : core::Variables{

@@ -41,9 +41,6 @@ int choose_gpu(const std::vector<RankResources>& ranks, int rank);
 /// Returns the smallest over ranks of min(own cores, cores of the host / ranks of the host), at least 1.
 int shared_thread_count(const std::vector<RankResources>& ranks);
 
-/// "0-3,8" -> {0, 1, 2, 3, 8}: the kernel's list format. Throws: Error(kInternal).
-std::vector<int> parse_cpu_list(const std::string& text);
-
 /// Whether the user chose a binding. Open MPI exports its binding parameters to ranks only when they were set. `lookup`
 /// replaces core::environment in tests.
 bool binding_chosen_by_user(std::string (*lookup)(core::Variable));

@@ -61,13 +61,4 @@ StopSignal::~StopSignal() {
 
 int StopSignal::signal_number() const { return first_signal.load(); }
 
-bool StopSignal::still_installed() const {
-  for (int number : kSignals) {
-    struct sigaction now {};
-    if (sigaction(number, nullptr, &now) != 0) return false;
-    if (now.sa_handler != neoloom_note_signal && !ignored_for_nohup(number, now)) return false;
-  }
-  return true;
-}
-
 }  // namespace neoloom::comm

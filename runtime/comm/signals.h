@@ -21,8 +21,6 @@ class StopSignal {
   bool requested() const { return signal_number() != 0; }
   /// The first signal received, 0 when none.
   int signal_number() const;
-  /// False when other code has replaced a handler since.
-  bool still_installed() const;
 
  private:
   struct State;

@@ -98,10 +98,4 @@ void append_utf8(std::string& text, uint32_t code_point) {
   }
 }
 
-std::string_view utf8_head(std::string_view text, size_t max_bytes) {
-  size_t end = std::min(text.size(), max_bytes);
-  while (end > 0 && end < text.size() && (static_cast<unsigned char>(text[end]) & 0xC0) == 0x80) --end;
-  return text.substr(0, end);
-}
-
 }  // namespace neoloom::core

@@ -30,7 +30,4 @@ CodePoint first_code_point(std::string_view text);
 
 void append_utf8(std::string& text, uint32_t code_point);
 
-/// Returns the longest prefix of valid UTF-8 `text` of at most `max_bytes` that ends between code points.
-std::string_view utf8_head(std::string_view text, size_t max_bytes);
-
 }  // namespace neoloom::core

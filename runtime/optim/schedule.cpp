@@ -39,13 +39,6 @@ Schedule schedule_from_name(const std::string& name) {
   core::fail(core::ErrorKind::kUsage, "lr_scheduler_type \"{}\" is not supported; expected one of {}", name, known);
 }
 
-std::string schedule_name(Schedule schedule) {
-  for (const auto& [text, value] : kNames) {
-    if (value == schedule) return text;
-  }
-  core::fail(core::ErrorKind::kInternal, "unknown schedule {}", static_cast<int>(schedule));
-}
-
 double schedule_factor(Schedule schedule, int64_t t, int64_t warmup_steps, int64_t total_steps) {
   if (schedule == Schedule::kConstant) return 1.0;
   if (t < warmup_steps) return static_cast<double>(t) / static_cast<double>(std::max<int64_t>(1, warmup_steps));

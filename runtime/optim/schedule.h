@@ -11,7 +11,6 @@ enum class Schedule { kLinear, kCosine, kConstant, kConstantWithWarmup };
 
 /// Throws: Error(kUsage) listing the known names.
 Schedule schedule_from_name(const std::string& name);
-std::string schedule_name(Schedule schedule);
 
 /// Factor of the learning rate for update t (0 for the first), t in [0, total_steps).
 /// With warmup_steps > 0 the first update has factor 0, as in Hugging Face. kConstant ignores the warm-up.

@@ -18,7 +18,6 @@ SHAPES = {
     "1.3B": dict(hidden_size=2048, num_layers=24, num_heads=16),
     "2.7B": dict(hidden_size=2560, num_layers=32, num_heads=20),
 }
-PARAMETERS = {"125M": 125_198_592, "1.3B": 1_315_575_808, "2.7B": 2_651_307_520}
 
 
 def config(size):

@@ -252,11 +252,5 @@ TEST(Utf8, InvalidPartsAreReplacedAsPythonReplacesThem) {
   EXPECT_EQ(core::utf8_lossy("\xC0\xAF"), r + r);
 }
 
-TEST(Utf8, HeadsAreCutBetweenCodePoints) {
-  EXPECT_EQ(core::utf8_head("a\u00e9b", 2), "a");
-  EXPECT_EQ(core::utf8_head("a\u00e9b", 3), "a\u00e9");
-  EXPECT_EQ(core::utf8_head("ab", 9), "ab");
-}
-
 }  // namespace
 }  // namespace neoloom::data

@@ -5,8 +5,6 @@
 
 #include <string_view>
 
-#include "runtime/core/error.h"
-
 namespace neoloom::launch {
 namespace {
 
@@ -58,12 +56,6 @@ TEST(ThreadCount, IsOneWhenRanksOutnumberCores) {
 TEST(ThreadCount, RanksBoundToUnequalPartsGetNoMoreThanTheirOwnCores) {
   EXPECT_EQ(shared_thread_count({rank_with("n", {0}), rank_with("n", {1, 2, 3, 4, 5})}), 1);
   EXPECT_EQ(shared_thread_count({rank_with("n", {0, 1, 2}), rank_with("n", {3, 4, 5})}), 3);
-}
-
-TEST(CpuList, ReadsRangesAndSingles) {
-  EXPECT_EQ(parse_cpu_list("0-3,8,10-11"), (std::vector<int>{0, 1, 2, 3, 8, 10, 11}));
-  EXPECT_TRUE(parse_cpu_list("").empty());
-  EXPECT_THROW(parse_cpu_list("x"), core::Error);
 }
 
 TEST(Binding, IsTheUsersOnlyWhenAParameterSaysSo) {

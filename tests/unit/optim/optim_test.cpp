@@ -138,12 +138,6 @@ TEST(Schedule, AnUnknownNameListsTheKnownOnes) {
   }
 }
 
-TEST(Schedule, NamesRoundTrip) {
-  for (const char* name : {"linear", "cosine", "constant", "constant_with_warmup"}) {
-    EXPECT_EQ(schedule_name(schedule_from_name(name)), name);
-  }
-}
-
 TEST(Schedule, WarmupIsACountOrAShareRoundedUp) {
   EXPECT_EQ(resolve_warmup_steps(0.0, 100), 0);
   EXPECT_EQ(resolve_warmup_steps(7.0, 100), 7);
