@@ -25,9 +25,9 @@ cpu::Rows rows_of(const at::Tensor& x, int64_t begin, int64_t end) {
 Epilogue Linear::forward_terms(const at::Tensor& x, const std::vector<RowKey>& keys, at::Tensor* down) const {
   Epilogue terms = {.bias = bias};
   if (!lora.present()) return terms;
-  const at::Tensor thin = lora.down(x, keys);
-  lora.join_forward(thin, terms);
-  if (down != nullptr) *down = thin;
+  const at::Tensor down_out = lora.down(x, keys);
+  lora.join_forward(down_out, terms);
+  if (down != nullptr) *down = down_out;
   return terms;
 }
 
