@@ -16,6 +16,8 @@
 
 namespace neoloom::launch {
 
+namespace {
+
 MicroBatchHook fault_from_environment(int rank) {
   const std::string text = core::environment("NEOLOOM_FAULT");
   if (text.empty() || text.find(":phase=") != std::string::npos) return {};
@@ -38,6 +40,33 @@ MicroBatchHook fault_from_environment(int rank) {
   };
 }
 
+MicroBatchHook sample_trace_from_environment(int rank) {
+  const std::string name = core::environment("NEOLOOM_TRACE_SAMPLES");
+  if (name.empty()) return {};
+  const std::string path = name + "." + std::to_string(rank);
+  auto file = std::make_shared<std::ofstream>(path, std::ios::app);
+  core::require(file->is_open(), core::ErrorKind::kUsage, "NEOLOOM_TRACE_SAMPLES: cannot append to {}", path);
+  return [file](int64_t step, const std::vector<int64_t>& sample_ids) {
+    *file << step;
+    for (const int64_t id : sample_ids) *file << ' ' << id;
+    *file << std::endl;  // each line at once: the process may be killed
+  };
+}
+
+}  // namespace
+
+MicroBatchHook micro_batch_hook_from_environment(int rank) {
+  MicroBatchHook fault = fault_from_environment(rank);
+  MicroBatchHook trace = sample_trace_from_environment(rank);
+  if (!fault) return trace;
+  if (!trace) return fault;
+  // In this order, so that a trace lists only computed micro-batches.
+  return [fault, trace](int64_t step, const std::vector<int64_t>& sample_ids) {
+    fault(step, sample_ids);
+    trace(step, sample_ids);
+  };
+}
+
 PhaseHook phase_fault_from_environment() {
   const std::string text = core::environment("NEOLOOM_FAULT");
   const size_t at = text.find(":phase=");
@@ -55,19 +84,6 @@ PhaseHook phase_fault_from_environment() {
   };
 }
 
-MicroBatchHook sample_trace_from_environment(int rank) {
-  const std::string name = core::environment("NEOLOOM_TRACE_SAMPLES");
-  if (name.empty()) return {};
-  const std::string path = name + "." + std::to_string(rank);
-  auto file = std::make_shared<std::ofstream>(path, std::ios::app);
-  core::require(file->is_open(), core::ErrorKind::kUsage, "NEOLOOM_TRACE_SAMPLES: cannot append to {}", path);
-  return [file](int64_t step, const std::vector<int64_t>& sample_ids) {
-    *file << step;
-    for (const int64_t id : sample_ids) *file << ' ' << id;
-    *file << std::endl;  // each line at once: the process may be killed
-  };
-}
-
 bool waits_are_forbidden() { return !core::environment("NEOLOOM_FORBID_WAITS").empty(); }
 
 bool device_step_from_environment() {
@@ -75,17 +91,6 @@ bool device_step_from_environment() {
   if (text.empty()) return false;
   core::require(text == "device", core::ErrorKind::kUsage, "NEOLOOM_STEP: expected device, found {}", text);
   return true;
-}
-
-MicroBatchHook micro_batch_hook_from_environment(int rank) {
-  MicroBatchHook fault = fault_from_environment(rank);
-  MicroBatchHook trace = sample_trace_from_environment(rank);
-  if (!fault) return trace;
-  if (!trace) return fault;
-  return [fault, trace](int64_t step, const std::vector<int64_t>& sample_ids) {
-    fault(step, sample_ids);
-    trace(step, sample_ids);
-  };
 }
 
 }  // namespace neoloom::launch

@@ -95,7 +95,6 @@ class Backend {
 
 /// The only place that chooses between CPU and GPU.
 std::unique_ptr<Backend> make_backend(const ModelSetup& setup);
-std::unique_ptr<Backend> make_cpu_backend(const ModelSetup& setup);
 std::unique_ptr<Backend> make_cuda_backend(const ModelSetup& setup);
 
 }  // namespace neoloom::model

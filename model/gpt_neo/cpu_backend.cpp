@@ -162,10 +162,9 @@ class CpuBackend final : public Backend {
 
 }  // namespace
 
-std::unique_ptr<Backend> make_cpu_backend(const ModelSetup& setup) { return std::make_unique<CpuBackend>(setup); }
-
 std::unique_ptr<Backend> make_backend(const ModelSetup& setup) {
-  return setup.device.cuda ? make_cuda_backend(setup) : make_cpu_backend(setup);
+  if (setup.device.cuda) return make_cuda_backend(setup);
+  return std::make_unique<CpuBackend>(setup);
 }
 
 }  // namespace neoloom::model

@@ -167,7 +167,7 @@ bool Directory::verifies(const std::string& path) const {
   const std::string version = file_version(path);
   if (verified_.contains(version)) return true;
   try {
-    verify_hash(path);
+    require_hash(hash_file(path).sha256, read_hash(path));
   } catch (const core::Error&) {
     return false;
   }
@@ -243,16 +243,6 @@ std::string problem_with(const std::string& path) {
     return "";
   } catch (const core::Error& error) {
     return error.what();
-  }
-}
-
-uint64_t verify_hash(const std::string& path) {
-  try {
-    const HashedFile found = hash_file(path);
-    require_hash(found.sha256, read_hash(path));
-    return found.bytes;
-  } catch (const core::Error& error) {
-    core::fail(kCheckpoint, "checkpoint {} cannot be used: {}", path, error.what());
   }
 }
 

@@ -82,7 +82,4 @@ State load(const std::string& path);
 /// Why load() would refuse this file; empty for a valid checkpoint.
 std::string problem_with(const std::string& path);
 
-/// Compares a file with its .sha256 without parsing it, and returns its size. Throws as load().
-uint64_t verify_hash(const std::string& path);
-
 }  // namespace neoloom::checkpoint

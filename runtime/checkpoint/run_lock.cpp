@@ -158,6 +158,21 @@ class OneAtATime {
   core::UniqueFd folder_;  // closing it unlocks
 };
 
+// Throws unless `folder` is a folder or can become one.
+void require_usable_folder(const std::string& folder) {
+  core::require(!folder.empty(), ErrorKind::kUsage,
+                "trainer_config.output_dir is empty: name the folder that the run writes into");
+  std::error_code ignored;
+  const fs::file_status link = fs::symlink_status(folder, ignored);
+  const fs::file_status status = fs::status(folder, ignored);
+  if (fs::is_symlink(link) && !fs::exists(status)) {
+    core::fail(ErrorKind::kUsage, "trainer_config.output_dir: {} is a link to {}, which does not exist", folder,
+               fs::read_symlink(folder, ignored).string());
+  }
+  core::require(!fs::exists(status) || fs::is_directory(status), ErrorKind::kUsage,
+                "trainer_config.output_dir: {} is a file, expected a folder", folder);
+}
+
 }  // namespace
 
 struct RunLock::State {
@@ -266,20 +281,6 @@ struct RunLock::State {
     }
   }
 };
-
-void require_usable_folder(const std::string& folder) {
-  core::require(!folder.empty(), ErrorKind::kUsage,
-                "trainer_config.output_dir is empty: name the folder that the run writes into");
-  std::error_code ignored;
-  const fs::file_status link = fs::symlink_status(folder, ignored);
-  const fs::file_status status = fs::status(folder, ignored);
-  if (fs::is_symlink(link) && !fs::exists(status)) {
-    core::fail(ErrorKind::kUsage, "trainer_config.output_dir: {} is a link to {}, which does not exist", folder,
-               fs::read_symlink(folder, ignored).string());
-  }
-  core::require(!fs::exists(status) || fs::is_directory(status), ErrorKind::kUsage,
-                "trainer_config.output_dir: {} is a file, expected a folder", folder);
-}
 
 RunLock::RunLock(const std::string& folder, Options options) : state_(std::make_unique<State>()) {
   require_usable_folder(folder);

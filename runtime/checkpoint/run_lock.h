@@ -39,7 +39,4 @@ class RunLock {
   std::unique_ptr<State> state_;
 };
 
-/// Throws: Error(kUsage) unless `folder` is a folder or can become one: empty name, file, dangling link.
-void require_usable_folder(const std::string& folder);
-
 }  // namespace neoloom::checkpoint

@@ -3,20 +3,16 @@
 
 #include <hdf5.h>
 
+#include <string>
 #include <type_traits>
 
 namespace neoloom::hdf5 {
 
 static_assert(std::is_same_v<hid_t, Id>, "HDF5 1.10 or newer is needed: its identifiers have 64 bits");
 
-void prepare_library() {
-  // H5dont_atexit fails, harmlessly, once the library is open: only the first call in a process counts.
-  H5dont_atexit();
-  H5open();
-  H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
-  H5PLset_loading_state(0);
-}
+namespace {
 
+// Returns the reasons on the calling thread's HDF5 error stack, outermost first, joined by ": ", and clears the stack.
 std::string error_stack_text() {
   std::string text;
   const auto append = [](unsigned, const H5E_error2_t* entry, void* data) -> herr_t {
@@ -28,6 +24,16 @@ std::string error_stack_text() {
   H5Ewalk2(H5E_DEFAULT, H5E_WALK_DOWNWARD, append, &text);
   H5Eclear2(H5E_DEFAULT);
   return text.empty() ? "no reason given" : text;
+}
+
+}  // namespace
+
+void prepare_library() {
+  // H5dont_atexit fails, harmlessly, once the library is open: only the first call in a process counts.
+  H5dont_atexit();
+  H5open();
+  H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
+  H5PLset_loading_state(0);
 }
 
 int64_t check(int64_t result, const char* call, core::ErrorKind kind) {

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <string>
 
 #include "runtime/core/error.h"
 #include "runtime/core/unique_handle.h"
@@ -20,9 +19,6 @@ void prepare_library();
 /// Result of an HDF5 call: negative means failure.
 /// Throws: Error(kind) with the call's text and the reasons on HDF5's error stack, innermost last.
 int64_t check(int64_t result, const char* call, core::ErrorKind kind = core::ErrorKind::kInternal);
-
-/// The reasons on the calling thread's HDF5 error stack, outermost first, joined by ": "; clears the stack.
-std::string error_stack_text();
 
 // One close function per kind of object; see HDF5's H5?close.
 struct FileTraits {
