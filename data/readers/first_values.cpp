@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "data/readers/first_values.h"
 
-#include <algorithm>
-
 #include "runtime/core/error.h"
 #include "runtime/core/files.h"
 

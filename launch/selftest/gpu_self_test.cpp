@@ -7,7 +7,6 @@
 #include <ATen/ops/mm.h>
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <array>
 
 #include "model/batch/pinned.h"

@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 #include <numeric>
-#include <set>
 
 #include "model/checkpoints/safetensors.h"
 #include "model/checkpoints/safetensors_header.h"

@@ -2,7 +2,6 @@
 #include "model/weight_cache/packed_weights_file.h"
 
 #include <filesystem>
-#include <functional>
 #include <optional>
 
 #include "model/checkpoints/safetensors.h"

@@ -3,8 +3,6 @@
 
 #include <mpi.h>
 
-#include <string>
-
 #include "runtime/core/error.h"
 
 namespace neoloom::comm {

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <hdf5.h>
 
-#include <limits>
-
 #include "runtime/hdf5/objects.h"
 #include "runtime/hdf5/types.h"
 

@@ -17,7 +17,6 @@
 
 #include "launch/system/placement.h"
 #include "runtime/comm/collective_error.h"
-#include "runtime/comm/fixed_point.h"
 #include "runtime/comm/mpi_session.h"
 #include "runtime/comm/signals.h"
 #include "runtime/core/error.h"

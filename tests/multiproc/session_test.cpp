@@ -4,7 +4,6 @@
 #include <sys/resource.h>
 
 #include <chrono>
-#include <numeric>
 #include <optional>
 #include <thread>
 

@@ -10,7 +10,6 @@
 
 #include <cstdio>
 #include <cstring>
-#include <iterator>
 #include <string>
 #include <string_view>
 #include <vector>

@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Measures GEMMs with frozen weights beside LibTorch's own: oneDNN with the weight packed ahead, and at::linear.
 #include <ATen/core/dispatch/Dispatcher.h>
-#include <ATen/ops/empty.h>
 #include <ATen/ops/linear.h>
-#include <ATen/ops/mm.h>
 #include <fmt/format.h>
 
 #include <memory>

@@ -5,7 +5,6 @@
 #include <fstream>
 
 #include "runtime/checkpoint/directory.h"
-#include "runtime/core/error.h"
 #include "tests/unit/checkpoint/fixtures.h"
 
 namespace neoloom::checkpoint {

@@ -6,7 +6,6 @@
 #include <hdf5.h>
 
 #include <chrono>
-#include <cmath>
 #include <cstring>
 #include <limits>
 #include <thread>

@@ -4,13 +4,11 @@
 
 #include <ATen/ops/equal.h>
 #include <ATen/ops/full.h>
-#include <ATen/ops/mm.h>
 #include <ATen/ops/zeros.h>
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include "model/cpu/gemm_microkernel_avx2.h"
-#include "model/cpu/matmul.h"
 #include "tests/unit/model/random_model.h"
 
 namespace neoloom::model {

@@ -4,7 +4,6 @@
 
 #include <ATen/Parallel.h>
 #include <ATen/ops/equal.h>
-#include <ATen/ops/mm.h>
 #include <ATen/ops/ones_like.h>
 #include <fmt/format.h>
 #include <gtest/gtest.h>
