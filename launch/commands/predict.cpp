@@ -37,7 +37,7 @@ std::string multi_label_line(int64_t index, const std::vector<std::string>& labe
   return json.dump() + "\n";
 }
 
-/// Makes the output lines of this rank's share, one a row.
+/// Makes the output lines of this rank's shard, one a row.
 class Lines {
  public:
   Lines(const Inference& inference, const data::TokenStore& store)
@@ -98,7 +98,7 @@ int run_predict(comm::MpiSession& session, const PredictArguments& arguments) {
   Lines mine(inference, *store);
   evaluate(session, inference, store, [&](int64_t first, const at::Tensor& logits) { mine.add(first, logits); });
   const auto phase = session.phase("writing the result");
-  // Shares are contiguous and ascend with the rank, so the texts join in row order.
+  // Shards are contiguous and ascend with the rank, so the texts join in row order.
   std::string all;
   for (const std::string& part : session.all_gather(mine.text())) all += part;
   session.run_on_root([&]() -> std::string {

@@ -20,18 +20,18 @@ class PlainMatmul : public ::testing::TestWithParam<Dtype> {
 
 // Also runs with oneDNN limited to fewer instruction sets than the CPU has (see CMakeLists.txt): there LibTorch would
 // multiply 16-bit inputs one by one, a hundred times slower than fp32.
-TEST_P(PlainMatmul, Read16BitInputsOnlyWhereTheBlockKernelDoes) {
+TEST_P(PlainMatmul, Read16BitInputsOnlyWhereTheMicrokernelDoes) {
   const Dtype compute = GetParam();
-  const bool wide = !has_packed_gemm(compute) || compute == Dtype::kFloat16;
+  const bool fp32 = !has_packed_gemm(compute) || compute == Dtype::kFloat16;
   const at::Tensor x = testing::random({8, 32}, 1.0, 1);
   for (const at::ScalarType frozen : {at::kHalf, at::kBFloat16, at::kFloat}) {
     const Matrix identity(at::eye(32, at::TensorOptions().dtype(frozen)));
     Matmul matmul(compute);
-    EXPECT_EQ(keeps(x, matmul.forward(x, identity, {})), wide) << frozen;
-    EXPECT_EQ(keeps(x, matmul.input_gradient(x, identity)), wide) << frozen;
+    EXPECT_EQ(keeps(x, matmul.forward(x, identity, {})), fp32) << frozen;
+    EXPECT_EQ(keeps(x, matmul.input_gradient(x, identity)), fp32) << frozen;
     at::Tensor sum = at::zeros_like(x);
     matmul.add_input_gradient(sum, x, identity);
-    EXPECT_EQ(keeps(x, sum), wide) << frozen;
+    EXPECT_EQ(keeps(x, sum), fp32) << frozen;
   }
 }
 

@@ -83,14 +83,14 @@ TEST_P(PackedGemms, WhatJoinsAProductAndWhatFollowsItEqualSeparateSteps) {
           rounded(x).mm(exact.t()) + terms.bias + terms.residual + left.to(at::kDouble).mm(right.to(at::kDouble));
       const at::Tensor y = matmul.forward(x, matrix, terms);
       expect_close(y, sum, where);
-      const at::ScalarType narrow = matmul.input_type(matrix);
-      EXPECT_TRUE(at::equal(matmul.forward(x, matrix, terms, narrow), y.to(narrow))) << where;
+      const at::ScalarType lowp = matmul.input_type(matrix);
+      EXPECT_TRUE(at::equal(matmul.forward(x, matrix, terms, lowp), y.to(lowp))) << where;
       const at::Tensor slope = gelu_new_backward(at::ones_like(y), y);
       for (const GeluKeeps keeps : {GeluKeeps::kInput, GeluKeeps::kSlope}) {
         const Matmul::Activated activated = matmul.forward_activated(x, matrix, terms, keeps);
-        EXPECT_TRUE(at::equal(activated.values, gelu_new(y).to(narrow))) << where;
+        EXPECT_TRUE(at::equal(activated.values, gelu_new(y).to(lowp))) << where;
         const at::Tensor& kept = keeps == GeluKeeps::kSlope ? slope : y;
-        EXPECT_TRUE(at::equal(rows_of_tiles(activated.saved.values, out), kept.to(narrow))) << where;
+        EXPECT_TRUE(at::equal(rows_of_tiles(activated.saved.values, out), kept.to(lowp))) << where;
       }
     }
   }
@@ -101,7 +101,7 @@ TEST_P(PackedGemms, TheSlopeOfGeluMultipliesTheGradientOfWhatWasBeforeIt) {
   for (const int64_t inner : {64, 130}) {
     const Matrix first = packed(random({inner, 64}, 0.1, 1).to(frozen()));
     const Matrix second = packed(random({32, inner}, 0.1, 2).to(frozen()));
-    const at::ScalarType narrow = matmul.input_type(second);
+    const at::ScalarType lowp = matmul.input_type(second);
     const at::Tensor x = random({200, 64}, 1.0, 3);
     const at::Tensor dy = random({200, 32}, 1.0, 4);
     const Epilogue terms = {{}, random({200, inner}, 1.0, 5), random({200, 3}, 1.0, 6), random({3, inner}, 1.0, 7)};
@@ -110,7 +110,7 @@ TEST_P(PackedGemms, TheSlopeOfGeluMultipliesTheGradientOfWhatWasBeforeIt) {
       const SavedGelu saved = matmul.forward_activated(x, first, {}, keeps).saved;
       const at::Tensor kept = rows_of_tiles(saved.values, inner).to(at::kFloat);
       const at::Tensor expected = keeps == GeluKeeps::kSlope ? plain.mul(kept) : gelu_new_backward(plain.clone(), kept);
-      EXPECT_TRUE(at::equal(matmul.input_gradient(dy, second, terms, narrow, saved), expected.to(narrow)));
+      EXPECT_TRUE(at::equal(matmul.input_gradient(dy, second, terms, lowp, saved), expected.to(lowp)));
     }
     at::Tensor sum = x.new_zeros({200, inner});
     matmul.add_input_gradient(sum, dy, second, terms);
@@ -150,10 +150,10 @@ TEST_P(PackedGemms, ARowHasTheSameBitsInAnyBatchAndWithAnyThreads) {
 
 TEST_P(PackedGemms, PackedWeightsArePaddedWithZeros) {
   const at::Tensor packed_weights = pack_weights(random({3, 65}, 1.0, 1).abs().add(1).to(frozen()), compute());
-  const bool pairs = compute() != Dtype::kFloat32;
+  const bool vnni = compute() != Dtype::kFloat32;
   EXPECT_EQ(packed_weights.sizes(), at::IntArrayRef(packed_shape(3, 65, compute())));
   EXPECT_EQ(packed_weights.ne(0).sum().item<int64_t>(), 3 * 65);
-  EXPECT_EQ(packed_weights.numel(), 2 * 64 * (pairs ? 4 : 3));
+  EXPECT_EQ(packed_weights.numel(), 2 * 64 * (vnni ? 4 : 3));
 }
 
 INSTANTIATE_TEST_SUITE_P(Types, PackedGemms,

@@ -140,13 +140,13 @@ TEST(Kernels, RowsBecomeBfloat16AsATenRoundsThem) {
     cpu::copy_rows(source, static_cast<uint16_t*>(copied.mutable_data_ptr()), 30);
     EXPECT_TRUE(at::equal(copied.narrow(1, 0, width), expected));
     at::Tensor pairs = at::zeros({(rows + 1) / 2, width, 2}, expected.options());
-    const cpu::LowpRows narrow{static_cast<const uint16_t*>(copied.const_data_ptr()), 30, rows, width};
-    cpu::interleave_rows(narrow, static_cast<uint32_t*>(pairs.mutable_data_ptr()));
-    at::Tensor wide = at::zeros({rows, width});
-    cpu::copy_rows(narrow, wide.mutable_data_ptr<float>(), width);
-    EXPECT_TRUE(at::equal(wide, expected.to(at::kFloat)));
+    const cpu::LowpRows bf16{static_cast<const uint16_t*>(copied.const_data_ptr()), 30, rows, width};
+    cpu::interleave_rows(bf16, static_cast<uint32_t*>(pairs.mutable_data_ptr()));
+    at::Tensor fp32 = at::zeros({rows, width});
+    cpu::copy_rows(bf16, fp32.mutable_data_ptr<float>(), width);
+    EXPECT_TRUE(at::equal(fp32, expected.to(at::kFloat)));
     at::Tensor again = at::zeros({rows, 25}, expected.options());
-    cpu::copy_rows(narrow, static_cast<uint16_t*>(again.mutable_data_ptr()), 25);
+    cpu::copy_rows(bf16, static_cast<uint16_t*>(again.mutable_data_ptr()), 25);
     EXPECT_TRUE(at::equal(again.narrow(1, 0, width), expected));
     for (int64_t row = 0; row < rows; ++row) {
       EXPECT_TRUE(at::equal(pairs[row / 2].select(1, row % 2), expected[row])) << row;
@@ -168,12 +168,12 @@ TEST(Kernels, GeluInBfloat16IsGeluRounded) {
   at::Tensor y = at::empty({3, 50}, at::kBFloat16);
   cpu::gelu(source, static_cast<uint16_t*>(y.mutable_data_ptr()), 50);
   EXPECT_TRUE(at::equal(y, gelu_new(x).to(at::kBFloat16)));
-  const at::Tensor narrow = x.to(at::kBFloat16);
-  EXPECT_TRUE(at::equal(gelu_new(narrow), gelu_new(narrow.to(at::kFloat)).to(at::kBFloat16)));
+  const at::Tensor bf16 = x.to(at::kBFloat16);
+  EXPECT_TRUE(at::equal(gelu_new(bf16), gelu_new(bf16.to(at::kFloat)).to(at::kBFloat16)));
   at::Tensor dx = at::empty({3, 50}, at::kBFloat16);
-  cpu::gelu_backward({dy.const_data_ptr<float>(), 50, 3, 50}, static_cast<const uint16_t*>(narrow.const_data_ptr()), 50,
+  cpu::gelu_backward({dy.const_data_ptr<float>(), 50, 3, 50}, static_cast<const uint16_t*>(bf16.const_data_ptr()), 50,
                      static_cast<uint16_t*>(dx.mutable_data_ptr()), 50);
-  EXPECT_TRUE(at::equal(dx, gelu_new_backward(dy.clone(), narrow.to(at::kFloat)).to(at::kBFloat16)));
+  EXPECT_TRUE(at::equal(dx, gelu_new_backward(dy.clone(), bf16.to(at::kFloat)).to(at::kBFloat16)));
   at::Tensor slope = at::empty({3, 50}, at::kBFloat16);
   auto* const slope_bits = static_cast<uint16_t*>(slope.mutable_data_ptr());
   cpu::gelu_and_slope(source, static_cast<uint16_t*>(y.mutable_data_ptr()), 50, slope_bits, 50);
@@ -207,18 +207,18 @@ TEST(Norm, TheHostsLoopsEqualATenInDouble) {
     const at::Tensor x = random({37, width}, 3.0, 3) + 2.0;
     const at::Tensor dy = random({37, width}, 1.0, 4);
     const Norm exact = {norm.weight.to(at::kDouble), norm.bias.to(at::kDouble), {}, {}, 1e-5};
-    Norm::Statistics wide;
+    Norm::Statistics fp64;
     Norm::Statistics statistics;
     const at::Tensor y = norm.cpu_forward(x, &statistics, at::kFloat);
-    EXPECT_LT(distance(y, exact.forward(x.to(at::kDouble), &wide)), 4e-6) << width;
-    EXPECT_LT(distance(statistics.mean, wide.mean), 1e-6);
-    EXPECT_LT(distance(statistics.rstd / wide.rstd, at::ones_like(wide.rstd)), 1e-6);
+    EXPECT_LT(distance(y, exact.forward(x.to(at::kDouble), &fp64)), 4e-6) << width;
+    EXPECT_LT(distance(statistics.mean, fp64.mean), 1e-6);
+    EXPECT_LT(distance(statistics.rstd / fp64.rstd, at::ones_like(fp64.rstd)), 1e-6);
     EXPECT_TRUE(at::equal(norm.cpu_forward(x, nullptr, at::kBFloat16), y.to(at::kBFloat16)));
     const at::Tensor before = random({37, width}, 1.0, 5);
-    const at::Tensor expected = before + exact.backward(dy.to(at::kDouble), x.to(at::kDouble), wide);
+    const at::Tensor expected = before + exact.backward(dy.to(at::kDouble), x.to(at::kDouble), fp64);
     at::Tensor sum = before.clone();
     norm.cpu_add_gradient(dy, x, statistics, sum);
-    EXPECT_LT(distance(sum, expected), 2e-5 * wide.rstd.max().item<double>()) << width;
+    EXPECT_LT(distance(sum, expected), 2e-5 * fp64.rstd.max().item<double>()) << width;
     at::Tensor apart = empty_rows(37, 1024, before.options()).narrow(1, 0, width);  // rows further apart
     apart.copy_(before);
     norm.cpu_add_gradient(dy, x, statistics, apart);
