@@ -271,18 +271,11 @@ void TokenStore::build(const StoreRequest& request, const Tokenizer& tokenizer, 
 std::shared_ptr<const TokenStore> TokenStore::open(const std::string& store_path) { return map_store(store_path); }
 
 bool TokenStore::is_whole(const std::string& store_path, const core::Cache& cache) {
-  cache.require_own(store_path);
-  std::error_code ignored;
-  if (!std::filesystem::exists(store_path, ignored)) return false;
-  try {
+  return cache.use(store_path, [&] {
     if (!cache.verified) verify_checksum(store_path);  // before HDF5, which damaged files may crash
     const std::string made_for = store_name(open(store_path)->content_hash());
     require(made_for == std::filesystem::path(store_path).filename(), ErrorKind::kData, "it was made as {}", made_for);
-    return true;
-  } catch (const core::Error& error) {
-    cache.begin_rebuild(store_path, error.what());
-    return false;
-  }
+  });
 }
 
 int64_t TokenStore::samples_without_target() const {

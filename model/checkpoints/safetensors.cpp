@@ -104,19 +104,13 @@ void SafetensorsFile::drop_pages(const std::string& name) const {
 }
 
 std::optional<SafetensorsFile> open_cached(const core::Cache& cache, const std::string& path) {
-  cache.require_own(path);
-  std::error_code ignored;
-  if (!std::filesystem::exists(path, ignored)) return std::nullopt;
-  try {
-    SafetensorsFile file(path);
-    if (!cache.verified) verify_cached(file);
-    return file;
-  } catch (const core::WriteError&) {
-    throw;
-  } catch (const core::Error& error) {
-    cache.begin_rebuild(path, error.what());
-    return std::nullopt;
-  }
+  std::optional<SafetensorsFile> file;
+  const bool usable = cache.use(path, [&] {
+    file.emplace(path);
+    if (!cache.verified) verify_cached(*file);
+  });
+  if (!usable) file.reset();
+  return file;
 }
 
 bool holds(const SafetensorsFile& file, const std::vector<TensorToWrite>& tensors) {

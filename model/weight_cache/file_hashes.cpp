@@ -67,10 +67,8 @@ bool settled(const FileStamp& stamp) {
 
 std::optional<std::string> recall_hash(const core::Cache& cache, const FileStamp& stamp) {
   const std::string path = record_path(cache.directory, stamp);
-  cache.require_own(path);
-  std::error_code ignored;
-  if (!fs::exists(path, ignored)) return std::nullopt;
-  try {
+  std::optional<std::string> found;
+  cache.use(path, [&] {
     const nlohmann::json record = read_strict_json(path);
     const FileStamp seen{record.at("path").get<std::string>(), record.at("size_bytes").get<int64_t>(),
                          record.at("mtime_nanoseconds").get<int64_t>()};
@@ -78,15 +76,9 @@ std::optional<std::string> recall_hash(const core::Cache& cache, const FileStamp
     core::require(record.value("checksum", "") == record_checksum(seen, hash), ErrorKind::kWeights,
                   "it was changed, or an older version wrote it: its checksum is not that of its content");
     core::require(seen.path == stamp.path, ErrorKind::kWeights, "it was made for {}", seen.path);
-    if (seen == stamp) return hash;
-  } catch (const nlohmann::json::exception& error) {
-    cache.begin_rebuild(path, error.what());
-  } catch (const core::WriteError&) {
-    throw;
-  } catch (const core::Error& error) {
-    cache.begin_rebuild(path, error.what());
-  }
-  return std::nullopt;
+    if (seen == stamp) found = std::move(hash);
+  });
+  return found;
 }
 
 void remember_hash(const core::Cache& cache, const std::string& path, const FileStamp& stamp, const std::string& hash) {

@@ -9,6 +9,7 @@
 #include <cstring>
 #include <ctime>
 #include <filesystem>
+#include <nlohmann/json.hpp>
 
 #include "runtime/core/files.h"
 
@@ -52,6 +53,23 @@ void Cache::require_own(const std::string& path) const {
     if (folder == root || folder == folder.parent_path()) break;
   }
   require_own_file(path);
+}
+
+bool Cache::use(const std::string& path, const std::function<void()>& read) const {
+  require_own(path);
+  std::error_code ignored;
+  if (!fs::exists(path, ignored)) return false;
+  try {
+    read();
+    return true;
+  } catch (const WriteError&) {
+    throw;
+  } catch (const Error& error) {
+    begin_rebuild(path, error.what());
+  } catch (const nlohmann::json::exception& error) {
+    begin_rebuild(path, error.what());
+  }
+  return false;
 }
 
 void Cache::begin_rebuild(const std::string& path, const std::string& reason) const {

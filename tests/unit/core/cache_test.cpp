@@ -85,7 +85,7 @@ TEST_F(CacheTest, AFolderInAFilesPlaceIsSetAsideAndKept) {
   fs::create_directories(file_ + "/with/content");
   std::string said;
   cache_.say = [&](const std::string& line) { said += line; };
-  cache_.begin_rebuild(file_, "it is a folder");
+  EXPECT_FALSE(cache_.use(file_, [] { fail(ErrorKind::kData, "it is a folder"); }));
   EXPECT_EQ(said, "cache: " + file_ + " cannot be used and is rebuilt: it is a folder");
   EXPECT_FALSE(fs::exists(file_));
   bool kept = false;
