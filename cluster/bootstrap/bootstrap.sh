@@ -4,7 +4,9 @@
 # (requirements.txt). A second call changes nothing and takes under a second.
 #
 #   bash cluster/bootstrap/bootstrap.sh                 build and run
-#   bash cluster/bootstrap/bootstrap.sh --tests         also the reference implementations that the tests compare with
+#   bash cluster/bootstrap/bootstrap.sh --tests         also the reference implementations that the tests compare with, and
+#                                                       --gpu_tools
+#   bash cluster/bootstrap/bootstrap.sh --gpu_tools     also CUDA's compiler, for neoloom's own kernels (270 MB)
 #   bash cluster/bootstrap/bootstrap.sh --checks        also clang and clang-tidy (packages-checks.txt)
 #   bash cluster/bootstrap/bootstrap.sh --print-prefix  print the prefix's folder and exit
 #   bash cluster/bootstrap/bootstrap.sh --no-system     install no Debian packages: you have installed them yourself
@@ -94,6 +96,18 @@ install_wheels() {
   echo "$wanted" >"$mark"
 }
 
+# Into a folder of its own: torch pins other versions of the same packages.
+install_gpu_tools() {
+  local file=$here/requirements-gpu.txt mark=$prefix/.stamp-gpu
+  if [ -f "$mark" ] && [ "$(cat "$mark")" = "$(stamp "$file")" ]; then return 0; fi
+  say "installing CUDA's compiler into $prefix/gpu-tools"
+  rm -rf "$prefix/gpu-tools"
+  "$prefix/bin/python3" -m pip install --quiet --disable-pip-version-check --no-input --no-deps \
+    --target "$prefix/gpu-tools" -r "$file" >&2 ||
+    { say "pip could not install it (network, index or disk): see above"; return 2; }
+  stamp "$file" >"$mark"
+}
+
 make_prefix() {
   mkdir -p "$deps"
   exec 9>"$prefix.lock"
@@ -103,13 +117,15 @@ make_prefix() {
     "$python" -m venv "$prefix" >&2 || { say "$python -m venv failed (Debian: python3-venv)"; return 2; }
   fi
   install_wheels .stamp-runtime "$requirements/requirements.txt" || return 2
-  [ "$tests" = 0 ] || install_wheels .stamp-tests "$requirements/requirements.txt" "$oracles"
+  [ "$tests" = 0 ] || install_wheels .stamp-tests "$requirements/requirements.txt" "$oracles" || return 2
+  [ "$gpu_tools" = 0 ] || install_gpu_tools
 }
 
-tests=0 checks=0 print_prefix=0 system=1 requirements=$here
+tests=0 gpu_tools=0 checks=0 print_prefix=0 system=1 requirements=$here
 while [ $# -gt 0 ]; do
   case $1 in
-    --tests) tests=1 ;;
+    --tests) tests=1 gpu_tools=1 ;;
+    --gpu_tools) gpu_tools=1 ;;
     --checks) checks=1 ;;
     --print-prefix) print_prefix=1 ;;
     --no-system) system=0 ;;
@@ -117,8 +133,8 @@ while [ $# -gt 0 ]; do
       requirements=${2:?bootstrap: --requirements needs a folder}
       shift
       ;;
-    -h | --help) sed -n '3,16s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
-    *) say "unknown option $1 (known: --tests --checks --print-prefix --no-system --requirements)"; exit 2 ;;
+    -h | --help) sed -n '3,18s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
+    *) say "unknown option $1 (known: --tests --gpu_tools --checks --print-prefix --no-system --requirements)"; exit 2 ;;
   esac
   shift
 done

@@ -16,6 +16,11 @@ endif()
 set(NL_TORCH "${NL_SITE_PACKAGES}/torch")
 set(NL_NVIDIA "${NL_SITE_PACKAGES}/nvidia")
 set(NL_PYTHON "${NEOLOOM_PYTHON_PREFIX}/bin/python3")
+# CUDA's compiler, from bootstrap.sh --gpu_tools; empty: none, neoloom is built without kernels of its own.
+set(NL_NVCC "${NEOLOOM_PYTHON_PREFIX}/gpu-tools/nvidia/cu13/bin/nvcc")
+if(NOT EXISTS "${NL_NVCC}")
+  set(NL_NVCC "")
+endif()
 
 function(neoloom_import name location)
   add_library(${name} SHARED IMPORTED GLOBAL)

@@ -18,8 +18,11 @@ std::string cuda_version_text(int version) { return fmt::format("{}.{}", version
 
 class DevicePluginImpl final : public DevicePlugin {
  public:
-  DevicePluginImpl(NcclApi nccl, DeviceApi device, std::function<void(bool)> restrict_kernels)
-      : nccl_(std::move(nccl)), device_(std::move(device)), restrict_kernels_(std::move(restrict_kernels)) {}
+  DevicePluginImpl(NcclApi nccl, DeviceApi device, FusedKernels kernels, std::function<void(bool)> restrict_kernels)
+      : nccl_(std::move(nccl)),
+        device_(std::move(device)),
+        kernels_(std::move(kernels)),
+        restrict_kernels_(std::move(restrict_kernels)) {}
 
   int device_count() override {
     int count = 0;
@@ -133,6 +136,10 @@ class DevicePluginImpl final : public DevicePlugin {
 
   void forbid_waits(bool forbidden) override { device_.forbid_waits(forbidden); }
 
+  const FusedKernels& fused_kernels() const override { return kernels_; }
+
+  StreamHandle current_stream() const override { return device_.current_stream(); }
+
  private:
   std::unique_ptr<comm::Communicator> join(const NcclSetup& setup) {
     core::require(selected_ >= 0, ErrorKind::kInternal, "Select a device before making its communicator");
@@ -141,15 +148,17 @@ class DevicePluginImpl final : public DevicePlugin {
 
   NcclApi nccl_;
   DeviceApi device_;
+  FusedKernels kernels_;
   std::function<void(bool)> restrict_kernels_;
   int selected_ = -1;
 };
 
 }  // namespace
 
-std::unique_ptr<DevicePlugin> make_device_plugin(NcclApi nccl, DeviceApi device,
+std::unique_ptr<DevicePlugin> make_device_plugin(NcclApi nccl, DeviceApi device, FusedKernels kernels,
                                                  std::function<void(bool)> restrict_kernels) {
-  return std::make_unique<DevicePluginImpl>(std::move(nccl), std::move(device), std::move(restrict_kernels));
+  return std::make_unique<DevicePluginImpl>(std::move(nccl), std::move(device), std::move(kernels),
+                                            std::move(restrict_kernels));
 }
 
 }  // namespace neoloom::cuda

@@ -9,6 +9,7 @@
 
 #include "runtime/comm/communicator.h"
 #include "runtime/comm/mpi_session.h"
+#include "runtime/cuda/fused_kernels.h"
 #include "runtime/cuda/graph_cache.h"
 
 namespace neoloom::cuda {
@@ -56,10 +57,14 @@ class DevicePlugin {
   virtual void restrict_kernels(bool deterministic) = 0;
   /// While forbidden, an ATen operator that synchronizes the host with the device throws c10::Error.
   virtual void forbid_waits(bool forbidden) = 0;
+  /// neoloom's own kernels, for the selected device.
+  virtual const FusedKernels& fused_kernels() const = 0;
+  /// The stream on which LibTorch starts its kernels, of the selected device.
+  virtual StreamHandle current_stream() const = 0;
 };
 
 /// ABI version that the plug-in must have been built with. Raise it when this header or those of comm change.
-inline constexpr int kPluginInterface = 5;
+inline constexpr int kPluginInterface = 6;
 
 /// True when an NVIDIA device node exists. Does not call CUDA.
 bool gpu_present();

@@ -31,5 +31,5 @@ extern "C" int neoloom_plugin_interface() { return neoloom::cuda::kPluginInterfa
 
 extern "C" neoloom::cuda::DevicePlugin* neoloom_create_device_plugin() {
   using namespace neoloom::cuda;
-  return make_device_plugin(nccl_api(), device_api(), restrict_kernels).release();
+  return make_device_plugin(nccl_api(), device_api(), fused_kernels(), restrict_kernels).release();
 }

@@ -33,7 +33,7 @@ OWN = [path for path in SOURCES if path.relative_to(ROOT).parts[0] in ("runtime"
 # Who may include whom. A room is named by its folder. train may include every other room of runtime, launch every
 # room. Of model, others include the contract (the root) and the rooms named here.
 DATA = {"data", "data/batching", "data/readers", "data/store", "data/tokenizer"}
-RUNTIME = {f"runtime/{room}" for room in ("core", "comm", "cuda", "hdf5", "optim", "checkpoint", "metrics", "train")}
+RUNTIME = {f"runtime/{room}" for room in ("core", "comm", "cuda", "cuda/kernels", "hdf5", "optim", "checkpoint", "metrics", "train")}
 CORE = {"runtime/core"}
 BELOW_CUDA = CORE | {"model", "model/batch", "model/cpu"}
 BELOW_GPT_NEO = BELOW_CUDA | {"model/cuda", "model/lora"}
@@ -42,6 +42,7 @@ ARROWS = {
     "runtime/core": set(),
     "runtime/comm": CORE,
     "runtime/cuda": CORE | {"runtime/comm"},
+    "runtime/cuda/kernels": {"runtime/cuda"},
     "runtime/hdf5": CORE,
     "runtime/optim": CORE,
     "runtime/metrics": CORE,

@@ -18,8 +18,9 @@ class DevicePluginTest : public testing::Test {
  protected:
   std::shared_ptr<FakeMachine> machine_ = std::make_shared<FakeMachine>();
   std::vector<bool> restricted_;
-  std::unique_ptr<DevicePlugin> plugin_ = make_device_plugin(
-      fake_nccl(machine_), fake_device(machine_), [this](bool deterministic) { restricted_.push_back(deterministic); });
+  std::unique_ptr<DevicePlugin> plugin_ =
+      make_device_plugin(fake_nccl(machine_), fake_device(machine_), FusedKernels(),
+                         [this](bool deterministic) { restricted_.push_back(deterministic); });
 
   std::string device_error(const std::function<void()>& work) {
     try {

@@ -40,6 +40,13 @@ TEST(DevicePlugin, LibraryBuiltHereLoadsOnAMachineWithoutADriver) {
   plugin->restrict_kernels(true);
   EXPECT_STREQ(getenv("CUBLAS_WORKSPACE_CONFIG"), ":4096:8");
   if (gpu_present()) return;
+  if (const FusedKernels& kernels = plugin->fused_kernels(); kernels.residual_norm) {
+    const ResidualNorm one_row{.rows = 1, .columns = 8};
+    EXPECT_EQ(kernels.residual_norm({.rows = 0, .columns = 8}, nullptr), 0);
+    EXPECT_NE(kernels.residual_norm(one_row, nullptr), 0) << "CUDA started a kernel without a driver";
+  } else {
+    EXPECT_FALSE(NL_HAS_NVCC) << "the plug-in lacks neoloom's own kernels";
+  }
   try {
     plugin->device_count();
     FAIL() << "CUDA counted devices without a driver";
