@@ -66,6 +66,14 @@ def test_every_requirement_is_a_pin():
             assert line.startswith("#") or module.PIN.match(line), f"{file}: {line}"
 
 
+def test_the_documents_name_the_pinned_versions():
+    pins = lambda file: dict(re.findall(r"^([\w.-]+)==(\S+)$", (BOOTSTRAP.parent / file).read_text(), re.MULTILINE))
+    runtime, oracles, oldest = pins("requirements.txt"), pins("requirements-tests.txt"), pins("oldest/requirements.txt")
+    document = (ROOT / "CONTRIBUTING.md").read_text()
+    assert f"LibTorch {runtime['torch']}, transformers {oracles['transformers']}, peft {oracles['peft']} | every change" in document
+    assert f"| LibTorch {oldest['torch']}, the same transformers and peft |" in document
+
+
 def fake_system(folder, installed, identity):
     """A PATH where dpkg-query knows the packages in `installed`, there is no sudo, and id says who is asking."""
     folder.mkdir()
