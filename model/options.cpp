@@ -28,10 +28,10 @@ Dtype dtype_from_name(const std::string& name) {
   core::fail(core::ErrorKind::kUsage, "unknown dtype \"{}\": expected float16, bfloat16 or float32", name);
 }
 
-double LoraOptions::scaling() const {
-  core::require(r > 0, core::ErrorKind::kUsage, "peft_config.r: expected a number above 0, found {}", r);
-  const double rank = static_cast<double>(r);
-  return lora_alpha / (use_rslora ? std::sqrt(rank) : rank);
+double LoraOptions::scaling(int64_t rank, double alpha) const {
+  core::require(rank > 0, core::ErrorKind::kUsage, "peft_config.r: expected a number above 0, found {}", rank);
+  const auto r = static_cast<double>(rank);
+  return alpha / (use_rslora ? std::sqrt(r) : r);
 }
 
 }  // namespace neoloom::model

@@ -5,6 +5,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "runtime/core/task.h"
@@ -32,17 +33,37 @@ struct Options {
   bool ignore_mismatched_sizes = false;  // replace a base's head with other labels by a fresh one
 };
 
+/// PEFT's two ways to choose modules: a list of full names or their ends, where all-linear stands for every linear, or
+/// a regular expression over the full name.
+struct ModuleChoice {
+  std::vector<std::string> names;
+  bool is_expression = false;  // names holds the expression
+
+  bool empty() const { return names.empty(); }
+  bool operator==(const ModuleChoice&) const = default;
+};
+
+/// A value for the modules whose full name, or its end after a dot, matches a regular expression.
+template <typename T>
+using ModulePattern = std::vector<std::pair<std::string, T>>;  // the first that matches holds
+
 /// The configuration group `peft_config`, with PEFT's names and meanings.
 struct LoraOptions {
   std::string task_type;  // SEQ_CLS | CAUSAL_LM; empty: from the data columns
   int64_t r = 8;
   double lora_alpha = 8.0;
   double lora_dropout = 0.0;
-  std::vector<std::string> target_modules = {"q_proj", "v_proj"};  // suffixes or full names; or {"all-linear"}
+  ModuleChoice target_modules = {{"q_proj", "v_proj"}};
+  ModuleChoice exclude_modules;              // wins over target_modules
+  std::vector<int64_t> layers_to_transform;  // blocks with adapters; empty: all
+  std::vector<std::string> layers_pattern;   // name of the list of blocks: h
+  ModulePattern<int64_t> rank_pattern;       // r of single modules
+  ModulePattern<double> alpha_pattern;       // lora_alpha of single modules
   bool use_rslora = false;
   std::vector<std::string> modules_to_save;  // only score / classifier (implied by SEQ_CLS)
   std::string init_from;                     // PEFT folder with initial adapter values; empty: none
-  double scaling() const;                    // alpha / r, or alpha / sqrt(r)
+  /// alpha / rank, or alpha / sqrt(rank). Throws: Error(kUsage) unless the rank is above 0.
+  double scaling(int64_t rank, double alpha) const;
 };
 
 }  // namespace neoloom::model

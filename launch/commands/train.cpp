@@ -20,6 +20,7 @@
 #include "launch/version.h"
 #include "model/checkpoints/adapter_files.h"
 #include "model/config_notes.h"
+#include "model/lora/target_modules.h"
 #include "model/weight_cache/weight_cache.h"
 #include "runtime/checkpoint/directory.h"
 #include "runtime/checkpoint/run_lock.h"
@@ -275,6 +276,11 @@ at::Tensor values_to_start_from(const TrainingJob& s, const model::Model& model)
                 ours.init_from, theirs.lora.lora_alpha, theirs.lora.use_rslora, ours.lora_alpha, ours.use_rslora);
   at::Tensor values = at::zeros({model.layout().total_elements}, at::kFloat);
   model::load_adapter_values(ours.init_from, model, values);
+  const int64_t blocks = s.base.config.num_layers;
+  core::require(model::adapter_map(theirs.lora, blocks) == model::adapter_map(ours, blocks), ErrorKind::kUsage,
+                "peft_config.init_from: {} was made with another lora_alpha for some modules; "
+                "set peft_config.alpha_pattern to the adapter's",
+                ours.init_from);
   order_head_of_adapter(s, theirs, model, values);
   return values;
 }

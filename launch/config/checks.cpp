@@ -3,6 +3,7 @@
 
 #include "launch/config/schema.h"
 #include "runtime/core/error.h"
+#include "runtime/core/text.h"
 
 namespace neoloom::launch {
 
@@ -92,6 +93,17 @@ void check_peft(const RunConfig& config, const KeyLocation& place) {
   core::require(!config.peft_config->target_modules.empty(), ErrorKind::kUsage,
                 "{}: expected at least one module name (default: q_proj, v_proj), or all-linear",
                 place("peft_config", "target_modules"));
+  const bool limited = !config.peft_config->layers_to_transform.empty();
+  core::require(!limited || !config.peft_config->target_modules.is_expression, ErrorKind::kUsage,
+                "{}: it needs a list in target_modules; an expression can name the blocks itself, e.g. "
+                "\".*\\.h\\.[0-3]\\..*q_proj\"",
+                place("peft_config", "layers_to_transform"));
+  for (const std::string& name : config.peft_config->layers_pattern) {
+    core::require(limited, ErrorKind::kUsage, "{}: it has no effect without layers_to_transform",
+                  place("peft_config", "layers_pattern"));
+    core::require(name == "h", ErrorKind::kUsage, "{}: {} is no list of blocks of GPT-Neo; expected h",
+                  place("peft_config", "layers_pattern"), core::quoted(name));
+  }
   for (const std::string& module : config.peft_config->modules_to_save) {
     core::require(module == "score" || module == "classifier", ErrorKind::kUsage,
                   "{}: \"{}\" is not supported yet; expected score or classifier",

@@ -70,6 +70,10 @@ class GroupFields {
   void names(std::string key, Identity identity, std::vector<std::string> Owner::*m) {
     add(std::move(key), identity, m, read_names, true);
   }
+  template <typename T, typename Owner, typename Reader>
+  void read_by(std::string key, Identity identity, T Owner::*m, Reader reader) {
+    add(std::move(key), identity, m, reader, true);
+  }
   template <typename Owner>
   void dtype(std::string key, Identity identity, model::Dtype Owner::*m) {
     add(std::move(key), identity, m, read_dtype, true);
@@ -169,7 +173,12 @@ void add_peft_fields(std::vector<Field>& out) {
   group.integer("r", kCompared, &Options::r, kPositive);
   group.number("lora_alpha", kCompared, &Options::lora_alpha, kAboveZero);
   group.number("lora_dropout", kCompared, &Options::lora_dropout, kBelowOne);
-  group.names("target_modules", kCompared, &Options::target_modules);
+  group.read_by("target_modules", kCompared, &Options::target_modules, read_modules);
+  group.read_by("exclude_modules", kCompared, &Options::exclude_modules, read_modules);
+  group.read_by("layers_to_transform", kCompared, &Options::layers_to_transform, read_counts);
+  group.names("layers_pattern", kCompared, &Options::layers_pattern);
+  group.read_by("rank_pattern", kCompared, &Options::rank_pattern, read_rank_pattern);
+  group.read_by("alpha_pattern", kCompared, &Options::alpha_pattern, read_alpha_pattern);
   group.flag("use_rslora", kCompared, &Options::use_rslora);
   group.names("modules_to_save", kCompared, &Options::modules_to_save);
   group.text("init_from", kResolved, &Options::init_from);

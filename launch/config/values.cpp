@@ -104,6 +104,48 @@ std::vector<std::string> read_names(const std::string& name, const Node& node) {
   return names;
 }
 
+model::ModuleChoice read_modules(const std::string& name, const Node& node) {
+  constexpr std::string_view kInNames = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-";
+  model::ModuleChoice choice{read_names(name, node)};
+  choice.is_expression = node.kind == Node::Kind::kString && node.text.find_first_not_of(kInNames) != std::string::npos;
+  return choice;
+}
+
+namespace {
+
+/// Reads a map; `read` reads one value.
+template <typename T, typename Read>
+model::ModulePattern<T> read_pattern(const std::string& name, const Node& node, std::string_view expected, Read read) {
+  if (node.kind != Node::Kind::kMap) wrong_value(name, node, expected);
+  model::ModulePattern<T> pattern;
+  for (const Node::Entry& entry : node.entries)
+    pattern.emplace_back(entry.key, read(name + "." + entry.key, entry.value));
+  return pattern;
+}
+
+}  // namespace
+
+model::ModulePattern<int64_t> read_rank_pattern(const std::string& name, const Node& node) {
+  return read_pattern<int64_t>(name, node, "a map from modules to ranks, such as {q_proj: 4}",
+                               [](const auto& key, const Node& value) { return read_integer(key, value, kPositive); });
+}
+
+model::ModulePattern<double> read_alpha_pattern(const std::string& name, const Node& node) {
+  return read_pattern<double>(name, node, "a map from modules to numbers, such as {q_proj: 32}",
+                              [](const auto& key, const Node& value) { return read_number(key, value, kAboveZero); });
+}
+
+std::vector<int64_t> read_counts(const std::string& name, const Node& node) {
+  if (node.kind != Node::Kind::kList) return {read_integer(name, node, kCount)};
+  std::vector<int64_t> values;
+  for (const Node& item : node.items) {
+    values.push_back(read_integer(name, item, kCount));
+    core::require(std::count(values.begin(), values.end(), values.back()) == 1, ErrorKind::kUsage,
+                  "{}: {}: {} is listed twice", item.position.text(), name, values.back());
+  }
+  return values;
+}
+
 model::Dtype read_dtype(const std::string& name, const Node& node) {
   if (node.kind != Node::Kind::kString) wrong_value(name, node, "one of float16, bfloat16, float32");
   try {
@@ -143,6 +185,8 @@ train::MemorySize read_memory_size(const std::string& name, const Node& node) {
   return {static_cast<int64_t>(bytes)};
 }
 
+std::string quoted_text(const std::string& value) { return nlohmann::json(value).dump(); }
+
 std::string to_text(int64_t value) { return fmt::format("{}", value); }
 
 // Writes 5.0e-05 for 5e-05, which YAML 1.1 readers take for a string.
@@ -161,7 +205,7 @@ std::string to_text(const std::string& value) {
   constexpr std::string_view kBare = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./-";
   const bool bare = value.size() > 3 && value.find_first_not_of(kBare) == std::string::npos &&
                     value.find_first_of("-.") != 0 && resolve_plain(value).kind == Node::Kind::kString;
-  return bare ? value : nlohmann::json(value).dump();
+  return bare ? value : quoted_text(value);
 }
 
 std::string to_text(const std::vector<std::string>& value) {
@@ -169,6 +213,12 @@ std::string to_text(const std::vector<std::string>& value) {
   std::transform(value.begin(), value.end(), std::back_inserter(parts),
                  [](const std::string& item) { return to_text(item); });
   return fmt::format("[{}]", fmt::join(parts, ", "));
+}
+
+std::string to_text(const std::vector<int64_t>& value) { return fmt::format("[{}]", fmt::join(value, ", ")); }
+
+std::string to_text(const model::ModuleChoice& value) {
+  return value.is_expression ? quoted_text(value.names.front()) : to_text(value.names);
 }
 
 std::string to_text(model::Dtype value) { return model::dtype_name(value); }

@@ -49,6 +49,14 @@ bool read_flag(const std::string& name, const Node& node);
 std::string read_choice(const std::string& name, const Node& node, const Choices& choices);
 /// Reads a name. An integer counts as its text, for names such as column "0" and label 3.
 std::string read_name(const std::string& name, const Node& node);
+/// Reads a list of names, or one text: a regular expression if it has characters that no name has.
+model::ModuleChoice read_modules(const std::string& name, const Node& node);
+/// Reads a map from names to integers of at least 1.
+model::ModulePattern<int64_t> read_rank_pattern(const std::string& name, const Node& node);
+/// Reads a map from names to numbers above 0.
+model::ModulePattern<double> read_alpha_pattern(const std::string& name, const Node& node);
+/// Reads a list of different integers of at least 0, or one.
+std::vector<int64_t> read_counts(const std::string& name, const Node& node);
 /// Reads a list of names, or one name.
 std::vector<std::string> read_names(const std::string& name, const Node& node);
 model::Dtype read_dtype(const std::string& name, const Node& node);
@@ -58,11 +66,22 @@ train::Choice read_auto_flag(const std::string& name, const Node& node);
 /// Reads auto, a number of bytes, or a number with KB, MB, GB, TB, KiB, MiB, GiB or TiB; at least 1 MB.
 train::MemorySize read_memory_size(const std::string& name, const Node& node);
 
+/// A text in double quotes, as YAML and JSON read it.
+std::string quoted_text(const std::string& value);
 std::string to_text(int64_t value);
 std::string to_text(double value);
 std::string to_text(bool value);
 std::string to_text(const std::string& value);
 std::string to_text(const std::vector<std::string>& value);
+std::string to_text(const std::vector<int64_t>& value);
+std::string to_text(const model::ModuleChoice& value);
+template <typename T>
+std::string to_text(const model::ModulePattern<T>& value) {
+  std::string text;
+  for (const auto& [module, one] : value)
+    text += (text.empty() ? "" : ", ") + quoted_text(module) + ": " + to_text(one);
+  return "{" + text + "}";
+}
 std::string to_text(model::Dtype value);
 std::string to_text(train::Interval value);
 std::string to_text(train::Choice value);

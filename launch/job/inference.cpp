@@ -66,8 +66,8 @@ std::string read_sources(const ModelArguments& arguments, Inference& result) {
 // Drops entries of target_modules that match nothing. They do no harm in an adapter that others wrote: its tensors say
 // what it adapts.
 void keep_matching_targets(const std::string& folder, int64_t num_layers, Inference& result) {
-  std::vector<std::string>& targets = result.config.peft_config->target_modules;
-  const std::vector<std::string> unmatched = model::unmatched_targets(targets, num_layers);
+  std::vector<std::string>& targets = result.config.peft_config->target_modules.names;
+  const std::vector<std::string> unmatched = model::unmatched_targets({targets}, num_layers);
   if (unmatched.empty()) return;
   core::require(unmatched.size() < targets.size(), ErrorKind::kWeights,
                 "{}/adapter_config.json: target_modules [{}] are not modules of GPT-Neo: "
@@ -115,7 +115,7 @@ bool describe_head(const std::string& adapter_folder, Inference& result) {
   std::string problem_type = result.base.config.problem_type;
   // Without an adapter nothing is added to the weights, so there are no LoRA targets.
   result.config.peft_config = model::LoraOptions{};
-  result.config.peft_config->target_modules.clear();
+  result.config.peft_config->target_modules = {};
   model::AdapterFolder adapter;
   if (!adapter_folder.empty()) {
     adapter = model::read_adapter_folder(adapter_folder);

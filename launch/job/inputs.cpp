@@ -224,7 +224,7 @@ void read_inputs(const std::string& name, Inputs& inputs) {
                 "set it to 0 there to train without (peft_config.lora_dropout is supported)",
                 inputs.base.folder, dropouts);
   if (inputs.config.peft_config) {
-    model::require_all_match(inputs.config.peft_config->target_modules, inputs.base.config.num_layers);
+    model::require_all_match(*inputs.config.peft_config, inputs.base.config.num_layers);
   }
   inputs.start_adapter = read_start_adapter(inputs.config);
   if (inputs.task.classifies()) inputs.base.head_labels = starting_labels(inputs);

@@ -10,6 +10,7 @@
 #include "model/checkpoints/strict_json.h"
 #include "model/parameter_table.h"
 #include "runtime/core/error.h"
+#include "runtime/core/expression.h"
 #include "runtime/core/json.h"
 
 namespace neoloom::model {
@@ -21,13 +22,16 @@ using nlohmann::json;
 
 /// Returns true for keys that are read below, and for keys that change nothing for a GPT-Neo LoRA, whatever they hold.
 bool is_known(std::string_view key) {
-  static constexpr std::string_view kKeys[] = {"auto_mapping",
+  static constexpr std::string_view kKeys[] = {"alpha_pattern",
+                                               "auto_mapping",
                                                "base_model_name_or_path",
                                                "bias",
                                                "exclude_modules",
                                                "fan_in_fan_out",
                                                "inference_mode",
                                                "init_lora_weights",
+                                               "layers_pattern",
+                                               "layers_to_transform",
                                                "lora_alpha",
                                                "lora_dropout",
                                                "megatron_core",
@@ -36,6 +40,7 @@ bool is_known(std::string_view key) {
                                                "peft_version",
                                                "qalora_group_size",
                                                "r",
+                                               "rank_pattern",
                                                "revision",
                                                "runtime_config",
                                                "target_modules",
@@ -91,6 +96,22 @@ class AdapterConfig {
     return list;
   }
 
+  /// Reads {module: value}. `expected` describes a value that `accepted` takes.
+  template <typename T, typename Accepted>
+  ModulePattern<T> pattern(const char* key, const char* expected, Accepted accepted) const {
+    ModulePattern<T> result;
+    const json value = at(key);
+    if (value.is_null()) return result;
+    if (!value.is_object()) refuse(key, expected);
+    for (const auto& item : value.items()) {
+      const json& one = item.value();
+      if (!one.is_number() || !accepted(one.template get<double>())) refuse(key, expected);
+      const core::Expression valid(item.key(), fmt::format("{}: {}", path_, key), ErrorKind::kWeights);
+      result.emplace_back(item.key(), static_cast<T>(one.template get<double>()));
+    }
+    return result;
+  }
+
   void refuse_unsupported() const {
     if (text("peft_type") != "LORA") refuse("peft_type", "\"LORA\"");
     const std::string task = text("task_type");
@@ -141,8 +162,10 @@ int64_t score_rows(const std::string& folder) {
 
 std::vector<std::string> read_targets(const AdapterConfig& config, const std::string& folder) {
   const json targets = config.at("target_modules");
-  if (!is_default(config.at("exclude_modules"))) return targets_of_tensors(folder);
-  if (targets.is_null()) return LoraOptions{}.target_modules;  // PEFT's own default for gpt_neo
+  for (const char* limit : {"exclude_modules", "layers_to_transform"}) {
+    if (!is_default(config.at(limit))) return targets_of_tensors(folder);
+  }
+  if (targets.is_null()) return LoraOptions{}.target_modules.names;  // PEFT's own default for gpt_neo
   if (targets.is_string()) return targets_of_tensors(folder);
   std::vector<std::string> names = config.names("target_modules");
   if (names.empty()) config.refuse("target_modules", "at least one name");
@@ -194,7 +217,12 @@ AdapterFolder read_adapter_folder(const std::string& folder) {
   if (result.lora.lora_dropout < 0 || result.lora.lora_dropout >= 1)
     config.refuse("lora_dropout", "a number of at least 0 and below 1");
   result.lora.use_rslora = config.flag("use_rslora");
-  result.lora.target_modules = read_targets(config, folder);
+  result.lora.target_modules = {read_targets(config, folder)};
+  result.lora.rank_pattern =
+      config.pattern<int64_t>("rank_pattern", "modules with whole numbers above 0",
+                              [](double value) { return value >= 1 && value == std::floor(value) && value < 0x1p31; });
+  result.lora.alpha_pattern = config.pattern<double>("alpha_pattern", "modules with numbers above 0",
+                                                     [](double value) { return value > 0 && std::isfinite(value); });
   result.lora.modules_to_save = config.names("modules_to_save");
   result.base_model_name_or_path = config.text("base_model_name_or_path");
   result.revision = config.text("revision");

@@ -13,8 +13,10 @@ namespace {
 using nlohmann::json;
 using nlohmann::ordered_json;
 
-/// Returns the targets as PEFT writes them: sorted, with the shorthand expanded.
-std::vector<std::string> written_targets(std::vector<std::string> targets) {
+/// Returns the modules as PEFT writes them: sorted, with the shorthand expanded.
+json written_modules(const ModuleChoice& choice) {
+  if (choice.is_expression) return choice.names.front();
+  std::vector<std::string> targets = choice.names;
   if (targets == std::vector<std::string>{"all-linear"}) {
     targets = {"c_fc", "c_proj", "k_proj", "out_proj", "q_proj", "v_proj"};
   }
@@ -26,6 +28,22 @@ std::vector<std::string> written_targets(std::vector<std::string> targets) {
 json number(double value) {
   const bool whole = std::floor(value) == value && std::abs(value) < 1e15;
   return whole ? json(static_cast<int64_t>(value)) : json(value);
+}
+
+template <typename T>
+json written_pattern(const ModulePattern<T>& pattern) {
+  json result = json::object();
+  for (const auto& [module, value] : pattern) result[module] = number(static_cast<double>(value));
+  return result;
+}
+
+/// Writes what LoraConfig has beside the usual, unless it is empty.
+void add_limits_and_patterns(const LoraOptions& lora, json& config) {
+  if (!lora.exclude_modules.empty()) config["exclude_modules"] = written_modules(lora.exclude_modules);
+  if (!lora.layers_to_transform.empty()) config["layers_to_transform"] = lora.layers_to_transform;
+  if (!lora.layers_pattern.empty()) config["layers_pattern"] = lora.layers_pattern;
+  if (!lora.rank_pattern.empty()) config["rank_pattern"] = written_pattern(lora.rank_pattern);
+  if (!lora.alpha_pattern.empty()) config["alpha_pattern"] = written_pattern(lora.alpha_pattern);
 }
 
 ordered_json parse_base(const GptNeoConfig& config) {
@@ -68,10 +86,11 @@ std::string adapter_config_text(const LoraOptions& lora, Head head, const std::s
   config["peft_version"] = "0.21.2";  // the release whose format this is
   config["r"] = lora.r;
   config["revision"] = revision.empty() ? json(nullptr) : json(revision);
-  config["target_modules"] = written_targets(lora.target_modules);
+  config["target_modules"] = written_modules(lora.target_modules);
   config["task_type"] = classifies ? "SEQ_CLS" : "CAUSAL_LM";
   config["use_dora"] = false;
   config["use_rslora"] = lora.use_rslora;
+  add_limits_and_patterns(lora, config);
   return config.dump(2) + "\n";
 }
 

@@ -9,6 +9,7 @@
 #include "model/checkpoints/tensor_names.h"
 #include "model/checkpoints/weight_files.h"
 #include "model/gpt_neo/weights.h"
+#include "model/lora/target_modules.h"
 #include "model/scalar_type.h"
 #include "runtime/core/error.h"
 #include "runtime/core/files.h"
@@ -25,6 +26,7 @@ constexpr const char* kGenerationConfigFile = "generation_config.json";
 struct TrainedTensors {
   std::map<std::string, at::Tensor> whole;  // "score.weight", or every tensor of a full-parameter model
   std::map<std::string, at::Tensor> a, b;   // by the adapted weight's name
+  std::map<std::string, double> scaling;    // likewise
 };
 
 TrainedTensors sort_slots(const Model& model, const at::Tensor& params) {
@@ -41,6 +43,14 @@ TrainedTensors sort_slots(const Model& model, const at::Tensor& params) {
       trained.b[module_of(kLoraBSuffix) + ".weight"] = value;
     } else {
       trained.whole[name] = value;
+    }
+  }
+  if (!model.setup().lora) return trained;
+  const AdapterMap adapters = adapter_map(*model.setup().lora, model.setup().config.num_layers);
+  for (size_t layer = 0; layer < adapters.size(); ++layer) {
+    for (const LinearSite site : kLinearSites) {
+      trained.scaling[module_name(static_cast<int64_t>(layer), site) + ".weight"] =
+          adapters[layer][static_cast<size_t>(site)].scaling;
     }
   }
   return trained;
@@ -88,7 +98,7 @@ class Exporter {
     const auto drop = [source] { source->drop_pages(); };
     const auto a = trained_.a.find(name);
     if (a == trained_.a.end()) return {name, dtype_, shape, [source] { return source->value(); }, drop};
-    const double scale = model_.setup().lora->scaling();
+    const double scale = trained_.scaling.at(name);
     return {name, dtype_, shape,
             [source, a = a->second, b = trained_.b.at(name), scale] { return merged(source->value(), a, b, scale); },
             drop};

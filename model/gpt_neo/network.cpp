@@ -105,20 +105,21 @@ NetworkBuilder::NetworkBuilder(const ModelSetup& setup, std::shared_ptr<const We
 
 void NetworkBuilder::lay_out_adapters() {
   const LoraOptions& lora = *setup_.lora;
-  core::require(lora.r > 0, ErrorKind::kUsage, "peft_config.r: expected a number above 0, found {}", lora.r);
   core::require(lora.lora_dropout >= 0.0 && lora.lora_dropout < 1.0, ErrorKind::kUsage,
                 "peft_config.lora_dropout: expected a number in [0, 1), found {}", lora.lora_dropout);
-  const TargetMap targets = match_targets(lora.target_modules, setup_.config.num_layers);
-  lora_slots_.resize(targets.size());
-  for (size_t layer = 0; layer < targets.size(); ++layer) {
+  const AdapterMap adapters = adapter_map(lora, setup_.config.num_layers);
+  lora_slots_.resize(adapters.size());
+  for (size_t layer = 0; layer < adapters.size(); ++layer) {
     layout_.block_begin_elements.push_back(layout_.total_elements);
     for (const LinearSite site : kLinearSites) {
       const auto index = static_cast<size_t>(site);
-      if (!targets[layer][index]) continue;
+      const AdapterShape& adapter = adapters[layer][index];
+      if (!adapter.present()) continue;
       const auto [in, out] = features_of(setup_.config, site);
       const std::string module = fmt::format("{}{}", kPeftPrefix, module_name(static_cast<int64_t>(layer), site));
-      lora_slots_[layer][index].a = layout_.add(fmt::format("{}{}", module, kLoraASuffix), {lora.r, in}, true);
-      lora_slots_[layer][index].b = layout_.add(fmt::format("{}{}", module, kLoraBSuffix), {out, lora.r}, true);
+      lora_slots_[layer][index].a = layout_.add(fmt::format("{}{}", module, kLoraASuffix), {adapter.rank, in}, true);
+      lora_slots_[layer][index].b = layout_.add(fmt::format("{}{}", module, kLoraBSuffix), {out, adapter.rank}, true);
+      lora_slots_[layer][index].scaling = adapter.scaling;
     }
   }
   if (setup_.head != Head::kCausalLm) {
@@ -220,7 +221,7 @@ void NetworkBuilder::attach_adapters(Block& block, size_t layer, const at::Tenso
     branch.b_grad = slot_view(grads, slots.b);
     branch.lowp_a = slot_view(lowp_params, slots.a);
     branch.lowp_b = slot_view(lowp_params, slots.b);
-    branch.scaling = setup_.lora->scaling();
+    branch.scaling = slots.scaling;
     if (dropout != nullptr) {
       branch.dropout = {setup_.lora->lora_dropout, dropout->seed, dropout->epoch, static_cast<int64_t>(layer),
                         static_cast<int64_t>(site)};

@@ -59,6 +59,7 @@ class NetworkBuilder {
   struct LoraSlots {
     int64_t a = -1;
     int64_t b = -1;
+    double scaling = 0.0;
   };
 
   void lay_out_adapters();

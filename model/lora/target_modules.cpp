@@ -7,9 +7,12 @@
 #include <algorithm>
 #include <cctype>
 #include <iterator>
+#include <optional>
 #include <string_view>
+#include <utility>
 
 #include "runtime/core/error.h"
+#include "runtime/core/expression.h"
 #include "runtime/core/text.h"
 
 namespace neoloom::model {
@@ -54,28 +57,65 @@ std::string suggestion(const std::string& name) {
   return core::nearest(name, short_names());
 }
 
-bool matches(const std::string& module, const std::string& entry) {
-  return is_all_linear(entry) || module == entry || module.ends_with("." + entry);
+/// Decides whether modules belong to a ModuleChoice. `key` names the configuration key in messages.
+class ModuleMatcher {
+ public:
+  ModuleMatcher(const ModuleChoice& choice, const char* key) : names_(choice.names) {
+    if (choice.is_expression) expression_.emplace(choice.names.front(), key, core::ErrorKind::kUsage);
+  }
+
+  bool matches(const std::string& module) const {
+    if (expression_) return expression_->matches(module);
+    return std::any_of(names_.begin(), names_.end(), [&](const auto& name) { return matches_name(module, name); });
+  }
+
+  bool names_in_full(const std::string& module) const {
+    return std::find(names_.begin(), names_.end(), module) != names_.end();
+  }
+
+ private:
+  static bool matches_name(const std::string& module, const std::string& name) {
+    return is_all_linear(name) || module == name || module.ends_with("." + name);
+  }
+
+  std::vector<std::string> names_;
+  std::optional<core::Expression> expression_;
+};
+
+/// Returns the value for a module of the first pattern that matches.
+template <typename T>
+class PatternMatcher {
+ public:
+  PatternMatcher(const ModulePattern<T>& pattern, const char* key) {
+    for (const auto& [name, value] : pattern)
+      entries_.emplace_back(core::Expression(fmt::format("(.*\\.)?({})", name), key, core::ErrorKind::kUsage), value);
+  }
+
+  T value_of(const std::string& module, T otherwise) const {
+    const auto found =
+        std::find_if(entries_.begin(), entries_.end(), [&](const auto& entry) { return entry.first.matches(module); });
+    return found == entries_.end() ? otherwise : found->second;
+  }
+
+ private:
+  std::vector<std::pair<core::Expression, T>> entries_;
+};
+
+/// Calls visit(layer, site, module name) for every linear.
+template <typename Visit>
+void for_each_linear(int64_t num_layers, Visit visit) {
+  for (int64_t layer = 0; layer < num_layers; ++layer) {
+    for (const LinearSite site : kLinearSites) visit(layer, site, module_name(layer, site));
+  }
 }
 
-}  // namespace
-
-std::vector<std::string> unmatched_targets(const std::vector<std::string>& target_modules, int64_t num_layers) {
-  const auto found = [&](const std::string& entry) {
-    for (int64_t layer = 0; layer < num_layers; ++layer) {
-      for (const LinearSite site : kLinearSites) {
-        if (matches(module_name(layer, site), entry)) return true;
-      }
-    }
-    return false;
-  };
-  std::vector<std::string> unmatched;
-  std::copy_if(target_modules.begin(), target_modules.end(), std::back_inserter(unmatched),
-               [&](const std::string& entry) { return !found(entry); });
-  return unmatched;
+bool any_matches(const ModuleMatcher& matcher, int64_t num_layers) {
+  bool any = false;
+  for_each_linear(num_layers, [&](int64_t, LinearSite, const std::string& module) { any |= matcher.matches(module); });
+  return any;
 }
 
-void require_all_match(const std::vector<std::string>& target_modules, int64_t num_layers) {
+void require_targets_match(const ModuleChoice& target_modules, int64_t num_layers) {
   const std::vector<std::string> unmatched = unmatched_targets(target_modules, num_layers);
   if (unmatched.empty()) return;
   const std::string& entry = unmatched.front();
@@ -90,29 +130,108 @@ void require_all_match(const std::vector<std::string>& target_modules, int64_t n
   }
   core::fail(core::ErrorKind::kUsage,
              "peft_config.target_modules: {} matches no module of this model{} Expected some of {}, "
-             "full names from {} to {}, or all-linear",
+             "full names from {} to {}, all-linear, or a regular expression over the full name",
              core::quoted(entry), hint.ends_with('?') ? hint : hint + ".", fmt::join(short_names(), ", "),
              module_name(0, LinearSite::kQProj), module_name(num_layers - 1, LinearSite::kCProj));
 }
 
-TargetMap match_targets(const std::vector<std::string>& target_modules, int64_t num_layers) {
-  TargetMap map(static_cast<size_t>(num_layers));
-  bool any = false;
-  for (int64_t layer = 0; layer < num_layers; ++layer) {
-    for (const LinearSite site : kLinearSites) {
-      const std::string module = module_name(layer, site);
-      const bool hit = std::any_of(target_modules.begin(), target_modules.end(),
-                                   [&](const std::string& entry) { return matches(module, entry); });
-      map[static_cast<size_t>(layer)][static_cast<size_t>(site)] = hit;
-      any = any || hit;
-    }
+template <typename Entries, typename HasEffect>
+void require_effect(const char* key, const Entries& entries, HasEffect has_effect) {
+  for (const auto& entry : entries) {
+    core::require(has_effect(entry), core::ErrorKind::kUsage,
+                  "peft_config.{}: {} matches none of the modules that have an adapter. Remove it, or correct the name",
+                  key, core::quoted(entry));
   }
+}
+
+bool transforms(const LoraOptions& lora, int64_t layer) {
+  const std::vector<int64_t>& layers = lora.layers_to_transform;
+  return layers.empty() || std::find(layers.begin(), layers.end(), layer) != layers.end();
+}
+
+template <typename T>
+std::vector<std::string> keys_of(const ModulePattern<T>& pattern) {
+  std::vector<std::string> keys;
+  for (const auto& [key, value] : pattern) keys.push_back(key);
+  return keys;
+}
+
+/// Whether one of the adapters has a module that matches `pattern`, as PEFT takes keys of rank_pattern.
+bool adapts(const AdapterMap& map, const std::string& pattern) {
+  const PatternMatcher<bool> matcher({{pattern, true}}, "peft_config");
+  bool any = false;
+  for_each_linear(static_cast<int64_t>(map.size()), [&](int64_t layer, LinearSite site, const std::string& module) {
+    const bool present = map[static_cast<size_t>(layer)][static_cast<size_t>(site)].present();
+    any |= present && matcher.value_of(module, false);
+  });
+  return any;
+}
+
+}  // namespace
+
+std::vector<std::string> unmatched_targets(const ModuleChoice& target_modules, int64_t num_layers) {
+  std::vector<std::string> unmatched;
+  std::copy_if(target_modules.names.begin(), target_modules.names.end(), std::back_inserter(unmatched),
+               [&](const std::string& name) {
+                 const ModuleChoice alone{{name}, target_modules.is_expression};
+                 return !any_matches(ModuleMatcher(alone, "peft_config.target_modules"), num_layers);
+               });
+  return unmatched;
+}
+
+void require_all_match(const LoraOptions& lora, int64_t num_layers) {
+  require_targets_match(lora.target_modules, num_layers);
+  for (const int64_t layer : lora.layers_to_transform) {
+    core::require(layer < num_layers, core::ErrorKind::kUsage,
+                  "peft_config.layers_to_transform: {} is no block of this model; expected 0 to {}", layer,
+                  num_layers - 1);
+  }
+  const ModuleMatcher targets(lora.target_modules, "peft_config.target_modules");
+  require_effect("exclude_modules", lora.exclude_modules.names, [&](const std::string& name) {
+    const ModuleMatcher excluded({{name}, lora.exclude_modules.is_expression}, "peft_config.exclude_modules");
+    bool any = false;
+    for_each_linear(num_layers, [&](int64_t, LinearSite, const std::string& module) {
+      any |= targets.matches(module) && excluded.matches(module);
+    });
+    return any;
+  });
+  const AdapterMap map = adapter_map(lora, num_layers);
+  LoraOptions sorted = lora;
+  std::sort(sorted.rank_pattern.begin(), sorted.rank_pattern.end());
+  std::sort(sorted.alpha_pattern.begin(), sorted.alpha_pattern.end());
   core::require(
-      any || target_modules.empty(), core::ErrorKind::kUsage,
-      "peft_config.target_modules: [{}] matches no module; "
+      adapter_map(sorted, num_layers) == map, core::ErrorKind::kUsage,
+      "peft_config.rank_pattern, alpha_pattern: some modules match two keys, and the order of the keys decides. "
+      "Adapter files sort their keys, which would give other values: write keys that match different modules");
+  const auto adapted = [&](const std::string& key) { return adapts(map, key); };
+  require_effect("rank_pattern", keys_of(lora.rank_pattern), adapted);
+  require_effect("alpha_pattern", keys_of(lora.alpha_pattern), adapted);
+}
+
+AdapterMap adapter_map(const LoraOptions& lora, int64_t num_layers) {
+  const ModuleMatcher targets(lora.target_modules, "peft_config.target_modules");
+  const ModuleMatcher excluded(lora.exclude_modules, "peft_config.exclude_modules");
+  const PatternMatcher<int64_t> ranks(lora.rank_pattern, "peft_config.rank_pattern");
+  const PatternMatcher<double> alphas(lora.alpha_pattern, "peft_config.alpha_pattern");
+  AdapterMap map(static_cast<size_t>(num_layers));
+  bool any = false;
+  for_each_linear(num_layers, [&](int64_t layer, LinearSite site, const std::string& module) {
+    const bool in_layer = transforms(lora, layer) || targets.names_in_full(module);
+    if (!targets.matches(module) || !in_layer || excluded.matches(module)) return;
+    const int64_t rank = ranks.value_of(module, lora.r);
+    map[static_cast<size_t>(layer)][static_cast<size_t>(site)] = {
+        rank, lora.scaling(rank, alphas.value_of(module, lora.lora_alpha))};
+    any = true;
+  });
+  core::require(
+      any || lora.target_modules.empty(), core::ErrorKind::kUsage,
+      "peft_config.target_modules: [{}] matches no module{}; "
       "expected some of q_proj, k_proj, v_proj, out_proj, c_fc, c_proj, full names from {} to {}, or all-linear",
-      fmt::join(target_modules, ", "), module_name(0, LinearSite::kQProj),
-      module_name(num_layers - 1, LinearSite::kCProj));
+      fmt::join(lora.target_modules.names, ", "),
+      lora.exclude_modules.empty() && lora.layers_to_transform.empty()
+          ? ""
+          : " that exclude_modules and layers_to_transform leave",
+      module_name(0, LinearSite::kQProj), module_name(num_layers - 1, LinearSite::kCProj));
   return map;
 }
 

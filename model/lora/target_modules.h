@@ -4,7 +4,6 @@
 #include <array>
 #include <cstdint>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "model/gpt_neo_config.h"
@@ -13,18 +12,28 @@
 
 namespace neoloom::model {
 
-/// One flag per linear of every block: whether it has a LoRA adapter.
-using TargetMap = std::vector<std::array<bool, 6>>;  // [L][site]
+/// The adapter of one linear. Rank 0: it has none.
+struct AdapterShape {
+  int64_t rank = 0;
+  double scaling = 0.0;  // factor of B A x
 
-/// Returns the entries of `target_modules` that match no module of the model, in their order.
-std::vector<std::string> unmatched_targets(const std::vector<std::string>& target_modules, int64_t num_layers);
+  bool present() const { return rank > 0; }
+  bool operator==(const AdapterShape&) const = default;
+};
+using AdapterMap = std::vector<std::array<AdapterShape, 6>>;  // [L][site]
 
-/// Throws: Error(kUsage) for the first entry that matches no module, with the nearest name and all module names.
-void require_all_match(const std::vector<std::string>& target_modules, int64_t num_layers);
+/// Returns the entries of target_modules that match no module of the model, in their order.
+std::vector<std::string> unmatched_targets(const ModuleChoice& target_modules, int64_t num_layers);
 
-/// PEFT's rule: an entry matches the full module name, or its end after a dot; "all-linear" (any case) matches all.
-/// An empty list means a frozen model without LoRA.
-/// Throws: Error(kUsage) when entries match nothing, listing the modules of the model.
-TargetMap match_targets(const std::vector<std::string>& target_modules, int64_t num_layers);
+/// Throws: Error(kUsage) for the first entry of target_modules, exclude_modules, layers_to_transform, rank_pattern or
+/// alpha_pattern that has no effect on this model, and where only the order of a pattern's keys decides, which adapter
+/// files do not keep. For a target with the nearest name and all module names.
+void require_all_match(const LoraOptions& lora, int64_t num_layers);
+
+/// Returns the adapter of every linear by PEFT's rules (peft/tuners/lora, 0.21): a name in a list matches the full
+/// module name, or its end after a dot; exclude_modules wins over target_modules; layers_to_transform limits matches of
+/// ends, not of full names; the first pattern that matches sets rank or alpha. Empty target_modules: no adapter.
+/// Throws: Error(kUsage) when no module is left, listing the modules of the model.
+AdapterMap adapter_map(const LoraOptions& lora, int64_t num_layers);
 
 }  // namespace neoloom::model

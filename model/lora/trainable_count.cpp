@@ -8,12 +8,13 @@ namespace neoloom::model {
 TrainableCount count_trainable(const GptNeoConfig& config, const std::optional<LoraOptions>& lora, int64_t num_labels) {
   ParameterLayout layout;
   if (lora) {
-    for (const auto& layer : match_targets(lora->target_modules, config.num_layers)) {
+    for (const auto& layer : adapter_map(*lora, config.num_layers)) {
       for (const LinearSite site : kLinearSites) {
-        if (!layer[static_cast<size_t>(site)]) continue;
+        const AdapterShape& adapter = layer[static_cast<size_t>(site)];
+        if (!adapter.present()) continue;
         const auto [in, out] = features_of(config, site);
-        layout.add("A", {lora->r, in}, true);
-        layout.add("B", {out, lora->r}, true);
+        layout.add("A", {adapter.rank, in}, true);
+        layout.add("B", {out, adapter.rank}, true);
       }
     }
   } else {

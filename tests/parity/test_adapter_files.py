@@ -82,7 +82,14 @@ def ours(base, cache, adapter, classifies, **request):
     dict(target_modules=ALL_LINEAR, use_rslora=True, init_lora_weights="gaussian"),
     dict(target_modules=r".*\.h\.[02]\..*\.(q_proj|c_fc)"),
     dict(target_modules=["transformer.h.1.mlp.c_proj", "h.0.attn.attention.out_proj"]),
-], ids=["q_v", "all_linear", "rslora", "expression", "full_names"])
+    dict(target_modules="all-linear", exclude_modules=["h.1.mlp.c_fc", "out_proj"]),
+    dict(target_modules=["q_proj", "c_fc"], exclude_modules=r".*\.h\.2\..*"),
+    dict(target_modules=["q_proj", "transformer.h.0.mlp.c_fc"], layers_to_transform=[1, 2], layers_pattern="h"),
+    dict(target_modules="all-linear", rank_pattern={"h.0.attn.attention.q_proj": 2, "q_proj": 3, r"h\.1\..*c_fc": 5},
+         alpha_pattern={"q_proj": 5, "mlp.c_proj": 0.5}),
+    dict(target_modules=ALL_LINEAR, use_rslora=True, rank_pattern={"c_fc": 1}, alpha_pattern={"c_fc": 3}),
+], ids=["q_v", "all_linear", "rslora", "expression", "full_names", "exclude", "exclude_expression", "layers", "patterns",
+        "rslora_patterns"])
 def test_adapters_that_peft_wrote_compute_the_same(base, cache, tmp_path, classifies, lora):
     model = peft_model(base, classifies, **lora)
     model.save_pretrained(tmp_path / "adapter")
@@ -104,8 +111,7 @@ def test_sixteen_bit_tensors_and_a_float_alpha_of_foreign_files_are_read(base, c
     assert_close(ours(base, cache, adapter, True), oracle_logits(oracle.float(), True))
 
 
-@pytest.mark.parametrize("lora", [dict(use_dora=True), dict(bias="lora_only"), dict(rank_pattern={"q_proj": 2}),
-                                  dict(alpha_pattern={"q_proj": 2}), dict(layers_to_transform=[1]),
+@pytest.mark.parametrize("lora", [dict(use_dora=True), dict(bias="lora_only"),
                                   dict(lora_bias=True), dict(init_lora_weights="olora"),
                                   dict(modules_to_save=["wpe"])],
                          ids=lambda lora: next(iter(lora)))
@@ -177,6 +183,29 @@ def test_peft_reads_our_language_adapter_and_writes_it_back_unchanged(base, cach
     left, right = (load_file(path / "adapter_model.safetensors") for path in (adapter, tmp_path / "again"))
     assert set(left) == set(right)
     assert all(torch.equal(left[name], right[name]) for name in left)
+
+
+@pytest.mark.parametrize("lora", [
+    dict(target_modules=r".*\.h\.[02]\..*\.(q_proj|c_fc)"),
+    dict(target_modules=ALL_LINEAR, exclude_modules=["h.1.mlp.c_fc", "out_proj"], layers_to_transform=[0, 1]),
+    dict(target_modules=["all-linear"], rank_pattern={"h.0.attn.attention.q_proj": 2, "q_proj": 3, r"h\.1\..*c_fc": 5},
+         alpha_pattern={"q_proj": 5, "mlp.c_proj": 0.5}),
+], ids=["expression", "limits", "patterns"])
+def test_peft_finds_the_modules_ranks_and_scalings_that_we_chose(base, cache, tmp_path, lora):
+    adapter = tmp_path / "adapter"
+    call("write", folder=base, cache=cache, output=adapter, lora=dict(r=4, lora_alpha=6.0) | lora, fill_lora_b=True)
+    wrapped = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, attn_implementation="eager"), adapter)
+    targets = lora["target_modules"]
+    fresh = get_peft_model(AutoModelForCausalLM.from_pretrained(base, attn_implementation="eager"),
+                           LoraConfig(**dict(task_type="CAUSAL_LM", r=4, lora_alpha=6.0) | lora |
+                                      dict(target_modules="all-linear" if targets == ["all-linear"] else targets)))
+    assert wrapped.state_dict().keys() == fresh.state_dict().keys()
+    expected = ours(base, cache, adapter, False)
+    assert_close(oracle_logits(wrapped, False), [torch.tensor(row) for row in expected])
+    call("export", folder=base, cache=cache, adapter=adapter, output=tmp_path / "merged", export_dtype="float32",
+         tokenizer_files=[])
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", attn_implementation="eager")
+    assert_close(oracle_logits(merged, False), oracle_logits(wrapped, False))
 
 
 @pytest.mark.parametrize("classifies", [True, False])

@@ -56,7 +56,7 @@ ARROWS = {
     "model/lora": BELOW_CUDA | {"model/cuda"},
     "model/gpt_neo": BELOW_GPT_NEO,
     "model/memory": BELOW_GPT_NEO | {"model/gpt_neo"},
-    "model/checkpoints": CORE | {"model", "model/gpt_neo"},
+    "model/checkpoints": CORE | {"model", "model/lora", "model/gpt_neo"},
     "model/weight_cache": CORE | {"model", "model/gpt_neo", "model/checkpoints"},
     "model/generation": CORE | {"model"},
     "launch/config": RUNTIME | {"data", "model", "model/lora", "launch"},
@@ -74,7 +74,7 @@ FOREIGN = {
     r"(hdf5|H5.*public)\.h$": {"hdf5", "checkpoint", "data"},
     r"yaml-cpp/": {"launch"},
     r"CLI/": {"launch"},
-    r"pcre2\.h$": {"data"},
+    r"pcre2\.h$": {"core", "data"},
     r"openssl/": {"core"},
 }
 # These declare thousands of operators or the whole of C++'s front end. Single-operator headers are enough.

@@ -92,7 +92,7 @@ model::ModelSetup read_setup(const json& text) {
     options.lora_alpha = lora.value("lora_alpha", options.lora_alpha);
     options.lora_dropout = lora.value("lora_dropout", 0.0);
     options.use_rslora = lora.value("use_rslora", false);
-    options.target_modules = lora.value("target_modules", options.target_modules);
+    options.target_modules = {lora.value("target_modules", options.target_modules.names)};
     setup.lora = options;
   }
   return setup;

@@ -121,7 +121,31 @@ TEST(Labels, CountsAndNamesMustAgree) {
 TEST(Adapter, TargetsAndSavedModulesAreKnown) {
   EXPECT_THAT(refusal("peft_config: {target_modules: []}\n"), HasSubstr("at least one module name"));
   EXPECT_THAT(refusal("peft_config: {modules_to_save: [wte]}\n"), HasSubstr("\"wte\" is not supported yet"));
-  EXPECT_EQ(parse("peft_config: {target_modules: all-linear}\n").peft_config->target_modules.at(0), "all-linear");
+  EXPECT_EQ(parse("peft_config: {target_modules: all-linear}\n").peft_config->target_modules,
+            (model::ModuleChoice{{"all-linear"}}));
+  EXPECT_EQ(parse("peft_config: {target_modules: '.*q_proj'}\n").peft_config->target_modules,
+            (model::ModuleChoice{{".*q_proj"}, true}));
+}
+
+TEST(Adapter, LimitsAndPatternsAreReadAsPeftWritesThem) {
+  const std::string text =
+      "peft_config: {exclude_modules: '.*c_fc', layers_to_transform: 1, layers_pattern: h, rank_pattern: {q_proj: 4, "
+      "v: 2}, "
+      "alpha_pattern: {v_proj: 0.5}}\n";
+  const model::LoraOptions lora = *parse(text).peft_config;
+  EXPECT_TRUE(lora.exclude_modules.is_expression);
+  EXPECT_EQ(lora.layers_to_transform, std::vector<int64_t>{1});
+  EXPECT_EQ(lora.rank_pattern, (model::ModulePattern<int64_t>{{"q_proj", 4}, {"v", 2}}));
+  EXPECT_EQ(lora.alpha_pattern, (model::ModulePattern<double>{{"v_proj", 0.5}}));
+  const RunConfig again = parse(to_yaml(parse(text)));
+  EXPECT_EQ(flatten(again), flatten(parse(text)));
+  EXPECT_THAT(refusal("peft_config: {layers_to_transform: [1, 1]}\n"), HasSubstr("listed twice"));
+  EXPECT_THAT(refusal("peft_config: {layers_pattern: h}\n"), HasSubstr("no effect without layers_to_transform"));
+  EXPECT_THAT(refusal("peft_config: {layers_pattern: layers, layers_to_transform: [0]}\n"), HasSubstr("expected h"));
+  EXPECT_THAT(refusal("peft_config: {target_modules: '.*', layers_to_transform: [0]}\n"), HasSubstr("needs a list"));
+  EXPECT_THAT(refusal("peft_config: {rank_pattern: {q_proj: 0}}\n"),
+              HasSubstr("rank_pattern.q_proj: expected an integer"));
+  EXPECT_THAT(refusal("peft_config: {alpha_pattern: [q_proj]}\n"), HasSubstr("a map from modules"));
 }
 
 }  // namespace

@@ -45,7 +45,7 @@ TEST(Template, ReadsWhole) {
   EXPECT_EQ(config.peft_config->r, 16);
   EXPECT_EQ(config.peft_config->lora_alpha, 16.0);
   EXPECT_EQ(config.peft_config->lora_dropout, 0.1);
-  EXPECT_THAT(config.peft_config->target_modules, ElementsAre("q_proj", "v_proj"));
+  EXPECT_THAT(config.peft_config->target_modules.names, ElementsAre("q_proj", "v_proj"));
   EXPECT_EQ(config.trainer_config.num_train_epochs, 1.0);
   EXPECT_TRUE(config.trainer_config.auto_find_batch_size);
   EXPECT_EQ(config.trainer_config.warmup_steps, 0.03);
@@ -217,7 +217,7 @@ TEST(Override, WinsOverTheFileAndIsCheckedLikeIt) {
                                         "peft_config.target_modules=[c_fc, c_proj]", "data.validation="});
   EXPECT_EQ(config.trainer_config.learning_rate, 1e-4);
   EXPECT_EQ(config.trainer_config.eval_strategy, train::Interval::kNo);
-  EXPECT_THAT(config.peft_config.value().target_modules, ElementsAre("c_fc", "c_proj"));
+  EXPECT_THAT(config.peft_config.value().target_modules.names, ElementsAre("c_fc", "c_proj"));
   EXPECT_EQ(config.data.validation, "");
   EXPECT_EQ(parse("", {"trainer_config.seed=1", "trainer_config.seed=2"}).trainer_config.seed, 2);
   EXPECT_THAT(refusal("", {"trainer_config.learning_rate=x"}),

@@ -40,7 +40,7 @@ std::string content_of(const std::string& path) {
 
 TEST(BlockOperators, OfForwardAndBackwardAreThoseOfTheTable) {
   ModelSetup setup = tiny_setup(Head::kCausalLm);
-  setup.lora->target_modules = {"q_proj", "v_proj"};
+  setup.lora->target_modules = {{"q_proj", "v_proj"}};
   setup.compute_dtype = Dtype::kBFloat16;
   setup.device.cuda = true;
   setup.device.capability_major = 9;

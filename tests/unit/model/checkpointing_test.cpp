@@ -69,7 +69,7 @@ TEST(GradientCheckpointing, ComputesAllBlocksButTheLastAnewAndDrawsNoMaskTwice) 
 
 TEST(GradientCheckpointing, LeavesBlocksBelowTheLowestAdapterAlone) {
   ModelSetup setup = device_setup(tiny_setup(Head::kSingleLabel, 0.1), Dtype::kBFloat16);
-  setup.lora->target_modules = {"transformer.h.2.attn.attention.q_proj"};
+  setup.lora->target_modules = {{"transformer.h.2.attn.attention.q_proj"}};
   const auto weights = random_weights(setup.config, at::kFloat);
   const support::OperatorRecord record;
   train_with(setup, weights, true);

@@ -286,7 +286,7 @@ TEST(GradientsReady, AreFinalWhenAnnouncedFromTheLastBlockToTheFirst) {
 
 TEST(GradientsReady, BlocksWithoutAdaptersAnnounceNothingNew) {
   ModelSetup setup = tiny_setup(Head::kSingleLabel);
-  setup.lora->target_modules = {"transformer.h.1.attn.attention.q_proj"};
+  setup.lora->target_modules = {{"transformer.h.1.attn.attention.q_proj"}};
   const auto model = Model::create(setup, random_weights(setup.config, at::kFloat));
   const at::Tensor params = random_params(*model);
   at::Tensor grads = at::zeros_like(params);

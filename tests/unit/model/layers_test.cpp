@@ -20,6 +20,7 @@
 namespace neoloom::model::testing {
 namespace {
 
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
 std::string error_of(const std::function<void()>& action, core::ErrorKind kind) {
@@ -44,10 +45,10 @@ TEST(Layout, SlotsStartAtBoundariesOf64Bytes) {
 }
 
 TEST(Options, ScalingIsAlphaOverRankOrItsRoot) {
-  LoraOptions options = lora_options(16, 8, 0, {});
-  EXPECT_DOUBLE_EQ(options.scaling(), 0.5);
+  LoraOptions options;
+  EXPECT_DOUBLE_EQ(options.scaling(16, 8), 0.5);
   options.use_rslora = true;
-  EXPECT_DOUBLE_EQ(options.scaling(), 2.0);
+  EXPECT_DOUBLE_EQ(options.scaling(16, 8), 2.0);
 }
 
 TEST(Options, DtypesHaveHuggingFacesNames) {
@@ -56,15 +57,82 @@ TEST(Options, DtypesHaveHuggingFacesNames) {
   EXPECT_THAT(error_of([] { dtype_from_name("int8"); }, core::ErrorKind::kUsage), HasSubstr("int8"));
 }
 
+LoraOptions targets(ModuleChoice choice) {
+  LoraOptions options;
+  options.target_modules = std::move(choice);
+  return options;
+}
+
+/// Returns the ranks of all linears, blocks one after another.
+std::vector<int64_t> ranks(const LoraOptions& options, int64_t num_layers) {
+  std::vector<int64_t> result;
+  for (const auto& layer : adapter_map(options, num_layers)) {
+    for (const AdapterShape& adapter : layer) result.push_back(adapter.rank);
+  }
+  return result;
+}
+
 TEST(Targets, SuffixMatchesWholeNamesOnly) {
-  const TargetMap map = match_targets({"proj", "h.1.mlp.c_fc", "q_proj"}, 2);
-  EXPECT_THAT(map[0], ::testing::ElementsAre(true, false, false, false, false, false));
-  EXPECT_THAT(map[1], ::testing::ElementsAre(true, false, false, false, true, false));
-  EXPECT_THAT(match_targets({"All-Linear"}, 1)[0], ::testing::Each(true));
+  EXPECT_THAT(ranks(targets({{"proj", "h.1.mlp.c_fc", "q_proj"}}), 2), ElementsAre(8, 0, 0, 0, 0, 0, 8, 0, 0, 0, 8, 0));
+  EXPECT_THAT(ranks(targets({{"All-Linear"}}), 1), ::testing::Each(8));
+}
+
+TEST(Targets, AnExpressionMatchesTheFullName) {
+  const ModuleChoice expression{{R"(.*\.h\.1\..*\.(q_proj|c_fc))"}, true};
+  EXPECT_THAT(ranks(targets(expression), 2), ElementsAre(0, 0, 0, 0, 0, 0, 8, 0, 0, 0, 8, 0));
+  const auto refusal = [](const std::string& text) {
+    return error_of([&] { adapter_map(targets({{text}, true}), 2); }, core::ErrorKind::kUsage);
+  };
+  EXPECT_THAT(refusal("(q_proj"), HasSubstr("peft_config.target_modules: \"(q_proj\" is no regular expression"));
+  EXPECT_THAT(refusal("q_pro."), HasSubstr("matches no module"));  // the end of a name is not the whole
+}
+
+TEST(Targets, ExclusionsWinAndBlocksLimitEndsButNotFullNames) {
+  LoraOptions options = targets({{"q_proj", "c_fc", "transformer.h.0.mlp.c_proj"}});
+  options.exclude_modules = {{"h.1.mlp.c_fc"}};
+  EXPECT_THAT(ranks(options, 2), ElementsAre(8, 0, 0, 0, 8, 8, 8, 0, 0, 0, 0, 0));
+  options.layers_to_transform = {1};
+  EXPECT_THAT(ranks(options, 2), ElementsAre(0, 0, 0, 0, 0, 8, 8, 0, 0, 0, 0, 0));
+  options.exclude_modules = {{".*"}, true};
+  EXPECT_THAT(error_of([&] { adapter_map(options, 2); }, core::ErrorKind::kUsage),
+              HasSubstr("that exclude_modules and layers_to_transform leave"));
+}
+
+TEST(Targets, TheFirstPatternThatMatchesSetsRankOrAlpha) {
+  LoraOptions options = targets({{"q_proj", "v_proj"}});
+  options.rank_pattern = {{"h.0.attn.attention.q_proj", 2}, {"q_proj", 3}};
+  options.alpha_pattern = {{".*v_proj", 4}};
+  const AdapterMap map = adapter_map(options, 2);
+  EXPECT_EQ(map[0][0], (AdapterShape{2, 4.0}));  // PEFT: r = 2 leaves lora_alpha 8
+  EXPECT_EQ(map[1][0], (AdapterShape{3, 8.0 / 3.0}));
+  EXPECT_EQ(map[1][2], (AdapterShape{8, 0.5}));
+  options.rank_pattern = {{"proj", 2}};  // whole parts of a name only
+  EXPECT_EQ(adapter_map(options, 2)[0][0].rank, 8);
+}
+
+TEST(Targets, EntriesWithoutEffectAreNamed) {
+  const auto refusal = [](const std::function<void(LoraOptions&)>& change) {
+    LoraOptions options;
+    change(options);
+    return error_of([&] { require_all_match(options, 2); }, core::ErrorKind::kUsage);
+  };
+  EXPECT_THAT(refusal([](LoraOptions& o) { o.exclude_modules = {{"c_fc"}}; }), HasSubstr("exclude_modules: \"c_fc\""));
+  EXPECT_THAT(refusal([](LoraOptions& o) { o.rank_pattern = {{"c_fc", 2}}; }), HasSubstr("rank_pattern: \"c_fc\""));
+  EXPECT_THAT(refusal([](LoraOptions& o) { o.alpha_pattern = {{"q", 2}}; }), HasSubstr("alpha_pattern: \"q\""));
+  EXPECT_THAT(refusal([](LoraOptions& o) { o.layers_to_transform = {0, 2}; }), HasSubstr("2 is no block"));
+  EXPECT_THAT(refusal([](LoraOptions& o) {
+                o.rank_pattern = {{"q_proj", 2}, {"h.0.attn.attention.q_proj", 4}};
+              }),
+              HasSubstr("the order of the keys decides"));
+  LoraOptions fitting;
+  fitting.exclude_modules = {{"h.1.attn.attention.v_proj"}};
+  fitting.rank_pattern = {{"h.0.attn.attention.q_proj", 4}, {"q_proj", 2}};  // also their sorted order
+  fitting.layers_to_transform = {0, 1};
+  require_all_match(fitting, 2);
 }
 
 TEST(Targets, NothingMatchedNamesTheModulesThereAre) {
-  const std::string error = error_of([] { match_targets({"query", "value"}, 2); }, core::ErrorKind::kUsage);
+  const std::string error = error_of([] { adapter_map(targets({{"query", "value"}}), 2); }, core::ErrorKind::kUsage);
   EXPECT_THAT(error, HasSubstr("query, value"));
   EXPECT_THAT(error, HasSubstr("transformer.h.1.mlp.c_proj"));
 }

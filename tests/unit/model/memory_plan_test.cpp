@@ -117,7 +117,7 @@ ModelSetup setup_of(const Case& c) {
   if (c.targets.empty()) {
     setup.lora.reset();
   } else {
-    setup.lora->target_modules = c.targets;
+    setup.lora->target_modules = {c.targets};
   }
   return c.on_cuda ? device_setup(setup, c.compute) : setup;
 }

@@ -128,7 +128,7 @@ TEST(Model, DecoderContinuesAsTheWholeSequenceWould) {
 TEST(Model, InitialValuesAreAPureFunctionOfSeedAndName) {
   const auto small = tiny_model(tiny_setup(Head::kCausalLm));
   ModelSetup with_score = tiny_setup(Head::kSingleLabel);
-  with_score.lora->target_modules = {"c_fc", "v_proj"};
+  with_score.lora->target_modules = {{"c_fc", "v_proj"}};
   const auto other = tiny_model(with_score);
   at::Tensor a = at::empty({small->layout().total_elements}, at::TensorOptions().dtype(at::kFloat));
   at::Tensor b = at::empty({other->layout().total_elements}, a.options());

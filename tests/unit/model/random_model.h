@@ -46,7 +46,7 @@ inline LoraOptions lora_options(int64_t r, double alpha, double dropout, std::ve
   options.r = r;
   options.lora_alpha = alpha;
   options.lora_dropout = dropout;
-  options.target_modules = std::move(targets);
+  options.target_modules = {std::move(targets)};
   return options;
 }
 

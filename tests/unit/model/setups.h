@@ -44,7 +44,7 @@ inline std::vector<ModelSetup> every_setup() {
   for (const Head head : {Head::kCausalLm, Head::kSingleLabel, Head::kMultiLabel}) {
     setups.push_back(tiny_setup(head));
     setups.push_back(tiny_setup(head));
-    setups.back().lora->target_modules = {"q_proj", "v_proj"};
+    setups.back().lora->target_modules = {{"q_proj", "v_proj"}};
     setups.push_back(tiny_setup(head));
     setups.back().lora.reset();  // every parameter
   }

@@ -17,6 +17,8 @@ using nlohmann::json;
 using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::Pair;
+using ::testing::UnorderedElementsAre;
 
 class AdapterConfig : public ::testing::Test {
  protected:
@@ -42,15 +44,18 @@ TEST_F(AdapterConfig, MissingFieldsTakePeftsDefaults) {
   EXPECT_EQ(folder.lora.lora_alpha, 8.0);
   EXPECT_EQ(folder.lora.lora_dropout, 0.0);
   EXPECT_FALSE(folder.lora.use_rslora);
-  EXPECT_THAT(folder.lora.target_modules, ElementsAre("c_fc"));
+  EXPECT_THAT(folder.lora.target_modules.names, ElementsAre("c_fc"));
   EXPECT_EQ(folder.pad_token_id, -1);
   EXPECT_TRUE(folder.labels.empty());
-  EXPECT_THAT(read({{"target_modules", nullptr}}).lora.target_modules, ElementsAre("q_proj", "v_proj"));
+  EXPECT_THAT(read({{"target_modules", nullptr}}).lora.target_modules.names, ElementsAre("q_proj", "v_proj"));
 }
 
 TEST_F(AdapterConfig, ExpressionsAndExclusionsBecomeTheModulesThatTheTensorsName) {
-  EXPECT_THAT(read({{"target_modules", ".*\\.c_fc"}}).lora.target_modules, ElementsAre("transformer.h.1.mlp.c_fc"));
-  EXPECT_THAT(read({{"exclude_modules", {"h.0.mlp.c_fc"}}}).lora.target_modules,
+  EXPECT_THAT(read({{"target_modules", ".*\\.c_fc"}}).lora.target_modules.names,
+              ElementsAre("transformer.h.1.mlp.c_fc"));
+  EXPECT_THAT(read({{"layers_to_transform", 1}, {"layers_pattern", "h"}}).lora.target_modules.names,
+              ElementsAre("transformer.h.1.mlp.c_fc"));
+  EXPECT_THAT(read({{"exclude_modules", {"h.0.mlp.c_fc"}}}).lora.target_modules.names,
               ElementsAre("transformer.h.1.mlp.c_fc"));
 }
 
@@ -62,6 +67,15 @@ TEST_F(AdapterConfig, AFloatAlphaAndForeignDefaultsAreRead) {
                                      {"alpha_pattern", json::object()},
                                      {"a_field_of_the_future", nullptr}});
   EXPECT_EQ(folder.lora.lora_alpha, 11.313708498984761);
+}
+
+TEST_F(AdapterConfig, PatternsOfRankAndAlphaAreRead) {
+  const AdapterFolder folder =
+      read({{"rank_pattern", {{"h.0.mlp.c_fc", 2}, {"c_fc", 4.0}}}, {"alpha_pattern", {{"c_fc", 2.5}}}});
+  EXPECT_THAT(folder.lora.rank_pattern, UnorderedElementsAre(Pair("h.0.mlp.c_fc", 2), Pair("c_fc", 4)));
+  EXPECT_THAT(folder.lora.alpha_pattern, ElementsAre(Pair("c_fc", 2.5)));
+  EXPECT_THAT(refusal({{"rank_pattern", {{"(c_fc", 2}}}}),
+              HasSubstr("rank_pattern: \"(c_fc\" is no regular expression"));
 }
 
 TEST_F(AdapterConfig, LabelsAndPaddingComeFromTheConfigurationBeside) {
@@ -82,11 +96,9 @@ TEST_F(AdapterConfig, WhatIsNotSupportedIsRefusedByName) {
       {"use_dora", true},
       {"lora_bias", true},
       {"bias", "all"},
-      {"rank_pattern", {{"q_proj", 4}}},
-      {"alpha_pattern", {{"q_proj", 4}}},
+      {"rank_pattern", {{"q_proj", 0}}},
+      {"alpha_pattern", {{"q_proj", "4"}}},
       {"modules_to_save", {"wte"}},
-      {"layers_to_transform", 1},
-      {"layers_pattern", "h"},
       {"init_lora_weights", "pissa"},
       {"trainable_token_indices", {1, 2}},
       {"target_parameters", {"x"}},
@@ -133,15 +145,18 @@ TEST_F(AdapterConfig, TheBasesNameAndRevisionAndTheRowsOfTheHeadAreRead) {
   EXPECT_EQ(folder.base_model_name_or_path, "org/name");
   EXPECT_EQ(folder.revision, "a-tag");
   EXPECT_EQ(folder.score_rows, 3);
-  EXPECT_THAT(folder.lora.target_modules, ElementsAre("transformer.h.1.mlp.c_fc"));
+  EXPECT_THAT(folder.lora.target_modules.names, ElementsAre("transformer.h.1.mlp.c_fc"));
 }
 
 TEST(Targets, ThatMatchNothingAreNamedWithTheNearestThereIs) {
-  EXPECT_THAT(unmatched_targets({"q_proj", "o_proj", "h.1.mlp.c_fc", "h.2.mlp.c_fc"}, 2),
+  EXPECT_THAT(unmatched_targets({{"q_proj", "o_proj", "h.1.mlp.c_fc", "h.2.mlp.c_fc"}}, 2),
               ElementsAre("o_proj", "h.2.mlp.c_fc"));
-  require_all_match({"q_proj", "transformer.h.1.mlp.c_fc", "all-linear"}, 2);
-  const auto refusal_of = [](const std::string& entry) {
-    return error_of(ErrorKind::kUsage, [&] { require_all_match({"q_proj", entry}, 2); });
+  LoraOptions lora;
+  lora.target_modules = {{"q_proj", "transformer.h.1.mlp.c_fc", "all-linear"}};
+  require_all_match(lora, 2);
+  const auto refusal_of = [&](const std::string& entry) {
+    lora.target_modules = {{"q_proj", entry}};
+    return error_of(ErrorKind::kUsage, [&] { require_all_match(lora, 2); });
   };
   EXPECT_THAT(refusal_of("o_proj"),
               AllOf(HasSubstr("\"o_proj\" matches no module"), HasSubstr("did you mean out_proj?"),
@@ -195,7 +210,7 @@ TEST(StoredTensors, OfAHeadAreCounted) {
 
 TEST(AdapterConfigText, IsSortedAndNamesModulesAsPeftDoes) {
   LoraOptions lora;
-  lora.target_modules = {"all-linear"};
+  lora.target_modules = {{"all-linear"}};
   lora.lora_alpha = 16;
   const json config = json::parse(adapter_config_text(lora, Head::kSingleLabel, "EleutherAI/gpt-neo-125m", "a-tag"));
   EXPECT_EQ(config["revision"], "a-tag");

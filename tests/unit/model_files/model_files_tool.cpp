@@ -40,7 +40,15 @@ LoraOptions fresh_lora(const json& request) {
   lora.r = request.value("r", 8);
   lora.lora_alpha = request.value("lora_alpha", 16.0);
   lora.use_rslora = request.value("use_rslora", false);
-  lora.target_modules = request.value("target_modules", lora.target_modules);
+  const json targets = request.value("target_modules", json(lora.target_modules.names));
+  lora.target_modules.is_expression = targets.is_string();
+  lora.target_modules.names = targets.is_string() ? std::vector<std::string>{targets} : targets;
+  lora.exclude_modules.names = request.value("exclude_modules", std::vector<std::string>{});
+  lora.layers_to_transform = request.value("layers_to_transform", std::vector<int64_t>{});
+  for (const auto& [module, rank] : request.value("rank_pattern", json::object()).items())
+    lora.rank_pattern.emplace_back(module, rank);
+  for (const auto& [module, alpha] : request.value("alpha_pattern", json::object()).items())
+    lora.alpha_pattern.emplace_back(module, alpha);
   return lora;
 }
 
