@@ -88,6 +88,18 @@ void check_sizes(const RunConfig& config, const KeyLocation& place) {
                 place("runtime", "global_batch_size"), global, trainer.per_device_train_batch_size);
 }
 
+/// Finds wrong arguments before any data is read. The numbers of steps, known later, are no part of them.
+void check_schedule(const train::Options& trainer, const KeyLocation& place) {
+  try {
+    optim::make_schedule({.name = trainer.lr_scheduler_type,
+                          .arguments = trainer.lr_scheduler_kwargs,
+                          .learning_rate = trainer.learning_rate,
+                          .total_steps = 1});
+  } catch (const core::Error& error) {
+    core::fail(ErrorKind::kUsage, "{}: {}", place("trainer_config", "lr_scheduler_type"), error.what());
+  }
+}
+
 void check_peft(const RunConfig& config, const KeyLocation& place) {
   if (!config.peft_config) return;
   core::require(!config.peft_config->target_modules.empty(), ErrorKind::kUsage,
@@ -152,6 +164,7 @@ void resolve_and_check(RunConfig& config, const KeyLocation& place) {
   check_labels(config, place);
   check_rhythm(config, place);
   check_sizes(config, place);
+  check_schedule(config.trainer_config, place);
   check_peft(config, place);
 }
 

@@ -205,10 +205,8 @@ void add_trainer_size_fields(std::vector<Field>& out) {
   group.flag("auto_find_batch_size", kCompared, &Options::auto_find_batch_size);
   group.number("learning_rate", kCompared, &Options::learning_rate, kNotNegative);
   group.text("lr_scheduler_type", kCompared, &Options::lr_scheduler_type,
-             {{"linear", "cosine", "constant", "constant_with_warmup"},
-              {"cosine_with_restarts", "polynomial", "inverse_sqrt", "reduce_lr_on_plateau", "cosine_with_min_lr",
-               "cosine_warmup_with_min_lr", "warmup_stable_decay", "greedy"}},
-             false);
+             {optim::schedule_names(), {"reduce_lr_on_plateau", "greedy"}}, false);
+  group.read_by("lr_scheduler_kwargs", kCompared, &Options::lr_scheduler_kwargs, read_schedule_arguments);
   group.number("warmup_steps", kCompared, &Options::warmup_steps, kSteps);
   group.number("adam_beta1", kCompared, &Options::adam_beta1, kBelowOne);
   group.number("adam_beta2", kCompared, &Options::adam_beta2, kBelowOne);

@@ -135,6 +135,23 @@ model::ModulePattern<double> read_alpha_pattern(const std::string& name, const N
                               [](const auto& key, const Node& value) { return read_number(key, value, kAboveZero); });
 }
 
+optim::ScheduleArguments read_schedule_arguments(const std::string& name, const Node& node) {
+  if (node.kind != Node::Kind::kMap) wrong_value(name, node, "a map from names to numbers, such as {num_cycles: 2}");
+  optim::ScheduleArguments arguments;
+  for (const Node::Entry& entry : node.entries) {
+    const Node& value = entry.value;
+    if (value.is_null()) continue;
+    if (value.is_number()) {
+      arguments[entry.key] = value.real;
+    } else if (value.kind == Node::Kind::kString) {
+      arguments[entry.key] = value.text;
+    } else {
+      wrong_value(name + "." + entry.key, value, "a number or a string");
+    }
+  }
+  return arguments;
+}
+
 std::vector<int64_t> read_counts(const std::string& name, const Node& node) {
   if (node.kind != Node::Kind::kList) return {read_integer(name, node, kCount)};
   std::vector<int64_t> values;
@@ -219,6 +236,15 @@ std::string to_text(const std::vector<int64_t>& value) { return fmt::format("[{}
 
 std::string to_text(const model::ModuleChoice& value) {
   return value.is_expression ? quoted_text(value.names.front()) : to_text(value.names);
+}
+
+std::string to_text(const optim::ScheduleArguments& value) {
+  std::vector<std::string> parts;
+  for (const auto& [name, argument] : value) {
+    parts.push_back(
+        fmt::format("{}: {}", quoted_text(name), std::visit([](const auto& v) { return to_text(v); }, argument)));
+  }
+  return fmt::format("{{{}}}", fmt::join(parts, ", "));
 }
 
 std::string to_text(model::Dtype value) { return model::dtype_name(value); }

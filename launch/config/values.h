@@ -10,6 +10,7 @@
 
 #include "launch/config/node.h"
 #include "model/options.h"
+#include "runtime/optim/schedule.h"
 #include "runtime/train/options.h"
 
 /// Converts nodes to typed values, and values to YAML. Every read_* throws Error(kUsage) "position: key: expected ...,
@@ -55,6 +56,8 @@ model::ModuleChoice read_modules(const std::string& name, const Node& node);
 model::ModulePattern<int64_t> read_rank_pattern(const std::string& name, const Node& node);
 /// Reads a map from names to numbers above 0.
 model::ModulePattern<double> read_alpha_pattern(const std::string& name, const Node& node);
+/// Reads a map from names to numbers or texts. `null` counts as absent.
+optim::ScheduleArguments read_schedule_arguments(const std::string& name, const Node& node);
 /// Reads a list of different integers of at least 0, or one.
 std::vector<int64_t> read_counts(const std::string& name, const Node& node);
 /// Reads a list of names, or one name.
@@ -75,6 +78,7 @@ std::string to_text(const std::string& value);
 std::string to_text(const std::vector<std::string>& value);
 std::string to_text(const std::vector<int64_t>& value);
 std::string to_text(const model::ModuleChoice& value);
+std::string to_text(const optim::ScheduleArguments& value);
 template <typename T>
 std::string to_text(const model::ModulePattern<T>& value) {
   std::string text;

@@ -5,6 +5,8 @@
 #include <optional>
 #include <string>
 
+#include "runtime/optim/schedule.h"
+
 namespace neoloom::train {
 
 enum class Interval { kNo, kSteps, kEpoch };
@@ -26,8 +28,9 @@ struct Options {
   int64_t max_steps = -1;  // > 0 overrides num_train_epochs
   bool auto_find_batch_size = false;
   double learning_rate = 5e-5;
-  std::string lr_scheduler_type = "linear";  // linear | cosine | constant | constant_with_warmup
-  double warmup_steps = 0.0;                 // >= 1 a count, (0, 1) a share of all steps (alias warmup_ratio)
+  std::string lr_scheduler_type = "linear";  // optim::schedule_names()
+  optim::ScheduleArguments lr_scheduler_kwargs;
+  double warmup_steps = 0.0;  // >= 1 a count, (0, 1) a share of all steps (alias warmup_ratio)
   double adam_beta1 = 0.9;
   double adam_beta2 = 0.999;
   double adam_epsilon = 1e-8;

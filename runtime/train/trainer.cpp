@@ -77,8 +77,11 @@ std::unique_ptr<Update> make_update(const TrainerSetup& setup, const StepSchedul
                                .weight_decay = setup.options.weight_decay},
                      .max_grad_norm = setup.options.max_grad_norm,
                      .learning_rate = setup.options.learning_rate,
-                     .schedule = optim::schedule_from_name(setup.options.lr_scheduler_type),
-                     .warmup_steps = schedule.warmup_steps,
+                     .schedule = optim::make_schedule({.name = setup.options.lr_scheduler_type,
+                                                       .arguments = setup.options.lr_scheduler_kwargs,
+                                                       .learning_rate = setup.options.learning_rate,
+                                                       .warmup_steps = schedule.warmup_steps,
+                                                       .total_steps = schedule.total_steps}),
                      .total_steps = schedule.total_steps,
                      .updates_done = state.step - state.skipped_steps};
   return setup.device_step

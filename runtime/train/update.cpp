@@ -50,8 +50,7 @@ double mean_loss(double loss_sum, int64_t target_count) {
 }
 
 double scheduled_rate(const UpdateSetup& setup, int64_t updates_done) {
-  return setup.learning_rate *
-         optim::schedule_factor(setup.schedule, updates_done, setup.warmup_steps, setup.total_steps);
+  return setup.learning_rate * setup.schedule(updates_done);
 }
 
 std::unique_ptr<Update> make_host_update(UpdateSetup setup) { return std::make_unique<HostUpdate>(std::move(setup)); }

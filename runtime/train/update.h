@@ -28,9 +28,8 @@ struct UpdateSetup {
   optim::AdamWOptions adamw;
   double max_grad_norm = 1.0;
   double learning_rate = 0.0;  // peak, which the schedule's factor multiplies
-  optim::Schedule schedule = optim::Schedule::kLinear;
-  int64_t warmup_steps = 0;
-  int64_t total_steps = 0;
+  optim::Schedule schedule;
+  int64_t total_steps = 0;   // of the schedule
   int64_t updates_done = 0;  // steps that were not skipped, before this start
 };
 

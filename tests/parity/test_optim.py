@@ -36,6 +36,38 @@ def test_every_factor_of_a_schedule_equals_transformers(tool, name, warmup, tota
     assert answer["factors"] == expected
 
 
+SCHEDULES = [
+    ("cosine", dict(num_cycles=1.25)),
+    ("cosine_with_restarts", {}),
+    ("cosine_with_restarts", dict(num_cycles=3)),
+    ("polynomial", {}),
+    ("polynomial", dict(lr_end=1e-5, power=2.5)),
+    ("inverse_sqrt", {}),
+    ("inverse_sqrt", dict(timescale=17)),
+    ("cosine_with_min_lr", dict(min_lr=1e-4)),
+    ("cosine_with_min_lr", dict(min_lr_rate=0.1, num_cycles=0.75)),
+    ("cosine_warmup_with_min_lr", dict(min_lr_rate=0.1)),
+    ("cosine_warmup_with_min_lr", dict(min_lr=1e-4, warmup_lr_rate=0.2)),
+    ("warmup_stable_decay", dict(num_decay_steps=4)),
+    ("warmup_stable_decay", dict(num_decay_steps=3, num_stable_steps=2, min_lr_ratio=0.1, decay_type="1-sqrt")),
+    ("warmup_stable_decay", dict(num_decay_steps=9, warmup_type="cosine", decay_type="linear")),
+    ("warmup_stable_decay", dict(num_decay_steps=9, warmup_type="1-sqrt", num_cycles=1.5)),
+]
+
+
+@pytest.mark.parametrize("total", [1, 7, 50])
+@pytest.mark.parametrize("warmup", [0, 1, 5, 0.3])
+@pytest.mark.parametrize("name,arguments", SCHEDULES, ids=str)
+def test_schedules_with_arguments_equal_transformers(tool, name, arguments, warmup, total):
+    rate = 3e-3
+    answer = tool.ask(what="schedule", name=name, arguments=arguments, warmup=warmup, total=total, learning_rate=rate)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=rate)
+    scheduler = get_scheduler(name, optimizer, num_warmup_steps=answer["warmup"], num_training_steps=total,
+                              scheduler_specific_kwargs=arguments)
+    factor = scheduler.lr_lambdas[0]
+    assert answer["factors"] == [factor(t) for t in range(total)]
+
+
 @pytest.mark.parametrize("total", [3, 5, 10, 100, 333])
 @pytest.mark.parametrize("warmup", [0, 2, 2.7, 0.03, 0.1, 0.3, 0.5])
 def test_warmup_steps_equal_training_arguments(tool, warmup, total, tmp_path):

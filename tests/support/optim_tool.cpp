@@ -30,11 +30,19 @@ json list_of(const at::Tensor& tensor) {
 }
 
 json schedule(const json& request) {
-  const optim::Schedule kind = optim::schedule_from_name(request.at("name"));
   const int64_t total = request.at("total");
   const int64_t warmup = optim::resolve_warmup_steps(request.at("warmup"), total);
   json factors = json::array();
-  for (int64_t t = 0; t < total; ++t) factors.push_back(optim::schedule_factor(kind, t, warmup, total));
+  optim::ScheduleSettings settings{.name = request.at("name"),
+                                   .learning_rate = request.value("learning_rate", 1.0),
+                                   .warmup_steps = warmup,
+                                   .total_steps = total};
+  for (const auto& [name, value] : request.value("arguments", json::object()).items()) {
+    if (value.is_number()) settings.arguments[name] = value.get<double>();
+    if (value.is_string()) settings.arguments[name] = value.get<std::string>();
+  }
+  const optim::Schedule factor = optim::make_schedule(settings);
+  for (int64_t t = 0; t < total; ++t) factors.push_back(factor(t));
   return {{"warmup", warmup}, {"factors", factors}};
 }
 

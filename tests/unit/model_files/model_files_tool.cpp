@@ -42,7 +42,7 @@ LoraOptions fresh_lora(const json& request) {
   lora.use_rslora = request.value("use_rslora", false);
   const json targets = request.value("target_modules", json(lora.target_modules.names));
   lora.target_modules.is_expression = targets.is_string();
-  lora.target_modules.names = targets.is_string() ? std::vector<std::string>{targets} : targets;
+  lora.target_modules.names = (targets.is_string() ? json::array({targets}) : targets).get<std::vector<std::string>>();
   lora.exclude_modules.names = request.value("exclude_modules", std::vector<std::string>{});
   lora.layers_to_transform = request.value("layers_to_transform", std::vector<int64_t>{});
   for (const auto& [module, rank] : request.value("rank_pattern", json::object()).items())

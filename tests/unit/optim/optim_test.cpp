@@ -128,14 +128,36 @@ TEST(ClipGradNorm, ANormThatIsNotFiniteLeavesTheGradientForTheCallerToSkip) {
   EXPECT_EQ(clip_grad_norm(none, 1.0), 0.0);
 }
 
-TEST(Schedule, AnUnknownNameListsTheKnownOnes) {
+std::string schedule_error(const ScheduleSettings& settings) {
   try {
-    schedule_from_name("polynomial");
-    FAIL() << "polynomial is not supported";
+    make_schedule(settings);
   } catch (const core::Error& error) {
     EXPECT_EQ(error.kind(), core::ErrorKind::kUsage);
-    EXPECT_THAT(error.what(), HasSubstr("linear, cosine, constant, constant_with_warmup"));
+    return error.what();
   }
+  return "";
+}
+
+TEST(Schedule, AnUnknownNameListsTheKnownOnes) {
+  EXPECT_THAT(schedule_error({.name = "greedy"}),
+              HasSubstr("linear, cosine, cosine_with_restarts, polynomial, constant"));
+}
+
+TEST(Schedule, ArgumentsThatDoNotFitAreNamed) {
+  const auto error = [](const std::string& name, const ScheduleArguments& arguments) {
+    return schedule_error({.name = name, .arguments = arguments, .learning_rate = 1e-3, .total_steps = 10});
+  };
+  EXPECT_THAT(error("linear", {{"power", 1.0}}), HasSubstr("linear has no argument \"power\"; it has none"));
+  EXPECT_THAT(error("cosine", {{"cycles", 1.0}}), HasSubstr("it has num_cycles"));
+  EXPECT_THAT(error("cosine", {{"num_cycles", "2"}}), HasSubstr("num_cycles: expected a number"));
+  EXPECT_THAT(error("cosine_with_restarts", {{"num_cycles", 1.5}}), HasSubstr("a whole number"));
+  EXPECT_THAT(error("cosine_with_min_lr", {}), HasSubstr("min_lr or min_lr_rate"));
+  EXPECT_THAT(error("cosine_with_min_lr", {{"min_lr", 1e-4}, {"min_lr_rate", 0.1}}), HasSubstr("one of them"));
+  EXPECT_THAT(error("polynomial", {{"lr_end", 1e-2}}), HasSubstr("less than learning_rate 0.001"));
+  EXPECT_THAT(error("inverse_sqrt", {{"timescale", 0.0}}), HasSubstr("at least 1"));
+  EXPECT_THAT(error("warmup_stable_decay", {}), HasSubstr("needs num_decay_steps"));
+  EXPECT_THAT(error("warmup_stable_decay", {{"num_decay_steps", 2.0}, {"decay_type", "sqrt"}}),
+              HasSubstr("decay_type: expected one of linear, cosine, 1-sqrt"));
 }
 
 TEST(Schedule, WarmupIsACountOrAShareRoundedUp) {

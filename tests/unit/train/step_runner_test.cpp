@@ -63,6 +63,7 @@ class Steps {
     UpdateSetup setup;
     setup.ranges = {{0, model_->layout().total_elements, true}};
     setup.learning_rate = 1e-2;
+    setup.schedule = optim::make_schedule({.total_steps = kSteps});
     setup.total_steps = kSteps;
     return setup;
   }

@@ -41,7 +41,7 @@ UpdateSetup update_setup(int64_t updates_done = 0, int64_t total_steps = 20) {
   setup.adamw.weight_decay = 0.1;
   setup.max_grad_norm = 1.0;
   setup.learning_rate = 1e-2;
-  setup.warmup_steps = 3;
+  setup.schedule = optim::make_schedule({.warmup_steps = 3, .total_steps = total_steps});
   setup.total_steps = total_steps;
   setup.updates_done = updates_done;
   return setup;
