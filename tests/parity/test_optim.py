@@ -10,14 +10,7 @@ import torch
 from transformers import get_scheduler
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "support"))
-from optim_tool import OptimTool  # noqa: E402
-
-
-@pytest.fixture(scope="module")
-def tool():
-    running = OptimTool()
-    yield running
-    running.close()
+from optim_tool import tool  # noqa: E402, F401
 
 
 @pytest.mark.parametrize("total", [1, 7, 50])

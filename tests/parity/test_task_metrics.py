@@ -10,14 +10,7 @@ import pytest
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "support"))
-from optim_tool import OptimTool  # noqa: E402
-
-
-@pytest.fixture(scope="module")
-def tool():
-    running = OptimTool()
-    yield running
-    running.close()
+from optim_tool import tool  # noqa: E402, F401
 
 
 @pytest.mark.parametrize("labels, rows, used", [(2, 50, 2), (30, 40, 30), (77, 500, 20), (3, 1, 3), (5, 400, 5)])

@@ -5,6 +5,8 @@ import json
 import os
 import subprocess
 
+import pytest
+
 
 class OptimTool:
     def __init__(self):
@@ -21,3 +23,10 @@ class OptimTool:
     def close(self):
         self.process.stdin.close()
         assert self.process.wait(timeout=60) == 0
+
+
+@pytest.fixture(scope="module")
+def tool():
+    running = OptimTool()
+    yield running
+    running.close()
