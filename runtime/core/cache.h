@@ -22,11 +22,9 @@ struct Cache {
   /// Throws: Error(kUsage) with the reason and the remedies.
   void require_own(const std::string& path) const;
   /// Calls `read` if `path` exists, after require_own. Returns false if it does not exist, or if `read` throws an Error
-  /// (but for WriteError) or an error of JSON. In the latter case tells the user why the file is rebuilt, and renames a
-  /// directory at `path`, which no file could replace.
+  /// (but for WriteError) or an error of JSON; in the latter case calls begin_rebuild.
   bool use(const std::string& path, const std::function<void()>& read) const;
-
- private:
+  /// Tells the user that the file is rebuilt, and why. Renames a directory at `path`, which no file could replace.
   void begin_rebuild(const std::string& path, const std::string& reason) const;
 };
 
