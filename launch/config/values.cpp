@@ -42,9 +42,7 @@ bool contains(const std::vector<std::string>& list, const std::string& text) {
   return std::find(list.begin(), list.end(), text) != list.end();
 }
 
-}  // namespace
-
-void wrong_value(const std::string& name, const Node& node, std::string_view expected) {
+[[noreturn]] void wrong_value(const std::string& name, const Node& node, std::string_view expected) {
   // Shows a number as it was written: 4.0 is not 4.
   std::string found = node.is_number() ? node.text : render(node);
   if (node.kind == Node::Kind::kString) found = fmt::format("\"{}\"", found);
@@ -52,6 +50,8 @@ void wrong_value(const std::string& name, const Node& node, std::string_view exp
   core::fail(ErrorKind::kUsage, "{}: {}: expected {}, found {} ({})", node.position.text(), name, expected, found,
              kind_name(node));
 }
+
+}  // namespace
 
 int64_t read_integer(const std::string& name, const Node& node, const Rule<int64_t>& rule) {
   // Other programs write 4.0 for an integer.

@@ -23,7 +23,6 @@ struct Rule {
   std::string_view expected;
   bool (*holds)(T);
 };
-inline constexpr Rule<int64_t> kAnyInteger{"an integer", [](int64_t) { return true; }};
 inline constexpr Rule<int64_t> kCount{"an integer of at least 0", [](int64_t v) { return v >= 0; }};
 inline constexpr Rule<int64_t> kPositive{"an integer of at least 1", [](int64_t v) { return v >= 1; }};
 inline constexpr Rule<int64_t> kMaxSteps{"-1 (use num_train_epochs) or an integer of at least 1",
@@ -43,7 +42,6 @@ struct Choices {
   std::vector<std::string> later;
 };
 
-[[noreturn]] void wrong_value(const std::string& name, const Node& node, std::string_view expected);
 int64_t read_integer(const std::string& name, const Node& node, const Rule<int64_t>& rule);
 double read_number(const std::string& name, const Node& node, const Rule<double>& rule);
 bool read_flag(const std::string& name, const Node& node);
