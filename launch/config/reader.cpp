@@ -27,10 +27,39 @@ struct Given {
   Position position;
 };
 
+/// Collects the mistakes of a configuration, so that one start tells them all.
+class Mistakes {
+ public:
+  template <typename Work>
+  void attempt(Work&& work) {
+    try {
+      work();
+    } catch (const core::Error& error) {
+      if (error.kind() != ErrorKind::kUsage) throw;
+      texts_.emplace_back(error.what());
+    }
+  }
+
+  /// Throws: Error(kUsage) with all mistakes; `name` names the configuration.
+  void refuse_any(const std::string& name) const {
+    constexpr size_t kShown = 30;
+    if (texts_.empty()) return;
+    if (texts_.size() == 1) throw core::Error(ErrorKind::kUsage, texts_.front());
+    std::string list;
+    for (size_t i = 0; i < std::min(texts_.size(), kShown); ++i) list += "\n  " + texts_[i];
+    if (texts_.size() > kShown) list += fmt::format("\n  and {} more", texts_.size() - kShown);
+    core::fail(ErrorKind::kUsage, "{}: {} mistakes:{}", name, texts_.size(), list);
+  }
+
+ private:
+  std::vector<std::string> texts_;
+};
+
 /// Takes documents apart into one value per known key. Later documents (the overrides) win over earlier ones.
 class Collector {
  public:
-  Collector(const Schema& schema, std::vector<std::string>& warnings) : schema_(schema), warnings_(warnings) {}
+  Collector(const Schema& schema, std::vector<std::string>& warnings, Mistakes& mistakes)
+      : schema_(schema), warnings_(warnings), mistakes_(mistakes) {}
 
   void add_document(const Node& root) {
     level_ = {};
@@ -38,7 +67,7 @@ class Collector {
     core::require(root.kind == Node::Kind::kMap, ErrorKind::kUsage,
                   "{}: a configuration is a map of groups ({}), found {}", root.position.text(),
                   fmt::join(schema_.groups, ", "), kind_name(root));
-    for (const Node::Entry& entry : root.entries) add_top_level(entry);
+    for (const Node::Entry& entry : root.entries) mistakes_.attempt([&] { add_top_level(entry); });
   }
 
   bool has_peft() const { return has_peft_; }
@@ -58,7 +87,7 @@ class Collector {
     if (entry.value.is_null()) return;
     core::require(entry.value.kind == Node::Kind::kMap, ErrorKind::kUsage, "{}: {}: expected a map of keys, found {}",
                   entry.value.position.text(), entry.key, kind_name(entry.value));
-    for (const Node::Entry& inner : entry.value.entries) add_key(entry.key, inner);
+    for (const Node::Entry& inner : entry.value.entries) mistakes_.attempt([&] { add_key(entry.key, inner); });
   }
 
   /// Says whether there is LoRA: absent or null is full-parameter training, {} is LoRA with its defaults.
@@ -120,9 +149,11 @@ class Collector {
     }
     if (entry.value.kind == Node::Kind::kMap && schema_.has_group(spelled)) {
       for (const Node::Entry& inner : entry.value.entries) {
-        const ForeignKey* known = schema_.foreign_key(spelled, inner.key);
-        if (known == nullptr) refuse_unknown_key(spelled, inner);
-        check_foreign(*known, inner, spelled + "." + inner.key);
+        mistakes_.attempt([&] {
+          const ForeignKey* known = schema_.foreign_key(spelled, inner.key);
+          if (known == nullptr) refuse_unknown_key(spelled, inner);
+          check_foreign(*known, inner, spelled + "." + inner.key);
+        });
       }
       return;
     }
@@ -184,6 +215,7 @@ class Collector {
 
   const Schema& schema_;
   std::vector<std::string>& warnings_;
+  Mistakes& mistakes_;
   std::map<std::pair<std::string, std::string>, Given> given_;
   std::map<std::pair<std::string, std::string>, std::string> level_;  // what the current document has given so far
   bool has_peft_ = false;
@@ -229,17 +261,23 @@ Node parse_override(const std::string& text) {
 RunConfig parse_config(const std::string& text, const std::string& name, const std::vector<std::string>& overrides) {
   const Schema schema;
   RunConfig config;
-  Collector collector(schema, config.warnings);
+  Mistakes mistakes;
+  Collector collector(schema, config.warnings, mistakes);
   collector.add_document(parse_document(text, name));
-  for (const std::string& text_of_override : overrides) collector.add_document(parse_override(text_of_override));
+  for (const std::string& text_of_override : overrides) {
+    mistakes.attempt([&] { collector.add_document(parse_override(text_of_override)); });
+  }
 
   if (collector.has_peft()) config.peft_config.emplace();
   for (const Field& field : schema.fields) {
     const Given* given = collector.find(field.group, field.key);
     if (!given || (given->value.is_null() && field.null_is_default)) continue;
-    refuse_secret(field.name(), given->value);
-    field.read(config, given->value);
+    mistakes.attempt([&] {
+      refuse_secret(field.name(), given->value);
+      field.read(config, given->value);
+    });
   }
+  mistakes.refuse_any(name);
   resolve_and_check(config, [&](std::string_view group, std::string_view key) {
     const Given* given = collector.find(std::string(group), std::string(key));
     return fmt::format("{}: {}.{}", given ? given->position.text() : name, group, key);

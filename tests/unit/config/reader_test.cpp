@@ -124,6 +124,24 @@ TEST(UnknownKey, WithABlankThatLooksLikeAnotherIsShownWithEscapes) {
   EXPECT_THAT(refusal("trainer_config:\n  " + std::string(5000, 'x') + ": 1\n").size(), testing::Lt(400U));
 }
 
+TEST(Mistakes, AreToldAllAtOnceWithTheirPlaces) {
+  const std::string error = refusal(
+      "trainer_config:\n  learning_rat: 1\n  max_steps: many\n  optim: adafactor\n"
+      "peft_config: {r: 0, use_dora: true}\nmodel: x\n");
+  EXPECT_THAT(error, StartsWith("run.yaml: 6 mistakes:\n  run.yaml:2: unknown key"));
+  for (const char* part :
+       {"run.yaml:3: trainer_config.max_steps", "run.yaml:4: trainer_config.optim", "run.yaml:5: peft_config.r",
+        "run.yaml:5: peft_config.use_dora", "run.yaml:6: unknown group"}) {
+    EXPECT_THAT(error, HasSubstr(part));
+  }
+  const std::string one = refusal("trainer_config: {max_steps: many}\n");
+  EXPECT_THAT(one, StartsWith("run.yaml:1: trainer_config.max_steps"));
+  EXPECT_THAT(refusal("{}\n", {"trainer_config.max_steps=x", "trainer_config.seed=x"}), HasSubstr("2 mistakes"));
+  std::string many = "trainer_config:\n";
+  for (int i = 0; i < 40; ++i) many += "  unknown_" + std::to_string(i) + ": 1\n";
+  EXPECT_THAT(refusal(many), AllOf(HasSubstr("40 mistakes"), HasSubstr("and 10 more")));
+}
+
 TEST(Range, RefusesWhatNoRunCanUse) {
   for (const char* text :
        {"trainer_config: {learning_rate: -1}", "trainer_config: {per_device_train_batch_size: 0}",
