@@ -76,6 +76,9 @@ void add_plan(CLI::App& app, PlanArguments& arguments) {
       ->add_option("--ranks_per_node", arguments.ranks_per_node,
                    "Ranks per machine (default: as many as this machine has cores or GPUs for)")
       ->check(positive_integer());
+  command->add_flag("--measure", arguments.measure,
+                    "Measure this CPU's GEMM rates for the expected time first, in a few seconds, and keep them in "
+                    "runtime.cache_dir");
 }
 
 void add_evaluate(CLI::App& app, EvaluateArguments& arguments) {

@@ -25,6 +25,7 @@ struct PlanArguments {
   std::vector<std::string> overrides;
   int64_t ranks = 1;
   int64_t ranks_per_node = 0;  // 0: as many as fit on a machine like this one
+  bool measure = false;
 };
 
 /// The model that a command works on: of a run, or a base model with an optional adapter.

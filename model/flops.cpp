@@ -26,10 +26,4 @@ double training_flops_per_token(const ModelSetup& setup, int64_t trainable_eleme
   return 4 * frozen + 6 * static_cast<double>(trainable_elements) + attention;
 }
 
-double recomputed_flops_per_token(const ModelSetup& setup) {
-  const auto h = static_cast<double>(setup.config.hidden_size);
-  const auto ff = static_cast<double>(setup.config.intermediate_size);
-  return static_cast<double>(setup.config.num_layers - 1) * 2 * (4 * h * h + h * ff);
-}
-
 }  // namespace neoloom::model

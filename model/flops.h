@@ -14,8 +14,4 @@ double training_flops_per_token(const ModelSetup& setup, int64_t trainable_eleme
 /// hides does not count.
 double attention_flops_per_token(const GptNeoConfig& config, int64_t length);
 
-/// FLOPs per token that gradient checkpointing recomputes: the matmuls of all blocks but the last, except c_proj, whose
-/// result backward does not need.
-double recomputed_flops_per_token(const ModelSetup& setup);
-
 }  // namespace neoloom::model

@@ -1,20 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "launch/commands/plan.h"
 
-#include <ATen/Parallel.h>
-
 #include <algorithm>
 #include <cstdlib>
 #include <filesystem>
 #include <numeric>
+#include <optional>
 #include <vector>
 
 #include "data/batching/step_list.h"
 #include "launch/job/labels.h"
-#include "launch/planning/matmul_rate.h"
 #include "launch/planning/memory_budget.h"
+#include "launch/planning/step_limit.h"
 #include "launch/system/placement.h"
-#include "model/flops.h"
 #include "model/lora/trainable_count.h"
 #include "runtime/core/error.h"
 #include "runtime/core/output.h"
@@ -170,40 +168,27 @@ std::string readable_seconds(double seconds) {
   return seconds < 6000.0 ? fmt::format("{:.0f} min", seconds / 60.0) : fmt::format("{:.1f} h", seconds / 3600.0);
 }
 
-/// Prints a lower bound of the time: the matmuls of all steps at the rate measured here.
-void print_time(const MemoryPlanInput& question, const RunPlan& plan, const PlanRequest& request, bool recomputes,
-                Report& report) {
-  if (question.setup.model.device.cuda) {
-    report.line("expected time", "unknown until a GPU has trained some steps (tests/bench/run.sh steps)");
-    return;
-  }
-  const model::GptNeoConfig& config = question.setup.model.config;
-  constexpr int64_t kLargestMatrix = int64_t{1} << 30;  // elements of what is multiplied to measure the rate
-  if (config.hidden_size * config.intermediate_size > kLargestMatrix) {
-    report.line("expected time", "not measured: one matrix of this model takes more than 4 GB");
-    return;
-  }
+/// Prints a lower bound of the time: that of the GEMMs of all steps at rates measured before.
+void print_time(const MemoryPlanInput& question, const RunPlan& plan, const PlanRequest& request, Report& report) {
+  const bool gpu = question.setup.model.device.cuda;
   const data::TokenStore& store = *question.train;
-  double tokens = 0.0;
-  double epoch = 0.0;
-  for (const int32_t length : store.lengths()) {
-    const double each = model::training_flops_per_token(question.setup.model, plan.trainable.parameters, length) +
-                        (recomputes ? model::recomputed_flops_per_token(question.setup.model) : 0.0);
-    tokens += length;
-    epoch += each * length;
-  }
-  const double operations = epoch * plan.steps.epoch_after(plan.steps.total_steps);
-  const auto rows = static_cast<int64_t>(tokens / static_cast<double>(store.size()) *
-                                         static_cast<double>(plan.batching.micro_batch_size));
-  at::set_num_threads(static_cast<int>(std::min(request.cores, question.setup.threads * request.ranks_per_node)));
-  const double rate =
-      measure_matmul_rate(question.setup, std::max<int64_t>(rows, 1)) / static_cast<double>(request.ranks_per_node);
+  const int64_t rows = plan.batching.micro_batch_size;
+  core::require(!request.measures || !gpu, core::ErrorKind::kUsage,
+                "--measure: {}; set runtime.device to cpu to plan a run on CPUs", kNoGpuRates);
+  if (request.measures) measure_rates(question.setup, store, rows, *request.rates);
+  const std::optional<MicroStepLimit> limit = known_limit(question.setup, store, rows, *request.rates);
+  if (!limit) return report.line("expected time", fmt::format("unknown ({})", gpu ? kNoGpuRates : kHowToMeasure));
   // The rank with the most micro-batches sets the pace of a step.
   const int64_t most = (plan.batching.micro_batches_per_step + request.ranks - 1) / request.ranks;
-  const double share = static_cast<double>(most) / static_cast<double>(plan.batching.micro_batches_per_step);
-  report.line("expected time", fmt::format("more than {}: {:.3g} floating-point operations at {:.1f} GFLOP/s per rank, "
-                                           "the rate that matrix products of {} rows reach here now",
-                                           readable_seconds(operations * share / rate), operations, rate / 1e9, rows));
+  const double step_seconds = static_cast<double>(most) * limit->seconds;
+  const double step_tokens = static_cast<double>(plan.batching.micro_batches_per_step) * limit->tokens;
+  const double tokens = std::accumulate(store.lengths().begin(), store.lengths().end(), 0.0) *
+                        plan.steps.epoch_after(plan.steps.total_steps);
+  report.line("expected time", fmt::format("more than {}: GEMMs take {:.1f} ms of a step, which allows {:.0f} tokens/s",
+                                           readable_seconds(tokens / step_tokens * step_seconds), 1e3 * step_seconds,
+                                           step_tokens / step_seconds));
+  report.line("GEMM rates",
+              fmt::format("{:.1f} GFLOP/s a rank on average, {}", limit->flops / limit->seconds * 1e-9, limit->rates));
 }
 
 }  // namespace
@@ -237,8 +222,8 @@ void print_plan(const Inputs& inputs, const PlanRequest& request) {
   question.batching = plan.batching;
   question.ranks_per_node = request.ranks_per_node;
   question.setup.threads = threads_of_a_rank(config, request);
-  const bool recomputes = print_memory(inputs, question, report);
-  if (request.measures_speed) print_time(question, plan, request, recomputes, report);
+  question.setup.model.gradient_checkpointing = print_memory(inputs, question, report);
+  if (request.rates != nullptr) print_time(question, plan, request, report);
   report.finish();
 }
 
@@ -254,11 +239,15 @@ int run_plan(comm::MpiSession& session, const PlanArguments& arguments) {
     const int64_t per_node = arguments.ranks_per_node > 0 ? arguments.ranks_per_node : std::min(arguments.ranks, room);
     core::require(per_node <= arguments.ranks, core::ErrorKind::kUsage, "--ranks_per_node {} is more than --ranks {}",
                   per_node, arguments.ranks);
+    GemmRates rates(cache_directory(session, inputs.config));
+    if (arguments.measure)
+      session.log().info("measuring the GEMMs of this configuration: about half a second for each shape");
     print_plan(inputs, {.ranks = arguments.ranks,
                         .ranks_per_node = per_node,
                         .cores = cores,
                         .planned = true,
-                        .measures_speed = true});
+                        .rates = &rates,
+                        .measures = arguments.measure});
     return "";
   });
   return 0;

@@ -16,6 +16,7 @@
 #include "launch/job/run_identity.h"
 #include "launch/job/test_hooks.h"
 #include "launch/planning/memory_budget.h"
+#include "launch/planning/step_limit.h"
 #include "launch/system/cpu_info.h"
 #include "launch/version.h"
 #include "model/checkpoints/adapter_files.h"
@@ -164,15 +165,37 @@ int64_t logits_chunk_rows(const RunConfig& config, const Device& device) {
   return model::logits_chunk_rows(setup);
 }
 
-// Decides whether backward recomputes blocks: compares the plan of the largest micro-batch with the memory that ranks
-// may take.
-std::string settle_memory(comm::MpiSession& session, TrainingJob& s, const Device& device, const MemoryBudget& budget) {
+MemoryPlanInput memory_question(const comm::MpiSession& session, const TrainingJob& s, const Device& device) {
   MemoryPlanInput question = memory_plan_input(s.config, s.task, s.base, *s.train, s.validation.get(), device.traits());
   question.setup.threads = s.resolved.threads_per_rank;
   question.setup.model.logits_chunk_rows = s.resolved.logits_chunk_rows;
   question.batching = s.resolved.batching;
   question.ranks_per_node = session.local_size();
-  return resolve_memory(session, s.config, std::move(question), budget, s.resolved);
+  return question;
+}
+
+// Decides whether backward recomputes blocks: compares the plan of the largest micro-batch with the memory that ranks
+// may take.
+std::string settle_memory(comm::MpiSession& session, TrainingJob& s, const Device& device, const MemoryBudget& budget) {
+  return resolve_memory(session, s.config, memory_question(session, s, device), budget, s.resolved);
+}
+
+// Returns what this rank's GEMMs need at least, at rates that `plan --measure` has measured. Measures nothing.
+train::StepLimit step_limit(comm::MpiSession& session, const TrainingJob& s, const Device& device) {
+  train::StepLimit limit;
+  limit.advice = device.is_cpu() ? kHowToMeasure : kNoGpuRates;
+  if (!device.is_cpu()) return limit;
+  core::Cache cache = cache_directory(session, s.config);
+  if (!session.is_root()) cache.say = nullptr;
+  const GemmRates rates(cache);
+  if (rates.empty()) return limit;
+  MemoryPlanInput question = memory_question(session, s, device);
+  question.setup.model.gradient_checkpointing = s.resolved.gradient_checkpointing;
+  if (const auto known = known_limit(question.setup, *s.train, question.batching.micro_batch_size, rates)) {
+    limit.seconds_per_token = known->seconds_per_token();
+    limit.rates = known->rates;
+  }
+  return limit;
 }
 
 void require_reasonable_size(const TrainingJob& s) {
@@ -436,6 +459,7 @@ int run_train(comm::MpiSession& session, const TrainArguments& arguments) {
 
   train::TrainerSetup setup = trainer_setup(session, s, device, *model, stop);
   setup.initial_values = initial_values;
+  session.run_on_all_or_fail([&] { setup.limit = step_limit(session, s, device); });
   train::Trainer trainer(session, device.communicator(), *model, std::move(setup), resumed);
   resumed.reset();  // the trainer holds its values
   return trainer.run() == train::RunStatus::kStopped ? core::kExitStopped : 0;

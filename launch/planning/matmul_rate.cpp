@@ -49,14 +49,4 @@ double measure_gemm_seconds(const model::MemorySetup& setup, const model::StepGe
   return *middle;
 }
 
-double measure_matmul_rate(const model::MemorySetup& setup, int64_t rows) {
-  constexpr double kSeconds = 0.25;  // each way
-  const model::GptNeoConfig& config = setup.model.config;
-  model::StepGemm gemm{.rows = rows, .in = config.hidden_size, .out = config.intermediate_size};
-  double seconds = measure_gemm_seconds(setup, gemm, kSeconds);
-  gemm.backward = true;
-  seconds += measure_gemm_seconds(setup, gemm, kSeconds);
-  return 2.0 * gemm.flops() / seconds;
-}
-
 }  // namespace neoloom::launch

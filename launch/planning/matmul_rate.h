@@ -11,8 +11,4 @@ namespace neoloom::launch {
 /// `seconds` together.
 double measure_gemm_seconds(const model::MemorySetup& setup, const model::StepGemm& gemm, double seconds);
 
-/// Measures, for about half a second, the FLOP/s of matmuls with an MLP matrix of the model on this CPU, forward and
-/// backward, with LibTorch's threads and `rows` rows.
-double measure_matmul_rate(const model::MemorySetup& setup, int64_t rows);
-
 }  // namespace neoloom::launch

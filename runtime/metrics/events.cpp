@@ -123,6 +123,17 @@ double padding_share(const DeviceMeasure& measure) {
   return static_cast<double>(measure.padded_tokens - measure.tokens) / static_cast<double>(measure.padded_tokens);
 }
 
+std::optional<double> share_of_limit(const std::vector<DeviceMeasure>& measures) {
+  double limit_seconds = 0.0;
+  double seconds = 0.0;
+  for (const DeviceMeasure& measure : measures) {
+    if (measure.limit_seconds_per_token <= 0.0) return std::nullopt;
+    limit_seconds += static_cast<double>(measure.tokens) * measure.limit_seconds_per_token;
+    seconds += measure.seconds;
+  }
+  return seconds > 0.0 ? std::optional(limit_seconds / seconds) : std::nullopt;
+}
+
 void accumulate(const DeviceMeasure& part, DeviceMeasure& total) {
   total.batches += part.batches;
   total.samples += part.samples;
@@ -140,7 +151,7 @@ void accumulate(const DeviceMeasure& part, DeviceMeasure& total) {
 
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(DeviceMeasure, rank, host, device, batches, samples, tokens, padded_tokens, flops,
                                    seconds, compute_seconds, comm_seconds, data_seconds, peak_memory_bytes,
-                                   exposed_sum_seconds, summed_bytes)
+                                   exposed_sum_seconds, summed_bytes, limit_seconds_per_token)
 
 std::string pack(const DeviceMeasure& measure) { return core::to_wire(measure); }
 DeviceMeasure unpack(const std::string& text) { return core::from_wire<DeviceMeasure>(text); }

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -54,6 +55,8 @@ struct DeviceMeasure {
   int64_t peak_memory_bytes = 0;
   double exposed_sum_seconds = 0.0;  // part of comm_seconds in which computation waited for the gradient sums
   int64_t summed_bytes = 0;          // payload of the gradient sums
+  /// The least time of a real token's GEMMs; 0: unknown.
+  double limit_seconds_per_token = 0.0;
 };
 
 /// One object of the `devices` list of a `train` event: rank, host, device, batches_per_s, samples_per_s, tokens_per_s,
@@ -62,6 +65,10 @@ nlohmann::ordered_json device_json(const DeviceMeasure& measure);
 
 /// Share of positions that would be padding in a padded batch. The model does not compute them.
 double padding_share(const DeviceMeasure& measure);
+
+/// The least time of the GEMMs that the devices computed, divided by the devices' time; nullopt: a device's limit is
+/// unknown.
+std::optional<double> share_of_limit(const std::vector<DeviceMeasure>& measures);
 
 /// Adds counts and seconds of `part` to `total`; peak memory is the larger of both. Names stay `total`'s.
 void accumulate(const DeviceMeasure& part, DeviceMeasure& total);

@@ -40,11 +40,9 @@ metrics::DeviceMeasure total_of(const std::vector<metrics::DeviceMeasure>& devic
 }  // namespace
 
 Reporter::Reporter(comm::Communicator& communicator, ReporterSetup setup)
-    : communicator_(communicator),
-      setup_(std::move(setup)),
-      since_log_(setup_.self),
-      since_start_(setup_.self),
-      logged_step_(setup_.first_step) {
+    : communicator_(communicator), setup_(std::move(setup)), logged_step_(setup_.first_step) {
+  setup_.self.limit_seconds_per_token = setup_.limit.seconds_per_token;
+  since_log_ = since_start_ = setup_.self;
   if (setup_.self.rank != 0) return;
   const std::string path = setup_.output_dir + "/metrics.jsonl";
   world_size_before_ = last_world_size(path);
@@ -172,8 +170,17 @@ void Reporter::run_end(const std::string& status, int64_t step, int64_t skipped_
   const metrics::DeviceMeasure total = total_of(devices_);
   end["train_samples_per_second"] = static_cast<double>(total.samples) / run_seconds_;
   end["train_tokens_per_second"] = static_cast<double>(total.tokens) / run_seconds_;
+  const std::optional<double> share = metrics::share_of_limit(devices_);
+  end["share_of_limit"] = share ? ordered_json(*share) : ordered_json();
+  if (share) end["gemm_rates"] = setup_.limit.rates;
   event(end);
   notice(metrics::device_table(devices_));
+  notice("share of the limit: " + limit_text(share));
+}
+
+std::string Reporter::limit_text(std::optional<double> share) const {
+  if (!share) return fmt::format("unknown ({})", setup_.limit.advice);
+  return fmt::format("{:.0f} % (GEMM rates {})", 100.0 * *share, setup_.limit.rates);
 }
 
 }  // namespace neoloom::train

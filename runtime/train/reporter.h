@@ -5,6 +5,7 @@
 #include <functional>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -16,11 +17,19 @@
 
 namespace neoloom::train {
 
+/// What the GEMMs of this rank need at least, for the share of the limit at the end of a run.
+struct StepLimit {
+  double seconds_per_token = 0.0;  // 0: unknown
+  std::string rates;               // where a known limit comes from
+  std::string advice;              // how an unknown one becomes known
+};
+
 struct ReporterSetup {
   std::string output_dir;
   std::string progress = "auto";  // as metrics::Console has it
   core::LogLevel log_level = core::LogLevel::kInfo;
   metrics::DeviceMeasure self;  // rank, host and device of this rank
+  StepLimit limit{};
   int64_t first_step = 0;
   int64_t total_steps = 0;
   std::function<int64_t()> peak_memory_bytes;
@@ -60,13 +69,15 @@ class Reporter {
   void tick(int64_t step);
   /// Gathers the measurements of the whole run. Collective: every rank.
   void finish();
-  /// Writes the run_end event, and the table of devices if steps were made. Call after finish.
+  /// Writes the run_end event, and if steps were made the table of devices and the share of the limit. Call after
+  /// finish.
   void run_end(const std::string& status, int64_t step, int64_t skipped_steps);
 
  private:
   std::vector<metrics::DeviceMeasure> gather(const metrics::DeviceMeasure& mine) const;
   void measure_sums();
   double seconds_left(int64_t step) const;
+  std::string limit_text(std::optional<double> share) const;
 
   comm::Communicator& communicator_;
   ReporterSetup setup_;

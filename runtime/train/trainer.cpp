@@ -132,6 +132,7 @@ Trainer::Trainer(comm::MpiSession& session, comm::Communicator& communicator, mo
                                .progress = setup_.progress,
                                .log_level = session.log().level(),
                                .self = {.rank = session.rank(), .host = session.host_name(), .device = setup_.device},
+                               .limit = setup_.limit,
                                .first_step = first_step_,
                                .total_steps = schedule_.total_steps,
                                .peak_memory_bytes = setup_.hooks.peak_memory_bytes,

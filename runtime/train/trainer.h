@@ -58,6 +58,7 @@ struct TrainerSetup {
   std::string config_file;          // config.yaml of the run folder
   std::string label_map_json;
   std::string progress = "auto";
+  StepLimit limit;
   nlohmann::ordered_json run_start;  // members of the run_start event beside the trainer's own
   Hooks hooks;
 };

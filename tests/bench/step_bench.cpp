@@ -19,16 +19,17 @@
 #include <functional>
 #include <iostream>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 
 #include "launch/config/run_config.h"
 #include "launch/job/device.h"
 #include "launch/planning/matmul_rate.h"
 #include "launch/planning/memory_budget.h"
+#include "launch/planning/step_limit.h"
 #include "model/checkpoints/adapter_files.h"
 #include "model/cpu/packed_weights.h"
 #include "model/cpu_traits.h"
-#include "model/flops.h"
 #include "model/memory/memory_plan.h"
 #include "model/model.h"
 #include "model/weight_cache/packed_weights_file.h"
@@ -144,36 +145,27 @@ model::MemorySetup memory_setup(const json& request, const model::Model& model) 
   return setup;
 }
 
-/// Returns the seconds that the GEMMs of a step take on this CPU alone: of each shape with a frozen matrix as measured
-/// now, of attention and LoRA at the mean rate of these.
+/// Returns the limit of a step on this CPU, with the rate of each GEMM as measured now.
 json limit(const json& request, const model::Model& model, const data::TokenStore& store,
            const train::Batching& batching) {
   constexpr double kSecondsForEach = 0.3;
   const model::MemorySetup setup = memory_setup(request, model);
-  const model::BatchShape batch = launch::largest_batch(store, batching.micro_batch_size);
   json gemms = json::array();
-  double seconds = 0.0;
-  double flops = 0.0;
-  for (const model::StepGemm& gemm : model::training_gemms(setup, batch)) {
-    const double each = launch::measure_gemm_seconds(setup, gemm, kSecondsForEach);
-    const auto count = static_cast<double>(gemm.count);
-    seconds += count * each;
-    flops += count * gemm.flops();
-    gemms.push_back({{"rows", gemm.rows},
-                     {"in", gemm.in},
-                     {"out", gemm.out},
-                     {"backward", gemm.backward},
-                     {"count", gemm.count},
-                     {"gflops", gemm.flops() / each * 1e-9}});
-  }
-  const double others =
-      static_cast<double>(batch.tokens) * (model::attention_flops_per_token(setup.model.config, batch.longest) +
-                                           6.0 * static_cast<double>(model.layout().trainable_elements));
-  const double rate = flops / seconds;
+  const auto found =
+      launch::micro_step_limit(setup, store, batching.micro_batch_size, [&](const model::StepGemm& gemm) {
+        const double rate = gemm.flops() / launch::measure_gemm_seconds(setup, gemm, kSecondsForEach);
+        gemms.push_back({{"rows", gemm.rows},
+                         {"in", gemm.in},
+                         {"out", gemm.out},
+                         {"backward", gemm.backward},
+                         {"count", gemm.count},
+                         {"gflops", rate * 1e-9}});
+        return std::optional(rate);
+      });
   const auto micro_batches = static_cast<double>(batching.micro_batches_per_step);
-  return {{"seconds", micro_batches * (flops + others) / rate},
-          {"flops", micro_batches * (flops + others)},
-          {"mean_gflops", rate * 1e-9},
+  return {{"seconds", micro_batches * found->seconds},
+          {"flops", micro_batches * found->flops},
+          {"mean_gflops", found->flops / found->seconds * 1e-9},
           {"gemms", gemms}};
 }
 

@@ -160,14 +160,27 @@ TEST(DeviceMeasure, ARankThatDidNothingHasRatesOfZero) {
 TEST(DeviceMeasure, TravelsBetweenRanksUnchanged) {
   DeviceMeasure sent = measure(1);
   sent.seconds = 1.0 / 3.0;
+  sent.limit_seconds_per_token = 1.0 / 7.0;
   sent.host = "host \"quoted\" \u00fc";
   const DeviceMeasure got = unpack(pack(sent));
   EXPECT_EQ(device_json(got), device_json(sent));
   EXPECT_EQ(got.seconds, sent.seconds);
+  EXPECT_EQ(got.limit_seconds_per_token, sent.limit_seconds_per_token);
   EXPECT_EQ(got.host, sent.host);
   EXPECT_EQ(got.padded_tokens, sent.padded_tokens);
   EXPECT_THROW(unpack("[1,2"), core::Error);
   EXPECT_THROW(unpack("[1,2]"), core::Error);
+}
+
+TEST(ShareOfLimit, IsTheGemmsOfAllDevicesOverTheirTime) {
+  DeviceMeasure fast = measure(0);  // 9000 tokens in 8 s, of 10000 with padding
+  DeviceMeasure slow = measure(1);
+  fast.limit_seconds_per_token = 0.0004;
+  slow.limit_seconds_per_token = 0.0008;
+  EXPECT_DOUBLE_EQ(share_of_limit({fast}).value(), 3.6 / 8.0);
+  EXPECT_DOUBLE_EQ(share_of_limit({fast, slow}).value(), (3.6 + 7.2) / 16.0);
+  EXPECT_FALSE(share_of_limit({fast, measure(1)})) << "one device without rates";
+  EXPECT_FALSE(share_of_limit({}));
 }
 
 TEST(DeviceTable, HasOneAlignedRowPerDeviceAndTheirSum) {

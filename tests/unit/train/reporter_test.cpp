@@ -72,6 +72,34 @@ TEST_F(Reporting, TheEndSumsAllLogLines) {
   EXPECT_NEAR(end["train_samples_per_second"].get<double>() * seconds, 20.0, 1e-9);
 }
 
+TEST_F(Reporting, TheEndSaysHowNearTheStepsWereToTheirLimit) {
+  ReporterSetup ready = setup();
+  ready.limit = {.seconds_per_token = 0.5, .rates = "measured some day", .advice = ""};
+  Reporter reporter(communicator_, std::move(ready));
+  reporter.start();
+  reporter.measure().tokens = 100;
+  reporter.log({.step = 1});
+  reporter.finish();
+  reporter.run_end("completed", 1, /*skipped_steps=*/0);
+  const json end = events().back();
+  EXPECT_EQ(end["gemm_rates"], "measured some day");
+  const double first_seconds = events().front()["step_seconds"];  // a part of the devices' time
+  EXPECT_GT(end["share_of_limit"].get<double>(), 0.0);
+  EXPECT_LE(end["share_of_limit"].get<double>() * first_seconds, 0.5 * 100);
+}
+
+TEST_F(Reporting, AShareWithoutRatesIsUnknown) {
+  Reporter reporter(communicator_, setup());
+  reporter.start();
+  reporter.measure().tokens = 100;
+  reporter.log({.step = 1});
+  reporter.finish();
+  reporter.run_end("completed", 1, /*skipped_steps=*/0);
+  const json end = events().back();
+  EXPECT_TRUE(end.at("share_of_limit").is_null());
+  EXPECT_FALSE(end.contains("gemm_rates"));
+}
+
 TEST_F(Reporting, AFailureOnTheWayHasNoThroughput) {
   Reporter reporter(communicator_, setup());
   reporter.start();

@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launch/planning/step_limit.h"
+
+#include <fmt/chrono.h>
+
+#include <algorithm>
+#include <cmath>
+#include <ctime>
+#include <numeric>
+#include <span>
+#include <vector>
+
+#include "launch/job/device.h"
+#include "launch/planning/matmul_rate.h"
+#include "launch/system/cpu_info.h"
+#include "model/flops.h"
+#include "model/lora/trainable_count.h"
+#include "runtime/core/error.h"
+
+namespace neoloom::launch {
+namespace {
+
+// Smaller shapes, e.g. those of a classifier's last tokens, are not worth a measurement.
+constexpr double kSmallShare = 0.02;
+
+double mean(std::span<const int32_t> values) {
+  return std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
+}
+
+model::BatchShape mean_batch(const data::TokenStore& store, int64_t rows) {
+  const auto together = [rows](double each) {
+    return std::max<int64_t>(1, std::llround(each * static_cast<double>(rows)));
+  };
+  model::BatchShape batch;
+  batch.samples = rows;
+  batch.tokens = together(mean(store.lengths()));
+  batch.longest = (batch.tokens + rows - 1) / rows;
+  batch.targets = together(mean(store.target_counts()));
+  return batch;
+}
+
+double attention_flops(const model::GptNeoConfig& config, const data::TokenStore& store) {
+  double flops = 0.0;
+  for (const int32_t length : store.lengths()) flops += length * model::attention_flops_per_token(config, length);
+  return flops / static_cast<double>(store.size());
+}
+
+double flops_of(const model::StepGemm& gemm) { return static_cast<double>(gemm.count) * gemm.flops(); }
+
+/// Returns the FLOPs of the gradients of what is trained. Each frozen matrix that is trained, too, has one GEMM for its
+/// gradient, of the size of its forward one.
+double parameter_flops(model::MemorySetup setup, const model::BatchShape& batch) {
+  if (setup.model.lora) {
+    return 6.0 * static_cast<double>(batch.tokens) *
+           static_cast<double>(
+               model::count_trainable(setup.model.config, setup.model.lora, setup.model.num_labels).parameters);
+  }
+  setup.model.gradient_checkpointing = false;
+  double flops = 0.0;
+  for (const model::StepGemm& gemm : model::training_gemms(setup, batch)) flops += gemm.backward ? 0.0 : flops_of(gemm);
+  return flops;
+}
+
+std::string today() { return fmt::format("{:%F}", fmt::gmtime(std::time(nullptr))); }
+
+}  // namespace
+
+std::optional<MicroStepLimit> micro_step_limit(const model::MemorySetup& setup, const data::TokenStore& store,
+                                               int64_t rows, const RateOf& rate_of) {
+  const model::BatchShape batch = mean_batch(store, rows);
+  const std::vector<model::StepGemm> gemms = model::training_gemms(setup, batch);
+  const double all = std::accumulate(gemms.begin(), gemms.end(), 0.0,
+                                     [](double sum, const model::StepGemm& gemm) { return sum + flops_of(gemm); });
+  double flops = 0.0;
+  double seconds = 0.0;
+  for (const model::StepGemm& gemm : gemms) {
+    if (flops_of(gemm) < kSmallShare * all) continue;
+    const std::optional<double> rate = rate_of(gemm);
+    if (!rate) return std::nullopt;
+    flops += flops_of(gemm);
+    seconds += flops_of(gemm) / *rate;
+  }
+  MicroStepLimit limit;
+  limit.tokens = static_cast<double>(batch.tokens);
+  limit.flops =
+      all + static_cast<double>(rows) * attention_flops(setup.model.config, store) + parameter_flops(setup, batch);
+  limit.seconds = limit.flops * seconds / flops;
+  return limit;
+}
+
+std::optional<MicroStepLimit> known_limit(const model::MemorySetup& setup, const data::TokenStore& store, int64_t rows,
+                                          const GemmRates& rates) {
+  if (rates.empty() || setup.model.device.cuda) return std::nullopt;
+  std::string oldest;
+  auto limit = micro_step_limit(setup, store, rows, [&](const model::StepGemm& gemm) -> std::optional<double> {
+    const std::optional<GemmRate> rate = rates.find(setup, gemm);
+    if (!rate) return std::nullopt;
+    if (oldest.empty() || rate->date < oldest) oldest = rate->date;
+    return rate->gflops * 1e9;
+  });
+  if (limit)
+    limit->rates = fmt::format("measured {} on {} with {} thread{}", oldest, cpu_model(), setup.threads,
+                               setup.threads == 1 ? "" : "s");
+  return limit;
+}
+
+void measure_rates(const model::MemorySetup& setup, const data::TokenStore& store, int64_t rows, GemmRates& rates) {
+  constexpr double kSecondsForEach = 0.3;
+  constexpr int64_t kLargestMatrix = int64_t{1} << 30;
+  set_threads(setup.threads);
+  micro_step_limit(setup, store, rows, [&](model::StepGemm gemm) {
+    core::require(gemm.in * gemm.out <= kLargestMatrix, core::ErrorKind::kUsage,
+                  "a matrix of {} x {} is too large to be measured", gemm.in, gemm.out);
+    gemm.rows = measured_rows(gemm.rows);
+    const double rate = gemm.flops() / measure_gemm_seconds(setup, gemm, kSecondsForEach);
+    rates.set(setup, gemm, {rate * 1e-9, today()});
+    return std::optional(rate);
+  });
+  rates.save();
+}
+
+}  // namespace neoloom::launch
