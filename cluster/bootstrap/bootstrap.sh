@@ -6,7 +6,8 @@
 #   bash cluster/bootstrap/bootstrap.sh                 build and run
 #   bash cluster/bootstrap/bootstrap.sh --tests         also the reference implementations that the tests compare with, and
 #                                                       --gpu_tools
-#   bash cluster/bootstrap/bootstrap.sh --gpu_tools     also CUDA's compiler, for neoloom's own kernels (270 MB)
+#   bash cluster/bootstrap/bootstrap.sh --gpu_tools     also CUDA's compiler, for neoloom's own kernels, and headers of
+#                                                       cuDNN graphs, for probes (280 MB)
 #   bash cluster/bootstrap/bootstrap.sh --checks        also clang and clang-tidy (packages-checks.txt)
 #   bash cluster/bootstrap/bootstrap.sh --print-prefix  print the prefix's folder and exit
 #   bash cluster/bootstrap/bootstrap.sh --no-system     install no Debian packages: you have installed them yourself
@@ -100,7 +101,7 @@ install_wheels() {
 install_gpu_tools() {
   local file=$here/requirements-gpu.txt mark=$prefix/.stamp-gpu
   if [ -f "$mark" ] && [ "$(cat "$mark")" = "$(stamp "$file")" ]; then return 0; fi
-  say "installing CUDA's compiler into $prefix/gpu-tools"
+  say "installing CUDA's compiler and headers of cuDNN graphs into $prefix/gpu-tools"
   rm -rf "$prefix/gpu-tools"
   "$prefix/bin/python3" -m pip install --quiet --disable-pip-version-check --no-input --no-deps \
     --target "$prefix/gpu-tools" -r "$file" >&2 ||
@@ -133,7 +134,7 @@ while [ $# -gt 0 ]; do
       requirements=${2:?bootstrap: --requirements needs a folder}
       shift
       ;;
-    -h | --help) sed -n '3,18s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
+    -h | --help) sed -n '3,19s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
     *) say "unknown option $1 (known: --tests --gpu_tools --checks --print-prefix --no-system --requirements)"; exit 2 ;;
   esac
   shift

@@ -100,13 +100,6 @@ Json measure(const Work& work) {
           {"relative_error", error}};
 }
 
-double relative_error(const at::Tensor& found, const at::Tensor& expected) {
-  const at::Tensor reference = expected.to(at::kFloat);
-  const double off = (found.to(at::kFloat) - reference).abs().max().item<double>();
-  const double error = off / reference.abs().max().item<double>();
-  return std::isfinite(error) ? error : std::numeric_limits<double>::infinity();
-}
-
 Json prepare_device() {
   int devices = 0;
   const cudaError_t result = cudaGetDeviceCount(&devices);
