@@ -116,7 +116,7 @@ class Trial {
     work.error = error_of([this] { return std::vector<at::Tensor>{at::mm(ends_fp32(x_), columns().to(at::kFloat))}; });
     if (today()) {
       work.run = [this, dtype] {
-        return std::vector<at::Tensor>{dtype == at::kFloat ? operators_.product(x_, columns()) : at::mm(x_, columns())};
+        return std::vector<at::Tensor>{dtype == at::kFloat ? operators_.gemm(x_, columns()) : at::mm(x_, columns())};
       };
       return work;
     }
@@ -145,7 +145,7 @@ class Trial {
         [=] { return std::vector<at::Tensor>{ends(start) + at::mm(ends_fp32(x), right.to(at::kFloat)) * scale}; });
     if (today()) {
       work.run = [=, this] {
-        operators_.add_product(y, x, right, 1.0, scale);
+        operators_.add_gemm(y, x, right, 1.0, scale);
         return std::vector<at::Tensor>{y};
       };
       return work;
@@ -231,7 +231,7 @@ class Trial {
     if (today()) {
       work.run = [=, this] {
         const at::Tensor y = before.add(bias);
-        operators_.add_product(y, x_, weight_.t(), 1.0, 1.0);
+        operators_.add_gemm(y, x_, weight_.t(), 1.0, 1.0);
         return std::vector<at::Tensor>{y};
       };
       return work;
