@@ -27,7 +27,7 @@ model::Matrix matrix_of(const model::MemorySetup& setup, int64_t out, int64_t in
 
 }  // namespace
 
-double measure_gemm_seconds(const model::MemorySetup& setup, const model::StepGemm& gemm, double seconds) {
+GemmSeconds measure_gemm_seconds(const model::MemorySetup& setup, const model::StepGemm& gemm, double seconds) {
   const model::Matrix matrix = matrix_of(setup, gemm.out, gemm.in);
   model::Matmul matmul(setup.model.compute_dtype);
   const at::Tensor input =
@@ -46,7 +46,7 @@ double measure_gemm_seconds(const model::MemorySetup& setup, const model::StepGe
   for (double sum = 0.0; sum < seconds || times.size() < 3; sum += times.back()) times.push_back(multiply());
   const auto middle = times.begin() + static_cast<std::ptrdiff_t>(times.size() / 2);
   std::nth_element(times.begin(), middle, times.end());
-  return *middle;
+  return {*middle, *std::min_element(times.begin(), middle + 1)};
 }
 
 }  // namespace neoloom::launch

@@ -7,8 +7,13 @@
 
 namespace neoloom::launch {
 
-/// Measures the seconds of one GEMM of this shape on this CPU with LibTorch's threads: the median of calls that take
-/// `seconds` together.
-double measure_gemm_seconds(const model::MemorySetup& setup, const model::StepGemm& gemm, double seconds);
+/// Seconds of one GEMM.
+struct GemmSeconds {
+  double median = 0.0;
+  double fastest = 0.0;
+};
+
+/// Measures a GEMM of this shape on this CPU with LibTorch's threads, in calls that take `seconds` together.
+GemmSeconds measure_gemm_seconds(const model::MemorySetup& setup, const model::StepGemm& gemm, double seconds);
 
 }  // namespace neoloom::launch

@@ -38,8 +38,9 @@ std::optional<MicroStepLimit> micro_step_limit(const model::MemorySetup& setup, 
 std::optional<MicroStepLimit> known_limit(const model::MemorySetup& setup, const data::TokenStore& store, int64_t rows,
                                           const GemmRates& rates);
 
-/// Measures, on this CPU with setup.threads threads, the rates that known_limit() needs, and saves them. Takes half a
-/// second or a little more for each shape. Throws: Error(kUsage) when a matrix has more than 2^30 elements.
+/// Measures, on this CPU with setup.threads threads, the rates that known_limit() needs, and saves them: of the fastest
+/// call of each shape. Takes half a second or a little more for each. Throws: Error(kUsage) when a matrix has more than
+/// 2^30 elements.
 void measure_rates(const model::MemorySetup& setup, const data::TokenStore& store, int64_t rows, GemmRates& rates);
 
 }  // namespace neoloom::launch

@@ -21,7 +21,7 @@ namespace neoloom::train {
 struct StepLimit {
   double seconds_per_token = 0.0;  // 0: unknown
   std::string rates;               // where a known limit comes from
-  std::string advice;              // how an unknown one becomes known
+  std::string advice;              // how an unknown one becomes known, or a wrong one right
 };
 
 struct ReporterSetup {

@@ -153,7 +153,7 @@ json limit(const json& request, const model::Model& model, const data::TokenStor
   json gemms = json::array();
   const auto found =
       launch::micro_step_limit(setup, store, batching.micro_batch_size, [&](const model::StepGemm& gemm) {
-        const double rate = gemm.flops() / launch::measure_gemm_seconds(setup, gemm, kSecondsForEach);
+        const double rate = gemm.flops() / launch::measure_gemm_seconds(setup, gemm, kSecondsForEach).median;
         gemms.push_back({{"rows", gemm.rows},
                          {"in", gemm.in},
                          {"out", gemm.out},

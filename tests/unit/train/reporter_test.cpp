@@ -88,6 +88,22 @@ TEST_F(Reporting, TheEndSaysHowNearTheStepsWereToTheirLimit) {
   EXPECT_LE(end["share_of_limit"].get<double>() * first_seconds, 0.5 * 100);
 }
 
+TEST_F(Reporting, AShareAboveOneAsksForNewRates) {
+  for (const double seconds_per_token : {1e-12, 1e12}) {
+    ReporterSetup ready = setup();
+    ready.limit = {.seconds_per_token = seconds_per_token, .rates = "measured some day", .advice = "measure again"};
+    Reporter reporter(communicator_, std::move(ready));
+    reporter.start();
+    reporter.measure().tokens = 1;
+    reporter.log({.step = 1});
+    reporter.finish();
+    ::testing::internal::CaptureStderr();
+    reporter.run_end("completed", 1, /*skipped_steps=*/0);
+    const bool asks = ::testing::internal::GetCapturedStderr().find("measure again") != std::string::npos;
+    EXPECT_EQ(asks, seconds_per_token > 1.0);
+  }
+}
+
 TEST_F(Reporting, AShareWithoutRatesIsUnknown) {
   Reporter reporter(communicator_, setup());
   reporter.start();
