@@ -37,7 +37,7 @@ def write_start(model, folder, labels):
     torch.manual_seed(1)
     names = list(map(str, range(int(labels))))
     base = load_base(model, names, 50256, torch.float32)
-    peft.get_peft_model(base, lora_config("single_label")).save_pretrained(folder)
+    peft.get_peft_model(base, peft.LoraConfig(**lora_config("single_label"))).save_pretrained(folder)
 
 
 def encode(path, tokenizer, labels, max_length):

@@ -42,10 +42,9 @@ def environment(threads, **variables):
 
 
 def lora_config(head, rank=LORA_RANK):
-    import peft
-
-    return peft.LoraConfig(task_type="CAUSAL_LM" if head == "causal_lm" else "SEQ_CLS", r=rank, lora_alpha=LORA_ALPHA,
-                           target_modules=["q_proj", "v_proj"])
+    """Returns the fields of PEFT's LoraConfig."""
+    return dict(task_type="CAUSAL_LM" if head == "causal_lm" else "SEQ_CLS", r=rank, lora_alpha=LORA_ALPHA,
+                target_modules=["q_proj", "v_proj"])
 
 
 def make_start(folder, model, head, rank):
@@ -62,7 +61,8 @@ def make_start(folder, model, head, rank):
             tensors[name + "B.weight"] = torch.zeros(width, rank)
     if head != "causal_lm":
         tensors["base_model.model.score.weight"] = torch.randn(2, width, generator=draw) * 0.02
-    lora_config(head, rank).save_pretrained(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "adapter_config.json").write_text(json.dumps(dict(peft_type="LORA", **lora_config(head, rank))))
     save_file(tensors, folder / "adapter_model.safetensors", {"format": "pt"})
     return str(folder)
 
