@@ -24,6 +24,13 @@ class Row:
     rows: int
     length: int
     kernels: bool = False  # also counted and grouped
+    device: str = "cuda"
+    dtype: str = DTYPE
+    block_seconds: float = BLOCK_SECONDS
+
+    @property
+    def tokens(self):
+        return self.rows * self.length
 
     @property
     def name(self):
@@ -35,11 +42,18 @@ class Row:
         import sizes
 
         config = sizes.config(self.size)
-        layers, width = config.num_layers, config.hidden_size
-        frozen = 12 * layers * width**2 + (config.vocab_size * width if self.head == "causal_lm" else 0)
-        window = min(config.window_size, self.length)
+        layers, width = config["num_layers"], config["hidden_size"]
+        frozen = 12 * layers * width**2 + (config["vocab_size"] * width if self.head == "causal_lm" else 0)
+        return 4 * frozen + self.attention_flops_per_token
+
+    @property
+    def attention_flops_per_token(self):
+        import sizes
+
+        config = sizes.config(self.size)
+        window = min(config["window_size"], self.length)
         local = (window * (window + 1) / 2 + (self.length - window) * window) / self.length
-        return 4 * frozen + 3 * 4 * width * layers / 2 * (local + (self.length + 1) / 2)
+        return 3 * 4 * config["hidden_size"] * config["num_layers"] / 2 * (local + (self.length + 1) / 2)
 
 
 ROWS = [
@@ -80,59 +94,81 @@ def ceilings():
     return found
 
 
-def timed(side, context):
+def timed(side, context, block_seconds=BLOCK_SECONDS):
     """Returns the seconds of a step over blocks of steps, after the warm-up, and what the side says at its end."""
     side.ask(f"step {context.device_warmup}")
     once = side.ask("step 2")["seconds"] / 2
-    count = max(2, min(MOST_STEPS, int(BLOCK_SECONDS / once)))
+    count = max(2, min(MOST_STEPS, int(block_seconds / once)))
     blocks = [side.ask(f"step {count}")["seconds"] / count for _ in range(BLOCKS)]
     return dict(seconds=spread(blocks), steps=count, **side.end())
 
 
-def compare_losses(row, logged, result):
-    """Compares the mean losses of the first steps, LOGGED at a time, with those of every HF side."""
-    ours = [step["loss"] for step in logged[:2]]
+def fields_of(context, row):
+    """Returns the fields of a request that all sides share."""
+    return dict(model=str(context.model(row.size, row.dtype)), head=row.head, frozen=row.dtype, compute=row.dtype,
+                rows=row.rows, length=row.length, threads=THREADS, device=row.device, logging_steps=LOGGED)
+
+
+def with_rates(row, found):
+    rate = row.tokens / found["seconds"]["median"]
+    return found | dict(tokens_per_s=rate, tflops=rate * row.flops_per_token * 1e-12)
+
+
+def hf_sides(context, row, variants):
+    """Yields (name, what was measured) of each variant as soon as it is known."""
+    for variant in variants:
+        request = make_request(context.work, f"{row.name} {variant}", variant=variant, **fields_of(context, row))
+        context.say(f"device: {row.name}, HF {variant}")
+        yield f"HF {variant}", with_rates(row, timed(hf_side(request), context, row.block_seconds))
+
+
+def neoloom_result(context, row, name, build, changes):
+    """Returns what was measured, with the mean losses of the first steps, LOGGED at a time."""
+    request = make_request(context.work, f"{row.name} {name}", **fields_of(context, row), **changes)
+    context.say(f"device: {row.name}, {name}")
+    found = timed(neoloom_side(build, request), context, row.block_seconds)
+    logged = logged_steps(request)
+    return with_rates(row, found) | dict(
+        losses=[step["loss"] for step in logged[:2]],
+        exposed_share=statistics.median(step["devices"][0]["exposed_sum_share"] for step in logged[1:] or logged),
+        log=(request.parent / "stderr.txt").read_text()[-2000:])
+
+
+def compare_losses(row, ours, result):
+    """Compares neoloom's mean losses with those of every HF side."""
     for name, found in result.items():
         if name.startswith("HF"):
             losses = found["extra"]["losses"]
             theirs = [statistics.mean(losses[begin : begin + LOGGED]) for begin in (0, LOGGED)]
-            check_losses(f"{row.name}, {name}", ours, theirs, LOSS_TOLERANCE)
+            check_losses(f"{row.name}, {name}", ours["losses"], theirs, LOSS_TOLERANCE)
 
 
-def measure(context, row):
-    fields = dict(model=str(context.model(row.size, DTYPE)), head=row.head, frozen=DTYPE, compute=DTYPE, rows=row.rows,
-                  length=row.length, threads=THREADS, device="cuda", logging_steps=LOGGED)
-    tokens, result = row.rows * row.length, {}
-    for variant in context.hf or HF_VARIANTS:
-        request = make_request(context.work, f"{row.name} {variant}", variant=variant, **fields)
-        context.say(f"device: {row.name}, HF {variant}")
-        result[f"HF {variant}"] = timed(hf_side(request), context)
+def neoloom_sides(context, row):
     sides = [("neoloom", context.build, {})]
-    if tokens < FILLING_TOKENS:
+    if row.tokens < FILLING_TOKENS:
         sides.append(("neoloom, no graphs", context.build, dict(cuda_graphs=False)))
     else:
         sides.append(("neoloom, not deterministic", context.build, dict(deterministic=False)))
     if context.before:
         sides.append(("neoloom before", context.before, {}))
-    for name, build, changes in sides:
-        request = make_request(context.work, f"{row.name} {name}", **fields, **changes)
-        context.say(f"device: {row.name}, {name}")
-        result[name] = timed(neoloom_side(build, request), context)
-        logged = logged_steps(request)
-        compare_losses(row, logged, result)
-        result[name]["exposed_share"] = statistics.median(
-            step["devices"][0]["exposed_sum_share"] for step in logged[1:] or logged)
-        result[name]["log"] = (request.parent / "stderr.txt").read_text()[-2000:]
-    for found in result.values():
-        found["tokens_per_s"] = tokens / found["seconds"]["median"]
-        found["tflops"] = found["tokens_per_s"] * row.flops_per_token * 1e-12
+    return sides
+
+
+def kernels_of(context, row):
+    context.say(f"device: {row.name}, kernels")
+    request = make_request(context.work, f"{row.name} kernels", **fields_of(context, row))
+    return kernels(lambda **variables: neoloom_side(context.build, request, **variables), request, context)
+
+
+def measure(context, row):
+    result = dict(hf_sides(context, row, context.hf or HF_VARIANTS))
+    for name, build, changes in neoloom_sides(context, row):
+        result[name] = neoloom_result(context, row, name, build, changes)
+        compare_losses(row, result[name], result)
     if row.kernels:
-        context.say(f"device: {row.name}, kernels")
-        request = make_request(context.work, f"{row.name} kernels", **fields)
-        result["neoloom"]["kernels"] = kernels(
-            lambda **variables: neoloom_side(context.build, request, **variables), request, context)
+        result["neoloom"]["kernels"] = kernels_of(context, row)
         if "HF best" in result and row.size == "125M":
-            request = make_request(context.work, f"{row.name} best kernels", variant="best", **fields)
+            request = make_request(context.work, f"{row.name} best kernels", variant="best", **fields_of(context, row))
             result["HF best"]["kernels"] = kernels(lambda **variables: hf_side(request, **variables), request, context)
     return result
 

@@ -2,6 +2,7 @@
 """Figures and their spread, the machine they come from, tables in Markdown."""
 
 import importlib.metadata
+import json
 import math
 import os
 import platform
@@ -80,6 +81,10 @@ def cpu():
 
 
 def commit():
+    """Returns the commit of this tree; an unpacked bundle says it in its manifest."""
+    manifest = ROOT / "parts" / "core.json"
+    if manifest.exists():
+        return json.loads(manifest.read_text())["commit"]
     if shutil.which("git") is None:
         return "unknown"
 
@@ -91,10 +96,17 @@ def commit():
     return name + (" with changes" if git("status", "--porcelain") else "")
 
 
+def version(name):
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "missing"
+
+
 def machine():
     names = ("torch", "transformers", "peft", "tokenizers", "accelerate")
     return dict(cpu=cpu(), load_average=os.getloadavg()[0], system=platform.platform(terse=True),
-                versions={name: importlib.metadata.version(name) for name in names}, commit=commit())
+                versions={name: version(name) for name in names}, commit=commit())
 
 
 def machine_text(found):

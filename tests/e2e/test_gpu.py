@@ -4,6 +4,7 @@ ranks, across kill and resume, no wait of the host in a step; skipped where ther
 
 import copy
 import json
+import shutil
 import signal
 
 import pytest
@@ -19,6 +20,7 @@ from test_parity_training import (  # noqa: F401  (fixtures)
 )
 
 pytestmark = pytest.mark.skipif(not HAS_GPU, reason="this machine has no GPU")
+needs_mpirun = pytest.mark.skipif(shutil.which("mpirun") is None, reason="this machine has no mpirun")
 # Ranks that share a GPU reach each other by sockets, as hosts do.
 SHARED = {"NEOLOOM_SHARE_GPU": 1, "NCCL_SOCKET_IFNAME": "lo", "NCCL_IB_DISABLE": 1, "NCCL_MAX_CTAS": 4}
 CASES = [("classification", "bfloat16"), ("causal_lm", "bfloat16"), ("classification", "float16"),
@@ -126,6 +128,7 @@ def test_recomputed_blocks_give_the_same_bits(case, tmp_path, data, cache):
     assert_same_run(recomputed, run)
 
 
+@needs_mpirun
 @pytest.mark.parametrize("bucket_bytes", [0, 4096])
 def test_two_ranks_give_the_bits_of_one(case, tmp_path, data, cache, bucket_bytes):
     kind, dtype, run, _ = case
@@ -152,6 +155,7 @@ def test_the_host_waits_for_nothing_in_a_step(tmp_path, data, cache, kind):
     assert run.state()["step"] == TOTAL_STEPS
 
 
+@needs_mpirun
 def test_a_rank_without_a_gpu_of_its_own_is_refused(tmp_path, data, cache):
     run, ended = train(tmp_path / "run", gpu_config("classification", data, cache, "bfloat16"), ranks=torch.cuda.device_count() + 1, code=8)
     assert "ranks do not share a GPU" in ended.err
