@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs a command within a budget of seconds, and leaves no process of it behind."""
+
+import os
+import signal
+import subprocess
+import time
+from dataclasses import dataclass
+
+GRACE_SECONDS = 1.0  # between asking the processes to end and ending them
+
+
+@dataclass
+class Ended:
+    code: int
+    seconds: float
+    overran: bool  # it was ended, its budget being used up
+
+
+def end_group(process):
+    """Ends all processes of the group that `process` leads, the process itself too."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, number)
+        except ProcessLookupError:
+            break
+        try:
+            process.wait(GRACE_SECONDS)
+        except subprocess.TimeoutExpired:
+            continue
+    process.wait()
+
+
+def run(command, seconds, output, environment):
+    """Writes standard output to `output` and errors beside it, as they come."""
+    begin, overran = time.monotonic(), False
+    with open(output, "wb") as out, open(output.with_suffix(".err"), "wb") as errors:
+        process = subprocess.Popen(list(map(str, command)), stdin=subprocess.DEVNULL, stdout=out, stderr=errors,
+                                   env=environment, start_new_session=True)
+        try:
+            process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            overran = True
+        finally:
+            end_group(process)
+    return Ended(process.returncode, time.monotonic() - begin, overran)
+
+
+class Budget:
+    """Time for a list of items: says which still fit, keeping as much as the longest one has taken so far."""
+
+    def __init__(self, seconds):
+        self.end, self.longest, self.begun = time.monotonic() + seconds, 0.0, None
+
+    def fits(self):
+        now = time.monotonic()
+        if self.begun is not None:
+            self.longest = max(self.longest, now - self.begun)
+        self.begun = now
+        return now + self.longest <= self.end
