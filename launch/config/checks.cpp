@@ -111,7 +111,7 @@ void check_peft(const RunConfig& config, const KeyLocation& place) {
                 "\".*\\.h\\.[0-3]\\..*q_proj\"",
                 place("peft_config", "layers_to_transform"));
   for (const std::string& name : config.peft_config->layers_pattern) {
-    core::require(limited, ErrorKind::kUsage, "{}: it has no effect without layers_to_transform",
+    core::require(limited, ErrorKind::kUsage, "{}: it has no effect without layers_to_transform; expected both",
                   place("peft_config", "layers_pattern"));
     core::require(name == "h", ErrorKind::kUsage, "{}: {} is no list of blocks of GPT-Neo; expected h",
                   place("peft_config", "layers_pattern"), core::quoted(name));

@@ -37,7 +37,8 @@ json schedule(const json& request) {
                                    .learning_rate = request.value("learning_rate", 1.0),
                                    .warmup_steps = warmup,
                                    .total_steps = total};
-  for (const auto& [name, value] : request.value("arguments", json::object()).items()) {
+  const json arguments = request.value("arguments", json::object());
+  for (const auto& [name, value] : arguments.items()) {
     if (value.is_number()) settings.arguments[name] = value.get<double>();
     if (value.is_string()) settings.arguments[name] = value.get<std::string>();
   }

@@ -45,10 +45,10 @@ LoraOptions fresh_lora(const json& request) {
   lora.target_modules.names = (targets.is_string() ? json::array({targets}) : targets).get<std::vector<std::string>>();
   lora.exclude_modules.names = request.value("exclude_modules", std::vector<std::string>{});
   lora.layers_to_transform = request.value("layers_to_transform", std::vector<int64_t>{});
-  for (const auto& [module, rank] : request.value("rank_pattern", json::object()).items())
-    lora.rank_pattern.emplace_back(module, rank);
-  for (const auto& [module, alpha] : request.value("alpha_pattern", json::object()).items())
-    lora.alpha_pattern.emplace_back(module, alpha);
+  const json ranks = request.value("rank_pattern", json::object());
+  for (const auto& [module, rank] : ranks.items()) lora.rank_pattern.emplace_back(module, rank);
+  const json alphas = request.value("alpha_pattern", json::object());
+  for (const auto& [module, alpha] : alphas.items()) lora.alpha_pattern.emplace_back(module, alpha);
   return lora;
 }
 
