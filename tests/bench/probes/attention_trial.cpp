@@ -93,8 +93,11 @@ class GraphRows {
   bool padded_;
 };
 
-/// Returns NaNs, which a kernel must overwrite: reused memory could hold the right values.
-at::Tensor unwritten(const at::Tensor& like) { return at::full_like(like, std::numeric_limits<float>::quiet_NaN()); }
+/// Returns rows of NaNs, which a kernel must overwrite: reused memory could hold the right values. Padding is 0, so
+/// that it has equal bits in two runs also if no kernel writes there.
+at::Tensor unwritten(const GraphRows& rows, const AttentionInputs& inputs) {
+  return rows.to_graph(at::full_like(inputs.q, std::numeric_limits<float>::quiet_NaN()));
+}
 
 /// Inputs and outputs of both graphs of a candidate.
 GraphTensors graph_tensors(const AttentionInputs& inputs, RowLayout layout, const GraphRows& rows) {
@@ -103,7 +106,7 @@ GraphTensors graph_tensors(const AttentionInputs& inputs, RowLayout layout, cons
   tensors.q = rows.to_graph(inputs.q);
   tensors.k = rows.to_graph(inputs.k);
   tensors.v = rows.to_graph(inputs.v);
-  tensors.out = unwritten(tensors.q);
+  tensors.out = unwritten(rows, inputs);
   tensors.stats = at::zeros({static_cast<int64_t>(layer.lengths.size()), layer.heads, layer.length, 1},
                             inputs.q.options().dtype(at::kFloat));
   const at::Tensor& begins = inputs.rows.cu_seqlens_k;
@@ -130,9 +133,9 @@ AttentionPasses graph_passes(const AttentionItem& item, AttentionInputs& inputs)
   const auto backward = std::make_shared<AttentionGraph>(inputs.layer, Pass::kBackward, item.layout, item.order);
   GraphTensors tensors = forward_tensors;
   tensors.grad = rows.to_graph(inputs.grad);
-  tensors.dq = unwritten(tensors.q);
-  tensors.dk = unwritten(tensors.q);
-  tensors.dv = unwritten(tensors.q);
+  tensors.dq = unwritten(rows, inputs);
+  tensors.dk = unwritten(rows, inputs);
+  tensors.dv = unwritten(rows, inputs);
   passes.backward = [=] {
     backward->run(tensors);
     return AttentionGradients{tensors.dq, tensors.dk, tensors.dv};

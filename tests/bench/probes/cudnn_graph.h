@@ -22,9 +22,10 @@ struct GraphTensors {
 
 /// One pass of attention as a graph of cuDNN with a single attention node, built with nvidia-cudnn-frontend.
 ///
-/// Libraries that such a graph loads: libcudnn.so.9 loads libcudnn_graph.so.9, and this one libcudnn_heuristic.so.9 and
-/// the libraries of engines by name. LD_LIBRARY_PATH decides which libcudnn.so.9 a probe gets. Its own run path
-/// ($ORIGIN) then finds the others beside it.
+/// Libraries of cuDNN 9.26 that such a graph loads: libcudnn.so.9, _graph, _heuristic and _engines_runtime_compiled.
+/// _engines_precompiled and _engines_tensor_ir are loaded if they are there; without them cuDNN uses its JIT mode.
+/// (Seen without a GPU, up to where a driver is needed.) LD_LIBRARY_PATH decides which libcudnn.so.9 a probe gets. Its
+/// own run path ($ORIGIN) finds the others beside it.
 class AttentionGraph {
  public:
   /// Throws: Error(kDevice) with what cuDNN says if it has no such graph, or if this program was built without the
