@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs a command within a budget of seconds, and leaves no process of it behind."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -17,17 +18,26 @@ class Ended:
     overran: bool  # it was ended, its budget being used up
 
 
+def is_gone(process):
+    """Whether no process is left of the group that `process` leads."""
+    process.poll()
+    try:
+        os.killpg(process.pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
 def end_group(process):
     """Ends all processes of the group that `process` leads, the process itself too."""
     for number in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.killpg(process.pid, number)
-        except ProcessLookupError:
+        if is_gone(process):
             break
-        try:
-            process.wait(GRACE_SECONDS)
-        except subprocess.TimeoutExpired:
-            continue
+        with contextlib.suppress(ProcessLookupError):  # the last one may end at this moment
+            os.killpg(process.pid, number)
+        until = time.monotonic() + GRACE_SECONDS
+        while not is_gone(process) and time.monotonic() < until:
+            time.sleep(0.01)
     process.wait()
 
 

@@ -81,7 +81,8 @@ def pack(folder, output, name, manifest, quick=False, most_bytes=MOST_BYTES):
         path.unlink()
         largest = sorted(files, key=lambda file: -file.stat().st_size)[:3]
         names = ", ".join(f"{file.relative_to(folder)} ({file.stat().st_size / 2**20:.0f} MiB unpacked)" for file in largest)
-        raise BundleError(f"part {name} has {size / 2**20:.1f} MiB, more than {most_bytes / 2**20:.0f}; its largest files: {names}")
+        raise BundleError(f"part {name} has {size / 2**20:.1f} MiB, more than {most_bytes / 2**20:.0f}; its largest files: "
+                          + names)
     return path
 
 

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Shows in at most eight minutes what neoloom does on the GPU at hand. Started by run.sh.
 
-  bash tests/bench/run.sh gpu_report                 in a checkout (builds first) or in an unpacked bundle (builds nothing)
+  bash tests/bench/run.sh gpu_report                 in a checkout (builds first) or an unpacked bundle (builds nothing)
   bash tests/bench/run.sh gpu_report steps profile   these sections alone
   bash tests/bench/run.sh gpu_report --rehearse      without a GPU: lists what would run, and runs what a CPU can. In a
                                                      checkout it makes a bundle first, and rehearses out of that
 
-Each section has a budget, to which adds what earlier ones leave, and is ended when it is used up. The report is written after each. What is missing is
-skipped by name. Exit code: 0 if all that ran passed, 1 otherwise, 2 if nothing can run here.
+Each section has a budget, to which adds what earlier ones leave, and is ended when it is used up. The report is written
+after each. What is missing is skipped by name. Exit code: 0 if all that ran passed, 1 otherwise, 2 if nothing can run here.
 """
 
 import argparse
@@ -32,6 +32,15 @@ GPU_FILES = ("/dev/nvidiactl", "/dev/nvidia0")
 
 def has_gpu():
     return any(Path(name).exists() for name in GPU_FILES)
+
+
+def without_folders(text):
+    """Names the folders of this machine by what they are: a report is committed."""
+    for folder, word in ((ROOT, "."), (Path(sys.prefix), "PREFIX"),
+                         (Path(tempfile.gettempdir()), "TEMPORARY"), (Path.home(), "~")):
+        if folder != folder.parent:
+            text = text.replace(f"{folder}/", f"{word}/")
+    return text
 
 
 class Report:
@@ -59,7 +68,8 @@ class Report:
         if self.left_out:
             text.append("Parts of the bundle that were not used: "
                         + ", ".join(f"{name} ({reason})" for name, reason in self.left_out.items()) + ".")
-        return "\n\n".join(text + [section.markdown() for section, *_ in self.parts.values() if section.text]) + "\n"
+        text += [section.markdown() for section, *_ in self.parts.values() if section.text]
+        return without_folders("\n\n".join(text)) + "\n"
 
     def write(self):
         data = dict(rehearsed=self.rehearse, machine=self.machine, arguments=sys.argv[1:], left_out=self.left_out,
@@ -110,10 +120,9 @@ def listing(tree, work):
     for item in sections():
         lacking = missing(tree, item)
         needs = [f"{need} ({'missing' if need.split()[-1] in lacking else 'present'})" for need in item.needs]
-        words = " ".join(str(word) for word in item.command(tree, work, item.seconds)) if tree.sanitizer() or "compute-sanitizer" not in item.needs \
-            else "compute-sanitizer ..."
-        rows.append([item.name, item.seconds, "`" + words.replace(str(tree.root), ".").replace(str(work), "WORK")
-                     .replace(sys.executable, "python3") + "`", ", ".join(needs)])
+        words = " ".join(str(word or "compute-sanitizer") for word in item.command(tree, work, item.seconds))
+        rows.append([item.name, item.seconds, "`" + words.replace(str(work), "WORK").replace(sys.executable, "python3") + "`",
+                     ", ".join(needs)])
     shown.add_table(["section", "seconds", "command", "needs"], rows)
     return shown
 

@@ -78,14 +78,14 @@ def processes_with(word):
 
 
 def test_a_section_that_overruns_is_ended_and_named_and_the_next_one_runs(tmp_path, monkeypatch):
-    begin = time.monotonic()
-    slow = item_of("slow", "echo measured so far; sleep 613.25 & sleep 613.25", seconds=0.5)
+    begin, nap = time.monotonic(), f"613.{os.getpid()}"  # no other process sleeps as long
+    slow = item_of("slow", f"echo measured so far; sleep {nap} & sleep {nap}", seconds=0.5)
     into, found = run(tmp_path, monkeypatch, slow, item_of("next", "echo well"), total=26)
     assert time.monotonic() - begin < 10
     assert found["slow"]["state"].startswith("FAILED: ended after") and found["next"]["state"] == "passed"
     assert "measured so far" in into.markdown() and "well" in into.markdown()
     assert into.failed
-    assert not processes_with("613.25")
+    assert not processes_with(nap)
 
 
 def test_a_section_that_ignores_the_request_to_end_is_killed(tmp_path, monkeypatch):
@@ -95,8 +95,9 @@ def test_a_section_that_ignores_the_request_to_end_is_killed(tmp_path, monkeypat
 
 
 def test_what_a_section_leaves_running_ends_with_it(tmp_path, monkeypatch):
-    run(tmp_path, monkeypatch, item_of("leaves", "sleep 617.5 & echo well"))
-    assert not processes_with("617.5")
+    nap = f"617.{os.getpid()}"
+    run(tmp_path, monkeypatch, item_of("leaves", f"sleep {nap} & echo well"))
+    assert not processes_with(nap)
 
 
 def test_a_section_that_fails_is_named_with_its_errors_and_the_next_one_runs(tmp_path, monkeypatch):
@@ -131,6 +132,11 @@ def test_a_section_gets_what_the_others_leave(tmp_path, monkeypatch):
     allowed = {row[0]: row[3] for row in into.rows}
     assert 43 <= float(allowed["first"]) <= 45  # without 12 of the last one and 3 for the end
     assert 54 <= float(allowed["last"]) <= 57
+
+
+def test_the_report_names_no_folder_of_the_machine(tmp_path, monkeypatch):
+    into, _ = run(tmp_path, monkeypatch, item_of("names", f"echo {SOURCE}/README.md {sys.prefix}/lib {pathlib.Path.home()}/x"))
+    assert "./README.md PREFIX/lib ~/x" in into.markdown()
 
 
 def test_each_section_is_in_the_report_before_the_next_begins(tmp_path, monkeypatch):
