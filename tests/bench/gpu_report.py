@@ -13,6 +13,7 @@ after each. What is missing is skipped by name. Exit code: 0 if all that ran pas
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -188,6 +189,7 @@ def parse():
 
 def main():
     arguments, started = parse(), time.monotonic()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the processes of a section end, too
     tree = Tree.at(ROOT, arguments.build)
     if arguments.rehearse and not tree.is_bundle:
         return rehearse_bundle(arguments)
