@@ -7,7 +7,7 @@
 #   bash cluster/bootstrap/bootstrap.sh --tests         also the reference implementations that the tests compare with, and
 #                                                       --gpu_tools
 #   bash cluster/bootstrap/bootstrap.sh --gpu_tools     also CUDA's compiler, for neoloom's own kernels, and headers of
-#                                                       cuDNN graphs, for probes (280 MB)
+#                                                       cuDNN graphs, for probes (370 MB)
 #   bash cluster/bootstrap/bootstrap.sh --checks        also clang and clang-tidy (packages-checks.txt)
 #   bash cluster/bootstrap/bootstrap.sh --print-prefix  print the prefix's folder and exit
 #   bash cluster/bootstrap/bootstrap.sh --no-system     install no Debian packages: you have installed them yourself
