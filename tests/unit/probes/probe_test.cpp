@@ -21,6 +21,7 @@ struct Outcome {
 Outcome measure_three(const std::function<Json(size_t)>& measure, const Options& options = {}, bool usable = true) {
   const std::vector<Item> items = {{"a", {{"n", 1}}, "x", 2.0}, {"a", {{"n", 1}}, "y", 2.0}, {"b", {}, "x", 3.0}};
   std::vector<const Item*> pointers;
+  pointers.reserve(items.size());
   for (const Item& item : items) pointers.push_back(&item);
   std::ostringstream out;
   Outcome outcome;

@@ -16,11 +16,11 @@ namespace {
 
 TEST(Products, OfAStepAreThoseOfTheLayersAndTheHead) {
   const model::GptNeoConfig config = product_models()[0].config;  // 1.3B
-  const std::vector<Product> expected = {{8192, 2048, 2048, false, 4 * 24}, {8192, 2048, 8192, false, 24},
-                                         {8192, 8192, 2048, false, 24},     {8192, 2048, 2048, true, 24},
-                                         {8192, 3 * 2048, 2048, true, 23},  // nothing below the first block trains
-                                         {8192, 8192, 2048, true, 24},      {8192, 2048, 8192, true, 24},
-                                         {2048, 2048, 50304, false, 4},     {2048, 50304, 2048, true, 4}};
+  const std::vector<Product> expected = {{8192, 2048, 2048, false, 96}, {8192, 2048, 8192, false, 24},
+                                         {8192, 8192, 2048, false, 24}, {8192, 2048, 2048, true, 24},
+                                         {8192, 6144, 2048, true, 23},  // nothing below the first block trains
+                                         {8192, 8192, 2048, true, 24},  {8192, 2048, 8192, true, 24},
+                                         {2048, 2048, 50304, false, 4}, {2048, 50304, 2048, true, 4}};
   EXPECT_THAT(step_products(config, 8192), ::testing::UnorderedElementsAreArray(expected));
 }
 
@@ -55,10 +55,10 @@ double gelu_new(double x) { return 0.5 * x * (1.0 + std::tanh(std::sqrt(2.0 / M_
 class ProductReference : public ::testing::Test {
  protected:
   static at::Tensor values(at::IntArrayRef shape) { return at::randn(shape, at::kDouble); }
-  static double at_(const at::Tensor& x, int64_t i, int64_t j) { return x[i][j].item<double>(); }
+  static double value_at(const at::Tensor& x, int64_t i, int64_t j) { return x[i][j].item<double>(); }
   static double dot(const at::Tensor& x, int64_t i, const at::Tensor& weight, int64_t j) {
     double sum = 0.0;
-    for (int64_t k = 0; k < x.size(1); ++k) sum += at_(x, i, k) * at_(weight, j, k);
+    for (int64_t k = 0; k < x.size(1); ++k) sum += value_at(x, i, k) * value_at(weight, j, k);
     return sum;
   }
   void SetUp() override { at::manual_seed(3); }
@@ -70,8 +70,8 @@ TEST_F(ProductReference, MlpForwardIsGeluNewOfTheBiasedProduct) {
   for (int64_t i = 0; i < 3; ++i) {
     for (int64_t j = 0; j < 4; ++j) {
       const double pre = dot(x, i, weight, j) + bias[j].item<double>();
-      EXPECT_NEAR(at_(found[0], i, j), pre, 1e-12);
-      EXPECT_NEAR(at_(found[1], i, j), gelu_new(pre), 1e-12);
+      EXPECT_NEAR(value_at(found[0], i, j), pre, 1e-12);
+      EXPECT_NEAR(value_at(found[1], i, j), gelu_new(pre), 1e-12);
     }
   }
 }
@@ -82,8 +82,9 @@ TEST_F(ProductReference, MlpBackwardIsTheProductTimesTheSlopeOfGeluNew) {
   constexpr double kStep = 1e-5;
   for (int64_t i = 0; i < 3; ++i) {
     for (int64_t j = 0; j < 4; ++j) {
-      const double slope = (gelu_new(at_(pre, i, j) + kStep) - gelu_new(at_(pre, i, j) - kStep)) / (2 * kStep);
-      EXPECT_NEAR(at_(found, i, j), dot(dy, i, weight.t(), j) * slope, 1e-8);
+      const double slope =
+          (gelu_new(value_at(pre, i, j) + kStep) - gelu_new(value_at(pre, i, j) - kStep)) / (2 * kStep);
+      EXPECT_NEAR(value_at(found, i, j), dot(dy, i, weight.t(), j) * slope, 1e-8);
     }
   }
 }
@@ -96,10 +97,10 @@ TEST_F(ProductReference, ResidualAndLoraAreTheirSums) {
   for (int64_t i = 0; i < 3; ++i) {
     for (int64_t j = 0; j < 4; ++j) {
       const double product = dot(x, i, weight, j);
-      EXPECT_NEAR(at_(residual, i, j), at_(before, i, j) + bias[j].item<double>() + product, 1e-12);
+      EXPECT_NEAR(value_at(residual, i, j), value_at(before, i, j) + bias[j].item<double>() + product, 1e-12);
       double up = 0.0;
-      for (int64_t r = 0; r < 2; ++r) up += dot(x, i, a, r) * at_(b, j, r);
-      EXPECT_NEAR(at_(lora, i, j), product + 1.5 * up, 1e-12);
+      for (int64_t r = 0; r < 2; ++r) up += dot(x, i, a, r) * value_at(b, j, r);
+      EXPECT_NEAR(value_at(lora, i, j), product + 1.5 * up, 1e-12);
     }
   }
 }
