@@ -19,16 +19,10 @@ using core::fail;
 constexpr size_t kJitStackStartBytes = size_t{32} * 1024;
 constexpr size_t kJitStackLargestBytes = size_t{1024} * 1024;
 
-template <typename T, void (*Free)(T*)>
-struct PcreTraits {
-  using Type = T*;
-  static Type invalid() { return nullptr; }
-  static void close(Type handle) noexcept { Free(handle); }
-};
-using Code = core::UniqueHandle<PcreTraits<pcre2_code, pcre2_code_free>>;
-using MatchData = core::UniqueHandle<PcreTraits<pcre2_match_data, pcre2_match_data_free>>;
-using MatchContext = core::UniqueHandle<PcreTraits<pcre2_match_context, pcre2_match_context_free>>;
-using JitStack = core::UniqueHandle<PcreTraits<pcre2_jit_stack, pcre2_jit_stack_free>>;
+using Code = core::UniqueHandle<core::PointerTraits<pcre2_code*, pcre2_code_free>>;
+using MatchData = core::UniqueHandle<core::PointerTraits<pcre2_match_data*, pcre2_match_data_free>>;
+using MatchContext = core::UniqueHandle<core::PointerTraits<pcre2_match_context*, pcre2_match_context_free>>;
+using JitStack = core::UniqueHandle<core::PointerTraits<pcre2_jit_stack*, pcre2_jit_stack_free>>;
 
 std::string error_text(int code) {
   PCRE2_UCHAR buffer[256];

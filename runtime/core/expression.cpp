@@ -12,14 +12,8 @@
 namespace neoloom::core {
 namespace {
 
-template <typename T, void (*Free)(T*)>
-struct PcreTraits {
-  using Type = T*;
-  static Type invalid() { return nullptr; }
-  static void close(Type handle) noexcept { Free(handle); }
-};
-using Code = UniqueHandle<PcreTraits<pcre2_code, pcre2_code_free>>;
-using MatchData = UniqueHandle<PcreTraits<pcre2_match_data, pcre2_match_data_free>>;
+using Code = UniqueHandle<PointerTraits<pcre2_code*, pcre2_code_free>>;
+using MatchData = UniqueHandle<PointerTraits<pcre2_match_data*, pcre2_match_data_free>>;
 
 std::string error_text(int code) {
   PCRE2_UCHAR buffer[256];

@@ -35,6 +35,14 @@ class UniqueHandle {
   Type handle_ = Traits::invalid();
 };
 
+/// Traits of a handle that is a pointer: null is invalid, and Close(pointer) ends it.
+template <typename Pointer, auto Close>
+struct PointerTraits {
+  using Type = Pointer;
+  static Type invalid() { return nullptr; }
+  static void close(Type handle) noexcept { Close(handle); }
+};
+
 struct FdTraits {
   using Type = int;
   static Type invalid() { return -1; }

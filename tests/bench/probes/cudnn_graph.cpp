@@ -27,12 +27,7 @@ constexpr float kScale = 1.0F;  // GPT-Neo does not divide by sqrt(d)
 
 enum Uid : int64_t { kQ = 1, kK, kV, kOut, kStats, kLengths, kOffsets, kGrad, kDq, kDk, kDv };
 
-struct HandleTraits {
-  using Type = cudnnHandle_t;
-  static Type invalid() { return nullptr; }
-  static void close(Type handle) noexcept { cudnnDestroy(handle); }
-};
-using Handle = core::UniqueHandle<HandleTraits>;
+using Handle = core::UniqueHandle<core::PointerTraits<cudnnHandle_t, cudnnDestroy>>;
 
 Handle open_cudnn() {
   cudnnHandle_t handle = nullptr;

@@ -19,16 +19,10 @@ void check(cublasStatus_t status, const char* call) {
                 cublasLtGetStatusString(status));
 }
 
-template <typename Handle, cublasStatus_t (*Destroy)(Handle)>
-struct Traits {
-  using Type = Handle;
-  static Type invalid() { return nullptr; }
-  static void close(Type handle) noexcept { Destroy(handle); }
-};
-using LtHandle = core::UniqueHandle<Traits<cublasLtHandle_t, cublasLtDestroy>>;
-using Desc = core::UniqueHandle<Traits<cublasLtMatmulDesc_t, cublasLtMatmulDescDestroy>>;
-using Layout = core::UniqueHandle<Traits<cublasLtMatrixLayout_t, cublasLtMatrixLayoutDestroy>>;
-using Preference = core::UniqueHandle<Traits<cublasLtMatmulPreference_t, cublasLtMatmulPreferenceDestroy>>;
+using LtHandle = core::UniqueHandle<core::PointerTraits<cublasLtHandle_t, cublasLtDestroy>>;
+using Desc = core::UniqueHandle<core::PointerTraits<cublasLtMatmulDesc_t, cublasLtMatmulDescDestroy>>;
+using Layout = core::UniqueHandle<core::PointerTraits<cublasLtMatrixLayout_t, cublasLtMatrixLayoutDestroy>>;
+using Preference = core::UniqueHandle<core::PointerTraits<cublasLtMatmulPreference_t, cublasLtMatmulPreferenceDestroy>>;
 
 cudaDataType_t type_of(const at::Tensor& x) {
   switch (x.scalar_type()) {

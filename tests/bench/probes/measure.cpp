@@ -32,12 +32,7 @@ void check(cudaError_t result, const char* call) {
                 cudaGetErrorString(result));
 }
 
-struct EventTraits {
-  using Type = cudaEvent_t;
-  static Type invalid() { return nullptr; }
-  static void close(Type event) noexcept { cudaEventDestroy(event); }
-};
-using Event = core::UniqueHandle<EventTraits>;
+using Event = core::UniqueHandle<core::PointerTraits<cudaEvent_t, cudaEventDestroy>>;
 
 Event record() {
   cudaEvent_t event = nullptr;

@@ -34,6 +34,17 @@ class Reporting : public ::testing::Test {
     return events;
   }
 
+  /// Reports one step of so many tokens. Returns the run_end event.
+  json end_after_step(ReporterSetup ready, int64_t tokens) {
+    Reporter reporter(communicator_, std::move(ready));
+    reporter.start();
+    reporter.measure().tokens = tokens;
+    reporter.log({.step = 1});
+    reporter.finish();
+    reporter.run_end("completed", 1, /*skipped_steps=*/0);
+    return events().back();
+  }
+
   ScratchFolder folder_;
   support::NoRanks communicator_;
 };
@@ -75,13 +86,7 @@ TEST_F(Reporting, TheEndSumsAllLogLines) {
 TEST_F(Reporting, TheEndSaysHowNearTheStepsWereToTheirLimit) {
   ReporterSetup ready = setup();
   ready.limit = {.seconds_per_token = 0.5, .rates = "measured some day", .advice = ""};
-  Reporter reporter(communicator_, std::move(ready));
-  reporter.start();
-  reporter.measure().tokens = 100;
-  reporter.log({.step = 1});
-  reporter.finish();
-  reporter.run_end("completed", 1, /*skipped_steps=*/0);
-  const json end = events().back();
+  const json end = end_after_step(std::move(ready), 100);
   EXPECT_EQ(end["gemm_rates"], "measured some day");
   const double first_seconds = events().front()["step_seconds"];  // a part of the devices' time
   EXPECT_GT(end["share_of_limit"].get<double>(), 0.0);
@@ -92,26 +97,15 @@ TEST_F(Reporting, AShareAboveOneAsksForNewRates) {
   for (const double seconds_per_token : {1e-12, 1e12}) {
     ReporterSetup ready = setup();
     ready.limit = {.seconds_per_token = seconds_per_token, .rates = "measured some day", .advice = "measure again"};
-    Reporter reporter(communicator_, std::move(ready));
-    reporter.start();
-    reporter.measure().tokens = 1;
-    reporter.log({.step = 1});
-    reporter.finish();
     ::testing::internal::CaptureStderr();
-    reporter.run_end("completed", 1, /*skipped_steps=*/0);
+    end_after_step(std::move(ready), 1);
     const bool asks = ::testing::internal::GetCapturedStderr().find("measure again") != std::string::npos;
     EXPECT_EQ(asks, seconds_per_token > 1.0);
   }
 }
 
 TEST_F(Reporting, AShareWithoutRatesIsUnknown) {
-  Reporter reporter(communicator_, setup());
-  reporter.start();
-  reporter.measure().tokens = 100;
-  reporter.log({.step = 1});
-  reporter.finish();
-  reporter.run_end("completed", 1, /*skipped_steps=*/0);
-  const json end = events().back();
+  const json end = end_after_step(setup(), 100);
   EXPECT_TRUE(end.at("share_of_limit").is_null());
   EXPECT_FALSE(end.contains("gemm_rates"));
 }
