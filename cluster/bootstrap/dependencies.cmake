@@ -36,6 +36,8 @@ set_target_properties(nl::c10 nl::torch_cpu PROPERTIES
 # ATen's parallel_for is a template: a file compiled without OpenMP runs its loops on one thread. The runtime is the torch
 # wheel's, so that a process has one pool of threads.
 target_compile_options(nl::torch_cpu INTERFACE -fopenmp)
+# LibTorch's own headers then include single operators as ours do; without it ATen/TensorOperators.h brings all of them.
+target_compile_definitions(nl::torch_cpu INTERFACE AT_PER_OPERATOR_HEADERS)
 target_link_libraries(nl::torch_cpu INTERFACE nl::c10 nl::gomp)
 
 find_package(MPI REQUIRED COMPONENTS C)
