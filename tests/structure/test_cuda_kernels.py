@@ -7,12 +7,14 @@ After a review of what changed, this rewrites the table: NEOLOOM_WRITE_TABLES=1 
 import os
 import pathlib
 import re
+import shlex
 import subprocess
 import sys
 
 import pytest
 
 ROOT = pathlib.Path(os.environ["NEOLOOM_SOURCE_DIR"])
+BUILD = pathlib.Path(os.environ["NEOLOOM_BUILD_DIR"])
 NVCC = pathlib.Path(sys.executable).parents[1] / "gpu-tools/nvidia/cu13/bin/nvcc"  # bootstrap.sh --gpu_tools
 TABLE = ROOT / "tests/structure/cuda_kernels.txt"
 ARCHITECTURES = ("80", "90")
@@ -27,11 +29,12 @@ NAME = re.compile(r"(\w+)<(.*)>\(")
 
 
 def compile_verbosely(folder):
-    """Returns what ptxas says of every kernel."""
-    command = [NVCC, "-c", "-std=c++20", "-O3", f"-I{ROOT}", "-Xptxas", "-v", "-o", folder / "kernels.o",
-               ROOT / "runtime/cuda/kernels/fused_kernels.cu"]
-    command += [f"-gencode=arch=compute_{number},code=sm_{number}" for number in ARCHITECTURES]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    """Returns what ptxas says of every kernel when it is compiled with the build's flags."""
+    asked = ["ninja", "-C", BUILD, "-t", "commands", "runtime/cuda/fused_kernels.o"]
+    built = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.splitlines()[-1]
+    command = shlex.split(built.partition("&& ")[2].partition(" && ")[0])
+    command = [word.replace(str(BUILD / "runtime/cuda"), str(folder)) for word in command]
+    done = subprocess.run([*command, "-Xptxas", "-v"], capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     return done.stderr
 
