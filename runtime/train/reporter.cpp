@@ -181,7 +181,7 @@ void Reporter::run_end(const std::string& status, int64_t step, int64_t skipped_
 std::string Reporter::limit_text(std::optional<double> share) const {
   if (!share) return fmt::format("unknown ({})", setup_.limit.advice);
   const std::string text = fmt::format("{:.0f} % (GEMM rates {})", 100.0 * *share, setup_.limit.rates);
-  return *share <= 1.0 ? text : text + "; these rates are too low: " + setup_.limit.advice;
+  return *share <= 1.0 ? text : text + "; more than 100 % means that the rates are too low; " + setup_.limit.advice;
 }
 
 }  // namespace neoloom::train
