@@ -100,7 +100,10 @@ void add_generate(CLI::App& app, GenerateArguments& arguments) {
   add_model_options(command, arguments.model);
   model::GenerationOptions& options = arguments.options;
   command->add_option("--prompt", arguments.prompt, "Text to continue");
-  command->add_option("--prompt_file", arguments.prompt_file, "File with one prompt a line")->excludes("--prompt");
+  command
+      ->add_option("--prompt_file", arguments.prompt_file,
+                   "File with one prompt a line; .jsonl: one object with \"prompt\"")
+      ->excludes("--prompt");
   command->add_option("--max_tokens", options.max_tokens, "New tokens at most (default 100)")->check(count());
   command->add_option("--temperature", options.temperature, "0: greedy (default 1)")
       ->check(expect<double>("a number of at least 0 (0: greedy)",
@@ -112,6 +115,21 @@ void add_generate(CLI::App& app, GenerateArguments& arguments) {
   command->add_option("--repetition_penalty", options.repetition_penalty, "1: off (default); about 1.2 is usual")
       ->check(expect<double>("a number above 0 (1: off)",
                              [](double value) { return value > 0.0 && std::isfinite(value); }));
+  command
+      ->add_option("--min_p", options.min_p,
+                   "Drop tokens below this share of the likeliest one's probability; 0: off (default)")
+      ->check(expect<double>("a number from 0 (off) to 1", [](double value) { return value >= 0.0 && value <= 1.0; }));
+  command
+      ->add_option("--no_repeat_ngram_size", options.no_repeat_ngram_size,
+                   "No sequence of so many tokens twice; 0: off (default)")
+      ->check(count());
+  command->add_option("--min_new_tokens", options.min_new_tokens, "No stop token before (default 0)")->check(count());
+  command->add_option("--stop_strings", arguments.stop_strings, "A text ends before the first of these")
+      ->check([](const std::string& text) { return std::string(text.empty() ? "expected a text, found \"\"" : ""); });
+  command->add_option("--num_return_sequences", arguments.num_return_sequences, "Texts a prompt (default 1)")
+      ->check(positive_integer());
+  command->add_option("--batch_size", arguments.batch_size, "Texts at a time on each rank (default 8)")
+      ->check(positive_integer());
   command
       ->add_option("--repetition_penalty_range", options.repetition_penalty_range,
                    "Last tokens the penalty looks at; 0: off, negative: all (default 10)")

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "model/generation/generate.h"
+#include "model/generation/next_token.h"
 
 namespace neoloom::launch {
 
@@ -51,8 +51,11 @@ struct PredictArguments {
 struct GenerateArguments {
   ModelArguments model;
   std::string prompt;
-  std::string prompt_file;  // one prompt a line
+  std::string prompt_file;  // one prompt a line, or JSONL
   model::GenerationOptions options;
+  std::vector<std::string> stop_strings;
+  int64_t num_return_sequences = 1;
+  int64_t batch_size = 8;       // texts at a time on each rank
   std::set<std::string> given;  // options given on the command line, e.g. "--top_k"
   bool json = false;
 };

@@ -117,15 +117,22 @@ class Model {
   /// All logits of a causal LM, [N, V] fp32, for tests and generation without a KV cache.
   virtual at::Tensor lm_logits(const Batch& batch, const at::Tensor& params) = 0;
 
-  /// Decodes one sequence of up to `max_tokens` with a KV cache.
+  /// Decodes sequences beside each other, each of up to `max_tokens`, with a KV cache.
   class Decoder {
    public:
+    struct NextTokens {
+      int64_t sequence = 0;      // each at most once in a call
+      std::vector<int64_t> ids;  // at the sequence's next positions
+    };
     virtual ~Decoder() = default;
-    /// Feeds tokens ([n] at the next positions) and returns the logits after the last: [V] fp32, host memory.
-    virtual at::Tensor feed(const std::vector<int64_t>& ids) = 0;
-    virtual int64_t position() const = 0;
+    /// Returns the logits after the last token of each entry: [entries, V] fp32, host memory.
+    virtual at::Tensor feed(const std::vector<NextTokens>& next) = 0;
+    virtual int64_t position(int64_t sequence) const = 0;
+    /// Forgets a sequence's tokens: its next ones are at position 0.
+    virtual void restart(int64_t sequence) = 0;
   };
-  virtual std::unique_ptr<Decoder> make_decoder(const at::Tensor& params, int64_t max_tokens) = 0;
+  virtual std::unique_ptr<Decoder> make_decoder(const at::Tensor& params, int64_t max_tokens,
+                                                int64_t sequences = 1) = 0;
 
   /// FLOPs of one trained token at sequence length T, for model TFLOP/s: forward and backward to activations, 4 FLOPs
   /// per frozen matrix element, causal and windowed attention.

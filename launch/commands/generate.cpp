@@ -3,52 +3,24 @@
 
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
+#include <optional>
+#include <utility>
 
-#include "data/readers/lines.h"
-#include "data/readers/rows.h"
+#include "launch/commands/prompts.h"
 #include "launch/job/inference.h"
+#include "model/generation/generate.h"
 #include "model/generation/generation_config.h"
+#include "model/generation/stop_strings.h"
 #include "runtime/core/error.h"
-#include "runtime/core/files.h"
 #include "runtime/core/output.h"
-#include "runtime/core/text.h"
 #include "runtime/core/utf8.h"
 
 namespace neoloom::launch {
 namespace {
 
 using core::ErrorKind;
-
-struct Prompt {
-  std::string text;
-  std::string where;  // opens messages: "prompts.txt: line 3: "; empty for --prompt
-  std::vector<int64_t> ids;
-};
-
-void require_utf8(const Prompt& prompt) {
-  const std::string complaint = core::utf8_complaint(prompt.text);
-  if (complaint.empty()) return;
-  const bool typed = prompt.where.empty();
-  core::fail(typed ? ErrorKind::kUsage : ErrorKind::kData, "{}{}", typed ? "--prompt: " : prompt.where, complaint);
-}
-
-std::vector<Prompt> read_prompts(const GenerateArguments& arguments) {
-  std::vector<Prompt> prompts;
-  if (arguments.prompt_file.empty()) {
-    prompts.push_back({arguments.prompt, "", {}});
-  } else {
-    const core::MappedFile file(arguments.prompt_file);
-    data::require_text(arguments.prompt_file, file.text());
-    data::Lines lines(data::without_byte_order_mark(file.text()));
-    for (std::string_view line; lines.next(line);) {
-      prompts.push_back({std::string(line), fmt::format("{}: line {}: ", arguments.prompt_file, lines.number()), {}});
-    }
-    core::require(!prompts.empty(), ErrorKind::kData, "{} is empty; expected one prompt a line", arguments.prompt_file);
-  }
-  for (const Prompt& prompt : prompts) require_utf8(prompt);
-  return prompts;
-}
 
 /// Takes settings from the model folder where the command line does not give the option. Returns in words what it took.
 std::string adopt(const model::GenerationConfig& theirs, const std::set<std::string>& given,
@@ -62,7 +34,10 @@ std::string adopt(const model::GenerationConfig& theirs, const std::set<std::str
   take("temperature", theirs.temperature, options.temperature);
   take("top_k", theirs.top_k, options.top_k);
   take("top_p", theirs.top_p, options.top_p);
+  take("min_p", theirs.min_p, options.min_p);
   take("repetition_penalty", theirs.repetition_penalty, options.repetition_penalty);
+  take("no_repeat_ngram_size", theirs.no_repeat_ngram_size, options.no_repeat_ngram_size);
+  take("min_new_tokens", theirs.min_new_tokens, options.min_new_tokens);
   take("max_tokens", theirs.max_new_tokens, options.max_tokens);
   // transformers penalises the whole context, and samples only when it is told to.
   if (theirs.repetition_penalty && !given.contains("--repetition_penalty") &&
@@ -77,11 +52,15 @@ std::string adopt(const model::GenerationConfig& theirs, const std::set<std::str
   return fmt::format("{}", fmt::join(taken, ", "));
 }
 
-/// Returns the options as they hold for this model. Logs what comes from its folder.
-model::GenerationOptions settle_options(const GenerateArguments& arguments, const Base& base, core::Logger& log) {
-  const auto theirs = model::GenerationConfig::from_folder(base.folder, base.config);
-  model::GenerationOptions options = arguments.options;
-  if (const std::string taken = adopt(theirs, arguments.given, options); !taken.empty()) {
+/// What holds for a model: options of the command line before those of its folder.
+struct Settings {
+  model::GenerationOptions options;
+  std::vector<std::string> stop_strings;
+  int64_t sequences = 1;  // texts a prompt
+};
+
+void log_settings(const model::GenerationConfig& theirs, const std::string& taken, core::Logger& log) {
+  if (!taken.empty()) {
     log.info(fmt::format("{} sets {} (options of the command line take precedence)", theirs.file, taken));
   }
   if (theirs.eos_token_ids.empty()) {
@@ -91,85 +70,199 @@ model::GenerationOptions settle_options(const GenerateArguments& arguments, cons
     log.warning(fmt::format("{} sets {}, which neoloom does not support: transformers generates other texts",
                             theirs.file, fmt::join(theirs.unknown, ", ")));
   }
-  model::check_options(options);
-  return options;
 }
 
-/// Prints tokens as they come, as valid UTF-8. Bytes that may still become a character wait, others print as U+FFFD.
-class Stream {
- public:
-  Stream(const data::Tokenizer& tokenizer, core::Output& output) : tokenizer_(tokenizer), output_(output) {}
-  void token(int64_t id) {
-    pending_ += tokenizer_.token_bytes(static_cast<int32_t>(id));
-    const size_t held = core::utf8_incomplete_tail(pending_);
-    output_.write(core::utf8_lossy(std::string_view(pending_).substr(0, pending_.size() - held)));
-    output_.flush();
-    pending_.erase(0, pending_.size() - held);
+Settings settle(const GenerateArguments& arguments, const Base& base, core::Logger* log) {
+  const auto theirs = model::GenerationConfig::from_folder(base.folder, base.config);
+  Settings settings{arguments.options, arguments.stop_strings, arguments.num_return_sequences};
+  std::string taken = adopt(theirs, arguments.given, settings.options);
+  const auto also = [&](const std::string& text) { taken += (taken.empty() ? "" : ", ") + text; };
+  if (!theirs.stop_strings.empty() && settings.stop_strings.empty()) {
+    settings.stop_strings = theirs.stop_strings;
+    also(fmt::format("{} stop_strings", theirs.stop_strings.size()));
   }
-  void end() {
-    output_.write(core::utf8_lossy(pending_) + "\n");
-    output_.flush();
+  if (theirs.num_return_sequences && !arguments.given.contains("--num_return_sequences")) {
+    settings.sequences = *theirs.num_return_sequences;
+    also(fmt::format("num_return_sequences {}", settings.sequences));
   }
+  if (log != nullptr) log_settings(theirs, taken, *log);
+  model::check_options(settings.options);
+  core::require(settings.sequences == 1 || settings.options.temperature > 0.0, ErrorKind::kUsage,
+                "num_return_sequences is {}: greedy texts (temperature 0) of a prompt are all equal; expected 1",
+                settings.sequences);
+  return settings;
+}
 
- private:
-  const data::Tokenizer& tokenizer_;
-  core::Output& output_;
-  std::string pending_;
+/// One text to generate and what is known of it.
+struct Text {
+  const Prompt* prompt;
+  int64_t sequence;
+  model::StopStrings so_far;
+  size_t printed_bytes = 0;
+  std::string line;  // complete, with its line break
+  bool ended = false;
 };
 
-std::string json_line(const data::Tokenizer& tokenizer, const Prompt& prompt, const model::Generated& generated) {
-  const std::string text = tokenizer.decode(std::vector<int32_t>(generated.ids.begin(), generated.ids.end()));
-  const nlohmann::ordered_json line = {{"prompt", prompt.text},
-                                       {"text", text},
-                                       {"ids", generated.ids},
-                                       {"finish_reason", model::finish_name(generated.finish)}};
+std::string json_line(const Text& text, const model::Generated& generated, bool several) {
+  nlohmann::ordered_json line = {{"prompt", text.prompt->text}};
+  if (several) line["sequence"] = text.sequence;
+  line["text"] = core::utf8_lossy(text.so_far.text());
+  line["ids"] = generated.ids;
+  line["finish_reason"] = model::finish_name(generated.finish);
   return line.dump() + "\n";
 }
 
-void answer(Inference& inference, const Prompt& prompt, const model::GenerationOptions& options, bool json,
-            core::Output& output, core::Logger& log) {
-  Stream stream(*inference.tokenizer, output);
-  if (!json) output.write(prompt.text);
-  const auto on_token = [&](int64_t id) {
-    if (!json) stream.token(id);
-  };
-  const model::Generated generated = model::generate(*inference.model, inference.params, prompt.ids, options, on_token);
-  if (json) {
-    output.write(json_line(*inference.tokenizer, prompt, generated));
-    output.flush();
-  } else {
-    stream.end();
+/// Generates some texts beside each other and gives their lines in order, each as soon as those before it are there.
+class Answers {
+ public:
+  using Print = std::function<void(std::string_view)>;
+
+  Answers(Inference& inference, const GenerateArguments& arguments, const Settings& settings, core::Logger& log,
+          Print print)
+      : inference_(inference), arguments_(arguments), settings_(settings), log_(log), print_(std::move(print)) {}
+
+  /// `streams`: prints the tokens of a single text as they come.
+  void run(std::vector<Text> texts, bool streams) {
+    texts_ = std::move(texts);
+    given_ = 0;
+    streams_ = streams;
+    std::vector<model::TextRequest> requests;
+    for (const Text& text : texts_) requests.push_back({encode(*text.prompt), text.sequence});
+    if (streams_) print_(texts_.front().prompt->text);
+    model::generate(*inference_.model, inference_.params, requests, settings_.options, arguments_.batch_size,
+                    {[&](size_t i, int64_t id) { return add(texts_[i], id); },
+                     [&](size_t i, const model::Generated& generated) { end(texts_[i], generated); }});
   }
-  if (generated.finish != model::Finish::kPositions) return;
-  log.info(fmt::format("{}the text ends after {} of {} tokens: the model has {} positions", prompt.where,
-                       generated.ids.size(), options.max_tokens, inference.base.config.max_position_embeddings));
+
+  std::vector<int64_t> encode(const Prompt& prompt) const {
+    const std::vector<int32_t> ids =
+        inference_.tokenizer->encode_input(prompt.text, inference_.config.tokenizer_config.split_special_tokens);
+    return {ids.begin(), ids.end()};
+  }
+
+ private:
+  bool add(Text& text, int64_t id) {
+    const bool ended = text.so_far.append(inference_.tokenizer->token_bytes(static_cast<int32_t>(id)));
+    if (streams_) print_more(text, text.so_far.settled_bytes());
+    return ended;
+  }
+
+  /// Prints valid UTF-8. Bytes that may still become a character wait, others print as U+FFFD.
+  void print_more(Text& text, size_t settled_bytes) {
+    const std::string_view fresh =
+        std::string_view(text.so_far.text()).substr(text.printed_bytes, settled_bytes - text.printed_bytes);
+    const size_t whole = fresh.size() - core::utf8_incomplete_tail(fresh);
+    print_(core::utf8_lossy(fresh.substr(0, whole)));
+    text.printed_bytes += whole;
+  }
+
+  void end(Text& text, const model::Generated& generated) {
+    note_last_position(text, generated);
+    text.ended = true;
+    if (arguments_.json) {
+      text.line = json_line(text, generated, settings_.sequences > 1);
+    } else {
+      text.line = streams_ ? "" : text.prompt->text;
+      text.line += core::utf8_lossy(std::string_view(text.so_far.text()).substr(text.printed_bytes)) + "\n";
+    }
+    for (; given_ < texts_.size() && texts_[given_].ended; ++given_) print_(texts_[given_].line);
+  }
+
+  void note_last_position(const Text& text, const model::Generated& generated) const {
+    if (generated.finish != model::Finish::kPositions) return;
+    log_.info(fmt::format("{}the text ends after {} of {} tokens: the model has {} positions", text.prompt->where,
+                          generated.ids.size(), settings_.options.max_tokens,
+                          inference_.base.config.max_position_embeddings));
+  }
+
+  Inference& inference_;
+  const GenerateArguments& arguments_;
+  const Settings& settings_;
+  core::Logger& log_;
+  Print print_;
+  std::vector<Text> texts_;
+  size_t given_ = 0;
+  bool streams_ = false;
+};
+
+/// Returns texts [first, first + count) of all prompts' texts, in order.
+std::vector<Text> texts_of(const std::vector<Prompt>& prompts, const Settings& settings, size_t first, size_t count) {
+  std::vector<Text> texts;
+  const auto sequences = static_cast<size_t>(settings.sequences);
+  for (size_t i = first; i < std::min(first + count, prompts.size() * sequences); ++i) {
+    texts.push_back({&prompts[i / sequences], static_cast<int64_t>(i % sequences),
+                     model::StopStrings(settings.stop_strings), 0, "", false});
+  }
+  return texts;
+}
+
+/// Root's prompts on every rank. Collective: every rank.
+std::vector<Prompt> prompts_of_root(comm::MpiSession& session, const GenerateArguments& arguments) {
+  const std::string text = session.run_on_root([&]() -> std::string {
+    nlohmann::json list = nlohmann::json::array();
+    for (const Prompt& prompt : read_prompts(arguments.prompt_file, arguments.prompt)) {
+      list.push_back({prompt.text, prompt.where});
+    }
+    return list.dump();
+  });
+  std::vector<Prompt> prompts;
+  for (const auto& prompt : nlohmann::json::parse(text)) prompts.push_back({prompt[0], prompt[1]});
+  return prompts;
+}
+
+/// A rank alone prints each text as soon as it can. Several take a piece each of so many texts that all are busy; root
+/// prints these before the next.
+void generate_all(comm::MpiSession& session, Answers& answers, const std::vector<Prompt>& prompts,
+                  const Settings& settings, const GenerateArguments& arguments, std::string& mine,
+                  core::Output& output) {
+  const size_t total = prompts.size() * static_cast<size_t>(settings.sequences);
+  if (session.size() == 1) return answers.run(texts_of(prompts, settings, 0, total), total == 1 && !arguments.json);
+  constexpr size_t kBatchesAtOnce = 4;
+  const size_t piece = kBatchesAtOnce * static_cast<size_t>(arguments.batch_size);
+  const auto ranks = static_cast<size_t>(session.size());
+  for (size_t first = 0; first < total; first += piece * ranks) {
+    mine.clear();
+    session.run_on_all_or_fail([&] {
+      answers.run(texts_of(prompts, settings, first + piece * static_cast<size_t>(session.rank()), piece), false);
+    });
+    const std::vector<std::string> parts = session.all_gather(mine);
+    session.run_on_root([&]() -> std::string {
+      for (const std::string& part : parts) output.write(part);
+      output.flush();
+      return "";
+    });
+  }
 }
 
 }  // namespace
 
 int run_generate(comm::MpiSession& session, const GenerateArguments& arguments) {
-  std::vector<Prompt> prompts;
-  session.run_on_root([&]() -> std::string {
-    prompts = read_prompts(arguments);
-    return "";
-  });
+  const std::vector<Prompt> prompts = prompts_of_root(session, arguments);
   Inference inference = load_inference(session, arguments.model);
+  const auto phase = session.phase("generating", comm::MpiSession::kBuilding);
+  Settings settings;
+  core::Output output;
+  std::string mine;
+  std::optional<Answers> answers;
   session.run_on_all_or_fail([&] {
     core::require(!inference.task.classifies(), ErrorKind::kUsage,
                   "generate continues texts, but this is a classifier: use neoloom predict");
-  });
-  const auto phase = session.phase("generating", comm::MpiSession::kBuilding);
-  session.run_on_root([&]() -> std::string {
-    const model::GenerationOptions options = settle_options(arguments, inference.base, session.log());
+    settings = settle(arguments, inference.base, session.is_root() ? &session.log() : nullptr);
+    answers.emplace(inference, arguments, settings, session.log(), [&](std::string_view text) {
+      if (session.size() > 1) {
+        mine += text;
+      } else {
+        output.write(text);
+        output.flush();
+      }
+    });
     // Checks all prompts before the first answer.
-    for (Prompt& prompt : prompts) {
-      const std::vector<int32_t> ids =
-          inference.tokenizer->encode_input(prompt.text, inference.config.tokenizer_config.split_special_tokens);
-      prompt.ids.assign(ids.begin(), ids.end());
-      model::check_prompt(prompt.ids, inference.base.config, prompt.where);
+    for (const Prompt& prompt : prompts) {
+      model::check_prompt(answers->encode(prompt), inference.base.config, prompt.where);
     }
-    core::Output output;
-    for (const Prompt& prompt : prompts) answer(inference, prompt, options, arguments.json, output, session.log());
+  });
+  generate_all(session, *answers, prompts, settings, arguments, mine, output);
+  session.run_on_root([&]() -> std::string {
     output.finish();
     return "";
   });

@@ -1,100 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "model/generation/generate.h"
 
-#include <ATen/ops/argmax.h>
-#include <ATen/ops/cumsum.h>
-#include <ATen/ops/isfinite.h>
-#include <ATen/ops/softmax.h>
-#include <ATen/ops/sort.h>
-#include <ATen/ops/topk.h>
-#include <ATen/ops/zeros_like.h>
-
 #include <algorithm>
 #include <array>
-#include <cmath>
 #include <limits>
-#include <set>
+#include <memory>
+#include <optional>
+#include <utility>
 
 #include "runtime/core/error.h"
-#include "runtime/core/rng.h"
 
 namespace neoloom::model {
-namespace {
 
 using core::ErrorKind;
-
-constexpr float kExcluded = -std::numeric_limits<float>::infinity();
-constexpr uint32_t kGenerationStream = 0x67656E31;  // keeps these draws apart from other users of a seed
-
-/// Applies the repetition penalty of Keskar et al. 2019 (arXiv 1909.05858), section 4.1, with Hugging Face's rule for
-/// negative logits.
-void penalize_repetition(at::Tensor& logits, const std::vector<int64_t>& context, const GenerationOptions& options) {
-  const auto size = static_cast<int64_t>(context.size());
-  const int64_t range = options.repetition_penalty_range < 0 ? size : std::min(options.repetition_penalty_range, size);
-  if (options.repetition_penalty == 1.0 || range == 0) return;
-  const auto penalty = static_cast<float>(options.repetition_penalty);
-  float* scores = logits.mutable_data_ptr<float>();
-  const int64_t vocabulary = logits.numel();
-  std::set<int64_t> seen;
-  for (int64_t i = size - range; i < size; ++i) {
-    const int64_t id = context[static_cast<size_t>(i)];
-    core::require(id >= 0 && id < vocabulary, ErrorKind::kData, "token id {} is outside the vocabulary of {}", id,
-                  vocabulary);
-    if (!seen.insert(id).second && !options.count_occurrences) continue;
-    scores[id] = scores[id] < 0.0F ? scores[id] * penalty : scores[id] / penalty;
-  }
-}
-
-void keep_top_k(at::Tensor& logits, int64_t top_k) {
-  if (top_k == 0 || top_k >= logits.numel()) return;
-  const float least = std::get<0>(at::topk(logits, top_k)).min().item<float>();
-  logits.masked_fill_(logits.lt(least), kExcluded);
-}
-
-void keep_top_p(at::Tensor& logits, double top_p) {
-  if (top_p >= 1.0) return;
-  const auto [sorted, order] = at::sort(logits, /*stable=*/true, /*dim=*/-1, /*descending=*/false);
-  at::Tensor drop = at::cumsum(at::softmax(sorted, -1), -1).le(1.0 - top_p);
-  drop[-1] = false;  // the likeliest token always stays
-  logits.masked_fill_(at::zeros_like(drop).scatter(0, order, drop), kExcluded);
-}
-
-/// Draws a token: the inverse of the cumulative distribution at a uniform number that depends on (seed, position)
-/// alone.
-int64_t draw(const at::Tensor& logits, uint64_t seed, uint64_t position) {
-  const std::array<uint32_t, 4> counter = {static_cast<uint32_t>(position), static_cast<uint32_t>(position >> 32),
-                                           kGenerationStream, 0};
-  const auto words = core::philox4x32(counter, {static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32)});
-  const float* scores = logits.const_data_ptr<float>();
-  const int64_t count = logits.numel();
-  const double largest = *std::max_element(scores, scores + count);
-  double total = 0.0;
-  for (int64_t id = 0; id < count; ++id) total += std::exp(scores[id] - largest);
-  double rest = core::uniform01(words[0], words[1]) * total;
-  int64_t last_possible = 0;
-  for (int64_t id = 0; id < count; ++id) {
-    const double weight = std::exp(scores[id] - largest);
-    if (weight == 0.0) continue;
-    last_possible = id;
-    rest -= weight;
-    if (rest < 0.0) return id;
-  }
-  return last_possible;  // rounding may leave a small rest
-}
-
-}  // namespace
-
-void check_options(const GenerationOptions& options) {
-  const auto finite_at_least = [](double value, double least) { return std::isfinite(value) && value >= least; };
-  core::require(options.max_tokens >= 0, ErrorKind::kUsage, "max_tokens is {}: expected 0 or more", options.max_tokens);
-  core::require(finite_at_least(options.temperature, 0.0), ErrorKind::kUsage,
-                "temperature is {}: expected 0 (greedy) or more", options.temperature);
-  core::require(options.top_k >= 0, ErrorKind::kUsage, "top_k is {}: expected 0 (off) or more", options.top_k);
-  core::require(options.top_p > 0.0 && options.top_p <= 1.0, ErrorKind::kUsage,
-                "top_p is {}: expected a number above 0 and at most 1 (off)", options.top_p);
-  core::require(std::isfinite(options.repetition_penalty) && options.repetition_penalty > 0.0, ErrorKind::kUsage,
-                "repetition_penalty is {}: expected a number above 0 (1: off)", options.repetition_penalty);
-}
 
 void check_prompt(const std::vector<int64_t>& prompt, const GptNeoConfig& config, const std::string& where) {
   core::require(static_cast<int64_t>(prompt.size()) <= config.max_position_embeddings, ErrorKind::kData,
@@ -113,55 +31,131 @@ std::string finish_name(Finish finish) {
   return kNames[static_cast<size_t>(finish)];
 }
 
-void process_logits(at::Tensor& logits, const std::vector<int64_t>& context, const GenerationOptions& options) {
-  check_options(options);
-  core::require(logits.dim() == 1 && logits.scalar_type() == at::kFloat && logits.is_contiguous(), ErrorKind::kInternal,
-                "process_logits wants contiguous fp32 logits of one position");
-  penalize_repetition(logits, context, options);
-  if (options.temperature == 0.0) return;
-  logits.div_(options.temperature);
-  keep_top_k(logits, options.top_k);
-  keep_top_p(logits, options.top_p);
-}
+namespace {
 
-int64_t choose_token(const at::Tensor& processed, const GenerationOptions& options, int64_t position) {
-  const float largest = processed.max().item<float>();
-  core::require(std::isfinite(largest), ErrorKind::kNumeric,
-                "the logits at position {} are not finite: try runtime.compute_dtype float32 or bfloat16", position);
-  if (options.temperature == 0.0) return at::argmax(processed).item<int64_t>();
-  return draw(processed, options.seed, static_cast<uint64_t>(position));
-}
+/// One text while it is generated.
+struct Text {
+  size_t request = 0;
+  int64_t sequence = 0;
+  std::vector<int64_t> context;  // the prompt and the new ids
+  size_t prompt_tokens = 0;
+  std::vector<int64_t> next;  // ids that the decoder has not seen
+  size_t end = 0;             // most tokens of the context
+  Finish finish = Finish::kLength;
 
-Generated generate(Model& model, const at::Tensor& params, std::vector<int64_t> prompt,
-                   const GenerationOptions& options, const std::function<void(int64_t)>& on_token) {
+  Generated result() const {
+    return {{context.begin() + static_cast<std::ptrdiff_t>(prompt_tokens), context.end()}, finish};
+  }
+};
+
+/// Generates texts in the sequences of one decoder: where a text ends, the next request begins.
+class Generator {
+ public:
+  Generator(const GptNeoConfig& config, const std::vector<TextRequest>& requests, const GenerationOptions& options,
+            const GenerationEvents& events)
+      : config_(config), requests_(requests), options_(options), events_(events) {}
+
+  void run(Model& model, const at::Tensor& params, int64_t batch_size) {
+    const auto sequences = std::min(batch_size, static_cast<int64_t>(requests_.size()));
+    decoder_ = model.make_decoder(params, longest(), sequences);
+    texts_.resize(static_cast<size_t>(sequences));
+    for (size_t i = 0; i < texts_.size(); ++i) begin_next(i);
+    while (step()) {
+    }
+  }
+
+ private:
+  /// Returns the most tokens that a text can have.
+  int64_t longest() const {
+    size_t longest = 1;
+    for (const TextRequest& request : requests_) longest = std::max(longest, begin(request).end);
+    return static_cast<int64_t>(longest);
+  }
+
+  Text begin(const TextRequest& request) const {
+    Text text;
+    text.sequence = request.sequence;
+    text.context = request.prompt;
+    if (text.context.empty()) text.context.push_back(config_.eos_token_id);
+    text.prompt_tokens = text.context.size();
+    text.next = text.context;
+    // Subtracts, because a sum with max_tokens, which may be any number, could overflow.
+    const auto room = config_.max_position_embeddings - static_cast<int64_t>(text.prompt_tokens);
+    text.finish = options_.max_tokens <= room ? Finish::kLength : Finish::kPositions;
+    text.end = text.prompt_tokens + static_cast<size_t>(std::min(options_.max_tokens, room));
+    return text;
+  }
+
+  /// Begins the next request in sequence `i`. Ends those that have no room for a token.
+  void begin_next(size_t i) {
+    texts_[i].reset();
+    decoder_->restart(static_cast<int64_t>(i));
+    for (; begun_ < requests_.size() && !texts_[i]; ++begun_) {
+      Text text = begin(requests_[begun_]);
+      text.request = begun_;
+      if (text.context.size() < text.end) {
+        texts_[i] = std::move(text);
+      } else {
+        events_.end(begun_, text.result());
+      }
+    }
+  }
+
+  /// Adds a token to each text. Returns false when all have ended.
+  bool step() {
+    std::vector<Model::Decoder::NextTokens> next;
+    for (size_t i = 0; i < texts_.size(); ++i) {
+      if (texts_[i]) next.push_back({static_cast<int64_t>(i), std::move(texts_[i]->next)});
+    }
+    if (next.empty()) return false;
+    const at::Tensor logits = decoder_->feed(next).contiguous();
+    for (size_t row = 0; row < next.size(); ++row) {
+      const auto i = static_cast<size_t>(next[row].sequence);
+      if (!extend(*texts_[i], logits[static_cast<int64_t>(row)])) continue;
+      events_.end(texts_[i]->request, texts_[i]->result());
+      begin_next(i);
+    }
+    return true;
+  }
+
+  /// Returns whether the text has ended.
+  bool extend(Text& text, at::Tensor logits) {
+    const std::vector<int64_t>& stops = options_.eos_token_ids;
+    if (static_cast<int64_t>(text.context.size() - text.prompt_tokens) < options_.min_new_tokens) {
+      for (const int64_t stop : stops) exclude_token(logits, stop);
+    }
+    process_logits(logits, text.context, options_);
+    const int64_t id = choose_token(logits, options_, static_cast<int64_t>(text.context.size()), text.sequence);
+    if (std::find(stops.begin(), stops.end(), id) != stops.end()) {
+      text.finish = Finish::kStop;
+      return true;
+    }
+    text.context.push_back(id);
+    text.next = {id};
+    if (events_.token && events_.token(text.request, id)) {
+      text.finish = Finish::kStop;
+      return true;
+    }
+    return text.context.size() >= text.end;
+  }
+
+  const GptNeoConfig& config_;
+  const std::vector<TextRequest>& requests_;
+  const GenerationOptions& options_;
+  const GenerationEvents& events_;
+  std::unique_ptr<Model::Decoder> decoder_;
+  std::vector<std::optional<Text>> texts_;  // by sequence of the decoder
+  size_t begun_ = 0;                        // requests
+};
+
+}  // namespace
+
+void generate(Model& model, const at::Tensor& params, const std::vector<TextRequest>& requests,
+              const GenerationOptions& options, int64_t batch_size, const GenerationEvents& events) {
   check_options(options);
   const GptNeoConfig& config = model.setup().config;
-  if (prompt.empty()) prompt.push_back(config.eos_token_id);
-  check_prompt(prompt, config);
-  const auto prompt_tokens = static_cast<int64_t>(prompt.size());
-  // Subtracts, because a sum with max_tokens, which may be any number, could overflow.
-  const bool limited = options.max_tokens <= config.max_position_embeddings - prompt_tokens;
-  const int64_t end = limited ? prompt_tokens + options.max_tokens : config.max_position_embeddings;
-
-  Generated result{.ids = {}, .finish = limited ? Finish::kLength : Finish::kPositions};
-  if (prompt_tokens >= end) return result;
-  const auto decoder = model.make_decoder(params, end);
-  std::vector<int64_t> context = prompt;
-  std::vector<int64_t> next = std::move(prompt);
-  while (static_cast<int64_t>(context.size()) < end) {
-    at::Tensor logits = decoder->feed(next).contiguous();
-    process_logits(logits, context, options);
-    const int64_t id = choose_token(logits, options, static_cast<int64_t>(context.size()));
-    if (std::find(options.eos_token_ids.begin(), options.eos_token_ids.end(), id) != options.eos_token_ids.end()) {
-      result.finish = Finish::kStop;
-      break;
-    }
-    result.ids.push_back(id);
-    context.push_back(id);
-    next = {id};
-    if (on_token) on_token(id);
-  }
-  return result;
+  for (const TextRequest& request : requests) check_prompt(request.prompt, config);
+  if (!requests.empty()) Generator(config, requests, options, events).run(model, params, batch_size);
 }
 
 }  // namespace neoloom::model

@@ -26,14 +26,9 @@ constexpr const char* kFile = "generation_config.json";
 std::vector<std::pair<const char*, json>> unknown_settings() {
   return {{"num_beams", 1},
           {"num_beam_groups", 1},
-          {"num_return_sequences", 1},
           {"min_length", 0},
-          {"min_new_tokens", 0},
           {"max_length", 20},
           {"max_time", nullptr},
-          {"stop_strings", nullptr},
-          {"no_repeat_ngram_size", 0},
-          {"min_p", nullptr},
           {"top_h", nullptr},
           {"typical_p", 1.0},
           {"epsilon_cutoff", 0.0},
@@ -73,10 +68,12 @@ class Settings {
     }
     return value->get<double>();
   }
-  std::optional<int64_t> integer(const char* key) const {
+  std::optional<int64_t> integer(const char* key, int64_t least = 0) const {
     const json* value = find(key);
     if (value == nullptr) return std::nullopt;
-    if (!core::json_integer_within(*value, 0, INT64_MAX)) refuse(key, "an integer of at least 0", *value);
+    if (!core::json_integer_within(*value, least, INT64_MAX)) {
+      refuse(key, fmt::format("an integer of at least {}", least), *value);
+    }
     return value->get<int64_t>();
   }
   std::optional<bool> flag(const char* key) const {
@@ -95,6 +92,18 @@ class Settings {
       ids.push_back(id.get<int64_t>());
     }
     return ids;
+  }
+  /// Reads one text or a list of them.
+  std::vector<std::string> texts(const char* key) const {
+    const json* value = find(key);
+    if (value == nullptr) return {};
+    std::vector<std::string> texts;
+    for (const json& text : value->is_array() ? *value : json::array({*value})) {
+      if (!text.is_string() || text.get_ref<const std::string&>().empty())
+        refuse(key, "a text or a list of texts", *value);
+      texts.push_back(text.get<std::string>());
+    }
+    return texts;
   }
   [[noreturn]] void refuse(const char* key, const std::string& expected, const json& found) const {
     core::fail(ErrorKind::kWeights, "{}: key \"{}\": expected {}, found {}", path_, key, expected,
@@ -127,6 +136,11 @@ GenerationConfig GenerationConfig::from_folder(const std::string& folder, const 
   result.temperature = settings.number("temperature", 0.0);
   result.top_k = settings.integer("top_k");
   result.top_p = settings.number("top_p", 0.0);
+  result.min_p = settings.number("min_p", 0.0);
+  result.no_repeat_ngram_size = settings.integer("no_repeat_ngram_size");
+  result.min_new_tokens = settings.integer("min_new_tokens");
+  result.num_return_sequences = settings.integer("num_return_sequences", 1);
+  result.stop_strings = settings.texts("stop_strings");
   result.repetition_penalty = settings.number("repetition_penalty", 0.0);
   result.max_new_tokens = settings.integer("max_new_tokens");
   for (const auto& [key, neutral] : unknown_settings()) {

@@ -19,7 +19,12 @@ struct GenerationConfig {
   std::optional<double> temperature;
   std::optional<int64_t> top_k;
   std::optional<double> top_p;
+  std::optional<double> min_p;
   std::optional<double> repetition_penalty;
+  std::optional<int64_t> no_repeat_ngram_size;
+  std::optional<int64_t> min_new_tokens;
+  std::optional<int64_t> num_return_sequences;
+  std::vector<std::string> stop_strings;
   std::optional<int64_t> max_new_tokens;
   std::vector<std::string> unknown;  // settings that would change a text and that neoloom lacks: "num_beams 4"
 

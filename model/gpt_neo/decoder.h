@@ -5,31 +5,34 @@
 
 #include "model/cpu/matmul.h"
 #include "model/gpt_neo/block.h"
+#include "model/gpt_neo/key_value_cache.h"
 #include "model/gpt_neo/network.h"
 #include "model/model.h"
 
 namespace neoloom::model {
 
-/// Keys and values of the tokens decoded so far.
-struct KeyValueCache {
-  at::Tensor k, v;  // [max tokens, h] fp32
-};
-
-/// Decodes one sequence with a KV cache per block, [max_tokens, h] fp32. Local blocks cache all tokens too; attention
-/// reads only the window.
+/// Decodes some sequences beside each other with a KV cache per block and sequence. Linear layers see the rows of all
+/// sequences at once; attention sees one sequence at a time.
 class GptNeoDecoder final : public Model::Decoder {
  public:
-  GptNeoDecoder(const ModelSetup& setup, Network network, int64_t max_tokens);
-  at::Tensor feed(const std::vector<int64_t>& ids) override;
-  int64_t position() const override { return position_; }
+  GptNeoDecoder(const ModelSetup& setup, Network network, int64_t max_tokens, int64_t sequences);
+  at::Tensor feed(const std::vector<NextTokens>& next) override;
+  int64_t position(int64_t sequence) const override { return positions_.at(static_cast<size_t>(sequence)); }
+  void restart(int64_t sequence) override;
 
  private:
+  void check(const std::vector<NextTokens>& next) const;
+  at::Tensor embed(const std::vector<NextTokens>& next) const;
+  at::Tensor attend(size_t layer, const std::vector<NextTokens>& next, const at::Tensor& q, const at::Tensor& k,
+                    const at::Tensor& v);
+  at::Tensor decode_block(size_t layer, const std::vector<NextTokens>& next, const at::Tensor& x);
+
   GptNeoConfig config_;
   Network network_;
   Matmul matmul_;
-  std::vector<KeyValueCache> caches_;
+  std::vector<std::vector<KeyValueCache>> caches_;  // by block, then by sequence
   int64_t max_tokens_;
-  int64_t position_ = 0;
+  std::vector<int64_t> positions_;  // by sequence
 };
 
 }  // namespace neoloom::model

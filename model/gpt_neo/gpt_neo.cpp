@@ -139,9 +139,9 @@ at::Tensor GptNeo::lm_logits(const Batch& batch, const at::Tensor& params) {
   return backend_->logits(normed, network.head);
 }
 
-std::unique_ptr<Model::Decoder> GptNeo::make_decoder(const at::Tensor& params, int64_t max_tokens) {
+std::unique_ptr<Model::Decoder> GptNeo::make_decoder(const at::Tensor& params, int64_t max_tokens, int64_t sequences) {
   core::require(!classifies(), ErrorKind::kUsage, "a classifier cannot generate text: expected a causal LM");
-  return std::make_unique<GptNeoDecoder>(setup_, builder_.build(params, {}, nullptr), max_tokens);
+  return std::make_unique<GptNeoDecoder>(setup_, builder_.build(params, {}, nullptr), max_tokens, sequences);
 }
 
 double GptNeo::training_flops_per_token(int64_t length) const {

@@ -30,7 +30,7 @@ class GptNeo final : public Model {
                     double loss_scale) override;
   EvalOutput evaluate(const Batch& batch, const at::Tensor& params) override;
   at::Tensor lm_logits(const Batch& batch, const at::Tensor& params) override;
-  std::unique_ptr<Decoder> make_decoder(const at::Tensor& params, int64_t max_tokens) override;
+  std::unique_ptr<Decoder> make_decoder(const at::Tensor& params, int64_t max_tokens, int64_t sequences) override;
   double training_flops_per_token(int64_t length) const override;
 
  private:

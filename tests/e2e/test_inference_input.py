@@ -100,10 +100,10 @@ def test_settings_of_the_model_folder_hold_as_in_transformers(lm, tmp_path, cach
 
 
 def test_settings_that_neoloom_does_not_have_are_named(lm, tmp_path, cache):
-    folder = edited(tmp_path / "beams", lm, generation_config={"num_beams": 4, "top_k": 7, "no_repeat_ngram_size": 0})
+    folder = edited(tmp_path / "beams", lm, generation_config={"num_beams": 4, "top_k": 7, "typical_p": 1.0})
     ended = started(cache, "generate", "--model", folder, "--prompt", "free", "--max_tokens", 1, "--top_k", 3).expect(0)
     assert "num_beams 4, which neoloom does not support" in ended.err
-    assert "no_repeat_ngram_size" not in ended.err and "top_k" not in ended.err, "the command line goes first"
+    assert "typical_p" not in ended.err and "top_k" not in ended.err, "the command line goes first"
 
 
 def test_dropout_inside_the_model_is_refused_by_training_only(lm, tmp_path, cache):
@@ -148,6 +148,66 @@ def test_prompts_that_are_not_utf8_are_refused_with_their_place(lm, tmp_path, ca
     (tmp_path / "prompts.txt").write_bytes("free".encode("utf-16-le"))
     ended = common.neoloom(0, "generate", "--model", lm, "--prompt_file", tmp_path / "prompts.txt").expect(DATA)
     assert_one_message(ended, "prompts.txt is UTF-16LE", "iconv -f UTF-16LE -t UTF-8")
+
+
+def test_prompts_of_jsonl_and_their_mistakes(lm, tmp_path, cache):
+    prompts = tmp_path / "prompts.jsonl"
+    write_jsonl(prompts, [{"prompt": "two\nlines", "id": 7}, {"prompt": ""}])
+    [*lines] = json_lines(command(cache, "generate", "--model", lm, "--prompt_file", prompts, "--max_tokens", 1, "--json"))
+    assert [line["prompt"] for line in lines] == ["two\nlines", ""]
+    for row in ({"text": "free"}, ["free"], {"prompt": 7}):
+        write_jsonl(prompts, [{"prompt": "free"}, row])
+        ended = started(cache, "generate", "--model", lm, "--prompt_file", prompts).expect(DATA)
+        assert_one_message(ended, "prompts.jsonl: line 2", 'an object with a text "prompt"', json.dumps(row))
+
+
+@pytest.fixture(scope="module")
+def sampled(lm, tmp_path_factory, cache):
+    """Three texts for each of 25 prompts, as the program alone writes them one by one, and how to ask for them."""
+    prompts = tmp_path_factory.mktemp("sampled") / "prompts.txt"
+    prompts.write_text("".join(f"free {'cash ' * (i % 7)}{i}\n" for i in range(25)))
+    arguments = ("generate", "--model", lm, "--prompt_file", prompts, "--max_tokens", 12, "--temperature", 1.3, "--json",
+                 "--num_return_sequences", 3)
+    return arguments, command(cache, *arguments, "--batch_size", 1)
+
+
+def test_texts_depend_neither_on_the_batch_nor_on_the_ranks(sampled, cache):
+    arguments, alone = sampled
+    lines = json_lines(alone)
+    assert [(line["sequence"], line["prompt"]) for line in lines[:4]] == [(0, "free 0"), (1, "free 0"), (2, "free 0"), (0, "free cash 1")]
+    assert len({tuple(line["ids"]) for line in lines}) > 70, "the texts of a prompt differ"
+    assert command(cache, *arguments, "--batch_size", 7) == alone
+    for ranks, batch_size in ((2, 8), (3, 2)):
+        options = (*arguments, "--batch_size", batch_size, *settings(cache))
+        assert common.neoloom(ranks, *options).expect(0).out == alone
+
+
+def test_several_texts_without_json_are_printed_in_order(sampled, cache):
+    arguments, alone = sampled
+    printed = command(cache, *(a for a in arguments if a != "--json"))
+    expected = "".join(f"{line['prompt']}{line['text']}\n" for line in json_lines(alone))
+    assert printed == expected.replace("\r", "\n"), "the test reads line breaks of all systems as one"
+
+
+def test_greedy_texts_of_one_prompt_are_refused(lm, cache):
+    ended = started(cache, "generate", "--model", lm, "--prompt", "free", "--temperature", 0,
+                    "--num_return_sequences", 2).expect(USAGE)
+    assert_one_message(ended, "num_return_sequences is 2", "greedy")
+
+
+def test_a_text_ends_before_a_stop_string(lm, tmp_path, cache):
+    arguments = ("generate", "--model", lm, "--prompt", PROMPT, "--temperature", 0, "--max_tokens", 30)
+    [whole] = json_lines(command(cache, *arguments, "--json"))
+    stop = whole["text"][11:14]  # begins and ends wherever in tokens
+    expected = whole["text"][: whole["text"].index(stop)]
+    [line] = json_lines(command(cache, *arguments, "--json", "--stop_strings", "not there", "--stop_strings", stop))
+    assert line["text"] == expected and line["finish_reason"] == "stop"
+    assert line["ids"] == whole["ids"][: len(line["ids"])]
+    assert command(cache, *arguments, "--stop_strings", stop) == PROMPT + expected + "\n"
+    folder = edited(tmp_path / "stop", lm, generation_config={"stop_strings": [stop], "min_new_tokens": 2})
+    ended = started(cache, *(folder if a is lm else a for a in arguments), "--json").expect(0)
+    assert json_lines(ended.out)[0]["text"] == expected
+    assert "min_new_tokens 2, 1 stop_strings" in ended.err
 
 
 def speaking(folder, source, token):

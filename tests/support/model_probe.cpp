@@ -9,7 +9,7 @@
 // values).
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/stack.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/zeros.h>
 
 #include <iostream>
@@ -115,9 +115,9 @@ at::Tensor decode(model::Model& model, const at::Tensor& params, const json& tex
   const auto ids = text.at("decode").get<std::vector<int64_t>>();
   const auto first = text.value("decode_prompt", int64_t{1});
   const auto decoder = model.make_decoder(params, static_cast<int64_t>(ids.size()));
-  std::vector<at::Tensor> rows = {decoder->feed({ids.begin(), ids.begin() + first})};
-  for (size_t i = static_cast<size_t>(first); i < ids.size(); ++i) rows.push_back(decoder->feed({ids[i]}));
-  return at::stack(rows);  // logits after the prompt, then after each further token
+  std::vector<at::Tensor> rows = {decoder->feed({{0, {ids.begin(), ids.begin() + first}}})};
+  for (size_t i = static_cast<size_t>(first); i < ids.size(); ++i) rows.push_back(decoder->feed({{0, {ids[i]}}}));
+  return at::cat(rows);  // logits after the prompt, then after each further token
 }
 
 json run_case(const json& text) {

@@ -214,9 +214,9 @@ TEST(DevicePath, EvaluatesAndDecodesAsTheHost) {
   const at::Tensor params = random_params(*host);
   const Batch batch = batch_for(setup);
   EXPECT_LT(distance(device->lm_logits(batch, params), host->lm_logits(batch, params)), 1e-5);
-  EXPECT_LT(
-      distance(device->make_decoder(params, 20)->feed({1, 2, 3}), host->make_decoder(params, 20)->feed({1, 2, 3})),
-      1e-5);
+  const std::vector<Model::Decoder::NextTokens> next = {{0, {1, 2, 3}}, {1, {4}}};
+  EXPECT_LT(distance(device->make_decoder(params, 20, 2)->feed(next), host->make_decoder(params, 20, 2)->feed(next)),
+            1e-5);
 }
 
 TEST(DevicePath, MasksFollowFromStepAndMicroBatchAndDifferBetweenThem) {

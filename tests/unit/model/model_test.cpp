@@ -117,12 +117,36 @@ TEST(Model, DecoderContinuesAsTheWholeSequenceWould) {
   const at::Tensor all = model->lm_logits(batch, params);
   const std::vector<int64_t>& ids = batch.ids;
   const auto decoder = model->make_decoder(params, 140);
-  EXPECT_LT(distance(decoder->feed({ids.begin(), ids.begin() + 131}), all[130]), 1e-5);
-  for (size_t token = 131; token < 140; ++token) {
-    EXPECT_LT(distance(decoder->feed({ids[token]}), all[static_cast<int64_t>(token)]), 1e-5);
+  // The window is much shorter than the prompt and than what follows it.
+  for (const int64_t prompt : {1, 7, 131}) {
+    decoder->restart(0);
+    EXPECT_LT(distance(decoder->feed({{0, {ids.begin(), ids.begin() + prompt}}})[0], all[prompt - 1]), 1e-5);
+    for (int64_t token = prompt; token < 140; ++token) {
+      EXPECT_LT(distance(decoder->feed({{0, {ids[static_cast<size_t>(token)]}}})[0], all[token]), 1e-5);
+    }
   }
-  EXPECT_EQ(decoder->position(), 140);
-  EXPECT_THROW(decoder->feed({1}), core::Error);
+  EXPECT_EQ(decoder->position(0), 140);
+  EXPECT_THROW(decoder->feed({{0, {1}}}), core::Error);
+}
+
+TEST(Model, SequencesDecodedBesideEachOtherAreThoseOfOneAlone) {
+  const auto model = tiny_model(tiny_setup(Head::kCausalLm));
+  const at::Tensor params = random_params(*model);
+  const std::vector<std::vector<int64_t>> prompts = {random_batch({30}, 97).ids, {5}, {6, 7, 8, 9}};
+  const auto together = model->make_decoder(params, 60, 3);
+  std::vector<Model::Decoder::NextTokens> next;
+  for (size_t i = 0; i < prompts.size(); ++i) next.push_back({static_cast<int64_t>(i), prompts[i]});
+  std::vector<at::Tensor> rows = {together->feed(next)};
+  for (int64_t token = 10; token < 30; ++token)
+    rows.push_back(together->feed({{2, {token}}, {0, {token + 1}}, {1, {3}}}));
+  for (size_t i = 0; i < prompts.size(); ++i) {
+    const auto alone = model->make_decoder(params, 60);
+    EXPECT_LT(distance(alone->feed({{0, prompts[i]}})[0], rows[0][static_cast<int64_t>(i)]), 1e-5);
+    for (int64_t token = 10; token < 30; ++token) {
+      const std::array<int64_t, 3> id = {token + 1, 3, token}, row = {1, 2, 0};
+      EXPECT_LT(distance(alone->feed({{0, {id[i]}}})[0], rows[static_cast<size_t>(token - 9)][row[i]]), 1e-5) << i;
+    }
+  }
 }
 
 TEST(Model, InitialValuesAreAPureFunctionOfSeedAndName) {

@@ -95,6 +95,9 @@ GenerationOptions generation_options(const json& request) {
   options.temperature = request.value("temperature", options.temperature);
   options.top_k = request.value("top_k", options.top_k);
   options.top_p = request.value("top_p", options.top_p);
+  options.min_p = request.value("min_p", options.min_p);
+  options.no_repeat_ngram_size = request.value("no_repeat_ngram_size", options.no_repeat_ngram_size);
+  options.min_new_tokens = request.value("min_new_tokens", options.min_new_tokens);
   options.repetition_penalty = request.value("repetition_penalty", options.repetition_penalty);
   options.repetition_penalty_range = request.value("repetition_penalty_range", options.repetition_penalty_range);
   options.count_occurrences = request.value("count_occurrences", options.count_occurrences);
@@ -167,9 +170,12 @@ json answer(const json& request) {
   Opened opened = open_model(request);
   const std::vector<std::string> tokenizer = request.value("tokenizer_files", std::vector<std::string>{});
   if (operation == "generate") {
-    const Generated generated = generate(*opened.model, opened.params, request.at("prompt").get<std::vector<int64_t>>(),
-                                         generation_options(request));
-    return {{"ids", generated.ids}, {"finish", finish_name(generated.finish)}};
+    std::vector<TextRequest> texts;
+    for (const json& prompt : request.at("prompts")) texts.push_back({prompt.get<std::vector<int64_t>>()});
+    std::vector<std::vector<int64_t>> ids(texts.size());
+    generate(*opened.model, opened.params, texts, generation_options(request), request.value("batch_size", 8),
+             {{}, [&](size_t text, Generated generated) { ids[text] = std::move(generated.ids); }});
+    return {{"ids", ids}};
   }
   if (operation == "write") {
     write_adapter_folder(request.at("output"), *opened.model, opened.params, request.at("folder"), opened.description,
