@@ -71,6 +71,8 @@ std::string content_hash_of(const StoreRequest& request, const Tokenizer& tokeni
                                   options.labels_separator, options.prompt_column, options.response_column}) {
     hash.add_field(name);
   }
+  if (!options.prompt_template.empty()) hash.add_field("template " + options.prompt_template);
+  if (request.loss_on_prompt) hash.add_field("loss on the prompt, too");
   const auto names = fixed_names(request);
   hash.add_field(names ? fmt::format("{} names", names->size()) : "names from the data");
   for (const std::string& name : names.value_or(std::vector<std::string>{})) hash.add_field(name);

@@ -21,6 +21,7 @@ struct StoreRequest {
   TokenizerOptions tokenizer_options;
   Task task = Task::kSingleLabel;
   int64_t max_length_tokens = 2048;  // longer samples are truncated at the end
+  bool loss_on_prompt = false;       // causal LM with prompts: all tokens are targets
   bool require_labels = true;        // false: labels may be absent (prediction)
   // For prediction: sample i is row i. A row that cannot be used, or whose text has no tokens, becomes a sample of one
   // token and is listed in invalid_rows(), whatever the tolerance.

@@ -102,8 +102,10 @@ void add_generate(CLI::App& app, GenerateArguments& arguments) {
   command->add_option("--prompt", arguments.prompt, "Text to continue");
   command
       ->add_option("--prompt_file", arguments.prompt_file,
-                   "File with one prompt a line; .jsonl: one object with \"prompt\"")
+                   "File with one prompt a line; .jsonl: one object with \"prompt\", or with the template's columns")
       ->excludes("--prompt");
+  command->add_flag("--no_template", arguments.no_template,
+                    "Prompts are whole texts, whatever the run's data.template");
   command->add_option("--max_tokens", options.max_tokens, "New tokens at most (default 100)")->check(count());
   command->add_option("--temperature", options.temperature, "0: greedy (default 1)")
       ->check(expect<double>("a number of at least 0 (0: greedy)",

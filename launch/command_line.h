@@ -54,6 +54,7 @@ struct GenerateArguments {
   std::string prompt_file;  // one prompt a line, or JSONL
   model::GenerationOptions options;
   std::vector<std::string> stop_strings;
+  bool no_template = false;  // prompts are whole texts
   int64_t num_return_sequences = 1;
   int64_t batch_size = 8;       // texts at a time on each rank
   std::set<std::string> given;  // options given on the command line, e.g. "--top_k"

@@ -63,8 +63,10 @@ SampleMaker::SampleMaker(const StoreRequest& request, const Tokenizer& tokenizer
           "tokenizer_config.max_length: expected at least 1, found {}", request.max_length_tokens);
   max_length_tokens_ = static_cast<size_t>(request.max_length_tokens);
   const bool causal = request.task == Task::kCausalLm;
-  prompted_ = causal && (!options.prompt_column.empty() || !options.response_column.empty());
-  if (prompted_) {
+  prompted_ = causal && has_responses(options);
+  if (prompted_ && !options.prompt_template.empty()) {
+    read_template(options);
+  } else if (prompted_) {
     require(!options.prompt_column.empty() && !options.response_column.empty(), ErrorKind::kUsage,
             "data.prompt_column and data.response_column must be given together, found \"{}\" and \"{}\"",
             options.prompt_column, options.response_column);
@@ -90,6 +92,11 @@ SampleMaker::SampleMaker(const StoreRequest& request, const Tokenizer& tokenizer
   if (has_label_column_) columns_.push_back({column, key, !request.require_labels});
 }
 
+void SampleMaker::read_template(const Options& options) {
+  template_.emplace(options.prompt_template);
+  for (const auto& [name, optional] : template_->columns()) columns_.push_back({name, "data.template", optional});
+}
+
 std::vector<int32_t> SampleMaker::encode_stream(std::string_view text) const {
   return ended(tokenizer_.encode_input(text, request_.tokenizer_options.split_special_tokens));
 }
@@ -102,9 +109,12 @@ std::vector<int32_t> SampleMaker::ended(std::vector<int32_t> ids) const {
 std::string SampleMaker::make(const Row& row, Labels& labels, Sample& sample) const {
   if (!row.error.empty()) return row.error;
   sample = Sample{};
-  const size_t texts = prompted_ ? 2 : 1;
+  const size_t texts = has_label_column_ ? columns_.size() - 1 : columns_.size();
   for (size_t i = 0; i < texts; ++i) {
-    if (row.cells[i].kind != Cell::Kind::kText) return expected_but_found(columns_[i], "a text", row.cells[i]);
+    const bool absent = template_ && columns_[i].optional && row.cells[i].kind == Cell::Kind::kMissing;
+    if (row.cells[i].kind != Cell::Kind::kText && !absent) {
+      return expected_but_found(columns_[i], "a text", row.cells[i]);
+    }
   }
   if (has_label_column_) {
     const bool multi = request_.task == Task::kMultiLabel;
@@ -113,7 +123,7 @@ std::string SampleMaker::make(const Row& row, Labels& labels, Sample& sample) co
     if (!complaint.empty()) return complaint;
   }
   if (prompted_) {
-    make_prompted(row.cells[0].text, row.cells[1].text, sample);
+    make_prompted(row, sample);
   } else {
     make_text(row.cells[0].text, sample);
   }
@@ -141,7 +151,14 @@ void SampleMaker::make_text(const std::string& text, Sample& sample) const {
   if (sample.truncated) sample.ids.resize(max_length_tokens_);
 }
 
-void SampleMaker::make_prompted(const std::string& prompt, const std::string& response, Sample& sample) const {
+void SampleMaker::make_prompted(const Row& row, Sample& sample) const {
+  if (!template_) return join(row.cells[0].text, row.cells[1].text, sample);
+  std::vector<std::string> values;
+  for (const Cell& cell : row.cells) values.push_back(cell.text);
+  join(template_->prompt(values), template_->response(values), sample);
+}
+
+void SampleMaker::join(const std::string& prompt, const std::string& response, Sample& sample) const {
   // Prompt and response are tokenized separately, so that the border between them is exact and generation sees the same
   // prompt ids.
   const bool split = request_.tokenizer_options.split_special_tokens;
@@ -155,7 +172,7 @@ void SampleMaker::make_prompted(const std::string& prompt, const std::string& re
     const auto first = front.begin() + static_cast<int64_t>(kept);
     front.erase(first, first + static_cast<int64_t>(excess));
   }
-  sample.prompt_tokens = static_cast<int32_t>(front.size());
+  sample.prompt_tokens = request_.loss_on_prompt ? 0 : static_cast<int32_t>(front.size());
   sample.ids = std::move(front);
   sample.ids.insert(sample.ids.end(), back.begin(), back.end());
   sample.ids.resize(std::min(sample.ids.size(), max_length_tokens_));

@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "data/prompt_template.h"
 #include "data/readers/rows.h"
 #include "data/store/labels.h"
 #include "data/token_store.h"
@@ -43,7 +44,9 @@ class SampleMaker {
  private:
   std::vector<int32_t> ended(std::vector<int32_t> ids) const;
   void make_text(const std::string& text, Sample& sample) const;
-  void make_prompted(const std::string& prompt, const std::string& response, Sample& sample) const;
+  void read_template(const Options& options);
+  void make_prompted(const Row& row, Sample& sample) const;
+  void join(const std::string& prompt, const std::string& response, Sample& sample) const;
   std::string make_label(const Cell& cell, int64_t line, Labels& labels, Sample& sample) const;
   std::string make_labels(const Cell& cell, int64_t line, Labels& labels, Sample& sample) const;
 
@@ -53,6 +56,7 @@ class SampleMaker {
   size_t max_length_tokens_ = 0;
   int32_t eos_id_ = -1;  // appended when not negative
   bool prompted_ = false;
+  std::optional<PromptTemplate> template_;
   bool has_label_column_ = false;
 };
 

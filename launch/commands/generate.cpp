@@ -112,6 +112,9 @@ std::string json_line(const Text& text, const model::Generated& generated, bool 
   return line.dump() + "\n";
 }
 
+/// What stands before the text. A template is not repeated.
+std::string_view shown(const Prompt& prompt) { return prompt.from_template ? "" : std::string_view(prompt.text); }
+
 /// Generates some texts beside each other and gives their lines in order, each as soon as those before it are there.
 class Answers {
  public:
@@ -128,7 +131,7 @@ class Answers {
     streams_ = streams;
     std::vector<model::TextRequest> requests;
     for (const Text& text : texts_) requests.push_back({encode(*text.prompt), text.sequence});
-    if (streams_) print_(texts_.front().prompt->text);
+    if (streams_) print_(shown(*texts_.front().prompt));
     model::generate(*inference_.model, inference_.params, requests, settings_.options, arguments_.batch_size,
                     {[&](size_t i, int64_t id) { return add(texts_[i], id); },
                      [&](size_t i, const model::Generated& generated) { end(texts_[i], generated); }});
@@ -162,7 +165,7 @@ class Answers {
     if (arguments_.json) {
       text.line = json_line(text, generated, settings_.sequences > 1);
     } else {
-      text.line = streams_ ? "" : text.prompt->text;
+      text.line = streams_ ? "" : shown(*text.prompt);
       text.line += core::utf8_lossy(std::string_view(text.so_far.text()).substr(text.printed_bytes)) + "\n";
     }
     for (; given_ < texts_.size() && texts_[given_].ended; ++given_) print_(texts_[given_].line);
@@ -201,12 +204,14 @@ std::vector<Prompt> prompts_of_root(comm::MpiSession& session, const GenerateArg
   const std::string text = session.run_on_root([&]() -> std::string {
     nlohmann::json list = nlohmann::json::array();
     for (const Prompt& prompt : read_prompts(arguments.prompt_file, arguments.prompt)) {
-      list.push_back({prompt.text, prompt.where});
+      list.push_back({prompt.text, prompt.where, prompt.columns, prompt.is_object});
     }
     return list.dump();
   });
   std::vector<Prompt> prompts;
-  for (const auto& prompt : nlohmann::json::parse(text)) prompts.push_back({prompt[0], prompt[1]});
+  for (const auto& prompt : nlohmann::json::parse(text)) {
+    prompts.push_back({prompt[0], prompt[1], prompt[2], prompt[3]});
+  }
   return prompts;
 }
 
@@ -237,7 +242,7 @@ void generate_all(comm::MpiSession& session, Answers& answers, const std::vector
 }  // namespace
 
 int run_generate(comm::MpiSession& session, const GenerateArguments& arguments) {
-  const std::vector<Prompt> prompts = prompts_of_root(session, arguments);
+  std::vector<Prompt> prompts = prompts_of_root(session, arguments);
   Inference inference = load_inference(session, arguments.model);
   const auto phase = session.phase("generating", comm::MpiSession::kBuilding);
   Settings settings;
@@ -247,6 +252,7 @@ int run_generate(comm::MpiSession& session, const GenerateArguments& arguments) 
   session.run_on_all_or_fail([&] {
     core::require(!inference.task.classifies(), ErrorKind::kUsage,
                   "generate continues texts, but this is a classifier: use neoloom predict");
+    make_texts(prompts, arguments.no_template ? "" : inference.config.data.prompt_template);
     settings = settle(arguments, inference.base, session.is_root() ? &session.log() : nullptr);
     answers.emplace(inference, arguments, settings, session.log(), [&](std::string_view text) {
       if (session.size() > 1) {

@@ -3,6 +3,9 @@
 
 #include <fmt/format.h>
 
+#include <nlohmann/json.hpp>
+
+#include "data/prompt_template.h"
 #include "data/readers/lines.h"
 #include "data/readers/rows.h"
 #include "runtime/core/error.h"
@@ -24,13 +27,44 @@ void require_utf8(const Prompt& prompt) {
 }
 
 /// `place`: file and line.
-std::string prompt_of_object(std::string_view line, const std::string& place) {
+void read_object(std::string_view line, const std::string& place, Prompt& prompt) {
   const nlohmann::json object = core::parse_json(line, place, ErrorKind::kData);
-  const auto found = object.is_object() ? object.find("prompt") : object.end();
-  core::require(found != object.end() && found->is_string(), ErrorKind::kData,
-                "{}: expected an object with a text \"prompt\", found {}", place,
-                core::printable(std::string(line), 100));
-  return found->get<std::string>();
+  core::require(object.is_object(), ErrorKind::kData, "{}: expected an object, found {}", place, object.type_name());
+  for (const auto& [name, value] : object.items()) {
+    if (value.is_string()) prompt.columns.emplace(name, value.get<std::string>());
+  }
+  prompt.is_object = true;
+}
+
+[[noreturn]] void fail_without(const Prompt& prompt, const std::vector<std::string>& wanted) {
+  std::vector<std::string> found;
+  for (const auto& [name, value] : prompt.columns) found.push_back(name);
+  core::fail(ErrorKind::kData, "{}expected the {} {}, found {}", prompt.where, wanted.size() == 1 ? "text" : "texts",
+             core::quoted_list(wanted), found.empty() ? "no text" : core::quoted_list(found));
+}
+
+/// Values of the template's columns, without the response.
+std::vector<std::string> values_of(const Prompt& prompt, const std::vector<data::PromptTemplate::Column>& columns) {
+  std::vector<std::string> values, missing, needed;
+  for (const auto& [name, optional] : columns) {
+    const auto found = prompt.columns.find(name);
+    values.push_back(found == prompt.columns.end() ? "" : found->second);
+    if (!optional) needed.push_back(name);
+    if (!optional && found == prompt.columns.end()) missing.push_back(name);
+  }
+  if (prompt.is_object) {
+    if (!missing.empty()) fail_without(prompt, missing);
+    return values;
+  }
+  core::require(
+      needed.size() == 1, ErrorKind::kUsage,
+      "{}the template of this run takes the columns {}: give them in JSONL (--prompt_file), or the whole text "
+      "with --no_template",
+      prompt.where, core::quoted_list(needed));
+  for (size_t i = 0; i < columns.size(); ++i) {
+    if (columns[i].name == needed.front()) values[i] = prompt.text;
+  }
+  return values;
 }
 
 }  // namespace
@@ -38,7 +72,7 @@ std::string prompt_of_object(std::string_view line, const std::string& place) {
 std::vector<Prompt> read_prompts(const std::string& path, const std::string& text) {
   std::vector<Prompt> prompts;
   if (path.empty()) {
-    prompts.push_back({text, ""});
+    prompts.emplace_back().text = text;
     require_utf8(prompts.front());
     return prompts;
   }
@@ -48,13 +82,32 @@ std::vector<Prompt> read_prompts(const std::string& path, const std::string& tex
   data::Lines lines(data::without_byte_order_mark(file.text()));
   for (std::string_view line; lines.next(line);) {
     const std::string place = fmt::format("{}: line {}", path, lines.number());
-    Prompt prompt{std::string(line), place + ": "};
+    Prompt& prompt = prompts.emplace_back();
+    prompt.text = line;
+    prompt.where = place + ": ";
     require_utf8(prompt);
-    if (objects) prompt.text = prompt_of_object(line, place);
-    prompts.push_back(std::move(prompt));
+    if (objects) read_object(line, place, prompt);
   }
   core::require(!prompts.empty(), ErrorKind::kData, "{} is empty; expected one prompt a line", path);
   return prompts;
+}
+
+void make_texts(std::vector<Prompt>& prompts, const std::string& prompt_template) {
+  if (prompt_template.empty()) {
+    for (Prompt& prompt : prompts) {
+      if (!prompt.is_object) continue;
+      if (!prompt.columns.contains("prompt")) fail_without(prompt, {"prompt"});
+      prompt.text = prompt.columns["prompt"];
+    }
+    return;
+  }
+  const data::PromptTemplate form(prompt_template);
+  std::vector<data::PromptTemplate::Column> columns = form.columns();
+  columns.pop_back();
+  for (Prompt& prompt : prompts) {
+    prompt.text = form.prompt(values_of(prompt, columns));
+    prompt.from_template = true;
+  }
 }
 
 }  // namespace neoloom::launch

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cmath>
 
+#include "data/prompt_template.h"
 #include "launch/config/schema.h"
 #include "runtime/core/error.h"
 #include "runtime/core/text.h"
@@ -34,7 +35,7 @@ void check_labels(const RunConfig& config, const KeyLocation& place) {
   const data::Options& data = config.data;
   const auto& num_labels = config.model_config.num_labels;
   const bool language_model =
-      (config.peft_config && config.peft_config->task_type == "CAUSAL_LM") || !data.prompt_column.empty();
+      (config.peft_config && config.peft_config->task_type == "CAUSAL_LM") || data::has_responses(data);
   core::require(!language_model || data.label_names.empty(), ErrorKind::kUsage,
                 "{}: a language model has no labels; remove them, or name data.label_column and train with SEQ_CLS",
                 place("data", "label_names"));
@@ -131,6 +132,17 @@ void name_label_column(RunConfig& config) {
   (multi ? config.data.labels_column : config.data.label_column) = multi ? "labels" : "label";
 }
 
+void check_template(const data::Options& data, const KeyLocation& place) {
+  core::require(data.prompt_column.empty() && data.response_column.empty(), ErrorKind::kUsage,
+                "{}: a template names its columns itself; remove prompt_column and response_column",
+                place("data", "template"));
+  try {
+    data::PromptTemplate parsed(data.prompt_template);
+  } catch (const core::Error& error) {
+    core::fail(ErrorKind::kUsage, "{}: {}", place("data", "template"), error.what());
+  }
+}
+
 void resolve_columns(RunConfig& config, const KeyLocation& place) {
   data::Options& data = config.data;
   const std::string task = config.peft_config ? config.peft_config->task_type : "";
@@ -143,9 +155,10 @@ void resolve_columns(RunConfig& config, const KeyLocation& place) {
   core::require(data.prompt_column.empty() == data.response_column.empty(), ErrorKind::kUsage,
                 "{}: prompt_column and response_column must be given together",
                 place("data", data.prompt_column.empty() ? "response_column" : "prompt_column"));
-  core::require(data.prompt_column.empty() || (!labelled && task != "SEQ_CLS" && problem.empty()), ErrorKind::kUsage,
+  if (!data.prompt_template.empty()) check_template(data, place);
+  core::require(!data::has_responses(data) || (!labelled && task != "SEQ_CLS" && problem.empty()), ErrorKind::kUsage,
                 "{}: prompts and responses train a causal language model, which has no labels",
-                place("data", "prompt_column"));
+                place("data", data.prompt_template.empty() ? "prompt_column" : "template"));
   core::require(task != "CAUSAL_LM" || (!labelled && problem.empty()), ErrorKind::kUsage,
                 "{}: CAUSAL_LM has no labels; remove label columns and problem_type, or use SEQ_CLS",
                 place("peft_config", "task_type"));

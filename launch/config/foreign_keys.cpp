@@ -185,7 +185,6 @@ void add_trainer_numeric_keys(std::vector<ForeignKey>& out) {
       {kTrainer, "max_length", {"null"}, "write tokenizer_config.max_length"},
       {kTrainer, "dataset_text_field", {"null"}, by_column},
       {kTrainer, "packing", {"null", "false"}, ""},
-      {kTrainer, "completion_only_loss", {"null", "true"}, "with data.response_column, only responses are trained on"},
       {kTrainer, "assistant_only_loss", {"null", "false"}, ""},
       {kTrainer, "predict_with_generate", {"null", "false"}, ""},
       {kTrainer, "use_mps_device", {"null", "false"}, ""},

@@ -213,6 +213,7 @@ void add_trainer_size_fields(std::vector<Field>& out) {
   group.number("adam_epsilon", kCompared, &Options::adam_epsilon, kNotNegative);
   group.number("weight_decay", kCompared, &Options::weight_decay, kNotNegative);
   group.number("max_grad_norm", kCompared, &Options::max_grad_norm, kNotNegative);
+  group.flag("completion_only_loss", kResolved, &Options::completion_only_loss);
   group.flag("bf16", kCompared, &Options::bf16);
   group.flag("fp16", kCompared, &Options::fp16);
   group.auto_flag("gradient_checkpointing", kFree, &Options::gradient_checkpointing);
@@ -253,6 +254,7 @@ void add_data_fields(std::vector<Field>& out) {
   group.name("labels_separator", kResolved, &Options::labels_separator);
   group.name("prompt_column", kResolved, &Options::prompt_column);
   group.name("response_column", kResolved, &Options::response_column);
+  group.text("template", kResolved, &Options::prompt_template);
   group.names("label_names", kResolved, &Options::label_names);
   group.number("invalid_data_tolerance_percent", kResolved, &Options::invalid_data_tolerance_percent, kPercent);
 }

@@ -252,6 +252,7 @@ data::StoreRequest store_request(const RunConfig& config, const TaskChoice& task
   request.tokenizer_options = config.tokenizer_config;
   request.task = task.value;
   request.max_length_tokens = resolve_max_length(config, base);
+  request.loss_on_prompt = !config.trainer_config.completion_only_loss;
   request.preferred_label_names = base.head_labels;
   request.embedding_rows = base.config.vocab_size;
   if (!config.data.label_names.empty()) request.label_names = config.data.label_names;

@@ -37,6 +37,8 @@ TaskChoice language_model(const RunConfig& config) {
   TaskChoice choice;
   if (!task_type(config).empty()) {
     choice.reason = "peft_config.task_type " + task_type(config);
+  } else if (!config.data.prompt_template.empty()) {
+    choice.reason = "data.template given";
   } else if (!config.data.prompt_column.empty()) {
     choice.reason = "data.prompt_column and data.response_column given";
   } else {
@@ -60,7 +62,7 @@ void take_labels_column(const Cell& first, data::Options& data) {
 /// Fills in the label column that the training file shows. Returns false when it shows none, or when keys have decided.
 bool take_column_of_file(RunConfig& config) {
   data::Options& data = config.data;
-  const bool decided = !data.label_column.empty() || !data.labels_column.empty() || !data.prompt_column.empty() ||
+  const bool decided = !data.label_column.empty() || !data.labels_column.empty() || data::has_responses(data) ||
                        !task_type(config).empty() || !config.model_config.problem_type.empty();
   // Full-parameter training has no task_type to say otherwise: there a column has to be named.
   if (decided || (!config.peft_config && !asks_for_labels(config))) return false;
@@ -91,7 +93,7 @@ TaskChoice choose_task(RunConfig& config) {
   const data::Options& columns = config.data;
   const std::string& problem = config.model_config.problem_type;
   const std::string key = classifying_key(config);
-  if (task_type(config) == "CAUSAL_LM" || key.empty() || !columns.prompt_column.empty()) {
+  if (task_type(config) == "CAUSAL_LM" || key.empty() || data::has_responses(columns)) {
     return language_model(config);
   }
   name_label_column(config);

@@ -36,7 +36,8 @@ struct Options {
   double adam_epsilon = 1e-8;
   double weight_decay = 0.0;
   double max_grad_norm = 1.0;
-  bool bf16 = false;  // sets runtime.compute_dtype
+  bool completion_only_loss = true;  // prompts and responses: false: prompts are targets, too
+  bool bf16 = false;                 // sets runtime.compute_dtype
   bool fp16 = false;
   Choice gradient_checkpointing = Choice::kAuto;  // changes time and memory, not bits
   int64_t seed = 42;

@@ -76,6 +76,10 @@ TEST(Columns, ThatContradictEachOtherAreRefused) {
   EXPECT_THAT(refusal("data: {prompt_column: a}\n"), HasSubstr("must be given together"));
   EXPECT_THAT(refusal("data: {response_column: a}\n"), HasSubstr("must be given together"));
   EXPECT_EQ(refusal("data: {prompt_column: a, response_column: b}\n"), "accepted");
+  EXPECT_EQ(refusal("data: {template: alpaca}\n"), "accepted");
+  EXPECT_THAT(refusal("data: {template: alpaca, prompt_column: a, response_column: b}\n"), HasSubstr("itself"));
+  EXPECT_THAT(refusal("data: {template: alpaca, label_column: c}\n"), HasSubstr("has no labels"));
+  EXPECT_THAT(refusal("data: {template: \"{a\"}\n"), HasSubstr("data.template: the brace at byte 1"));
   EXPECT_THAT(refusal("data: {prompt_column: a, response_column: b, label_column: c}\n"), HasSubstr("has no labels"));
   EXPECT_THAT(refusal("data: {prompt_column: a, response_column: b}\npeft_config: {task_type: SEQ_CLS}\n"),
               HasSubstr("has no labels"));

@@ -95,6 +95,25 @@ TEST_F(Stores, PromptsAndResponsesMeetAtAnExactBorder) {
   EXPECT_THAT(store->target_counts(), ElementsAre(4, 2));
 }
 
+TEST_F(Stores, TemplateMakesPromptsAndResponses) {
+  request_.task = Task::kCausalLm;
+  request_.options.prompt_template = "{q}{?c} ({c}){/c}: {r}";
+  const std::string rows = "{\"r\": \"yes\", \"q\": \"a\", \"c\": \"b\"}\n{\"q\": \"a\", \"r\": \"no\"}\n";
+  const auto store = build("a.jsonl", rows);
+  EXPECT_THAT(texts_of(*store), ElementsAre("a (b): yes<eos>", "a: no<eos>"));
+  EXPECT_EQ(store->prompt_tokens(0), 7);
+  EXPECT_THAT(store->target_counts(), ElementsAre(4, 3));
+  EXPECT_THAT(texts_of(*build("a.csv", "c,q,r\n,a,no\n")), ElementsAre("a: no<eos>"));
+  expect_error([&] { build("b.csv", "c,r\nb,no\n"); }, ErrorKind::kData, {"no column \"q\"", "data.template"});
+
+  request_.loss_on_prompt = true;
+  const auto whole = build("a.jsonl", rows);
+  EXPECT_THAT(whole->target_counts(), ElementsAre(10, 5));
+  EXPECT_NE(whole->content_hash(), store->content_hash());
+  request_.options.prompt_template = "{q}{?c} ({c}){/c}- {r}";
+  EXPECT_NE(build("a.jsonl", rows)->content_hash(), whole->content_hash());
+}
+
 TEST_F(Stores, TooLongPromptsLoseTheirFrontAndKeepTheResponse) {
   request_.task = Task::kCausalLm;
   request_.options.prompt_column = "p";

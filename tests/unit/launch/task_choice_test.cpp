@@ -80,6 +80,7 @@ TEST_F(TaskOfAFile, WithoutLabelsOrWithPromptsIsALanguageModel) {
   EXPECT_FALSE(choose(kTemplate, "a line\n", "rows.txt").classifies());
   EXPECT_FALSE(choose(kTemplate, "{\"prompt\": \"a\", \"response\": \"b\", \"label\": true}\n").classifies());
   EXPECT_FALSE(choose(kTemplate + "data: {prompt_column: p, response_column: r}\n", kLabelled).classifies());
+  EXPECT_EQ(choose(kTemplate + "data: {template: alpaca}\n", kLabelled).reason, "data.template given");
 }
 
 TEST_F(TaskOfAFile, IsWhatAKeySaysWhateverTheFileHas) {
