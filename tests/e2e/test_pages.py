@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The commands of the walk-throughs run as they stand, on a small model in place of the one that they name."""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+
+import common
+import pytest
+import tiny_model
+
+CONFIGS = common.SOURCE / "configs"
+
+
+def commands(page):
+    """Yields the program's commands: lines of the page that are indented by four."""
+    for line in page.splitlines():
+        if line.startswith("    build/neoloom "):
+            yield shlex.split(line)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A working directory with the repository's configs and a build of its own name."""
+    (tmp_path / "configs").symlink_to(CONFIGS)
+    (tmp_path / "build").mkdir()
+    (tmp_path / "build/neoloom").symlink_to(common.NEOLOOM)
+    return tmp_path
+
+
+def run_page(folder, cache, page, settings):
+    """Runs all commands of a page. Commands that name a configuration get settings in addition."""
+    seen = []
+    for command in commands(page):
+        changes = [f"runtime.cache_dir={cache}", "runtime.device=cpu", "runtime.threads_per_rank=1"]
+        if "--config" in command:
+            changes += settings
+        sets = [word for change in changes for word in ("--set", change)]
+        done = subprocess.run([*command, *sets], cwd=folder, env=common.environment(), capture_output=True, text=True,
+                              timeout=120)
+        assert done.returncode == 0, f"{' '.join(command)}\n{done.stderr}"
+        seen.append(done.stdout)
+    return seen
+
+
+def test_instruction_tuning(folder, cache):
+    page = (CONFIGS / "INSTRUCTION_TUNING.md").read_text()
+    rows = json.loads(re.search(r"```json\n(.*?)```", page, re.DOTALL)[1])
+    question = re.search(r"`(\{\"instruction\".*?\})`", page)[1]
+    base = tiny_model.make_model_folder(folder / "base", std=0.2, max_position_embeddings=512)
+    for name in ("train", "validation"):
+        (folder / f"{name}.json").write_text(json.dumps(rows))
+    (folder / "questions.jsonl").write_text(question + "\n")
+    seen = run_page(folder, cache, page, [f"model_config.pretrained_model_name={base}", "trainer_config.max_steps=2"])
+    assert len(seen) == 6
+    assert json.loads(seen[2])["eval_loss"] > 0
+    answer = json.loads(seen[4])
+    assert "### Input:\nrecieve\n\n### Response:\n" in answer["prompt"]
+    assert os.path.exists(folder / "merged/model.safetensors")
+    # The prompt that the page shows is the one that is made.
+    shown = "\n".join(line.strip() for line in page[page.index("    Below is"): page.index("and the response `friend`")].splitlines())
+    made = answer["prompt"].replace("recieve", "freind")
+    assert shown.split() == made.split()
