@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <filesystem>
 
+#include "data/readers/input_text.h"
 #include "data/readers/lines.h"
 #include "data/readers/rows.h"
 #include "data/store/labels.h"
@@ -60,13 +61,13 @@ bool names_numbers(const StoreRequest& request) {
   return !own.empty() && (!request.label_names || *request.label_names == own);
 }
 
-std::string content_hash_of(const StoreRequest& request, const Tokenizer& tokenizer, std::string_view text) {
+std::string content_hash_of(const StoreRequest& request, const Tokenizer& tokenizer, InputFile& file) {
   const Options& options = request.options;
   core::Sha256 hash;
   hash.add_field(fmt::format("neoloom token store {}", kStoreFormatVersion));
-  hash.add_field(core::sha256_hex(text));
+  hash.add_field(core::sha256_hex(file.bytes()));
   hash.add_field(tokenizer.content_hash());
-  hash.add_field(settings_text(request, format_of(request.path, options, text)));
+  hash.add_field(settings_text(request, format_of(request.path, options, file.head())));
   for (const std::string& name : {options.text_column, options.label_column, options.labels_column,
                                   options.labels_separator, options.prompt_column, options.response_column}) {
     hash.add_field(name);
@@ -97,20 +98,21 @@ class Builder {
  public:
   Builder(const StoreRequest& request, const Tokenizer& tokenizer, const std::string& store_path)
       : request_(request),
-        file_(request.path, ErrorKind::kData),
+        file_(request.path),
         maker_(request, tokenizer),
         labels_({request.path, fixed_names(request), request.num_labels, request.preferred_label_names,
                  names_numbers(request)}),
         spool_(directory_for(store_path)) {
-    require(!without_byte_order_mark(file_.text()).empty(), ErrorKind::kData, "{} is empty; expected at least one row",
+    text_ = file_.text(directory_for(store_path));
+    require(!without_byte_order_mark(text_).empty(), ErrorKind::kData, "{} is empty; expected at least one row",
             request.path);
-    require_text(request.path, file_.text());
-    content_.content_hash = content_hash_of(request, tokenizer, file_.text());
+    require_text(request.path, text_);
+    content_.content_hash = content_hash_of(request, tokenizer, file_);
     content_.labelled = true;
   }
 
   void build(const std::string& store_path) {
-    const Format format = format_of(request_.path, request_.options, file_.text());
+    const Format format = format_of(request_.path, request_.options, text_);
     if (is_stream(request_, format)) {
       read_stream();
     } else {
@@ -132,7 +134,7 @@ class Builder {
 
   /// Reads the whole file as one stream and cuts it into windows. The last one may be shorter.
   void read_stream() {
-    const std::string_view text = without_byte_order_mark(file_.text());
+    const std::string_view text = without_byte_order_mark(text_);
     const size_t valid = core::utf8_prefix_bytes(text);
     require(valid == text.size(), ErrorKind::kData, "{}: line {}: {}", request_.path,
             1 + std::count(text.begin(), text.begin() + static_cast<int64_t>(valid), '\n'), core::utf8_complaint(text));
@@ -150,8 +152,8 @@ class Builder {
   }
 
   void read_rows(Format format) {
-    const auto reader = open_rows(
-        {request_.path, file_.text(), format, request_.options.header, request_.options.quoting, maker_.columns()});
+    const auto reader =
+        open_rows({request_.path, text_, format, request_.options.header, request_.options.quoting, maker_.columns()});
     std::vector<bool> seen(maker_.columns().size(), false);
     int64_t rows = 0;
     Row row;
@@ -248,7 +250,8 @@ class Builder {
   }
 
   const StoreRequest& request_;
-  core::MappedFile file_;
+  InputFile file_;
+  std::string_view text_;
   SampleMaker maker_;
   Labels labels_;
   IdSpool spool_;
@@ -261,8 +264,8 @@ class Builder {
 
 std::string TokenStore::path_for(const StoreRequest& request, const Tokenizer& tokenizer,
                                  const std::string& cache_dir) {
-  const core::MappedFile file(request.path, ErrorKind::kData);
-  const std::string hash = content_hash_of(request, tokenizer, file.text());
+  InputFile file(request.path);
+  const std::string hash = content_hash_of(request, tokenizer, file);
   return (std::filesystem::path(cache_dir) / store_name(hash)).string();
 }
 

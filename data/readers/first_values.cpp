@@ -1,30 +1,34 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "data/readers/first_values.h"
 
+#include "data/readers/input_text.h"
 #include "runtime/core/error.h"
-#include "runtime/core/files.h"
 
 namespace neoloom::data {
 
 std::vector<Cell> first_values(const std::string& path, const Options& options,
                                const std::vector<std::string>& columns) {
   constexpr int kRows = 100;
-  const core::MappedFile file(path, core::ErrorKind::kData);
+  InputFile file(path);
   ReaderRequest request;
   request.path = path;
-  request.text = file.text();
-  request.format = format_of(path, options, file.text());
+  request.text = file.head();
+  request.format = format_of(path, options, request.text);
   request.header = options.header;
   request.quoting = options.quoting;
   std::vector<Cell> values(columns.size());
   if (request.format == Format::kText) return values;
   for (const std::string& name : columns) request.columns.push_back({name, "data", /*optional=*/true});
-  const auto reader = open_rows(request);
-  Row row;
-  for (int i = 0; i < kRows && reader->next(row); ++i) {
-    for (size_t k = 0; k < values.size(); ++k) {
-      if (values[k].kind == Cell::Kind::kMissing) values[k] = row.cells[k];
+  try {
+    const auto reader = open_rows(request);
+    Row row;
+    for (int i = 0; i < kRows && reader->next(row); ++i) {
+      for (size_t k = 0; k < values.size(); ++k) {
+        if (values[k].kind == Cell::Kind::kMissing) values[k] = row.cells[k];
+      }
     }
+  } catch (const core::Error&) {
+    if (!file.compressed()) throw;  // the head of a compressed file may end within a row
   }
   return values;
 }

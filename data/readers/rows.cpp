@@ -7,8 +7,10 @@
 #include <array>
 #include <cctype>
 #include <filesystem>
+#include <utility>
 
 #include "data/readers/csv_reader.h"
+#include "data/readers/decompress.h"
 #include "data/readers/json_reader.h"
 #include "data/readers/lines.h"
 #include "runtime/core/error.h"
@@ -19,6 +21,7 @@ namespace {
 
 using core::ErrorKind;
 using core::fail;
+using core::require;
 
 struct NamedFormat {
   std::string_view name;  // value of data.format, and extension of a file
@@ -37,12 +40,17 @@ const NamedFormat* find_format(std::string_view name) {
   return std::find_if(kFormats.begin(), kFormats.end(), [&](const auto& each) { return each.name == name; });
 }
 
-/// Returns the extension in lower case, without the dot.
-std::string extension_of(const std::string& path) {
-  std::string name = std::filesystem::path(path).extension().string();
+std::string last_extension(const std::filesystem::path& path) {
+  std::string name = path.extension().string();
   if (!name.empty()) name.erase(0, 1);
   std::transform(name.begin(), name.end(), name.begin(), [](unsigned char c) { return std::tolower(c); });
   return name;
+}
+
+/// Returns the extension in lower case, without the dot and without that of a compression.
+std::string extension_of(const std::filesystem::path& path) {
+  const std::string name = last_extension(path);
+  return name == "gz" || name == "zst" ? last_extension(path.stem()) : name;
 }
 
 bool starts_with_bracket(std::string_view text) {
@@ -89,7 +97,7 @@ Format format_of(const std::string& path, const Options& options, std::string_vi
   if (found == kFormats.end()) {
     fail(ErrorKind::kData,
          "{}: the format {} is not supported; expected a file that ends in .jsonl .ndjson .json .csv .tsv .tab .txt "
-         ".text, or data.format jsonl, json, csv, tsv or text (compressed files must be unpacked first)",
+         ".text (with .gz or .zst behind it, too), or data.format jsonl, json, csv, tsv or text",
          path, core::quoted(name));
   }
   if (found->format == Format::kJsonArray && !starts_with_bracket(text)) return Format::kJsonLines;
@@ -110,8 +118,19 @@ void require_text(const std::string& path, std::string_view text) {
     fail(ErrorKind::kData, "{0} is {1}, not UTF-8 (byte 1 is 0x{2:02X}); convert it: iconv -f {1} -t UTF-8", path,
          utf16, static_cast<unsigned char>(text[0]));
   }
-  if (text.starts_with("\x1F\x8B") || text.starts_with("PK\x03\x04") || text.starts_with("PAR1")) {
-    fail(ErrorKind::kData, "{} is a compressed or binary file; expected JSON lines, CSV, TSV or text, unpacked", path);
+  constexpr std::array<std::pair<std::string_view, std::string_view>, 6> kOthers = {
+      {{"PK\x03\x04", "a ZIP archive"},
+       {"PAR1", "a Parquet file"},
+       {"BZh", "a bzip2 file"},
+       {"\xFD"
+        "7zXZ",
+        "an xz file"},
+       {"\x1F\x8B", "a gzip file"},
+       {"\x28\xB5\x2F\xFD", "a zstd file"}}};
+  for (const auto& [magic, what] : kOthers) {
+    require(!text.starts_with(magic), ErrorKind::kData,
+            "{} is {}{}; expected JSON lines, CSV, TSV or text, as it is or compressed by gzip or zstd", path, what,
+            compression_of(text) == Compression::kNone ? "" : " within a compressed file");
   }
 }
 

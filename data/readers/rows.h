@@ -14,12 +14,12 @@ namespace neoloom::data {
 enum class Format { kJsonLines, kJsonArray, kCsv, kTsv, kText };
 
 /// Returns the format that `options.format` names, else the one of the file's extension: .jsonl .ndjson .json .csv .tsv
-/// .tab .txt .text. A .json file that starts with '[' is one array of rows; any other is one object a line.
-/// Throws: Error(kData) for another extension, listing the known ones.
+/// .tab .txt .text, with .gz or .zst behind it or not. A .json file that starts with '[' is one array of rows; any
+/// other is one object a line. Throws: Error(kData) for another extension, listing the known ones.
 Format format_of(const std::string& path, const Options& options, std::string_view text);
 
 /// Rejects a file that is no UTF-8 text at all, which would otherwise give thousands of unreadable lines.
-/// Throws: Error(kData) for UTF-16 (with the command that converts it), and for a compressed or binary file.
+/// Throws: Error(kData) for UTF-16 (with the command that converts it), and for a binary file, such as an archive.
 void require_text(const std::string& path, std::string_view text);
 
 /// Whether the file's extension names a format.

@@ -13,6 +13,7 @@
 #include "runtime/core/checksum.h"
 #include "runtime/core/error.h"
 #include "runtime/core/files.h"
+#include "runtime/core/unnamed_file.h"
 #include "runtime/hdf5/handles.h"
 #include "runtime/hdf5/objects.h"
 #include "runtime/hdf5/types.h"
@@ -138,15 +139,7 @@ void write_content(hdf5::Id root, const StoreContent& content, IdSpool& ids) {
 
 }  // namespace
 
-IdSpool::IdSpool(const std::string& directory) : directory_(directory) {
-  std::string name = directory + "/.ids-XXXXXX";
-  file_.reset(::mkstemp(name.data()));
-  if (!file_.valid()) {
-    throw core::WriteError(kKind,
-                           fmt::format("cannot create a temporary file in {}: {}", directory, std::strerror(errno)));
-  }
-  ::unlink(name.c_str());
-}
+IdSpool::IdSpool(const std::string& directory) : directory_(directory), file_(core::unnamed_file(directory, kKind)) {}
 
 void IdSpool::append(std::span<const int32_t> ids) {
   buffer_.insert(buffer_.end(), ids.begin(), ids.end());

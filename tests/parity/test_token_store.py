@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Token stores read with h5py, against Python's csv and json modules and the ids of `tokenizers`."""
 import csv
+import gzip
 import io
 import json
 import os
@@ -11,6 +12,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import zstandard
 from tokenizers import ByteLevelBPETokenizer, Tokenizer
 
 SOURCE = Path(os.environ.get("NEOLOOM_SOURCE_DIR", Path(__file__).resolve().parents[2]))
@@ -93,6 +95,28 @@ def test_files_of_python_s_json_writer(folder, tmp_path, ascii_only):
     (tmp_path / "rows.json").write_text(json.dumps(records, ensure_ascii=ascii_only, indent=1))
     expect_equal(build(folder, tmp_path / "rows.jsonl", "label=label"), folder, rows)
     expect_equal(build(folder, tmp_path / "rows.json", "label=label"), folder, rows)
+
+
+def test_files_of_python_s_compressors(folder, tmp_path):
+    generator = random.Random(7)
+    rows = [(rough_text(generator), generator.choice(["x", "y"])) for _ in range(3000)]
+    text = "".join(json.dumps({"text": text, "label": label}) + "\n" for text, label in rows).encode()
+    half = len(text) // 2
+    stream = io.BytesIO()
+    with zstandard.ZstdCompressor(write_checksum=True).stream_writer(stream, closefd=False) as writer:  # of unknown size
+        for at in range(0, len(text), 10_000):
+            writer.write(text[at : at + 10_000])
+    files = {
+        "level9.jsonl.gz": gzip.compress(text, 9),
+        "stored.jsonl.gz": gzip.compress(text, 0),
+        "two.jsonl.gz": gzip.compress(text[:half]) + gzip.compress(text[half:]),
+        "plain.jsonl": zstandard.ZstdCompressor(level=19).compress(text),
+        "stream.jsonl.zst": stream.getvalue(),
+        "two.jsonl.zst": zstandard.compress(text[:half]) + zstandard.compress(text[half:]),
+    }
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+        expect_equal(build(folder, tmp_path / name, "label=label"), folder, rows)
 
 
 def test_prompts_and_responses(folder, tmp_path):

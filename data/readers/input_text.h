@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "data/readers/decompress.h"
+#include "runtime/core/files.h"
+
+namespace neoloom::data {
+
+/// An input file: its bytes, and the text in them. A compressed file is recognised by its first bytes, whatever its
+/// name.
+class InputFile {
+ public:
+  /// Maps the file. Throws: Error(kData) when it cannot be read.
+  explicit InputFile(const std::string& path);
+
+  const std::string& path() const { return path_; }
+  /// The file as it lies on the disk.
+  std::string_view bytes() const { return file_.text(); }
+  /// Returns the first bytes of the text: a few MiB of a compressed one, all of another.
+  std::string_view head();
+  bool compressed() const { return compression_ != Compression::kNone; }
+  /// Returns the whole text, valid as long as this object. Decompresses a compressed one into an unnamed file in
+  /// `directory`, which is mapped, so that it takes disk space and not memory.
+  /// Throws: Error(kData) as decompress, WriteError(kData).
+  std::string_view text(const std::string& directory);
+
+ private:
+  std::string path_;
+  core::MappedFile file_;
+  core::MappedFile unpacked_;
+  std::string head_;  // of a compressed file
+  Compression compression_;
+};
+
+}  // namespace neoloom::data
