@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "data/files.h"
 #include "runtime/core/task.h"
 
 namespace neoloom::data {
@@ -13,8 +14,8 @@ using core::Task;
 
 /// The configuration group `data`: which files, which columns.
 struct Options {
-  std::string train;            // path
-  std::string validation;       // path; empty: none
+  Files train;
+  Files validation;             // empty: none
   std::string format = "auto";  // auto (by file name) | jsonl | json | csv | tsv | text
   bool header = true;           // CSV/TSV: the first row names the columns; false: names are "0", "1", ...
   bool quoting = true;          // CSV/TSV: RFC 4180 quotes; false: quote characters are text

@@ -61,13 +61,21 @@ bool names_numbers(const StoreRequest& request) {
   return !own.empty() && (!request.label_names || *request.label_names == own);
 }
 
-std::string content_hash_of(const StoreRequest& request, const Tokenizer& tokenizer, InputFile& file) {
+/// Returns the SHA-256 of a file's bytes, and its format.
+std::pair<std::string, Format> identify(const std::string& path, const Options& options) {
+  InputFile file(path);
+  return {core::sha256_hex(file.bytes()), format_of(path, options, file.head())};
+}
+
+std::string content_hash_of(const StoreRequest& request, const Tokenizer& tokenizer) {
   const Options& options = request.options;
+  const std::vector<std::string> paths = request.files.expand();
+  const auto [first_hash, first_format] = identify(paths.front(), options);
   core::Sha256 hash;
   hash.add_field(fmt::format("neoloom token store {}", kStoreFormatVersion));
-  hash.add_field(core::sha256_hex(file.bytes()));
+  hash.add_field(first_hash);
   hash.add_field(tokenizer.content_hash());
-  hash.add_field(settings_text(request, format_of(request.path, options, file.head())));
+  hash.add_field(settings_text(request, first_format));
   for (const std::string& name : {options.text_column, options.label_column, options.labels_column,
                                   options.labels_separator, options.prompt_column, options.response_column}) {
     hash.add_field(name);
@@ -86,6 +94,10 @@ std::string content_hash_of(const StoreRequest& request, const Tokenizer& tokeni
   if (request.embedding_rows > 0 && tokenizer.vocab_size() > request.embedding_rows) {
     hash.add_field(fmt::format("ids below {}", request.embedding_rows));
   }
+  for (size_t i = 1; i < paths.size(); ++i) {
+    const auto [next_hash, format] = identify(paths[i], options);
+    hash.add_field(fmt::format("then {} format={}", next_hash, static_cast<int>(format)));
+  }
   return hash.hex();
 }
 
@@ -93,33 +105,26 @@ std::string store_name(const std::string& content_hash) {
   return fmt::format("tokens-{}.h5", content_hash.substr(0, kHashDigitsInName));
 }
 
-/// Collects the samples of one file.
+/// Collects the samples of the files.
 class Builder {
  public:
   Builder(const StoreRequest& request, const Tokenizer& tokenizer, const std::string& store_path)
       : request_(request),
-        file_(request.path),
+        paths_(request.files.expand()),
+        directory_(directory_for(store_path)),
         maker_(request, tokenizer),
-        labels_({request.path, fixed_names(request), request.num_labels, request.preferred_label_names,
+        labels_({request.files.text(), fixed_names(request), request.num_labels, request.preferred_label_names,
                  names_numbers(request)}),
-        spool_(directory_for(store_path)) {
-    text_ = file_.text(directory_for(store_path));
-    require(!without_byte_order_mark(text_).empty(), ErrorKind::kData, "{} is empty; expected at least one row",
-            request.path);
-    require_text(request.path, text_);
-    content_.content_hash = content_hash_of(request, tokenizer, file_);
+        spool_(directory_) {
+    content_.content_hash = content_hash_of(request, tokenizer);
     content_.labelled = true;
   }
 
   void build(const std::string& store_path) {
-    const Format format = format_of(request_.path, request_.options, text_);
-    if (is_stream(request_, format)) {
-      read_stream();
-    } else {
-      read_rows(format);
-    }
+    for (const std::string& path : paths_) read_file(path);
+    check_tolerance();
     require(content_.offsets.size() > 1, ErrorKind::kData, "{} has no row that can be used; expected at least one{}",
-            request_.path, listed_rows());
+            request_.files.text(), listed_rows());
     if (request_.task != Task::kCausalLm) finish_labels();
     publish_store(content_, spool_, store_path);
   }
@@ -132,15 +137,29 @@ class Builder {
     return directory;
   }
 
-  /// Reads the whole file as one stream and cuts it into windows. The last one may be shorter.
-  void read_stream() {
-    const std::string_view text = without_byte_order_mark(text_);
+  void read_file(const std::string& path) {
+    path_ = path;
+    labels_.begin_file(path);
+    InputFile file(path);
+    const std::string_view text = file.text(directory_);
+    require(!without_byte_order_mark(text).empty(), ErrorKind::kData, "{} is empty; expected at least one row", path);
+    require_text(path, text);
+    const Format format = format_of(path, request_.options, text);
+    if (is_stream(request_, format)) {
+      read_stream(without_byte_order_mark(text));
+    } else {
+      read_rows(text, format);
+    }
+  }
+
+  /// Reads the whole text as one stream and cuts it into windows. The last one may be shorter.
+  void read_stream(std::string_view text) {
     const size_t valid = core::utf8_prefix_bytes(text);
-    require(valid == text.size(), ErrorKind::kData, "{}: line {}: {}", request_.path,
+    require(valid == text.size(), ErrorKind::kData, "{}: line {}: {}", path_,
             1 + std::count(text.begin(), text.begin() + static_cast<int64_t>(valid), '\n'), core::utf8_complaint(text));
     const std::vector<int32_t> ids = maker_.encode_stream(text);
     const std::string complaint = maker_.complaint_about(ids);
-    require(complaint.empty(), ErrorKind::kData, "{}: {}", request_.path, complaint);
+    require(complaint.empty(), ErrorKind::kData, "{}: {}", path_, complaint);
     const auto window = static_cast<size_t>(request_.max_length_tokens);
     for (size_t begin = 0; begin < ids.size(); begin += window) {
       Sample sample;
@@ -151,9 +170,9 @@ class Builder {
     }
   }
 
-  void read_rows(Format format) {
+  void read_rows(std::string_view text, Format format) {
     const auto reader =
-        open_rows({request_.path, text_, format, request_.options.header, request_.options.quoting, maker_.columns()});
+        open_rows({path_, text, format, request_.options.header, request_.options.quoting, maker_.columns()});
     std::vector<bool> seen(maker_.columns().size(), false);
     int64_t rows = 0;
     Row row;
@@ -169,14 +188,14 @@ class Builder {
         add_invalid(row.line, complaint);
       }
     }
-    require(rows > 0, ErrorKind::kData, "{} has no rows; expected at least one", request_.path);
+    require(rows > 0, ErrorKind::kData, "{} has no rows; expected at least one", path_);
+    rows_ += rows;
     for (size_t i = 0; i < seen.size(); ++i) {
       const Column& column = maker_.columns()[i];
       const std::vector<std::string>& found = reader->columns_found();
       const bool named = std::find(found.begin(), found.end(), column.name) != found.end();
-      if (!seen[i] && !named && !column.optional && !found.empty()) fail_without_column(request_.path, column, found);
+      if (!seen[i] && !named && !column.optional && !found.empty()) fail_without_column(path_, column, found);
     }
-    check_tolerance(rows);
   }
 
   void add(const Sample& sample) {
@@ -198,7 +217,8 @@ class Builder {
     ++content_.invalid_row_count;
     const int64_t sample = request_.every_row ? static_cast<int64_t>(content_.offsets.size()) - 1 : -1;
     if (request_.every_row || content_.invalid_rows.size() < kInvalidRowsKept) {
-      content_.invalid_rows.push_back({line, core::printable(reason, kLongestReasonBytes), sample});
+      const std::string file = paths_.size() > 1 ? path_ + ": " : "";
+      content_.invalid_rows.push_back({line, core::printable(file + reason, kLongestReasonBytes), sample});
     }
     if (!request_.every_row) return;
     Sample stand_in;
@@ -217,15 +237,15 @@ class Builder {
     return text;
   }
 
-  void check_tolerance(int64_t rows) const {
-    if (request_.every_row) return;
-    const double percent = 100.0 * static_cast<double>(content_.invalid_row_count) / static_cast<double>(rows);
+  void check_tolerance() const {
+    if (request_.every_row || content_.invalid_row_count == 0) return;
+    const double percent = 100.0 * static_cast<double>(content_.invalid_row_count) / static_cast<double>(rows_);
     if (percent <= request_.options.invalid_data_tolerance_percent) return;
     fail(ErrorKind::kData,
          "{}: {} of {} rows cannot be read ({:.3g} %), more than data.invalid_data_tolerance_percent = {} allows; "
          "correct the rows or raise it:{}",
-         request_.path, content_.invalid_row_count, rows, percent, request_.options.invalid_data_tolerance_percent,
-         listed_rows());
+         request_.files.text(), content_.invalid_row_count, rows_, percent,
+         request_.options.invalid_data_tolerance_percent, listed_rows());
   }
 
   void finish_labels() {
@@ -234,7 +254,7 @@ class Builder {
     require(request_.task != Task::kMultiLabel || !looks_one_hot_ || result.names.size() != 2, ErrorKind::kData,
             "{}: every list of labels is [0, 1] or [1, 0], which names both classes in each row; "
             "one-hot lists are not supported: write the names or numbers of the labels that apply, [1] for [0, 1]",
-            request_.path);
+            request_.files.text());
     for (int64_t& label : content_.labels) {
       if (label >= 0) label = result.class_index[static_cast<size_t>(label)];
     }
@@ -250,8 +270,10 @@ class Builder {
   }
 
   const StoreRequest& request_;
-  InputFile file_;
-  std::string_view text_;
+  std::vector<std::string> paths_;
+  std::string path_;  // of the file that is being read
+  std::string directory_;
+  int64_t rows_ = 0;
   SampleMaker maker_;
   Labels labels_;
   IdSpool spool_;
@@ -264,8 +286,7 @@ class Builder {
 
 std::string TokenStore::path_for(const StoreRequest& request, const Tokenizer& tokenizer,
                                  const std::string& cache_dir) {
-  InputFile file(request.path);
-  const std::string hash = content_hash_of(request, tokenizer, file);
+  const std::string hash = content_hash_of(request, tokenizer);
   return (std::filesystem::path(cache_dir) / store_name(hash)).string();
 }
 

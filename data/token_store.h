@@ -14,10 +14,11 @@
 
 namespace neoloom::data {
 
-/// Inputs of a token store. The content hash covers the file's bytes, the tokenizer and these settings.
+/// Inputs of a token store. The content hash covers the bytes of the files in their order, the tokenizer and these
+/// settings.
 struct StoreRequest {
-  std::string path;  // input file
-  Options options;   // columns, format
+  Files files;      // input files; read in the order of Files::expand, each in the format of its own name
+  Options options;  // columns, format
   TokenizerOptions tokenizer_options;
   Task task = Task::kSingleLabel;
   int64_t max_length_tokens = 2048;  // longer samples are truncated at the end
@@ -35,8 +36,8 @@ struct StoreRequest {
 };
 
 struct InvalidRow {
-  int64_t line = 0;  // 1-based line of the input file where the row starts
-  std::string reason;
+  int64_t line = 0;     // 1-based line of the input file where the row starts
+  std::string reason;   // of several files, it begins with the name of this one
   int64_t sample = -1;  // with StoreRequest::every_row: the row's sample
 };
 
@@ -45,11 +46,11 @@ struct InvalidRow {
 /// Thread: reading is safe from any thread.
 class TokenStore {
  public:
-  /// Returns the store's path in `cache_dir`, which contains the content hash. Reads the whole input file once.
+  /// Returns the store's path in `cache_dir`, which contains the content hash. Reads all input files once.
   static std::string path_for(const StoreRequest& request, const Tokenizer& tokenizer, const std::string& cache_dir);
   /// Reads and tokenises the input, writes a temporary file, and publishes it by rename.
-  /// Throws: Error(kData) for an empty file, one that is not UTF-8, a missing column (listing those found), a label
-  /// outside the map, or more unreadable rows than the tolerance (listing line numbers).
+  /// Throws: Error(kData) for a pattern without a file, an empty file, one that is not UTF-8, a missing column (listing
+  /// those found), a label outside the map, or more unreadable rows than the tolerance (listing line numbers).
   static void build(const StoreRequest& request, const Tokenizer& tokenizer, const std::string& store_path);
   /// Maps a store without checking its checksum (is_whole() does). Throws: Error(kData) when its layout is wrong.
   static std::shared_ptr<const TokenStore> open(const std::string& store_path);

@@ -84,14 +84,15 @@ void add_plan(CLI::App& app, PlanArguments& arguments) {
 void add_evaluate(CLI::App& app, EvaluateArguments& arguments) {
   CLI::App* command = app.add_subcommand("evaluate", "Loss and metrics on labelled data, as one JSON object");
   add_model_options(command, arguments.model);
-  command->add_option("--data", arguments.data, "Labelled data; default: the run's validation file");
+  command->add_option("--data", arguments.data,
+                      "Labelled data, a file or a pattern such as 'dev-*.csv'; default: the run's validation file");
   command->add_option("--output", arguments.output, "Also write the JSON object to this file");
 }
 
 void add_predict(CLI::App& app, PredictArguments& arguments) {
   CLI::App* command = app.add_subcommand("predict", "Labels and scores for every input row, as JSONL");
   add_model_options(command, arguments.model);
-  command->add_option("--input", arguments.input, "Rows to label")->required();
+  command->add_option("--input", arguments.input, "Rows to label, a file or a pattern such as 'new-*.csv'")->required();
   command->add_option("--output", arguments.output, "JSONL file; default: standard output");
 }
 

@@ -6,9 +6,9 @@
 
 namespace neoloom::data {
 
-std::vector<Cell> first_values(const std::string& path, const Options& options,
-                               const std::vector<std::string>& columns) {
+std::vector<Cell> first_values(const Files& files, const Options& options, const std::vector<std::string>& columns) {
   constexpr int kRows = 100;
+  const std::string path = files.expand().front();
   InputFile file(path);
   ReaderRequest request;
   request.path = path;

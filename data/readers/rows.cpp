@@ -47,12 +47,6 @@ std::string last_extension(const std::filesystem::path& path) {
   return name;
 }
 
-/// Returns the extension in lower case, without the dot and without that of a compression.
-std::string extension_of(const std::filesystem::path& path) {
-  const std::string name = last_extension(path);
-  return name == "gz" || name == "zst" ? last_extension(path.stem()) : name;
-}
-
 bool starts_with_bracket(std::string_view text) {
   text = without_byte_order_mark(text);
   const size_t first = text.find_first_not_of(" \t\r\n");
@@ -89,10 +83,15 @@ class TextLineReader : public RowReader {
 
 }  // namespace
 
-bool names_a_format(const std::string& path) { return find_format(extension_of(path)) != kFormats.end(); }
+std::string format_extension(const std::string& path) {
+  const std::string name = last_extension(path);
+  return name == "gz" || name == "zst" ? last_extension(std::filesystem::path(path).stem()) : name;
+}
+
+bool names_a_format(const std::string& path) { return find_format(format_extension(path)) != kFormats.end(); }
 
 Format format_of(const std::string& path, const Options& options, std::string_view text) {
-  const std::string name = options.format == "auto" ? extension_of(path) : options.format;
+  const std::string name = options.format == "auto" ? format_extension(path) : options.format;
   const auto* const found = find_format(name);
   if (found == kFormats.end()) {
     fail(ErrorKind::kData,

@@ -25,6 +25,9 @@ void require_text(const std::string& path, std::string_view text);
 /// Whether the file's extension names a format.
 bool names_a_format(const std::string& path);
 
+/// Returns the extension in lower case, without the dot and without that of a compression: "csv" for a.csv.gz.
+std::string format_extension(const std::string& path);
+
 /// One value of a row. All values of CSV, TSV and text are kText.
 struct Cell {
   enum class Kind { kMissing, kText, kInteger, kList, kOther };

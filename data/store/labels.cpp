@@ -74,7 +74,7 @@ std::vector<std::string> default_label_names(int64_t count) {
   return names;
 }
 
-Labels::Labels(Request request) : request_(std::move(request)) {
+Labels::Labels(Request request) : request_(std::move(request)), file_(request_.path) {
   if (!request_.names) return;
   const std::vector<std::string>& names = *request_.names;
   require(!request_.num_labels || *request_.num_labels == static_cast<int64_t>(names.size()), ErrorKind::kUsage,
@@ -106,10 +106,10 @@ std::optional<int64_t> Labels::find_fixed(const std::string& label) const {
   return named ? std::optional(position) : std::nullopt;
 }
 
-void Labels::fail_outside(const std::string& label, int64_t line, const std::string& known) const {
+void Labels::fail_outside(const std::string& label, const Place& place, const std::string& known) const {
   const bool numbered = request_.names && !positions_allowed_ && integer_of(label) && *integer_of(label) >= 0 &&
                         *integer_of(label) < static_cast<int64_t>(request_.names->size());
-  fail(ErrorKind::kData, "{}: line {}: label {} is not one of the known labels: {}{}", request_.path, line,
+  fail(ErrorKind::kData, "{}: line {}: label {} is not one of the known labels: {}{}", place.file, place.line,
        core::quoted(label, kNameInMessagesBytes), known,
        numbered ? "; if numbers in the data stand for these labels in this order, set data.label_names to this list"
                 : "");
@@ -120,12 +120,12 @@ int64_t Labels::number_of(const std::string& label, int64_t line) {
   if (known != numbers_.end()) return known->second;
   if (request_.names) {
     if (const std::optional<int64_t> number = find_fixed(label)) return *number;
-    fail_outside(label, line, list_of(*request_.names));
+    fail_outside(label, {file_, line}, list_of(*request_.names));
   }
   const auto number = static_cast<int64_t>(found_.size());
   numbers_.emplace(label, number);
   found_.push_back(label);
-  first_lines_.push_back(line);
+  first_places_.push_back({file_, line});
   return number;
 }
 
@@ -135,7 +135,7 @@ Labels::Result Labels::number_integers(int64_t num_labels) const {
   for (size_t number = 0; number < found_.size(); ++number) {
     const int64_t index = *integer_of(found_[number]);
     if (index < 0 || index >= num_labels) {
-      fail_outside(found_[number], first_lines_[number],
+      fail_outside(found_[number], first_places_[number],
                    fmt::format("the integers from 0 to {} (num_labels is {}); "
                                "to use other labels, list them in data.label_names",
                                num_labels - 1, num_labels));

@@ -22,7 +22,7 @@ std::vector<std::string> default_label_names(int64_t count);
 class Labels {
  public:
   struct Request {
-    std::string path;  // for messages
+    std::string path;  // for messages: all files
     std::optional<std::vector<std::string>> names;
     std::optional<int64_t> num_labels;
     std::vector<std::string> preferred = {};
@@ -33,6 +33,8 @@ class Labels {
   /// Throws: Error(kUsage) when fixed names repeat, or their count is not num_labels.
   explicit Labels(Request request);
 
+  /// Names the file of the labels that follow, for messages.
+  void begin_file(const std::string& path) { file_ = path; }
   /// Returns a provisional number for the label, which Result::class_index translates.
   /// Throws: Error(kData) when it is outside fixed names, with the line, the label and the names.
   int64_t number_of(const std::string& label, int64_t line);
@@ -45,7 +47,11 @@ class Labels {
   Result finish() const;
 
  private:
-  [[noreturn]] void fail_outside(const std::string& label, int64_t line, const std::string& known) const;
+  struct Place {
+    std::string file;
+    int64_t line = 0;
+  };
+  [[noreturn]] void fail_outside(const std::string& label, const Place& place, const std::string& known) const;
   Result number_integers(int64_t num_labels) const;
   std::optional<int64_t> find_fixed(const std::string& label) const;
 
@@ -53,8 +59,9 @@ class Labels {
   bool positions_allowed_ = false;
   std::unordered_map<std::string, int64_t> by_whole_number_;  // integer fixed names such as 1 and 1.0, by their digits
   std::unordered_map<std::string, int64_t> numbers_;
-  std::vector<std::string> found_;    // by number: labels in order of appearance
-  std::vector<int64_t> first_lines_;  // by number
+  std::string file_;
+  std::vector<std::string> found_;   // by number: labels in order of appearance
+  std::vector<Place> first_places_;  // by number
 };
 
 }  // namespace neoloom::data

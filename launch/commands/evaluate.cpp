@@ -16,18 +16,18 @@ int run_evaluate(comm::MpiSession& session, const EvaluateArguments& arguments) 
     return "";
   });
   Inference inference = load_inference(session, arguments.model);
-  const std::string path = arguments.data.empty() ? inference.config.data.validation : arguments.data;
+  const data::Files files = arguments.data.empty() ? inference.config.data.validation : data::Files(arguments.data);
   data::StoreRequest request;
   std::string note;
   session.run_on_all_or_fail([&] {
-    core::require(!path.empty(), core::ErrorKind::kUsage, "no data to evaluate on: give --data FILE");
-    note = settle_format(arguments.model, path, inference.config);
-    request = store_request(inference.config, inference.task, inference.base, path);
+    core::require(!files.empty(), core::ErrorKind::kUsage, "no data to evaluate on: give --data FILE");
+    note = settle_format(arguments.model, files.names.front(), inference.config);
+    request = store_request(inference.config, inference.task, inference.base, files);
     if (inference.task.classifies()) request.label_names = inference.labels;
   });
   const auto store = open_store(session, request, *inference.tokenizer, cache_directory(session, inference.config));
   session.run_on_all_or_fail([&] {
-    const std::string warning = train::check_evaluation_data(*store, path);
+    const std::string warning = train::check_evaluation_data(*store, files.text());
     if (!warning.empty() && session.is_root()) session.log().warning(warning);
   });
   if (session.is_root() && !note.empty()) session.log().info(note);

@@ -197,8 +197,8 @@ void print_plan(const Inputs& inputs, const PlanRequest& request) {
   const RunConfig& config = inputs.config;
   const TaskChoice& task = inputs.task;
   const ScratchFolder scratch;
-  const auto open = [&](const std::string& path, const std::vector<std::string>* labels) {
-    data::StoreRequest asked = store_request(config, task, inputs.base, path);
+  const auto open = [&](const data::Files& files, const std::vector<std::string>* labels) {
+    data::StoreRequest asked = store_request(config, task, inputs.base, files);
     if (labels != nullptr && task.classifies()) asked.label_names = *labels;
     const std::string file = scratch.path() + (labels == nullptr ? "/train.h5" : "/validation.h5");
     data::TokenStore::build(asked, *inputs.tokenizer, file);

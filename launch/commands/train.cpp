@@ -73,14 +73,14 @@ void read_everything_small(TrainingJob& s, const TrainArguments& arguments) {
 // Looks for rows that teach nothing. Fails when there are no others, else warns.
 void check_targets(TrainingJob& s) {
   for (std::string& warning : train::check_training_data({.store = *s.train,
-                              .path = s.config.data.train,
+                              .path = s.config.data.train.text(),
                               .task = s.task.value,
                               .max_length_tokens = resolve_max_length(s.config, s.base),
                               .empty_text_tokens = static_cast<int64_t>(s.tokenizer->front_ids().size())})) {
     s.config.warnings.push_back(std::move(warning));
   }
   if (!s.validation || s.config.trainer_config.eval_strategy == train::Interval::kNo) return;
-  const std::string warning = train::check_evaluation_data(*s.validation, s.config.data.validation);
+  const std::string warning = train::check_evaluation_data(*s.validation, s.config.data.validation.text());
   if (!warning.empty()) s.config.warnings.push_back(warning);
 }
 
@@ -92,7 +92,7 @@ void open_stores(comm::MpiSession& session, TrainingJob& s) {
     const std::optional<int64_t>& expected = s.config.model_config.num_labels;
     core::require(!s.task.classifies() || !expected || *expected == static_cast<int64_t>(s.labels.size()),
                   ErrorKind::kUsage, "model_config.num_labels is {}, but {} has {} labels", expected.value_or(0),
-                  s.config.data.train, s.labels.size());
+                  s.config.data.train.text(), s.labels.size());
     if (s.task.classifies()) {
       s.label_counts = label_counts(*s.train, s.task.value);
       s.head = head_to_start_from(s, s.labels);

@@ -242,8 +242,8 @@ void add_trainer_rhythm_fields(std::vector<Field>& out) {
 void add_data_fields(std::vector<Field>& out) {
   using Options = data::Options;
   GroupFields group("data", &RunConfig::data, out);
-  group.text("train", kResolved, &Options::train);
-  group.text("validation", kFree, &Options::validation);
+  group.read_by("train", kResolved, &Options::train, read_files);
+  group.read_by("validation", kFree, &Options::validation, read_files);
   group.text("format", kResolved, &Options::format,
              {{"auto", "jsonl", "json", "csv", "tsv", "text"}, {"parquet", "arrow"}}, false);
   group.flag("header", kResolved, &Options::header);

@@ -104,6 +104,11 @@ std::vector<std::string> read_names(const std::string& name, const Node& node) {
   return names;
 }
 
+data::Files read_files(const std::string& name, const Node& node) {
+  if (node.kind == Node::Kind::kList) return read_names(name, node);
+  return read_choice(name, node, {});
+}
+
 model::ModuleChoice read_modules(const std::string& name, const Node& node) {
   constexpr std::string_view kInNames = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-";
   model::ModuleChoice choice{read_names(name, node)};
@@ -230,6 +235,11 @@ std::string to_text(const std::vector<std::string>& value) {
   std::transform(value.begin(), value.end(), std::back_inserter(parts),
                  [](const std::string& item) { return to_text(item); });
   return fmt::format("[{}]", fmt::join(parts, ", "));
+}
+
+std::string to_text(const data::Files& value) {
+  if (value.names.size() > 1) return to_text(value.names);
+  return to_text(value.empty() ? std::string() : value.names.front());
 }
 
 std::string to_text(const std::vector<int64_t>& value) { return fmt::format("[{}]", fmt::join(value, ", ")); }

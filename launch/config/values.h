@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "data/files.h"
 #include "launch/config/node.h"
 #include "model/options.h"
 #include "runtime/optim/schedule.h"
@@ -60,6 +61,8 @@ optim::ScheduleArguments read_schedule_arguments(const std::string& name, const 
 std::vector<int64_t> read_counts(const std::string& name, const Node& node);
 /// Reads a list of names, or one name.
 std::vector<std::string> read_names(const std::string& name, const Node& node);
+/// Reads one path or pattern, or a list of them.
+data::Files read_files(const std::string& name, const Node& node);
 model::Dtype read_dtype(const std::string& name, const Node& node);
 train::Interval read_interval(const std::string& name, const Node& node, const Choices& choices);
 
@@ -74,6 +77,7 @@ std::string to_text(double value);
 std::string to_text(bool value);
 std::string to_text(const std::string& value);
 std::string to_text(const std::vector<std::string>& value);
+std::string to_text(const data::Files& value);
 std::string to_text(const std::vector<int64_t>& value);
 std::string to_text(const model::ModuleChoice& value);
 std::string to_text(const optim::ScheduleArguments& value);

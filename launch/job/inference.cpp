@@ -203,9 +203,10 @@ std::string settle_format(const ModelArguments& arguments, const std::string& pa
       std::any_of(arguments.overrides.begin(), arguments.overrides.end(), sets_it)) {
     return "";
   }
-  const auto extension = [](const std::string& name) { return fs::path(name).extension(); };
-  for (const std::string& own : {config.data.train, config.data.validation}) {
-    if (extension(own) == extension(path)) return "";
+  for (const data::Files& files : {config.data.train, config.data.validation}) {
+    for (const std::string& own : files.names) {
+      if (data::format_extension(own) == data::format_extension(path)) return "";
+    }
   }
   if (!data::names_a_format(path)) return "";
   std::string note = fmt::format(

@@ -245,9 +245,9 @@ HeadStart head_to_start_from(const Inputs& inputs, const std::vector<std::string
 }
 
 data::StoreRequest store_request(const RunConfig& config, const TaskChoice& task, const Base& base,
-                                 const std::string& path) {
+                                 const data::Files& files) {
   data::StoreRequest request;
-  request.path = path;
+  request.files = files;
   request.options = config.data;
   request.tokenizer_options = config.tokenizer_config;
   request.task = task.value;

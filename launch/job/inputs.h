@@ -93,9 +93,9 @@ void read_inputs(const std::string& name, Inputs& inputs);
 /// Returns the initial head of a run with these labels. Throws: Error(kUsage) as start_head.
 HeadStart head_to_start_from(const Inputs& inputs, const std::vector<std::string>& labels);
 
-/// Returns the request for the token store of the file `path`.
+/// Returns the request for the token store of the files.
 data::StoreRequest store_request(const RunConfig& config, const TaskChoice& task, const Base& base,
-                                 const std::string& path);
+                                 const data::Files& files);
 
 /// Opens a token store on every rank. Before that, rank 0 and then one rank of each other node verify it, and build it
 /// when it is missing or damaged. Collective: every rank. Throws: as load_weights.

@@ -32,10 +32,11 @@ void resolve(const std::string& origin, std::string& path, std::vector<std::stri
   std::error_code ignored;
   if (origin.empty() || path.empty() || fs::path(path).is_absolute()) return;
   const fs::path there = (fs::path(origin) / path).lexically_normal();
-  if (!fs::exists(there, ignored)) return;
-  if (!fs::exists(path, ignored)) {
+  const auto exists = [](const std::string& name) { return data::Files(name).exist(); };  // or matches as a pattern
+  if (!exists(there)) return;
+  if (!exists(path)) {
     path = there.string();
-  } else if (!fs::equivalent(path, there, ignored)) {
+  } else if (fs::absolute(path).lexically_normal() != there && !fs::equivalent(path, there, ignored)) {
     warnings.push_back(
         fmt::format("{} of the current folder is used; the run was trained with {}", path, there.string()));
   }
@@ -54,10 +55,11 @@ RunConfig read_run_config(const std::string& run, const std::vector<std::string>
   const std::string text = core::read_file(path, ErrorKind::kUsage);
   const std::string origin = origin_of(text);
   RunConfig config = parse_config(text, path, overrides);
-  for (std::string* each : {&config.model_config.pretrained_model_name,
-                            &config.tokenizer_config.pretrained_tokenizer_name, &config.data.validation}) {
+  for (std::string* each :
+       {&config.model_config.pretrained_model_name, &config.tokenizer_config.pretrained_tokenizer_name}) {
     resolve(origin, *each, config.warnings);
   }
+  for (std::string& name : config.data.validation.names) resolve(origin, name, config.warnings);
   if (config.peft_config) resolve(origin, config.peft_config->init_from, config.warnings);
   return config;
 }

@@ -55,7 +55,7 @@ void take_labels_column(const Cell& first, data::Options& data) {
   core::require(!joined, ErrorKind::kUsage,
                 "{} has a column labels whose first value is {}: say whether a row has one label "
                 "(data.label_column: labels) or several (data.labels_column: labels, separated by {})",
-                data.train, core::quoted(first.text), core::quoted(data.labels_separator));
+                data.train.text(), core::quoted(first.text), core::quoted(data.labels_separator));
   (first.kind == Cell::Kind::kList ? data.labels_column : data.label_column) = "labels";
 }
 
@@ -124,7 +124,7 @@ TaskChoice choose_training_task(RunConfig& config) {
   choice.advice = fmt::format(
       "{} has a column {}, so its rows are classified; "
       "peft_config.task_type: CAUSAL_LM trains a language model on the texts instead",
-      config.data.train, core::quoted(column));
+      config.data.train.text(), core::quoted(column));
   return choice;
 }
 

@@ -124,7 +124,7 @@ void set_option(neoloom::data::StoreRequest& request, const std::string& key, co
 
 int store(const std::vector<std::string>& args) {
   neoloom::data::StoreRequest request;
-  request.path = args[2];
+  request.files = args[2];
   for (size_t i = 4; i < args.size(); ++i) {
     const size_t equals = args[i].find('=');
     set_option(request, args[i].substr(0, equals), args[i].substr(equals + 1));

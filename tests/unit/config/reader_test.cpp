@@ -51,7 +51,7 @@ TEST(Template, ReadsWhole) {
   EXPECT_EQ(config.trainer_config.warmup_steps, 0.03);
   EXPECT_EQ(config.trainer_config.gradient_accumulation_steps, 4);
   EXPECT_EQ(config.data.invalid_data_tolerance_percent, 5.0);
-  EXPECT_EQ(config.data.train, "rows.jsonl");
+  EXPECT_EQ(config.data.train.text(), "rows.jsonl");
   EXPECT_EQ(config.data.labels_column, "labels");
   EXPECT_THAT(config.warnings, ElementsAre(HasSubstr("torch_dtype"), HasSubstr("warmup_ratio")));
 }
@@ -236,7 +236,7 @@ TEST(Override, WinsOverTheFileAndIsCheckedLikeIt) {
   EXPECT_EQ(config.trainer_config.learning_rate, 1e-4);
   EXPECT_EQ(config.trainer_config.eval_strategy, train::Interval::kNo);
   EXPECT_THAT(config.peft_config.value().target_modules.names, ElementsAre("c_fc", "c_proj"));
-  EXPECT_EQ(config.data.validation, "");
+  EXPECT_TRUE(config.data.validation.empty());
   EXPECT_EQ(parse("", {"trainer_config.seed=1", "trainer_config.seed=2"}).trainer_config.seed, 2);
   EXPECT_THAT(refusal("", {"trainer_config.learning_rate=x"}),
               StartsWith("--set trainer_config.learning_rate=x: trainer_config.learning_rate: expected"));
@@ -246,8 +246,18 @@ TEST(Override, WinsOverTheFileAndIsCheckedLikeIt) {
   EXPECT_THAT(refusal("", {"trainer_config=5"}), HasSubstr("expected a map"));
 }
 
+TEST(Files, AreAPathAPatternOrAListAndAreWrittenSo) {
+  const RunConfig config = parse("data: {train: [a.csv, 'b-*.csv'], validation: dev.csv}\n");
+  EXPECT_THAT(config.data.train.names, ElementsAre("a.csv", "b-*.csv"));
+  EXPECT_THAT(config.data.validation.names, ElementsAre("dev.csv"));
+  EXPECT_THAT(to_yaml(config), HasSubstr("train: [\"a.csv\", \"b-*.csv\"]\n"));
+  EXPECT_THAT(to_yaml(config), HasSubstr("validation: \"dev.csv\"\n"));
+  EXPECT_THAT(refusal("data: {train: [a.csv, a.csv]}\n"), HasSubstr("listed twice"));
+  EXPECT_THAT(refusal("data: {train: {a: b}}\n"), HasSubstr("data.train"));
+}
+
 TEST(Override, KeepsPathsAndWordsAsTheyStand) {
-  EXPECT_EQ(parse("", {"data.train=/tmp/a b/x=y.jsonl"}).data.train, "/tmp/a b/x=y.jsonl");
+  EXPECT_EQ(parse("", {"data.train=/tmp/a b/x=y.jsonl"}).data.train.text(), "/tmp/a b/x=y.jsonl");
   EXPECT_EQ(parse("", {"data.labels_separator=\"\\t\""}).data.labels_separator, "\t");
 }
 

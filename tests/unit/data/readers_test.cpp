@@ -222,7 +222,7 @@ TEST_F(Readers, FilesThatAreNotTextAreNamed) {
                     "e\na,b\n",
                     {"header cannot be read", "not UTF-8: 0xF6"});
   expect_data_error("a.parquet", "PAR1", {"\"parquet\"", "not supported", ".jsonl"});
-  request_.path = folder_.file("absent.csv");
+  request_.files = folder_.file("absent.csv");
   expect_error([&] { TokenStore::build(request_, *tokenizer_, folder_.file("s.h5")); }, core::ErrorKind::kData,
                {"absent.csv"});
 }

@@ -93,7 +93,7 @@ class StoreTest : public testing::Test {
   }
 
   std::shared_ptr<const TokenStore> build(const std::string& name, std::string_view content) {
-    request_.path = folder_.write(name, content);
+    request_.files = folder_.write(name, content);
     const std::string path = TokenStore::path_for(request_, *tokenizer_, folder_.file("cache"));
     TokenStore::build(request_, *tokenizer_, path);
     return TokenStore::open(path);

@@ -154,7 +154,7 @@ TEST_F(Stores, SpecialTokensInTheDataAreTextOnRequest) {
 }
 
 TEST_F(Stores, EqualRequestsMakeEqualBytes) {
-  request_.path = folder_.write("a.csv", "text,label\nabc,x\nde,y\nbroken\n");
+  request_.files = folder_.write("a.csv", "text,label\nabc,x\nde,y\nbroken\n");
   request_.options.invalid_data_tolerance_percent = 50;
   TokenStore::build(request_, *tokenizer_, folder_.file("one.h5"));
   TokenStore::build(request_, *tokenizer_, folder_.file("deep/er/two.h5"));
@@ -173,11 +173,11 @@ TEST_F(Stores, NothingButTheStoreIsLeftBehind) {
 }
 
 TEST_F(Stores, PathDependsOnContentTokenizerAndSettings) {
-  request_.path = folder_.write("a.csv", "text,label\nabc,x\n");
+  request_.files = folder_.write("a.csv", "text,label\nabc,x\n");
   const auto path = [&] { return TokenStore::path_for(request_, *tokenizer_, "cache"); };
   const std::string first = path();
   EXPECT_EQ(first, path());
-  request_.path = folder_.write("renamed.csv", "text,label\nabc,x\n");
+  request_.files = folder_.write("renamed.csv", "text,label\nabc,x\n");
   EXPECT_EQ(first, path()) << "the name of the file does not matter";
   std::vector<std::string> paths = {first};
   const auto expect_new = [&](const char* what) {
@@ -213,7 +213,7 @@ TEST_F(Stores, ArraysLieAlignedInTheFile) {
 }
 
 TEST_F(Stores, DamagedFilesAreRefusedWithAWayOut) {
-  request_.path = folder_.write("a.csv", "text,label\nabc,x\nde,y\n");
+  request_.files = folder_.write("a.csv", "text,label\nabc,x\nde,y\n");
   const std::string path = folder_.file("s.h5");
   TokenStore::build(request_, *tokenizer_, path);
   const std::string whole = core::read_file(path);
