@@ -15,10 +15,12 @@ using core::Task;
 /// The configuration group `data`: which files, which columns.
 struct Options {
   Files train;
-  Files validation;             // empty: none
-  std::string format = "auto";  // auto (by file name) | jsonl | json | csv | tsv | text
-  bool header = true;           // CSV/TSV: the first row names the columns; false: names are "0", "1", ...
-  bool quoting = true;          // CSV/TSV: RFC 4180 quotes; false: quote characters are text
+  Files validation;                // empty: none
+  std::string format = "auto";     // auto (by file name) | jsonl | json | csv | tsv | text
+  bool header = true;              // CSV/TSV: the first row names the columns; false: names are "0", "1", ...
+  bool quoting = true;             // CSV/TSV: RFC 4180 quotes; false: quote characters are text
+  std::string delimiter;           // CSV/TSV: one character; empty: comma or tab, by the format
+  std::string encoding = "utf-8";  // utf-8 | latin-1 | cp1252 | utf-8-replace
   std::string text_column = "text";
   std::string label_column;   // single-label: string or integer
   std::string labels_column;  // multi-label: list of names (JSON), or names joined by labels_separator (CSV)

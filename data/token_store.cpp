@@ -45,7 +45,9 @@ std::string settings_text(const StoreRequest& request, Format format) {
              request.task == Task::kMultiLabel ? 1 : 0, request.max_length_tokens, request.require_labels,
              options.invalid_data_tolerance_percent, request.tokenizer_options.add_eos_token,
              request.tokenizer_options.split_special_tokens, request.num_labels.value_or(-1)) +
-         (request.every_row ? " every_row" : "");
+         (request.every_row ? " every_row" : "") +
+         (options.encoding == "utf-8" ? "" : " encoding=" + options.encoding) +
+         (options.delimiter.empty() ? "" : " delimiter=" + options.delimiter);
 }
 
 std::optional<std::vector<std::string>> fixed_names(const StoreRequest& request) {
@@ -63,7 +65,7 @@ bool names_numbers(const StoreRequest& request) {
 
 /// Returns the SHA-256 of a file's bytes, and its format.
 std::pair<std::string, Format> identify(const std::string& path, const Options& options) {
-  InputFile file(path);
+  InputFile file(path, options.encoding);
   return {core::sha256_hex(file.bytes()), format_of(path, options, file.head())};
 }
 
@@ -140,23 +142,21 @@ class Builder {
   void read_file(const std::string& path) {
     path_ = path;
     labels_.begin_file(path);
-    InputFile file(path);
+    InputFile file(path, request_.options.encoding);
     const std::string_view text = file.text(directory_);
     require(!without_byte_order_mark(text).empty(), ErrorKind::kData, "{} is empty; expected at least one row", path);
     require_text(path, text);
-    const Format format = format_of(path, request_.options, text);
-    if (is_stream(request_, format)) {
-      read_stream(without_byte_order_mark(text));
-    } else {
-      read_rows(text, format);
-    }
+    ReaderRequest reading = reader_request(path, text, request_.options);
+    if (is_stream(request_, reading.format)) return read_stream(without_byte_order_mark(text));
+    reading.columns = maker_.columns();
+    read_rows(*open_rows(reading));
   }
 
   /// Reads the whole text as one stream and cuts it into windows. The last one may be shorter.
   void read_stream(std::string_view text) {
     const size_t valid = core::utf8_prefix_bytes(text);
     require(valid == text.size(), ErrorKind::kData, "{}: line {}: {}", path_,
-            1 + std::count(text.begin(), text.begin() + static_cast<int64_t>(valid), '\n'), core::utf8_complaint(text));
+            1 + std::count(text.begin(), text.begin() + static_cast<int64_t>(valid), '\n'), encoding_complaint(text));
     const std::vector<int32_t> ids = maker_.encode_stream(text);
     const std::string complaint = maker_.complaint_about(ids);
     require(complaint.empty(), ErrorKind::kData, "{}: {}", path_, complaint);
@@ -170,14 +170,12 @@ class Builder {
     }
   }
 
-  void read_rows(std::string_view text, Format format) {
-    const auto reader =
-        open_rows({path_, text, format, request_.options.header, request_.options.quoting, maker_.columns()});
+  void read_rows(RowReader& reader) {
     std::vector<bool> seen(maker_.columns().size(), false);
     int64_t rows = 0;
     Row row;
     Sample sample;
-    while (reader->next(row)) {
+    while (reader.next(row)) {
       ++rows;
       for (size_t i = 0; i < seen.size(); ++i) seen[i] = seen[i] || row.cells[i].kind != Cell::Kind::kMissing;
       std::string complaint = maker_.make(row, labels_, sample);
@@ -192,7 +190,7 @@ class Builder {
     rows_ += rows;
     for (size_t i = 0; i < seen.size(); ++i) {
       const Column& column = maker_.columns()[i];
-      const std::vector<std::string>& found = reader->columns_found();
+      const std::vector<std::string>& found = reader.columns_found();
       const bool named = std::find(found.begin(), found.end(), column.name) != found.end();
       if (!seen[i] && !named && !column.optional && !found.empty()) fail_without_column(path_, column, found);
     }

@@ -16,13 +16,18 @@ namespace {
 using core::ErrorKind;
 using core::fail;
 
+char delimiter_of(const ReaderRequest& request) {
+  if (request.delimiter != '\0') return request.delimiter;
+  return request.format == Format::kTsv ? '\t' : ',';
+}
+
 /// Cuts text into records of fields.
 class RecordScanner {
  public:
   explicit RecordScanner(const ReaderRequest& request)
       : path_(request.path),
         text_(without_byte_order_mark(request.text)),
-        delimiter_(request.format == Format::kTsv ? '\t' : ','),
+        delimiter_(delimiter_of(request)),
         quoting_(request.quoting),
         ends_in_cr_(ends_lines_in_cr(request.text)) {}
 
@@ -52,11 +57,7 @@ class RecordScanner {
     for (const char other : {'\t', ';', '|', ','}) {
       if (other == delimiter_ || record[0].find(other) == std::string::npos) continue;
       if (other == '\t') return "the fields seem to be separated by tabs: set data.format: tsv";
-      if (other == ',') return "the fields seem to be separated by commas: set data.format: csv";
-      return fmt::format(
-          "the fields seem to be separated by \"{}\"; "
-          "save the file with commas (data.format: csv) or tabs (data.format: tsv)",
-          other);
+      return fmt::format("the fields seem to be separated by \"{0}\": set data.delimiter: \"{0}\"", other);
     }
     return {};
   }
@@ -143,7 +144,7 @@ class CsvReader : public RowReader {
     for (size_t i = 0; i < positions_.size() && row.error.empty(); ++i) {
       if (!positions_[i]) continue;
       std::string& field = fields_[*positions_[i]];
-      row.error = core::utf8_complaint(field);
+      row.error = encoding_complaint(field);
       row.cells[i] = {Cell::Kind::kText, std::move(field), {}};
     }
     return true;
@@ -157,7 +158,7 @@ class CsvReader : public RowReader {
     suspicion_ = scanner_.suspicion(record);
     if (request.header) {
       for (const std::string& name : record) {
-        if (first_error_.empty()) first_error_ = core::utf8_complaint(name);
+        if (first_error_.empty()) first_error_ = encoding_complaint(name);
       }
       if (!first_error_.empty())
         fail(ErrorKind::kData, "{}: the header cannot be read: {}", request.path, first_error_);

@@ -9,13 +9,8 @@ namespace neoloom::data {
 std::vector<Cell> first_values(const Files& files, const Options& options, const std::vector<std::string>& columns) {
   constexpr int kRows = 100;
   const std::string path = files.expand().front();
-  InputFile file(path);
-  ReaderRequest request;
-  request.path = path;
-  request.text = file.head();
-  request.format = format_of(path, options, request.text);
-  request.header = options.header;
-  request.quoting = options.quoting;
+  InputFile file(path, options.encoding);
+  ReaderRequest request = reader_request(path, file.head(), options);
   std::vector<Cell> values(columns.size());
   if (request.format == Format::kText) return values;
   for (const std::string& name : columns) request.columns.push_back({name, "data", /*optional=*/true});
@@ -28,7 +23,7 @@ std::vector<Cell> first_values(const Files& files, const Options& options, const
       }
     }
   } catch (const core::Error&) {
-    if (!file.compressed()) throw;  // the head of a compressed file may end within a row
+    if (!file.converted()) throw;  // the head of a converted file may end within a row
   }
   return values;
 }

@@ -5,6 +5,7 @@
 
 #include <cstring>
 
+#include "data/readers/encoding.h"
 #include "runtime/core/error.h"
 #include "runtime/core/unnamed_file.h"
 
@@ -12,14 +13,21 @@ namespace neoloom::data {
 
 using core::ErrorKind;
 
-InputFile::InputFile(const std::string& path)
-    : path_(path), file_(path, ErrorKind::kData), compression_(compression_of(file_.text())) {}
+InputFile::InputFile(const std::string& path, const std::string& encoding)
+    : path_(path), file_(path, ErrorKind::kData), encoding_(encoding), compression_(compression_of(file_.text())) {}
+
+void InputFile::convert(const TakePiece& take) const {
+  if (encoding_ == "utf-8") return decompress(path_, bytes(), compression_, take);
+  Recoder recoder(path_, encoding_, take);
+  decompress(path_, bytes(), compression_, [&](std::string_view piece) { return recoder.add(piece); });
+  recoder.finish();
+}
 
 std::string_view InputFile::head() {
   constexpr size_t kHeadBytes = size_t{4} << 20;
-  if (!compressed()) return bytes();
+  if (!converted()) return bytes();
   head_.clear();
-  decompress(path_, bytes(), compression_, [this](std::string_view piece) {
+  convert([this](std::string_view piece) {
     head_ += piece;
     return head_.size() < kHeadBytes;
   });
@@ -27,12 +35,12 @@ std::string_view InputFile::head() {
 }
 
 std::string_view InputFile::text(const std::string& directory) {
-  if (!compressed()) return bytes();
+  if (!converted()) return bytes();
   const core::UniqueFd file = core::unnamed_file(directory, ErrorKind::kData);
-  decompress(path_, bytes(), compression_, [&](std::string_view piece) {
+  convert([&](std::string_view piece) {
     const int error = core::write_fully(file.get(), piece.data(), piece.size());
     if (error == 0) return true;
-    throw core::WriteError(ErrorKind::kData, fmt::format("cannot decompress {} to a temporary file in {}: {}", path_,
+    throw core::WriteError(ErrorKind::kData, fmt::format("cannot convert {} to a temporary file in {}: {}", path_,
                                                          directory, std::strerror(error)));
   });
   unpacked_ = core::MappedFile(fmt::format("/proc/self/fd/{}", file.get()), ErrorKind::kData);

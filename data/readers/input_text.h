@@ -10,28 +10,33 @@
 namespace neoloom::data {
 
 /// An input file: its bytes, and the text in them. A compressed file is recognised by its first bytes, whatever its
-/// name.
+/// name. A text in another encoding than UTF-8 is converted.
 class InputFile {
  public:
   /// Maps the file. Throws: Error(kData) when it cannot be read.
-  explicit InputFile(const std::string& path);
+  InputFile(const std::string& path, const std::string& encoding);
 
   const std::string& path() const { return path_; }
   /// The file as it lies on the disk.
   std::string_view bytes() const { return file_.text(); }
-  /// Returns the first bytes of the text: a few MiB of a compressed one, all of another.
+  /// Returns the first bytes of the text: a few MiB of a converted one, all of another.
   std::string_view head();
-  bool compressed() const { return compression_ != Compression::kNone; }
-  /// Returns the whole text, valid as long as this object. Decompresses a compressed one into an unnamed file in
-  /// `directory`, which is mapped, so that it takes disk space and not memory.
-  /// Throws: Error(kData) as decompress, WriteError(kData).
+  /// Whether the text is not simply the bytes.
+  bool converted() const { return compression_ != Compression::kNone || encoding_ != "utf-8"; }
+  /// Returns the whole text, valid as long as this object. Converts into an unnamed file in `directory`, which
+  /// is mapped, so that it takes disk space and not memory.
+  /// Throws: Error(kData) as decompress and Recoder, WriteError(kData).
   std::string_view text(const std::string& directory);
 
  private:
+  /// Hands over the text in pieces.
+  void convert(const TakePiece& take) const;
+
   std::string path_;
   core::MappedFile file_;
   core::MappedFile unpacked_;
-  std::string head_;  // of a compressed file
+  std::string head_;  // of a converted file
+  std::string encoding_;
   Compression compression_;
 };
 

@@ -70,7 +70,7 @@ class JsonReader : public RowReader {
     std::string_view text;
     if (!next_element(text, row.line)) return false;
     row.cells.assign(request_.columns.size(), Cell{});
-    row.error = core::utf8_complaint(text);
+    row.error = encoding_complaint(text);
     if (row.error.empty()) fill(text, row);
     return true;
   }

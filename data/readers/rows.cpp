@@ -68,7 +68,7 @@ class TextLineReader : public RowReader {
     std::string_view line;
     if (!lines_.next(line)) return false;
     row.line = lines_.number();
-    row.error = core::utf8_complaint(line);
+    row.error = encoding_complaint(line);
     row.cells.assign(request_.columns.size(), Cell{});
     if (row.error.empty()) row.cells.front() = {Cell::Kind::kText, std::string(line), {}};
     return true;
@@ -89,6 +89,20 @@ std::string format_extension(const std::string& path) {
 }
 
 bool names_a_format(const std::string& path) { return find_format(format_extension(path)) != kFormats.end(); }
+
+std::string encoding_complaint(std::string_view text) {
+  const std::string complaint = core::utf8_complaint(text);
+  if (complaint.empty()) return {};
+  const bool windows = complaint.find("CP1252") != std::string::npos;
+  return fmt::format("{}, or data.encoding: {} (utf-8-replace reads the rest)", complaint,
+                     windows ? "cp1252" : "latin-1");
+}
+
+ReaderRequest reader_request(const std::string& path, std::string_view text, const Options& options) {
+  ReaderRequest request{path, text, format_of(path, options, text), options.header, options.quoting};
+  if (!options.delimiter.empty()) request.delimiter = options.delimiter.front();
+  return request;
+}
 
 Format format_of(const std::string& path, const Options& options, std::string_view text) {
   const std::string name = options.format == "auto" ? format_extension(path) : options.format;

@@ -22,6 +22,9 @@ Format format_of(const std::string& path, const Options& options, std::string_vi
 /// Throws: Error(kData) for UTF-16 (with the command that converts it), and for a binary file, such as an archive.
 void require_text(const std::string& path, std::string_view text);
 
+/// Says why `text` is not UTF-8, and which data.encoding would read it; empty when it is.
+std::string encoding_complaint(std::string_view text);
+
 /// Whether the file's extension names a format.
 bool names_a_format(const std::string& path);
 
@@ -67,8 +70,12 @@ struct ReaderRequest {
   Format format = Format::kJsonLines;
   bool header = true;
   bool quoting = true;
-  std::vector<Column> columns;
+  char delimiter = '\0';  // CSV, TSV; 0: that of the format
+  std::vector<Column> columns = {};
 };
+
+/// Returns what opens the file with these options; `columns` are to be filled in.
+ReaderRequest reader_request(const std::string& path, std::string_view text, const Options& options);
 
 /// Throws: Error(kData) when a CSV or TSV lacks a requested column, listing those found.
 std::unique_ptr<RowReader> open_rows(const ReaderRequest& request);

@@ -248,6 +248,8 @@ void add_data_fields(std::vector<Field>& out) {
              {{"auto", "jsonl", "json", "csv", "tsv", "text"}, {"parquet", "arrow"}}, false);
   group.flag("header", kResolved, &Options::header);
   group.flag("quoting", kResolved, &Options::quoting);
+  group.read_by("delimiter", kResolved, &Options::delimiter, read_delimiter);
+  group.text("encoding", kResolved, &Options::encoding, {{"utf-8", "latin-1", "cp1252", "utf-8-replace"}, {}}, false);
   group.name("text_column", kResolved, &Options::text_column);
   group.name("label_column", kResolved, &Options::label_column);
   group.name("labels_column", kResolved, &Options::labels_column);

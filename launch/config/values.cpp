@@ -104,6 +104,14 @@ std::vector<std::string> read_names(const std::string& name, const Node& node) {
   return names;
 }
 
+std::string read_delimiter(const std::string& name, const Node& node) {
+  const std::string text = node.kind == Node::Kind::kString && node.text == "\\t" ? "\t" : read_name(name, node);
+  const bool fits = text.empty() || (text.size() == 1 && static_cast<unsigned char>(text[0]) < 0x80 &&
+                                     std::string_view("\"\r\n").find(text[0]) == std::string_view::npos);
+  if (!fits) wrong_value(name, node, "one ASCII character other than a quote or a line end, such as ';'");
+  return text;
+}
+
 data::Files read_files(const std::string& name, const Node& node) {
   if (node.kind == Node::Kind::kList) return read_names(name, node);
   return read_choice(name, node, {});

@@ -61,6 +61,8 @@ optim::ScheduleArguments read_schedule_arguments(const std::string& name, const 
 std::vector<int64_t> read_counts(const std::string& name, const Node& node);
 /// Reads a list of names, or one name.
 std::vector<std::string> read_names(const std::string& name, const Node& node);
+/// Reads one ASCII character, or \t for a tab; empty: none.
+std::string read_delimiter(const std::string& name, const Node& node);
 /// Reads one path or pattern, or a list of them.
 data::Files read_files(const std::string& name, const Node& node);
 model::Dtype read_dtype(const std::string& name, const Node& node);

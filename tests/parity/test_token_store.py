@@ -97,6 +97,21 @@ def test_files_of_python_s_json_writer(folder, tmp_path, ascii_only):
     expect_equal(build(folder, tmp_path / "rows.json", "label=label"), folder, rows)
 
 
+@pytest.mark.parametrize("encoding, errors", [("latin-1", "strict"), ("cp1252", "strict"), ("utf-8-replace", "replace")])
+def test_bytes_as_python_decodes_them(folder, tmp_path, encoding, errors):
+    generator = random.Random(8)
+    undefined = b"\x81\x8d\x8f\x90\x9d" if encoding == "cp1252" else b""
+    usable = [byte for byte in range(256) if byte not in b'\r\n";' + undefined]
+    content = b"text;label\n"
+    for _ in range(2000):
+        content += bytes(generator.choices(usable, k=generator.randint(1, 12))) + b";x\n"
+    path = tmp_path / "rows.csv"
+    path.write_bytes(content)
+    text = content.decode(encoding.removesuffix("-replace"), errors)
+    rows = [tuple(line.split(";")) for line in text.split("\n")[1:-1]]
+    expect_equal(build(folder, path, "label=label", f"encoding={encoding}", "delimiter=;", "quoting=false"), folder, rows)
+
+
 def test_files_of_python_s_compressors(folder, tmp_path):
     generator = random.Random(7)
     rows = [(rough_text(generator), generator.choice(["x", "y"])) for _ in range(3000)]

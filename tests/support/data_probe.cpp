@@ -106,6 +106,10 @@ void set_option(neoloom::data::StoreRequest& request, const std::string& key, co
     options.header = value == "true";
   } else if (key == "quoting") {
     options.quoting = value == "true";
+  } else if (key == "delimiter") {
+    options.delimiter = value;
+  } else if (key == "encoding") {
+    options.encoding = value;
   } else if (key == "text") {
     options.text_column = value;
   } else if (key == "label") {

@@ -256,6 +256,16 @@ TEST(Files, AreAPathAPatternOrAListAndAreWrittenSo) {
   EXPECT_THAT(refusal("data: {train: {a: b}}\n"), HasSubstr("data.train"));
 }
 
+TEST(Files, HaveADelimiterOfOneCharacter) {
+  EXPECT_EQ(parse("data: {delimiter: ';'}\n").data.delimiter, ";");
+  EXPECT_EQ(parse("data: {delimiter: \"\\t\"}\n").data.delimiter, "\t");
+  EXPECT_EQ(parse("", {"data.delimiter=\\t"}).data.delimiter, "\t");
+  for (const char* wrong : {"'::'", "'\"'", "\"\\n\"", "\u00a7"}) {
+    EXPECT_THAT(refusal(std::string("data: {delimiter: ") + wrong + "}\n"), HasSubstr("one ASCII character")) << wrong;
+  }
+  EXPECT_THAT(refusal("data: {encoding: utf-16}\n"), HasSubstr("utf-8-replace"));
+}
+
 TEST(Override, KeepsPathsAndWordsAsTheyStand) {
   EXPECT_EQ(parse("", {"data.train=/tmp/a b/x=y.jsonl"}).data.train.text(), "/tmp/a b/x=y.jsonl");
   EXPECT_EQ(parse("", {"data.labels_separator=\"\\t\""}).data.labels_separator, "\t");

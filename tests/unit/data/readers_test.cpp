@@ -44,10 +44,10 @@ TEST_F(Readers, ACrWithinALineOfAFileWithLfStaysACharacter) {
 
 TEST_F(Readers, AnotherSeparatorIsSuspectedByName) {
   expect_data_error("a.csv", "text;label\nx;y\n",
-                    {"no column \"text\"", "\"text;label\"", "separated by \";\"", "data.format: tsv"});
+                    {"no column \"text\"", "\"text;label\"", "separated by \";\": set data.delimiter: \";\""});
   expect_data_error("a.csv", "text\tlabel\nx\ty\n", {"\"text\\tlabel\"", "separated by tabs: set data.format: tsv"});
   expect_data_error("a.csv", "text|label\nx|y\n", {"separated by \"|\""});
-  expect_data_error("a.tsv", "text,label\nx,y\n", {"separated by commas: set data.format: csv"});
+  expect_data_error("a.tsv", "text,label\nx,y\n", {"separated by \",\": set data.delimiter: \",\""});
   request_.options.header = false;
   request_.options.text_column = "0";
   request_.options.label_column = "1";
