@@ -16,6 +16,7 @@ using core::Task;
 struct Options {
   Files train;
   Files validation;                // empty: none
+  double validation_split = 0;     // share of the samples of train that validate instead; 0: none
   std::string format = "auto";     // auto (by file name) | jsonl | json | csv | tsv | text
   bool header = true;              // CSV/TSV: the first row names the columns; false: names are "0", "1", ...
   bool quoting = true;             // CSV/TSV: RFC 4180 quotes; false: quote characters are text

@@ -16,7 +16,9 @@ int run_evaluate(comm::MpiSession& session, const EvaluateArguments& arguments) 
     return "";
   });
   Inference inference = load_inference(session, arguments.model);
-  const data::Files files = arguments.data.empty() ? inference.config.data.validation : data::Files(arguments.data);
+  data::Files files = arguments.data.empty() ? inference.config.data.validation : data::Files(arguments.data);
+  const bool splits = files.empty() && inference.config.data.validation_split > 0;
+  if (splits) files = inference.config.data.train;
   data::StoreRequest request;
   std::string note;
   session.run_on_all_or_fail([&] {
@@ -25,8 +27,9 @@ int run_evaluate(comm::MpiSession& session, const EvaluateArguments& arguments) 
     request = store_request(inference.config, inference.task, inference.base, files);
     if (inference.task.classifies()) request.label_names = inference.labels;
   });
-  const auto store = open_store(session, request, *inference.tokenizer, cache_directory(session, inference.config));
+  auto store = open_store(session, request, *inference.tokenizer, cache_directory(session, inference.config));
   session.run_on_all_or_fail([&] {
+    if (splits) store = split_for_validation(inference.config, store).validation;
     const std::string warning = train::check_evaluation_data(*store, files.text());
     if (!warning.empty() && session.is_root()) session.log().warning(warning);
   });

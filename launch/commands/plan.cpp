@@ -204,9 +204,11 @@ void print_plan(const Inputs& inputs, const PlanRequest& request) {
     data::TokenStore::build(asked, *inputs.tokenizer, file);
     return data::TokenStore::open(file);
   };
-  const auto store = open(config.data.train, nullptr);
-  const auto validation =
-      config.data.validation.empty() ? nullptr : open(config.data.validation, &store->label_names());
+  const auto rows = open(config.data.train, nullptr);
+  data::Split parts{rows, nullptr};
+  if (config.data.validation_split > 0) parts = split_for_validation(config, rows);
+  if (!config.data.validation.empty()) parts.validation = open(config.data.validation, &rows->label_names());
+  const auto& [store, validation] = parts;
   if (task.classifies()) head_to_start_from(inputs, store->label_names());  // refuses other labels
   const RunPlan plan = plan_steps(inputs, *store, request.ranks);
 
@@ -214,7 +216,8 @@ void print_plan(const Inputs& inputs, const PlanRequest& request) {
   report.line("model", fmt::format("{} ({} parameters)", inputs.base.folder, inputs.base.config.body_parameters()));
   report.line("task", fmt::format("{} ({})", task.classifies() ? task.problem_type_name() : "causal_lm", task.reason));
   if (!task.advice.empty()) report.line("", task.advice);
-  print_lengths(*store, report);
+  print_lengths(*rows, report);
+  if (store != rows) report.line("", fmt::format("{} of them validate (data.validation_split)", validation->size()));
   if (task.classifies()) print_labels(*store, task.value, report);
   print_steps(inputs, plan, request, report);
   MemoryPlanInput question =

@@ -46,9 +46,10 @@ constexpr int64_t kFullTrainingLimit = 500'000'000;  // parameters, above which 
 
 // Holds everything between the configuration and the trainer.
 struct TrainingJob : Inputs {
-  HeadStart head;                     // of classification
-  BaseReference reference;            // the base, as written adapters name it
-  std::vector<int64_t> label_counts;  // of the training data
+  HeadStart head;                                // of classification
+  BaseReference reference;                       // the base, as written adapters name it
+  std::vector<int64_t> label_counts;             // of the training data
+  std::shared_ptr<const data::TokenStore> rows;  // of data.train, before a split
   std::shared_ptr<const data::TokenStore> train, validation;
   std::vector<std::string> labels;
   ResolvedSettings resolved;
@@ -80,15 +81,30 @@ void check_targets(TrainingJob& s) {
     s.config.warnings.push_back(std::move(warning));
   }
   if (!s.validation || s.config.trainer_config.eval_strategy == train::Interval::kNo) return;
-  const std::string warning = train::check_evaluation_data(*s.validation, s.config.data.validation.text());
+  const std::string warning = train::check_evaluation_data(*s.validation, validation_name(s.config));
   if (!warning.empty()) s.config.warnings.push_back(warning);
+}
+
+/// Names the validation data for a message.
+std::string validation_name(const RunConfig& config) {
+  return config.data.validation.empty() ? "the validation split of " + config.data.train.text()
+                                        : config.data.validation.text();
+}
+
+void split_rows(TrainingJob& s) {
+  s.train = s.rows;
+  if (s.config.data.validation_split == 0) return;
+  const data::Split parts = split_for_validation(s.config, s.rows);
+  s.train = parts.train;
+  s.validation = parts.validation;
 }
 
 void open_stores(comm::MpiSession& session, TrainingJob& s) {
   const core::Cache cache = cache_directory(session, s.config);
-  s.train = open_store(session, store_request(s.config, s.task, s.base, s.config.data.train), *s.tokenizer, cache);
-  s.labels = s.train->label_names();
+  s.rows = open_store(session, store_request(s.config, s.task, s.base, s.config.data.train), *s.tokenizer, cache);
+  s.labels = s.rows->label_names();
   session.run_on_all_or_fail([&] {
+    split_rows(s);
     const std::optional<int64_t>& expected = s.config.model_config.num_labels;
     core::require(!s.task.classifies() || !expected || *expected == static_cast<int64_t>(s.labels.size()),
                   ErrorKind::kUsage, "model_config.num_labels is {}, but {} has {} labels", expected.value_or(0),
@@ -133,7 +149,12 @@ void print_notes(const TrainingJob& s, const Device& device, const model::Model&
                      wanted, s.resolved.compute_dtype));
   }
   for (const std::string& kernel : model.kernels()) note("attention: " + kernel);
-  for (const auto& [name, store] : {std::pair{"training", s.train}, {"validation", s.validation}}) {
+  if (s.rows != s.train) {
+    note(fmt::format("data.validation_split: {} of {} samples of {} validate, {} train ({})", s.validation->size(),
+                     s.rows->size(), s.config.data.train.text(), s.train->size(),
+                     s.task.value == core::Task::kSingleLabel ? "each label gives its share" : "taken at random"));
+  }
+  for (const auto& [name, store] : {std::pair{"training", s.rows}, {"validation", s.validation}}) {
     if (!store) continue;
     if (store->truncated_samples() > 0) {
       note(fmt::format("{} data: {} of {} samples were cut to {} tokens", name, store->truncated_samples(),

@@ -62,11 +62,16 @@ bool is_multiple(double number, double divisor) {
 
 void check_rhythm(const RunConfig& config, const KeyLocation& place) {
   const train::Options& trainer = config.trainer_config;
-  core::require(trainer.eval_strategy == Interval::kNo || !config.data.validation.empty(), ErrorKind::kUsage,
-                "{}: evaluation while training needs data.validation", place("trainer_config", "eval_strategy"));
+  const bool splits = config.data.validation_split > 0;
+  core::require(!splits || config.data.validation.empty(), ErrorKind::kUsage,
+                "{}: data.validation names files for validation, and this takes them from data.train; give one of them",
+                place("data", "validation_split"));
+  core::require(trainer.eval_strategy == Interval::kNo || splits || !config.data.validation.empty(), ErrorKind::kUsage,
+                "{}: evaluation while training needs data.validation or data.validation_split",
+                place("trainer_config", "eval_strategy"));
   if (!trainer.load_best_model_at_end) return;
   core::require(trainer.eval_strategy != Interval::kNo, ErrorKind::kUsage,
-                "{}: needs eval_strategy steps or epoch, and data.validation",
+                "{}: needs eval_strategy steps or epoch, and data.validation or data.validation_split",
                 place("trainer_config", "load_best_model_at_end"));
   core::require(trainer.eval_strategy == trainer.save_strategy, ErrorKind::kUsage,
                 "{}: needs eval_strategy and save_strategy to be the same",

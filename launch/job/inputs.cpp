@@ -260,6 +260,11 @@ data::StoreRequest store_request(const RunConfig& config, const TaskChoice& task
   return request;
 }
 
+data::Split split_for_validation(const RunConfig& config, const std::shared_ptr<const data::TokenStore>& store) {
+  const train::Options& trainer = config.trainer_config;
+  return data::split_store(store, config.data.validation_split, trainer.data_seed.value_or(trainer.seed));
+}
+
 std::shared_ptr<const data::TokenStore> open_store(comm::MpiSession& session, const data::StoreRequest& request,
                                                    const data::Tokenizer& tokenizer, const core::Cache& cache) {
   std::string path;

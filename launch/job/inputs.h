@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "data/options.h"
+#include "data/store/split.h"
 #include "data/token_store.h"
 #include "data/tokenizer/tokenizer.h"
 #include "launch/config/run_config.h"
@@ -96,6 +97,9 @@ HeadStart head_to_start_from(const Inputs& inputs, const std::vector<std::string
 /// Returns the request for the token store of the files.
 data::StoreRequest store_request(const RunConfig& config, const TaskChoice& task, const Base& base,
                                  const data::Files& files);
+
+/// Splits the samples of data.train by data.validation_split, seeded by trainer_config's data_seed or seed.
+data::Split split_for_validation(const RunConfig& config, const std::shared_ptr<const data::TokenStore>& store);
 
 /// Opens a token store on every rank. Before that, rank 0 and then one rank of each other node verify it, and build it
 /// when it is missing or damaged. Collective: every rank. Throws: as load_weights.

@@ -59,7 +59,9 @@ RunConfig read_run_config(const std::string& run, const std::vector<std::string>
        {&config.model_config.pretrained_model_name, &config.tokenizer_config.pretrained_tokenizer_name}) {
     resolve(origin, *each, config.warnings);
   }
-  for (std::string& name : config.data.validation.names) resolve(origin, name, config.warnings);
+  data::Options& data = config.data;
+  data::Files& evaluated = data.validation_split > 0 ? data.train : data.validation;
+  for (std::string& name : evaluated.names) resolve(origin, name, config.warnings);
   if (config.peft_config) resolve(origin, config.peft_config->init_from, config.warnings);
   return config;
 }

@@ -24,7 +24,8 @@ namespace neoloom::launch {
 // | config.json of the base            | model/gpt_neo_config           | base_config, each value as parsed           |
 // | weights of the base, its score     | model/weight_cache             | model_hash: SHA-256 of the files            |
 // | tokenizer, special tokens, added   | data/tokenizer                 | tokenizer_hash: SHA-256 of what makes ids   |
-// | training file, columns, max_length | data/token_store               | data_hash: SHA-256 of bytes and settings    |
+// | training files, columns, encoding, | data/token_store               | data_hash: SHA-256 of bytes and settings,   |
+// | max_length, validation_split       |                                | share and seed                              |
 // | order of the labels                | data/token_store               | labels                                      |
 // | padding                            | config, tokenizer, config.json | pad_token_id, as resolved                   |
 // | peft_config.init_from              | model/checkpoints              | start_hash: SHA-256 of its tensor file, on a|

@@ -53,6 +53,8 @@ TEST(BestModel, NeedsEvaluationsThatMeetSaves) {
 
 TEST(Evaluation, NeedsValidationData) {
   EXPECT_THAT(refusal("trainer_config: {eval_strategy: epoch}\n"), HasSubstr("needs data.validation"));
+  EXPECT_EQ(refusal("trainer_config: {eval_strategy: epoch}\ndata: {validation_split: 0.1}\n"), "accepted");
+  EXPECT_THAT(refusal("data: {validation: dev.csv, validation_split: 0.1}\n"), HasSubstr("give one of them"));
 }
 
 TEST(GlobalBatch, IsAWholeNumberOfMicroBatches) {

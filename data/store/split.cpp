@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "data/store/split.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <numeric>
+#include <utility>
+#include <vector>
+
+#include "runtime/core/error.h"
+#include "runtime/core/hash.h"
+#include "runtime/core/rng.h"
+
+namespace neoloom::data {
+namespace {
+
+using Samples = std::vector<int64_t>;
+
+/// Shows some samples of a store as a store.
+class PartOfStore : public TokenStore {
+ public:
+  PartOfStore(std::shared_ptr<const TokenStore> whole, Samples samples, const std::string& name)
+      : whole_(std::move(whole)), samples_(std::move(samples)) {
+    for (const int64_t sample : samples_) {
+      lengths_.push_back(whole_->lengths()[static_cast<size_t>(sample)]);
+      target_counts_.push_back(whole_->target_counts()[static_cast<size_t>(sample)]);
+    }
+    core::Sha256 hash;
+    hash.add_field(whole_->content_hash());
+    hash.add_field(name);
+    content_hash_ = hash.hex();
+  }
+  int64_t size() const override { return static_cast<int64_t>(samples_.size()); }
+  std::span<const int32_t> ids(int64_t sample) const override { return whole_->ids(in_whole(sample)); }
+  int32_t prompt_tokens(int64_t sample) const override { return whole_->prompt_tokens(in_whole(sample)); }
+  int64_t label(int64_t sample) const override { return whole_->label(in_whole(sample)); }
+  std::span<const uint8_t> multi_label(int64_t sample) const override { return whole_->multi_label(in_whole(sample)); }
+  bool labelled() const override { return whole_->labelled(); }
+  const std::vector<std::string>& label_names() const override { return whole_->label_names(); }
+  std::span<const int32_t> lengths() const override { return lengths_; }
+  std::span<const int32_t> target_counts() const override { return target_counts_; }
+  const std::vector<InvalidRow>& invalid_rows() const override { return no_rows_; }
+  int64_t truncated_samples() const override { return 0; }
+  const std::string& content_hash() const override { return content_hash_; }
+
+ private:
+  int64_t in_whole(int64_t sample) const { return samples_[static_cast<size_t>(sample)]; }
+
+  std::shared_ptr<const TokenStore> whole_;
+  Samples samples_;
+  std::vector<int32_t> lengths_;
+  std::vector<int32_t> target_counts_;
+  std::vector<InvalidRow> no_rows_;
+  std::string content_hash_;
+};
+
+/// Returns how many samples each group gives, in proportion to its size and less than all of it where it has several.
+std::vector<int64_t> shares_of(const std::vector<Samples>& groups, int64_t total, int64_t wanted) {
+  std::vector<int64_t> counts;
+  std::vector<std::pair<int64_t, size_t>> remainders;  // of the division by total, negated so that they sort downwards
+  for (size_t i = 0; i < groups.size(); ++i) {
+    const auto size = static_cast<int64_t>(groups[i].size());
+    counts.push_back(size * wanted / total);
+    remainders.emplace_back(-(size * wanted % total), i);
+  }
+  std::sort(remainders.begin(), remainders.end());
+  int64_t missing = wanted - std::accumulate(counts.begin(), counts.end(), int64_t{0});
+  // The first round leaves a sample of each group to train; later rounds take it where that is the only way.
+  for (const int64_t kept : {1, 0}) {
+    for (const auto& [remainder, i] : remainders) {
+      const bool can_give = counts[i] + kept < static_cast<int64_t>(groups[i].size());
+      const int64_t given = missing > 0 && can_give ? 1 : 0;
+      counts[i] += given;
+      missing -= given;
+    }
+  }
+  return counts;
+}
+
+/// Returns the samples of each label; all in one group when they have several labels or none.
+std::vector<Samples> groups_of(const TokenStore& store) {
+  std::map<int64_t, Samples> by_label;
+  for (int64_t sample = 0; sample < store.size(); ++sample) by_label[store.label(sample)].push_back(sample);
+  std::vector<Samples> groups;
+  for (auto& [label, samples] : by_label) groups.push_back(std::move(samples));
+  return groups;
+}
+
+/// Sorts samples by random numbers that the seed and each sample decide.
+void shuffle(Samples& samples, int64_t seed) {
+  const auto number = [seed](int64_t sample) {
+    return core::mix64(core::mix64(static_cast<uint64_t>(seed)) ^ static_cast<uint64_t>(sample));
+  };
+  std::sort(samples.begin(), samples.end(),
+            [&](int64_t a, int64_t b) { return std::pair(number(a), a) < std::pair(number(b), b); });
+}
+
+}  // namespace
+
+Split split_store(std::shared_ptr<const TokenStore> store, double share, int64_t seed) {
+  const auto wanted = static_cast<int64_t>(std::ceil(share * static_cast<double>(store->size())));
+  core::require(wanted > 0 && wanted < store->size(), core::ErrorKind::kData,
+                "data.validation_split: {} of {} samples leaves nothing to train on; give more data, or another share",
+                share, store->size());
+  std::vector<Samples> groups = groups_of(*store);
+  const std::vector<int64_t> counts = shares_of(groups, store->size(), wanted);
+  Samples train;
+  Samples validation;
+  for (size_t i = 0; i < groups.size(); ++i) {
+    shuffle(groups[i], seed);
+    validation.insert(validation.end(), groups[i].begin(), groups[i].begin() + counts[i]);
+    train.insert(train.end(), groups[i].begin() + counts[i], groups[i].end());
+  }
+  std::sort(train.begin(), train.end());
+  std::sort(validation.begin(), validation.end());
+  const std::string name = fmt::format("{:a} of the samples, seed {}", share, seed);
+  return {std::make_shared<PartOfStore>(store, std::move(train), "train without " + name),
+          std::make_shared<PartOfStore>(store, std::move(validation), name)};
+}
+
+}  // namespace neoloom::data
