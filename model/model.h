@@ -30,6 +30,9 @@ struct Batch {
   std::vector<int64_t> target_rows;  // kCausalLm [n]: rows of `ids` whose next token is a target
   std::vector<int64_t> targets;      // kCausalLm [n]: those next tokens; kSingleLabel [B]: classes, -1 unlabelled
   std::vector<float> multi_labels;   // kMultiLabel [B, num_labels]: 0 or 1
+  std::vector<float> values;         // kRegression [B, num_labels]; NaN: unlabelled
+  /// Factors of the losses: kSingleLabel [B], kMultiLabel [B, num_labels]; empty: 1.
+  std::vector<float> loss_weights;
 };
 
 /// Key of the counter-based dropout masks, together with (sample, token, channel, layer, site).
@@ -41,7 +44,8 @@ struct DropoutKey {
   int64_t micro_batch = 0;  // index in the step's list, not the rank's
 };
 
-/// Loss summed over the labelled samples or supervised tokens. Callers divide by the step's global count at the end.
+/// Weighted loss, summed over the labelled samples or supervised tokens. Callers divide by the global sum of the
+/// weights of the step's targets at the end.
 struct LossSum {
   at::Tensor loss;    // [] fp64 on the model's device
   int64_t count = 0;  // samples with a label, or supervised tokens
@@ -59,6 +63,7 @@ struct ModelSetup {
   std::optional<LoraOptions> lora;                 // nullopt: full-parameter training
   Dtype compute_dtype = Dtype::kFloat32;           // input type of matmuls with frozen weights
   int64_t logits_chunk_rows = 0;                   // causal LM: rows of logits in memory at once; 0: default
+  double label_smoothing = 0.0;                    // kSingleLabel, kCausalLm; in training and evaluation
   bool gradient_checkpointing = false;             // recompute all blocks but the last in backward
   DeviceTraits device;                             // chooses the kernels
   std::shared_ptr<const CudaOperators> operators;  // GPUs; null: libtorch_operators()

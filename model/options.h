@@ -25,7 +25,7 @@ using Head = core::Task;
 struct Options {
   std::string pretrained_model_name;  // folder, or hub id found in Hugging Face's cache
   std::string revision = "main";
-  std::string problem_type;           // single_label_classification | multi_label_classification; empty: from data
+  std::string problem_type;           // ..._label_classification | regression; empty: from data
   std::optional<int64_t> num_labels;  // checked against the label map
   std::optional<int64_t> pad_token_id;
   Dtype frozen_dtype = Dtype::kFloat16;

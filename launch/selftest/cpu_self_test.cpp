@@ -303,7 +303,7 @@ Compared cross_entropy() {
     const at::Tensor logits = values_in(Dtype::kFloat32, {kTokens, vocabulary}, 1, 3.0);
     const at::Tensor targets = at::arange(kTokens).mul_(vocabulary - 1).div_(kTokens - 1, "floor");
     at::Tensor gradient = logits.clone();
-    const at::Tensor loss = model::cross_entropy_rows(gradient, targets, /*scale=*/2.0, /*wants_gradient=*/true);
+    const at::Tensor loss = model::cross_entropy_rows(gradient, targets, {.gradients = true, .loss_scale = 2.0});
     const OneThread references;
     const at::Tensor log_p = at::log_softmax(in_fp64(logits), 1), column = targets.unsqueeze(1);
     const at::Tensor exact = log_p.exp().scatter_add_(1, column, at::full(column.sizes(), -1.0, at::kDouble)).mul_(2.0);

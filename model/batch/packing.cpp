@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cmath>
 
 #include "model/batch/pinned.h"
 #include "runtime/core/error.h"
@@ -147,31 +148,65 @@ class Packer {
 
   void collect_labels() {
     const auto samples = static_cast<int64_t>(batch_.sample_ids.size());
-    const bool multi = setup_.head == Head::kMultiLabel;
-    const size_t found = multi ? batch_.multi_labels.size() : batch_.targets.size();
-    const int64_t expected = multi ? samples * setup_.num_labels : samples;
-    core::require(found == static_cast<size_t>(expected), ErrorKind::kInternal, "{} labels: expected {} of {} samples",
-                  found, expected, samples);
-    std::vector<float> weights(static_cast<size_t>(samples), 1.0F);
+    std::vector<bool> labelled(static_cast<size_t>(samples), true);
     Targets& targets = result_.targets;
-    targets.values = multi ? labels_tensor(batch_.multi_labels, {samples, setup_.num_labels})
-                           : labels_tensor(class_labels(weights), {samples});
-    targets.count = std::count(weights.begin(), weights.end(), 1.0F);
-    if (options_.fixed_shapes) weights.push_back(0.0F);  // the filling sample's
-    if (targets.count < static_cast<int64_t>(weights.size())) targets.weights = tensor(weights);
+    if (setup_.head == Head::kSingleLabel) {
+      check_size(batch_.targets.size(), samples);
+      targets.values = labels_tensor(class_labels(labelled), {samples});
+    } else {
+      const bool multi = setup_.head == Head::kMultiLabel;
+      std::vector<float> values = multi ? batch_.multi_labels : batch_.values;
+      check_size(values.size(), samples * setup_.num_labels);
+      if (!multi) clear_unlabelled(values, labelled);
+      targets.values = labels_tensor(std::move(values), {samples, setup_.num_labels});
+    }
+    targets.count = std::count(labelled.begin(), labelled.end(), true);
+    collect_weights(labelled);
   }
 
-  /// Returns the class of each sample. A sample without a label gets class 0 and weight 0.
-  std::vector<int64_t> class_labels(std::vector<float>& weights) const {
+  void check_size(size_t found, int64_t expected) const {
+    core::require(found == static_cast<size_t>(expected), ErrorKind::kInternal, "{} labels: expected {} of {} samples",
+                  found, expected, batch_.sample_ids.size());
+  }
+
+  /// Makes the factors of the losses: those of the batch, 0 for samples without a label and for the filling sample.
+  void collect_weights(const std::vector<bool>& labelled) {
+    const auto samples = static_cast<int64_t>(labelled.size());
+    std::vector<float> weights = batch_.loss_weights;
+    const bool of_values = setup_.head == Head::kMultiLabel && !weights.empty();
+    const int64_t width = of_values ? setup_.num_labels : 1;
+    const bool plain = weights.empty() && result_.targets.count == samples && !options_.fixed_shapes;
+    if (plain) return;
+    if (weights.empty()) weights.assign(static_cast<size_t>(samples), 1.0F);
+    check_size(weights.size(), samples * width);
+    for (size_t sample = 0; sample < labelled.size(); ++sample) {
+      if (!labelled[sample]) weights[sample] = 0.0F;  // such samples have one weight each
+    }
+    const std::vector<int64_t> shape = of_values ? std::vector{samples, width} : std::vector{samples};
+    result_.targets.weights = labels_tensor(std::move(weights), shape);
+  }
+
+  /// Returns the class of each sample. A sample without a label gets class 0.
+  std::vector<int64_t> class_labels(std::vector<bool>& labelled) const {
     std::vector<int64_t> labels = batch_.targets;
     for (size_t sample = 0; sample < labels.size(); ++sample) {
       core::require(labels[sample] < setup_.num_labels, ErrorKind::kData, "label {} with only {} classes",
                     labels[sample], setup_.num_labels);
       if (labels[sample] >= 0) continue;
       labels[sample] = 0;
-      weights[sample] = 0.0F;
+      labelled[sample] = false;
     }
     return labels;
+  }
+
+  /// Replaces the values of samples without any by 0.
+  void clear_unlabelled(std::vector<float>& values, std::vector<bool>& labelled) const {
+    const auto width = static_cast<size_t>(setup_.num_labels);
+    for (size_t i = 0; i < values.size(); ++i) {
+      if (!std::isnan(values[i])) continue;
+      values[i] = 0.0F;
+      labelled[i / width] = false;
+    }
   }
 
   template <typename Value>

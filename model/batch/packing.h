@@ -23,8 +23,8 @@ struct PackedBatch {
 /// What the head's outputs are compared with.
 struct Targets {
   at::Tensor rows;  // causal LM: [n] int64, packed rows whose next token has a label; else undefined: one row a sample
-  at::Tensor values;   // [n] int64, or multi-label [n, C] fp32; undefined: no loss wanted
-  at::Tensor weights;  // [n] fp32: 1, or 0 where there is no label; undefined: all are labelled
+  at::Tensor values;   // [n] int64, or multi-label and regression [n, C] fp32; undefined: no loss wanted
+  at::Tensor weights;  // [n] fp32, or [n, C] of single values: factors, 0 where there is no label; undefined: 1
   int64_t count = 0;   // labelled samples, or supervised tokens
 };
 

@@ -4,6 +4,7 @@
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/exp.h>
+#include <ATen/ops/full_like.h>
 #include <ATen/ops/gather.h>
 #include <ATen/ops/log_softmax.h>
 #include <ATen/ops/mul.h>
@@ -13,10 +14,30 @@
 #include "model/cpu/elementwise.h"
 
 namespace neoloom::model {
+namespace {
 
-at::Tensor cross_entropy_rows(at::Tensor& logits, const at::Tensor& targets, double scale, bool needs_gradient) {
+/// Computes cross entropies by `rows`, then moves the share e of the targets to all classes: the loss grows by
+/// e (x_target - mean x), its gradient by e (onehot - 1 / C).
+template <typename Rows>
+at::Tensor smoothed(at::Tensor& logits, const at::Tensor& targets, const LossOptions& options, int64_t classes,
+                    Rows rows) {
+  const double share = options.label_smoothing;
+  if (share == 0.0) return rows();
+  const at::Tensor column = targets.unsqueeze(1);
+  const at::Tensor of_targets = at::gather(logits, 1, column);
+  const at::Tensor excess = of_targets.squeeze(1).sub(logits.narrow(1, 0, classes).mean(1));
+  at::Tensor losses = rows();
+  losses.add_(excess, share);
+  if (!options.gradients) return losses;
+  const double moved = options.loss_scale * share;
+  logits.narrow(1, 0, classes).sub_(moved / static_cast<double>(classes));
+  logits.scatter_add_(1, column, at::full_like(of_targets, moved).to(logits.scalar_type()));
+  return losses;
+}
+
+at::Tensor plain_rows(at::Tensor& logits, const at::Tensor& targets, const LossOptions& options) {
   at::Tensor losses = at::empty({logits.size(0)}, logits.options());
-  const float factor = needs_gradient ? static_cast<float>(scale) : 0.0F;
+  const float factor = options.gradients ? static_cast<float>(options.loss_scale) : 0.0F;
   const int64_t width = logits.size(1);
   float* const rows = logits.mutable_data_ptr<float>();
   float* const loss = losses.mutable_data_ptr<float>();
@@ -30,13 +51,14 @@ at::Tensor cross_entropy_rows(at::Tensor& logits, const at::Tensor& targets, dou
   return losses;
 }
 
-at::Tensor cuda_cross_entropy_rows(at::Tensor& logits, const at::Tensor& targets, double scale, bool needs_gradient,
-                                   at::ScalarType type) {
+at::Tensor cuda_plain_rows(at::Tensor& logits, const at::Tensor& targets, const LossOptions& options,
+                           at::ScalarType type) {
+  const double scale = options.loss_scale;
   const at::Tensor column = targets.unsqueeze(1);
   at::Tensor log_probabilities = at::log_softmax(logits, 1);
   logits.reset();  // frees its memory before the gradient is allocated
   const at::Tensor of_targets = at::gather(log_probabilities, 1, column);
-  if (needs_gradient) {
+  if (options.gradients) {
     at::Tensor gradient = at::empty(log_probabilities.sizes(), log_probabilities.options().dtype(type));
     if (scale == 1.0) {
       at::exp_out(gradient, log_probabilities);
@@ -50,14 +72,38 @@ at::Tensor cuda_cross_entropy_rows(at::Tensor& logits, const at::Tensor& targets
   return of_targets.squeeze(1).neg();
 }
 
-at::Tensor binary_cross_entropy_rows(const at::Tensor& logits, const at::Tensor& labels, double scale,
-                                     at::Tensor* gradient) {
+/// Returns the factor of each gradient of a mean over the columns.
+double mean_scale(const RowTargets& rows, const LossOptions& options) {
+  return options.loss_scale / static_cast<double>(rows.logits.size(1));
+}
+
+}  // namespace
+
+at::Tensor cross_entropy_rows(at::Tensor& logits, const at::Tensor& targets, const LossOptions& options) {
+  return smoothed(logits, targets, options, logits.size(1), [&] { return plain_rows(logits, targets, options); });
+}
+
+at::Tensor cuda_cross_entropy_rows(at::Tensor& logits, const at::Tensor& targets, const LossOptions& options,
+                                   int64_t classes, at::ScalarType type) {
+  return smoothed(logits, targets, options, classes, [&] { return cuda_plain_rows(logits, targets, options, type); });
+}
+
+at::Tensor binary_cross_entropy_rows(const RowTargets& rows, const LossOptions& options, at::Tensor& gradient) {
   // This form, max(x, 0) - x y + log(1 + exp(-|x|)), overflows for no x.
-  const at::Tensor losses = logits.clamp_min(0).sub(logits.mul(labels)).add(logits.abs().neg().exp().log1p());
-  if (gradient != nullptr) {
-    *gradient = at::sigmoid(logits).sub(labels).mul(scale / static_cast<double>(logits.size(1)));
+  const at::Tensor& x = rows.logits;
+  at::Tensor losses = x.clamp_min(0).sub(x.mul(rows.values)).add(x.abs().neg().exp().log1p());
+  if (rows.weights.defined()) losses.mul_(rows.weights);
+  if (options.gradients) {
+    gradient = at::sigmoid(x).sub(rows.values).mul(mean_scale(rows, options));
+    if (rows.weights.defined()) gradient.mul_(rows.weights);
   }
   return losses.mean(1);
+}
+
+at::Tensor squared_error_rows(const RowTargets& rows, const LossOptions& options, at::Tensor& gradient) {
+  const at::Tensor errors = rows.logits.sub(rows.values);
+  if (options.gradients) gradient = errors.mul(2.0 * mean_scale(rows, options));
+  return errors.square().mean(1);
 }
 
 }  // namespace neoloom::model

@@ -5,18 +5,35 @@
 
 namespace neoloom::model {
 
-/// loss_i = logsumexp(logits_i) - logits_i[target_i]. Shapes: logits [n, V] fp32 contiguous, overwritten by
-/// scale * (softmax - onehot) when `needs_gradient`, else left undefined; targets [n] int64. In host memory.
-at::Tensor cross_entropy_rows(at::Tensor& logits, const at::Tensor& targets, double scale, bool needs_gradient);
+/// With `gradients`, a head computes gradients of (loss sum * loss_scale); else only the loss.
+struct LossOptions {
+  bool gradients = false;
+  double loss_scale = 1.0;
+  double label_smoothing = 0.0;  // e: a target's share is 1 - e + e / C, every other class's e / C
+};
+
+/// loss_i = logsumexp(logits_i) - sum of share * logits_i, as torch's CrossEntropyLoss(label_smoothing=e). Shapes:
+/// logits [n, V] fp32 contiguous, overwritten by loss_scale * (softmax - shares) with `gradients`, else left undefined;
+/// targets [n] int64. In host memory.
+at::Tensor cross_entropy_rows(at::Tensor& logits, const at::Tensor& targets, const LossOptions& options);
 
 /// The same by ATen operators without a read-back, for targets on the logits' device. The gradient is computed in fp32
-/// and then converted to `type`.
-at::Tensor cuda_cross_entropy_rows(at::Tensor& logits, const at::Tensor& targets, double scale, bool needs_gradient,
-                                   at::ScalarType type = at::kFloat);
+/// and then converted to `type`. Only the first `classes` columns are classes; those behind them hold -inf.
+at::Tensor cuda_cross_entropy_rows(at::Tensor& logits, const at::Tensor& targets, const LossOptions& options,
+                                   int64_t classes, at::ScalarType type = at::kFloat);
 
-/// Binary cross entropy with logits, mean over the labels of a row. Shapes: logits, labels [n, C] fp32; `gradient`
-/// (may be null) receives scale * d(sum of losses)/d(logits). Returns [n] fp32.
-at::Tensor binary_cross_entropy_rows(const at::Tensor& logits, const at::Tensor& labels, double scale,
-                                     at::Tensor* gradient);
+/// What the losses of rows are computed from. Shapes: logits, values [n, C] fp32; weights [n, C] fp32, or undefined: 1.
+struct RowTargets {
+  const at::Tensor& logits;
+  const at::Tensor& values;
+  at::Tensor weights;
+};
+
+/// Weighted binary cross entropy with logits, mean over the labels of a row. Overwrites `gradient` with loss_scale *
+/// d(sum of losses)/d(logits) with `gradients`. Returns [n] fp32.
+at::Tensor binary_cross_entropy_rows(const RowTargets& rows, const LossOptions& options, at::Tensor& gradient);
+
+/// Squared error, mean over the values of a row, as torch's MSELoss; likewise.
+at::Tensor squared_error_rows(const RowTargets& rows, const LossOptions& options, at::Tensor& gradient);
 
 }  // namespace neoloom::model

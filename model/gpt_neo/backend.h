@@ -82,10 +82,9 @@ class Backend {
 
   /// Logits of a causal LM in chunks of at most `chunk_rows` rows. `network` must outlive the result.
   virtual std::unique_ptr<LmHeadOps> lm_head_ops(const Network& network, int64_t chunk_rows) = 0;
-  /// Returns the losses [n] of the rows of `logits` [n, C] fp32. Overwrites logits with scale * (softmax - onehot) when
-  /// `needs_gradient`.
-  virtual at::Tensor cross_entropy(at::Tensor& logits, const at::Tensor& targets, double scale,
-                                   bool needs_gradient) const = 0;
+  /// Returns the losses [n] of the rows of `logits` [n, C] fp32. Overwrites logits with their gradient, if wanted; see
+  /// cross_entropy_rows.
+  virtual at::Tensor cross_entropy(at::Tensor& logits, const at::Tensor& targets, const LossOptions& options) const = 0;
   /// x W^T in fp32. Shapes: x [n, h], head [V, h] -> [n, V].
   virtual at::Tensor logits(const at::Tensor& x, const Matrix& head) = 0;
 

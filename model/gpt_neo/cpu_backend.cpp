@@ -122,7 +122,7 @@ class CpuLmHeadOps final : public LmHeadOps {
     at::Tensor logits = buffer_.narrow(0, 0, chunk.targets.size(0));
     matmul_.forward_into(logits, chunk.normed, network_.head, {});
     LmHeadResult result;
-    result.losses = cross_entropy_rows(logits, chunk.targets, options.loss_scale, options.gradients);
+    result.losses = cross_entropy_rows(logits, chunk.targets, options);
     if (!options.gradients) return result;
     result.d_normed = matmul_.input_gradient(logits, network_.head);
     if (network_.head_grad.defined()) network_.head_grad.addmm_(logits.t(), chunk.normed);
@@ -145,9 +145,8 @@ class CpuBackend final : public Backend {
   std::unique_ptr<LmHeadOps> lm_head_ops(const Network& network, int64_t chunk_rows) override {
     return std::make_unique<CpuLmHeadOps>(network, matmul_, chunk_rows);
   }
-  at::Tensor cross_entropy(at::Tensor& logits, const at::Tensor& targets, double scale,
-                           bool needs_gradient) const override {
-    return cross_entropy_rows(logits, targets, scale, needs_gradient);
+  at::Tensor cross_entropy(at::Tensor& logits, const at::Tensor& targets, const LossOptions& options) const override {
+    return cross_entropy_rows(logits, targets, options);
   }
   at::Tensor logits(const at::Tensor& x, const Matrix& head) override { return matmul_.forward(x, head, {}); }
   std::string describe_attention(int64_t window) const override {

@@ -213,8 +213,7 @@ class CudaLmHeadOps final : public LmHeadOps {
     const int64_t aligned_rows = head_.size(0) - vocabulary;
     if (aligned_rows > 0) logits.narrow(1, vocabulary, aligned_rows).fill_(-std::numeric_limits<float>::infinity());
     LmHeadResult result;
-    result.losses =
-        cuda_cross_entropy_rows(logits, chunk.targets, options.loss_scale, options.gradients, head_.scalar_type());
+    result.losses = cuda_cross_entropy_rows(logits, chunk.targets, options, vocabulary, head_.scalar_type());
     if (!options.gradients) return result;
     result.d_normed = matmul_.multiply_fp32(logits, head_);
     if (network_.head_grad.defined()) {
@@ -243,9 +242,8 @@ class CudaBackend final : public Backend {
   std::unique_ptr<LmHeadOps> lm_head_ops(const Network& network, int64_t /*chunk_rows*/) override {
     return std::make_unique<CudaLmHeadOps>(network, matmul_);
   }
-  at::Tensor cross_entropy(at::Tensor& logits, const at::Tensor& targets, double scale,
-                           bool needs_gradient) const override {
-    return cuda_cross_entropy_rows(logits, targets, scale, needs_gradient);
+  at::Tensor cross_entropy(at::Tensor& logits, const at::Tensor& targets, const LossOptions& options) const override {
+    return cuda_cross_entropy_rows(logits, targets, options, logits.size(1));
   }
   at::Tensor logits(const at::Tensor& x, const Matrix& head) override {
     return matmul_.multiply_fp32(matmul_.to_compute_dtype(x), matmul_.to_compute_dtype(head.plain).t());

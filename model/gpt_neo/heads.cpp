@@ -9,7 +9,6 @@
 
 #include <algorithm>
 
-#include "model/cpu/cross_entropy.h"
 #include "model/gpt_neo/backend.h"
 #include "runtime/core/error.h"
 
@@ -23,12 +22,34 @@ constexpr int64_t kDefaultDeviceLogitsRows = 2048;
 
 at::Tensor zero_loss(const at::Tensor& like) { return at::zeros({}, like.options().dtype(at::kDouble)); }
 
-/// Removes loss and gradient of rows of weight 0. `gradient` may be any tensor that is linear in the gradient of the
-/// logits.
+/// Multiplies losses and gradients of rows by their weights, 0 for rows that do not count. `gradient` may be any tensor
+/// that is linear in the gradient of the logits.
 void weigh(const at::Tensor& weights, at::Tensor& losses, at::Tensor& gradient) {
-  if (!weights.defined()) return;
+  if (!weights.defined() || weights.dim() > 1) return;
   losses.mul_(weights);
   if (gradient.defined()) gradient.mul_(weights.unsqueeze(1));
+}
+
+struct ClassifierOutput {
+  Head head;
+  const at::Tensor& logits;  // [B, C]
+};
+
+/// Weights of single values; undefined unless there are any.
+at::Tensor value_weights(const Targets& targets) {
+  return targets.weights.defined() && targets.weights.dim() > 1 ? targets.weights : at::Tensor();
+}
+
+/// Returns the losses [B] of a classification head. Shapes: logits [B, C]; d_logits [B, C], if wanted.
+at::Tensor row_losses(const Backend& backend, const ClassifierOutput& output, const Targets& targets,
+                      LossOptions options, at::Tensor& d_logits) {
+  if (output.head == Head::kSingleLabel) {
+    d_logits = output.logits.clone();
+    return backend.cross_entropy(d_logits, targets.values, options);
+  }
+  const RowTargets rows{output.logits, targets.values, value_weights(targets)};
+  return output.head == Head::kMultiLabel ? binary_cross_entropy_rows(rows, options, d_logits)
+                                          : squared_error_rows(rows, options, d_logits);
 }
 
 }  // namespace
@@ -46,15 +67,8 @@ HeadResult classify(const Backend& backend, const Network& network, Head head, c
   result.logits = at::mm(normed, network.score.t());
   if (!targets.values.defined()) return result;
   result.loss.count = targets.count;
-  at::Tensor losses;
   at::Tensor d_logits;
-  if (head == Head::kSingleLabel) {
-    d_logits = result.logits.clone();
-    losses = backend.cross_entropy(d_logits, targets.values, options.loss_scale, options.gradients);
-  } else {
-    losses = binary_cross_entropy_rows(result.logits, targets.values, options.loss_scale,
-                                       options.gradients ? &d_logits : nullptr);
-  }
+  at::Tensor losses = row_losses(backend, {head, result.logits}, targets, options, d_logits);
   weigh(targets.weights, losses, d_logits);
   result.loss.loss = at::sum(losses, at::kDouble);
   if (!options.gradients) return result;

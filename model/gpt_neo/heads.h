@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "model/batch/packing.h"
+#include "model/cpu/cross_entropy.h"
 #include "model/gpt_neo/network.h"
 #include "model/model.h"
 
@@ -18,13 +19,6 @@ struct HeadResult {
   LossSum loss;
   at::Tensor logits;    // classification [B, C] fp32
   at::Tensor d_hidden;  // gradient of (loss sum * scale) by the last block's output; undefined unless wanted
-};
-
-/// With `gradients`, the head computes gradients of (loss sum * loss_scale) and writes those of its parameters; else
-/// only the loss.
-struct LossOptions {
-  bool gradients = false;
-  double loss_scale = 1.0;
 };
 
 /// Some supervised rows of a causal LM.
@@ -48,7 +42,8 @@ class LmHeadOps {
 };
 
 /// Single label: cross entropy summed over samples with a label (>= 0). Multi-label: binary cross entropy, mean over
-/// labels, summed over samples. Shapes: hidden [B, h], the last tokens; the values of `targets` may be undefined.
+/// labels, summed over samples. Regression: squared error, likewise. With `gradients`, writes those of the head, too.
+/// Shapes: hidden [B, h], the last tokens; the values of `targets` may be undefined.
 HeadResult classify(const Backend& backend, const Network& network, Head head, const at::Tensor& hidden,
                     const Targets& targets, LossOptions options);
 

@@ -20,6 +20,7 @@ at::Tensor Passes::forward(std::vector<BlockSaved>* saved) const {
 }
 
 HeadResult Passes::head(const at::Tensor& hidden, LossOptions options) const {
+  options.label_smoothing = setup.label_smoothing;
   if (classifies()) return classify(backend, network, setup.head, hidden, batch.targets, options);
   if (!batch.targets.values.defined()) return {};
   return causal_lm(backend, network, hidden, batch.targets, logits_chunk_rows(setup), options);

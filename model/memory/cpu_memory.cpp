@@ -287,8 +287,8 @@ class CpuMemoryBackend final : public Backend {
   std::unique_ptr<LmHeadOps> lm_head_ops(const Network& network, int64_t chunk_rows) override {
     return std::make_unique<CpuLmHeadMemory>(network.head, kernels_, chunk_rows);
   }
-  at::Tensor cross_entropy(at::Tensor& logits, const at::Tensor& /*targets*/, double /*scale*/,
-                           bool /*needs_gradient*/) const override {
+  at::Tensor cross_entropy(at::Tensor& logits, const at::Tensor& /*targets*/,
+                           const LossOptions& /*options*/) const override {
     return make({logits.size(0)}, at::kFloat);
   }
   at::Tensor logits(const at::Tensor& x, const Matrix& head) override {

@@ -56,9 +56,9 @@ std::shared_ptr<const Weights> weights_of(const MemorySetup& setup) {
   return weights;
 }
 
-/// Replaces a multi-label head by a single-label one, which makes tensors of the same few bytes.
+/// Replaces a multi-label or regression head by a single-label one, which makes tensors of the same few bytes.
 ModelSetup with_countable_head(ModelSetup setup) {
-  if (setup.head == Head::kMultiLabel) setup.head = Head::kSingleLabel;
+  if (setup.head != Head::kCausalLm) setup.head = Head::kSingleLabel;
   return setup;
 }
 

@@ -3,7 +3,8 @@
 
 namespace neoloom::core {
 
-/// What a model is trained for, and with it its head: next tokens, one class a sample, or any number of classes.
-enum class Task { kCausalLm, kSingleLabel, kMultiLabel };
+/// What a model is trained for, and with it its head: next tokens, one class a sample, any number of classes, or
+/// numbers.
+enum class Task { kCausalLm, kSingleLabel, kMultiLabel, kRegression };
 
 }  // namespace neoloom::core

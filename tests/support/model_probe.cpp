@@ -4,7 +4,8 @@
 //   model_probe REQUEST.json        prints one JSON line per case
 //
 // A case: model (folder), cache, frozen, compute, head, num_labels, lora (null: full-parameter), params (safetensors by
-// slot name; absent: initial values of `seed`), batch {ids, lengths, labels, sample_ids}, loss_scale, dropout_seed,
+// slot name; absent: initial values of `seed`), batch {ids, lengths, labels, loss_weights, sample_ids},
+// label_smoothing, loss_scale, dropout_seed,
 // dropout_epoch, repeats, decode (ids to feed one by one), output (safetensors that receives logits, gradients,
 // values).
 #include <ATen/Parallel.h>
@@ -35,6 +36,8 @@ void add_targets(const json& labels, size_t sample, model::Head head, model::Bat
     batch.targets.push_back(labels.at(sample));
   } else if (head == model::Head::kMultiLabel) {
     for (const json& flag : labels.at(sample)) batch.multi_labels.push_back(flag);
+  } else if (head == model::Head::kRegression) {
+    for (const json& value : labels.at(sample)) batch.values.push_back(value);
   } else {
     const int64_t begin = batch.cu_seqlens[sample];
     for (int64_t row = begin; row + 1 < batch.cu_seqlens[sample + 1]; ++row) {
@@ -59,6 +62,7 @@ model::Batch read_batch(const json& text, model::Head head) {
     batch.sample_ids.push_back(static_cast<int64_t>(sample));
     if (batch.has_targets) add_targets(text.at("labels"), sample, head, batch);
   }
+  if (text.contains("loss_weights")) batch.loss_weights = text.at("loss_weights").get<std::vector<float>>();
   if (text.contains("sample_ids")) batch.sample_ids = text.at("sample_ids").get<std::vector<int64_t>>();
   return batch;
 }
@@ -81,10 +85,12 @@ model::ModelSetup read_setup(const json& text) {
   const std::string head = text.value("head", "causal_lm");
   setup.head = head == "single_label"  ? model::Head::kSingleLabel
                : head == "multi_label" ? model::Head::kMultiLabel
+               : head == "regression"  ? model::Head::kRegression
                                        : model::Head::kCausalLm;
   setup.num_labels = text.value("num_labels", 0);
   setup.compute_dtype = model::dtype_from_name(text.value("compute", "float32"));
   setup.logits_chunk_rows = text.value("logits_chunk_rows", 0);
+  setup.label_smoothing = text.value("label_smoothing", 0.0);
   if (text.contains("lora") && !text.at("lora").is_null()) {
     const json& lora = text.at("lora");
     model::LoraOptions options;

@@ -147,17 +147,18 @@ void add_cross_entropy() {
     at::Tensor logits = random_matrix(256, kVocabulary, 1), targets = at::arange(256).mul_(190);
   };
   const auto work = std::make_shared<Work>();
-  add_case({"cross_entropy/256x50257/loss_and_gradient",
-            [=] {
-              const at::Tensor log_p = at::log_softmax(work->logits.to(at::kDouble), 1);
-              const at::Tensor column = work->targets.unsqueeze(1);
-              at::Tensor gradient = work->logits.clone();
-              const at::Tensor losses = model::cross_entropy_rows(gradient, work->targets, 1.0, true);
-              const at::Tensor onehot = at::zeros_like(log_p).scatter_(1, column, 1.0);
-              return difference(losses, log_p.gather(1, column).squeeze(1).neg(), 1e-6) +
-                     difference(gradient, log_p.exp().sub(onehot), 1e-5);
-            },
-            [=] { benchmark::DoNotOptimize(model::cross_entropy_rows(work->logits, work->targets, 1.0, true)); }});
+  add_case(
+      {"cross_entropy/256x50257/loss_and_gradient",
+       [=] {
+         const at::Tensor log_p = at::log_softmax(work->logits.to(at::kDouble), 1);
+         const at::Tensor column = work->targets.unsqueeze(1);
+         at::Tensor gradient = work->logits.clone();
+         const at::Tensor losses = model::cross_entropy_rows(gradient, work->targets, {.gradients = true});
+         const at::Tensor onehot = at::zeros_like(log_p).scatter_(1, column, 1.0);
+         return difference(losses, log_p.gather(1, column).squeeze(1).neg(), 1e-6) +
+                difference(gradient, log_p.exp().sub(onehot), 1e-5);
+       },
+       [=] { benchmark::DoNotOptimize(model::cross_entropy_rows(work->logits, work->targets, {.gradients = true})); }});
 }
 
 }  // namespace
