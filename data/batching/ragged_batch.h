@@ -17,6 +17,7 @@ struct RaggedBatch {
   std::vector<int64_t> target_rows;  // causal LM [n]: rows of `ids` whose next token is a target
   std::vector<int64_t> targets;      // causal LM [n]: those next tokens; single-label [B]: classes, -1 unlabelled
   std::vector<float> multi_labels;   // multi-label [B, num_labels]: 0 or 1
+  std::vector<float> values;         // regression [B, num_labels]; NaN: unlabelled
 };
 
 /// Copies samples of a store to a micro-batch. Throws: Error(kInternal) for a sample that the store does not have.

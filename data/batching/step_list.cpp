@@ -106,13 +106,20 @@ int64_t steps_per_epoch(int64_t samples, const StepListOptions& options) {
   return (micro_batches - 1) / options.micro_batches_per_step + 1;
 }
 
-StepList::StepList(std::span<const int32_t> lengths, std::span<const int32_t> target_counts, StepListOptions options)
+StepList::StepList(std::span<const int32_t> lengths, std::span<const int32_t> target_counts, StepListOptions options,
+                   std::vector<float> weights)
     : lengths_(lengths),
       target_counts_(target_counts),
       options_(options),
+      weights_(std::move(weights)),
       steps_per_epoch_(data::steps_per_epoch(static_cast<int64_t>(lengths.size()), options)) {
   require(lengths.size() == target_counts.size(), ErrorKind::kInternal, "{} lengths but {} target counts",
           lengths.size(), target_counts.size());
+}
+
+double StepList::target_weight(int64_t sample) const {
+  const auto count = static_cast<double>(target_counts_[sample]);
+  return weights_.empty() ? count : count * static_cast<double>(weights_[static_cast<size_t>(sample)]);
 }
 
 void StepList::prepare(int64_t epoch) {
@@ -149,7 +156,7 @@ Step StepList::step(int64_t epoch, int64_t step) {
     if (first >= n) break;
     out.micro_batches.emplace_back(order_.begin() + first, order_.begin() + std::min(n, first + size));
     out.samples += static_cast<int64_t>(out.micro_batches.back().size());
-    for (const int64_t sample : out.micro_batches.back()) out.target_count += target_counts_[sample];
+    for (const int64_t sample : out.micro_batches.back()) out.target_weight += target_weight(sample);
   }
   // Groups by length need no balance: neighbouring micro-batches have similar lengths, and ranks take them in turn.
   if (options_.sampling != Sampling::kGroupByLength) balance_tokens(out.micro_batches, lengths_);

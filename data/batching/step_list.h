@@ -17,12 +17,12 @@ struct StepListOptions {
   bool drop_last = false;  // drops the samples after the last full step of an epoch
 };
 
-/// One optimizer step: an ordered list of micro-batches, and the count that divides its loss. The order of the epoch
+/// One optimizer step: an ordered list of micro-batches, and the weight that divides its loss. The order of the epoch
 /// determines the samples of a step. With kGroupByLength it also determines those of each micro-batch; else the
 /// micro-batches of a step are balanced by tokens, so that ranks wait less for each other.
 struct Step {
   std::vector<std::vector<int64_t>> micro_batches;  // sample ids; the last ones of an epoch may be smaller
-  int64_t target_count = 0;                         // samples, or supervised tokens, of the whole step
+  double target_weight = 0.0;                       // of all targets: of samples, or supervised tokens
   int64_t samples = 0;
 };
 
@@ -32,8 +32,10 @@ int64_t steps_per_epoch(int64_t samples, const StepListOptions& options);
 /// The list of micro-batches of every step. A pure function of (options, lengths, epoch), independent of ranks.
 class StepList {
  public:
-  /// `lengths`, `target_counts`: [samples], must outlive this object.
-  StepList(std::span<const int32_t> lengths, std::span<const int32_t> target_counts, StepListOptions options);
+  /// `lengths`, `target_counts`: [samples], must outlive this object. `weights`: the weight of each sample's target;
+  /// empty: 1.
+  StepList(std::span<const int32_t> lengths, std::span<const int32_t> target_counts, StepListOptions options,
+           std::vector<float> weights = {});
 
   int64_t steps_per_epoch() const { return steps_per_epoch_; }
   /// Returns a step; `step` in [0, steps_per_epoch()). Caches the order of the last epoch.
@@ -41,9 +43,11 @@ class StepList {
 
  private:
   void prepare(int64_t epoch);
+  double target_weight(int64_t sample) const;
   std::span<const int32_t> lengths_;
   std::span<const int32_t> target_counts_;
   StepListOptions options_;
+  std::vector<float> weights_;
   int64_t steps_per_epoch_ = 0;
   int64_t prepared_epoch_ = -1;
   std::vector<int64_t> order_;

@@ -9,6 +9,7 @@
 
 #include "launch/commands/plan.h"
 #include "launch/config/run_config.h"
+#include "launch/job/class_weights.h"
 #include "launch/job/device.h"
 #include "launch/job/inputs.h"
 #include "launch/job/labels.h"
@@ -52,6 +53,7 @@ struct TrainingJob : Inputs {
   std::shared_ptr<const data::TokenStore> rows;  // of data.train, before a split
   std::shared_ptr<const data::TokenStore> train, validation;
   std::vector<std::string> labels;
+  std::vector<float> class_weights;  // [C]; empty: 1
   ResolvedSettings resolved;
   std::string checkpoints() const { return checkpoints_of(config); }
 };
@@ -61,6 +63,7 @@ void read_everything_small(TrainingJob& s, const TrainArguments& arguments) {
   s.config.checkpoint.extend |= arguments.extend;
   if (arguments.print_config) return;
   read_inputs(arguments.config, s);
+  require_loss_options_fit(s.config.trainer_config, s.task.value);
   const std::string warning = train::check_metric(s.config.trainer_config, s.task.value);
   if (!warning.empty()) s.config.warnings.push_back(warning);
   s.resolved.base_config = base_config_values(s.base.config);
@@ -118,6 +121,8 @@ void open_stores(comm::MpiSession& session, TrainingJob& s) {
   data::StoreRequest request = store_request(s.config, s.task, s.base, s.config.data.validation);
   if (s.task.classifies()) request.label_names = s.labels;
   s.validation = open_store(session, request, *s.tokenizer, cache);
+      s.class_weights = class_weights(s.config.trainer_config.class_weights,
+                                      {s.task.value, s.labels, s.label_counts, s.train->size()});
 }
 
 // Prints what is trained on what, and why. Comes before other lines, so that a wrong guess is seen.
@@ -141,6 +146,7 @@ void print_notes(const TrainingJob& s, const Device& device, const model::Model&
   for (const std::string& text : s.tokenizer->notes()) note("tokenizer: " + text);
   note(fmt::format("{}; {}", version_text(), device.explanation()));
   note(fmt::format("model {}: {} parameters, {} in {}, computed in {}; {}", s.base.folder,
+  if (!s.class_weights.empty()) note("class weights: " + class_weight_text(s.labels, s.class_weights));
                    s.base.config.body_parameters(), s.config.peft_config ? "frozen" : "trained",
                    model::dtype_name(stored_dtype(s.config)), s.resolved.compute_dtype, s.resolved.instruction_sets));
   const std::string& wanted = s.config.runtime.compute_dtype;
@@ -188,6 +194,7 @@ int64_t logits_chunk_rows(const RunConfig& config, const Device& device) {
 
 MemoryPlanInput memory_question(const comm::MpiSession& session, const TrainingJob& s, const Device& device) {
   MemoryPlanInput question = memory_plan_input(s.config, s.task, s.base, *s.train, s.validation.get(), device.traits());
+  setup.label_smoothing = s.config.trainer_config.label_smoothing_factor;
   question.setup.threads = s.resolved.threads_per_rank;
   question.setup.model.logits_chunk_rows = s.resolved.logits_chunk_rows;
   question.batching = s.resolved.batching;
@@ -360,6 +367,7 @@ train::TrainerSetup trainer_setup(comm::MpiSession& session, const TrainingJob& 
       {"labels", s.labels},
       {"frozen_parameters", s.config.peft_config ? s.base.config.body_parameters() : 0},
       {"frozen_dtype", model::dtype_name(stored_dtype(s.config))},
+  setup.class_weights = s.class_weights;
       {"compute_dtype", s.resolved.compute_dtype},
       {"threads_per_rank", s.resolved.threads_per_rank},
       {"gradient_checkpointing", s.resolved.gradient_checkpointing},
@@ -372,6 +380,7 @@ train::TrainerSetup trainer_setup(comm::MpiSession& session, const TrainingJob& 
   setup.hooks.identity = [&s](const train::Batching& batching) {
     ResolvedSettings resolved = s.resolved;
     resolved.batching = batching;
+      {"class_weights", s.class_weights},
     return identity_json(s.config, resolved);
   };
   setup.hooks.write_adapter = [&s, &model](const at::Tensor& params, const std::string& folder) {

@@ -101,6 +101,12 @@ void check_schedule(const train::Options& trainer, const KeyLocation& place) {
                           .arguments = trainer.lr_scheduler_kwargs,
                           .learning_rate = trainer.learning_rate,
                           .total_steps = 1});
+void check_loss(const train::Options& trainer, const KeyLocation& place) {
+  core::require(!trainer.class_weights.given() || trainer.label_smoothing_factor == 0.0, ErrorKind::kUsage,
+                "{}: class_weights and label_smoothing_factor cannot both be given",
+                place("trainer_config", "class_weights"));
+}
+
   } catch (const core::Error& error) {
     core::fail(ErrorKind::kUsage, "{}: {}", place("trainer_config", "lr_scheduler_type"), error.what());
   }
@@ -187,3 +193,4 @@ void resolve_and_check(RunConfig& config, const KeyLocation& place) {
 }
 
 }  // namespace neoloom::launch
+  check_loss(config.trainer_config, place);

@@ -138,7 +138,6 @@ void add_trainer_numeric_keys(std::vector<ForeignKey>& out) {
       {kTrainer, "optim_target_modules", {"null"}, ""},
       {kTrainer, "adafactor", {"null", "false"}, "AdamW is the only optimizer"},
       {kTrainer, "average_tokens_across_devices", {"null", "true"}, "the loss is the mean over all ranks' targets"},
-      {kTrainer, "label_smoothing_factor", {"null", "0"}, ""},
       {kTrainer, "neftune_noise_alpha", {"null"}, ""},
       {kTrainer, "bf16_full_eval", {"null", "false"}, dtypes},
       {kTrainer, "fp16_full_eval", {"null", "false"}, dtypes},

@@ -214,6 +214,8 @@ void add_trainer_size_fields(std::vector<Field>& out) {
   group.number("weight_decay", kCompared, &Options::weight_decay, kNotNegative);
   group.number("max_grad_norm", kCompared, &Options::max_grad_norm, kNotNegative);
   group.flag("completion_only_loss", kResolved, &Options::completion_only_loss);
+  group.read_by("class_weights", kCompared, &Options::class_weights, read_class_weights);
+  group.number("label_smoothing_factor", kCompared, &Options::label_smoothing_factor, kBelowOne, true);
   group.flag("bf16", kCompared, &Options::bf16);
   group.flag("fp16", kCompared, &Options::fp16);
   group.auto_flag("gradient_checkpointing", kFree, &Options::gradient_checkpointing);

@@ -148,6 +148,16 @@ model::ModulePattern<double> read_alpha_pattern(const std::string& name, const N
                               [](const auto& key, const Node& value) { return read_number(key, value, kAboveZero); });
 }
 
+train::ClassWeights read_class_weights(const std::string& name, const Node& node) {
+  constexpr std::string_view kExpected = "auto, or a map from labels to numbers, such as {ham: 1, spam: 6.5}";
+  if (node.kind == Node::Kind::kString && node.text == "auto") return {.balanced = true, .of_labels = {}};
+  if (node.kind == Node::Kind::kMap && node.entries.empty()) wrong_value(name, node, kExpected);
+  return {.balanced = false,
+          .of_labels = read_pattern<double>(name, node, kExpected, [](const auto& key, const Node& value) {
+            return read_number(key, value, kAboveZero);
+          })};
+}
+
 optim::ScheduleArguments read_schedule_arguments(const std::string& name, const Node& node) {
   if (node.kind != Node::Kind::kMap) wrong_value(name, node, "a map from names to numbers, such as {num_cycles: 2}");
   optim::ScheduleArguments arguments;
@@ -254,6 +264,11 @@ std::string to_text(const std::vector<int64_t>& value) { return fmt::format("[{}
 
 std::string to_text(const model::ModuleChoice& value) {
   return value.is_expression ? quoted_text(value.names.front()) : to_text(value.names);
+}
+
+std::string to_text(const train::ClassWeights& value) {
+  if (!value.given()) return "null";
+  return value.balanced ? "\"auto\"" : to_text(value.of_labels);
 }
 
 std::string to_text(const optim::ScheduleArguments& value) {

@@ -55,6 +55,8 @@ model::ModuleChoice read_modules(const std::string& name, const Node& node);
 model::ModulePattern<int64_t> read_rank_pattern(const std::string& name, const Node& node);
 /// Reads a map from names to numbers above 0.
 model::ModulePattern<double> read_alpha_pattern(const std::string& name, const Node& node);
+/// Reads auto, or a map from labels to numbers above 0. `null` counts as absent.
+train::ClassWeights read_class_weights(const std::string& name, const Node& node);
 /// Reads a map from names to numbers or texts. `null` counts as absent.
 optim::ScheduleArguments read_schedule_arguments(const std::string& name, const Node& node);
 /// Reads a list of different integers of at least 0, or one.
@@ -83,6 +85,7 @@ std::string to_text(const data::Files& value);
 std::string to_text(const std::vector<int64_t>& value);
 std::string to_text(const model::ModuleChoice& value);
 std::string to_text(const optim::ScheduleArguments& value);
+std::string to_text(const train::ClassWeights& value);
 template <typename T>
 std::string to_text(const model::ModulePattern<T>& value) {
   std::string text;

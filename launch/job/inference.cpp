@@ -174,6 +174,7 @@ Inference load_inference(comm::MpiSession& session, const ModelArguments& argume
     setup.num_labels = result.task.classifies() ? static_cast<int64_t>(result.labels.size()) : 0;
     setup.lora = result.config.peft_config;
     setup.compute_dtype = resolve_compute_dtype(result.config, result.device->name());
+    setup.label_smoothing = result.config.trainer_config.label_smoothing_factor;
     setup.device = result.device->traits();
     // The adapter's head takes the place of the base's, which may have other labels.
     const bool own_head = result.task.classifies() && adapter_head;

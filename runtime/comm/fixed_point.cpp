@@ -7,10 +7,10 @@
 
 namespace neoloom::comm {
 
-double fixed_point_scale(int64_t target_count, double loss_scale) {
-  core::require(target_count > 0 && loss_scale > 0, core::ErrorKind::kInternal,
-                "Fixed-point sums need a positive count and loss scale, found {} and {}", target_count, loss_scale);
-  return std::ldexp(1.0, kFixedPointBits) / (static_cast<double>(target_count) * loss_scale);
+double fixed_point_scale(double target_weight, double loss_scale) {
+  core::require(target_weight > 0 && loss_scale > 0, core::ErrorKind::kInternal,
+                "Fixed-point sums need positive weights and loss scale, found {} and {}", target_weight, loss_scale);
+  return std::ldexp(1.0, kFixedPointBits) / (target_weight * loss_scale);
 }
 
 double fixed_point_limit(int64_t micro_batches) {

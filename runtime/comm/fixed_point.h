@@ -11,8 +11,8 @@ namespace neoloom::comm {
 inline constexpr int kFixedPointBits = 44;
 
 /// Factor from a gradient of the summed, scaled loss of one micro-batch to fixed point: 2^44 / (N * S), where N is the
-/// step's count of targets and S the loss scale (a power of two).
-double fixed_point_scale(int64_t target_count, double loss_scale);
+/// sum of its targets' weights and S the loss scale (a power of two).
+double fixed_point_scale(double target_weight, double loss_scale);
 
 /// Values from here on are flagged: 2^62 / M, so that a sum of M micro-batches cannot overflow.
 double fixed_point_limit(int64_t micro_batches);

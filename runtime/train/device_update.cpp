@@ -58,7 +58,7 @@ class DeviceUpdate final : public Update {
         rates_(device),
         updates_(at::full({}, setup_.updates_done, at::TensorOptions(at::kLong).device(device))) {}
 
-  void run(const GradientSum& sum, optim::FlatBuffers& buffers, int64_t step, int64_t target_count) override;
+  void run(const GradientSum& sum, optim::FlatBuffers& buffers, int64_t step, double target_weight) override;
   size_t pending() const override { return under_way_.size(); }
   StepResult take(const std::function<void()>& while_waiting) override;
 
@@ -67,7 +67,7 @@ class DeviceUpdate final : public Update {
 
   struct UnderWay {
     int64_t step = 0;
-    int64_t target_count = 0;
+    double target_weight = 0;
     at::Tensor numbers;  // [kNumbers] fp64, pinned
     std::function<bool()> done;
   };
@@ -92,7 +92,7 @@ class DeviceUpdate final : public Update {
   std::vector<at::Tensor> free_;
 };
 
-void DeviceUpdate::run(const GradientSum& sum, optim::FlatBuffers& buffers, int64_t step, int64_t target_count) {
+void DeviceUpdate::run(const GradientSum& sum, optim::FlatBuffers& buffers, int64_t step, double target_weight) {
   const GradientSum::Totals totals = sum.finish(buffers.grads);
   const at::Tensor norm = optim::clip_grad_norm_on_device(buffers.grads, setup_.max_grad_norm);
   const at::Tensor flagged = totals.flagged.gt(0.0);
@@ -104,7 +104,7 @@ void DeviceUpdate::run(const GradientSum& sum, optim::FlatBuffers& buffers, int6
   updates_.add_(flagged.logical_not());
   UnderWay& entry = under_way_.emplace_back();
   entry.step = step;
-  entry.target_count = target_count;
+  entry.target_weight = target_weight;
   entry.numbers = free_numbers();
   entry.numbers.copy_(at::stack({totals.loss_sum, totals.flagged, norm}), /*non_blocking=*/true);
   entry.done = readback_.record_event();
@@ -121,10 +121,10 @@ StepResult DeviceUpdate::take(const std::function<void()>& while_waiting) {
   const double* const numbers = oldest.numbers.const_data_ptr<double>();
   StepResult result;
   result.step = oldest.step;
-  result.target_count = oldest.target_count;
+  result.target_weight = oldest.target_weight;
   result.learning_rate = scheduled_rate(setup_, setup_.updates_done);
   result.skipped = numbers[1] > 0.0;
-  result.loss = mean_loss(numbers[0], oldest.target_count);
+  result.loss = mean_loss(numbers[0], oldest.target_weight);
   result.grad_norm = numbers[2];
   if (result.skipped) {
     result.loss = result.grad_norm = std::nan("");

@@ -34,8 +34,8 @@ GradientReducer::GradientReducer(std::unique_ptr<GradientSum> sum, comm::Communi
                                  std::vector<int64_t> begins)
     : sum_(std::move(sum)), communicator_(communicator), begins_(std::move(begins)) {}
 
-void GradientReducer::begin(int64_t target_count, double loss_scale, int64_t micro_batches) {
-  sum_->begin(target_count, loss_scale, micro_batches);
+void GradientReducer::begin(double target_weight, double loss_scale, int64_t micro_batches) {
+  sum_->begin(target_weight, loss_scale, micro_batches);
   started_ = 0;
 }
 

@@ -37,7 +37,7 @@ class GradientReducer {
   size_t buckets() const { return begins_.size(); }
 
   /// Starts a step: see GradientSum::begin.
-  void begin(int64_t target_count, double loss_scale, int64_t micro_batches);
+  void begin(double target_weight, double loss_scale, int64_t micro_batches);
   /// Adds one micro-batch. If overlaps(), do not use it for this rank's last one.
   void add(const at::Tensor& grads, const at::Tensor& loss);
 

@@ -45,7 +45,7 @@ class ExactSum final : public GradientSum {
         by_operators_(setup.device_operators),
         sum_(at::zeros({kHeadElements + n_elements_}, at::TensorOptions(at::kLong).device(setup.device))) {}
 
-  void begin(int64_t target_count, double loss_scale, int64_t micro_batches) override;
+  void begin(double target_weight, double loss_scale, int64_t micro_batches) override;
   void add(const at::Tensor& grads, int64_t begin, int64_t end) override;
   void add_loss(const at::Tensor& loss) override;
   Part part(int64_t begin, int64_t end) override;
@@ -63,10 +63,10 @@ class ExactSum final : public GradientSum {
   double limit_ = 0.0;
 };
 
-void ExactSum::begin(int64_t target_count, double loss_scale, int64_t micro_batches) {
+void ExactSum::begin(double target_weight, double loss_scale, int64_t micro_batches) {
   sum_.zero_();
   // A step without any target has zero gradients; dividing by one keeps them so.
-  scale_ = comm::fixed_point_scale(std::max<int64_t>(1, target_count), loss_scale);
+  scale_ = comm::fixed_point_scale(target_weight > 0 ? target_weight : 1.0, loss_scale);
   limit_ = comm::fixed_point_limit(std::max<int64_t>(1, micro_batches));
 }
 
@@ -123,9 +123,9 @@ class FloatSum final : public GradientSum {
         by_operators_(setup.device_operators),
         sum_(at::zeros({kHeadElements + n_elements_}, at::TensorOptions(at::kFloat).device(setup.device))) {}
 
-  void begin(int64_t target_count, double loss_scale, int64_t /*micro_batches*/) override {
+  void begin(double target_weight, double loss_scale, int64_t /*micro_batches*/) override {
     sum_.zero_();
-    scale_ = 1.0 / (static_cast<double>(std::max<int64_t>(1, target_count)) * loss_scale);
+    scale_ = 1.0 / ((target_weight > 0 ? target_weight : 1.0) * loss_scale);
   }
 
   void add(const at::Tensor& grads, int64_t begin, int64_t end) override {

@@ -20,8 +20,9 @@ class GradientSum {
 
   virtual ~GradientSum() = default;
 
-  /// Starts a step: zeroes the buffer and sets N = target_count, S = loss_scale, M = micro_batches, all of the step.
-  virtual void begin(int64_t target_count, double loss_scale, int64_t micro_batches) = 0;
+  /// Starts a step: zeroes the buffer and sets N = target_weight, the sum of the targets' weights, S = loss_scale,
+  /// M = micro_batches, all of the step.
+  virtual void begin(double target_weight, double loss_scale, int64_t micro_batches) = 0;
   /// Adds elements [begin, end) of one micro-batch's gradients. Shapes: grads [n_elements] fp32.
   virtual void add(const at::Tensor& grads, int64_t begin, int64_t end) = 0;
   /// Adds the loss of one micro-batch. Shapes: loss [] fp64, the unscaled sum.

@@ -11,12 +11,38 @@
 namespace neoloom::train {
 namespace {
 
+/// Returns the weight of each sample's target; empty: 1. The labels of a multi-label sample have weights of their own,
+/// which do not divide the loss.
+std::vector<float> sample_weights(const LoaderSetup& setup) {
+  std::vector<float> weights;
+  if (setup.class_weights.empty() || setup.task != data::Task::kSingleLabel) return weights;
+  for (int64_t sample = 0; sample < setup.store->size(); ++sample) {
+    const int64_t label = setup.store->label(sample);
+    weights.push_back(label < 0 ? 0.0F : setup.class_weights[static_cast<size_t>(label)]);
+  }
+  return weights;
+}
+
+/// Returns the factors of a micro-batch's losses; see model::Batch.
+std::vector<float> loss_weights(const LoaderSetup& setup, const model::Batch& batch) {
+  std::vector<float> weights;
+  if (setup.class_weights.empty()) return weights;
+  for (const int64_t label : batch.targets) {
+    weights.push_back(label < 0 ? 0.0F : setup.class_weights[static_cast<size_t>(label)]);
+  }
+  for (const float flag : batch.multi_labels) {
+    const size_t label = weights.size() % setup.class_weights.size();
+    weights.push_back(flag > 0.0F ? setup.class_weights[label] : 1.0F);
+  }
+  return weights;
+}
+
 /// Walks the micro-batches of this rank, step after step.
 class Cursor {
  public:
   explicit Cursor(LoaderSetup setup)
       : setup_(std::move(setup)),
-        steps_(setup_.store->lengths(), setup_.store->target_counts(), setup_.step_options),
+        steps_(setup_.store->lengths(), setup_.store->target_counts(), setup_.step_options, sample_weights(setup_)),
         step_(setup_.first_step - 1) {}
 
   std::optional<LoadedMicroBatch> next() {
@@ -35,15 +61,16 @@ class Cursor {
     if (++step_ >= setup_.total_steps) return false;
     const int64_t per_epoch = steps_.steps_per_epoch();
     current_ = steps_.step(step_ / per_epoch, step_ % per_epoch);
-    header_ = {step_, current_.target_count, static_cast<int64_t>(current_.micro_batches.size())};
+    header_ = {step_, current_.target_weight, static_cast<int64_t>(current_.micro_batches.size())};
     indices_ = data::dealt_to_rank(header_.micro_batches, setup_.rank, setup_.world_size);
     position_ = 0;
     return true;
   }
 
   void load(const std::vector<int64_t>& samples, LoadedMicroBatch& loaded) const {
-    const model::Batch batch =
+    model::Batch batch =
         to_model_batch(data::collate(*setup_.store, samples, setup_.task, setup_.pad_id), /*has_targets=*/true);
+    batch.loss_weights = loss_weights(setup_, batch);
     loaded.sample_ids = samples;
     for (size_t i = 1; i < batch.cu_seqlens.size(); ++i) {
       loaded.lengths.push_back(batch.cu_seqlens[i] - batch.cu_seqlens[i - 1]);
@@ -69,7 +96,9 @@ model::Batch to_model_batch(data::RaggedBatch batch, bool has_targets) {
           .has_targets = has_targets,
           .target_rows = std::move(batch.target_rows),
           .targets = std::move(batch.targets),
-          .multi_labels = std::move(batch.multi_labels)};
+          .multi_labels = std::move(batch.multi_labels),
+          .values = std::move(batch.values),
+          .loss_weights = {}};
 }
 
 int64_t LoadedMicroBatch::tokens() const { return std::accumulate(lengths.begin(), lengths.end(), int64_t{0}); }

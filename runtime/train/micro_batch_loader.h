@@ -19,7 +19,7 @@ model::Batch to_model_batch(data::RaggedBatch batch, bool has_targets);
 /// What every rank knows about a step before it computes it.
 struct StepHeader {
   int64_t step = 0;           // from 0, over all epochs
-  int64_t target_count = 0;   // samples, or supervised tokens, of the whole step
+  double target_weight = 0;   // of all samples, or supervised tokens, of the whole step
   int64_t micro_batches = 0;  // of all ranks
 };
 
@@ -40,6 +40,7 @@ struct LoaderSetup {
   std::shared_ptr<const data::TokenStore> store;
   data::StepListOptions step_options;
   data::Task task = data::Task::kSingleLabel;
+  std::vector<float> class_weights = {};  // [C] factors of the losses; empty: 1
   int64_t pad_id = 0;
   int rank = 0;
   int world_size = 1;

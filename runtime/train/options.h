@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "runtime/optim/schedule.h"
 
@@ -16,6 +18,13 @@ enum class Choice { kAuto, kTrue, kFalse };
 
 struct MemorySize {
   int64_t bytes = 0;  // 0: auto
+};
+
+/// class_weights: how much the loss of each class counts.
+struct ClassWeights {
+  bool balanced = false;                                  // auto: by the classes' shares of the training file
+  std::vector<std::pair<std::string, double>> of_labels;  // by name
+  bool given() const { return balanced || !of_labels.empty(); }
 };
 
 /// The configuration group `trainer_config`: Hugging Face TrainingArguments' names, meanings and defaults.
@@ -36,8 +45,10 @@ struct Options {
   double adam_epsilon = 1e-8;
   double weight_decay = 0.0;
   double max_grad_norm = 1.0;
-  bool completion_only_loss = true;  // prompts and responses: false: prompts are targets, too
-  bool bf16 = false;                 // sets runtime.compute_dtype
+  bool completion_only_loss = true;     // prompts and responses: false: prompts are targets, too
+  ClassWeights class_weights;           // single- and multi-label classification; training only
+  double label_smoothing_factor = 0.0;  // single-label classification, causal LM
+  bool bf16 = false;                    // sets runtime.compute_dtype
   bool fp16 = false;
   Choice gradient_checkpointing = Choice::kAuto;  // changes time and memory, not bits
   int64_t seed = 42;

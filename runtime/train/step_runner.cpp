@@ -44,7 +44,7 @@ bool StepRunner::compute(MicroBatchLoader& loader, TrainingState& state, metrics
   header_ = first.header;
   core::require(header_.step == state.step, ErrorKind::kInternal, "the loader is at step {}, the trainer at step {}",
                 header_.step, state.step);
-  reducer_.begin(header_.target_count, state.loss_scale.value(), header_.micro_batches);
+  reducer_.begin(header_.target_weight, state.loss_scale.value(), header_.micro_batches);
   const bool fitted = compute_shard(loader, std::move(first), state, measure);
   // All-reduces are collective: this rank must join those of its peers, whatever became of its shard.
   if (reducer_.overlaps()) {
@@ -140,7 +140,7 @@ void StepRunner::end_sums(void (GradientReducer::*end)(), metrics::DeviceMeasure
 
 void StepRunner::update(TrainingState& state, metrics::DeviceMeasure& measure) {
   const core::ScopedTimer timer(measure.compute_seconds);
-  update_->run(reducer_.sum(), state.buffers, state.step + 1, header_.target_count);
+  update_->run(reducer_.sum(), state.buffers, state.step + 1, header_.target_weight);
 }
 
 }  // namespace neoloom::train

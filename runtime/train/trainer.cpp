@@ -279,7 +279,7 @@ void Trainer::note(const StepResult& result) {
   state_.note(result);
   last_result_ = result;
   if (result.skipped) note_skipped_step(result.step);
-  if (result.target_count > 0 || std::exchange(told_of_step_without_target_, true)) return;
+  if (result.target_weight > 0 || std::exchange(told_of_step_without_target_, true)) return;
   reporter_.warn(result.step, fmt::format("step {}: none of its rows has a token to train on, so it has no loss; "
                                           "later steps like it are not reported",
                                           result.step));
@@ -326,6 +326,7 @@ void Trainer::start_loader() {
       .store = setup_.train,
       .step_options = step_list_options(setup_),
       .task = model_.setup().head,
+      .class_weights = setup_.class_weights,
       .pad_id = setup_.pad_id,
       .rank = session_.rank(),
       .world_size = session_.size(),

@@ -47,6 +47,7 @@ struct TrainerSetup {
   Batching batching;
   std::shared_ptr<const data::TokenStore> train;
   std::shared_ptr<const data::TokenStore> validation;  // may be null
+  std::vector<float> class_weights;                    // [C] factors of the training losses; empty: 1
   int64_t pad_id = 0;
   at::Tensor initial_values;  // [n] fp32, for a run that does not resume; undefined: Model::initialize
   std::string device = "cpu";

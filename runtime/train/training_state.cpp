@@ -94,7 +94,7 @@ void TrainingState::note(const StepResult& result) {
   } else {
     skipped_in_a_row = 0;
   }
-  if (result.target_count > 0) history.add_loss(result.loss);
+  if (result.target_weight > 0) history.add_loss(result.loss);
 }
 
 checkpoint::State TrainingState::to_checkpoint(const model::ParameterLayout& layout, int64_t steps_per_epoch,

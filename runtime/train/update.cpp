@@ -13,18 +13,18 @@ class HostUpdate final : public Update {
  public:
   explicit HostUpdate(UpdateSetup setup) : setup_(std::move(setup)) {}
 
-  void run(const GradientSum& sum, optim::FlatBuffers& buffers, int64_t step, int64_t target_count) override {
+  void run(const GradientSum& sum, optim::FlatBuffers& buffers, int64_t step, double target_weight) override {
     const GradientSum::Totals totals = sum.finish(buffers.grads);
     StepResult& result = results_.emplace_back();
     result.step = step;
-    result.target_count = target_count;
+    result.target_weight = target_weight;
     result.learning_rate = scheduled_rate(setup_, setup_.updates_done);
     result.skipped = totals.flagged.item<double>() > 0.0;
     if (result.skipped) {
       result.loss = result.grad_norm = std::nan("");
       return;
     }
-    result.loss = mean_loss(totals.loss_sum.item<double>(), target_count);
+    result.loss = mean_loss(totals.loss_sum.item<double>(), target_weight);
     result.grad_norm = optim::clip_grad_norm(buffers.grads, setup_.max_grad_norm);
     optim::adamw_step(buffers.params, buffers.grads, buffers.exp_avg, buffers.exp_avg_sq, setup_.ranges, setup_.adamw,
                       result.learning_rate, ++setup_.updates_done);
@@ -45,8 +45,8 @@ class HostUpdate final : public Update {
 
 }  // namespace
 
-double mean_loss(double loss_sum, int64_t target_count) {
-  return target_count > 0 ? loss_sum / static_cast<double>(target_count) : std::nan("");
+double mean_loss(double loss_sum, double target_weight) {
+  return target_weight > 0 ? loss_sum / target_weight : std::nan("");
 }
 
 double scheduled_rate(const UpdateSetup& setup, int64_t updates_done) {

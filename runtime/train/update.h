@@ -19,8 +19,8 @@ struct StepResult {
   double loss = 0.0;  // mean; NaN for a step without a target, whose gradient is 0
   double grad_norm = 0.0;
   double learning_rate = 0.0;
-  int64_t target_count = 0;
-  bool skipped = false;  // something was not finite: loss and norm are NaN, the state did not change
+  double target_weight = 0;  // sum over the targets; without class_weights, their count
+  bool skipped = false;      // something was not finite: loss and norm are NaN, the state did not change
 };
 
 struct UpdateSetup {
@@ -34,7 +34,7 @@ struct UpdateSetup {
 };
 
 /// NaN without a target.
-double mean_loss(double loss_sum, int64_t target_count);
+double mean_loss(double loss_sum, double target_weight);
 
 /// Learning rate of update `updates_done`, counted from 0.
 double scheduled_rate(const UpdateSetup& setup, int64_t updates_done);
@@ -44,9 +44,9 @@ class Update {
  public:
   virtual ~Update() = default;
 
-  /// Writes the mean of `sum`, which is over all ranks, to buffers.grads, and updates `buffers`. target_count: N of the
-  /// step.
-  virtual void run(const GradientSum& sum, optim::FlatBuffers& buffers, int64_t step, int64_t target_count) = 0;
+  /// Writes the mean of `sum`, which is over all ranks, to buffers.grads, and updates `buffers`. target_weight: N of
+  /// the step.
+  virtual void run(const GradientSum& sum, optim::FlatBuffers& buffers, int64_t step, double target_weight) = 0;
 
   /// Number of steps whose results are not taken yet.
   virtual size_t pending() const = 0;

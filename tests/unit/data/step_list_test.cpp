@@ -90,7 +90,7 @@ TEST_P(Sampled, CountsTheTargetsOfAStep) {
   for (const auto& batch : step.micro_batches) {
     for (const int64_t id : batch) expected += samples.targets[id];
   }
-  EXPECT_EQ(step.target_count, expected);
+  EXPECT_EQ(step.target_weight, expected);
   EXPECT_EQ(step.samples, 8);
 }
 

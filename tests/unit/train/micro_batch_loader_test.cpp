@@ -79,7 +79,7 @@ TEST(MicroBatchLoader, ARankWithoutAMicroBatchLearnsOfTheStep) {
   ASSERT_EQ(static_cast<int64_t>(loaded.size()), kSteps);
   EXPECT_THAT((std::vector<int64_t>{loaded[0].index, loaded[1].index, loaded[2].index}), ElementsAre(3, 3, -1));
   EXPECT_EQ(loaded[2].header.micro_batches, 3);
-  EXPECT_EQ(loaded[2].header.target_count, 21 - 16);
+  EXPECT_EQ(loaded[2].header.target_weight, 21 - 16);
   EXPECT_TRUE(loaded[2].last);
   EXPECT_EQ(loaded[2].tokens(), 0);
 }

@@ -85,7 +85,7 @@ TEST(StepRunner, CountsWhatItComputed) {
   EXPECT_GT(result.loss, 0.0);
   EXPECT_EQ(steps.measure.batches, 3);
   EXPECT_EQ(steps.measure.samples, 6);
-  EXPECT_EQ(result.target_count, steps.measure.tokens - steps.measure.samples) << "all but each sample's first token";
+  EXPECT_EQ(result.target_weight, steps.measure.tokens - steps.measure.samples) << "all but each sample's first token";
   EXPECT_GE(steps.measure.padded_tokens, steps.measure.tokens);
   EXPECT_GT(steps.measure.flops, 0.0);
 }
@@ -142,7 +142,7 @@ TEST(StepRunner, ARankWithoutAMicroBatchStillMakesTheStep) {
   Steps steps({}, /*rank=*/3, /*world_size=*/4);
   const StepResult result = steps.step();
   EXPECT_EQ(steps.measure.batches, 0);
-  EXPECT_GT(result.target_count, 0);
+  EXPECT_GT(result.target_weight, 0);
   EXPECT_FALSE(result.skipped);
 }
 

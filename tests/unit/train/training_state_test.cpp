@@ -26,8 +26,8 @@ model::ParameterLayout layout(const std::string& name = "lora_A") {
   return layout;
 }
 
-StepResult good(int64_t step, double loss) { return {.step = step, .loss = loss, .target_count = 2}; }
-StepResult skipped(int64_t step) { return {.step = step, .loss = std::nan(""), .target_count = 2, .skipped = true}; }
+StepResult good(int64_t step, double loss) { return {.step = step, .loss = loss, .target_weight = 2}; }
+StepResult skipped(int64_t step) { return {.step = step, .loss = std::nan(""), .target_weight = 2, .skipped = true}; }
 
 TrainingState state_after_six_steps() {
   TrainingState state(kElements, at::kCPU, /*initial_loss_scale=*/1024.0);
@@ -98,7 +98,7 @@ TEST(TrainingState, CountsSkippedStepsInARow) {
 TEST(History, TheMeanLossIsOfTheStepsThatHaveOne) {
   TrainingState state(kElements, at::kCPU, 1.0);
   state.note(good(1, 2.0));
-  state.note({.step = 2, .loss = std::nan(""), .target_count = 0});  // nothing to learn
+  state.note({.step = 2, .loss = std::nan(""), .target_weight = 0});  // nothing to learn
   state.note(good(3, 4.0));
   EXPECT_EQ(state.history.mean_loss(), 3.0);
   state.history.reset();
