@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <limits>
 
 #include "data/readers/input_text.h"
 #include "data/readers/lines.h"
@@ -34,6 +35,8 @@ bool is_stream(const StoreRequest& request, Format format) {
   return format == Format::kText && request.task == Task::kCausalLm;
 }
 
+int problem_number(Task task) { return task == Task::kMultiLabel ? 1 : task == Task::kRegression ? 2 : 0; }
+
 /// Returns what decides the bytes of a store besides the file and the tokenizer.
 std::string settings_text(const StoreRequest& request, Format format) {
   const Options& options = request.options;
@@ -42,7 +45,7 @@ std::string settings_text(const StoreRequest& request, Format format) {
              "split={} "
              "num_labels={}",
              static_cast<int>(format), options.header, options.quoting, request.task == Task::kCausalLm ? 1 : 0,
-             request.task == Task::kMultiLabel ? 1 : 0, request.max_length_tokens, request.require_labels,
+             problem_number(request.task), request.max_length_tokens, request.require_labels,
              options.invalid_data_tolerance_percent, request.tokenizer_options.add_eos_token,
              request.tokenizer_options.split_special_tokens, request.num_labels.value_or(-1)) +
          (request.every_row ? " every_row" : "") +
@@ -127,7 +130,11 @@ class Builder {
     check_tolerance();
     require(content_.offsets.size() > 1, ErrorKind::kData, "{} has no row that can be used; expected at least one{}",
             request_.files.text(), listed_rows());
-    if (request_.task != Task::kCausalLm) finish_labels();
+    if (request_.task == Task::kRegression) {
+      finish_values();
+    } else if (request_.task != Task::kCausalLm) {
+      finish_labels();
+    }
     publish_store(content_, spool_, store_path);
   }
 
@@ -180,6 +187,7 @@ class Builder {
       for (size_t i = 0; i < seen.size(); ++i) seen[i] = seen[i] || row.cells[i].kind != Cell::Kind::kMissing;
       std::string complaint = maker_.make(row, labels_, sample);
       if (request_.every_row && complaint.empty() && sample.ids.empty()) complaint = "the text is empty";
+      if (complaint.empty()) complaint = wrong_width(sample);
       if (complaint.empty()) {
         add(sample);
       } else {
@@ -210,6 +218,7 @@ class Builder {
       multi_labels_.push_back(sample.multi_labels.value_or(std::vector<int64_t>{}));
     }
   }
+    if (request_.task == Task::kRegression) values_.push_back(sample.values);
 
   void add_invalid(int64_t line, const std::string& reason) {
     ++content_.invalid_row_count;
@@ -247,6 +256,33 @@ class Builder {
   }
 
   void finish_labels() {
+  /// Returns the number of values of each row; 0: not known yet. Names and num_labels say it, else the first row.
+  size_t value_width() const {
+    if (const auto names = fixed_names(request_)) return names->size();
+    if (request_.num_labels) return static_cast<size_t>(*request_.num_labels);
+    const auto first = std::find_if(values_.begin(), values_.end(), [](const auto& row) { return !row.empty(); });
+    return first == values_.end() ? 0 : first->size();
+  }
+
+  std::string wrong_width(const Sample& sample) const {
+    if (sample.values.empty()) return {};
+    const size_t width = value_width();
+    if (width == 0 || width == sample.values.size()) return {};
+    return fmt::format("expected {} value{} to predict, found {}", width, width == 1 ? "" : "s", sample.values.size());
+  }
+
+  void finish_values() {
+    const size_t width = std::max<size_t>(1, value_width());
+    const std::vector<std::string>& preferred = request_.preferred_label_names;
+    content_.label_names = default_label_names(static_cast<int64_t>(width));
+    if (preferred.size() == width) content_.label_names = preferred;
+    if (const auto names = fixed_names(request_)) content_.label_names = *names;
+    for (std::vector<float>& row : values_) {
+      row.resize(width, std::numeric_limits<float>::quiet_NaN());
+      content_.values.insert(content_.values.end(), row.begin(), row.end());
+    }
+  }
+
     const Labels::Result result = labels_.finish();
     content_.label_names = result.names;
     require(request_.task != Task::kMultiLabel || !looks_one_hot_ || result.names.size() != 2, ErrorKind::kData,
@@ -278,6 +314,7 @@ class Builder {
   StoreContent content_;
   std::vector<std::vector<int64_t>> multi_labels_;  // numbers of Labels, per sample
   bool looks_one_hot_ = true;                       // so far
+  std::vector<std::vector<float>> values_;          // regression, per sample
 };
 
 }  // namespace

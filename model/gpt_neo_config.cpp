@@ -156,7 +156,7 @@ std::vector<std::string> read_labels(const Reader& reader) {
 }
 
 /// Adds what transformers leaves out of a classifier's file: the two default labels, and the problem type, which it
-/// derives from the labels of the first batch. That is single-label unless there is only one output.
+/// derives from the labels of the first batch. That is single-label, or regression if there is only one output.
 void complete_classifier(const Reader& reader, GptNeoConfig& config) {
   const json* architectures = reader.find({"architectures"});
   if (architectures == nullptr || !architectures->is_array()) return;
@@ -165,7 +165,8 @@ void complete_classifier(const Reader& reader, GptNeoConfig& config) {
     return;
   }
   if (config.labels.empty()) config.labels = {"LABEL_0", "LABEL_1"};
-  if (config.problem_type.empty() && config.labels.size() > 1) config.problem_type = "single_label_classification";
+  if (!config.problem_type.empty()) return;
+  config.problem_type = config.labels.size() > 1 ? "single_label_classification" : "regression";
 }
 
 void check_supported(const Reader& reader) {

@@ -30,6 +30,9 @@ void add_next_tokens(const TokenStore& store, int64_t sample, int64_t begin, Rag
 void add_labels(const TokenStore& store, int64_t sample, Task task, RaggedBatch& batch) {
   if (task == Task::kSingleLabel) {
     batch.targets.push_back(store.label(sample));
+  } else if (task == Task::kRegression) {
+    const auto values = store.values(sample);
+    batch.values.insert(batch.values.end(), values.begin(), values.end());
   } else {
     const auto flags = store.multi_label(sample);
     batch.multi_labels.insert(batch.multi_labels.end(), flags.begin(), flags.end());

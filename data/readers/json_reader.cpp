@@ -20,6 +20,15 @@ using nlohmann::json;
 
 Cell other(std::string what) { return {Cell::Kind::kOther, std::move(what), {}}; }
 
+std::vector<double> numbers_of(const json& list) {
+  std::vector<double> numbers;
+  for (const json& item : list) {
+    if (!item.is_number()) return {};
+    numbers.push_back(item.get<double>());
+  }
+  return numbers;
+}
+
 Cell list_cell(const json& list) {
   Cell cell{Cell::Kind::kList, {}, {}};
   for (const json& item : list) {
@@ -37,8 +46,12 @@ Cell list_cell(const json& list) {
 Cell cell_of(const json& value) {
   if (value.is_null()) return {};
   if (value.is_string()) return {Cell::Kind::kText, value.get<std::string>(), {}};
-  if (value.is_number_integer()) return {Cell::Kind::kInteger, value.dump(), {}};
-  if (value.is_array()) return list_cell(value);
+  if (value.is_number_integer()) return {Cell::Kind::kInteger, value.dump(), {}, {}, {value.get<double>()}};
+  if (value.is_array()) {
+    Cell list = list_cell(value);
+    list.numbers = numbers_of(value);
+    return list;
+  }
   Cell cell = other("an object");
   if (value.is_boolean()) {
     cell = other(fmt::format("the boolean {}", value.dump()));
@@ -49,6 +62,7 @@ Cell cell_of(const json& value) {
     const double number = value.get<double>();
     const bool whole = std::abs(number) <= kMostExactInteger && number == std::floor(number);
     cell = other(fmt::format("the fractional number {}", value.dump()));
+    cell.numbers = {number};
     if (whole) cell.label = std::to_string(static_cast<int64_t>(number));
   }
   return cell;

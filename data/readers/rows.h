@@ -35,9 +35,10 @@ std::string format_extension(const std::string& path);
 struct Cell {
   enum class Kind { kMissing, kText, kInteger, kList, kOther };
   Kind kind = Kind::kMissing;
-  std::string text;                // kText; kInteger: decimal digits; kOther: its type, for messages
-  std::vector<std::string> items;  // kList: texts, or the digits of integers
-  std::string label = {};          // kOther: its text as a label ("0" for 0.0, "true"); empty: none
+  std::string text;                  // kText; kInteger: decimal digits; kOther: its type, for messages
+  std::vector<std::string> items;    // kList: texts, or the digits of integers
+  std::string label = {};            // kOther: its text as a label ("0" for 0.0, "true"); empty: none
+  std::vector<double> numbers = {};  // of JSON: a number, or the items of a list of numbers alone
 };
 
 /// A column to read, and the configuration key that names it.

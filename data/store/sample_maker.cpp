@@ -5,6 +5,8 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <charconv>
+#include <cmath>
 
 #include "runtime/core/error.h"
 #include "runtime/core/text.h"
@@ -48,6 +50,16 @@ std::vector<std::string> split(const std::string& text, const std::string& separ
   return parts;
 }
 
+/// Returns the number that a text is, apart from blanks around it; NaN: it is none.
+double number_in(std::string_view text) {
+  constexpr std::string_view kBlanks = " \t\r\n";
+  const size_t begin = std::min(text.find_first_not_of(kBlanks), text.size());
+  text = text.substr(begin, text.find_last_not_of(kBlanks) + 1 - begin);
+  double number = NAN;
+  const auto read = std::from_chars(text.data(), text.data() + text.size(), number);
+  return read.ec == std::errc{} && read.ptr == text.data() + text.size() ? number : NAN;
+}
+
 int32_t causal_targets(const Sample& sample) {
   // The first token of a sample has nothing before it that could predict it.
   const auto length = static_cast<int32_t>(sample.ids.size());
@@ -82,7 +94,8 @@ SampleMaker::SampleMaker(const StoreRequest& request, const Tokenizer& tokenizer
             "tokenizer_config.add_eos_token is true but the tokenizer has no eos token; set it to false");
   }
   if (causal) return;
-  const bool multi = request.task == Task::kMultiLabel;
+  const bool multi =
+      request.task == Task::kMultiLabel || (request.task == Task::kRegression && options.label_column.empty());
   const std::string& column = multi ? options.labels_column : options.label_column;
   const char* key = multi ? "data.labels_column" : "data.label_column";
   require(!column.empty() || !request.require_labels, ErrorKind::kUsage, "{} is empty: name the column of the labels",
@@ -117,9 +130,7 @@ std::string SampleMaker::make(const Row& row, Labels& labels, Sample& sample) co
     }
   }
   if (has_label_column_) {
-    const bool multi = request_.task == Task::kMultiLabel;
-    std::string complaint = multi ? make_labels(row.cells[texts], row.line, labels, sample)
-                                  : make_label(row.cells[texts], row.line, labels, sample);
+    std::string complaint = make_target(row.cells[texts], row.line, labels, sample);
     if (!complaint.empty()) return complaint;
   }
   if (prompted_) {
@@ -131,7 +142,7 @@ std::string SampleMaker::make(const Row& row, Labels& labels, Sample& sample) co
   if (request_.task == Task::kCausalLm) {
     sample.target_count = causal_targets(sample);
   } else {
-    sample.target_count = sample.label || sample.multi_labels ? 1 : 0;
+    sample.target_count = sample.label || sample.multi_labels || !sample.values.empty() ? 1 : 0;
   }
   return {};
 }
@@ -188,6 +199,29 @@ std::string SampleMaker::make_label(const Cell& cell, int64_t line, Labels& labe
   if (label.find('\0') != std::string::npos) return "the label holds a NUL character";
   sample.label = labels.number_of(label, line);
   return {};
+std::string SampleMaker::make_target(const Cell& cell, int64_t line, Labels& labels, Sample& sample) const {
+  if (request_.task == Task::kRegression) return make_values(cell, sample);
+  return request_.task == Task::kMultiLabel ? make_labels(cell, line, labels, sample)
+                                            : make_label(cell, line, labels, sample);
+}
+
+std::string SampleMaker::make_values(const Cell& cell, Sample& sample) const {
+  const bool absent = cell.kind == Cell::Kind::kMissing || (cell.kind == Cell::Kind::kText && cell.text.empty());
+  if (absent) return request_.require_labels ? fmt::format("no value for {}", core::quoted(columns_.back().name)) : "";
+  std::vector<double> numbers = cell.numbers;
+  if (cell.kind == Cell::Kind::kText) {
+    for (const std::string& part : split(cell.text, request_.options.labels_separator)) {
+      numbers.push_back(number_in(part));
+    }
+  }
+  const auto fits = [](double number) { return std::isfinite(static_cast<float>(number)); };
+  if (numbers.empty() || !std::all_of(numbers.begin(), numbers.end(), fits)) {
+    return expected_but_found(columns_.back(), "a number or a list of numbers", cell);
+  }
+  sample.values.assign(numbers.begin(), numbers.end());
+  return {};
+}
+
 }
 
 std::string SampleMaker::make_labels(const Cell& cell, int64_t line, Labels& labels, Sample& sample) const {

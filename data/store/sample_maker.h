@@ -22,6 +22,7 @@ struct Sample {
   bool truncated = false;
   std::optional<int64_t> label;
   std::optional<std::vector<int64_t>> multi_labels;
+  std::vector<float> values;  // regression; empty: unlabelled
   size_t zeros_and_ones = 0;  // length of a label list whose items are all 0 or 1
 };
 
@@ -49,6 +50,9 @@ class SampleMaker {
   void join(const std::string& prompt, const std::string& response, Sample& sample) const;
   std::string make_label(const Cell& cell, int64_t line, Labels& labels, Sample& sample) const;
   std::string make_labels(const Cell& cell, int64_t line, Labels& labels, Sample& sample) const;
+  /// Reads the label of the task.
+  std::string make_target(const Cell& cell, int64_t line, Labels& labels, Sample& sample) const;
+  std::string make_values(const Cell& cell, Sample& sample) const;
 
   const StoreRequest& request_;
   const Tokenizer& tokenizer_;

@@ -50,6 +50,7 @@ struct StoreContent {
   std::vector<int32_t> target_counts;  // [n]
   std::vector<int64_t> labels;         // [n]
   std::vector<uint8_t> multi_labels;   // [n, k]; empty unless multi-label
+  std::vector<float> values;           // [n, k]; empty unless regression
   std::vector<std::string> label_names;
   std::vector<InvalidRow> invalid_rows;  // the first 10,000, or all
   int64_t invalid_row_count = 0;

@@ -70,6 +70,10 @@ class MappedStore : public TokenStore {
     const size_t width = multi_labels_.size() / lengths_.size();
     return multi_labels_.subspan(static_cast<size_t>(sample) * width, width);
   }
+  std::span<const float> values(int64_t sample) const override {
+    const size_t width = values_.size() / lengths_.size();
+    return values_.subspan(static_cast<size_t>(sample) * width, width);
+  }
   bool labelled() const override { return labelled_; }
   const std::vector<std::string>& label_names() const override { return label_names_; }
   std::span<const int32_t> lengths() const override { return lengths_; }
@@ -116,6 +120,9 @@ class MappedStore : public TokenStore {
     const auto shape = hdf5::array_shape(root, "multi_labels", hdf5::Element::kUint8, file_.size_bytes(), kKind);
     const uint64_t width = shape.size() == 2 && shape[1] > 0 ? num_labels_ : 0;
     multi_labels_ = mapper.array<uint8_t>("multi_labels", {samples_, width});
+    if (NL_H5(kKind, H5Lexists(root, "values", H5P_DEFAULT)) > 0) {
+      values_ = mapper.array<float>("values", {samples_, num_labels_});
+    }
   }
 
   void read_texts(hdf5::Id root) {
@@ -162,6 +169,7 @@ class MappedStore : public TokenStore {
   std::span<const int32_t> target_counts_;
   std::span<const int64_t> labels_;
   std::span<const uint8_t> multi_labels_;
+  std::span<const float> values_;
   std::vector<std::string> label_names_;
   std::vector<InvalidRow> invalid_rows_;
 };

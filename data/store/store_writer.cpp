@@ -133,6 +133,7 @@ void write_content(hdf5::Id root, const StoreContent& content, IdSpool& ids) {
   write_contiguous(root, "target_counts", content.target_counts);
   write_contiguous(root, "labels", content.labels);
   write_contiguous(root, "multi_labels", content.multi_labels, {samples, width});
+  if (!content.values.empty()) write_contiguous(root, "values", content.values, {samples, content.label_names.size()});
   if (!content.label_names.empty()) hdf5::write_texts(root, "label_names", content.label_names, kKind);
   write_invalid_rows(root, content);
 }
@@ -173,7 +174,8 @@ namespace {
 
 size_t bytes_of(const StoreContent& content, const IdSpool& ids) {
   return static_cast<size_t>(ids.size_tokens()) * sizeof(int32_t) +
-         content.offsets.size() * (2 * sizeof(int64_t) + 3 * sizeof(int32_t)) + content.multi_labels.size();
+         content.offsets.size() * (2 * sizeof(int64_t) + 3 * sizeof(int32_t)) + content.multi_labels.size() +
+         content.values.size() * sizeof(float);
 }
 
 }  // namespace

@@ -70,6 +70,7 @@ void print_lengths(const data::TokenStore& store, Report& report) {
 }
 
 void print_labels(const data::TokenStore& store, core::Task task, Report& report) {
+  if (task == core::Task::kRegression) return report.line("values", value_summary(store));
   const std::vector<std::string>& names = store.label_names();
   const std::vector<int64_t> counts = label_counts(store, task);
   report.line("labels", std::to_string(names.size()));

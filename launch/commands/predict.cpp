@@ -28,6 +28,16 @@ std::string single_label_line(int64_t index, const std::vector<std::string>& lab
   return json.dump() + "\n";
 }
 
+std::string value_line(int64_t index, const float* values, size_t count) {
+  nlohmann::ordered_json json = {{"index", index}};
+  if (count == 1) {
+    json["value"] = values[0];
+  } else {
+    json["values"] = std::vector<float>(values, values + count);
+  }
+  return json.dump() + "\n";
+}
+
 std::string multi_label_line(int64_t index, const std::vector<std::string>& labels, const float* scores) {
   nlohmann::ordered_json chosen = nlohmann::ordered_json::array();
   for (size_t k = 0; k < labels.size(); ++k) {
@@ -46,7 +56,7 @@ class Lines {
   }
 
   void add(int64_t first, const at::Tensor& logits) {
-    const at::Tensor scores = (multi_ ? at::sigmoid(logits) : at::softmax(logits, -1)).cpu().contiguous();
+    const at::Tensor scores = scores_of(logits).cpu().contiguous();
     for (int64_t i = 0; i < scores.size(0); ++i) {
       const float* row = scores.const_data_ptr<float>() + i * scores.size(1);
       text_ += line(first + i, row);
@@ -55,12 +65,23 @@ class Lines {
   const std::string& text() const { return text_; }
 
  private:
+  at::Tensor scores_of(const at::Tensor& logits) const {
+    if (inference_.task.regression()) return logits;
+    return multi_ ? at::sigmoid(logits) : at::softmax(logits, -1);
+  }
+
+  /// Returns what a row without a prediction lacks.
+  const char* missing() const {
+    if (inference_.task.regression()) return inference_.labels.size() == 1 ? "value" : "values";
+    return multi_ ? "labels" : "label";
+  }
+
   std::string line(int64_t index, const float* scores) const {
     if (const auto unusable = reasons_.find(index); unusable != reasons_.end()) {
-      const nlohmann::ordered_json json = {
-          {"index", index}, {multi_ ? "labels" : "label", nullptr}, {"error", unusable->second}};
+      const nlohmann::ordered_json json = {{"index", index}, {missing(), nullptr}, {"error", unusable->second}};
       return json.dump() + "\n";
     }
+    if (inference_.task.regression()) return value_line(index, scores, inference_.labels.size());
     return multi_ ? multi_label_line(index, inference_.labels, scores)
                   : single_label_line(index, inference_.labels, scores);
   }

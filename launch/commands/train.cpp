@@ -136,6 +136,13 @@ void print_task(const TrainingJob& s, core::Logger& log) {
   if (!s.head.note.empty()) note(s.head.note);
 }
 
+  if (s.task.regression()) {
+    note(fmt::format("task: {}, {} value{} a row ({})", s.task.name(), s.labels.size(), s.labels.size() == 1 ? "" : "s",
+                     s.task.reason));
+    note("values: " + value_summary(*s.train));
+    if (!s.head.note.empty()) note(s.head.note);
+    return;
+  }
 void print_notes(const TrainingJob& s, const Device& device, const model::Model& model, core::Logger& log) {
   const auto note = [&log](const std::string& text) { log.info(text); };
   print_task(s, log);

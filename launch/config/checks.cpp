@@ -14,6 +14,8 @@ using train::Interval;
 namespace {
 
 constexpr std::string_view kMultiLabel = "multi_label_classification";
+constexpr std::string_view kSingleLabel = "single_label_classification";
+constexpr std::string_view kRegression = "regression";
 
 bool has_label_column(const data::Options& data) { return !data.label_column.empty() || !data.labels_column.empty(); }
 
@@ -42,12 +44,17 @@ void check_labels(const RunConfig& config, const KeyLocation& place) {
   core::require(!num_labels || data.label_names.empty() || *num_labels == static_cast<int64_t>(data.label_names.size()),
                 ErrorKind::kUsage, "{}: {} labels, but data.label_names has {}", place("model_config", "num_labels"),
                 num_labels.value_or(0), data.label_names.size());
-  core::require(
-      !num_labels || *num_labels > 1 || config.model_config.problem_type == kMultiLabel || !data.labels_column.empty(),
-      ErrorKind::kUsage, "{}: 1 means regression in transformers, which is not supported yet",
-      place("model_config", "num_labels"));
+  core::require(num_labels != 1 || config.model_config.problem_type != kSingleLabel, ErrorKind::kUsage,
+                "{}: one class leaves nothing to tell apart; expected at least 2, or problem_type: regression",
+                place("model_config", "num_labels"));
   core::require(data.labels_column.empty() || !data.labels_separator.empty(), ErrorKind::kUsage,
                 "{}: expected at least one character between labels", place("data", "labels_separator"));
+}
+
+/// Takes one output without a problem_type as a regression, as transformers does.
+void resolve_regression(RunConfig& config) {
+  const bool undecided = config.model_config.problem_type.empty() && config.data.labels_column.empty();
+  if (undecided && config.model_config.num_labels == 1) config.model_config.problem_type = kRegression;
 }
 
 /// Returns the steps between evaluations. Hugging Face's default is the logging interval.
@@ -139,7 +146,8 @@ void check_peft(const RunConfig& config, const KeyLocation& place) {
 
 void name_label_column(RunConfig& config) {
   if (has_label_column(config.data)) return;
-  const bool multi = config.model_config.problem_type == kMultiLabel;
+  const std::string& problem = config.model_config.problem_type;
+  const bool multi = problem == kMultiLabel || (problem == kRegression && config.model_config.num_labels > 1);
   (multi ? config.data.labels_column : config.data.label_column) = multi ? "labels" : "label";
 }
 
@@ -155,6 +163,7 @@ void check_template(const data::Options& data, const KeyLocation& place) {
 }
 
 void resolve_columns(RunConfig& config, const KeyLocation& place) {
+  resolve_regression(config);
   data::Options& data = config.data;
   const std::string task = config.peft_config ? config.peft_config->task_type : "";
   const std::string& problem = config.model_config.problem_type;
@@ -174,7 +183,7 @@ void resolve_columns(RunConfig& config, const KeyLocation& place) {
                 "{}: CAUSAL_LM has no labels; remove label columns and problem_type, or use SEQ_CLS",
                 place("peft_config", "task_type"));
   if (task == "SEQ_CLS" || !problem.empty()) name_label_column(config);
-  core::require(data.labels_column.empty() || problem.empty() || problem == kMultiLabel, ErrorKind::kUsage,
+  core::require(data.labels_column.empty() || problem != kSingleLabel, ErrorKind::kUsage,
                 "{}: single-label classification takes data.label_column, not labels_column",
                 place("model_config", "problem_type"));
   core::require(data.label_column.empty() || problem != kMultiLabel, ErrorKind::kUsage,

@@ -130,7 +130,7 @@ void add_model_fields(std::vector<Field>& out) {
   group.text("pretrained_model_name", kResolved, &Options::pretrained_model_name);
   group.name("revision", kResolved, &Options::revision);
   group.text("problem_type", kCompared, &Options::problem_type,
-             {{"", "single_label_classification", "multi_label_classification"}, {"regression"}});
+             {{"", "single_label_classification", "multi_label_classification", "regression"}, {}});
   group.integer("num_labels", kCompared, &Options::num_labels, kPositive);
   group.integer("pad_token_id", kCompared, &Options::pad_token_id, kCount);
   group.dtype("frozen_dtype", kCompared, &Options::frozen_dtype);

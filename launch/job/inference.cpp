@@ -123,6 +123,7 @@ bool describe_head(const std::string& adapter_folder, Inference& result) {
     keep_matching_targets(adapter_folder, result.base.config.num_layers, result);
     result.reference = base_reference(result.config, adapter);
     if (!adapter.problem_type.empty()) problem_type = adapter.problem_type;
+    if (problem_type.empty() && adapter.score_rows == 1) problem_type = "regression";  // as transformers has it
     if (adapter.pad_token_id >= 0 && !result.config.model_config.pad_token_id) {
       result.config.model_config.pad_token_id = adapter.pad_token_id;
     }
@@ -173,8 +174,8 @@ Inference load_inference(comm::MpiSession& session, const ModelArguments& argume
     setup.head = result.task.value;
     setup.num_labels = result.task.classifies() ? static_cast<int64_t>(result.labels.size()) : 0;
     setup.lora = result.config.peft_config;
-    setup.compute_dtype = resolve_compute_dtype(result.config, result.device->name());
     setup.label_smoothing = result.config.trainer_config.label_smoothing_factor;
+    setup.compute_dtype = resolve_compute_dtype(result.config, result.device->name());
     setup.device = result.device->traits();
     // The adapter's head takes the place of the base's, which may have other labels.
     const bool own_head = result.task.classifies() && adapter_head;

@@ -6,6 +6,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "data/store/labels.h"
 #include "model/parameter_table.h"
@@ -64,6 +65,27 @@ std::string label_histogram(const std::vector<std::string>& names, const std::ve
   }
   const std::string more = names.size() > kShownLabels ? fmt::format(" and {} more", names.size() - kShownLabels) : "";
   return fmt::format("{}{}", fmt::join(parts, ", "), more);
+}
+
+std::string value_summary(const data::TokenStore& store) {
+  const std::vector<std::string>& names = store.label_names();
+  std::vector<std::string> parts;
+  for (size_t k = 0; k < std::min(names.size(), kShownLabels); ++k) {
+    double sum = 0.0, squares = 0.0, least = INFINITY, most = -INFINITY;
+    for (int64_t row = 0; row < store.size(); ++row) {
+      const auto value = static_cast<double>(store.values(row)[k]);
+      sum += value;
+      squares += value * value;
+      least = std::min(least, value);
+      most = std::max(most, value);
+    }
+    const double mean = sum / static_cast<double>(store.size());
+    const double deviation = std::sqrt(std::max(0.0, squares / static_cast<double>(store.size()) - mean * mean));
+    parts.push_back(
+        fmt::format("mean {:.4g}, standard deviation {:.4g}, from {:.4g} to {:.4g}", mean, deviation, least, most));
+  }
+  const std::string more = names.size() > kShownLabels ? fmt::format("; and {} more", names.size() - kShownLabels) : "";
+  return fmt::format("{}{}", fmt::join(parts, "; "), more);
 }
 
 std::string label_warning(const std::vector<std::string>& names, const std::vector<int64_t>& counts) {

@@ -21,6 +21,9 @@ std::vector<int64_t> label_counts(const data::TokenStore& store, core::Task task
 /// "ham 30, spam 30", the first twelve, "and 8 more".
 std::string label_histogram(const std::vector<std::string>& names, const std::vector<int64_t>& counts);
 
+/// "mean 2.5, standard deviation 1.1, from 0 to 5" of the values of a regression; several columns one after another.
+std::string value_summary(const data::TokenStore& store);
+
 /// Returns a warning about suspect labels of a training file (a class -1); empty: none.
 std::string label_warning(const std::vector<std::string>& names, const std::vector<int64_t>& counts);
 

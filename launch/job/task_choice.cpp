@@ -81,11 +81,13 @@ bool take_column_of_file(RunConfig& config) {
 
 std::string TaskChoice::problem_type_name() const {
   if (!classifies()) return "";
+  if (regression()) return "regression";
   return multi_label() ? "multi_label_classification" : "single_label_classification";
 }
 
 std::string TaskChoice::name() const {
   if (!classifies()) return "causal language model";
+  if (regression()) return "regression";
   return multi_label() ? "multi-label classification" : "sequence classification";
 }
 
@@ -100,7 +102,9 @@ TaskChoice choose_task(RunConfig& config) {
   TaskChoice choice;
   const bool multi = problem == "multi_label_classification" || (problem.empty() && !columns.labels_column.empty());
   choice.value = multi ? core::Task::kMultiLabel : core::Task::kSingleLabel;
-  choice.reason = fmt::format("column {}; {}", core::quoted(multi ? columns.labels_column : columns.label_column), key);
+  if (problem == "regression") choice.value = core::Task::kRegression;
+  const std::string& column = columns.label_column.empty() ? columns.labels_column : columns.label_column;
+  choice.reason = fmt::format("column {}; {}", core::quoted(column), key);
   return choice;
 }
 

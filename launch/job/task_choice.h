@@ -13,11 +13,12 @@ struct TaskChoice {
   core::Task value = core::Task::kCausalLm;
   std::string reason;  // which column or key determined it, for the log
   std::string advice;  // how to choose the other task, if the training file determined it; else empty
-  bool classifies() const { return value != core::Task::kCausalLm; }
+  bool classifies() const { return value != core::Task::kCausalLm; }  // or regresses: there is a score head
   bool multi_label() const { return value == core::Task::kMultiLabel; }
+  bool regression() const { return value == core::Task::kRegression; }
   /// Hugging Face's problem_type; empty for causal LM.
   std::string problem_type_name() const;
-  /// "sequence classification", "multi-label classification", "causal language model".
+  /// "sequence classification", "multi-label classification", "regression", "causal language model".
   std::string name() const;
 };
 

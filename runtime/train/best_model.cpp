@@ -24,7 +24,8 @@ std::string without_prefix(const std::string& metric) {
 }
 
 bool smaller_is_better(std::string_view metric) {
-  return metric.ends_with("loss") || metric.ends_with("perplexity") || metric.ends_with("error");
+  return metric.ends_with("loss") || metric.ends_with("perplexity") || metric.ends_with("error") || metric == "mse" ||
+         metric == "mae";
 }
 
 }  // namespace
@@ -32,6 +33,7 @@ bool smaller_is_better(std::string_view metric) {
 std::vector<std::string> metric_names(data::Task task) {
   if (task == data::Task::kCausalLm) return {"loss", "perplexity"};
   if (task == data::Task::kMultiLabel) return {"loss", "accuracy", "micro_f1", "macro_f1"};
+  if (task == data::Task::kRegression) return {"loss", "mse", "mae", "pearson", "spearmanr"};
   return {"loss", "accuracy", "macro_f1"};
 }
 

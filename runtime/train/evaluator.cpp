@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <nlohmann/json.hpp>
 #include <numeric>
 #include <vector>
@@ -53,6 +54,28 @@ void sum_over_ranks(comm::MpiSession& session, Totals& totals, EvalResult& resul
   std::copy(all.begin() + 5, all.end(), cells.begin());
 }
 
+/// Appends the predictions [n, C] as bytes.
+void append_values(const at::Tensor& logits, std::string& bytes) {
+  const at::Tensor host = logits.cpu().contiguous();
+  bytes.append(reinterpret_cast<const char*>(host.const_data_ptr<float>()), host.nbytes());
+}
+
+/// Joins the predictions of all ranks, whose shards ascend with the rank, and compares them with the store's values.
+metrics::RegressionScores scores_of_all(comm::MpiSession& session, const data::TokenStore& store,
+                                        const std::string& mine) {
+  std::vector<float> predicted, truth;
+  for (const std::string& part : session.all_gather(mine)) {
+    const size_t before = predicted.size();
+    predicted.resize(before + part.size() / sizeof(float));
+    std::memcpy(predicted.data() + before, part.data(), part.size());
+  }
+  for (int64_t sample = 0; sample < store.size(); ++sample) {
+    const auto values = store.values(sample);
+    truth.insert(truth.end(), values.begin(), values.end());
+  }
+  return metrics::regression_scores(predicted, truth, static_cast<int64_t>(store.label_names().size()));
+}
+
 }  // namespace
 
 EvalResult evaluate(comm::MpiSession& session, model::Model& model, const at::Tensor& params,
@@ -64,6 +87,9 @@ EvalResult evaluate(comm::MpiSession& session, model::Model& model, const at::Te
   EvalResult result;
   if (head == model::Head::kSingleLabel && store.labelled()) result.single_label.emplace(model.setup().num_labels);
   if (head == model::Head::kMultiLabel && store.labelled()) result.multi_label.emplace(model.setup().num_labels);
+
+  const bool regression = head == model::Head::kRegression && store.labelled();
+  std::string predicted;
 
   Totals totals;
   const int64_t batches = (store.size() + request.batch_size - 1) / request.batch_size;
@@ -88,10 +114,12 @@ EvalResult evaluate(comm::MpiSession& session, model::Model& model, const at::Te
         }
       }
       if (result.single_label || result.multi_label) add_predictions(store, first, output.logits, result);
+      if (regression) append_values(output.logits, predicted);
       if (sink) sink(first, output.logits);
     }
   });
   sum_over_ranks(session, totals, result);
+  if (regression) result.regression = scores_of_all(session, store, predicted);
   result.samples = totals.samples;
   result.tokens = totals.tokens;
   result.targets = totals.targets;
@@ -114,6 +142,11 @@ nlohmann::ordered_json EvalResult::json() const {
     json["eval_accuracy"] = multi_label->subset_accuracy();
     json["eval_micro_f1"] = multi_label->micro_f1();
     json["eval_macro_f1"] = multi_label->macro_f1();
+  } else if (regression) {
+    json["eval_mse"] = regression->mse;
+    json["eval_mae"] = regression->mae;
+    json["eval_pearson"] = regression->pearson;
+    json["eval_spearmanr"] = regression->spearmanr;
   } else if (targets > 0) {
     json["eval_tokens"] = targets;
     json["eval_perplexity"] = std::exp(loss);

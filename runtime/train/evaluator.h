@@ -14,6 +14,7 @@
 #include "model/model.h"
 #include "runtime/comm/mpi_session.h"
 #include "runtime/metrics/classification.h"
+#include "runtime/metrics/regression.h"
 
 namespace neoloom::train {
 
@@ -31,6 +32,7 @@ struct EvalResult {
   double seconds = 0.0;
   std::optional<metrics::ConfusionCounts> single_label;
   std::optional<metrics::MultiLabelCounts> multi_label;
+  std::optional<metrics::RegressionScores> regression;
 
   /// Keys with Hugging Face's `eval_` prefix; deterministic values only.
   nlohmann::ordered_json json() const;

@@ -82,6 +82,15 @@ void check_label_sets(const TrainingData& training, Warnings& warnings) {
                   store.size(), training.path, std::count(labels.begin(), labels.end(), 1), labels.size()));
 }
 
+void check_values(const TrainingData& training, Warnings& warnings) {
+  const data::TokenStore& store = training.store;
+  for (int64_t row = 1; row < store.size(); ++row) {
+    if (!std::ranges::equal(store.values(row), store.values(0))) return;
+  }
+  warnings.push_back(fmt::format("all {} rows of {} have the same value: the model will learn to predict it always",
+                                 store.size(), training.path));
+}
+
 }  // namespace
 
 std::vector<std::string> check_training_data(const TrainingData& training) {
@@ -93,6 +102,8 @@ std::vector<std::string> check_training_data(const TrainingData& training) {
   check_texts(training, warnings);
   if (training.task == data::Task::kMultiLabel) {
     check_label_sets(training, warnings);
+  } else if (training.task == data::Task::kRegression) {
+    check_values(training, warnings);
   } else {
     check_classes(training, warnings);
   }

@@ -116,7 +116,9 @@ TEST(Labels, CountsAndNamesMustAgree) {
   EXPECT_THAT(refusal("model_config: {num_labels: 3}\ndata: {label_column: l, label_names: [a, b]}\n"),
               HasSubstr("data.label_names has 2"));
   EXPECT_EQ(refusal("model_config: {num_labels: 2}\ndata: {label_column: l, label_names: [a, b]}\n"), "accepted");
-  EXPECT_THAT(refusal("model_config: {num_labels: 1}\ndata: {label_column: l}\n"), HasSubstr("regression"));
+  EXPECT_THAT(refusal("model_config: {num_labels: 1, problem_type: single_label_classification}\n"),
+              HasSubstr("regression"));
+  EXPECT_EQ(parse("model_config: {num_labels: 1}\ndata: {label_column: l}\n").model_config.problem_type, "regression");
   EXPECT_EQ(refusal("data: {label_names: [a, b]}\n"), "accepted");  // the training file tells the column
   for (const char* model : {"peft_config: {task_type: CAUSAL_LM}\ndata: {label_names: [a, b]}\n",
                             "data: {prompt_column: p, response_column: r, label_names: [a, b]}\n"}) {

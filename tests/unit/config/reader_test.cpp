@@ -158,7 +158,20 @@ TEST(Choice, KnownToHuggingFaceButNotHereIsSaidSo) {
   EXPECT_THAT(refusal("trainer_config: {lr_scheduler_type: greedy}\n"),
               AllOf(HasSubstr("\"greedy\" is not supported yet"), HasSubstr("linear, cosine")));
   EXPECT_THAT(refusal("trainer_config: {lr_scheduler_type: wavy}\n"), HasSubstr("expected one of linear"));
-  EXPECT_THAT(refusal("model_config: {problem_type: regression}\n"), HasSubstr("not supported yet"));
+  EXPECT_THAT(refusal("model_config: {problem_type: ranking}\n"), HasSubstr("regression"));
+}
+
+TEST(ClassWeights, AreAutoOrAMapAndAreWrittenBack) {
+  EXPECT_FALSE(parse("trainer_config: {class_weights: null}\n").trainer_config.class_weights.given());
+  EXPECT_TRUE(parse("trainer_config: {class_weights: auto}\n").trainer_config.class_weights.balanced);
+  const RunConfig config = parse("trainer_config: {class_weights: {ham: 1, 3: 2.5}}\n");
+  EXPECT_THAT(config.trainer_config.class_weights.of_labels,
+              ElementsAre(std::pair<std::string, double>("ham", 1.0), std::pair<std::string, double>("3", 2.5)));
+  EXPECT_EQ(flatten(parse(to_yaml(config))), flatten(config));
+  for (const char* wrong : {"balanced", "{}", "[1, 2]", "{ham: 0}", "{ham: -1}", "{ham: much}"}) {
+    EXPECT_THAT(refusal(fmt::format("trainer_config: {{class_weights: {}}}\n", wrong)), HasSubstr("class_weights"))
+        << wrong;
+  }
 }
 
 TEST(MemorySize, IsReadInBytesAndInUnitsAndWrittenBack) {
