@@ -23,8 +23,9 @@ struct Options {
   std::string delimiter;           // CSV/TSV: one character; empty: comma or tab, by the format
   std::string encoding = "utf-8";  // utf-8 | latin-1 | cp1252 | utf-8-replace
   std::string text_column = "text";
-  std::string label_column;   // single-label: string or integer
-  std::string labels_column;  // multi-label: list of names (JSON), or names joined by labels_separator (CSV)
+  std::string text_pair_column;  // classification: second text of a pair; empty: none
+  std::string label_column;      // single-label: string or integer; regression: number or list of numbers
+  std::string labels_column;     // multi-label: list of names (JSON), or names joined by labels_separator (CSV)
   std::string labels_separator = "|";
   std::string prompt_column;  // with response_column: causal LM, loss on the response only
   std::string response_column;

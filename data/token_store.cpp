@@ -87,6 +87,7 @@ std::string content_hash_of(const StoreRequest& request, const Tokenizer& tokeni
   }
   if (!options.prompt_template.empty()) hash.add_field("template " + options.prompt_template);
   if (request.loss_on_prompt) hash.add_field("loss on the prompt, too");
+  if (!options.text_pair_column.empty()) hash.add_field("pair " + options.text_pair_column);
   const auto names = fixed_names(request);
   hash.add_field(names ? fmt::format("{} names", names->size()) : "names from the data");
   for (const std::string& name : names.value_or(std::vector<std::string>{})) hash.add_field(name);
@@ -186,8 +187,8 @@ class Builder {
       ++rows;
       for (size_t i = 0; i < seen.size(); ++i) seen[i] = seen[i] || row.cells[i].kind != Cell::Kind::kMissing;
       std::string complaint = maker_.make(row, labels_, sample);
-      if (request_.every_row && complaint.empty() && sample.ids.empty()) complaint = "the text is empty";
       if (complaint.empty()) complaint = wrong_width(sample);
+      if (request_.every_row && complaint.empty() && sample.ids.empty()) complaint = "the text is empty";
       if (complaint.empty()) {
         add(sample);
       } else {
@@ -217,8 +218,8 @@ class Builder {
       looks_one_hot_ = looks_one_hot_ && sample.zeros_and_ones > 0;
       multi_labels_.push_back(sample.multi_labels.value_or(std::vector<int64_t>{}));
     }
-  }
     if (request_.task == Task::kRegression) values_.push_back(sample.values);
+  }
 
   void add_invalid(int64_t line, const std::string& reason) {
     ++content_.invalid_row_count;
@@ -255,7 +256,6 @@ class Builder {
          request_.options.invalid_data_tolerance_percent, listed_rows());
   }
 
-  void finish_labels() {
   /// Returns the number of values of each row; 0: not known yet. Names and num_labels say it, else the first row.
   size_t value_width() const {
     if (const auto names = fixed_names(request_)) return names->size();
@@ -283,6 +283,7 @@ class Builder {
     }
   }
 
+  void finish_labels() {
     const Labels::Result result = labels_.finish();
     content_.label_names = result.names;
     require(request_.task != Task::kMultiLabel || !looks_one_hot_ || result.names.size() != 2, ErrorKind::kData,
@@ -313,8 +314,8 @@ class Builder {
   IdSpool spool_;
   StoreContent content_;
   std::vector<std::vector<int64_t>> multi_labels_;  // numbers of Labels, per sample
-  bool looks_one_hot_ = true;                       // so far
   std::vector<std::vector<float>> values_;          // regression, per sample
+  bool looks_one_hot_ = true;                       // so far
 };
 
 }  // namespace

@@ -87,6 +87,9 @@ SampleMaker::SampleMaker(const StoreRequest& request, const Tokenizer& tokenizer
   } else {
     require(!options.text_column.empty(), ErrorKind::kUsage, "data.text_column is empty: name the column of the text");
     columns_.push_back({options.text_column, "data.text_column"});
+    paired_ = !options.text_pair_column.empty();
+    require(!paired_ || !causal, ErrorKind::kUsage, "data.text_pair_column: a causal language model has no text pairs");
+    if (paired_) columns_.push_back({options.text_pair_column, "data.text_pair_column"});
   }
   if (causal && request.tokenizer_options.add_eos_token) {
     eos_id_ = tokenizer.eos_token_id();
@@ -135,6 +138,8 @@ std::string SampleMaker::make(const Row& row, Labels& labels, Sample& sample) co
   }
   if (prompted_) {
     make_prompted(row, sample);
+  } else if (paired_) {
+    make_pair(row.cells[0].text, row.cells[1].text, sample);
   } else {
     make_text(row.cells[0].text, sample);
   }
@@ -160,6 +165,11 @@ void SampleMaker::make_text(const std::string& text, Sample& sample) const {
   sample.ids = encode_stream(text);
   sample.truncated = sample.ids.size() > max_length_tokens_;
   if (sample.truncated) sample.ids.resize(max_length_tokens_);
+}
+
+void SampleMaker::make_pair(const std::string& text, const std::string& pair, Sample& sample) const {
+  sample.ids = tokenizer_.encode_pair(text, pair, {max_length_tokens_, request_.tokenizer_options.split_special_tokens},
+                                      sample.truncated);
 }
 
 void SampleMaker::make_prompted(const Row& row, Sample& sample) const {
@@ -189,16 +199,6 @@ void SampleMaker::join(const std::string& prompt, const std::string& response, S
   sample.ids.resize(std::min(sample.ids.size(), max_length_tokens_));
 }
 
-std::string SampleMaker::make_label(const Cell& cell, int64_t line, Labels& labels, Sample& sample) const {
-  const bool absent = cell.kind == Cell::Kind::kMissing || (cell.kind == Cell::Kind::kText && cell.text.empty());
-  if (absent) return request_.require_labels ? fmt::format("no value for {}", core::quoted(columns_.back().name)) : "";
-  const std::string& label = cell.kind == Cell::Kind::kOther ? cell.label : cell.text;
-  if (label.empty()) {
-    return expected_but_found(columns_.back(), "a label (a text, a whole number, true or false)", cell);
-  }
-  if (label.find('\0') != std::string::npos) return "the label holds a NUL character";
-  sample.label = labels.number_of(label, line);
-  return {};
 std::string SampleMaker::make_target(const Cell& cell, int64_t line, Labels& labels, Sample& sample) const {
   if (request_.task == Task::kRegression) return make_values(cell, sample);
   return request_.task == Task::kMultiLabel ? make_labels(cell, line, labels, sample)
@@ -222,6 +222,16 @@ std::string SampleMaker::make_values(const Cell& cell, Sample& sample) const {
   return {};
 }
 
+std::string SampleMaker::make_label(const Cell& cell, int64_t line, Labels& labels, Sample& sample) const {
+  const bool absent = cell.kind == Cell::Kind::kMissing || (cell.kind == Cell::Kind::kText && cell.text.empty());
+  if (absent) return request_.require_labels ? fmt::format("no value for {}", core::quoted(columns_.back().name)) : "";
+  const std::string& label = cell.kind == Cell::Kind::kOther ? cell.label : cell.text;
+  if (label.empty()) {
+    return expected_but_found(columns_.back(), "a label (a text, a whole number, true or false)", cell);
+  }
+  if (label.find('\0') != std::string::npos) return "the label holds a NUL character";
+  sample.label = labels.number_of(label, line);
+  return {};
 }
 
 std::string SampleMaker::make_labels(const Cell& cell, int64_t line, Labels& labels, Sample& sample) const {

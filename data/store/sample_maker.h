@@ -48,11 +48,12 @@ class SampleMaker {
   void read_template(const Options& options);
   void make_prompted(const Row& row, Sample& sample) const;
   void join(const std::string& prompt, const std::string& response, Sample& sample) const;
+  void make_pair(const std::string& text, const std::string& pair, Sample& sample) const;
   std::string make_label(const Cell& cell, int64_t line, Labels& labels, Sample& sample) const;
-  std::string make_labels(const Cell& cell, int64_t line, Labels& labels, Sample& sample) const;
   /// Reads the label of the task.
   std::string make_target(const Cell& cell, int64_t line, Labels& labels, Sample& sample) const;
   std::string make_values(const Cell& cell, Sample& sample) const;
+  std::string make_labels(const Cell& cell, int64_t line, Labels& labels, Sample& sample) const;
 
   const StoreRequest& request_;
   const Tokenizer& tokenizer_;
@@ -60,6 +61,7 @@ class SampleMaker {
   size_t max_length_tokens_ = 0;
   int32_t eos_id_ = -1;  // appended when not negative
   bool prompted_ = false;
+  bool paired_ = false;
   std::optional<PromptTemplate> template_;
   bool has_label_column_ = false;
 };

@@ -73,7 +73,23 @@ std::string hash_of(const TokenizerFiles& files) {
   }
   hash.add_field(fmt::format("{} {} {} {}", files.add_prefix_space, files.ignore_merges, files.unk_id, files.eos_id));
   if (!files.front_ids.empty()) hash.add_field(fmt::format("front {}", fmt::join(files.front_ids, " ")));
+  if (!files.middle_ids.empty()) hash.add_field(fmt::format("middle {}", fmt::join(files.middle_ids, " ")));
   return hash.hex();
+}
+
+/// Cuts two texts to `room` tokens as `tokenizers` does: the longer one as far as the shorter, then both to halves, of
+/// which the second is larger by one if need be.
+void cut_longest_first(std::vector<int32_t>& first, std::vector<int32_t>& second, size_t room) {
+  const bool swapped = first.size() > second.size();
+  std::vector<int32_t>& shorter = swapped ? second : first;
+  std::vector<int32_t>& longer = swapped ? first : second;
+  const size_t rest = room - std::min(room, shorter.size());
+  if (rest >= shorter.size()) {
+    longer.resize(rest);
+    return;
+  }
+  shorter.resize(room / 2);
+  longer.resize(room - room / 2);
 }
 
 /// Caches words that were merged before, found by hash and compared in full. It is cleared when full, so a hit needs no
@@ -302,6 +318,26 @@ std::vector<int32_t> Tokenizer::encode(std::string_view text, bool split_special
 std::vector<int32_t> Tokenizer::encode_input(std::string_view text, bool split_special_tokens) const {
   std::vector<int32_t> ids = encode(text, split_special_tokens);
   ids.insert(ids.begin(), front_ids().begin(), front_ids().end());
+  return ids;
+}
+
+std::vector<int32_t> Tokenizer::encode_pair(std::string_view text, std::string_view pair, const PairOptions& options,
+                                            bool& truncated) const {
+  const TokenizerFiles& files = tables_->files;
+  core::require(files.pair_complaint.empty(), core::ErrorKind::kWeights, "{}", files.pair_complaint);
+  std::vector<int32_t> first = encode(text, options.split_special_tokens);
+  std::vector<int32_t> second = encode(pair, options.split_special_tokens);
+  const size_t special = files.front_ids.size() + files.middle_ids.size();
+  core::require(options.max_length_tokens > special, core::ErrorKind::kUsage,
+                "tokenizer_config.max_length {} leaves no room beside the {} special tokens of a pair",
+                options.max_length_tokens, special);
+  const size_t room = options.max_length_tokens - special;
+  truncated = first.size() + second.size() > room;
+  if (truncated) cut_longest_first(first, second, room);
+  std::vector<int32_t> ids = files.front_ids;
+  ids.insert(ids.end(), first.begin(), first.end());
+  ids.insert(ids.end(), files.middle_ids.begin(), files.middle_ids.end());
+  ids.insert(ids.end(), second.begin(), second.end());
   return ids;
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -9,6 +10,11 @@
 #include <vector>
 
 namespace neoloom::data {
+
+struct PairOptions {
+  size_t max_length_tokens = 0;  // of both texts and the special tokens
+  bool split_special_tokens = false;
+};
 
 /// GPT-2 byte-level BPE with the ids of Hugging Face's `tokenizers`. Thread: encoding is const but not thread-safe,
 /// since it caches words. Give each thread its own clone().
@@ -28,6 +34,11 @@ class Tokenizer {
   std::vector<int32_t> encode(std::string_view text, bool split_special_tokens = false) const;
   /// Encodes front_ids() and the text, as transformers encodes a single text for a model.
   std::vector<int32_t> encode_input(std::string_view text, bool split_special_tokens = false) const;
+  /// Encodes two texts as transformers' tokenizer(text, pair, truncation=True, max_length=...): tokens are cut from the
+  /// end of the longer text first. Sets `truncated`. Throws: Error(kWeights) when the post-processor's template for
+  /// pairs is not supported.
+  std::vector<int32_t> encode_pair(std::string_view text, std::string_view pair, const PairOptions& options,
+                                   bool& truncated) const;
   /// Bytes of the ids; invalid UTF-8 becomes U+FFFD.
   std::string decode(std::span<const int32_t> ids, bool skip_special_tokens = false) const;
   /// Raw bytes of one id (for streaming).

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string_view>
+#include <utility>
 
 #include "runtime/core/error.h"
 #include "runtime/core/files.h"
@@ -157,32 +158,55 @@ void note_ignored_parts(const json& document, TokenizerFiles& out) {
   }
 }
 
-/// Reads the template of a single text: special tokens, then the text. Refuses anything else.
-void read_template(const json& processor, const fs::path& path, TokenizerFiles& out) {
-  const auto refuse = [&](std::string_view what) {
-    fail(ErrorKind::kWeights,
-         "{}: post_processor TemplateProcessing {}: only special tokens in front of one text are supported; "
-         "its \"single\" is {}",
-         path.string(), what, text_of(processor.value("single", json())));
-  };
-  const json single = processor.value("single", json());
-  if (!single.is_array()) refuse("has no template for a single text");
-  bool text_seen = false;
-  for (const json& piece : single) {
+/// What a template puts before each of its texts, and what of it is not supported.
+struct Template {
+  std::vector<std::vector<int32_t>> before;
+  std::string complaint;  // empty: nothing
+};
+
+/// Reads special tokens and texts up to the first piece that is not supported.
+Template read_template(const json& processor, const char* key, const fs::path& path) {
+  Template result;
+  const json pieces = processor.value(key, json());
+  if (!pieces.is_array()) return {{}, "has no template for it"};
+  std::vector<int32_t> tokens;
+  for (const json& piece : pieces) {
     if (piece.contains("Sequence")) {
-      if (text_seen || piece["Sequence"].value("id", std::string("A")) != "A") refuse("has more than one text");
-      text_seen = true;
+      const std::string expected = result.before.empty() ? "A" : "B";
+      if (piece["Sequence"].value("id", std::string("A")) != expected) return {{}, "has more than one text"};
+      result.before.push_back(std::exchange(tokens, {}));
       continue;
     }
-    if (!piece.contains("SpecialToken")) refuse("has a piece that is neither a token nor a text");
-    if (text_seen) refuse("puts tokens after the text");
+    if (!piece.contains("SpecialToken")) return {{}, "has a piece that is neither a token nor a text"};
     const std::string token = piece["SpecialToken"].value("id", std::string());
     const json ids =
         processor.value("special_tokens", json::object()).value(token, json::object()).value("ids", json());
-    if (!ids.is_array()) refuse(fmt::format("does not say the ids of {}", core::quoted(token)));
-    for (const json& id : ids) out.front_ids.push_back(checked_id(id, path, token));
+    if (!ids.is_array()) return {{}, fmt::format("does not say the ids of {}", core::quoted(token))};
+    for (const json& id : ids) tokens.push_back(checked_id(id, path, token));
   }
-  if (!text_seen) refuse("has no text");
+  if (!tokens.empty() && !result.before.empty()) return {{}, "puts tokens after the text"};
+  return result;
+}
+
+/// Reads the templates of a single text and of a pair: special tokens, then a text. Refuses any other for single texts.
+void read_templates(const json& processor, const fs::path& path, TokenizerFiles& out) {
+  Template single = read_template(processor, "single", path);
+  if (single.complaint.empty() && single.before.empty()) single.complaint = "has no text";
+  if (single.before.size() > 1) single.complaint = "has more than one text";
+  require(single.complaint.empty(), ErrorKind::kWeights,
+          "{}: post_processor TemplateProcessing {}: only special tokens in front of one text are supported; "
+          "its \"single\" is {}",
+          path.string(), single.complaint, text_of(processor.value("single", json())));
+  out.front_ids = single.before.front();
+  const Template pair = read_template(processor, "pair", path);
+  if (pair.complaint.empty() && pair.before.size() == 2 && pair.before.front() == out.front_ids) {
+    out.middle_ids = pair.before.back();
+  } else {
+    out.pair_complaint = fmt::format(
+        "{}: post_processor TemplateProcessing: only special tokens in front of each text "
+        "of a pair are supported; its \"pair\" is {}",
+        path.string(), text_of(processor.value("pair", json())));
+  }
 }
 
 void read_post_processor(const json& processor, const fs::path& path, TokenizerFiles& out) {
@@ -192,7 +216,7 @@ void read_post_processor(const json& processor, const fs::path& path, TokenizerF
   if (type == "TemplateProcessing") {
     require(out.front_ids.empty(), ErrorKind::kWeights, "{}: post_processor adds tokens twice, which is not supported",
             path.string());
-    return read_template(processor, path, out);
+    return read_templates(processor, path, out);
   }
   const bool sequence = type == "Sequence" && processor.contains("processors") && processor["processors"].is_array();
   require(sequence, ErrorKind::kWeights,
@@ -290,7 +314,10 @@ void read_bos_and_eos_flags(const json& config, const fs::path& folder, Tokenize
           (folder / "tokenizer_config.json").string());
   if (!flag(config, "add_bos_token", false)) return;
   const auto bos = config.contains("bos_token") ? special_text(config, "bos_token") : kEndOfText;
-  if (const int32_t id = bos ? id_of(*bos, out) : -1; id >= 0) out.front_ids.push_back(id);
+  if (const int32_t id = bos ? id_of(*bos, out) : -1; id >= 0) {
+    out.front_ids.push_back(id);
+    out.middle_ids.push_back(id);
+  }
 }
 
 void read_configs(const fs::path& folder, bool has_tokenizer_json, TokenizerFiles& out) {

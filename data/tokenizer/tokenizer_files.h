@@ -32,7 +32,9 @@ struct TokenizerFiles {
   int32_t unk_id = -1;         // for bytes without a token; -1: they are dropped
   int32_t eos_id = -1;
   int32_t pad_id = -1;
-  std::vector<int32_t> front_ids;  // that transformers prepends to each text
+  std::vector<int32_t> front_ids;   // that transformers prepends to each text
+  std::vector<int32_t> middle_ids;  // and to the second text of a pair
+  std::string pair_complaint;       // why pairs are not supported; empty: they are
   std::vector<std::string> notes;
   std::vector<std::string> files;  // absolute paths
 };

@@ -74,13 +74,20 @@ void read_everything_small(TrainingJob& s, const TrainArguments& arguments) {
   s.reference = base_reference(s.config, s.start_adapter.value_or(model::AdapterFolder{}));
 }
 
+int64_t empty_text_tokens(const TrainingJob& s) {
+  if (s.config.data.text_pair_column.empty()) return static_cast<int64_t>(s.tokenizer->front_ids().size());
+  bool truncated = false;
+  const auto max_length_tokens = static_cast<size_t>(resolve_max_length(s.config, s.base));
+  return static_cast<int64_t>(s.tokenizer->encode_pair("", "", {max_length_tokens, false}, truncated).size());
+}
+
 // Looks for rows that teach nothing. Fails when there are no others, else warns.
 void check_targets(TrainingJob& s) {
   for (std::string& warning : train::check_training_data({.store = *s.train,
                               .path = s.config.data.train.text(),
                               .task = s.task.value,
                               .max_length_tokens = resolve_max_length(s.config, s.base),
-                              .empty_text_tokens = static_cast<int64_t>(s.tokenizer->front_ids().size())})) {
+                              .empty_text_tokens = empty_text_tokens(s)})) {
     s.config.warnings.push_back(std::move(warning));
   }
   if (!s.validation || s.config.trainer_config.eval_strategy == train::Interval::kNo) return;
@@ -114,6 +121,8 @@ void open_stores(comm::MpiSession& session, TrainingJob& s) {
                   s.config.data.train.text(), s.labels.size());
     if (s.task.classifies()) {
       s.label_counts = label_counts(*s.train, s.task.value);
+      s.class_weights = class_weights(s.config.trainer_config.class_weights,
+                                      {s.task.value, s.labels, s.label_counts, s.train->size()});
       s.head = head_to_start_from(s, s.labels);
     }
   });
@@ -121,21 +130,12 @@ void open_stores(comm::MpiSession& session, TrainingJob& s) {
   data::StoreRequest request = store_request(s.config, s.task, s.base, s.config.data.validation);
   if (s.task.classifies()) request.label_names = s.labels;
   s.validation = open_store(session, request, *s.tokenizer, cache);
-      s.class_weights = class_weights(s.config.trainer_config.class_weights,
-                                      {s.task.value, s.labels, s.label_counts, s.train->size()});
 }
 
 // Prints what is trained on what, and why. Comes before other lines, so that a wrong guess is seen.
 void print_task(const TrainingJob& s, core::Logger& log) {
   const auto note = [&log](const std::string& text) { log.info(text); };
   if (!s.task.classifies()) return note(fmt::format("task: {} ({})", s.task.name(), s.task.reason));
-  note(fmt::format("task: {}, {} labels ({})", s.task.name(), s.labels.size(), s.task.reason));
-  if (!s.task.advice.empty()) note("task: " + s.task.advice);
-  note("labels: " + label_histogram(s.labels, s.label_counts));
-  if (const std::string text = label_warning(s.labels, s.label_counts); !text.empty()) log.warning(text);
-  if (!s.head.note.empty()) note(s.head.note);
-}
-
   if (s.task.regression()) {
     note(fmt::format("task: {}, {} value{} a row ({})", s.task.name(), s.labels.size(), s.labels.size() == 1 ? "" : "s",
                      s.task.reason));
@@ -143,6 +143,14 @@ void print_task(const TrainingJob& s, core::Logger& log) {
     if (!s.head.note.empty()) note(s.head.note);
     return;
   }
+  note(fmt::format("task: {}, {} labels ({})", s.task.name(), s.labels.size(), s.task.reason));
+  if (!s.task.advice.empty()) note("task: " + s.task.advice);
+  note("labels: " + label_histogram(s.labels, s.label_counts));
+  if (!s.class_weights.empty()) note("class weights: " + class_weight_text(s.labels, s.class_weights));
+  if (const std::string text = label_warning(s.labels, s.label_counts); !text.empty()) log.warning(text);
+  if (!s.head.note.empty()) note(s.head.note);
+}
+
 void print_notes(const TrainingJob& s, const Device& device, const model::Model& model, core::Logger& log) {
   const auto note = [&log](const std::string& text) { log.info(text); };
   print_task(s, log);
@@ -153,7 +161,6 @@ void print_notes(const TrainingJob& s, const Device& device, const model::Model&
   for (const std::string& text : s.tokenizer->notes()) note("tokenizer: " + text);
   note(fmt::format("{}; {}", version_text(), device.explanation()));
   note(fmt::format("model {}: {} parameters, {} in {}, computed in {}; {}", s.base.folder,
-  if (!s.class_weights.empty()) note("class weights: " + class_weight_text(s.labels, s.class_weights));
                    s.base.config.body_parameters(), s.config.peft_config ? "frozen" : "trained",
                    model::dtype_name(stored_dtype(s.config)), s.resolved.compute_dtype, s.resolved.instruction_sets));
   const std::string& wanted = s.config.runtime.compute_dtype;
@@ -187,6 +194,7 @@ model::ModelSetup model_setup(const TrainingJob& s, const Device& device) {
   setup.lora = s.config.peft_config;
   setup.compute_dtype = model::dtype_from_name(s.resolved.compute_dtype);
   setup.logits_chunk_rows = s.resolved.logits_chunk_rows;
+  setup.label_smoothing = s.config.trainer_config.label_smoothing_factor;
   setup.gradient_checkpointing = s.resolved.gradient_checkpointing;
   setup.device = device.traits();
   return setup;
@@ -201,7 +209,6 @@ int64_t logits_chunk_rows(const RunConfig& config, const Device& device) {
 
 MemoryPlanInput memory_question(const comm::MpiSession& session, const TrainingJob& s, const Device& device) {
   MemoryPlanInput question = memory_plan_input(s.config, s.task, s.base, *s.train, s.validation.get(), device.traits());
-  setup.label_smoothing = s.config.trainer_config.label_smoothing_factor;
   question.setup.threads = s.resolved.threads_per_rank;
   question.setup.model.logits_chunk_rows = s.resolved.logits_chunk_rows;
   question.batching = s.resolved.batching;
@@ -360,6 +367,7 @@ train::TrainerSetup trainer_setup(comm::MpiSession& session, const TrainingJob& 
   setup.batching = s.resolved.batching;
   setup.train = s.train;
   setup.validation = s.validation;
+  setup.class_weights = s.class_weights;
   setup.pad_id = s.pad_id;
   setup.device = device.name();
   setup.device_step = !device.is_cpu() || device_step_from_environment();
@@ -372,9 +380,9 @@ train::TrainerSetup trainer_setup(comm::MpiSession& session, const TrainingJob& 
       {"task", s.task.name()},
       {"task_reason", s.task.reason},
       {"labels", s.labels},
+      {"class_weights", s.class_weights},
       {"frozen_parameters", s.config.peft_config ? s.base.config.body_parameters() : 0},
       {"frozen_dtype", model::dtype_name(stored_dtype(s.config))},
-  setup.class_weights = s.class_weights;
       {"compute_dtype", s.resolved.compute_dtype},
       {"threads_per_rank", s.resolved.threads_per_rank},
       {"gradient_checkpointing", s.resolved.gradient_checkpointing},
@@ -387,7 +395,6 @@ train::TrainerSetup trainer_setup(comm::MpiSession& session, const TrainingJob& 
   setup.hooks.identity = [&s](const train::Batching& batching) {
     ResolvedSettings resolved = s.resolved;
     resolved.batching = batching;
-      {"class_weights", s.class_weights},
     return identity_json(s.config, resolved);
   };
   setup.hooks.write_adapter = [&s, &model](const at::Tensor& params, const std::string& folder) {

@@ -101,6 +101,12 @@ void check_sizes(const RunConfig& config, const KeyLocation& place) {
                 place("runtime", "global_batch_size"), global, trainer.per_device_train_batch_size);
 }
 
+void check_loss(const train::Options& trainer, const KeyLocation& place) {
+  core::require(!trainer.class_weights.given() || trainer.label_smoothing_factor == 0.0, ErrorKind::kUsage,
+                "{}: class_weights and label_smoothing_factor cannot both be given",
+                place("trainer_config", "class_weights"));
+}
+
 /// Finds wrong arguments before any data is read. The numbers of steps, known later, are no part of them.
 void check_schedule(const train::Options& trainer, const KeyLocation& place) {
   try {
@@ -108,12 +114,6 @@ void check_schedule(const train::Options& trainer, const KeyLocation& place) {
                           .arguments = trainer.lr_scheduler_kwargs,
                           .learning_rate = trainer.learning_rate,
                           .total_steps = 1});
-void check_loss(const train::Options& trainer, const KeyLocation& place) {
-  core::require(!trainer.class_weights.given() || trainer.label_smoothing_factor == 0.0, ErrorKind::kUsage,
-                "{}: class_weights and label_smoothing_factor cannot both be given",
-                place("trainer_config", "class_weights"));
-}
-
   } catch (const core::Error& error) {
     core::fail(ErrorKind::kUsage, "{}: {}", place("trainer_config", "lr_scheduler_type"), error.what());
   }
@@ -182,6 +182,9 @@ void resolve_columns(RunConfig& config, const KeyLocation& place) {
   core::require(task != "CAUSAL_LM" || (!labelled && problem.empty()), ErrorKind::kUsage,
                 "{}: CAUSAL_LM has no labels; remove label columns and problem_type, or use SEQ_CLS",
                 place("peft_config", "task_type"));
+  core::require(data.text_pair_column.empty() || (task != "CAUSAL_LM" && data.prompt_column.empty()), ErrorKind::kUsage,
+                "{}: a causal language model has no text pairs; remove the key, or use SEQ_CLS",
+                place("data", "text_pair_column"));
   if (task == "SEQ_CLS" || !problem.empty()) name_label_column(config);
   core::require(data.labels_column.empty() || problem != kSingleLabel, ErrorKind::kUsage,
                 "{}: single-label classification takes data.label_column, not labels_column",
@@ -197,9 +200,9 @@ void resolve_and_check(RunConfig& config, const KeyLocation& place) {
   check_labels(config, place);
   check_rhythm(config, place);
   check_sizes(config, place);
+  check_loss(config.trainer_config, place);
   check_schedule(config.trainer_config, place);
   check_peft(config, place);
 }
 
 }  // namespace neoloom::launch
-  check_loss(config.trainer_config, place);

@@ -285,7 +285,6 @@ void add_trainer_idle_keys(std::vector<ForeignKey>& out) {
 
 void add_own_keys(std::vector<ForeignKey>& out) {
   const std::vector<ForeignKey> keys = {
-      {kData, "text_pair_column", {"null", ""}, ""},
       {kData, "messages_column", {"null", ""}, "data.prompt_column and data.response_column take prompts and answers"},
       {kData, "template", {"null", ""}, ""},
       {kRuntime, "private_packed_weights", {"false"}, ""},

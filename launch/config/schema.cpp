@@ -254,6 +254,7 @@ void add_data_fields(std::vector<Field>& out) {
   group.read_by("delimiter", kResolved, &Options::delimiter, read_delimiter);
   group.text("encoding", kResolved, &Options::encoding, {{"utf-8", "latin-1", "cp1252", "utf-8-replace"}, {}}, false);
   group.name("text_column", kResolved, &Options::text_column);
+  group.name("text_pair_column", kResolved, &Options::text_pair_column);
   group.name("label_column", kResolved, &Options::label_column);
   group.name("labels_column", kResolved, &Options::labels_column);
   group.name("labels_separator", kResolved, &Options::labels_separator);
