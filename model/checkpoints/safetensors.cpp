@@ -1,13 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "model/checkpoints/safetensors.h"
 
-#include <ATen/ops/empty.h>
 #include <ATen/ops/equal.h>
-#include <ATen/ops/from_blob.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
-#include <cstring>
 #include <filesystem>
 
 #include "model/checkpoints/safetensors_header.h"
@@ -18,18 +13,6 @@ namespace neoloom::model {
 namespace {
 
 using core::ErrorKind;
-
-at::ScalarType scalar_type(const TensorInfo& info, const std::string& name, const std::string& path) {
-  if (info.dtype == "F32") return at::kFloat;
-  if (info.dtype == "F16") return at::kHalf;
-  if (info.dtype == "BF16") return at::kBFloat16;
-  if (info.dtype == "I64") return at::kLong;
-  if (info.dtype == "I32") return at::kInt;
-  if (info.dtype == "U8") return at::kByte;
-  if (info.dtype == "BOOL") return at::kBool;
-  core::fail(ErrorKind::kWeights, "{}: tensor '{}' has dtype {}; F32, F16, BF16, I64, I32, U8 and BOOL are read", path,
-             name, info.dtype);
-}
 
 /// Checks that a cached file is what was written under this name. Throws: Error(kWeights).
 void verify_cached(const SafetensorsFile& file) {
@@ -64,43 +47,11 @@ size_t checksum_offset(std::string_view head) {
   return at == std::string_view::npos ? at : at + before.size();
 }
 
-SafetensorsFile::SafetensorsFile(const std::string& path)
-    : path_(path), file_(std::make_shared<core::MappedFile>(path, ErrorKind::kWeights)) {
+SafetensorsFile::SafetensorsFile(const std::string& path) : TensorFile(path) {
   SafetensorsHeader header = parse_safetensors_header(file_->text(), path);
   data_begin_ = header.data_begin_byte;
   tensors_ = std::move(header.tensors);
   metadata_ = std::move(header.metadata);
-}
-
-const TensorInfo& SafetensorsFile::info(const std::string& name) const {
-  const auto found = tensors_.find(name);
-  core::require(found != tensors_.end(), ErrorKind::kWeights, "{}: there is no tensor '{}'", path_, name);
-  return found->second;
-}
-
-at::ScalarType SafetensorsFile::dtype(const std::string& name) const { return scalar_type(info(name), name, path_); }
-
-at::Tensor SafetensorsFile::tensor(const std::string& name) const {
-  const TensorInfo& entry = info(name);
-  const at::ScalarType dtype = this->dtype(name);
-  // The mapping is read-only: a write through the view crashes, which is better than a silent change for all ranks.
-  void* data = const_cast<std::byte*>(file_->data() + data_begin_ + entry.begin_byte);
-  at::Tensor view = at::from_blob(
-      data, entry.shape, [file = file_](void*) {}, at::TensorOptions().dtype(dtype));
-  const bool aligned = reinterpret_cast<uintptr_t>(data) % c10::elementSize(dtype) == 0;
-  if (aligned) return view;
-  at::Tensor copy = at::empty(entry.shape, at::TensorOptions().dtype(dtype));
-  std::memcpy(copy.data_ptr(), data, entry.end_byte - entry.begin_byte);
-  return copy;
-}
-
-void SafetensorsFile::drop_pages(const std::string& name) const {
-  const TensorInfo& entry = info(name);
-  const auto page = static_cast<size_t>(::sysconf(_SC_PAGESIZE));
-  const size_t begin = (data_begin_ + entry.begin_byte + page - 1) / page * page;
-  const size_t end = (data_begin_ + entry.end_byte) / page * page;
-  // This is only advice. If it fails, the pages count as memory of the process for longer, nothing else.
-  if (begin < end) (void)::madvise(const_cast<std::byte*>(file_->data()) + begin, end - begin, MADV_DONTNEED);
 }
 
 std::optional<SafetensorsFile> open_cached(const core::Cache& cache, const std::string& path) {

@@ -13,8 +13,8 @@
 #include <utility>
 #include <vector>
 
+#include "model/checkpoints/tensor_file.h"
 #include "runtime/core/cache.h"
-#include "runtime/core/files.h"
 
 namespace neoloom::core {
 class AtomicFile;
@@ -22,46 +22,19 @@ class AtomicFile;
 
 namespace neoloom::model {
 
-struct TensorInfo {
-  std::string dtype;  // "F32", "F16", "BF16", ...
-  std::vector<int64_t> shape;
-  size_t begin_byte = 0;  // into the data section
-  size_t end_byte = 0;
-};
-
 /// A mapped safetensors file. The constructor checks it: the header is at most 100 MB and inside the file, and is UTF-8
 /// JSON without duplicate keys. Offsets have no overlap or gap and end at the file's size. Shape x dtype equals each
 /// length (overflow is checked).
-class SafetensorsFile {
+class SafetensorsFile : public TensorFile {
  public:
   /// Throws: Error(kWeights) naming the file and the rule that does not hold.
   explicit SafetensorsFile(const std::string& path);
-  const std::map<std::string, TensorInfo>& tensors() const { return tensors_; }
   /// The strings of "__metadata__".
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
-  /// Offset of the data section in the file; TensorInfo's offsets count from there.
-  size_t data_begin_byte() const { return data_begin_; }
-  /// The type of a tensor's elements. Throws as tensor() does.
-  at::ScalarType dtype(const std::string& name) const;
-  /// A CPU tensor that views the mapping; it keeps the mapping alive and must not be written to. Data that the header
-  /// leaves unaligned is copied. Throws: Error(kWeights) for an unknown name or a dtype other than F32, F16, BF16,
-  /// I64, I32, U8, BOOL.
-  at::Tensor tensor(const std::string& name) const;
-  /// Advises the system that the pages of this tensor are not needed again (madvise), so that they do not stay in the
-  /// process's resident memory. The data stays readable.
-  void drop_pages(const std::string& name) const;
-  const std::string& path() const { return path_; }
-  /// The file's size, and the bytes before the data section.
-  size_t size_bytes() const { return file_->size_bytes(); }
-  std::string_view head() const { return file_->text().substr(0, data_begin_); }
+  /// The bytes before the data section.
+  std::string_view head() const { return file_->text().substr(0, data_begin_byte()); }
 
  private:
-  const TensorInfo& info(const std::string& name) const;
-
-  std::string path_;
-  std::shared_ptr<core::MappedFile> file_;
-  size_t data_begin_ = 0;
-  std::map<std::string, TensorInfo> tensors_;
   std::map<std::string, std::string> metadata_;
 };
 

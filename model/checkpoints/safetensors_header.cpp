@@ -18,17 +18,6 @@ using nlohmann::json;
 
 constexpr size_t kMaxRank = 16;
 
-/// Returns the bytes of one element, or 0 for a dtype that the format does not know (or packs below a byte).
-size_t element_bytes(const std::string& dtype) {
-  static constexpr std::pair<const char*, size_t> kSizes[] = {
-      {"BOOL", 1}, {"U8", 1},  {"I8", 1},  {"F8_E4M3", 1}, {"F8_E5M2", 1}, {"U16", 2}, {"I16", 2}, {"F16", 2},
-      {"BF16", 2}, {"U32", 4}, {"I32", 4}, {"F32", 4},     {"U64", 8},     {"I64", 8}, {"F64", 8}, {"C64", 8}};
-  for (const auto& [name, size] : kSizes) {
-    if (dtype == name) return size;
-  }
-  return 0;
-}
-
 /// Accepts exactly {name: {"dtype": str, "shape": [uint...], "data_offsets": [uint, uint]}, "__metadata__": {str: str}}
 /// and stops at the first deviation, so memory is bounded by the header itself.
 class HeaderReader : public nlohmann::json_sax<json> {

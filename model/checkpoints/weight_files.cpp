@@ -3,11 +3,14 @@
 
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <set>
 
+#include "model/checkpoints/safetensors.h"
 #include "model/checkpoints/strict_json.h"
 #include "model/checkpoints/tensor_names.h"
+#include "model/checkpoints/torch_file.h"
 #include "model/parameter_table.h"
 #include "runtime/core/error.h"
 
@@ -17,24 +20,31 @@ namespace {
 namespace fs = std::filesystem;
 using core::ErrorKind;
 
-constexpr const char* kSingleFile = "model.safetensors";
-constexpr const char* kIndexFile = "model.safetensors.index.json";
 constexpr size_t kMaxIndexBytes = size_t{16} << 20;
 
-[[noreturn]] void refuse_folder(const std::string& folder) {
-  for (const char* pickle : {"pytorch_model.bin", "pytorch_model.bin.index.json"}) {
-    if (!fs::exists(fs::path(folder) / pickle)) continue;
-    core::fail(ErrorKind::kWeights,
-               "{} holds {} and no {}: pickled weights can run code and are not read. Convert them once:\n"
-               "  python3 -c \"from transformers import AutoModelForCausalLM as M; "
-               "M.from_pretrained('{}').save_pretrained('{}')\"",
-               folder, pickle, kSingleFile, folder, folder);
+bool exists(const std::string& folder, const char* name) { return fs::exists(fs::path(folder) / name); }
+
+/// Returns null when the folder has no weights.
+const WeightFormat* find_format(const std::string& folder) {
+  for (const WeightFormat& format : kWeightFormats) {
+    if (exists(folder, format.single_file) || exists(folder, format.index_file)) return &format;
   }
-  core::fail(ErrorKind::kWeights, "{}: expected {} or {}, found neither", folder, kSingleFile, kIndexFile);
+  return nullptr;
+}
+
+const WeightFormat& format_of(const std::string& folder) {
+  const WeightFormat* format = find_format(folder);
+  if (format == nullptr) {
+    core::fail(ErrorKind::kWeights, "{}: expected {}, {}, or one of them in shards with {} or {}; found none", folder,
+               kWeightFormats[0].single_file, kWeightFormats[1].single_file, kWeightFormats[0].index_file,
+               kWeightFormats[1].index_file);
+  }
+  return *format;
 }
 
 /// Returns the shard's file name for each tensor name.
-std::map<std::string, std::string> read_index(const std::string& path) {
+std::map<std::string, std::string> read_index(const std::string& folder, const WeightFormat& format) {
+  const std::string path = (fs::path(folder) / format.index_file).string();
   const nlohmann::json document = read_strict_json(path, kMaxIndexBytes);
   const auto map = document.find("weight_map");
   core::require(map != document.end() && map->is_object() && !map->empty(), ErrorKind::kWeights,
@@ -45,9 +55,9 @@ std::map<std::string, std::string> read_index(const std::string& path) {
     const std::string text = file.get<std::string>();
     const bool plain = text.find('/') == std::string::npos && text.find('\\') == std::string::npos &&
                        text.find('\0') == std::string::npos && !text.starts_with('.');
-    core::require(plain && text.ends_with(".safetensors"), ErrorKind::kWeights,
-                  "{}: '{}' lies in '{}': expected the plain name of a .safetensors file in the same folder", path,
-                  name, text);
+    core::require(plain && text.ends_with(format.extension), ErrorKind::kWeights,
+                  "{}: '{}' lies in '{}': expected the plain name of a {} file in the same folder", path, name, text,
+                  format.extension);
     shards[name] = text;
   }
   return shards;
@@ -59,18 +69,32 @@ bool is_wrapped_by_peft(const std::string& name) {
          name.find(".lora_A.") != std::string::npos;
 }
 
-bool has_single_file(const std::string& folder) { return fs::exists(fs::path(folder) / kSingleFile); }
+std::shared_ptr<const TensorFile> open_file(const std::string& path) {
+  if (path.ends_with(".safetensors")) return std::make_shared<const SafetensorsFile>(path);
+  return std::make_shared<const TorchFile>(path);
+}
 
 }  // namespace
 
-std::vector<std::string> weight_file_paths(const std::string& folder) {
-  if (has_single_file(folder)) return {(fs::path(folder) / kSingleFile).string()};
-  const fs::path index = fs::path(folder) / kIndexFile;
-  if (!fs::exists(index)) refuse_folder(folder);
+std::vector<std::string> shard_names(const std::string& folder, const WeightFormat& format) {
   std::set<std::string> names;
-  for (const auto& [tensor, file] : read_index(index.string())) names.insert(file);
+  for (const auto& [tensor, file] : read_index(folder, format)) names.insert(file);
+  return {names.begin(), names.end()};
+}
+
+bool has_all_weights(const std::string& folder) {
+  const WeightFormat* format = find_format(folder);
+  if (format == nullptr) return false;
+  if (exists(folder, format->single_file)) return true;
+  const std::vector<std::string> names = shard_names(folder, *format);
+  return std::all_of(names.begin(), names.end(), [&](const std::string& name) { return exists(folder, name.c_str()); });
+}
+
+std::vector<std::string> weight_file_paths(const std::string& folder) {
+  const WeightFormat& format = format_of(folder);
+  if (exists(folder, format.single_file)) return {(fs::path(folder) / format.single_file).string()};
   std::vector<std::string> paths;
-  for (const std::string& name : names) {
+  for (const std::string& name : shard_names(folder, format)) {
     const fs::path path = fs::path(folder) / name;
     core::require(fs::exists(path), ErrorKind::kWeights, "{}: the shard {} of its index is not there; fetch it again",
                   folder, name);
@@ -83,7 +107,7 @@ SourceTensors::SourceTensors(const std::string& folder) {
   std::map<std::string, std::string> file_of;  // by stored name
   TensorReport report;
   for (const std::string& path : weight_file_paths(folder)) {
-    const auto file = std::make_shared<const SafetensorsFile>(path);
+    const auto file = open_file(path);
     for (const auto& [name, info] : file->tensors()) {
       file_of[name] = fs::path(path).filename().string();
       const std::string full = full_name(without_wrappers(name, &wrappers_));
@@ -96,8 +120,8 @@ SourceTensors::SourceTensors(const std::string& folder) {
       if (!fresh) report.other(fmt::format("{} is stored twice", full));
     }
   }
-  if (!has_single_file(folder)) {
-    for (const auto& [name, shard] : read_index((fs::path(folder) / kIndexFile).string())) {
+  if (const WeightFormat& format = format_of(folder); !exists(folder, format.single_file)) {
+    for (const auto& [name, shard] : read_index(folder, format)) {
       const auto found = file_of.find(name);
       if (found == file_of.end() || found->second != shard) {
         report.other(fmt::format("{} is not in {} as the index says", name, shard));
@@ -115,7 +139,7 @@ std::string SourceTensors::note() const {
 }
 
 int64_t stored_head_rows(const std::string& folder) {
-  if (!has_single_file(folder) && !fs::exists(fs::path(folder) / kIndexFile)) return 0;
+  if (find_format(folder) == nullptr) return 0;
   const SourceTensors source(folder);
   const SourceTensors::Entry* score = source.find(kScoreName);
   return score == nullptr || score->shape.empty() ? 0 : score->shape.front();

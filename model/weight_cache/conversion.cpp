@@ -31,33 +31,41 @@ struct Target {
 struct FileParts {
   std::vector<FilePart> parts;
   std::vector<Target> targets;  // of each part
+  void add(const FilePart& part, const Target& target) {
+    parts.push_back(part);
+    targets.push_back(target);
+  }
 };
 
-/// Lists the parts of the file: its header, then its tensors in file order.
+/// Lists the parts of the file: the tensors to convert, in file order, and what lies between them. Leaves out tensors
+/// that overlap or are not contiguous (pickles have them).
 FileParts parts_of(const SourceTensors& source, const std::string& path, const std::map<std::string, size_t>& index) {
-  std::vector<std::pair<const TensorInfo*, Target>> stored;
-  const SafetensorsFile* file = nullptr;
+  std::vector<std::pair<const TensorInfo*, Target>> used;
+  const TensorFile* file = nullptr;
   for (const auto& [name, entry] : source.entries()) {
     if (entry.file->path() != path) continue;
     file = entry.file.get();
+    const TensorInfo& info = file->tensors().at(entry.name_in_file);
     const auto found = index.find(name);
-    Target target;
-    if (found != index.end()) target = {file->dtype(entry.name_in_file), found->second};
-    stored.emplace_back(&file->tensors().at(entry.name_in_file), target);
+    if (found == index.end() || !info.strides.empty()) continue;
+    used.emplace_back(&info, Target{file->dtype(entry.name_in_file), found->second});
   }
-  std::sort(stored.begin(), stored.end(),
+  std::sort(used.begin(), used.end(),
             [](const auto& a, const auto& b) { return a.first->begin_byte < b.first->begin_byte; });
   FileParts result;
-  const size_t begin = file == nullptr ? 0 : file->data_begin_byte();
-  result.parts.push_back({.begin_byte = 0, .end_byte = begin});
-  result.targets.emplace_back();
-  for (const auto& [info, target] : stored) {
-    result.parts.push_back({.begin_byte = begin + info->begin_byte,
-                            .end_byte = begin + info->end_byte,
-                            .unit_bytes = c10::elementSize(target.dtype),
-                            .used = target.index.has_value()});
-    result.targets.push_back(target);
+  size_t at = 0;
+  const auto skip_to = [&](size_t next) {
+    if (next > at) result.add({.begin_byte = at, .end_byte = next}, {});
+  };
+  for (const auto& [info, target] : used) {
+    const size_t begin = file->data_begin_byte() + info->begin_byte;
+    if (begin < at) continue;
+    skip_to(begin);
+    at = file->data_begin_byte() + info->end_byte;
+    result.add({.begin_byte = begin, .end_byte = at, .unit_bytes = c10::elementSize(target.dtype), .used = true},
+               target);
   }
+  skip_to(file == nullptr ? static_cast<size_t>(stamp_of(path).size_bytes) : file->size_bytes());
   return result;
 }
 
@@ -68,11 +76,16 @@ std::map<std::string, std::string> metadata(const Conversion& conversion, const 
   return entries;
 }
 
-/// Writes tensors that are in no source file, such as the padding between the others.
-void write_made_tensors(SafetensorsWriter& writer, const SourceTensors& source,
-                        const std::vector<TensorToWrite>& tensors) {
-  for (size_t index = 0; index < tensors.size(); ++index) {
-    if (source.find(tensors[index].name) == nullptr) writer.write(index);
+/// Writes the tensors that no part of a file is: padding between the others, and what parts_of leaves out.
+void write_made_tensors(SafetensorsWriter& writer, const std::vector<FileParts>& files, size_t tensors) {
+  std::vector<bool> streamed(tensors);
+  for (const FileParts& file : files) {
+    for (const Target& target : file.targets) {
+      if (target.index) streamed[*target.index] = true;
+    }
+  }
+  for (size_t index = 0; index < tensors; ++index) {
+    if (!streamed[index]) writer.write(index);
   }
 }
 
@@ -105,11 +118,12 @@ std::string convert(const Conversion& conversion, const SourceTensors& source, c
   const std::string first_name = conversion.path_of(known.empty() ? "unnamed" : known);
   if (fs::exists(fs::path(first_name).parent_path())) core::remove_stale_temporaries(first_name);
   SafetensorsWriter writer(first_name, conversion.tensors, metadata(conversion, std::string(kHashDigits, '-')));
-  write_made_tensors(writer, source, conversion.tensors);
+  std::vector<FileParts> parts;
+  for (const SourceFile& file : conversion.files) parts.push_back(parts_of(source, file.path, index));
+  write_made_tensors(writer, parts, conversion.tensors.size());
   for (size_t i = 0; i < conversion.files.size(); ++i) {
     const SourceFile& file = conversion.files[i];
-    const FileParts parts = parts_of(source, file.path, index);
-    const std::string hash = convert_file(writer, file.path, parts, file.hash.empty(), pages);
+    const std::string hash = convert_file(writer, file.path, parts[i], file.hash.empty(), pages);
     if (file.hash.empty()) hashes[i] = hash;
     remember_hash(cache, file.path, file.stamp, hashes[i]);
   }

@@ -12,15 +12,15 @@
 
 namespace neoloom::model {
 
-/// Returns the identity of a model folder's weights, SHA-256 over its safetensors files. The cache remembers hashes by
+/// Returns the identity of a model folder's weights, SHA-256 over its files. The cache remembers hashes by
 /// path, size and mtime, so that only changed files are hashed again (verify_always: all are).
 std::string weights_hash(const std::string& folder, const core::Cache& cache, bool verify_always);
 
 /// Returns the path in the cache of the weights converted to `dtype`. Verifies the file's checksum, unless another
-/// process has done so (core::Cache::verified). Builds the file when it is missing or damaged: checks the safetensors
+/// process has done so (core::Cache::verified). Builds the file when it is missing or damaged: checks the sources
 /// (single file or shards), converts them and publishes by rename. Hashes a source while converting it if its hash is
 /// not known. Call it in one process per file system; then every rank calls map_weights.
-/// Throws: Error(kWeights) when there are no safetensors (with a hint for .bin files), a header is damaged, or tensors
+/// Throws: Error(kWeights) when there are no weights, a file is damaged, or tensors
 /// are missing, unexpected or misshaped (all in one report).
 std::string prepare_weights(const std::string& folder, const GptNeoConfig& config, Dtype dtype,
                             const core::Cache& cache, bool verify_always);

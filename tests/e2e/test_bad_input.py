@@ -203,10 +203,10 @@ def test_truncated_weights_are_one_message_of_all_ranks(config, good, tmp_path, 
     refused(tmp_path, cache, config, WEIGHTS, ranks, [path])
 
 
-def test_pickled_weights_are_refused_with_the_way_to_convert_them(config, good, tmp_path, cache):
+def test_a_file_of_that_name_that_torch_did_not_save_is_refused(config, good, tmp_path, cache):
     folder = copy_of_base(config, good, tmp_path)
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    refused(tmp_path, cache, config, WEIGHTS, 0, [folder, "pytorch_model.bin", "save_pretrained"])
+    refused(tmp_path, cache, config, WEIGHTS, 0, [folder, "pytorch_model.bin", "torch.save did not write"])
 
 
 def test_a_vocabulary_without_merges_is_refused(config, good, tmp_path, cache):

@@ -2,11 +2,14 @@
 """The same run on 1, 2, 3 and 4 ranks: every bit of the state, every loss, every evaluation, every sample."""
 
 import math
+import shutil
 from collections import Counter
 from itertools import groupby
 
 import pytest
+import torch
 from common import ROWS, TOTAL_STEPS, Run, make_config, read_trace
+from safetensors.torch import load_file
 
 CASES = [
     ("classification", "float32"),
@@ -105,3 +108,17 @@ def test_other_micro_batches_do_change_the_bits(tmp_path, data, cache):
         run.train(2).expect(0)
     assert pairs.state()["params"] != fours.state()["params"]
     assert pairs.losses()[0][2] == pytest.approx(fours.losses()[0][2], rel=1e-5)
+
+
+def test_a_pickle_of_the_same_weights_trains_to_the_same_bits(tmp_path, data, cache):
+    base = tmp_path / "base"
+    shutil.copytree(data / "base", base)
+    torch.save(load_file(base / "model.safetensors"), base / "pytorch_model.bin")
+    (base / "model.safetensors").unlink()
+    from_safetensors = Run(tmp_path / "safetensors", make_config("classification", data, cache, "float16"))
+    from_pickle = Run(tmp_path / "pickle", from_safetensors.config, model_config={"pretrained_model_name": str(base)})
+    from_safetensors.train(1).expect(0)
+    killed = from_pickle.train(2, NEOLOOM_FAULT="kill:rank=1:step=9")
+    assert killed.code != 0
+    from_pickle.train(3).expect(0)
+    assert from_pickle.state() == from_safetensors.state()

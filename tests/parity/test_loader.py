@@ -96,18 +96,16 @@ def test_values_beyond_fp16_are_refused_by_name(tmp_path):
     converted(folder, tmp_path / "cache", "bfloat16")
 
 
-def test_a_pickle_is_refused_and_the_hint_converts_it(tmp_path):
-    folder = tiny_model.make_model_folder(tmp_path / "base", tokenizer=False)
-    stored = load_file(folder / "model.safetensors")
-    torch.save(stored, folder / "pytorch_model.bin")
-    (folder / "model.safetensors").unlink()
-    with pytest.raises(Refused) as refused:
-        converted(folder, tmp_path / "cache")
-    assert refused.value.code == 4
-    command = str(refused.value).split('python3 -c "')[1].rsplit('"', 1)[0]
-    exec(command)  # the words of the hint, as a user would paste them
-    tensors, _ = converted(folder, tmp_path / "cache")
-    assert_equal_weights(tensors, tiny_model.make_model())
+@pytest.mark.parametrize("layers", [["global", "local"], ["local", "global"], ["local", "local"]])
+def test_attention_layers_beside_attention_types_count_as_in_transformers(tmp_path, layers):
+    folder = tiny_model.make_model_folder(tmp_path / "base", tokenizer=False)  # attention_types: global, local
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "attention_layers": layers}))
+    ids = torch.randint(0, 512, (1, 24), generator=torch.Generator().manual_seed(1))  # three windows
+    with torch.no_grad():
+        expected = GPTNeoForCausalLM.from_pretrained(folder)(ids).logits[0]
+    answer = call("logits", folder=folder, cache=tmp_path / "cache", ids=ids.tolist())
+    assert torch.allclose(torch.tensor(answer["logits"][0]).view(24, -1), expected, atol=1e-4)
 
 
 def test_all_that_is_wrong_comes_in_one_report(tmp_path):

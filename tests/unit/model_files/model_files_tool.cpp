@@ -12,11 +12,13 @@
 
 #include "model/checkpoints/adapter_files.h"
 #include "model/checkpoints/hub.h"
+#include "model/checkpoints/torch_file.h"
 #include "model/generation/generate.h"
 #include "model/weight_cache/packed_weights_file.h"
 #include "model/weight_cache/weight_cache.h"
 #include "runtime/core/clock.h"
 #include "runtime/core/error.h"
+#include "runtime/core/text.h"
 
 namespace neoloom::model {
 namespace {
@@ -159,12 +161,32 @@ json prepare(const json& request) {
           {"map_seconds", mapped - prepared}};
 }
 
+/// Opens each file of torch.save and reads the values of its tensors.
+json open_files(const json& request) {
+  constexpr int64_t kMostElements = 10'000'000;  // a stride of 0 makes a tensor of any size
+  json answers = json::array();
+  for (const std::string path : request.at("files")) {
+    try {
+      const TorchFile file(path);
+      for (const auto& [name, info] : file.tensors()) {
+        const at::Tensor values = file.tensor(name);
+        if (values.numel() < kMostElements) (void)values.to(at::kFloat).sum().item<float>();
+      }
+      answers.push_back({{"tensors", file.tensors().size()}});
+    } catch (const core::Error& error) {
+      answers.push_back({{"error", core::printable(error.what(), 1000)}, {"code", error.exit_code()}});
+    }
+  }
+  return {{"files", answers}};
+}
+
 json answer(const json& request) {
   const std::string operation = request.at("op");
   if (operation == "resolve") {
     return {{"folder", resolve_model_folder(request.at("name"), request.value("revision", "main"))}};
   }
   if (operation == "prepare") return prepare(request);
+  if (operation == "open") return open_files(request);
   if (operation == "process_logits") return process(request);
   if (operation == "logits") return logits(request);
   Opened opened = open_model(request);

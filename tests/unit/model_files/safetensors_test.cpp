@@ -118,9 +118,9 @@ TEST(Safetensors, EveryBrokenRuleIsNamed) {
 
 TEST(Safetensors, RefusesToReadDtypesThatNoModelUses) {
   const ScratchFolder scratch;
-  const std::string header = R"({"a":{"dtype":"F64","shape":[1],"data_offsets":[0,8]}})";
+  const std::string header = R"({"a":{"dtype":"C64","shape":[1],"data_offsets":[0,8]}})";
   const SafetensorsFile file(scratch.write("x.safetensors", file_of(header, 8)));
-  EXPECT_THAT(error_of(ErrorKind::kWeights, [&] { file.tensor("a"); }), HasSubstr("F64"));
+  EXPECT_THAT(error_of(ErrorKind::kWeights, [&] { file.tensor("a"); }), HasSubstr("C64"));
   EXPECT_THAT(error_of(ErrorKind::kWeights, [&] { file.tensor("b"); }), HasSubstr("no tensor 'b'"));
 }
 
