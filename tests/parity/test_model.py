@@ -179,6 +179,9 @@ SHAPES = {
     "wide head, odd intermediate": dict(hidden_size=24, num_heads=1, intermediate_size=40),
     "four blocks, window 4": dict(num_layers=4, window_size=4, hidden_size=32, num_heads=4),
     "three blocks, window 256": dict(num_layers=3, window_size=256, max_position_embeddings=520),
+    "heads of 4, as TinyStories-1M": dict(hidden_size=16, num_heads=4, vocab_size=701),
+    "heads of 16, as TinyStories-8M": dict(hidden_size=32, num_heads=2, vocab_size=1000),
+    "heads of 48, as TinyStories-33M": dict(hidden_size=96, num_heads=2, num_layers=1, vocab_size=130),
 }
 LENGTHS = {
     "two small blocks": [9, 1, 16, 7, 8],
@@ -186,6 +189,9 @@ LENGTHS = {
     "wide head, odd intermediate": [6, 3, 20],
     "four blocks, window 4": [3, 4, 5, 17],
     "three blocks, window 256": [255, 256, 257, 130],
+    "heads of 4, as TinyStories-1M": [20, 3, 9],
+    "heads of 16, as TinyStories-8M": [20, 3, 9],
+    "heads of 48, as TinyStories-33M": [20, 3, 9],
 }
 HEADS = ["causal_lm", "single_label", "multi_label"]
 
@@ -196,7 +202,7 @@ HEADS = ["causal_lm", "single_label", "multi_label"]
 def test_logits_and_adapter_gradients_equal_peft(tmp_path, head, shape, targets):
     lora = dict(r=4, lora_alpha=8, target_modules=targets)
     situation = Situation(tmp_path, head, lora, **SHAPES[shape])
-    batch = make_batch(head, LENGTHS[shape], 512, 3)
+    batch = make_batch(head, LENGTHS[shape], SHAPES[shape].get("vocab_size", 512), 3)
     ((answer, tensors),) = probe(tmp_path, [situation.case("out", *batch)])
     for reduction in ("sum", "mean"):
         compare(situation, batch, answer, tensors, reduction)
