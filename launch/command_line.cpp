@@ -43,7 +43,7 @@ void add_overrides(CLI::App* command, std::vector<std::string>& overrides) {
 
 void add_model_options(CLI::App* command, ModelArguments& arguments) {
   auto* run = command->add_option("--run", arguments.run, "Run folder (trainer_config.output_dir of a training run)");
-  auto* model = command->add_option("--model", arguments.model, "Model folder, or hub id in Hugging Face's cache");
+  auto* model = command->add_option("--model", arguments.model, "Model folder, or hub id");
   auto* adapter = command->add_option("--adapter", arguments.adapter, "PEFT adapter folder on top of --model");
   run->excludes(model);
   adapter->needs(model);
@@ -172,6 +172,12 @@ void add_tokenize(CLI::App& app, TokenizeArguments& arguments) {
   command->add_flag("--decode", arguments.decode, "Input lines are JSON arrays of ids; print text");
 }
 
+void add_download(CLI::App& app, DownloadArguments& arguments) {
+  CLI::App* command = app.add_subcommand("download", "Fetch a model of the hub into Hugging Face's cache");
+  command->add_option("NAME", arguments.name, "Hub id: organisation/name")->required();
+  command->add_option("--revision", arguments.revision, "Branch, tag or commit (default main)");
+}
+
 void add_checkpoint(CLI::App& app, CheckpointArguments& arguments) {
   CLI::App* command = app.add_subcommand("checkpoint", "List, inspect and verify checkpoints");
   command->require_subcommand(1);
@@ -196,6 +202,7 @@ std::unique_ptr<CLI::App> make_app(CommandLine& line, std::vector<std::string>& 
   add_generate(*app, line.generate);
   add_export(*app, line.export_);
   add_tokenize(*app, line.tokenize);
+  add_download(*app, line.download);
   add_checkpoint(*app, line.checkpoint);
   app->add_subcommand("doctor", "Versions, devices, transports, and a self-test of every device")
       ->add_option("--device", line.doctor_device, "auto, cpu or cuda");

@@ -31,7 +31,7 @@ struct PlanArguments {
 /// The model that a command works on: of a run, or a base model with an optional adapter.
 struct ModelArguments {
   std::string run;      // run folder; or
-  std::string model;    // folder or cached hub id
+  std::string model;    // folder or hub id
   std::string adapter;  // PEFT folder on top of `model`
   std::vector<std::string> overrides;
 };
@@ -75,6 +75,11 @@ struct TokenizeArguments {
   bool decode = false;
 };
 
+struct DownloadArguments {
+  std::string name;
+  std::string revision = "main";
+};
+
 struct CheckpointArguments {
   std::string verb;  // list | inspect | verify
   std::string path;
@@ -90,6 +95,7 @@ struct CommandLine {
   GenerateArguments generate;
   ExportArguments export_;
   TokenizeArguments tokenize;
+  DownloadArguments download;
   CheckpointArguments checkpoint;
   std::string doctor_device = "auto";
 };

@@ -7,6 +7,7 @@
 #include "launch/command_line.h"
 #include "launch/commands/checkpoint.h"
 #include "launch/commands/doctor.h"
+#include "launch/commands/download.h"
 #include "launch/commands/evaluate.h"
 #include "launch/commands/export.h"
 #include "launch/commands/generate.h"
@@ -38,6 +39,7 @@ int run(neoloom::comm::MpiSession& session, const launch::CommandLine& line) {
   if (line.command == "generate") return launch::run_generate(session, line.generate);
   if (line.command == "export") return launch::run_export(session, line.export_);
   if (line.command == "tokenize") return launch::run_tokenize(session, line.tokenize);
+  if (line.command == "download") return launch::run_download(session, line.download);
   if (line.command == "doctor") return launch::run_doctor(session, line.doctor_device);
   return session.is_root() ? launch::run_checkpoint(line.checkpoint.verb, line.checkpoint.path) : 0;
 }

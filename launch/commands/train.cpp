@@ -11,6 +11,7 @@
 #include "launch/config/run_config.h"
 #include "launch/job/class_weights.h"
 #include "launch/job/device.h"
+#include "launch/job/hub.h"
 #include "launch/job/inputs.h"
 #include "launch/job/labels.h"
 #include "launch/job/run_folder.h"
@@ -59,9 +60,6 @@ struct TrainingJob : Inputs {
 };
 
 void read_everything_small(TrainingJob& s, const TrainArguments& arguments) {
-  s.config = read_config(arguments.config, arguments.overrides);
-  s.config.checkpoint.extend |= arguments.extend;
-  if (arguments.print_config) return;
   read_inputs(arguments.config, s);
   require_loss_options_fit(s.config.trainer_config, s.task.value);
   const std::string warning = train::check_metric(s.config.trainer_config, s.task.value);
@@ -430,7 +428,8 @@ int run_train(comm::MpiSession& session, const TrainArguments& arguments) {
   TrainingJob s;
   const auto phase = session.phase("start-up");
   session.run_on_all_or_fail([&] {
-    read_everything_small(s, arguments);
+    s.config = read_config(arguments.config, arguments.overrides);
+    s.config.checkpoint.extend |= arguments.extend;
     session.log().set_level(core::log_level_from_name(s.config.logging.level));
     session.set_peer_timeout(static_cast<double>(s.config.runtime.peer_timeout_seconds));
   });
@@ -441,6 +440,8 @@ int run_train(comm::MpiSession& session, const TrainArguments& arguments) {
     });
     return 0;
   }
+  if (!arguments.dry_run) fetch_from_hub(session, s.config);
+  session.run_on_all_or_fail([&] { read_everything_small(s, arguments); });
   if (arguments.dry_run) {
     session.run_on_root([&]() -> std::string {
       print_plan(s, {.ranks = session.size(),

@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "data/readers/rows.h"
+#include "launch/job/hub.h"
 #include "launch/job/labels.h"
 #include "launch/job/run_folder.h"
 #include "launch/job/run_identity.h"
@@ -154,6 +155,9 @@ Inference load_inference(comm::MpiSession& session, const ModelArguments& argume
     adapter_folder = read_sources(arguments, result);
     session.log().set_level(core::log_level_from_name(result.config.logging.level));
     session.set_peer_timeout(static_cast<double>(result.config.runtime.peer_timeout_seconds));
+  });
+  fetch_from_hub(session, result.config);
+  session.run_on_all_or_fail([&] {
     result.base = find_base(result.config);
     if (!arguments.run.empty() && !adapter_folder.empty() && fs::exists(adapter_folder + "/config.json")) {
       require_same_base(model::GptNeoConfig::from_file(adapter_folder + "/config.json"), result.base.config,

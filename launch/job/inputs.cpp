@@ -6,6 +6,7 @@
 #include <filesystem>
 
 #include "data/store/labels.h"
+#include "launch/job/hub.h"
 #include "model/checkpoints/adapter_files.h"
 #include "model/checkpoints/hub.h"
 #include "model/checkpoints/weight_files.h"
@@ -120,7 +121,7 @@ model::Dtype resolve_compute_dtype(const RunConfig& config, const std::string& d
 
 Base find_base(const RunConfig& config) {
   core::require(!config.model_config.pretrained_model_name.empty(), ErrorKind::kUsage,
-                "model_config.pretrained_model_name is missing: a folder, or a hub id in Hugging Face's cache");
+                "model_config.pretrained_model_name is missing: a folder, or a hub id");
   Base base;
   base.folder = model::resolve_model_folder(config.model_config.pretrained_model_name, config.model_config.revision);
   base.config = model::GptNeoConfig::from_file(base.folder + "/config.json");
@@ -154,7 +155,7 @@ void load_weights(comm::MpiSession& session, const RunConfig& config, const std:
 }
 
 data::Tokenizer load_tokenizer(const RunConfig& config, const Base& base) {
-  const std::string& folder = config.tokenizer_config.pretrained_tokenizer_name;
+  const std::string folder = tokenizer_folder(config);
   data::Tokenizer tokenizer = data::Tokenizer::from_folder(folder.empty() ? base.folder : folder);
   for (int64_t id = base.config.vocab_size; id < tokenizer.vocab_size(); ++id) {
     const std::array<int32_t, 1> one = {static_cast<int32_t>(id)};

@@ -19,14 +19,17 @@ std::string expand_home(const std::string& path) {
   return path.starts_with("~/") ? core::environment("HOME") + path.substr(1) : path;
 }
 
+/// Returns Hugging Face's folder, of its caches and its token.
+fs::path hub_home() {
+  if (const std::string home = core::environment("HF_HOME"); !home.empty()) return expand_home(home);
+  const std::string xdg = core::environment("XDG_CACHE_HOME");
+  return fs::path(expand_home(xdg.empty() ? "~/.cache" : xdg)) / "huggingface";
+}
+
 /// Returns the cache folder that Hugging Face's own library would use here.
 fs::path hub_cache() {
   const std::string hub = core::environment({"HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"});
-  if (!hub.empty()) return expand_home(hub);
-  if (const std::string home = core::environment("HF_HOME"); !home.empty()) return fs::path(expand_home(home)) / "hub";
-  const std::string xdg = core::environment("XDG_CACHE_HOME");
-  const fs::path cache = xdg.empty() ? fs::path(expand_home("~/.cache")) : fs::path(expand_home(xdg));
-  return cache / "huggingface" / "hub";
+  return hub.empty() ? hub_home() / "hub" : fs::path(expand_home(hub));
 }
 
 /// Returns whether a name has only letters, digits, '.', '_', '-' and `extra`, and no "..", so that it cannot leave the
@@ -60,31 +63,39 @@ bool is_local_path(const std::string& name) {
   return name.starts_with('/') || name.starts_with('.') || name.find('/') != name.rfind('/');
 }
 
-std::string resolve_model_folder(const std::string& name, const std::string& revision) {
-  if (fs::is_directory(name)) return name;
+std::string hub_token_path() {
+  const std::string path = core::environment("HF_TOKEN_PATH");
+  return path.empty() ? (hub_home() / "token").string() : expand_home(path);
+}
+
+std::string hub_folder(const std::string& name) {
   core::require(is_hub_id(name), ErrorKind::kWeights,
                 "model '{}': there is no such folder, and it is not the id of a hub model (organisation/name)", name);
-  core::require(plain_name(revision, "/"), ErrorKind::kWeights,
-                "model '{}': the revision '{}' is not a branch, tag or commit", name, revision);
-
   std::string folder_name = "models--" + name;
   if (const size_t slash = folder_name.find('/'); slash != std::string::npos) folder_name.replace(slash, 1, "--");
-  const fs::path root = hub_cache() / folder_name;
+  return (hub_cache() / folder_name).string();
+}
+
+std::string find_snapshot(const std::string& name, const std::string& revision) {
+  const fs::path root = hub_folder(name);
+  core::require(plain_name(revision, "/"), ErrorKind::kWeights,
+                "model '{}': the revision '{}' is not a branch, tag or commit", name, revision);
   std::string commit = revision;
   if (const fs::path reference = root / "refs" / revision; fs::is_regular_file(reference)) {
     commit = trimmed(core::read_file(reference.string(), ErrorKind::kWeights, kMaxNameBytes + 2));
     core::require(plain_name(commit, ""), ErrorKind::kWeights, "{}: expected a commit hash", reference.string());
   }
   const fs::path snapshot = root / "snapshots" / commit;
-  if (plain_name(commit, "") && fs::is_directory(snapshot)) return snapshot.string();
+  return plain_name(commit, "") && fs::is_directory(snapshot) ? snapshot.string() : "";
+}
 
-  const bool main = revision == "main";
+std::string resolve_model_folder(const std::string& name, const std::string& revision) {
+  if (fs::is_directory(name)) return name;
+  if (std::string snapshot = find_snapshot(name, revision); !snapshot.empty()) return snapshot;
   core::fail(ErrorKind::kWeights,
              "model '{0}' (revision {1}) was not found. Searched: the folder {0}, and {2} (from HF_HUB_CACHE, HF_HOME, "
-             "XDG_CACHE_HOME). Fetch it with\n  hf download {0}{3}\nor\n"
-             "  python3 -c \"from huggingface_hub import snapshot_download; snapshot_download('{0}'{4})\"",
-             name, revision, snapshot.string(), main ? "" : " --revision " + revision,
-             main ? "" : ", revision='" + revision + "'");
+             "XDG_CACHE_HOME). Fetch it where there is a network, with\n  neoloom download {0}{3}",
+             name, revision, hub_folder(name), revision == "main" ? "" : " --revision " + revision);
 }
 
 }  // namespace neoloom::model

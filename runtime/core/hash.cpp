@@ -10,6 +10,20 @@
 #include "runtime/core/files.h"
 
 namespace neoloom::core {
+namespace {
+
+std::string in_hex(std::span<const unsigned char> digest) {
+  std::string text;
+  text.reserve(2 * digest.size());
+  for (unsigned char byte : digest) {
+    constexpr char kDigits[] = "0123456789abcdef";
+    text += kDigits[byte >> 4];
+    text += kDigits[byte & 15];
+  }
+  return text;
+}
+
+}  // namespace
 
 struct Sha256::State {
   EVP_MD_CTX* context = EVP_MD_CTX_new();
@@ -37,17 +51,17 @@ std::string Sha256::hex() {
   std::array<unsigned char, 32> digest{};
   require(EVP_DigestFinal_ex(state_->context, digest.data(), nullptr) == 1, ErrorKind::kInternal,
           "EVP_DigestFinal_ex failed");
-  std::string text;
-  text.reserve(64);
-  for (unsigned char byte : digest) {
-    constexpr char kDigits[] = "0123456789abcdef";
-    text += kDigits[byte >> 4];
-    text += kDigits[byte & 15];
-  }
-  return text;
+  return in_hex(digest);
 }
 
 std::string sha256_hex(const void* bytes, size_t count_bytes) { return Sha256().add(bytes, count_bytes).hex(); }
+
+std::string sha1_hex(std::string_view text) {
+  std::array<unsigned char, 20> digest{};
+  require(EVP_Digest(text.data(), text.size(), digest.data(), nullptr, EVP_sha1(), nullptr) == 1, ErrorKind::kInternal,
+          "EVP_Digest(EVP_sha1()) failed");
+  return in_hex(digest);
+}
 
 std::string sha256_of_file(const std::string& path) {
   const MappedFile file(path);

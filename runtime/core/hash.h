@@ -33,6 +33,9 @@ class Sha256 {
 std::string sha256_hex(const void* bytes, size_t count_bytes);
 inline std::string sha256_hex(std::string_view text) { return sha256_hex(text.data(), text.size()); }
 
+/// SHA-1, 40 lower-case hex digits: only for the names of git's blobs.
+std::string sha1_hex(std::string_view text);
+
 /// SHA-256 of a file's bytes. Throws Error(kind kData) when it cannot be read.
 std::string sha256_of_file(const std::string& path);
 

@@ -36,7 +36,8 @@ class Ended:
 
 
 def environment(**extra):
-    return {**os.environ, "OMP_NUM_THREADS": "1", **{name: str(value) for name, value in extra.items()}}
+    # Only tests of the hub use a network, which is loopback.
+    return {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **{name: str(value) for name, value in extra.items()}}
 
 
 def command(ranks, *arguments, exported=None):

@@ -222,7 +222,7 @@ def test_a_hub_id_that_no_cache_holds_comes_with_the_command_that_fetches_it(con
                                                                              monkeypatch):
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     config["model_config"]["pretrained_model_name"] = "EleutherAI/gpt-neo-125m"
-    refused(tmp_path, cache, config, WEIGHTS, ranks, ["hf download EleutherAI/gpt-neo-125m", "snapshot_download",
+    refused(tmp_path, cache, config, WEIGHTS, ranks, ["neoloom download EleutherAI/gpt-neo-125m",
                                                       tmp_path / "hf"])
 
 

@@ -77,6 +77,7 @@ FOREIGN = {
     r"pcre2\.h$": {"core", "data"},
     r"openssl/": {"core"},
     r"(zlib|zstd)\.h$": {"data"},
+    r"curl/": {"model"},
 }
 # These declare thousands of operators or the whole of C++'s front end. Single-operator headers are enough.
 TOO_LARGE = re.compile(r"^(torch/torch\.h|torch/all\.h|torch/extension\.h|ATen/ATen\.h|ATen/Functions\.h)$")
