@@ -20,9 +20,10 @@ struct IndexEntry {
 struct State {
   std::vector<IndexEntry> index;
   std::vector<float> params, exp_avg, exp_avg_sq;  // [n], flat, same layout
-  std::vector<float> best_params;  // [n] of best_step; empty if best_step == step or the run does not keep them
-  int64_t step = 0;                // optimizer updates done
-  int64_t epoch = 0;               // cursor: the next step is `step_in_epoch` of `epoch`
+  std::vector<float> best_params;     // [n] of best_step; empty if best_step == step or the run does not keep them
+  std::vector<float> initial_params;  // [n] at the start; empty unless the model computes with them (PiSSA, OLoRA)
+  int64_t step = 0;                   // optimizer updates done
+  int64_t epoch = 0;                  // cursor: the next step is `step_in_epoch` of `epoch`
   int64_t step_in_epoch = 0;
   double loss_scale = 1.0;
   int64_t good_steps = 0;     // since the loss scale last changed

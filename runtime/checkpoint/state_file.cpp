@@ -33,9 +33,20 @@ constexpr std::array<std::pair<const char*, std::string State::*>, 4> kTexts = {
 constexpr std::array<std::pair<const char*, std::vector<float> State::*>, 3> kArrays = {
     {{"params", &State::params}, {"exp_avg", &State::exp_avg}, {"exp_avg_sq", &State::exp_avg_sq}}};
 
-constexpr const char* kBestParams = "best_params";
+/// Arrays that a state may have, and the bit of each in the format's version less 1.
+struct OptionalArray {
+  const char* name;
+  std::vector<float> State::*member;
+  int64_t bit;
+};
+constexpr std::array<OptionalArray, 2> kOptionalArrays = {
+    {{"best_params", &State::best_params, 1}, {"initial_params", &State::initial_params, 2}}};
 
-int64_t format_version_of(const State& state) { return state.best_params.empty() ? 1 : kFormatVersion; }
+int64_t format_version_of(const State& state) {
+  int64_t version = 1;
+  for (const OptionalArray& array : kOptionalArrays) version += (state.*array.member).empty() ? 0 : array.bit;
+  return version;
+}
 
 // Returns the number of elements of a shape, or -1 when an extent is negative or the product exceeds `limit`.
 int64_t element_count(const std::vector<int64_t>& shape, int64_t limit) {
@@ -53,8 +64,10 @@ void require_consistent(const State& state, ErrorKind kind) {
     core::require(static_cast<int64_t>((state.*member).size()) == n, kind, "{} has {} elements, params has {}", name,
                   (state.*member).size(), n);
   }
-  core::require(state.best_params.empty() || static_cast<int64_t>(state.best_params.size()) == n, kind,
-                "{} has {} elements, params has {}", kBestParams, state.best_params.size(), n);
+  for (const OptionalArray& array : kOptionalArrays) {
+    const auto size = static_cast<int64_t>((state.*array.member).size());
+    core::require(size == 0 || size == n, kind, "{} has {} elements, params has {}", array.name, size, n);
+  }
   core::require(state.step >= 0 && state.epoch >= 0 && state.step_in_epoch >= 0, kind,
                 "negative counter: step {}, epoch {}, step_in_epoch {}", state.step, state.epoch, state.step_in_epoch);
   for (const IndexEntry& entry : state.index) {
@@ -106,8 +119,7 @@ int64_t require_format(Id file) {
                                                "use the newer neoloom that wrote it, or another output_dir",
                                                version, kFormatVersion));
   }
-  core::require(version == 1 || version == kFormatVersion, kCheckpoint, "its format version is {}, expected 1 or {}",
-                version, kFormatVersion);
+  core::require(version >= 1, kCheckpoint, "its format version is {}, expected 1 to {}", version, kFormatVersion);
   return version;
 }
 
@@ -148,7 +160,7 @@ std::vector<IndexEntry> read_index(Id file, uint64_t file_bytes) {
 uint64_t payload_bytes(const State& state) {
   uint64_t bytes = 0;
   for (const auto& [name, member] : kArrays) bytes += (state.*member).size() * sizeof(float);
-  bytes += state.best_params.size() * sizeof(float);
+  for (const OptionalArray& array : kOptionalArrays) bytes += (state.*array.member).size() * sizeof(float);
   for (const auto& [name, member] : kTexts) bytes += (state.*member).size();
   size_t longest_name = 1;
   for (const IndexEntry& entry : state.index) longest_name = std::max(longest_name, entry.name.size());
@@ -166,14 +178,19 @@ void write_state(Id file, const State& state) {
   for (const auto& [name, member] : kArrays) {
     hdf5::write_array(file, name, hdf5::array_view<float>(state.*member), kCheckpoint);
   }
-  if (state.best_params.empty()) return;
-  hdf5::write_array(file, kBestParams, hdf5::array_view<float>(state.best_params), kCheckpoint);
+  for (const OptionalArray& array : kOptionalArrays) {
+    const std::vector<float>& values = state.*array.member;
+    if (!values.empty()) hdf5::write_array(file, array.name, hdf5::array_view<float>(values), kCheckpoint);
+  }
 }
 
 State read_state(Id file, uint64_t file_bytes, Arrays arrays) {
-  const bool has_best = require_format(file) > 1;
+  const int64_t version = require_format(file);
+  const auto is_stored = [&](const OptionalArray& array) { return ((version - 1) & array.bit) != 0; };
   std::vector<std::string> expected = {"index"};
-  if (has_best) expected.emplace_back(kBestParams);
+  for (const OptionalArray& array : kOptionalArrays) {
+    if (is_stored(array)) expected.emplace_back(array.name);
+  }
   for (const auto& [name, member] : kTexts) expected.emplace_back(name);
   for (const auto& [name, member] : kArrays) expected.emplace_back(name);
   require_members(file, std::move(expected), "the root group");
@@ -187,7 +204,9 @@ State read_state(Id file, uint64_t file_bytes, Arrays arrays) {
     if (arrays == Arrays::kKeep) into = std::move(values);
   };
   for (const auto& [name, member] : kArrays) read(name, state.*member);
-  if (has_best) read(kBestParams, state.best_params);
+  for (const OptionalArray& array : kOptionalArrays) {
+    if (is_stored(array)) read(array.name, state.*array.member);
+  }
   if (arrays == Arrays::kKeep) require_consistent(state, kCheckpoint);
   return state;
 }

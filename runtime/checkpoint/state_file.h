@@ -10,7 +10,8 @@
 namespace neoloom::checkpoint {
 
 inline constexpr const char* kFormatName = "neoloom-checkpoint";
-inline constexpr int64_t kFormatVersion = 2;  // of a state with best_params; without them version 1 is written
+/// The largest version. A state without optional arrays has version 1: best_params add 1, initial_params 2.
+inline constexpr int64_t kFormatVersion = 4;
 
 /// The file was written by a later neoloom. Falling back to an older checkpoint, as for a damaged file, would lose
 /// work.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/train/resume.h"
 
+#include <array>
 #include <filesystem>
 #include <utility>
 
@@ -26,19 +27,25 @@ struct Description {
   std::vector<std::string> skipped;
   checkpoint::State state;
   size_t elements = 0;
+  size_t initial_elements = 0;
 };
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Description, path, skipped, state, elements)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Description, path, skipped, state, elements, initial_elements)
+
+// What every rank needs of a checkpoint's buffers: the best parameters are rank 0's alone.
+std::array<std::vector<float>*, 4> shared_buffers(checkpoint::State& state) {
+  return {&state.params, &state.exp_avg, &state.exp_avg_sq, &state.initial_params};
+}
 
 std::string describe(const Resumed& resumed) {
-  return core::to_wire(Description{resumed.path, resumed.skipped, resumed.state, resumed.state.params.size()});
+  return core::to_wire(Description{resumed.path, resumed.skipped, resumed.state, resumed.state.params.size(),
+                                   resumed.state.initial_params.size()});
 }
 
 Resumed parse(const std::string& text) {
   auto description = core::from_wire<Description>(text);
   Resumed resumed{std::move(description.state), std::move(description.path), std::move(description.skipped)};
-  for (auto* values : {&resumed.state.params, &resumed.state.exp_avg, &resumed.state.exp_avg_sq}) {
-    values->resize(description.elements);
-  }
+  for (auto* values : shared_buffers(resumed.state)) values->resize(description.elements);
+  resumed.state.initial_params.resize(description.initial_elements);
   return resumed;
 }
 
@@ -82,7 +89,7 @@ std::optional<Resumed> load_for_all(comm::MpiSession& session, const std::string
   });
   if (description.empty()) return std::nullopt;
   if (!mine) mine = parse(description);
-  for (auto* values : {&mine->state.params, &mine->state.exp_avg, &mine->state.exp_avg_sq}) {
+  for (auto* values : shared_buffers(mine->state)) {
     session.broadcast(values->data(), values->size() * sizeof(float));
   }
   return mine;

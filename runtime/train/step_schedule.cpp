@@ -58,15 +58,17 @@ StepSchedule resolve_schedule(const Options& options, int64_t steps_per_epoch) {
   return plan;
 }
 
-StateMemory state_memory(const std::string& gradient_sum, int64_t flat_elements, bool keeps_best) {
+StateMemory state_memory(const std::string& gradient_sum, int64_t flat_elements, bool keeps_best, bool keeps_initial) {
   const int64_t buffer = flat_elements * static_cast<int64_t>(sizeof(float));
   StateMemory memory;
-  memory.parameter_bytes = memory.gradient_bytes = buffer;
+  const int64_t initial = keeps_initial ? buffer : 0;
+  memory.parameter_bytes = buffer + initial;
+  memory.gradient_bytes = buffer;
   memory.moment_bytes = 2 * buffer;
   memory.sum_bytes = gradient_sum_bytes(gradient_sum, flat_elements);
   memory.best_bytes = keeps_best ? buffer : 0;
   // Saving copies values and moments. A checkpoint below the limit is also built in memory as a whole file.
-  const int64_t copy = 3 * buffer + memory.best_bytes;
+  const int64_t copy = 3 * buffer + initial + memory.best_bytes;
   memory.saving_bytes = copy + (copy <= static_cast<int64_t>(checkpoint::Directory::kLargestImageBytes) ? copy : 0);
   return memory;
 }

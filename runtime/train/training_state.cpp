@@ -2,6 +2,7 @@
 #include "runtime/train/training_state.h"
 
 #include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
 #include <ATen/ops/zeros.h>
 
 #include <fmt/format.h>
@@ -104,6 +105,7 @@ checkpoint::State TrainingState::to_checkpoint(const model::ParameterLayout& lay
   state.params = to_host(buffers.params);
   state.exp_avg = to_host(buffers.exp_avg);
   state.exp_avg_sq = to_host(buffers.exp_avg_sq);
+  if (initial_params.defined()) state.initial_params = to_host(initial_params);
   state.step = step;
   state.epoch = step / steps_per_epoch;
   state.step_in_epoch = step % steps_per_epoch;
@@ -126,6 +128,10 @@ void TrainingState::restore(const Resumed& resumed, const model::ParameterLayout
   from_host(state.params, buffers.params);
   from_host(state.exp_avg, buffers.exp_avg);
   from_host(state.exp_avg_sq, buffers.exp_avg_sq);
+  if (!state.initial_params.empty()) {
+    initial_params = at::empty_like(buffers.params);
+    from_host(state.initial_params, initial_params);
+  }
   step = state.step;
   skipped_steps = state.skipped_steps;
   loss_scale.restore(state.loss_scale, state.good_steps);

@@ -70,6 +70,7 @@ struct TrainingState {
   void restore(const Resumed& resumed, const model::ParameterLayout& layout);
 
   optim::FlatBuffers buffers;  // grads holds one micro-batch's, then the mean
+  at::Tensor initial_params;   // [n] before the first step; undefined unless the model computes with them
   int64_t step = 0;            // steps done; with a device step: enqueued
   int64_t skipped_steps = 0;
   int64_t skipped_in_a_row = 0;

@@ -110,14 +110,15 @@ def write_by_the_page(path, state):
 
     with h5py.File(path, "w", libver=("v110", "v110")) as file:
         file.attrs.create("format", np.bytes_("neoloom-checkpoint"), dtype=h5py.string_dtype("utf-8", 18))
-        file.attrs.create("format_version", np.int64(2 if "best_params" in state else 1))
+        version = 1 + ("best_params" in state) + 2 * ("initial_params" in state)
+        file.attrs.create("format_version", np.int64(version))
         for name in INTEGERS:
             file.attrs.create(name, np.int64(state[name]))
         for name in NUMBERS:
             file.attrs.create(name, np.float64(state[name]))
         for name in TEXTS:
             text(file, name, [state[name]])
-        for name in [*ARRAYS, "best_params"] if "best_params" in state else ARRAYS:
+        for name in [*ARRAYS, *(name for name in ("best_params", "initial_params") if name in state)]:
             file.create_dataset(name, data=np.array(state[name], "<f4"), fletcher32=True, chunks=True)
         index = file.create_group("index")
         widest = max(1, *(len(shape) for _, shape, _ in state["index"]))
@@ -129,7 +130,9 @@ def write_by_the_page(path, state):
     path.with_suffix(".sha256").write_text(f"{digest}  {path.name}\n")
 
 
-@pytest.mark.parametrize("state", [STATE, {**STATE, "best_params": BEST}], ids=["version 1", "version 2"])
+@pytest.mark.parametrize("state", [STATE, {**STATE, "best_params": BEST}, {**STATE, "initial_params": BEST},
+                                   {**STATE, "best_params": BEST, "initial_params": BEST[::-1]}],
+                         ids=["version 1", "version 2", "version 3", "version 4"])
 def test_a_file_written_by_h5py_after_the_page_loads(tmp_path, state):
     path = tmp_path / "step-000001234567.h5"
     write_by_the_page(path, state)

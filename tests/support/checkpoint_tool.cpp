@@ -37,6 +37,7 @@ State state_of(const json& document) {
   State state;
   for_each_field(state, [&](const char* name, auto& member) { document.at(name).get_to(member); });
   if (document.contains("best_params")) document["best_params"].get_to(state.best_params);
+  if (document.contains("initial_params")) document["initial_params"].get_to(state.initial_params);
   for (const json& entry : document.at("index")) state.index.push_back({entry.at(0), entry.at(1), entry.at(2)});
   return state;
 }
@@ -48,6 +49,7 @@ json document_of(const State& state) {
     document["index"].push_back(json::array({entry.name, entry.shape, entry.offset_elements}));
   }
   if (!state.best_params.empty()) document["best_params"] = state.best_params;
+  if (!state.initial_params.empty()) document["initial_params"] = state.initial_params;
   return document;
 }
 

@@ -38,7 +38,18 @@ TEST(StateFile, TheBestParametersOfAnEarlierStepComeBack) {
   EXPECT_THROW(Directory(folder.path()).publish(state), core::Error);
 }
 
-TEST(StateFile, OnlyAStateWithBestParametersIsOfVersionTwo) {
+TEST(StateFile, TheInitialParametersComeBackWithAndWithoutTheBestOnes) {
+  const ScratchFolder folder;
+  State state = make_state(42);
+  for (const float value : state.params) state.initial_params.push_back(value * 0.25F);
+  EXPECT_TRUE(equal(load(Directory(folder.path()).publish(state).path), state));
+  state.best_params = state.params;
+  EXPECT_TRUE(equal(load(Directory(folder.path()).publish(state).path), state));
+  state.initial_params.pop_back();
+  EXPECT_THROW(Directory(folder.path()).publish(state), core::Error);
+}
+
+TEST(StateFile, TheVersionSaysWhichOptionalArraysThereAre) {
   const ScratchFolder folder;
   const auto version_of = [&](const State& state) {
     const hdf5::File file(H5Fopen(Directory(folder.path()).publish(state).path.c_str(), H5F_ACC_RDONLY, H5P_DEFAULT));
@@ -48,6 +59,10 @@ TEST(StateFile, OnlyAStateWithBestParametersIsOfVersionTwo) {
   EXPECT_EQ(version_of(state), 1) << "an older neoloom reads it";
   state.best_params = state.params;
   EXPECT_EQ(version_of(state), 2);
+  state.initial_params = state.params;
+  EXPECT_EQ(version_of(state), 4);
+  state.best_params.clear();
+  EXPECT_EQ(version_of(state), 3);
 }
 
 TEST(StateFile, EveryBitOfANumberComesBack) {

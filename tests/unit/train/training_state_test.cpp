@@ -60,6 +60,15 @@ TEST(TrainingState, GoesOnFromItsCheckpointAsIfItHadNotStopped) {
   EXPECT_THAT(stored.history, HasSubstr(R"("events":[{"event":"train","step":4}])"));
 }
 
+TEST(TrainingState, TheInitialParametersOfACheckpointComeBack) {
+  TrainingState before = state_after_six_steps();
+  before.initial_params = before.buffers.params.mul(0.5);
+  const checkpoint::State stored = before.to_checkpoint(layout(), kStepsPerEpoch, {});
+  TrainingState after(kElements, at::kCPU, 1024.0);
+  after.restore({.state = stored, .path = "step-6.h5", .skipped = {}}, layout());
+  EXPECT_TRUE(after.initial_params.equal(before.initial_params));
+}
+
 TEST(TrainingState, KnowsWhereInTheEpochItStands) {
   const checkpoint::State stored = state_after_six_steps().to_checkpoint(layout(), kStepsPerEpoch, {});
   EXPECT_EQ(stored.epoch, 1);
