@@ -86,10 +86,25 @@ class Model {
   /// The kernels that were chosen, for the log: one line each.
   virtual std::vector<std::string> kernels() const = 0;
 
-  /// Initial values: LoRA A ~ U(-1/sqrt(in), 1/sqrt(in)) (PEFT's default), B = 0, score from the weights or N(0,
-  /// initializer_range); in full-parameter mode the loaded weights. A pure function of seed and slot name. Shapes:
-  /// params [layout().total_elements] fp32; padding is zeroed.
-  virtual void initialize(at::Tensor& params, uint64_t seed) const = 0;
+  /// Initial values: LoRA A and B as AdapterInit says, score from the weights or N(0, initializer_range); in
+  /// full-parameter mode the loaded weights. A pure function of seed, slot name and frozen weight. Shapes: params
+  /// [layout().total_elements] fp32; padding is zeroed.
+  void initialize(at::Tensor& params, uint64_t seed) const { initialize_share(params, seed, {}); }
+  /// The same for one of `of` callers. If AdapterInit::decomposes(), the caller computes each `of`-th adapter of the
+  /// layout, from `number` on, and leaves the others 0.
+  /// Throws: Error(kWeights) when a frozen weight cannot be decomposed.
+  struct Share {
+    int64_t number = 0;
+    int64_t of = 1;
+  };
+  virtual void initialize_share(at::Tensor& params, uint64_t seed, Share share) const = 0;
+
+  /// Computes with W - s B0 A0 in place of each adapted weight W from here on, where A0 and B0 are those in `initial`
+  /// [layout().total_elements] fp32 on the model's device, kept without a copy: PiSSA and OLoRA
+  /// (AdapterInit::splits_weights). W itself, which processes share, stays as it is.
+  virtual void subtract(const at::Tensor& initial) = 0;
+  /// What subtract() was given; undefined: nothing.
+  virtual const at::Tensor& subtracted() const = 0;
 
   /// Runs one micro-batch in training mode. Returns the loss sum. OVERWRITES `grads` with the gradients of (loss sum *
   /// loss_scale). Shapes: params, grads [layout().total_elements] fp32 on the model's device.

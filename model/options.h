@@ -47,6 +47,29 @@ struct ModuleChoice {
 template <typename T>
 using ModulePattern = std::vector<std::pair<std::string, T>>;  // the first that matches holds
 
+/// How A and B start: PEFT's init_lora_weights.
+struct AdapterInit {
+  enum class Kind {
+    kTrue,        // A ~ U(-1/sqrt(in), 1/sqrt(in)), B = 0
+    kFalse,       // the same A, B ~ U(-1/sqrt(r), 1/sqrt(r)): not a no-op, for debugging
+    kGaussian,    // A ~ N(0, 1/r), B = 0
+    kOrthogonal,  // both random with B A = 0; r is even
+    kPissa,       // the r largest singular values of the frozen weight, which loses them
+    kOlora,       // the first r columns of its QR decomposition, likewise
+  };
+  Kind kind = Kind::kTrue;
+  int64_t iterations = -1;  // kPissa: subspace iterations of a randomised SVD; -1: the exact one
+
+  /// Whether s B A at the start is taken from the frozen weight.
+  bool splits_weights() const { return kind == Kind::kPissa || kind == Kind::kOlora; }
+  /// Whether values come from a matrix decomposition, so that ranks share the work.
+  bool decomposes() const { return splits_weights() || kind == Kind::kOrthogonal; }
+  bool operator==(const AdapterInit&) const = default;
+};
+std::string init_name(const AdapterInit& init);  // "true", "pissa_niter_4", ...
+/// Throws: Error(kUsage) with what to do, for PEFT's other initialisations and unknown names.
+AdapterInit init_from_name(const std::string& name);
+
 /// The configuration group `peft_config`, with PEFT's names and meanings.
 struct LoraOptions {
   std::string task_type;  // SEQ_CLS | CAUSAL_LM; empty: from the data columns
@@ -60,6 +83,7 @@ struct LoraOptions {
   ModulePattern<int64_t> rank_pattern;       // r of single modules
   ModulePattern<double> alpha_pattern;       // lora_alpha of single modules
   bool use_rslora = false;
+  AdapterInit init_lora_weights;
   std::vector<std::string> modules_to_save;  // only score / classifier (implied by SEQ_CLS)
   std::string init_from;                     // PEFT folder with initial adapter values; empty: none
   /// alpha / rank, or alpha / sqrt(rank). Throws: Error(kUsage) unless the rank is above 0.

@@ -12,6 +12,7 @@
 #include "launch/job/class_weights.h"
 #include "launch/job/device.h"
 #include "launch/job/hub.h"
+#include "launch/job/initial_values.h"
 #include "launch/job/inputs.h"
 #include "launch/job/labels.h"
 #include "launch/job/run_folder.h"
@@ -332,6 +333,10 @@ at::Tensor values_to_start_from(const TrainingJob& s, const model::Model& model)
   if (!s.start_adapter) return {};
   const model::LoraOptions& ours = *s.config.peft_config;
   const model::AdapterFolder& theirs = *s.start_adapter;
+  core::require(!theirs.lora.init_lora_weights.splits_weights(), ErrorKind::kUsage,
+                "peft_config.init_from: {} belongs to base weights that its init_lora_weights, {}, changed; make a "
+                "plain LoRA of it first: neoloom export --model {} --adapter {} --output FOLDER",
+                ours.init_from, model::init_name(theirs.lora.init_lora_weights), s.base.folder, ours.init_from);
   core::require(theirs.lora.lora_alpha == ours.lora_alpha && theirs.lora.use_rslora == ours.use_rslora,
                 ErrorKind::kUsage,
                 "peft_config.init_from: {} was made with lora_alpha {} and use_rslora {}, but this run has {} and {}; "
@@ -485,11 +490,14 @@ int run_train(comm::MpiSession& session, const TrainArguments& arguments) {
   const std::string memory_note = settle_memory(session, s, device, budget);
   // Refuses what can be refused before config.yaml is written to the output folder.
   std::unique_ptr<model::Model> model;
-  at::Tensor initial_values;
+  at::Tensor first_values;
   session.run_on_all_or_fail([&] {
     model = model::Model::create(model_setup(s, device), s.base.weights);
-    if (!resumed) initial_values = values_to_start_from(s, *model);
+    if (!resumed) first_values = values_to_start_from(s, *model);
   });
+  if (!resumed && !first_values.defined()) {
+    first_values = initial_values(session, *model, static_cast<uint64_t>(s.config.trainer_config.seed));
+  }
   if (session.is_root()) {
     print_notes(s, device, *model, session.log());
     session.log().info(memory_note);
@@ -503,7 +511,7 @@ int run_train(comm::MpiSession& session, const TrainArguments& arguments) {
   }
 
   train::TrainerSetup setup = trainer_setup(session, s, device, *model, stop);
-  setup.initial_values = initial_values;
+  setup.initial_values = first_values;
   session.run_on_all_or_fail([&] { setup.limit = step_limit(session, s, device); });
   train::Trainer trainer(session, device.communicator(), *model, std::move(setup), resumed);
   resumed.reset();  // the trainer holds its values

@@ -124,6 +124,10 @@ void check_peft(const RunConfig& config, const KeyLocation& place) {
   core::require(!config.peft_config->target_modules.empty(), ErrorKind::kUsage,
                 "{}: expected at least one module name (default: q_proj, v_proj), or all-linear",
                 place("peft_config", "target_modules"));
+  const model::AdapterInit& init = config.peft_config->init_lora_weights;
+  core::require(config.peft_config->init_from.empty() || init == model::AdapterInit{}, ErrorKind::kUsage,
+                "{}: {} has no effect, since init_from gives the initial values; remove one of them",
+                place("peft_config", "init_lora_weights"), model::init_name(init));
   const bool limited = !config.peft_config->layers_to_transform.empty();
   core::require(!limited || !config.peft_config->target_modules.is_expression, ErrorKind::kUsage,
                 "{}: it needs a list in target_modules; an expression can name the blocks itself, e.g. "

@@ -75,7 +75,6 @@ void add_peft_keys(std::vector<ForeignKey>& out) {
       {kPeft, "fan_in_fan_out", {"null", "false"}, "GPT-Neo's linear layers are not transposed"},
       {kPeft, "bias", {"none"}, ""},
       {kPeft, "use_dora", {"null", "false"}, ""},
-      {kPeft, "init_lora_weights", {"true"}, "peft_config.init_from starts from an existing adapter"},
       {kPeft, "megatron_config", {"null"}, ""},
       {kPeft, "megatron_core", {"null", "megatron.core"}, ""},
       {kPeft, "trainable_token_indices", {"null"}, ""},

@@ -124,6 +124,16 @@ model::ModuleChoice read_modules(const std::string& name, const Node& node) {
   return choice;
 }
 
+model::AdapterInit read_adapter_init(const std::string& name, const Node& node) {
+  if (node.kind == Node::Kind::kBool) return model::init_from_name(node.boolean ? "true" : "false");
+  if (node.kind != Node::Kind::kString) wrong_value(name, node, "true, false, or the name of an initialisation");
+  try {
+    return model::init_from_name(node.text);
+  } catch (const core::Error& error) {
+    core::fail(ErrorKind::kUsage, "{}: peft_config.{}", node.position.text(), error.what());
+  }
+}
+
 namespace {
 
 /// Reads a map; `read` reads one value.
@@ -270,6 +280,7 @@ std::string to_text(const train::ClassWeights& value) {
   if (!value.given()) return "null";
   return value.balanced ? "\"auto\"" : to_text(value.of_labels);
 }
+std::string to_text(const model::AdapterInit& value) { return model::init_name(value); }
 
 std::string to_text(const optim::ScheduleArguments& value) {
   std::vector<std::string> parts;

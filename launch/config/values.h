@@ -51,6 +51,8 @@ std::string read_choice(const std::string& name, const Node& node, const Choices
 std::string read_name(const std::string& name, const Node& node);
 /// Reads a list of names, or one text: a regular expression if it has characters that no name has.
 model::ModuleChoice read_modules(const std::string& name, const Node& node);
+/// Reads true, false or a name.
+model::AdapterInit read_adapter_init(const std::string& name, const Node& node);
 /// Reads a map from names to integers of at least 1.
 model::ModulePattern<int64_t> read_rank_pattern(const std::string& name, const Node& node);
 /// Reads a map from names to numbers above 0.
@@ -84,6 +86,7 @@ std::string to_text(const std::vector<std::string>& value);
 std::string to_text(const data::Files& value);
 std::string to_text(const std::vector<int64_t>& value);
 std::string to_text(const model::ModuleChoice& value);
+std::string to_text(const model::AdapterInit& value);
 std::string to_text(const optim::ScheduleArguments& value);
 std::string to_text(const train::ClassWeights& value);
 template <typename T>

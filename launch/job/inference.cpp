@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "launch/job/inference.h"
 
-#include <ATen/ops/zeros.h>
 #include <c10/core/Device.h>
 #include <fmt/ranges.h>
 
@@ -12,6 +11,7 @@
 
 #include "data/readers/rows.h"
 #include "launch/job/hub.h"
+#include "launch/job/initial_values.h"
 #include "launch/job/labels.h"
 #include "launch/job/run_folder.h"
 #include "launch/job/run_identity.h"
@@ -185,10 +185,15 @@ Inference load_inference(comm::MpiSession& session, const ModelArguments& argume
     const bool own_head = result.task.classifies() && adapter_head;
     result.model =
         model::Model::create(setup, own_head ? model::with_score_rows(result.base.weights, {}) : result.base.weights);
-    at::Tensor host = at::zeros({result.model->layout().total_elements}, at::kFloat);
-    result.model->initialize(host, static_cast<uint64_t>(result.config.trainer_config.seed));
+  });
+  at::Tensor host = initial_values(session, *result.model, static_cast<uint64_t>(result.config.trainer_config.seed));
+  session.run_on_all_or_fail([&] {
+    const auto on_device = [&] {
+      return host.to(c10::Device(result.device->name()), at::kFloat, false, /*copy=*/true);
+    };
+    if (result.config.peft_config->init_lora_weights.splits_weights()) result.model->subtract(on_device());
     if (!adapter_folder.empty()) model::load_adapter_values(adapter_folder, *result.model, host);
-    result.params = result.device->is_cpu() ? host : host.to(c10::Device(result.device->name()));
+    result.params = result.device->is_cpu() ? host : on_device();
   });
   return result;
 }

@@ -118,7 +118,8 @@ RankMemory rank_memory(const MemoryPlanInput& question, bool gradient_checkpoint
   const bool causal = setup.model.head == model::Head::kCausalLm;
   RankMemory memory;
   memory.weights = model::weight_memory(setup);
-  memory.state = train::state_memory(question.gradient_sum, question.flat_elements, question.keeps_best);
+  memory.state = train::state_memory(question.gradient_sum, question.flat_elements, question.keeps_best,
+                                     setup.model.lora && setup.model.lora->init_lora_weights.splits_weights());
   memory.batch = largest_batch(*question.train, question.batching.micro_batch_size);
   memory.step = model::training_memory(setup, memory.batch);
   if (question.validation != nullptr) {

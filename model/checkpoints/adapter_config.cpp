@@ -117,11 +117,6 @@ class AdapterConfig {
     const std::string task = text("task_type");
     if (!task.empty() && task != "SEQ_CLS" && task != "CAUSAL_LM") refuse("task_type", "SEQ_CLS or CAUSAL_LM");
     if (!at("bias").is_null() && text("bias") != "none") refuse("bias", "\"none\", the only supported value");
-    const json init = at("init_lora_weights");
-    const bool harmless = init.is_null() || init.is_boolean() || init == "gaussian" || init == "orthogonal";
-    if (!harmless) {
-      refuse("init_lora_weights", "true, false, gaussian or orthogonal: other initialisations change the base weights");
-    }
     for (const std::string& name : names("modules_to_save")) {
       if (name != "score" && name != "classifier") refuse("modules_to_save", "only score and classifier");
     }
@@ -130,6 +125,25 @@ class AdapterConfig {
         refuse(key.c_str(), "its default: this is not supported");
       }
     }
+  }
+
+  /// Reads init_lora_weights. EVA only chooses initial values, so that its adapters are plain ones.
+  AdapterInit init() const {
+    constexpr const char* kExpected =
+        "true, false, gaussian, orthogonal, pissa, olora or eva, whose base model is known here; convert it once in "
+        "PEFT: save_pretrained(FOLDER, path_initial_model_for_weight_conversion=...)";
+    const json value = at("init_lora_weights");
+    if (value.is_null() || value == "eva") return {};
+    if (value.is_boolean()) return init_from_name(value.get<bool>() ? "true" : "false");
+    if (!value.is_string()) refuse("init_lora_weights", kExpected);
+    AdapterInit init;
+    try {
+      init = init_from_name(value.get<std::string>());
+    } catch (const core::Error&) {
+      refuse("init_lora_weights", kExpected);
+    }
+    if (init.iterations >= 0) refuse("init_lora_weights", kExpected);  // PEFT's random numbers decided its base
+    return init;
   }
 
  private:
@@ -217,6 +231,7 @@ AdapterFolder read_adapter_folder(const std::string& folder) {
   if (result.lora.lora_dropout < 0 || result.lora.lora_dropout >= 1)
     config.refuse("lora_dropout", "a number of at least 0 and below 1");
   result.lora.use_rslora = config.flag("use_rslora");
+  result.lora.init_lora_weights = config.init();
   result.lora.target_modules = {read_targets(config, folder)};
   result.lora.rank_pattern =
       config.pattern<int64_t>("rank_pattern", "modules with whole numbers above 0",

@@ -4,6 +4,7 @@
 #include <filesystem>
 
 #include "model/checkpoints/adapter_folder.h"
+#include "model/checkpoints/plain_lora.h"
 #include "model/checkpoints/safetensors.h"
 #include "model/checkpoints/tensor_names.h"
 #include "model/checkpoints/weight_files.h"
@@ -25,13 +26,6 @@ at::Tensor slot_view(const at::Tensor& params, const ParameterSlot& slot) {
 void require_params(const at::Tensor& params, const Model& model) {
   core::require(params.numel() == model.layout().total_elements && params.scalar_type() == at::kFloat,
                 ErrorKind::kInternal, "the parameter buffer does not fit the model's layout");
-}
-
-std::vector<std::pair<std::string, at::Tensor>> trainable_tensors(const Model& model, const at::Tensor& params) {
-  const at::Tensor host = params.to(at::kCPU);
-  std::vector<std::pair<std::string, at::Tensor>> tensors;
-  for (const ParameterSlot& slot : model.layout().slots) tensors.emplace_back(slot.name, slot_view(host, slot));
-  return tensors;
 }
 
 bool has_slot(const Model& model, const std::string& name) {
@@ -105,10 +99,10 @@ void write_adapter_folder(const std::string& folder, const Model& model, const a
   publish_folder(folder, [&](const std::string& fresh) {
     const fs::path root(fresh);
     write_safetensors((root / (adapter ? kAdapterTensorFile : kModelTensorFile)).string(),
-                      trainable_tensors(model, params));
+                      plain_tensors(model, params));
     if (adapter) {
       core::publish_file((root / kAdapterConfigFile).string(),
-                         adapter_config_text(*setup.lora, setup.head, base_model_name, head.revision),
+                         adapter_config_text(plain_options(model), setup.head, base_model_name, head.revision),
                          ErrorKind::kOutput);
     }
     core::publish_file((root / kConfigFile).string(), model_config_text(config), ErrorKind::kOutput);

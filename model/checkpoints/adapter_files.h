@@ -34,12 +34,14 @@ struct HeadDescription {
 /// Writes PEFT's adapter_config.json and adapter_model.safetensors, and the base's config.json with num_labels,
 /// id2label, label2id, problem_type, pad_token_id and architectures set. Copies the tokenizer files. Builds the folder
 /// under a temporary name and publishes it by exchange (publish_folder). Full-parameter models write model.safetensors
-/// instead of the adapter's files.
+/// instead of the adapter's files, PiSSA and OLoRA a plain LoRA for the unmodified base (plain_lora.h).
 void write_adapter_folder(const std::string& folder, const Model& model, const at::Tensor& params,
                           const std::string& base_model_name, const HeadDescription& head,
                           const std::vector<std::string>& tokenizer_files);
 
-/// Reads adapter_config.json (PEFT's or ours). Throws: Error(kWeights) for unsupported non-default fields by name.
+/// Reads adapter_config.json (PEFT's or ours). An init_lora_weights of PiSSA or OLoRA means that PEFT has saved the
+/// adapter as it trained it, so that its tensors belong to Model::subtract of the initial values.
+/// Throws: Error(kWeights) for unsupported non-default fields by name.
 AdapterFolder read_adapter_folder(const std::string& folder);
 
 /// Fills `params` [model.layout().total_elements] from the folder's adapter_model.safetensors (fp16, bf16, fp32 are

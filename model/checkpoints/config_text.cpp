@@ -30,6 +30,11 @@ json number(double value) {
   return whole ? json(static_cast<int64_t>(value)) : json(value);
 }
 
+json written_init(const AdapterInit& init) {
+  const std::string name = init_name(init);
+  return name == "true" || name == "false" ? json(name == "true") : json(name);
+}
+
 template <typename T>
 json written_pattern(const ModulePattern<T>& pattern) {
   json result = json::object();
@@ -78,7 +83,7 @@ std::string adapter_config_text(const LoraOptions& lora, Head head, const std::s
   config["bias"] = "none";
   config["fan_in_fan_out"] = false;
   config["inference_mode"] = true;
-  config["init_lora_weights"] = true;
+  config["init_lora_weights"] = written_init(lora.init_lora_weights);
   config["lora_alpha"] = number(lora.lora_alpha);
   config["lora_dropout"] = lora.lora_dropout;
   config["modules_to_save"] = classifies ? json({"classifier", "score"}) : json(nullptr);

@@ -6,6 +6,7 @@
 
 #include "model/checkpoints/adapter_files.h"
 #include "model/checkpoints/adapter_folder.h"
+#include "model/checkpoints/plain_lora.h"
 #include "model/checkpoints/tensor_names.h"
 #include "model/checkpoints/weight_files.h"
 #include "model/gpt_neo/weights.h"
@@ -30,11 +31,8 @@ struct TrainedTensors {
 };
 
 TrainedTensors sort_slots(const Model& model, const at::Tensor& params) {
-  const at::Tensor host = params.to(at::kCPU);
   TrainedTensors trained;
-  for (const ParameterSlot& slot : model.layout().slots) {
-    const at::Tensor value = host.narrow(0, slot.offset_elements, slot.elements()).view(slot.shape);
-    std::string name = slot.name;
+  for (auto [name, value] : plain_tensors(model, params)) {
     if (name.starts_with(kPeftPrefix)) name.erase(0, kPeftPrefix.size());
     const auto module_of = [&](std::string_view suffix) { return name.substr(0, name.size() - suffix.size()); };
     if (name.ends_with(kLoraASuffix)) {

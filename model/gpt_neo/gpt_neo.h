@@ -22,7 +22,11 @@ class GptNeo final : public Model {
   const ModelSetup& setup() const override { return setup_; }
   const ParameterLayout& layout() const override { return builder_.layout(); }
   std::vector<std::string> kernels() const override;
-  void initialize(at::Tensor& params, uint64_t seed) const override { builder_.initialize(params, seed); }
+  void initialize_share(at::Tensor& params, uint64_t seed, Share share) const override {
+    builder_.initialize(params, seed, share);
+  }
+  void subtract(const at::Tensor& initial) override { builder_.subtract(initial); }
+  const at::Tensor& subtracted() const override { return builder_.subtracted(); }
   LossSum forward_backward(const Batch& batch, const at::Tensor& params, at::Tensor& grads, const DropoutKey& key,
                            double loss_scale) override;
   std::shared_ptr<const MicroBatch> pack(const Batch& batch, const at::Device& device) const override;

@@ -26,7 +26,7 @@ Epilogue Linear::forward_terms(const at::Tensor& x, const std::vector<RowKey>& k
   Epilogue terms = {.bias = bias};
   if (!lora.present()) return terms;
   const at::Tensor down_out = lora.down(x, keys);
-  lora.join_forward(down_out, terms);
+  lora.join_forward(x, down_out, terms);
   if (down != nullptr) *down = down_out;
   return terms;
 }

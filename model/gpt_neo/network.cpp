@@ -6,8 +6,8 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <cmath>
 
+#include "model/gpt_neo/adapter_init.h"
 #include "model/gpt_neo/initial_values.h"
 #include "runtime/core/error.h"
 
@@ -115,6 +115,7 @@ void NetworkBuilder::lay_out_adapters() {
       const auto index = static_cast<size_t>(site);
       const AdapterShape& adapter = adapters[layer][index];
       if (!adapter.present()) continue;
+      check_start(adapter, static_cast<int64_t>(layer), site);
       const auto [in, out] = features_of(setup_.config, site);
       const std::string module = fmt::format("{}{}", kPeftPrefix, module_name(static_cast<int64_t>(layer), site));
       lora_slots_[layer][index].a = layout_.add(fmt::format("{}{}", module, kLoraASuffix), {adapter.rank, in}, true);
@@ -126,6 +127,19 @@ void NetworkBuilder::lay_out_adapters() {
     score_slot_ =
         layout_.add(fmt::format("{}{}", kPeftPrefix, kScoreName), {setup_.num_labels, setup_.config.hidden_size}, true);
   }
+}
+
+/// Refuses a rank that the initialisation cannot make.
+void NetworkBuilder::check_start(const AdapterShape& adapter, int64_t layer, LinearSite site) const {
+  const AdapterInit& init = setup_.lora->init_lora_weights;
+  const auto [in, out] = features_of(setup_.config, site);
+  core::require(
+      !init.splits_weights() || adapter.rank <= std::min(in, out), ErrorKind::kUsage,
+      "peft_config.init_lora_weights {} takes r singular vectors or columns of the weight: {} has {}, r is {}",
+      init_name(init), module_name(layer, site), std::min(in, out), adapter.rank);
+  core::require(init.kind != AdapterInit::Kind::kOrthogonal || adapter.rank % 2 == 0, ErrorKind::kUsage,
+                "peft_config.init_lora_weights orthogonal needs an even r: {} has {}", module_name(layer, site),
+                adapter.rank);
 }
 
 void NetworkBuilder::lay_out_everything() {
@@ -222,6 +236,10 @@ void NetworkBuilder::attach_adapters(Block& block, size_t layer, const at::Tenso
     branch.lowp_a = slot_view(lowp_params, slots.a);
     branch.lowp_b = slot_view(lowp_params, slots.b);
     branch.scaling = slots.scaling;
+    branch.a0 = slot_view(subtracted_, slots.a);
+    branch.b0 = slot_view(subtracted_, slots.b);
+    branch.lowp_a0 = slot_view(lowp_subtracted_, slots.a);
+    branch.lowp_b0 = slot_view(lowp_subtracted_, slots.b);
     if (dropout != nullptr) {
       branch.dropout = {setup_.lora->lora_dropout, dropout->seed, dropout->epoch, static_cast<int64_t>(layer),
                         static_cast<int64_t>(site)};
@@ -264,7 +282,35 @@ Network NetworkBuilder::build_full(const at::Tensor& params, const at::Tensor& g
   return network;
 }
 
-void NetworkBuilder::initialize(at::Tensor& params, uint64_t seed) const {
+void NetworkBuilder::subtract(const at::Tensor& initial) {
+  core::require(setup_.lora && initial.sizes() == at::IntArrayRef{layout_.total_elements}, ErrorKind::kInternal,
+                "initial values: expected {} elements, found {}", layout_.total_elements, initial.numel());
+  subtracted_ = initial;
+  if (setup_.device.cuda) lowp_subtracted_ = subtracted_.to(scalar_type(setup_.compute_dtype));
+}
+
+void NetworkBuilder::initialize_adapters(const at::Tensor& params, uint64_t seed, Model::Share share) const {
+  const AdapterInit& init = setup_.lora->init_lora_weights;
+  int64_t number = 0;
+  for (size_t layer = 0; layer < lora_slots_.size(); ++layer) {
+    for (const LinearSite site : kLinearSites) {
+      const LoraSlots& slots = lora_slots_[layer][static_cast<size_t>(site)];
+      if (slots.a < 0) continue;
+      const bool mine = !init.decomposes() || number % share.of == share.number;
+      ++number;
+      if (!mine) continue;
+      initialize_adapter({.init = init,
+                          .weight = weights_->blocks[layer][site].weight,
+                          .scaling = slots.scaling,
+                          .seed = seed,
+                          .a_name = layout_.slots[static_cast<size_t>(slots.a)].name,
+                          .b_name = layout_.slots[static_cast<size_t>(slots.b)].name},
+                         slot_view(params, slots.a), slot_view(params, slots.b));
+    }
+  }
+}
+
+void NetworkBuilder::initialize(at::Tensor& params, uint64_t seed, Model::Share share) const {
   params.zero_();
   if (!setup_.lora) {
     const auto named = named_tensors(*weights_);
@@ -275,12 +321,7 @@ void NetworkBuilder::initialize(at::Tensor& params, uint64_t seed) const {
       }
     }
   }
-  for (size_t slot = 0; slot < layout_.slots.size(); ++slot) {
-    const ParameterSlot& place = layout_.slots[slot];
-    if (!place.name.ends_with(kLoraASuffix)) continue;  // B stays 0: the adapter starts as a no-op
-    const double bound = 1.0 / std::sqrt(static_cast<double>(place.shape[1]));
-    fill_uniform(slot_view(params, static_cast<int64_t>(slot)), bound, seed, place.name);
-  }
+  if (setup_.lora) initialize_adapters(params, seed, share);
   if (score_slot_ < 0) return;
   if (weights_->score.defined()) {
     slot_view(params, score_slot_).copy_(weights_->score);

@@ -52,8 +52,11 @@ class NetworkBuilder {
   /// `grads` undefined: no gradients. `dropout` null: evaluation mode.
   Network build(const at::Tensor& params, const at::Tensor& grads, const DropoutKey* dropout) const;
 
-  /// Writes the initial values. See Model::initialize.
-  void initialize(at::Tensor& params, uint64_t seed) const;
+  /// See Model::initialize_share.
+  void initialize(at::Tensor& params, uint64_t seed, Model::Share share) const;
+  /// See Model::subtract.
+  void subtract(const at::Tensor& initial);
+  const at::Tensor& subtracted() const { return subtracted_; }
 
  private:
   struct LoraSlots {
@@ -63,6 +66,7 @@ class NetworkBuilder {
   };
 
   void lay_out_adapters();
+  void check_start(const AdapterShape& adapter, int64_t layer, LinearSite site) const;
   void lay_out_everything();
   void convert_small_tensors();
   Block build_block(size_t layer, const at::Tensor& params, const at::Tensor& lowp_params, const at::Tensor& grads,
@@ -72,6 +76,7 @@ class NetworkBuilder {
                        const at::Tensor& grads, const DropoutKey* dropout) const;
   Network build_frozen(const at::Tensor& params, const at::Tensor& grads, const DropoutKey* dropout) const;
   Network build_full(const at::Tensor& params, const at::Tensor& grads) const;
+  void initialize_adapters(const at::Tensor& params, uint64_t seed, Model::Share share) const;
   at::Tensor slot_view(const at::Tensor& buffer, int64_t slot) const;
 
   ModelSetup setup_;
@@ -81,6 +86,8 @@ class NetworkBuilder {
   NormWeights ln_f_;                         // fp32
   std::vector<std::array<LoraSlots, 6>> lora_slots_;
   int64_t score_slot_ = -1;
+  at::Tensor subtracted_;       // [total_elements] fp32, see Model::subtract; undefined: nothing
+  at::Tensor lowp_subtracted_;  // GPUs: the same in the compute dtype
 };
 
 }  // namespace neoloom::model

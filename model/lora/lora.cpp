@@ -1,11 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "model/lora/lora.h"
 
+#include <ATen/ops/cat.h>
 #include <ATen/ops/mm.h>
 
 #include "model/cpu/low_rank_gemm.h"
 
 namespace neoloom::model {
+
+namespace {
+
+/// Adds u v to the low-rank term. Shapes: u [n, r], v [r, m].
+void join(const at::Tensor& u, const at::Tensor& v, Epilogue& terms) {
+  const bool first = !terms.low_rank_u.defined();
+  terms.low_rank_u = first ? u : at::cat({terms.low_rank_u, u}, 1);
+  terms.low_rank_v = first ? v : at::cat({terms.low_rank_v, v}, 0);
+}
+
+}  // namespace
 
 at::Tensor LoraBranch::dropped(const at::Tensor& x, const std::vector<RowKey>& keys) const {
   return dropout.active() ? dropout.apply(x.to(at::kFloat), keys) : x;
@@ -15,9 +27,9 @@ at::Tensor LoraBranch::down(const at::Tensor& x, const std::vector<RowKey>& keys
   return low_rank_gemm(dropped(x, keys), a.t());
 }
 
-void LoraBranch::join_forward(const at::Tensor& down, Epilogue& terms) const {
-  terms.low_rank_u = down;
-  terms.low_rank_v = b.mul(scaling).t().contiguous();
+void LoraBranch::join_forward(const at::Tensor& x, const at::Tensor& down, Epilogue& terms) const {
+  join(down, b.mul(scaling).t().contiguous(), terms);
+  if (a0.defined()) join(low_rank_gemm(x, a0.t()), b0.mul(-scaling).t(), terms);
 }
 
 Epilogue LoraBranch::backward(const at::Tensor& dy, const at::Tensor& x, const std::vector<RowKey>& keys,
@@ -32,9 +44,9 @@ Epilogue LoraBranch::backward(const at::Tensor& dy, const at::Tensor& x, const s
   if (dropout.active()) {
     terms.residual = dropout.apply(at::mm(d_down, a), keys);  // backward masks and scales as forward does
   } else {
-    terms.low_rank_u = d_down;
-    terms.low_rank_v = a;
+    join(d_down, a, terms);
   }
+  if (a0.defined()) join(low_rank_gemm(dy, b0.mul(-scaling)), a0, terms);
   return terms;
 }
 

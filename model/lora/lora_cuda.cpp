@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "model/lora/lora_cuda.h"
 
+#include <ATen/ops/cat.h>
 #include <ATen/ops/native_dropout.h>
 #include <ATen/ops/native_dropout_backward.h>
 
@@ -24,18 +25,31 @@ void down(const CudaMatmul& matmul, const LoraBranch& lora, const at::Tensor& x,
   saved.down = matmul.multiply(dropped, lora.lowp_a.t());
 }
 
+/// The two factors of drop(x) A^T B^T - x a0^T b0^T. One matmul sums both products in fp32: their difference is small.
+struct Factors {
+  at::Tensor left;   // [n, r], or [n, 2r]
+  at::Tensor right;  // [r, out], or [2r, out]
+};
+
+Factors factors(const CudaMatmul& matmul, const LoraBranch& lora, const at::Tensor& x, AdapterSaved& saved) {
+  down(matmul, lora, x, saved);
+  if (!lora.a0.defined()) return {saved.down, lora.lowp_b.t()};
+  return {at::cat({saved.down, matmul.multiply(x, lora.lowp_a0.t())}, 1),
+          at::cat({lora.lowp_b, lora.lowp_b0.neg()}, 1).t()};
+}
+
 }  // namespace
 
 at::Tensor adapter_output_on_cuda(const CudaMatmul& matmul, const LoraBranch& lora, const at::Tensor& x,
                                   AdapterSaved& saved) {
-  down(matmul, lora, x, saved);
-  return matmul.multiply(saved.down, lora.lowp_b.t());
+  const Factors product = factors(matmul, lora, x, saved);
+  return matmul.multiply(product.left, product.right);
 }
 
 void add_adapter_on_cuda(const CudaMatmul& matmul, const LoraBranch& lora, at::Tensor& y, const at::Tensor& x,
                          AdapterSaved& saved) {
-  down(matmul, lora, x, saved);
-  matmul.add_multiply(y, saved.down, lora.lowp_b.t(), /*beta=*/1, lora.scaling);
+  const Factors product = factors(matmul, lora, x, saved);
+  matmul.add_multiply(y, product.left, product.right, /*beta=*/1, lora.scaling);
 }
 
 void adapter_backward_on_cuda(const CudaMatmul& matmul, const LoraBranch& lora, const at::Tensor& dy,
@@ -49,6 +63,8 @@ void adapter_backward_on_cuda(const CudaMatmul& matmul, const LoraBranch& lora, 
   } else {
     matmul.add_multiply(*dx, d_down, lora.lowp_a, /*beta=*/1, lora.scaling);
   }
+  if (!lora.a0.defined()) return;
+  matmul.add_multiply(*dx, matmul.multiply(dy, lora.lowp_b0), lora.lowp_a0, /*beta=*/1, -lora.scaling);
 }
 
 }  // namespace neoloom::model

@@ -18,11 +18,11 @@ struct AdapterSaved {
 // at::native_dropout and the default generator of x's device, in the order of calls. A mask or down that `saved`
 // already holds is reused, so no mask is drawn twice.
 
-/// drop(x) A^T B^T without the scale, in the compute dtype. Shapes: x [n, in]; returns [n, out].
+/// drop(x) A^T B^T - x a0^T b0^T without the scale, in the compute dtype. Shapes: x [n, in]; returns [n, out].
 at::Tensor adapter_output_on_cuda(const CudaMatmul& matmul, const LoraBranch& lora, const at::Tensor& x,
                                   AdapterSaved& saved);
 
-/// y += s * drop(x) A^T B^T. Shapes: x [n, in], y [n, out] fp32.
+/// y += s * (drop(x) A^T B^T - x a0^T b0^T). Shapes: x [n, in], y [n, out] fp32.
 void add_adapter_on_cuda(const CudaMatmul& matmul, const LoraBranch& lora, at::Tensor& y, const at::Tensor& x,
                          AdapterSaved& saved);
 

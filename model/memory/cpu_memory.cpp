@@ -229,7 +229,11 @@ class CpuMemoryOps final : public BlockOps {
     if (!lora.present()) return;
     const at::Tensor input = lora.dropout.active() ? dropped(x) : x;
     saved.adapter(site).down = make({x.size(0), lora.a.size(0)}, at::kFloat);
+    if (lora.a0.defined()) take_briefly(joined_bytes(x.size(0), lora));
   }
+
+  /// Bytes of x a0^T, and of both adapters' products beside each other.
+  static int64_t joined_bytes(int64_t rows, const LoraBranch& lora) { return 3 * kFp32Bytes * rows * lora.a.size(0); }
 
   /// Stands for LoraBranch::backward. Returns what joins the gradient of x.
   at::Tensor adapter_grad(LinearSite site, const at::Tensor& dy, const at::Tensor& x, bool needs_dx) {
@@ -238,6 +242,7 @@ class CpuMemoryOps final : public BlockOps {
     const int64_t rank = lora.a.size(0);
     at::Tensor d_down = make({dy.size(0), rank}, at::kFloat);
     take_briefly(kFp32Bytes * rank * (dy.size(0) + dy.size(1)));
+    if (lora.a0.defined() && needs_dx) take_briefly(joined_bytes(dy.size(0), lora));
     if (!lora.dropout.active()) return d_down;
     {
       const at::Tensor input = dropped(x);

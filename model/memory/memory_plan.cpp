@@ -71,7 +71,7 @@ class DryRun {
         builder_(model_, weights_of(setup)),
         params_(make({builder_.layout().total_elements}, at::kFloat)),
         grads_(training ? at::empty_like(params_) : at::Tensor()),
-        network_(builder_.build(params_, grads_, training ? &dropout_ : nullptr)),
+        network_(network(training)),
         backend_(model_.device.cuda ? make_cuda_memory_backend(setup)
                                     : make_cpu_memory_backend(setup, shape.longest, gemms)) {}
 
@@ -104,6 +104,11 @@ class DryRun {
   }
 
  private:
+  Network network(bool training) {
+    if (model_.lora && model_.lora->init_lora_weights.splits_weights()) builder_.subtract(params_);
+    return builder_.build(params_, grads_, training ? &dropout_ : nullptr);
+  }
+
   int64_t block_saved_bytes() {
     const size_t blocks = network_.blocks.size();
     const size_t middle = blocks > 1 ? blocks - 2 : 0;

@@ -89,14 +89,30 @@ std::unique_ptr<Update> make_update(const TrainerSetup& setup, const StepSchedul
              : make_host_update(std::move(update));
 }
 
-TrainingState make_state(const TrainerSetup& setup, const model::Model& model, const std::optional<Resumed>& resumed) {
+void start(const TrainerSetup& setup, const model::Model& model, TrainingState& state) {
+  if (setup.initial_values.defined()) {
+    state.buffers.params.copy_(setup.initial_values);
+  } else {
+    model.initialize(state.buffers.params, static_cast<uint64_t>(setup.options.seed));
+  }
+}
+
+TrainingState make_state(const TrainerSetup& setup, model::Model& model, const std::optional<Resumed>& resumed) {
   TrainingState state(model.layout().total_elements, c10::Device(setup.device), setup.initial_loss_scale);
+  const bool splits = model.setup().lora && model.setup().lora->init_lora_weights.splits_weights();
   if (resumed) {
     state.restore(*resumed, model.layout());
-    return state;
+    if (splits != state.initial_params.defined()) {
+      throw comm::CollectiveError(ErrorKind::kCheckpoint,
+                                  fmt::format("{}: initial_params: {}; resume with the peft_config.init_lora_weights "
+                                              "it was written with",
+                                              resumed->path, splits ? "expected, but missing" : "not expected"));
+    }
+  } else {
+    start(setup, model, state);
+    if (splits) state.initial_params = state.buffers.params.clone();
   }
-  model.initialize(state.buffers.params, static_cast<uint64_t>(setup.options.seed));
-  if (setup.initial_values.defined()) state.buffers.params.copy_(setup.initial_values);
+  if (splits) model.subtract(state.initial_params);
   return state;
 }
 

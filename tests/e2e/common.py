@@ -119,7 +119,8 @@ class Run:
     def state(self):
         """Returns the SHA-256 of each part of the newest checkpoint that decides how training goes on."""
         with h5py.File(self.checkpoints()[-1]) as file:
-            digests = {name: hashlib.sha256(file[name][:].tobytes()).hexdigest() for name in STATE}
+            stored = [name for name in (*STATE, "initial_params") if name in file]
+            digests = {name: hashlib.sha256(file[name][:].tobytes()).hexdigest() for name in stored}
             digests["step"] = int(file.attrs["step"])
             digests["loss_scale"] = float(file.attrs["loss_scale"])
             digests["skipped_steps"] = int(file.attrs["skipped_steps"])

@@ -16,6 +16,7 @@ CASES = [
     ("classification", "float16"),
     ("classification", "bfloat16"),
     ("causal_lm", "float16"),
+    ("classification", "float16", "pissa"),
 ]
 RANKS = (1, 2, 3, 4)
 
@@ -23,11 +24,14 @@ RANKS = (1, 2, 3, 4)
 @pytest.fixture(scope="module", params=CASES, ids="-".join)
 def runs(request, tmp_path_factory, data, cache):
     """{ranks: (run, trace)}"""
-    kind, dtype = request.param
+    kind, dtype, *init = request.param
     folder = tmp_path_factory.mktemp("same_bits")
     finished = {}
     for ranks in RANKS:
-        run = Run(folder / f"np{ranks}", make_config(kind, data, cache, dtype))
+        config = make_config(kind, data, cache, dtype)
+        if init:
+            config["peft_config"]["init_lora_weights"] = init[0]
+        run = Run(folder / f"np{ranks}", config)
         trace = folder / f"trace{ranks}"
         run.train(ranks, NEOLOOM_TRACE_SAMPLES=trace).expect(0)
         finished[ranks] = run, read_trace(trace, ranks)

@@ -112,7 +112,7 @@ def test_sixteen_bit_tensors_and_a_float_alpha_of_foreign_files_are_read(base, c
 
 
 @pytest.mark.parametrize("lora", [dict(use_dora=True), dict(bias="lora_only"),
-                                  dict(lora_bias=True), dict(init_lora_weights="olora"),
+                                  dict(lora_bias=True), dict(init_lora_weights="pissa_niter_1"),
                                   dict(modules_to_save=["wpe"])],
                          ids=lambda lora: next(iter(lora)))
 def test_peft_adapters_with_unsupported_fields_are_refused_by_name(base, cache, tmp_path, lora):

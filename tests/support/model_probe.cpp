@@ -4,10 +4,9 @@
 //   model_probe REQUEST.json        prints one JSON line per case
 //
 // A case: model (folder), cache, frozen, compute, head, num_labels, lora (null: full-parameter), params (safetensors by
-// slot name; absent: initial values of `seed`), batch {ids, lengths, labels, loss_weights, sample_ids},
-// label_smoothing, loss_scale, dropout_seed,
-// dropout_epoch, repeats, decode (ids to feed one by one), output (safetensors that receives logits, gradients,
-// values).
+// slot name; absent: initial values of `seed`), initial (what PiSSA and OLoRA subtract; absent: params), batch {ids,
+// lengths, labels, loss_weights, sample_ids}, label_smoothing, loss_scale, dropout_seed, dropout_epoch, repeats, decode
+// (ids to feed one by one), output (safetensors that receives logits, gradients, values).
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/cat.h>
@@ -98,6 +97,8 @@ model::ModelSetup read_setup(const json& text) {
     options.lora_alpha = lora.value("lora_alpha", options.lora_alpha);
     options.lora_dropout = lora.value("lora_dropout", 0.0);
     options.use_rslora = lora.value("use_rslora", false);
+    const json init = lora.value("init_lora_weights", json(true));
+    options.init_lora_weights = model::init_from_name(init.is_string() ? init.get<std::string>() : init.dump());
     options.target_modules = {lora.value("target_modules", options.target_modules.names)};
     setup.lora = options;
   }
@@ -143,6 +144,11 @@ json run_case(const json& text) {
   at::Tensor grads = at::empty({model->layout().total_elements}, options);
   model->initialize(params, text.value("seed", uint64_t{0}));
   if (text.contains("params")) load_params(*model, text.at("params"), params);
+  if (setup.lora && setup.lora->init_lora_weights.splits_weights()) {
+    at::Tensor initial = params.clone();
+    if (text.contains("initial")) load_params(*model, text.at("initial"), initial);
+    model->subtract(initial);
+  }
   NamedTensors out;
   append_slots(out, *model, params, "value.");
   json answer = {{"trainable", model->layout().trainable_elements}};

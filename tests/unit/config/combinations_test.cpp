@@ -156,5 +156,20 @@ TEST(Adapter, LimitsAndPatternsAreReadAsPeftWritesThem) {
   EXPECT_THAT(refusal("peft_config: {alpha_pattern: [q_proj]}\n"), HasSubstr("a map from modules"));
 }
 
+TEST(Adapter, InitialisationsAreReadAsPeftWritesThem) {
+  for (const std::string name : {"true", "false", "gaussian", "orthogonal", "pissa", "pissa_niter_16", "olora"}) {
+    const RunConfig config = parse("peft_config: {init_lora_weights: " + name + "}\n");
+    EXPECT_EQ(model::init_name(config.peft_config->init_lora_weights), name);
+    EXPECT_EQ(flatten(parse(to_yaml(config))), flatten(config));
+  }
+  EXPECT_THAT(
+      refusal("peft_config: {init_lora_weights: loftq}\n"),
+      HasSubstr("run.yaml:1: peft_config.init_lora_weights \"loftq\" is not supported: it corrects a quantised"));
+  EXPECT_THAT(refusal("peft_config: {init_lora_weights: pisa}\n"), HasSubstr("expected true, false, gaussian"));
+  EXPECT_THAT(refusal("peft_config: {init_lora_weights: 1}\n"), HasSubstr("true, false, or the name"));
+  EXPECT_THAT(refusal("peft_config: {init_lora_weights: olora, init_from: some/where}\n"),
+              HasSubstr("olora has no effect, since init_from gives the initial values"));
+}
+
 }  // namespace
 }  // namespace neoloom::launch

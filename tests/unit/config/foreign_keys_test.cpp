@@ -69,9 +69,8 @@ TEST(ForeignKeys, ValuesThatWouldChangeTheResultAreRefusedByName) {
         "trainer_config: {report_to: [tensorboard]}", "trainer_config: {deepspeed: ds.json}",
         "trainer_config: {resume_from_checkpoint: some/where}",
         "trainer_config: {average_tokens_across_devices: false}", "peft_config: {use_dora: true}",
-        "peft_config: {bias: all}", "peft_config: {init_lora_weights: pissa}", "peft_config: {inference_mode: true}",
-        "tokenizer_config: {padding_side: left}", "model_config: {load_in_8bit: true}",
-        "model_config: {device_map: auto}", "data: {messages_column: m}"}) {
+        "peft_config: {bias: all}", "peft_config: {inference_mode: true}", "tokenizer_config: {padding_side: left}",
+        "model_config: {load_in_8bit: true}", "model_config: {device_map: auto}", "data: {messages_column: m}"}) {
     EXPECT_THAT(refusal(text + "\n"), HasSubstr("is not supported yet")) << text;
   }
 }

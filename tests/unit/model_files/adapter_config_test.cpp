@@ -99,7 +99,7 @@ TEST_F(AdapterConfig, WhatIsNotSupportedIsRefusedByName) {
       {"rank_pattern", {{"q_proj", 0}}},
       {"alpha_pattern", {{"q_proj", "4"}}},
       {"modules_to_save", {"wte"}},
-      {"init_lora_weights", "pissa"},
+      {"init_lora_weights", "loftq"},
       {"trainable_token_indices", {1, 2}},
       {"target_parameters", {"x"}},
       {"layer_replication", json::array({json::array({0, 1})})},
@@ -127,9 +127,19 @@ TEST_F(AdapterConfig, WhatIsNotSupportedIsRefusedByName) {
     EXPECT_THAT(refusal({{key, value}}),
                 AllOf(HasSubstr("adapter_config.json: " + key + " is "), HasSubstr("expected")));
   }
-  for (const char* init : {"olora", "pissa_niter_4", "loftq", "corda", "eva", "lora_ga"}) {
-    EXPECT_THAT(refusal({{"init_lora_weights", init}}), HasSubstr(init));
+  for (const char* init : {"pissa_niter_4", "loftq", "corda", "lora_ga", "mica", "pissa_niter_"}) {
+    EXPECT_THAT(refusal({{"init_lora_weights", init}}),
+                AllOf(HasSubstr(init), HasSubstr("path_initial_model_for_weight_conversion")));
   }
+}
+
+TEST_F(AdapterConfig, AnInitialisationOfKnownValuesIsRead) {
+  const auto init = [&](const json& value) { return read({{"init_lora_weights", value}}).lora.init_lora_weights; };
+  EXPECT_TRUE(init("pissa").splits_weights());
+  EXPECT_TRUE(init("olora").splits_weights());
+  EXPECT_EQ(init_name(init(false)), "false");
+  EXPECT_EQ(init_name(init("gaussian")), "gaussian");
+  EXPECT_EQ(init("eva"), AdapterInit{}) << "it leaves the base as it is";
 }
 
 TEST_F(AdapterConfig, TheBasesNameAndRevisionAndTheRowsOfTheHeadAreRead) {

@@ -172,7 +172,9 @@ class CountingModel : public Model {
     return {};
   }
   std::vector<std::string> kernels() const override { return {}; }
-  void initialize(at::Tensor&, uint64_t) const override {}
+  void initialize_share(at::Tensor&, uint64_t, Share) const override {}
+  void subtract(const at::Tensor&) override {}
+  const at::Tensor& subtracted() const override { return subtracted_; }
   LossSum forward_backward(const Batch&, const at::Tensor&, at::Tensor&, const DropoutKey&, double) override {
     return {};
   }
@@ -186,6 +188,7 @@ class CountingModel : public Model {
   int64_t sequences_ = 0;  // of the last decoder
 
  private:
+  at::Tensor subtracted_;
   class Counter : public Decoder {
    public:
     Counter(int64_t max_tokens, int64_t sequences)

@@ -42,6 +42,8 @@ LoraOptions fresh_lora(const json& request) {
   lora.r = request.value("r", 8);
   lora.lora_alpha = request.value("lora_alpha", 16.0);
   lora.use_rslora = request.value("use_rslora", false);
+  const json init = request.value("init_lora_weights", json(true));
+  lora.init_lora_weights = init_from_name(init.is_string() ? init.get<std::string>() : init.dump());
   const json targets = request.value("target_modules", json(lora.target_modules.names));
   lora.target_modules.is_expression = targets.is_string();
   lora.target_modules.names = (targets.is_string() ? json::array({targets}) : targets).get<std::vector<std::string>>();
@@ -80,6 +82,7 @@ Opened open_model(const json& request) {
   opened.model = Model::create(setup, weights);
   opened.params = at::zeros({opened.model->layout().total_elements});
   opened.model->initialize(opened.params, request.value("seed", uint64_t{0}));
+  if (setup.lora && setup.lora->init_lora_weights.splits_weights()) opened.model->subtract(opened.params.clone());
   if (!adapter.empty()) load_adapter_values(adapter, *opened.model, opened.params);
   if (request.value("fill_lora_b", false)) {
     // B is zero at first. A pattern without zeros makes the adapter matter.
