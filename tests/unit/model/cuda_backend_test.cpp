@@ -153,6 +153,23 @@ TEST(DevicePath, EqualsTheHostsInFp32) {
   }
 }
 
+TEST(DevicePath, SubtractsInitialAdaptersAsTheHost) {
+  for (const Head head : {Head::kCausalLm, Head::kSingleLabel}) {
+    const ModelSetup setup = tiny_setup(head);
+    const auto weights = random_weights(setup.config, at::kFloat);
+    const auto host = Model::create(setup, weights);
+    const auto device = Model::create(device_setup(setup, Dtype::kFloat32), weights);
+    const at::Tensor params = random_params(*host);
+    const double before = train_once(*host, batch_for(setup), params).loss;
+    for (Model* model : {host.get(), device.get()}) model->subtract(params.mul(0.5));
+    const Trial expected = train_once(*host, batch_for(setup), params);
+    const Trial found = train_once(*device, batch_for(setup), params);
+    EXPECT_GT(std::abs(expected.loss - before), 1e-3 * before) << "it was to matter";
+    EXPECT_NEAR(found.loss, expected.loss, 1e-5 * expected.loss);
+    EXPECT_LT(distance(found.grads, expected.grads), 1e-5);
+  }
+}
+
 TEST(DevicePath, IsCloseToFp32In16Bit) {
   for (const Dtype compute : {Dtype::kBFloat16, Dtype::kFloat16}) {
     // Adapters on all linears of so small a model magnify the rounding of GEMM inputs.
