@@ -128,12 +128,14 @@ model::Epilogue all_terms(int64_t columns) {
   model::Epilogue terms = adapter_terms(columns);
   terms.bias = random_values({columns}, 23);
   terms.residual = random_values({LinearTrial::kTokens, columns}, 24);
+  terms.scale = random_values({columns}, 25);
   return terms;
 }
 
 /// Computes `inputs` times `right` [k, n], and the terms, in fp64.
 at::Tensor exact_gemm(const at::Tensor& inputs, const at::Tensor& right, const model::Epilogue& terms = {}) {
   at::Tensor sum = in_fp64(inputs).mm(in_fp64(right));
+  if (terms.scale.defined()) sum.mul_(terms.scale);
   if (terms.bias.defined()) sum.add_(terms.bias).add_(terms.residual);
   return terms.low_rank_u.defined() ? sum.addmm_(in_fp64(terms.low_rank_u), in_fp64(terms.low_rank_v)) : sum;
 }

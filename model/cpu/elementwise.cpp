@@ -246,6 +246,23 @@ NL_VECTOR_CLONES void scale_rows(const Rows& rows, const uint16_t* factor, int64
   scale_rows_by(rows, factor, factor_stride, out, out_stride);
 }
 
+NL_VECTOR_CLONES void scale_and_shift(const float* scale, const float* bias, const Rows& rows, float* sums,
+                                      int64_t stride) {
+  for (int64_t row = 0; row < rows.count; ++row) {
+    float* const to = sums + row * stride;
+    NL_EACH_ALONE
+    for (int64_t i = 0; i < rows.width; ++i) to[i] *= scale[i];
+    if (bias != nullptr) {
+      NL_EACH_ALONE
+      for (int64_t i = 0; i < rows.width; ++i) to[i] += bias[i];
+    }
+    if (rows.values == nullptr) continue;
+    const float* const in = rows.values + row * rows.stride;
+    NL_EACH_ALONE
+    for (int64_t i = 0; i < rows.width; ++i) to[i] += in[i];
+  }
+}
+
 NL_VECTOR_CLONES void gelu_backward(const Rows& dy, const float* x, int64_t x_stride, float* dx, int64_t dx_stride) {
   gelu_backward_rows(dy, x, x_stride, dx, dx_stride);
 }

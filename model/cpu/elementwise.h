@@ -33,6 +33,10 @@ void gelu_and_slope(const Rows& x, uint16_t* y, int64_t y_stride, uint16_t* slop
 void scale_rows(const Rows& rows, const float* factor, int64_t factor_stride, float* out, int64_t out_stride);
 void scale_rows(const Rows& rows, const uint16_t* factor, int64_t factor_stride, uint16_t* out, int64_t out_stride);
 
+/// sums = sums * scale + bias + rows, in place, with the count and width of rows. scale and bias [width]; bias, or the
+/// values of rows, may be null (zeros).
+void scale_and_shift(const float* scale, const float* bias, const Rows& rows, float* sums, int64_t stride);
+
 /// dx = dy * gelu_new'(x). x and dx have the count and width of dy; dx may alias dy.
 void gelu_backward(const Rows& dy, const float* x, int64_t x_stride, float* dx, int64_t dx_stride);
 void gelu_backward(const Rows& dy, const uint16_t* x, int64_t x_stride, uint16_t* dx, int64_t dx_stride);

@@ -124,7 +124,11 @@ GemmB Matmul::backward_b(const Matrix& weight) const {
 }
 
 at::Tensor Matmul::unfused_forward(const at::Tensor& x, const at::Tensor& weight, const Epilogue& terms) {
-  at::Tensor y = plain_forward(x, weight, terms.bias);
+  at::Tensor y = plain_forward(x, weight, terms.scale.defined() ? at::Tensor() : terms.bias);
+  if (terms.scale.defined()) {
+    y.mul_(terms.scale);
+    if (terms.bias.defined()) y.add_(terms.bias);
+  }
   add_terms(y, terms);
   return y;
 }

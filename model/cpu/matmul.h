@@ -44,9 +44,9 @@ class Matmul {
   };
   Activated forward_activated(const at::Tensor& x, const Matrix& weight, const Epilogue& terms, GeluKeeps keeps);
 
-  /// dy W + terms, the gradient of x. If `through` is defined, which forward_activated saved, the result is multiplied
-  /// by its gelu_new'. Shapes: dy [n, out] fp32 or the input type; weight [out, in]; returns [n, in] in `type`, or in
-  /// the type of `through` if defined.
+  /// dy W + terms, without scale, the gradient of x. If `through` is defined, which forward_activated saved, the result
+  /// is multiplied by its gelu_new'. Shapes: dy [n, out] fp32 or the input type; weight [out, in]; returns [n, in] in
+  /// `type`, or in the type of `through` if defined.
   at::Tensor input_gradient(const at::Tensor& dy, const Matrix& weight, const Epilogue& terms = {},
                             at::ScalarType type = at::kFloat, const SavedGelu& through = {});
 

@@ -60,6 +60,7 @@ class PackedGemm {
       : x_(x),
         right_(right),
         bias_(terms.bias.defined() ? terms.bias.const_data_ptr<float>() : nullptr),
+        scale_(terms.scale.defined() ? terms.scale.const_data_ptr<float>() : nullptr),
         residual_(terms.residual),
         low_rank_u_(terms.low_rank_u),
         low_rank_v_(terms.low_rank_v),
@@ -207,16 +208,25 @@ class PackedGemm {
     }
   }
 
-  bool starts() const { return bias_ != nullptr || residual_.present(); }
+  /// Whether the sums start from bias and residual. With a scale these come last.
+  bool starts() const { return scale_ == nullptr && (bias_ != nullptr || residual_.present()); }
+
+  static const float* columns_at(const float* row, const Tile& tile) {
+    return row == nullptr ? nullptr : row + tile.column_tile * kPackedColumns;
+  }
+  cpu::Rows residual_at(const Tile& tile) const {
+    return {residual_.fp32_at(tile.row, tile.column_tile), residual_.stride, tile.rows, tile.columns};
+  }
 
   void start(const Tile& tile) const {
-    if (!starts()) return;
-    cpu::sum_rows(bias_ == nullptr ? nullptr : bias_ + tile.column_tile * kPackedColumns,
-                  {residual_.fp32_at(tile.row, tile.column_tile), residual_.stride, tile.rows, tile.columns}, tile.sums,
-                  tile.stride);
+    if (starts()) cpu::sum_rows(columns_at(bias_, tile), residual_at(tile), tile.sums, tile.stride);
   }
 
   void finish(const Tile& tile) const {
+    if (scale_ != nullptr) {
+      cpu::scale_and_shift(columns_at(scale_, tile), columns_at(bias_, tile), residual_at(tile), tile.sums,
+                           tile.stride);
+    }
     if (rank_ > 0) {
       multiply_tile({tile.rows, tile.columns, rank_}, {low_rank_u_.fp32_at(tile.row, 0), low_rank_u_.stride},
                     {low_rank_v_.fp32_at(0, tile.column_tile), low_rank_v_.stride}, {tile.sums, tile.stride},
@@ -253,6 +263,7 @@ class PackedGemm {
   const at::Tensor& x_;
   const GemmB& right_;
   const float* bias_;
+  const float* scale_;
   TiledMatrix residual_, low_rank_u_, low_rank_v_;
   int64_t rank_;  // of the low-rank term; 0: none
   TiledMatrix y_, through_, activated_;

@@ -41,11 +41,13 @@ void for_each_tile_of_rows(int64_t begin, int64_t end, Body body) {
 /// Elements of a thread's buffer for one packed tile, [kTileDepth, kPackedColumns].
 inline constexpr int64_t kPackedCopyElements = kTileDepth * kPackedColumns;
 
-/// Terms added to a GEMM's result [m, n]; each may be undefined. All fp32, columns contiguous.
+/// Terms added to a GEMM's result [m, n], which is first multiplied by `scale`; each may be undefined. All fp32,
+/// columns contiguous.
 struct Epilogue {
   at::Tensor bias{};                      // [n]
-  at::Tensor residual{};                  // [m, n]; may alias the output
+  at::Tensor residual{};                  // [m, n]; may alias the output where there is no scale
   at::Tensor low_rank_u{}, low_rank_v{};  // [m, r], [r, n]: adds u v; small r
+  at::Tensor scale{};                     // [n]
 };
 
 /// What forward keeps for gelu_new's backward pass: its input, from which the output can be recomputed, or its slope

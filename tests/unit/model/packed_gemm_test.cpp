@@ -96,6 +96,28 @@ TEST_P(PackedGemms, WhatJoinsAProductAndWhatFollowsItEqualSeparateSteps) {
   }
 }
 
+TEST_P(PackedGemms, AScaleMultipliesTheProductAloneBeforeTheOtherTermsJoin) {
+  Matmul matmul(compute());
+  for (const int64_t out : {64, 130}) {
+    const at::Tensor plain = random({out, 70}, 0.1, 1).to(frozen());
+    const at::Tensor x = random({129, 70}, 1.0, 2);
+    const at::Tensor scale = random({out}, 1.0, 3), bias = random({out}, 1.0, 4), residual = random({129, out}, 1.0, 5);
+    const at::Tensor left = random({129, 5}, 1.0, 6), right = random({5, out}, 1.0, 7);
+    const at::Tensor product = rounded(x).mm(rounded(plain).t()).mul(scale);
+    const at::Tensor low_rank = left.to(at::kDouble).mm(right.to(at::kDouble));
+    for (const Matrix& matrix : {packed(plain), Matrix(plain)}) {
+      const std::string where = fmt::format("out {}", out);
+      expect_close(matmul.forward(x, matrix, {.scale = scale}), product, where);
+      expect_close(matmul.forward(x, matrix, {.bias = bias, .scale = scale}), product + bias, where);
+      expect_close(matmul.forward(x, matrix, {bias, residual, left, right, scale}),
+                   product + bias + residual + low_rank, where);
+    }
+    const Epilogue terms = {bias, {}, left, right, scale};
+    const Matmul::Activated activated = matmul.forward_activated(x, packed(plain), terms, GeluKeeps::kInput);
+    expect_close(rows_of_tiles(activated.saved.values, out).to(at::kFloat), product + bias + low_rank, "activated");
+  }
+}
+
 TEST_P(PackedGemms, TheSlopeOfGeluMultipliesTheGradientOfWhatWasBeforeIt) {
   Matmul matmul(compute());
   for (const int64_t inner : {64, 130}) {
