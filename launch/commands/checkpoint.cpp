@@ -53,10 +53,16 @@ void inspect(const std::string& path, core::Output& output) {
   } else {
     output.print("  best_step      none yet\n");
   }
+  output.print("  optimizer      {}\n", state.optimizer);
   output.print("\ndatasets\n");
-  for (const char* name : {"params", "exp_avg", "exp_avg_sq"}) {
-    output.print("  {:<11} float32 [{}]\n", name, state.params.size());
-  }
+  const auto line = [&output](const char* name, const char* type, size_t elements) {
+    if (elements > 0) output.print("  {:<16} {} [{}]\n", name, type, elements);
+  };
+  line("params", "float32", state.params.size());
+  line("exp_avg", "float32", state.exp_avg.size());
+  line("exp_avg_sq", "float32", state.exp_avg_sq.size());
+  line("exp_avg_codes", "uint8", state.exp_avg_codes.size());
+  line("exp_avg_sq_codes", "uint8", state.exp_avg_sq_codes.size());
   output.print("\nindex: {} tensors\n  {:>12}  {:>16}  {}\n", state.index.size(), "offset", "shape", "name");
   for (const checkpoint::IndexEntry& entry : state.index) {
     output.print("  {:>12}  {:>16}  {}\n", entry.offset_elements, fmt::format("[{}]", fmt::join(entry.shape, ", ")),

@@ -5,6 +5,7 @@
 #include "launch/config/schema.h"
 #include "runtime/core/error.h"
 #include "runtime/core/text.h"
+#include "runtime/optim/optimizer_options.h"
 
 namespace neoloom::launch {
 
@@ -107,6 +108,24 @@ void check_loss(const train::Options& trainer, const KeyLocation& place) {
                 place("trainer_config", "class_weights"));
 }
 
+/// Gives the optimizer its canonical name, which is what a resume compares, and finds wrong arguments.
+void resolve_optimizer(RunConfig& config, const KeyLocation& place) {
+  train::Options& trainer = config.trainer_config;
+  if (trainer.optim == "adamw_hf") {
+    config.warnings.push_back(fmt::format("{}: adamw_hf is computed as adamw_torch", place("trainer_config", "optim")));
+    trainer.optim = "adamw_torch";
+  }
+  try {
+    optim::make_optimizer_options(trainer.optim, trainer.optim_args);
+  } catch (const core::Error& error) {
+    core::fail(ErrorKind::kUsage, "{}: {}", place("trainer_config", "optim_args"), error.what());
+  }
+  trainer.optim = optim::canonical_optimizer(trainer.optim);
+  core::require(!trainer.loraplus_lr_ratio || config.peft_config.has_value(), ErrorKind::kUsage,
+                "{}: full-parameter training has no lora_A and lora_B; remove it, or add peft_config",
+                place("trainer_config", "loraplus_lr_ratio"));
+}
+
 /// Finds wrong arguments before any data is read. The numbers of steps, known later, are no part of them.
 void check_schedule(const train::Options& trainer, const KeyLocation& place) {
   try {
@@ -205,6 +224,7 @@ void resolve_and_check(RunConfig& config, const KeyLocation& place) {
   check_rhythm(config, place);
   check_sizes(config, place);
   check_loss(config.trainer_config, place);
+  resolve_optimizer(config, place);
   check_schedule(config.trainer_config, place);
   check_peft(config, place);
 }

@@ -28,6 +28,9 @@ bool replace_if_true(const std::string& name, Node& node, const std::string& tex
 
 bool ratio_to_steps(const std::string& name, Node& node) { return read_number(name, node, kBelowOne) > 0; }
 bool to_group_by_length(const std::string& name, Node& node) { return replace_if_true(name, node, "group_by_length"); }
+bool to_adafactor(const std::string& name, Node& node) {
+  return !node.is_null() && replace_if_true(name, node, "adafactor");
+}
 bool to_cpu(const std::string& name, Node& node) { return replace_if_true(name, node, "cpu"); }
 bool to_plain(const std::string& name, Node& node) { return !node.is_null() && replace_if_true(name, node, "plain"); }
 
@@ -132,10 +135,9 @@ void add_trainer_numeric_keys(std::vector<ForeignKey>& out) {
   const std::string_view dtypes = "runtime.compute_dtype sets the compute dtype";
   const std::string_view by_column = "data.text_column, data.label_column and similar keys name the columns";
   const std::vector<ForeignKey> keys = {
-      {kTrainer, "optim", {"adamw_torch", "adamw_torch_fused", "adamw_hf"}, "AdamW is the only optimizer", "adamw_hf"},
-      {kTrainer, "optim_args", {"null", ""}, ""},
       {kTrainer, "optim_target_modules", {"null"}, ""},
-      {kTrainer, "adafactor", {"null", "false"}, "AdamW is the only optimizer"},
+      {kTrainer, "loraplus_lr_embedding", {"null", "1e-06", "1e-6", "0.000001"}, "embeddings have no adapters"},
+      {kTrainer, "loraplus_weight_decay", {"null"}, "trainer_config.weight_decay also holds with loraplus_lr_ratio"},
       {kTrainer, "average_tokens_across_devices", {"null", "true"}, "the loss is the mean over all ranks' targets"},
       {kTrainer, "neftune_noise_alpha", {"null"}, ""},
       {kTrainer, "bf16_full_eval", {"null", "false"}, dtypes},
@@ -311,6 +313,7 @@ std::vector<Alias> make_aliases() {
       {kTrainer, "warmup_ratio", kTrainer, "warmup_steps", true, ratio_to_steps},
       {kTrainer, "evaluation_strategy", kTrainer, "eval_strategy", true, {}},
       {kTrainer, "group_by_length", kTrainer, "train_sampling_strategy", true, to_group_by_length},
+      {kTrainer, "adafactor", kTrainer, "optim", true, to_adafactor},
       {kTrainer, "no_cuda", kRuntime, "device", true, to_cpu},
       {kTrainer, "use_cpu", kRuntime, "device", false, to_cpu},
       {kTrainer, "disable_tqdm", "logging", "progress", false, to_plain},

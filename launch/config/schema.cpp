@@ -6,6 +6,7 @@
 
 #include "launch/config/values.h"
 #include "runtime/core/error.h"
+#include "runtime/optim/optimizer_options.h"
 
 namespace neoloom::launch {
 
@@ -46,6 +47,12 @@ class GroupFields {
     add(
         std::move(key), identity, m,
         [rule](const auto& name, const Node& node) { return read_number(name, node, rule); }, null_is_default);
+  }
+  template <typename Owner>
+  void number(std::string key, Identity identity, std::optional<double> Owner::*m, const Rule<double>& rule) {
+    add(
+        std::move(key), identity, m,
+        [rule](const auto& name, const Node& node) { return read_number(name, node, rule); }, true);
   }
   template <typename Owner>
   void flag(std::string key, Identity identity, bool Owner::*m, bool null_is_default = false) {
@@ -194,6 +201,13 @@ void add_tokenizer_fields(std::vector<Field>& out) {
   group.flag("split_special_tokens", kResolved, &Options::split_special_tokens);
 }
 
+/// adamw_hf is an old name, which resolve_and_check() replaces.
+std::vector<std::string> names_of_optimizers() {
+  std::vector<std::string> names = optim::optimizer_names();
+  names.emplace_back("adamw_hf");
+  return names;
+}
+
 void add_trainer_size_fields(std::vector<Field>& out) {
   using Options = train::Options;
   GroupFields group("trainer_config", &RunConfig::trainer_config, out);
@@ -204,7 +218,44 @@ void add_trainer_size_fields(std::vector<Field>& out) {
   group.number("num_train_epochs", kResolved, &Options::num_train_epochs, kAboveZero);
   group.integer("max_steps", kResolved, &Options::max_steps, kMaxSteps);
   group.flag("auto_find_batch_size", kCompared, &Options::auto_find_batch_size);
+  group.text("optim", kCompared, &Options::optim,
+             {names_of_optimizers(),
+              {"adamw_torch_xla",
+               "adamw_torch_npu_fused",
+               "adamw_anyprecision",
+               "adamw_torch_4bit",
+               "ademamix",
+               "adagrad",
+               "ademamix_8bit",
+               "lion_8bit",
+               "paged_adamw_32bit",
+               "paged_adamw_8bit",
+               "paged_ademamix_32bit",
+               "paged_ademamix_8bit",
+               "paged_lion_32bit",
+               "paged_lion_8bit",
+               "rmsprop",
+               "rmsprop_bnb",
+               "rmsprop_bnb_8bit",
+               "rmsprop_bnb_32bit",
+               "galore_adamw",
+               "galore_adamw_8bit",
+               "galore_adafactor",
+               "galore_adamw_layerwise",
+               "galore_adamw_8bit_layerwise",
+               "galore_adafactor_layerwise",
+               "lomo",
+               "adalomo",
+               "grokadamw",
+               "schedule_free_radam",
+               "schedule_free_adamw",
+               "schedule_free_sgd",
+               "apollo_adamw",
+               "apollo_adamw_layerwise",
+               "stable_adamw"}});
+  group.text("optim_args", kCompared, &Options::optim_args);
   group.number("learning_rate", kCompared, &Options::learning_rate, kNotNegative);
+  group.number("loraplus_lr_ratio", kCompared, &Options::loraplus_lr_ratio, kAboveZero);
   group.text("lr_scheduler_type", kCompared, &Options::lr_scheduler_type,
              {optim::schedule_names(), {"reduce_lr_on_plateau", "greedy"}}, false);
   group.read_by("lr_scheduler_kwargs", kCompared, &Options::lr_scheduler_kwargs, read_schedule_arguments);

@@ -14,6 +14,7 @@
 #include "model/lora/trainable_count.h"
 #include "runtime/core/error.h"
 #include "runtime/metrics/events.h"
+#include "runtime/train/optimizer_setup.h"
 
 namespace neoloom::launch {
 namespace {
@@ -102,7 +103,11 @@ MemoryPlanInput memory_plan_input(const RunConfig& config, const TaskChoice& tas
   setup.device = device;
   question.setup.frozen_dtype = stored_dtype(config);
   question.setup.packed_weights = setup.lora && !device.cuda && model::has_packed_gemm(setup.compute_dtype);
-  question.flat_elements = model::count_trainable(base.config, setup.lora, setup.num_labels).flat_elements;
+  const model::TrainableCount trained = model::count_trainable(base.config, setup.lora, setup.num_labels);
+  question.flat_elements = trained.flat_elements;
+  question.moment_bytes = optim::state_sizes(train::optimizer_options(config.trainer_config), trained.flat_elements,
+                                             trained.factored_elements)
+                              .bytes();
   question.gradient_sum = config.runtime.gradient_sum;
   question.keeps_best = config.trainer_config.load_best_model_at_end;
   question.eval_batch_size = config.trainer_config.per_device_eval_batch_size;
@@ -118,8 +123,9 @@ RankMemory rank_memory(const MemoryPlanInput& question, bool gradient_checkpoint
   const bool causal = setup.model.head == model::Head::kCausalLm;
   RankMemory memory;
   memory.weights = model::weight_memory(setup);
-  memory.state = train::state_memory(question.gradient_sum, question.flat_elements, question.keeps_best,
-                                     setup.model.lora && setup.model.lora->init_lora_weights.splits_weights());
+  memory.state =
+      train::state_memory(question.gradient_sum, question.flat_elements, question.moment_bytes, question.keeps_best,
+                          setup.model.lora && setup.model.lora->init_lora_weights.splits_weights());
   memory.batch = largest_batch(*question.train, question.batching.micro_batch_size);
   memory.step = model::training_memory(setup, memory.batch);
   if (question.validation != nullptr) {

@@ -18,6 +18,7 @@ namespace neoloom::launch {
 struct MemoryPlanInput {
   model::MemorySetup setup;
   int64_t flat_elements = 0;  // of the trainable parameters
+  int64_t moment_bytes = 0;   // of the optimizer's state
   std::string gradient_sum;
   bool keeps_best = false;  // load_best_model_at_end
   train::Batching batching;

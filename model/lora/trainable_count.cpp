@@ -4,6 +4,20 @@
 #include "model/lora/target_modules.h"
 
 namespace neoloom::model {
+namespace {
+
+int64_t factored(const std::vector<int64_t>& shape) { return shape.size() == 2 ? shape[0] + shape[1] : shape[0]; }
+
+int64_t factored_body(const GptNeoConfig& config) {
+  const int64_t h = config.hidden_size;
+  const int64_t embedding = factored({config.vocab_size, h});
+  int64_t block = 0;
+  for (const BlockParameter& parameter : kBlockParameters) block += factored(parameter_shape(config, parameter));
+  return (config.tie_word_embeddings ? 1 : 2) * embedding + factored({config.max_position_embeddings, h}) +
+         config.num_layers * block + 2 * h;
+}
+
+}  // namespace
 
 TrainableCount count_trainable(const GptNeoConfig& config, const std::optional<LoraOptions>& lora, int64_t num_labels) {
   ParameterLayout layout;
@@ -21,7 +35,11 @@ TrainableCount count_trainable(const GptNeoConfig& config, const std::optional<L
     layout.add("body", {config.body_parameters()}, true);
   }
   if (num_labels > 0) layout.add("score", {num_labels, config.hidden_size}, true);
-  return {layout.trainable_elements, layout.total_elements};
+  int64_t factored_elements = lora ? 0 : factored_body(config);
+  for (const ParameterSlot& slot : layout.slots) {
+    if (slot.shape.size() == 2) factored_elements += factored(slot.shape);
+  }
+  return {layout.trainable_elements, layout.total_elements, factored_elements};
 }
 
 }  // namespace neoloom::model

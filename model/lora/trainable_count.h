@@ -12,8 +12,9 @@ namespace neoloom::model {
 
 /// Number of parameters that a configuration trains.
 struct TrainableCount {
-  int64_t parameters = 0;     // PEFT's count
-  int64_t flat_elements = 0;  // with padding to 64-byte boundaries
+  int64_t parameters = 0;         // PEFT's count
+  int64_t flat_elements = 0;      // with padding to 64-byte boundaries
+  int64_t factored_elements = 0;  // rows + columns of each matrix, and elements of each vector
 };
 
 /// Counts LoRA's parameters (without `lora`, every parameter) and the score head of `num_labels` classes (0: causal

@@ -19,7 +19,10 @@ struct IndexEntry {
 /// Equal states serialise to equal bytes.
 struct State {
   std::vector<IndexEntry> index;
-  std::vector<float> params, exp_avg, exp_avg_sq;  // [n], flat, same layout
+  std::vector<float> params;        // [n], flat
+  std::string optimizer = "adamw";  // whose moments these are; FORMAT.md says their lengths, [n] for AdamW
+  std::vector<float> exp_avg, exp_avg_sq;
+  std::vector<uint8_t> exp_avg_codes, exp_avg_sq_codes;  // of 8-bit moments; else empty
   std::vector<float> best_params;     // [n] of best_step; empty if best_step == step or the run does not keep them
   std::vector<float> initial_params;  // [n] at the start; empty unless the model computes with them (PiSSA, OLoRA)
   int64_t step = 0;                   // optimizer updates done

@@ -32,8 +32,16 @@ constexpr std::array<std::pair<const char*, std::string State::*>, 4> kTexts = {
                                                                                  {"history", &State::history}}};
 constexpr std::array<std::pair<const char*, std::vector<float> State::*>, 3> kArrays = {
     {{"params", &State::params}, {"exp_avg", &State::exp_avg}, {"exp_avg_sq", &State::exp_avg_sq}}};
+// With kOptimizerBit, beside an attribute for the optimizer's name.
+constexpr std::array<std::pair<const char*, std::vector<uint8_t> State::*>, 2> kCodes = {
+    {{"exp_avg_codes", &State::exp_avg_codes}, {"exp_avg_sq_codes", &State::exp_avg_sq_codes}}};
 
-/// Arrays that a state may have, and the bit of each in the format's version less 1.
+constexpr const char* kOptimizer = "optimizer";
+constexpr const char* kAdamW = "adamw";
+constexpr int64_t kOptimizerBit = 4;
+
+/// Arrays that a state may have, and the bit of each in the format's version less 1. Checkpoints of AdamW keep the
+/// versions that older programs read.
 struct OptionalArray {
   const char* name;
   std::vector<float> State::*member;
@@ -45,7 +53,7 @@ constexpr std::array<OptionalArray, 2> kOptionalArrays = {
 int64_t format_version_of(const State& state) {
   int64_t version = 1;
   for (const OptionalArray& array : kOptionalArrays) version += (state.*array.member).empty() ? 0 : array.bit;
-  return version;
+  return version + (state.optimizer == kAdamW ? 0 : kOptimizerBit);
 }
 
 // Returns the number of elements of a shape, or -1 when an extent is negative or the product exceeds `limit`.
@@ -61,8 +69,14 @@ int64_t element_count(const std::vector<int64_t>& shape, int64_t limit) {
 void require_consistent(const State& state, ErrorKind kind) {
   const auto n = static_cast<int64_t>(state.params.size());
   for (const auto& [name, member] : kArrays) {
-    core::require(static_cast<int64_t>((state.*member).size()) == n, kind, "{} has {} elements, params has {}", name,
-                  (state.*member).size(), n);
+    const auto length = static_cast<int64_t>((state.*member).size());
+    core::require(length == n || (state.optimizer != kAdamW && length <= 2 * n), kind,
+                  "{} has {} elements, params has {}", name, length, n);
+  }
+  for (const auto& [name, member] : kCodes) {
+    const auto length = static_cast<int64_t>((state.*member).size());
+    core::require(length == 0 || (state.optimizer != kAdamW && length == n), kind, "{} has {} elements, params has {}",
+                  name, length, n);
   }
   for (const OptionalArray& array : kOptionalArrays) {
     const auto size = static_cast<int64_t>((state.*array.member).size());
@@ -161,6 +175,7 @@ uint64_t payload_bytes(const State& state) {
   uint64_t bytes = 0;
   for (const auto& [name, member] : kArrays) bytes += (state.*member).size() * sizeof(float);
   for (const OptionalArray& array : kOptionalArrays) bytes += (state.*array.member).size() * sizeof(float);
+  for (const auto& [name, member] : kCodes) bytes += (state.*member).size();
   for (const auto& [name, member] : kTexts) bytes += (state.*member).size();
   size_t longest_name = 1;
   for (const IndexEntry& entry : state.index) longest_name = std::max(longest_name, entry.name.size());
@@ -182,30 +197,43 @@ void write_state(Id file, const State& state) {
     const std::vector<float>& values = state.*array.member;
     if (!values.empty()) hdf5::write_array(file, array.name, hdf5::array_view<float>(values), kCheckpoint);
   }
+  if (state.optimizer == kAdamW) return;
+  hdf5::write_attribute(file, kOptimizer, std::string_view(state.optimizer), kCheckpoint);
+  for (const auto& [name, member] : kCodes) {
+    hdf5::write_array(file, name, hdf5::array_view<uint8_t>(state.*member), kCheckpoint);
+  }
 }
 
 State read_state(Id file, uint64_t file_bytes, Arrays arrays) {
   const int64_t version = require_format(file);
   const auto is_stored = [&](const OptionalArray& array) { return ((version - 1) & array.bit) != 0; };
+  const bool has_codes = ((version - 1) & kOptimizerBit) != 0;
   std::vector<std::string> expected = {"index"};
   for (const OptionalArray& array : kOptionalArrays) {
     if (is_stored(array)) expected.emplace_back(array.name);
   }
   for (const auto& [name, member] : kTexts) expected.emplace_back(name);
   for (const auto& [name, member] : kArrays) expected.emplace_back(name);
+  for (const auto& [name, member] : kCodes) {
+    if (has_codes) expected.emplace_back(name);
+  }
   require_members(file, std::move(expected), "the root group");
   State state;
   for (const auto& [name, member] : kCounters) state.*member = hdf5::read_int_attribute(file, name, kCheckpoint);
   for (const auto& [name, member] : kNumbers) state.*member = hdf5::read_double_attribute(file, name, kCheckpoint);
   for (const auto& [name, member] : kTexts) state.*member = hdf5::read_text(file, name, file_bytes, kCheckpoint);
   state.index = read_index(file, file_bytes);
-  const auto read = [&](const char* name, std::vector<float>& into) {
-    std::vector<float> values = read_vector<float>(file, name, file_bytes);
+  const auto read = [&]<typename T>(const char* name, std::vector<T>& into) {
+    std::vector<T> values = read_vector<T>(file, name, file_bytes);
     if (arrays == Arrays::kKeep) into = std::move(values);
   };
   for (const auto& [name, member] : kArrays) read(name, state.*member);
   for (const OptionalArray& array : kOptionalArrays) {
     if (is_stored(array)) read(array.name, state.*array.member);
+  }
+  if (has_codes) {
+    state.optimizer = hdf5::read_text_attribute(file, kOptimizer, kCheckpoint);
+    for (const auto& [name, member] : kCodes) read(name, state.*member);
   }
   if (arrays == Arrays::kKeep) require_consistent(state, kCheckpoint);
   return state;

@@ -10,8 +10,9 @@
 namespace neoloom::checkpoint {
 
 inline constexpr const char* kFormatName = "neoloom-checkpoint";
-/// The largest version. A state without optional arrays has version 1: best_params add 1, initial_params 2.
-inline constexpr int64_t kFormatVersion = 4;
+/// The largest version. A state of AdamW without optional arrays has version 1: best_params add 1, initial_params 2,
+/// another optimizer 4.
+inline constexpr int64_t kFormatVersion = 8;
 
 /// The file was written by a later neoloom. Falling back to an older checkpoint, as for a damaged file, would lose
 /// work.

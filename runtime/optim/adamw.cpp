@@ -5,7 +5,8 @@
 #include <ATen/ops/_fused_adamw.h>
 #include <ATen/ops/full.h>
 
-#include <array>
+#include <map>
+#include <utility>
 
 #include "runtime/core/error.h"
 #include "runtime/optim/device_step.h"
@@ -23,7 +24,7 @@ void require_flat(const at::Tensor& buffer, const at::Tensor& params, const char
                 params.numel());
 }
 
-// Merges adjacent ranges of the same decay: fewer kernels, same arithmetic.
+// Merges adjacent ranges of the same decay and rate: fewer kernels, same arithmetic.
 std::vector<ParameterRange> merged(const std::vector<ParameterRange>& ranges, int64_t elements) {
   std::vector<ParameterRange> result;
   int64_t end = 0;
@@ -32,7 +33,8 @@ std::vector<ParameterRange> merged(const std::vector<ParameterRange>& ranges, in
                   "AdamW: range [{}, {}) is not ascending inside {} elements", range.begin, range.end, elements);
     end = range.end;
     if (range.begin == range.end) continue;
-    if (!result.empty() && result.back().end == range.begin && result.back().decay == range.decay) {
+    if (!result.empty() && result.back().end == range.begin && result.back().decay == range.decay &&
+        result.back().rate == range.rate) {
       result.back().end = range.end;
     } else {
       result.push_back(range);
@@ -41,7 +43,7 @@ std::vector<ParameterRange> merged(const std::vector<ParameterRange>& ranges, in
   return result;
 }
 
-// Calls update(lists, weight decay) for the ranges with decay and for those without, if there are any.
+// Calls update(lists, weight decay, rate) once for each pair of decay and rate that ranges have.
 template <typename Update>
 void for_each_decay(const FlatBuffers& buffers, const std::vector<ParameterRange>& ranges, const AdamWOptions& options,
                     const Update& update) {
@@ -49,17 +51,15 @@ void for_each_decay(const FlatBuffers& buffers, const std::vector<ParameterRange
   require_flat(buffers.grads, buffers.params, "grads");
   require_flat(buffers.exp_avg, buffers.params, "exp_avg");
   require_flat(buffers.exp_avg_sq, buffers.params, "exp_avg_sq");
-  for (const bool decay : {true, false}) {
-    TensorLists lists;
-    for (const ParameterRange& range : merged(ranges, buffers.params.numel())) {
-      if (range.decay != decay) continue;
-      lists.params.push_back(buffers.params.slice(0, range.begin, range.end));
-      lists.grads.push_back(buffers.grads.slice(0, range.begin, range.end));
-      lists.exp_avg.push_back(buffers.exp_avg.slice(0, range.begin, range.end));
-      lists.exp_avg_sq.push_back(buffers.exp_avg_sq.slice(0, range.begin, range.end));
-    }
-    if (!lists.params.empty()) update(lists, decay ? options.weight_decay : 0.0);
+  std::map<std::pair<bool, double>, TensorLists> groups;
+  for (const ParameterRange& range : merged(ranges, buffers.params.numel())) {
+    TensorLists& lists = groups[{!range.decay, range.rate}];
+    lists.params.push_back(buffers.params.slice(0, range.begin, range.end));
+    lists.grads.push_back(buffers.grads.slice(0, range.begin, range.end));
+    lists.exp_avg.push_back(buffers.exp_avg.slice(0, range.begin, range.end));
+    lists.exp_avg_sq.push_back(buffers.exp_avg_sq.slice(0, range.begin, range.end));
   }
+  for (auto& [group, lists] : groups) update(lists, group.first ? 0.0 : options.weight_decay, group.second);
 }
 
 }  // namespace
@@ -71,12 +71,13 @@ void adamw_step(at::Tensor& params, const at::Tensor& grads, at::Tensor& exp_avg
                 int64_t update) {
   core::require(update >= 1, ErrorKind::kInternal, "AdamW: update {} is not counted from 1", update);
   const at::Tensor count = at::full({}, static_cast<double>(update), params.options());
-  for_each_decay({params, grads, exp_avg, exp_avg_sq}, ranges, options, [&](TensorLists& lists, double decay) {
-    const std::vector<at::Tensor> counts(lists.params.size(), count);
-    at::_fused_adamw_(lists.params, lists.grads, lists.exp_avg, lists.exp_avg_sq, /*max_exp_avg_sqs=*/{}, counts,
-                      learning_rate, options.beta1, options.beta2, decay, options.epsilon, /*amsgrad=*/false,
-                      /*maximize=*/false);
-  });
+  for_each_decay(
+      {params, grads, exp_avg, exp_avg_sq}, ranges, options, [&](TensorLists& lists, double decay, double rate) {
+        const std::vector<at::Tensor> counts(lists.params.size(), count);
+        at::_fused_adamw_(lists.params, lists.grads, lists.exp_avg, lists.exp_avg_sq, /*max_exp_avg_sqs=*/{}, counts,
+                          learning_rate * rate, options.beta1, options.beta2, decay, options.epsilon, /*amsgrad=*/false,
+                          /*maximize=*/false);
+      });
 }
 
 void fused_adamw(TensorLists& lists, const AdamWOptions& options, double decay, const DeviceNumbers& numbers) {
@@ -88,8 +89,11 @@ void fused_adamw(TensorLists& lists, const AdamWOptions& options, double decay, 
 
 void adamw_step_on_device(const FlatBuffers& buffers, const std::vector<ParameterRange>& ranges,
                           const AdamWOptions& options, const DeviceNumbers& numbers, const FusedAdamW& fused) {
-  for_each_decay(buffers, ranges, options,
-                 [&](TensorLists& lists, double decay) { fused(lists, options, decay, numbers); });
+  for_each_decay(buffers, ranges, options, [&](TensorLists& lists, double decay, double rate) {
+    DeviceNumbers scaled = numbers;
+    if (rate != 1.0) scaled.learning_rate = numbers.learning_rate.mul(rate);
+    fused(lists, options, decay, scaled);
+  });
 }
 
 }  // namespace neoloom::optim

@@ -25,6 +25,8 @@ struct ParameterRange {
   int64_t begin = 0;
   int64_t end = 0;
   bool decay = true;
+  double rate = 1.0;    // multiplies the learning rate (LoRA+)
+  int64_t columns = 0;  // of a matrix, for Adafactor's factored moments; 0: a vector, or several tensors
 };
 
 /// Decoupled weight decay (Loshchilov & Hutter), torch.optim.AdamW's arithmetic, on flat fp32 buffers, in place.

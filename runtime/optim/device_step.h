@@ -8,19 +8,23 @@
 
 #include "runtime/optim/adamw.h"
 
-// Clipping and AdamW for a GPU without host synchronization: nothing here reads a value back.
+// The optimizer's part of a step on flat buffers. Clipping and AdamW for a GPU do not synchronize with the host: they
+// read no value back.
 namespace neoloom::optim {
 
 /// Inputs of the update that the host does not know when it enqueues it. They lie on the parameters' device.
 struct DeviceNumbers {
   at::Tensor learning_rate;  // [] fp32
   at::Tensor update;         // [] fp32, counted from 1
-  at::Tensor skip;           // [] fp32: 1 leaves every value as it is, 0 updates
+  at::Tensor skip;           // [] fp32: 1 leaves every value as it is, 0 updates; undefined on the host: updates
 };
 
-/// Shapes as in adamw_step: [n] fp32.
+/// params, grads: [n] fp32. The lengths of the moments depend on the optimizer: StateSizes in
+/// runtime/optim/optimizer.h.
 struct FlatBuffers {
-  at::Tensor params, grads, exp_avg, exp_avg_sq;
+  at::Tensor params, grads;
+  at::Tensor exp_avg, exp_avg_sq;                        // fp32
+  at::Tensor exp_avg_codes = {}, exp_avg_sq_codes = {};  // uint8; undefined or empty without 8-bit moments
 };
 
 /// Views of the buffers for the ranges of one weight decay, as the fused operator takes them.

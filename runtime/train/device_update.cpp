@@ -54,7 +54,7 @@ class DeviceUpdate final : public Update {
   DeviceUpdate(UpdateSetup setup, DeviceReadback readback, at::Device device, optim::FusedAdamW fused)
       : setup_(std::move(setup)),
         readback_(std::move(readback)),
-        fused_(std::move(fused)),
+        optimizer_(setup_.optimizer, device, std::move(fused)),
         rates_(device),
         updates_(at::full({}, setup_.updates_done, at::TensorOptions(at::kLong).device(device))) {}
 
@@ -85,7 +85,7 @@ class DeviceUpdate final : public Update {
 
   UpdateSetup setup_;  // updates_done counts only results that were taken
   DeviceReadback readback_;
-  optim::FusedAdamW fused_;
+  optim::Optimizer optimizer_;
   DeviceRates rates_;
   at::Tensor updates_;  // [] int64: updates done
   std::deque<UnderWay> under_way_;
@@ -100,7 +100,7 @@ void DeviceUpdate::run(const GradientSum& sum, optim::FlatBuffers& buffers, int6
   const optim::DeviceNumbers numbers{
       rates_.of(setup_, updates_, known, known + static_cast<int64_t>(under_way_.size())),
       updates_.add(1).to(at::kFloat), flagged.to(at::kFloat)};
-  optim::adamw_step_on_device(buffers, setup_.ranges, setup_.adamw, numbers, fused_);
+  optimizer_.step_on_device(buffers, setup_.ranges, numbers);
   updates_.add_(flagged.logical_not());
   UnderWay& entry = under_way_.emplace_back();
   entry.step = step;

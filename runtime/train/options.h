@@ -36,7 +36,10 @@ struct Options {
   double num_train_epochs = 3.0;
   int64_t max_steps = -1;  // > 0 overrides num_train_epochs
   bool auto_find_batch_size = false;
+  std::string optim = "adamw_torch";  // optim::optimizer_names()
+  std::string optim_args;             // "momentum=0.9,nesterov=true"
   double learning_rate = 5e-5;
+  std::optional<double> loraplus_lr_ratio;   // LoRA+: learning rate of lora_B over that of lora_A
   std::string lr_scheduler_type = "linear";  // optim::schedule_names()
   optim::ScheduleArguments lr_scheduler_kwargs;
   double warmup_steps = 0.0;  // >= 1 a count, (0, 1) a share of all steps (alias warmup_ratio)

@@ -13,8 +13,8 @@ namespace neoloom::checkpoint {
 
 // Lists what rank 0 sends of a checkpoint as one text. The values of the buffers follow as raw bytes.
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(IndexEntry, name, shape, offset_elements)
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(State, index, step, epoch, step_in_epoch, loss_scale, good_steps, skipped_steps,
-                                   best_metric, best_step, config, identity, label_map, history)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(State, index, optimizer, step, epoch, step_in_epoch, loss_scale, good_steps,
+                                   skipped_steps, best_metric, best_step, config, identity, label_map, history)
 
 }  // namespace neoloom::checkpoint
 
@@ -26,26 +26,32 @@ struct Description {
   std::string path;
   std::vector<std::string> skipped;
   checkpoint::State state;
-  size_t elements = 0;
-  size_t initial_elements = 0;
+  std::vector<size_t> lengths;  // of for_each_array's
 };
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Description, path, skipped, state, elements, initial_elements)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Description, path, skipped, state, lengths)
 
-// What every rank needs of a checkpoint's buffers: the best parameters are rank 0's alone.
-std::array<std::vector<float>*, 4> shared_buffers(checkpoint::State& state) {
-  return {&state.params, &state.exp_avg, &state.exp_avg_sq, &state.initial_params};
+// Calls visit(values) for each buffer that the next steps need.
+template <typename State, typename Visit>
+void for_each_array(State& state, const Visit& visit) {
+  visit(state.params);
+  visit(state.exp_avg);
+  visit(state.exp_avg_sq);
+  visit(state.exp_avg_codes);
+  visit(state.exp_avg_sq_codes);
+  visit(state.initial_params);
 }
 
 std::string describe(const Resumed& resumed) {
-  return core::to_wire(Description{resumed.path, resumed.skipped, resumed.state, resumed.state.params.size(),
-                                   resumed.state.initial_params.size()});
+  Description description{resumed.path, resumed.skipped, resumed.state, {}};
+  for_each_array(resumed.state, [&](const auto& values) { description.lengths.push_back(values.size()); });
+  return core::to_wire(description);
 }
 
 Resumed parse(const std::string& text) {
   auto description = core::from_wire<Description>(text);
   Resumed resumed{std::move(description.state), std::move(description.path), std::move(description.skipped)};
-  for (auto* values : shared_buffers(resumed.state)) values->resize(description.elements);
-  resumed.state.initial_params.resize(description.initial_elements);
+  auto length = description.lengths.begin();
+  for_each_array(resumed.state, [&](auto& values) { values.resize(*length++); });
   return resumed;
 }
 
@@ -89,9 +95,9 @@ std::optional<Resumed> load_for_all(comm::MpiSession& session, const std::string
   });
   if (description.empty()) return std::nullopt;
   if (!mine) mine = parse(description);
-  for (auto* values : shared_buffers(mine->state)) {
-    session.broadcast(values->data(), values->size() * sizeof(float));
-  }
+  for_each_array(mine->state, [&](auto& values) {
+    if (!values.empty()) session.broadcast(values.data(), values.size() * sizeof(values.front()));
+  });
   return mine;
 }
 

@@ -58,17 +58,18 @@ StepSchedule resolve_schedule(const Options& options, int64_t steps_per_epoch) {
   return plan;
 }
 
-StateMemory state_memory(const std::string& gradient_sum, int64_t flat_elements, bool keeps_best, bool keeps_initial) {
+StateMemory state_memory(const std::string& gradient_sum, int64_t flat_elements, int64_t moment_bytes, bool keeps_best,
+                         bool keeps_initial) {
   const int64_t buffer = flat_elements * static_cast<int64_t>(sizeof(float));
-  StateMemory memory;
   const int64_t initial = keeps_initial ? buffer : 0;
+  StateMemory memory;
   memory.parameter_bytes = buffer + initial;
   memory.gradient_bytes = buffer;
-  memory.moment_bytes = 2 * buffer;
+  memory.moment_bytes = moment_bytes;
   memory.sum_bytes = gradient_sum_bytes(gradient_sum, flat_elements);
   memory.best_bytes = keeps_best ? buffer : 0;
   // Saving copies values and moments. A checkpoint below the limit is also built in memory as a whole file.
-  const int64_t copy = 3 * buffer + initial + memory.best_bytes;
+  const int64_t copy = buffer + moment_bytes + initial + memory.best_bytes;
   memory.saving_bytes = copy + (copy <= static_cast<int64_t>(checkpoint::Directory::kLargestImageBytes) ? copy : 0);
   return memory;
 }

@@ -53,10 +53,10 @@ struct StateMemory {
   int64_t total_bytes() const { return parameter_bytes + gradient_bytes + moment_bytes + sum_bytes; }
 };
 
-/// `gradient_sum`: runtime.gradient_sum; `flat_elements`: length of a flat buffer; `keeps_best`:
-/// load_best_model_at_end; `keeps_initial`: the state has initial_params. Throws: Error(kUsage) for another kind of
-/// sum.
-StateMemory state_memory(const std::string& gradient_sum, int64_t flat_elements, bool keeps_best,
+/// `gradient_sum`: runtime.gradient_sum; `flat_elements`: length of a flat buffer; `moment_bytes`: of the optimizer's
+/// state; `keeps_best`: load_best_model_at_end; `keeps_initial`: the state has initial_params. Throws: Error(kUsage) for
+/// another kind of sum.
+StateMemory state_memory(const std::string& gradient_sum, int64_t flat_elements, int64_t moment_bytes, bool keeps_best,
                          bool keeps_initial = false);
 
 data::Sampling sampling_from_name(const std::string& name);

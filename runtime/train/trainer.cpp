@@ -15,6 +15,7 @@
 #include "runtime/core/files.h"
 #include "runtime/core/hash.h"
 #include "runtime/train/evaluator.h"
+#include "runtime/train/optimizer_setup.h"
 
 namespace neoloom::train {
 namespace {
@@ -32,21 +33,6 @@ data::StepListOptions step_list_options(const TrainerSetup& setup) {
           .micro_batches_per_step = setup.batching.micro_batches_per_step,
           .sampling = sampling_from_name(options.train_sampling_strategy),
           .drop_last = options.dataloader_drop_last};
-}
-
-// Makes one range of neighbouring slots with the same decay. The padding between them holds zeros, so it may be
-// updated.
-std::vector<optim::ParameterRange> decay_ranges(const model::ParameterLayout& layout) {
-  std::vector<optim::ParameterRange> ranges;
-  for (const model::ParameterSlot& slot : layout.slots) {
-    const int64_t end = slot.offset_elements + slot.elements();
-    if (!ranges.empty() && ranges.back().decay == slot.decay) {
-      ranges.back().end = end;
-    } else {
-      ranges.push_back({slot.offset_elements, end, slot.decay});
-    }
-  }
-  return ranges;
 }
 
 // Returns the smallest size of a bucket of the gradient sum. On CPUs the default is one bucket, because MPI makes
@@ -70,11 +56,8 @@ GradientReducer make_reducer(const TrainerSetup& setup, int ranks, const model::
 
 std::unique_ptr<Update> make_update(const TrainerSetup& setup, const StepSchedule& schedule,
                                     const model::ParameterLayout& layout, const TrainingState& state) {
-  UpdateSetup update{.ranges = decay_ranges(layout),
-                     .adamw = {.beta1 = setup.options.adam_beta1,
-                               .beta2 = setup.options.adam_beta2,
-                               .epsilon = setup.options.adam_epsilon,
-                               .weight_decay = setup.options.weight_decay},
+  UpdateSetup update{.ranges = parameter_ranges(setup.options, layout),
+                     .optimizer = optimizer_options(setup.options),
                      .max_grad_norm = setup.options.max_grad_norm,
                      .learning_rate = setup.options.learning_rate,
                      .schedule = optim::make_schedule({.name = setup.options.lr_scheduler_type,
@@ -98,7 +81,8 @@ void start(const TrainerSetup& setup, const model::Model& model, TrainingState& 
 }
 
 TrainingState make_state(const TrainerSetup& setup, model::Model& model, const std::optional<Resumed>& resumed) {
-  TrainingState state(model.layout().total_elements, c10::Device(setup.device), setup.initial_loss_scale);
+  TrainingState state(model.layout().total_elements, c10::Device(setup.device), setup.initial_loss_scale,
+                      optimizer_options(setup.options), factored_elements(model.layout()));
   const bool splits = model.setup().lora && model.setup().lora->init_lora_weights.splits_weights();
   if (resumed) {
     state.restore(*resumed, model.layout());
@@ -464,7 +448,11 @@ void Trainer::check_replicas() {
   };
   const auto bounded = guard("comparing replicas");
   const optim::FlatBuffers& buffers = state_.buffers;
-  const uint64_t state = hash(buffers.exp_avg_sq, hash(buffers.exp_avg, hash(buffers.params, 0)));
+  uint64_t state = 0;
+  for (const at::Tensor* values :
+       {&buffers.params, &buffers.exp_avg, &buffers.exp_avg_sq, &buffers.exp_avg_codes, &buffers.exp_avg_sq_codes}) {
+    state = hash(*values, state);
+  }
   comm::require_equal_state(session_, state, state_.step);
 }
 

@@ -20,16 +20,37 @@ namespace {
 
 using core::ErrorKind;
 
-std::vector<float> to_host(const at::Tensor& tensor) {
+template <typename T>
+std::vector<T> to_host(const at::Tensor& tensor) {
   const at::Tensor host = tensor.cpu();
-  const float* values = host.const_data_ptr<float>();
+  const T* values = host.const_data_ptr<T>();
   return {values, values + host.numel()};
 }
 
-void from_host(const std::vector<float>& values, at::Tensor& tensor) {
-  at::Tensor host = at::empty({static_cast<int64_t>(values.size())}, at::kFloat);
-  std::copy(values.begin(), values.end(), host.mutable_data_ptr<float>());
+template <typename T>
+void from_host(const std::vector<T>& values, at::Tensor& tensor) {
+  at::Tensor host = at::empty({static_cast<int64_t>(values.size())}, tensor.options().device(at::kCPU));
+  std::copy(values.begin(), values.end(), host.mutable_data_ptr<T>());
   tensor.copy_(host);
+}
+
+void require_same_optimizer(const Resumed& resumed, const TrainingState& own) {
+  const checkpoint::State& state = resumed.state;
+  const optim::FlatBuffers& buffers = own.buffers;
+  const auto fits = [](const auto& values, const at::Tensor& buffer) {
+    return static_cast<int64_t>(values.size()) == buffer.numel();
+  };
+  if (state.optimizer == own.optimizer && fits(state.exp_avg, buffers.exp_avg) &&
+      fits(state.exp_avg_sq, buffers.exp_avg_sq) && fits(state.exp_avg_codes, buffers.exp_avg_codes) &&
+      fits(state.exp_avg_sq_codes, buffers.exp_avg_sq_codes)) {
+    return;
+  }
+  throw comm::CollectiveError(
+      ErrorKind::kCheckpoint,
+      fmt::format(
+          "{}: it holds the optimizer state of {}, and this run's is of {}; resume with the optim and optim_args "
+          "it was written with, or start over with --resume none in another output_dir",
+          resumed.path, state.optimizer, own.optimizer));
 }
 
 }  // namespace
@@ -80,12 +101,11 @@ void History::restore(const nlohmann::json& text) {
   steps_ = text.at("steps_since_log");
 }
 
-TrainingState::TrainingState(int64_t n_elements, const at::Device& device, double initial_loss_scale)
-    : loss_scale(initial_loss_scale) {
-  for (at::Tensor* buffer : {&buffers.params, &buffers.grads, &buffers.exp_avg, &buffers.exp_avg_sq}) {
-    *buffer = at::zeros({n_elements}, at::TensorOptions().dtype(at::kFloat).device(device));
-  }
-}
+TrainingState::TrainingState(int64_t n_elements, const at::Device& device, double initial_loss_scale,
+                             const optim::OptimizerOptions& optimizer, int64_t factored_elements)
+    : buffers(optim::make_buffers(optimizer, n_elements, factored_elements, device)),
+      optimizer(optim::state_name(optimizer.kind)),
+      loss_scale(initial_loss_scale) {}
 
 void TrainingState::note(const StepResult& result) {
   loss_scale.note(result.skipped);
@@ -102,9 +122,12 @@ checkpoint::State TrainingState::to_checkpoint(const model::ParameterLayout& lay
                                                const nlohmann::json& best_judge) const {
   checkpoint::State state;
   state.index = index_of(layout);
-  state.params = to_host(buffers.params);
-  state.exp_avg = to_host(buffers.exp_avg);
-  state.exp_avg_sq = to_host(buffers.exp_avg_sq);
+  state.params = to_host<float>(buffers.params);
+  state.optimizer = optimizer;
+  state.exp_avg = to_host<float>(buffers.exp_avg);
+  state.exp_avg_sq = to_host<float>(buffers.exp_avg_sq);
+  state.exp_avg_codes = to_host<uint8_t>(buffers.exp_avg_codes);
+  state.exp_avg_sq_codes = to_host<uint8_t>(buffers.exp_avg_sq_codes);
   if (initial_params.defined()) state.initial_params = to_host(initial_params);
   state.step = step;
   state.epoch = step / steps_per_epoch;
@@ -125,6 +148,7 @@ void TrainingState::restore(const Resumed& resumed, const model::ParameterLayout
                     "resume with the configuration it was written with",
                     resumed.path, state.index.size(), layout.slots.size()));
   }
+  require_same_optimizer(resumed, *this);
   from_host(state.params, buffers.params);
   from_host(state.exp_avg, buffers.exp_avg);
   from_host(state.exp_avg_sq, buffers.exp_avg_sq);
@@ -132,6 +156,8 @@ void TrainingState::restore(const Resumed& resumed, const model::ParameterLayout
     initial_params = at::empty_like(buffers.params);
     from_host(state.initial_params, initial_params);
   }
+  from_host(state.exp_avg_codes, buffers.exp_avg_codes);
+  from_host(state.exp_avg_sq_codes, buffers.exp_avg_sq_codes);
   step = state.step;
   skipped_steps = state.skipped_steps;
   loss_scale.restore(state.loss_scale, state.good_steps);

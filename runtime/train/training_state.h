@@ -6,7 +6,7 @@
 #include <string>
 
 #include "model/parameter_layout.h"
-#include "runtime/optim/device_step.h"
+#include "runtime/optim/optimizer.h"
 #include "runtime/train/resume.h"
 #include "runtime/train/update.h"
 
@@ -57,7 +57,9 @@ class History {
 
 /// Everything beside the configuration that the next steps depend on, and that a checkpoint stores.
 struct TrainingState {
-  TrainingState(int64_t n_elements, const at::Device& device, double initial_loss_scale);
+  /// `factored_elements`: see optim::StateSizes.
+  TrainingState(int64_t n_elements, const at::Device& device, double initial_loss_scale,
+                const optim::OptimizerOptions& optimizer = {}, int64_t factored_elements = 0);
 
   /// Updates counters, loss scale and history by a step's result. `buffers` hold its update already.
   void note(const StepResult& result);
@@ -65,12 +67,13 @@ struct TrainingState {
   /// Returns the checkpoint without the members that BestModel::store sets. `best_judge`: BestModel::judge_json.
   checkpoint::State to_checkpoint(const model::ParameterLayout& layout, int64_t steps_per_epoch,
                                   const nlohmann::json& best_judge) const;
-  /// Throws: comm::CollectiveError(kCheckpoint) when the checkpoint's tensors differ from `layout`, Error(kCheckpoint)
-  /// when its history is damaged.
+  /// Throws: comm::CollectiveError(kCheckpoint) when the checkpoint's tensors differ from `layout`, or its moments are
+  /// of another optimizer; Error(kCheckpoint) when its history is damaged.
   void restore(const Resumed& resumed, const model::ParameterLayout& layout);
 
   optim::FlatBuffers buffers;  // grads holds one micro-batch's, then the mean
   at::Tensor initial_params;   // [n] before the first step; undefined unless the model computes with them
+  std::string optimizer;       // optim::state_name
   int64_t step = 0;            // steps done; with a device step: enqueued
   int64_t skipped_steps = 0;
   int64_t skipped_in_a_row = 0;

@@ -11,7 +11,7 @@ namespace {
 
 class HostUpdate final : public Update {
  public:
-  explicit HostUpdate(UpdateSetup setup) : setup_(std::move(setup)) {}
+  explicit HostUpdate(UpdateSetup setup) : setup_(std::move(setup)), optimizer_(setup_.optimizer, at::kCPU) {}
 
   void run(const GradientSum& sum, optim::FlatBuffers& buffers, int64_t step, double target_weight) override {
     const GradientSum::Totals totals = sum.finish(buffers.grads);
@@ -26,8 +26,7 @@ class HostUpdate final : public Update {
     }
     result.loss = mean_loss(totals.loss_sum.item<double>(), target_weight);
     result.grad_norm = optim::clip_grad_norm(buffers.grads, setup_.max_grad_norm);
-    optim::adamw_step(buffers.params, buffers.grads, buffers.exp_avg, buffers.exp_avg_sq, setup_.ranges, setup_.adamw,
-                      result.learning_rate, ++setup_.updates_done);
+    optimizer_.step(buffers, setup_.ranges, result.learning_rate, ++setup_.updates_done);
   }
 
   size_t pending() const override { return results_.size(); }
@@ -40,6 +39,7 @@ class HostUpdate final : public Update {
 
  private:
   UpdateSetup setup_;
+  optim::Optimizer optimizer_;
   std::deque<StepResult> results_;
 };
 

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "runtime/optim/device_step.h"
+#include "runtime/optim/optimizer.h"
 #include "runtime/optim/schedule.h"
 #include "runtime/train/gradient_sum.h"
 
@@ -25,7 +26,7 @@ struct StepResult {
 
 struct UpdateSetup {
   std::vector<optim::ParameterRange> ranges;
-  optim::AdamWOptions adamw;
+  optim::OptimizerOptions optimizer;
   double max_grad_norm = 1.0;
   double learning_rate = 0.0;  // peak, which the schedule's factor multiplies
   optim::Schedule schedule;
@@ -39,7 +40,7 @@ double mean_loss(double loss_sum, double target_weight);
 /// Learning rate of update `updates_done`, counted from 0.
 double scheduled_rate(const UpdateSetup& setup, int64_t updates_done);
 
-/// The optimizer's part of a step: mean gradient, norm, clipping, AdamW. A step whose sum is flagged is skipped.
+/// The optimizer's part of a step: mean gradient, norm, clipping, new values. A step whose sum is flagged is skipped.
 class Update {
  public:
   virtual ~Update() = default;

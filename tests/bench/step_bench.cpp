@@ -175,6 +175,7 @@ int64_t planned_bytes(const json& request, const model::Model& model, const data
   launch::MemoryPlanInput question;
   question.setup = memory_setup(request, model);
   question.flat_elements = model.layout().total_elements;
+  question.moment_bytes = 2 * question.flat_elements * static_cast<int64_t>(sizeof(float));
   question.gradient_sum = "fixed";
   question.batching = batching;
   question.train = &store;

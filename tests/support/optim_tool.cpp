@@ -4,13 +4,14 @@
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/from_blob.h>
+#include <ATen/ops/full.h>
 #include <ATen/ops/zeros_like.h>
 
 #include <iostream>
 #include <nlohmann/json.hpp>
 
 #include "runtime/metrics/classification.h"
-#include "runtime/optim/adamw.h"
+#include "runtime/optim/optimizer.h"
 #include "runtime/optim/schedule.h"
 
 namespace {
@@ -69,6 +70,41 @@ json adamw(const json& request) {
   return answer;
 }
 
+// As adamw(), for any optimizer. ranges: [begin, end, decay, rate, columns].
+json optimizer(const json& request) {
+  at::set_num_threads(request.value("threads", 1));
+  optim::OptimizerOptions options = optim::make_optimizer_options(request.at("name"), request.value("arguments", ""));
+  options.adamw = {request.at("beta1"), request.at("beta2"), request.at("epsilon"), request.at("weight_decay")};
+  std::vector<optim::ParameterRange> ranges;
+  int64_t factored = 0;
+  for (const json& range : request.at("ranges")) {
+    ranges.push_back({range.at(0), range.at(1), range.at(2), range.at(3), range.at(4)});
+    const int64_t elements = ranges.back().end - ranges.back().begin, columns = ranges.back().columns;
+    factored += columns > 0 ? elements / columns + columns : elements;
+  }
+  const at::Tensor params = tensor_of(request.at("params"));
+  optim::FlatBuffers buffers = optim::make_buffers(options, params.numel(), factored, at::kCPU);
+  buffers.params.copy_(params);
+  const optim::Optimizer optimizer(options, at::kCPU);
+  json answer = {{"params", json::array()}};
+  for (size_t i = 0; i < request.at("grads").size(); ++i) {
+    buffers.grads.copy_(tensor_of(request.at("grads")[i]));
+    const double rate = request.at("learning_rates")[i];
+    const auto update = static_cast<int64_t>(i) + 1;
+    if (request.value("on_device", false)) {
+      optimizer.step_on_device(buffers, ranges,
+                               {at::full({}, rate, at::kFloat), at::full({}, static_cast<double>(update), at::kFloat),
+                                at::full({}, 0.0, at::kFloat)});
+    } else {
+      optimizer.step(buffers, ranges, rate, update);
+    }
+    answer["params"].push_back(list_of(buffers.params));
+  }
+  answer["exp_avg"] = list_of(buffers.exp_avg);
+  answer["exp_avg_sq"] = list_of(buffers.exp_avg_sq);
+  return answer;
+}
+
 json single_label(const json& request) {
   metrics::ConfusionCounts counts(request.at("num_labels"));
   for (size_t i = 0; i < request.at("truth").size(); ++i) {
@@ -98,6 +134,7 @@ int main() {
       const std::string what = request.at("what");
       if (what == "schedule") answer = schedule(request);
       if (what == "adamw") answer = adamw(request);
+      if (what == "optimizer") answer = optimizer(request);
       if (what == "single_label") answer = single_label(request);
       if (what == "multi_label") answer = multi_label(request);
       if (answer.is_null()) answer = {{"error", "unknown request " + what}};

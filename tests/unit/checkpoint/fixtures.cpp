@@ -49,7 +49,8 @@ bool equal(const State& a, const State& b) {
          a.step == b.step && a.epoch == b.epoch && a.step_in_epoch == b.step_in_epoch && a.loss_scale == b.loss_scale &&
          a.good_steps == b.good_steps && a.skipped_steps == b.skipped_steps && a.best_metric == b.best_metric &&
          a.best_step == b.best_step && a.config == b.config && a.identity == b.identity && a.label_map == b.label_map &&
-         a.history == b.history && a.best_params == b.best_params && a.initial_params == b.initial_params;
+         a.history == b.history && a.best_params == b.best_params && a.initial_params == b.initial_params &&
+         a.optimizer == b.optimizer && a.exp_avg_codes == b.exp_avg_codes && a.exp_avg_sq_codes == b.exp_avg_sq_codes;
 }
 
 std::string refusal(const std::function<void()>& act) {

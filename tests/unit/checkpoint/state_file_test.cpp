@@ -63,6 +63,29 @@ TEST(StateFile, TheVersionSaysWhichOptionalArraysThereAre) {
   EXPECT_EQ(version_of(state), 4);
   state.best_params.clear();
   EXPECT_EQ(version_of(state), 3);
+  state.optimizer = "lion";
+  EXPECT_EQ(version_of(state), 7);
+}
+
+TEST(StateFile, MomentsOfOtherOptimizersComeBack) {
+  const ScratchFolder folder;
+  State state = make_state(42);
+  state.optimizer = "adamw_8bit";
+  state.exp_avg = {0.5F};
+  state.exp_avg_sq = {0.25F};
+  state.exp_avg_codes.assign(state.params.size(), 17);
+  state.exp_avg_sq_codes.assign(state.params.size(), 255);
+  EXPECT_TRUE(equal(load(Directory(folder.path()).publish(state).path), state));
+  state.best_params = state.params;
+  EXPECT_TRUE(equal(load(Directory(folder.path()).publish(state).path), state));
+  state.optimizer = "sgd";
+  state.exp_avg.clear();
+  state.exp_avg_sq.clear();
+  state.exp_avg_codes.clear();
+  state.exp_avg_sq_codes.clear();
+  EXPECT_TRUE(equal(load(Directory(folder.path()).publish(state).path), state));
+  state.exp_avg_codes.assign(3, 0);
+  EXPECT_THROW(Directory(folder.path()).publish(state), core::Error);
 }
 
 TEST(StateFile, EveryBitOfANumberComesBack) {
@@ -126,12 +149,12 @@ TEST(StateFile, ANewerFormatIsNamedAndNeverSkipped) {
   {
     const hdf5::File file(H5Fopen(newer.c_str(), H5F_ACC_RDWR, H5P_DEFAULT));
     H5Adelete(file.get(), "format_version");
-    hdf5::write_attribute(file.get(), "format_version", int64_t{3}, kKind);
+    hdf5::write_attribute(file.get(), "format_version", kFormatVersion + 1, kKind);
   }
   sign(newer);
-  EXPECT_THAT(refusal([&] { load(newer); }), HasSubstr("format version is 3"));
+  EXPECT_THAT(refusal([&] { load(newer); }), HasSubstr("format version is 9"));
   EXPECT_THAT(refusal([&] { directory.newest_valid([](const auto&, const auto&) { FAIL() << "not a bad file"; }); }),
-              HasSubstr("format version is 3"));
+              HasSubstr("format version is 9"));
 }
 
 TEST(StateFile, AnotherProgramsFileIsRefused) {

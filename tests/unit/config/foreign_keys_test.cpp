@@ -63,7 +63,7 @@ TEST(ForeignKeys, OwnDefaultsAreHuggingFacesButForTheDocumentedOnes) {
 
 TEST(ForeignKeys, ValuesThatWouldChangeTheResultAreRefusedByName) {
   for (const std::string text :
-       {"trainer_config: {optim: adafactor}", "trainer_config: {eval_on_start: true}",
+       {"trainer_config: {optim: lomo}", "trainer_config: {eval_on_start: true}",
         "trainer_config: {neftune_noise_alpha: 5}", "trainer_config: {push_to_hub: true}",
         "trainer_config: {overwrite_output_dir: true}", "trainer_config: {report_to: wandb}",
         "trainer_config: {report_to: [tensorboard]}", "trainer_config: {deepspeed: ds.json}",
@@ -112,6 +112,29 @@ TEST(ForeignKeys, AnOldOptimizerIsComputedAsTheNewOneAndSaid) {
   const RunConfig config = parse("trainer_config: {optim: adamw_hf}\n");
   ASSERT_EQ(config.warnings.size(), 1U);
   EXPECT_EQ(config.warnings.front(), "run.yaml:1: trainer_config.optim: adamw_hf is computed as adamw_torch");
+}
+
+TEST(ForeignKeys, NamesOfOneOptimizerAreOneValue) {
+  const auto optim = [](const std::string& text) {
+    return parse("trainer_config: {" + text + "}\n").trainer_config.optim;
+  };
+  EXPECT_EQ(optim("optim: adamw_torch_fused"), "adamw_torch");
+  EXPECT_EQ(optim("optim: lion"), "lion_32bit");
+  EXPECT_EQ(optim("optim: adamw_bnb_8bit"), "adamw_8bit");
+  EXPECT_EQ(optim("adafactor: true"), "adafactor");
+  EXPECT_EQ(optim("adafactor: false, optim: sgd"), "sgd");
+}
+
+TEST(ForeignKeys, ArgumentsThatTheOptimizerDoesNotHaveAreRefused) {
+  EXPECT_EQ(refusal("trainer_config: {optim: sgd, optim_args: 'momentum=0.9, nesterov=true'}\n"), "accepted");
+  EXPECT_THAT(refusal("trainer_config: {optim_args: momentum=0.9}\n"),
+              AllOf(HasSubstr("run.yaml:1: trainer_config.optim_args"), HasSubstr("adamw_torch has no argument")));
+  EXPECT_THAT(refusal("trainer_config: {optim: sgd, optim_args: nesterov=true}\n"), HasSubstr("needs a momentum"));
+  EXPECT_THAT(refusal("trainer_config: {optim: sgd, optim_args: momentum}\n"), HasSubstr("key=value"));
+  EXPECT_THAT(refusal("trainer_config: {optim: sgd, optim_args: momentum=much}\n"), HasSubstr("found \"much\""));
+  EXPECT_THAT(refusal("trainer_config: {optim: sgd, optim_args: weight_decay=0.1}\n"),
+              HasSubstr("trainer_config.weight_decay sets it"));
+  EXPECT_THAT(refusal("trainer_config: {loraplus_lr_ratio: 16}\n"), HasSubstr("no lora_A"));
 }
 
 TEST(ForeignKeys, AdviceIsGivenWhereThereIsAnotherWay) {

@@ -126,7 +126,7 @@ TEST(UnknownKey, WithABlankThatLooksLikeAnotherIsShownWithEscapes) {
 
 TEST(Mistakes, AreToldAllAtOnceWithTheirPlaces) {
   const std::string error = refusal(
-      "trainer_config:\n  learning_rat: 1\n  max_steps: many\n  optim: adafactor\n"
+      "trainer_config:\n  learning_rat: 1\n  max_steps: many\n  optim: lomo\n"
       "peft_config: {r: 0, use_dora: true}\nmodel: x\n");
   EXPECT_THAT(error, StartsWith("run.yaml: 6 mistakes:\n  run.yaml:2: unknown key"));
   for (const char* part :

@@ -75,6 +75,20 @@ TEST(TrainingState, KnowsWhereInTheEpochItStands) {
   EXPECT_EQ(stored.step_in_epoch, 2);
 }
 
+TEST(TrainingState, ACheckpointOfAnotherOptimizerIsRefused) {
+  const checkpoint::State stored = state_after_six_steps().to_checkpoint(layout(), kStepsPerEpoch, {});
+  for (const char* name : {"sgd", "lion", "adafactor", "adamw_8bit"}) {
+    TrainingState state(kElements, at::kCPU, 1.0, optim::make_optimizer_options(name, ""), 12);
+    try {
+      state.restore({.state = stored, .path = "step-6.h5", .skipped = {}}, layout());
+      FAIL() << "expected an error";
+    } catch (const comm::CollectiveError& error) {
+      EXPECT_EQ(error.kind(), core::ErrorKind::kCheckpoint);
+      EXPECT_THAT(error.what(), HasSubstr("the optimizer state of adamw, and this run's is of "));
+    }
+  }
+}
+
 TEST(TrainingState, ACheckpointOfOtherTensorsIsRefused) {
   const checkpoint::State stored = state_after_six_steps().to_checkpoint(layout("other"), kStepsPerEpoch, {});
   TrainingState state(kElements, at::kCPU, 1.0);

@@ -38,7 +38,7 @@ optim::FlatBuffers start() {
 UpdateSetup update_setup(int64_t updates_done = 0, int64_t total_steps = 20) {
   UpdateSetup setup;
   setup.ranges = {{0, 3008, true}, {3008, kElements, false}};
-  setup.adamw.weight_decay = 0.1;
+  setup.optimizer.adamw.weight_decay = 0.1;
   setup.max_grad_norm = 1.0;
   setup.learning_rate = 1e-2;
   setup.schedule = optim::make_schedule({.warmup_steps = 3, .total_steps = total_steps});
