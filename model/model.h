@@ -54,6 +54,7 @@ struct LossSum {
 struct EvalOutput {
   LossSum loss;
   at::Tensor logits;  // classification: [B, num_labels] fp32; causal LM: undefined
+  at::Tensor right;   // causal LM: [] int64, targets that have the largest logit; undefined without targets
 };
 
 struct ModelSetup {

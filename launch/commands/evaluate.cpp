@@ -44,17 +44,10 @@ int run_evaluate(comm::MpiSession& session, const EvaluateArguments& arguments) 
     nlohmann::ordered_json json = result.json();
     json["eval_runtime"] = result.seconds;
     json["eval_samples_per_second"] = static_cast<double>(result.samples) / result.seconds;
-    if (result.single_label) {
-      const int64_t n = result.single_label->num_labels();
-      nlohmann::ordered_json matrix = nlohmann::ordered_json::array();
-      for (int64_t row = 0; row < n; ++row) {
-        const auto cells = result.single_label->cells().subspan(static_cast<size_t>(row * n), static_cast<size_t>(n));
-        matrix.push_back(std::vector<int64_t>(cells.begin(), cells.end()));
-      }
-      json["eval_labels"] = inference.labels;
-      json["eval_confusion_matrix"] = matrix;
-      session.log().info(metrics::confusion_table(*result.single_label, inference.labels));
-    }
+    json.update(result.tables(inference.labels));
+    if (const std::string tables = result.text_tables(inference.labels); !tables.empty()) session.log().info(tables);
+    const std::string warning = result.warning_of_one_prediction(inference.labels);
+    if (!warning.empty()) session.log().warning(warning);
     const std::string text = json.dump() + "\n";
     // Writes the file first: somebody may wait for it, while printing may fail because nobody reads standard output.
     if (!arguments.output.empty()) core::write_output_file(arguments.output, text);

@@ -224,6 +224,7 @@ void print_plan(const Inputs& inputs, const PlanRequest& request) {
   MemoryPlanInput question =
       memory_plan_input(config, task, inputs.base, *store, validation.get(), planned_device(config));
   question.batching = plan.batching;
+  question.ranks = request.ranks;
   question.ranks_per_node = request.ranks_per_node;
   question.setup.threads = threads_of_a_rank(config, request);
   question.setup.model.gradient_checkpointing = print_memory(inputs, question, report);

@@ -1,9 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "launch/commands/predict.h"
 
-#include <ATen/ops/sigmoid.h>
-#include <ATen/ops/softmax.h>
-
 #include <algorithm>
 #include <nlohmann/json.hpp>
 #include <unordered_map>
@@ -56,7 +53,7 @@ class Lines {
   }
 
   void add(int64_t first, const at::Tensor& logits) {
-    const at::Tensor scores = scores_of(logits).cpu().contiguous();
+    const at::Tensor scores = train::class_scores(inference_.task.value, logits);
     for (int64_t i = 0; i < scores.size(0); ++i) {
       const float* row = scores.const_data_ptr<float>() + i * scores.size(1);
       text_ += line(first + i, row);
@@ -65,11 +62,6 @@ class Lines {
   const std::string& text() const { return text_; }
 
  private:
-  at::Tensor scores_of(const at::Tensor& logits) const {
-    if (inference_.task.regression()) return logits;
-    return multi_ ? at::sigmoid(logits) : at::softmax(logits, -1);
-  }
-
   /// Returns what a row without a prediction lacks.
   const char* missing() const {
     if (inference_.task.regression()) return inference_.labels.size() == 1 ? "value" : "values";

@@ -119,6 +119,7 @@ void open_stores(comm::MpiSession& session, TrainingJob& s) {
                   ErrorKind::kUsage, "model_config.num_labels is {}, but {} has {} labels", expected.value_or(0),
                   s.config.data.train.text(), s.labels.size());
     if (s.task.classifies()) {
+      train::check_metric(s.config.trainer_config, s.task.value, static_cast<int64_t>(s.labels.size()));
       s.label_counts = label_counts(*s.train, s.task.value);
       s.class_weights = class_weights(s.config.trainer_config.class_weights,
                                       {s.task.value, s.labels, s.label_counts, s.train->size()});
@@ -211,6 +212,7 @@ MemoryPlanInput memory_question(const comm::MpiSession& session, const TrainingJ
   question.setup.threads = s.resolved.threads_per_rank;
   question.setup.model.logits_chunk_rows = s.resolved.logits_chunk_rows;
   question.batching = s.resolved.batching;
+  question.ranks = session.size();
   question.ranks_per_node = session.local_size();
   return question;
 }

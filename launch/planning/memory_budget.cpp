@@ -15,6 +15,7 @@
 #include "runtime/core/error.h"
 #include "runtime/metrics/events.h"
 #include "runtime/train/optimizer_setup.h"
+#include "runtime/train/score_table.h"
 
 namespace neoloom::launch {
 namespace {
@@ -131,6 +132,11 @@ RankMemory rank_memory(const MemoryPlanInput& question, bool gradient_checkpoint
   if (question.validation != nullptr) {
     memory.evaluation_bytes =
         model::evaluation_peak_bytes(setup, largest_batch(*question.validation, question.eval_batch_size));
+    if (!causal) {
+      memory.score_bytes = train::score_table_bytes(question.validation->size(), setup.model.num_labels,
+                                                    question.eval_batch_size, question.ranks);
+    }
+    if (!on_gpu(question)) memory.evaluation_bytes += memory.score_bytes;
   }
   int64_t phases = std::max(memory.step.peak_bytes, memory.evaluation_bytes);
   if (!on_gpu(question)) {
@@ -167,7 +173,13 @@ std::string describe(const RankMemory& memory, const MemoryPlanInput& question) 
        fmt::format("{} at most, for {} samples of {} tokens together; its blocks keep {}, {} each",
                    readable_bytes(memory.step.peak_bytes), memory.batch.samples, memory.batch.tokens,
                    readable_bytes(memory.step.saved_bytes), readable_bytes(memory.step.block_saved_bytes)));
-  if (memory.evaluation_bytes > 0) line("evaluation", readable_bytes(memory.evaluation_bytes));
+  if (memory.evaluation_bytes > 0) {
+    line("evaluation", readable_bytes(memory.evaluation_bytes) +
+                           (memory.score_bytes == 0
+                                ? ""
+                                : fmt::format("{} scores of all rows take {}", gpu ? "; on the host" : ", of which",
+                                              readable_bytes(memory.score_bytes))));
+  }
   if (!gpu) {
     line("micro-batches ahead", readable_bytes(memory.prefetch_bytes));
     line("writing a checkpoint", readable_bytes(memory.state.saving_bytes) + " (rank 0, between steps)");

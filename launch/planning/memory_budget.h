@@ -26,6 +26,7 @@ struct MemoryPlanInput {
   int64_t prefetch_batches = 0;
   const data::TokenStore* train = nullptr;
   const data::TokenStore* validation = nullptr;  // null: no evaluation
+  int64_t ranks = 1;
   int64_t ranks_per_node = 1;
   int64_t process_bytes = 0;  // CPUs: memory of the process before weights are loaded
 };
@@ -42,6 +43,7 @@ struct RankMemory {
   model::BatchShape batch;  // the largest micro-batch
   model::StepMemory step;
   int64_t evaluation_bytes = 0;
+  int64_t score_bytes = 0;         // host, part of evaluation_bytes on CPUs: scores that metrics rank
   int64_t prefetch_bytes = 0;      // host
   int64_t process_bytes = 0;       // host
   int64_t weight_share_bytes = 0;  // this rank's share of the files that a node's ranks map

@@ -9,6 +9,7 @@ namespace neoloom::model {
 struct LossOptions {
   bool gradients = false;
   double loss_scale = 1.0;
+  bool counts_right = false;     // causal LM: counts the targets that have the largest logit
   double label_smoothing = 0.0;  // e: a target's share is 1 - e + e / C, every other class's e / C
 };
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Runs a block on the CPU. Whatever follows a GEMM is its epilogue, done to each tile while it is in the cache. Tensors
 // that only GEMMs read have the type of their inputs.
+#include <ATen/ops/argmax.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros_like.h>
 
@@ -122,6 +123,7 @@ class CpuLmHeadOps final : public LmHeadOps {
     at::Tensor logits = buffer_.narrow(0, 0, chunk.targets.size(0));
     matmul_.forward_into(logits, chunk.normed, network_.head, {});
     LmHeadResult result;
+    if (options.counts_right) result.right = at::argmax(logits, 1).eq(chunk.targets);
     result.losses = cross_entropy_rows(logits, chunk.targets, options);
     if (!options.gradients) return result;
     result.d_normed = matmul_.input_gradient(logits, network_.head);

@@ -2,6 +2,7 @@
 // Runs a block on a GPU, in few operators. Tensors that only matmuls or attention read have the compute dtype, called
 // "16" below even where it is fp32. All others are fp32.
 #include <ATen/ops/addmm.h>
+#include <ATen/ops/argmax.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/gelu.h>
 #include <ATen/ops/gelu_backward.h>
@@ -213,6 +214,7 @@ class CudaLmHeadOps final : public LmHeadOps {
     const int64_t aligned_rows = head_.size(0) - vocabulary;
     if (aligned_rows > 0) logits.narrow(1, vocabulary, aligned_rows).fill_(-std::numeric_limits<float>::infinity());
     LmHeadResult result;
+    if (options.counts_right) result.right = at::argmax(logits, 1).eq(chunk.targets);
     result.losses = cuda_cross_entropy_rows(logits, chunk.targets, options, vocabulary, head_.scalar_type());
     if (!options.gradients) return result;
     result.d_normed = matmul_.multiply_fp32(logits, head_);

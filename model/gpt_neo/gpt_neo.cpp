@@ -126,8 +126,8 @@ EvalOutput GptNeo::evaluate(const Batch& batch, const at::Tensor& params) {
   const MicroBatch packed = packed_on(params.device(), batch);
   const Network network = builder_.build(params, {}, nullptr);
   const Passes passes{setup_, network, *backend_, packed};
-  const HeadResult head = passes.head(passes.forward(nullptr), {});
-  return {head.loss, head.logits};
+  const HeadResult head = passes.head(passes.forward(nullptr), {.counts_right = true});
+  return {head.loss, head.logits, head.right};
 }
 
 at::Tensor GptNeo::lm_logits(const Batch& batch, const at::Tensor& params) {

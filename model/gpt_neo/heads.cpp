@@ -52,6 +52,10 @@ at::Tensor row_losses(const Backend& backend, const ClassifierOutput& output, co
                                           : squared_error_rows(rows, options, d_logits);
 }
 
+at::Tensor count_right(const at::Tensor& right, const at::Tensor& weights) {
+  return at::sum(weights.defined() ? right.mul(weights) : right, at::kLong);
+}
+
 }  // namespace
 
 int64_t logits_chunk_rows(const ModelSetup& setup) {
@@ -84,6 +88,7 @@ HeadResult causal_lm(Backend& backend, const Network& network, const at::Tensor&
   const int64_t rows = targets.rows.size(0);
   result.loss.count = targets.count;
   result.loss.loss = zero_loss(hidden);
+  if (options.counts_right) result.right = at::zeros({}, hidden.options().dtype(at::kLong));
   if (options.gradients) result.d_hidden = at::zeros_like(hidden);
   if (rows == 0) return result;
   const at::Tensor selected = at::index_select(hidden, 0, targets.rows);
@@ -99,6 +104,7 @@ HeadResult causal_lm(Backend& backend, const Network& network, const at::Tensor&
     LmHeadResult found = head->run(chunk, options);
     weigh(chunk.weights, found.losses, found.d_normed);
     result.loss.loss.add_(at::sum(found.losses, at::kDouble));
+    if (options.counts_right) result.right.add_(count_right(found.right, chunk.weights));
     if (options.gradients) d_normed.narrow(0, begin, count).copy_(found.d_normed);
   }
   if (options.gradients) {

@@ -19,6 +19,7 @@ struct HeadResult {
   LossSum loss;
   at::Tensor logits;    // classification [B, C] fp32
   at::Tensor d_hidden;  // gradient of (loss sum * scale) by the last block's output; undefined unless wanted
+  at::Tensor right;     // causal LM: [] int64, targets that have the largest logit; undefined unless wanted
 };
 
 /// Some supervised rows of a causal LM.
@@ -28,10 +29,11 @@ struct LmHeadChunk {
   at::Tensor weights;  // [n] fp32: 0 for rows that do not count; undefined: all do
 };
 
-/// Losses of a chunk's rows, and the gradient of its `normed`. Neither is multiplied by `weights`.
+/// Losses of a chunk's rows, and the gradient of its `normed`. None is multiplied by `weights`.
 struct LmHeadResult {
   at::Tensor losses;    // [n]
   at::Tensor d_normed;  // [n, h], undefined unless wanted
+  at::Tensor right;     // [n] bool: the target has the largest logit; undefined unless wanted
 };
 
 /// The language model's head of one micro-batch, chunk by chunk; see Backend::lm_head_ops.

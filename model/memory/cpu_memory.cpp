@@ -268,6 +268,7 @@ class CpuLmHeadMemory final : public LmHeadOps {
     if (!CpuKernels::is_packed(head_)) logits = make(logits.sizes(), at::kFloat);
     kernels_.multiply(chunk.normed, head_);
     LmHeadResult result;
+    if (options.counts_right) result.right = make({logits.size(0)}, at::kBool);
     result.losses = make({logits.size(0)}, at::kFloat);
     if (!options.gradients) return result;
     result.d_normed = make(chunk.normed.sizes(), at::kFloat);

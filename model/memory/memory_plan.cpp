@@ -99,7 +99,7 @@ class DryRun {
   }
 
   int64_t evaluate() {
-    passes_.head(passes_.forward(nullptr), {});
+    passes_.head(passes_.forward(nullptr), {.counts_right = true});
     return ledger_.peak_bytes();
   }
 

@@ -1,21 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/metrics/classification.h"
 
-#include <fmt/format.h>
-
-#include <algorithm>
+#include <cmath>
 
 #include "runtime/core/error.h"
-#include "runtime/metrics/text_width.h"
 
 namespace neoloom::metrics {
 namespace {
-
-// Returns 2 tp / (2 tp + fp + fn), and 0 where nothing is counted, as scikit-learn does by default (zero_division).
-double f1(int64_t tp, int64_t fp, int64_t fn) {
-  const int64_t denominator = 2 * tp + fp + fn;
-  return denominator == 0 ? 0.0 : static_cast<double>(2 * tp) / static_cast<double>(denominator);
-}
 
 double ratio(int64_t part, int64_t whole) {
   return whole == 0 ? 0.0 : static_cast<double>(part) / static_cast<double>(whole);
@@ -25,7 +16,35 @@ void require_positive(int64_t num_labels) {
   core::require(num_labels > 0, core::ErrorKind::kInternal, "metrics for {} labels", num_labels);
 }
 
+using Score = double (LabelCounts::*)() const;
+
+Averages averages(const std::vector<LabelCounts>& labels, Score score) {
+  LabelCounts all;
+  double sum = 0.0;
+  double weighted_sum = 0.0;
+  for (const LabelCounts& label : labels) {
+    all.true_positives += label.true_positives;
+    all.false_positives += label.false_positives;
+    all.false_negatives += label.false_negatives;
+    sum += (label.*score)();
+    weighted_sum += (label.*score)() * static_cast<double>(label.support());
+  }
+  return {.macro = labels.empty() ? 0.0 : sum / static_cast<double>(labels.size()),
+          .micro = (all.*score)(),
+          .weighted = all.support() == 0 ? 0.0 : weighted_sum / static_cast<double>(all.support())};
+}
+
+AverageScores scores_of(const std::vector<LabelCounts>& labels) {
+  return {.precision = averages(labels, &LabelCounts::precision),
+          .recall = averages(labels, &LabelCounts::recall),
+          .f1 = averages(labels, &LabelCounts::f1)};
+}
+
 }  // namespace
+
+double LabelCounts::precision() const { return ratio(true_positives, predicted()); }
+double LabelCounts::recall() const { return ratio(true_positives, support()); }
+double LabelCounts::f1() const { return ratio(2 * true_positives, predicted() + support()); }
 
 ConfusionCounts::ConfusionCounts(int64_t num_labels) : num_labels_(num_labels) {
   require_positive(num_labels);
@@ -46,22 +65,41 @@ double ConfusionCounts::accuracy() const {
   return ratio(right, all);
 }
 
-double ConfusionCounts::macro_f1() const {
-  double sum = 0.0;
-  int64_t seen = 0;
-  for (int64_t label = 0; label < num_labels_; ++label) {
-    int64_t in_truth = 0;
-    int64_t in_prediction = 0;
-    for (int64_t other = 0; other < num_labels_; ++other) {
-      in_truth += cells_[static_cast<size_t>(label * num_labels_ + other)];
-      in_prediction += cells_[static_cast<size_t>(other * num_labels_ + label)];
+std::vector<LabelCounts> ConfusionCounts::labels() const {
+  std::vector<LabelCounts> labels(static_cast<size_t>(num_labels_));
+  const int64_t* cell = cells_.data();
+  for (size_t truth = 0; truth < labels.size(); ++truth) {
+    for (size_t predicted = 0; predicted < labels.size(); ++predicted, ++cell) {
+      if (truth == predicted) {
+        labels[truth].true_positives += *cell;
+      } else {
+        labels[truth].false_negatives += *cell;
+        labels[predicted].false_positives += *cell;
+      }
     }
-    if (in_truth + in_prediction == 0) continue;
-    const int64_t tp = cells_[static_cast<size_t>(label * (num_labels_ + 1))];
-    sum += f1(tp, in_prediction - tp, in_truth - tp);
-    ++seen;
   }
-  return seen == 0 ? 0.0 : sum / static_cast<double>(seen);
+  return labels;
+}
+
+AverageScores ConfusionCounts::scores() const {
+  std::vector<LabelCounts> seen = labels();
+  std::erase_if(seen, [](const LabelCounts& label) { return label.support() + label.predicted() == 0; });
+  return scores_of(seen);
+}
+
+double ConfusionCounts::matthews_correlation() const {
+  int64_t right = 0, all = 0, truth_squared = 0, predicted_squared = 0, product = 0;
+  for (const LabelCounts& label : labels()) {
+    right += label.true_positives;
+    all += label.support();
+    truth_squared += label.support() * label.support();
+    predicted_squared += label.predicted() * label.predicted();
+    product += label.support() * label.predicted();
+  }
+  const auto covariance = static_cast<double>(right * all - product);
+  const double variances =
+      static_cast<double>(all * all - truth_squared) * static_cast<double>(all * all - predicted_squared);
+  return variances == 0.0 ? 0.0 : covariance / std::sqrt(variances);
 }
 
 MultiLabelCounts::MultiLabelCounts(int64_t num_labels) : num_labels_(num_labels) {
@@ -91,51 +129,19 @@ double MultiLabelCounts::subset_accuracy() const {
   return ratio(cells_[3 * labels], cells_[3 * labels + 1]);
 }
 
-double MultiLabelCounts::micro_f1() const {
-  const auto labels = static_cast<size_t>(num_labels_);
-  int64_t tp = 0, fp = 0, fn = 0;
-  for (size_t i = 0; i < labels; ++i) {
-    tp += cells_[i];
-    fp += cells_[labels + i];
-    fn += cells_[2 * labels + i];
-  }
-  return f1(tp, fp, fn);
+std::vector<LabelCounts> MultiLabelCounts::labels() const {
+  const auto width = static_cast<size_t>(num_labels_);
+  std::vector<LabelCounts> labels(width);
+  for (size_t i = 0; i < width; ++i) labels[i] = {cells_[i], cells_[width + i], cells_[2 * width + i]};
+  return labels;
 }
 
-double MultiLabelCounts::macro_f1() const {
-  const auto labels = static_cast<size_t>(num_labels_);
-  double sum = 0.0;
-  for (size_t i = 0; i < labels; ++i) sum += f1(cells_[i], cells_[labels + i], cells_[2 * labels + i]);
-  return sum / static_cast<double>(num_labels_);
+double MultiLabelCounts::hamming_loss() const {
+  int64_t wrong = 0;
+  for (const LabelCounts& label : labels()) wrong += label.false_positives + label.false_negatives;
+  return ratio(wrong, samples() * num_labels_);
 }
 
-std::string confusion_table(const ConfusionCounts& counts, const std::vector<std::string>& labels, int64_t max_labels) {
-  constexpr size_t kWidestName = 24;
-  constexpr size_t kWidestColumn = 10;
-  const int64_t all = counts.num_labels();
-  const auto shown = static_cast<size_t>(std::min(all, std::max<int64_t>(max_labels, 1)));
-  const auto name_of = [&](size_t i) { return i < labels.size() ? labels[i] : fmt::format("{}", i); };
-  const auto cell = [&](size_t row, size_t column) {
-    return fmt::format("{}", counts.cells()[row * static_cast<size_t>(all) + column]);
-  };
-  constexpr std::string_view kCorner = "true \\ predicted";
-  size_t first = kCorner.size();
-  std::vector<size_t> widths(shown);
-  for (size_t i = 0; i < shown; ++i) {
-    first = std::max(first, std::min(display_width(name_of(i)), kWidestName));
-    widths[i] = std::min(display_width(name_of(i)), kWidestColumn);
-    for (size_t row = 0; row < shown; ++row) widths[i] = std::max(widths[i], cell(row, i).size());
-  }
-  std::string table = pad_right(kCorner, first);
-  for (size_t i = 0; i < shown; ++i) table += "  " + pad_left(cut_to_width(name_of(i), widths[i]), widths[i]);
-  table += "\n";
-  for (size_t row = 0; row < shown; ++row) {
-    table += pad_right(cut_to_width(name_of(row), first), first);
-    for (size_t i = 0; i < shown; ++i) table += "  " + pad_left(cell(row, i), widths[i]);
-    table += "\n";
-  }
-  if (static_cast<int64_t>(shown) < all) table += fmt::format("({} of {} labels shown)\n", shown, all);
-  return table;
-}
+AverageScores MultiLabelCounts::scores() const { return scores_of(labels()); }
 
 }  // namespace neoloom::metrics

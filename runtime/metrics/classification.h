@@ -3,12 +3,34 @@
 
 #include <cstdint>
 #include <span>
-#include <string>
 #include <vector>
 
-#include <nlohmann/json_fwd.hpp>
-
 namespace neoloom::metrics {
+
+/// Outcomes of one label against all others. Its scores are 0 where nothing is counted, as scikit-learn's default
+/// zero_division has it.
+struct LabelCounts {
+  int64_t true_positives = 0;
+  int64_t false_positives = 0;
+  int64_t false_negatives = 0;
+
+  int64_t support() const { return true_positives + false_negatives; }
+  int64_t predicted() const { return true_positives + false_positives; }
+  double precision() const;
+  double recall() const;
+  double f1() const;
+};
+
+/// Means of a score over labels, as scikit-learn's average="macro", "micro" and "weighted".
+struct Averages {
+  double macro = 0.0;
+  double micro = 0.0;
+  double weighted = 0.0;  // by support
+};
+
+struct AverageScores {
+  Averages precision, recall, f1;
+};
 
 /// Counts of a classification evaluation; integers, so sums over ranks do not depend on order.
 class ConfusionCounts {
@@ -20,9 +42,12 @@ class ConfusionCounts {
   /// [num_labels x num_labels], row = truth.
   std::span<int64_t> cells() { return cells_; }
   std::span<const int64_t> cells() const { return cells_; }
+  std::vector<LabelCounts> labels() const;
   double accuracy() const;
-  /// Mean F1 score over the labels that occur in truth or prediction, as scikit-learn's f1_score(average="macro").
-  double macro_f1() const;
+  /// Over the labels that occur in truth or prediction, as scikit-learn has it.
+  AverageScores scores() const;
+  /// Matthews correlation coefficient of any number of labels, as scikit-learn's matthews_corrcoef.
+  double matthews_correlation() const;
 
  private:
   int64_t num_labels_;
@@ -36,17 +61,17 @@ class MultiLabelCounts {
   void add(std::span<const uint8_t> truth, std::span<const uint8_t> predicted);
   /// [3 x num_labels + 2]: tp, fp, fn per label, then exact matches and samples; for summing over ranks.
   std::span<int64_t> cells() { return cells_; }
+  std::vector<LabelCounts> labels() const;
+  int64_t samples() const { return cells_.back(); }
   double subset_accuracy() const;
-  double micro_f1() const;
-  double macro_f1() const;
+  /// Share of wrong marks among all marks of all samples.
+  double hamming_loss() const;
+  /// Over all labels.
+  AverageScores scores() const;
 
  private:
   int64_t num_labels_;
   std::vector<int64_t> cells_;
 };
-
-/// The confusion matrix as an aligned text table with label names (at most `max_labels` shown).
-std::string confusion_table(const ConfusionCounts& counts, const std::vector<std::string>& labels,
-                            int64_t max_labels = 20);
 
 }  // namespace neoloom::metrics

@@ -4,54 +4,37 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <array>
 #include <cmath>
-#include <string_view>
 
 #include "runtime/checkpoint/directory.h"
 #include "runtime/core/error.h"
 #include "runtime/core/json.h"
+#include "runtime/core/text.h"
+#include "runtime/metrics/names.h"
 
 namespace neoloom::train {
 namespace {
 
 using core::ErrorKind;
 
-constexpr std::string_view kPrefix = "eval_";
-
-std::string without_prefix(const std::string& metric) {
-  return metric.starts_with(kPrefix) ? metric.substr(kPrefix.size()) : metric;
-}
-
-bool smaller_is_better(std::string_view metric) {
-  return metric.ends_with("loss") || metric.ends_with("perplexity") || metric.ends_with("error") || metric == "mse" ||
-         metric == "mae";
-}
-
 }  // namespace
 
-std::vector<std::string> metric_names(data::Task task) {
-  if (task == data::Task::kCausalLm) return {"loss", "perplexity"};
-  if (task == data::Task::kMultiLabel) return {"loss", "accuracy", "micro_f1", "macro_f1"};
-  if (task == data::Task::kRegression) return {"loss", "mse", "mae", "pearson", "spearmanr"};
-  return {"loss", "accuracy", "macro_f1"};
-}
-
 Judge judge_of(const Options& options, const std::string& validation_hash) {
-  const std::string name = without_prefix(options.metric_for_best_model);
-  return {std::string(kPrefix) + name, options.greater_is_better.value_or(!smaller_is_better(name)), validation_hash};
+  const std::string name = metrics::metric_name(options.metric_for_best_model);
+  return {"eval_" + name, options.greater_is_better.value_or(!metrics::smaller_is_better(name)), validation_hash};
 }
 
-std::string check_metric(const Options& options, data::Task task) {
+std::string check_metric(const Options& options, data::Task task, int64_t num_labels) {
   if (!options.load_best_model_at_end) return "";
-  const std::vector<std::string> names = metric_names(task);
-  const std::string name = without_prefix(options.metric_for_best_model);
-  const bool means_macro = name == "f1" && std::find(names.begin(), names.end(), "macro_f1") != names.end();
+  const std::vector<std::string> names = metrics::metric_names(task, num_labels);
+  const std::string name = metrics::metric_name(options.metric_for_best_model);
+  const std::string near = core::nearest(name, names);
   core::require(std::find(names.begin(), names.end(), name) != names.end(), ErrorKind::kUsage,
-                "trainer_config.metric_for_best_model: an evaluation of this task gives no \"{}\"; choose one of {}{}",
-                options.metric_for_best_model, fmt::join(names, ", "),
-                means_macro ? " (macro_f1 is the mean of the labels' F1 scores)" : "");
-  const bool greater = !smaller_is_better(name);
+                "trainer_config.metric_for_best_model: an evaluation of this task{} gives no \"{}\"{}; "
+                "choose one of {}",
+                num_labels > 0 ? fmt::format(" with {} labels", num_labels) : "", options.metric_for_best_model,
+                near.empty() ? "" : fmt::format("; did you mean {}?", near), fmt::join(names, ", "));
+  const bool greater = !metrics::smaller_is_better(name);
   if (options.greater_is_better.value_or(greater) == greater) return "";
   return fmt::format("trainer_config.greater_is_better: {} with metric_for_best_model: {} keeps the worst model",
                      !greater, name);

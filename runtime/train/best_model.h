@@ -14,9 +14,6 @@
 
 namespace neoloom::train {
 
-/// The metrics of an evaluation of this task by which models can be compared, without "eval_".
-std::vector<std::string> metric_names(data::Task task);
-
 /// How evaluations are compared. Only those of equal judges are comparable.
 struct Judge {
   std::string metric;  // with "eval_"
@@ -29,9 +26,9 @@ struct Judge {
 Judge judge_of(const Options& options, const std::string& validation_hash);
 
 /// Returns a warning when greater_is_better would keep the worst model; else "".
-/// Throws: Error(kUsage) when load_best_model_at_end needs a metric that this task does not have, listing those that it
-/// has.
-std::string check_metric(const Options& options, data::Task task);
+/// num_labels: 0 if not known yet. Throws: Error(kUsage) when load_best_model_at_end needs a metric that this task does
+/// not have, with the nearest name and all names.
+std::string check_metric(const Options& options, data::Task task, int64_t num_labels = 0);
 
 /// The best evaluation of a run, and optionally the parameters that it evaluated. The parameters stay in memory and are
 /// part of checkpoints, so that they are kept whatever save_steps is and when the disk is full.

@@ -4,14 +4,16 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <nlohmann/json.hpp>
 #include <numeric>
+#include <optional>
+#include <span>
 #include <vector>
 
 #include "data/batching/step_list.h"
 #include "runtime/core/clock.h"
 #include "runtime/core/error.h"
 #include "runtime/train/micro_batch_loader.h"
+#include "runtime/train/score_table.h"
 
 namespace neoloom::train {
 namespace {
@@ -23,36 +25,10 @@ struct Totals {
   int64_t loss_fixed = 0;
   int64_t not_finite = 0;
   int64_t targets = 0;
+  int64_t right = 0;
   int64_t samples = 0;
   int64_t tokens = 0;
 };
-
-void add_predictions(const data::TokenStore& store, int64_t first, const at::Tensor& logits, EvalResult& result) {
-  const at::Tensor host = logits.cpu().contiguous();
-  const float* row = host.const_data_ptr<float>();
-  const int64_t labels = host.size(1);
-  for (int64_t i = 0; i < host.size(0); ++i, row += labels) {
-    if (result.single_label) {
-      if (store.label(first + i) < 0) continue;
-      result.single_label->add(store.label(first + i), std::max_element(row, row + labels) - row);
-    } else {
-      std::vector<uint8_t> predicted(static_cast<size_t>(labels));
-      for (int64_t k = 0; k < labels; ++k) predicted[static_cast<size_t>(k)] = row[k] > 0.0F;  // sigmoid(x) > 0.5
-      result.multi_label->add(store.multi_label(first + i), predicted);
-    }
-  }
-}
-
-void sum_over_ranks(comm::MpiSession& session, Totals& totals, EvalResult& result) {
-  std::vector<int64_t> all = {totals.loss_fixed, totals.not_finite, totals.targets, totals.samples, totals.tokens};
-  std::span<int64_t> cells;
-  if (result.single_label) cells = result.single_label->cells();
-  if (result.multi_label) cells = result.multi_label->cells();
-  all.insert(all.end(), cells.begin(), cells.end());
-  session.all_reduce_sum(all);
-  totals = {all[0], all[1], all[2], all[3], all[4]};
-  std::copy(all.begin() + 5, all.end(), cells.begin());
-}
 
 /// Appends the predictions [n, C] as bytes.
 void append_values(const at::Tensor& logits, std::string& bytes) {
@@ -76,6 +52,69 @@ metrics::RegressionScores scores_of_all(comm::MpiSession& session, const data::T
   return metrics::regression_scores(predicted, truth, static_cast<int64_t>(store.label_names().size()));
 }
 
+/// Counts the predictions of this rank's batches, if the data are labelled.
+class Predictions {
+ public:
+  Predictions(const data::TokenStore& store, const model::ModelSetup& setup, int64_t samples_of_rank,
+              EvalResult& result)
+      : store_(store), task_(setup.head), result_(result) {
+    if (!store.labelled() || task_ == model::Head::kCausalLm) return;
+    regression_ = task_ == model::Head::kRegression;
+    if (regression_) return;
+    if (task_ == model::Head::kSingleLabel) result.single_label.emplace(setup.num_labels);
+    if (task_ == model::Head::kMultiLabel) result.multi_label.emplace(setup.num_labels);
+    table_.emplace(samples_of_rank, setup.num_labels);
+    result.majority_baseline = majority_baseline(store, task_);
+  }
+
+  void add(int64_t first, const at::Tensor& logits) {
+    if (regression_) append_values(logits, values_);
+    if (!table_) return;
+    const at::Tensor host = logits.cpu().contiguous();
+    const at::Tensor scores = class_scores(task_, logits);
+    table_->add(scores);
+    const auto row = [](const at::Tensor& values, int64_t i) {
+      const auto width = static_cast<size_t>(values.size(1));
+      return std::span(values.const_data_ptr<float>() + static_cast<size_t>(i) * width, width);
+    };
+    for (int64_t i = 0; i < host.size(0); ++i) {
+      if (result_.single_label) {
+        result_.add_single(store_.label(first + i), row(host, i), row(scores, i));
+      } else {
+        result_.add_multi(store_.multi_label(first + i), row(host, i), row(scores, i));
+      }
+    }
+  }
+
+  // Collective: every rank.
+  void rank(comm::MpiSession& session) {
+    if (regression_) result_.regression = scores_of_all(session, store_, values_);
+    if (table_) result_.rankings = table_->rank(session, store_, task_);
+  }
+
+ private:
+  const data::TokenStore& store_;
+  model::Head task_;
+  EvalResult& result_;
+  std::optional<ScoreTable> table_;
+  bool regression_ = false;
+  std::string values_;  // regression: the predictions of this rank, as bytes
+};
+
+void sum_over_ranks(comm::MpiSession& session, Totals& totals, EvalResult& result) {
+  std::vector<int64_t> all = {totals.loss_fixed, totals.not_finite, totals.targets,
+                              totals.right,      totals.samples,    totals.tokens};
+  const size_t first = all.size();
+  for (const auto cells : result.cells()) all.insert(all.end(), cells.begin(), cells.end());
+  session.all_reduce_sum(all);
+  totals = {all[0], all[1], all[2], all[3], all[4], all[5]};
+  auto next = all.begin() + static_cast<int64_t>(first);
+  for (const auto cells : result.cells()) {
+    std::copy_n(next, cells.size(), cells.begin());
+    next += std::ssize(cells);
+  }
+}
+
 }  // namespace
 
 EvalResult evaluate(comm::MpiSession& session, model::Model& model, const at::Tensor& params,
@@ -85,15 +124,10 @@ EvalResult evaluate(comm::MpiSession& session, model::Model& model, const at::Te
   const data::TokenStore& store = *request.store;
   const model::Head head = model.setup().head;
   EvalResult result;
-  if (head == model::Head::kSingleLabel && store.labelled()) result.single_label.emplace(model.setup().num_labels);
-  if (head == model::Head::kMultiLabel && store.labelled()) result.multi_label.emplace(model.setup().num_labels);
-
-  const bool regression = head == model::Head::kRegression && store.labelled();
-  std::string predicted;
-
   Totals totals;
   const int64_t batches = (store.size() + request.batch_size - 1) / request.batch_size;
   const data::Shard shard = data::shard_of_rank(batches, session.rank(), session.size());
+  Predictions predictions(store, model.setup(), (shard.end - shard.begin) * request.batch_size, result);
   session.run_on_all_or_fail([&] {
     for (int64_t b = shard.begin; b < shard.end; ++b) {
       const int64_t first = b * request.batch_size;
@@ -113,45 +147,23 @@ EvalResult evaluate(comm::MpiSession& session, model::Model& model, const at::Te
           ++totals.not_finite;
         }
       }
-      if (result.single_label || result.multi_label) add_predictions(store, first, output.logits, result);
-      if (regression) append_values(output.logits, predicted);
+      if (output.right.defined()) totals.right += output.right.item<int64_t>();
+      predictions.add(first, output.logits);
       if (sink) sink(first, output.logits);
     }
   });
   sum_over_ranks(session, totals, result);
-  if (regression) result.regression = scores_of_all(session, store, predicted);
+  predictions.rank(session);
   result.samples = totals.samples;
   result.tokens = totals.tokens;
   result.targets = totals.targets;
+  result.right = totals.right;
   result.loss = totals.not_finite > 0 ? std::nan("")
                 : totals.targets > 0
                     ? static_cast<double>(totals.loss_fixed) / kLossUnit / static_cast<double>(totals.targets)
                     : 0.0;
   result.seconds = core::now_seconds() - start;
   return result;
-}
-
-nlohmann::ordered_json EvalResult::json() const {
-  nlohmann::ordered_json json;
-  json["eval_samples"] = samples;
-  if (targets > 0) json["eval_loss"] = loss;
-  if (single_label) {
-    json["eval_accuracy"] = single_label->accuracy();
-    json["eval_macro_f1"] = single_label->macro_f1();
-  } else if (multi_label) {
-    json["eval_accuracy"] = multi_label->subset_accuracy();
-    json["eval_micro_f1"] = multi_label->micro_f1();
-    json["eval_macro_f1"] = multi_label->macro_f1();
-  } else if (regression) {
-    json["eval_mse"] = regression->mse;
-    json["eval_mae"] = regression->mae;
-    json["eval_pearson"] = regression->pearson;
-    json["eval_spearmanr"] = regression->spearmanr;
-  } else if (targets > 0) {
-    json["eval_tokens"] = targets;
-    json["eval_perplexity"] = std::exp(loss);
-  }
-  return json;
 }
 
 }  // namespace neoloom::train

@@ -132,17 +132,29 @@ void Reporter::log(metrics::StepLine line) {
   logged_step_ = line.step;
 }
 
-void Reporter::evaluated(int64_t step, double epoch, const EvalResult& result, const ordered_json& values) {
-  ordered_json eval = {{"event", "eval"}, {"step", step}, {"epoch", epoch}};
-  eval.update(values);
+void Reporter::evaluated(const Evaluation& evaluation) {
+  constexpr size_t kShownValues = 5;
+  constexpr size_t kMostMatrixLabels = 100;
+  const EvalResult& result = evaluation.result;
+  ordered_json eval = {{"event", "eval"}, {"step", evaluation.step}, {"epoch", evaluation.epoch}};
+  eval.update(evaluation.values);
   eval["eval_runtime"] = result.seconds;
   eval["eval_samples_per_second"] = static_cast<double>(result.samples) / result.seconds;
+  ordered_json tables = result.tables(evaluation.labels);
+  if (evaluation.labels.size() > kMostMatrixLabels) tables.erase("eval_confusion_matrix");
+  eval.update(tables);
   event(eval);
-  std::string line = fmt::format("eval at step {}:", step);
-  for (const auto& [key, value] : values.items()) {
-    if (value.is_number_float()) line += fmt::format("  {} {:.4f}", key, value.get<double>());
+  std::string line = fmt::format("eval at step {}:", evaluation.step);
+  size_t shown = 0;
+  for (const auto& [key, value] : evaluation.values.items()) {
+    if (!value.is_number_float() || (shown >= kShownValues && key != evaluation.judge)) continue;
+    line += fmt::format("  {} {:.4f}", key, value.get<double>());
+    ++shown;
   }
   notice(line);
+  const std::string text = result.warning_of_one_prediction(evaluation.labels);
+  if (!text.empty() && !told_of_one_prediction_) warn(evaluation.step, "evaluation: " + text);
+  told_of_one_prediction_ = !text.empty();
 }
 
 void Reporter::tick(int64_t step) {

@@ -63,8 +63,17 @@ class Reporter {
 
   /// Writes a log line and resets measure(). Fills in rates, total and time left. Collective: every rank.
   void log(metrics::StepLine line);
-  /// `values`: result.json().
-  void evaluated(int64_t step, double epoch, const EvalResult& result, const nlohmann::ordered_json& values);
+  /// What an evaluation found.
+  struct Evaluation {
+    int64_t step = 0;
+    double epoch = 0.0;
+    const EvalResult& result;
+    const nlohmann::ordered_json& values;  // result.json()
+    const std::vector<std::string>& labels;
+    std::string judge;  // key of the metric that chooses the best model
+  };
+  /// Writes the event with all values and tables. The line on the console has the first values and the judge's.
+  void evaluated(const Evaluation& evaluation);
   /// Redraws the progress bar.
   void tick(int64_t step);
   /// Gathers the measurements of the whole run. Collective: every rank.
@@ -87,7 +96,8 @@ class Reporter {
   std::vector<metrics::DeviceMeasure> devices_;  // of the whole run, after finish
   uint64_t bytes_before_log_ = 0;
   int64_t world_size_before_ = 0;
-  int64_t logged_step_ = 0;  // the last log line, or the start
+  bool told_of_one_prediction_ = false;  // by the last evaluation
+  int64_t logged_step_ = 0;              // the last log line, or the start
   double start_seconds_ = 0.0;
   double log_seconds_ = 0.0;
   double run_seconds_ = 0.0;  // after finish

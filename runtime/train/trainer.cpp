@@ -361,7 +361,12 @@ void Trainer::evaluate_now() {
   remembered.update(nlohmann::json(values));
   state_.history.remember(remembered);
   if (reporter_.writes()) {
-    reporter_.evaluated(state_.step, schedule_.epoch_after(state_.step), result, values);
+    reporter_.evaluated({.step = state_.step,
+                         .epoch = schedule_.epoch_after(state_.step),
+                         .result = result,
+                         .values = values,
+                         .labels = setup_.validation->label_names(),
+                         .judge = best_.judge().metric});
     const bool best = best_.consider(state_.step, values, state_.buffers.params);
     if (best && setup_.options.load_best_model_at_end) writer_.best_is_due();
     writer_.write_side_products(state_.step);

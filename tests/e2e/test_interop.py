@@ -10,7 +10,7 @@ import tiny_model
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from runs import command, json_lines, padded, train, write_jsonl
-from sklearn.metrics import f1_score
+from sklearn.metrics import f1_score, roc_auc_score
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, TrainingArguments
 from transformers.utils import logging
 
@@ -133,6 +133,20 @@ def test_several_labels_with_emoji_names_are_scored_alike(base, files, tmp_path,
     chosen = [[name for name, score in zip(names, row, strict=True) if score > 0.5] for row in scores.tolist()]
     assert [row["labels"] for row in predictions] == chosen
     assert len({tuple(row) for row in chosen}) > 1
+    found = assert_same_on_ranks(cache, "--run", run.folder, "--data", files / "multi.jsonl")
+    truth = [[name in row["labels"] for name in names] for row in json_lines((files / "multi.jsonl").read_text())]
+    assert found["eval_roc_auc"] == pytest.approx(roc_auc_score(truth, scores), abs=1e-4)
+    assert found["eval_micro_f1"] == pytest.approx(f1_score(truth, scores > 0.5, average="micro"), abs=1e-9)
+
+
+def assert_same_on_ranks(cache, *arguments):
+    """Returns what evaluate prints, which has the same bits on one rank and on three."""
+    alone, three = (json.loads(command(cache, "evaluate", *arguments, ranks=ranks)) for ranks in (0, 3))
+    for found in (alone, three):
+        for key in common.CLOCK_KEYS:
+            del found[key]
+    assert alone == three
+    return alone
 
 
 def peft_classifier(base, folder, files):
@@ -169,6 +183,10 @@ def test_an_adapter_that_peft_trained_predicts_and_evaluates_alike(base, files, 
     assert found["eval_loss"] == pytest.approx(torch.nn.functional.cross_entropy(logits, labels).item(), abs=1e-5)
     assert found["eval_accuracy"] == (logits.argmax(-1) == labels).double().mean().item()
     assert found["eval_macro_f1"] == pytest.approx(f1_score(labels, logits.argmax(-1), average="macro"), abs=1e-9)
+    scores = torch.softmax(logits, -1)
+    assert found["eval_roc_auc"] == pytest.approx(roc_auc_score(labels, scores, multi_class="ovr"), abs=1e-4)
+    assert found["eval_majority_baseline"] == labels.bincount().max().item() / len(labels)
+    assert_same_on_ranks(cache, *source, "--data", files / "single.jsonl")
 
 
 def test_what_transformers_and_peft_write_of_their_defaults_pastes_in_whole(base, files, tmp_path):
@@ -203,22 +221,27 @@ def test_a_classifier_that_transformers_wrote_predicts_alike(base, files, tmp_pa
     assert_single_label(predictions, all_logits(model, tokenizer, texts(files)), SINGLE)
 
 
-def mean_loss(model, tokenizer, lines, limit=64):
-    """Returns the mean loss per supervised token, one row at a time: neither padding nor a batch can matter."""
-    total, count = 0.0, 0
+def mean_loss_and_accuracy(model, tokenizer, lines, limit=64):
+    """Returns the mean loss and the accuracy per supervised token, one row at a time: neither padding nor a batch can
+    matter."""
+    total, right, count = 0.0, 0, 0
     with torch.no_grad():
         for line in lines:
             ids = torch.tensor([(tokenizer(line).input_ids + [tokenizer.eos_token_id])[:limit]])
-            total += model(input_ids=ids, labels=ids).loss.item() * (ids.shape[1] - 1)
+            output = model(input_ids=ids, labels=ids)
+            total += output.loss.item() * (ids.shape[1] - 1)
+            right += (output.logits[:, :-1].argmax(-1) == ids[:, 1:]).sum().item()
             count += ids.shape[1] - 1
-    return total / count
+    return total / count, right / count
 
 
 def assert_language_model(model, tokenizer, source, files, cache):
     found = json.loads(command(cache, "evaluate", *source, "--data", files / "text.jsonl"))
-    expected = mean_loss(model, tokenizer, texts(files))
+    expected, right = mean_loss_and_accuracy(model, tokenizer, texts(files))
     assert found["eval_loss"] == pytest.approx(expected, abs=1e-5)
     assert found["eval_perplexity"] == pytest.approx(math.exp(expected), rel=1e-5)
+    assert found["eval_token_accuracy"] == pytest.approx(right, abs=1e-4)
+    assert 0 < right < 1
 
 
 def assert_same_greedy_text(model, tokenizer, source, cache):
@@ -261,6 +284,7 @@ def test_a_fully_trained_model_is_a_transformers_folder(full, base, files, cache
     model = AutoModelForCausalLM.from_pretrained(folder, **EXACT).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
     before = AutoModelForCausalLM.from_pretrained(base, **EXACT).eval()
-    assert mean_loss(model, tokenizer, texts(files)[:50]) < mean_loss(before, tokenizer, texts(files)[:50]) - 0.1
+    loss, loss_before = (mean_loss_and_accuracy(m, tokenizer, texts(files)[:50])[0] for m in (model, before))
+    assert loss < loss_before - 0.1
     assert_language_model(model, tokenizer, ("--run", full), files, cache)
     assert_same_greedy_text(model, tokenizer, ("--model", folder), cache)

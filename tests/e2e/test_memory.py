@@ -82,6 +82,7 @@ def test_a_plan_names_memory_traffic_steps_and_time(tmp_path, data, cache):
     assert int(lines["bytes per all-reduce"]) > 0
     assert "gradient checkpointing off" in lines["memory of a rank"]
     assert {"program", "frozen weights", "training state", "micro-step", "evaluation", "writing a checkpoint"} <= set(lines)
+    assert re.search(r"of which scores of all rows take [\d.]+ MB$", lines["evaluation"])
     assert lines["expected time"] == "unknown (neoloom plan --measure measures it)"
     assert not run.folder.exists()
 

@@ -126,8 +126,8 @@ def test_another_metric_starts_the_comparison_anew(copy_of, killed):
 
 
 def test_a_metric_that_the_evaluation_does_not_give_is_refused_at_the_start(tmp_path, config):
-    run = Run(tmp_path / "run", config, trainer_config={"metric_for_best_model": "f1"})
-    assert_one_message(run.train(2).expect(USAGE), "metric_for_best_model", '"f1"', "loss, accuracy, macro_f1")
+    run = Run(tmp_path / "run", config, trainer_config={"metric_for_best_model": "eval_f2"})
+    assert_one_message(run.train(2).expect(USAGE), "metric_for_best_model", '"eval_f2"', "loss, accuracy, macro_f1")
     assert not run.folder.exists()
 
 

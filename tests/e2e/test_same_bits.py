@@ -64,6 +64,7 @@ def test_every_logged_loss_is_equal(runs):
 def test_every_evaluation_line_is_equal(runs):
     expected = runs[1][0].evaluations()
     assert [line["step"] for line in expected] == [4, 8, 12, TOTAL_STEPS]
+    assert all("eval_token_accuracy" in line or {"eval_roc_auc", "eval_per_class"} <= line.keys() for line in expected)
     for ranks in RANKS[1:]:
         assert runs[ranks][0].evaluations() == expected, f"{ranks} ranks"
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Gives tests in Python the optimizer and the task metrics: one JSON request a line on standard input, one JSON answer
+// Gives tests in Python the optimizer and the schedules: one JSON request a line on standard input, one JSON answer
 // a line on standard output. See tests/support/optim_tool.py.
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
@@ -10,7 +10,6 @@
 #include <iostream>
 #include <nlohmann/json.hpp>
 
-#include "runtime/metrics/classification.h"
 #include "runtime/optim/optimizer.h"
 #include "runtime/optim/schedule.h"
 
@@ -18,7 +17,6 @@ namespace {
 
 using nlohmann::json;
 namespace optim = neoloom::optim;
-namespace metrics = neoloom::metrics;
 
 at::Tensor tensor_of(const json& values) {
   auto floats = values.get<std::vector<float>>();
@@ -105,25 +103,6 @@ json optimizer(const json& request) {
   return answer;
 }
 
-json single_label(const json& request) {
-  metrics::ConfusionCounts counts(request.at("num_labels"));
-  for (size_t i = 0; i < request.at("truth").size(); ++i) {
-    counts.add(request.at("truth")[i], request.at("predicted")[i]);
-  }
-  const std::vector<int64_t> cells(counts.cells().begin(), counts.cells().end());
-  return {{"accuracy", counts.accuracy()}, {"macro_f1", counts.macro_f1()}, {"cells", cells}};
-}
-
-json multi_label(const json& request) {
-  metrics::MultiLabelCounts counts(request.at("num_labels"));
-  for (size_t i = 0; i < request.at("truth").size(); ++i) {
-    counts.add(request.at("truth")[i].get<std::vector<uint8_t>>(),
-               request.at("predicted")[i].get<std::vector<uint8_t>>());
-  }
-  return {
-      {"subset_accuracy", counts.subset_accuracy()}, {"micro_f1", counts.micro_f1()}, {"macro_f1", counts.macro_f1()}};
-}
-
 }  // namespace
 
 int main() {
@@ -135,8 +114,6 @@ int main() {
       if (what == "schedule") answer = schedule(request);
       if (what == "adamw") answer = adamw(request);
       if (what == "optimizer") answer = optimizer(request);
-      if (what == "single_label") answer = single_label(request);
-      if (what == "multi_label") answer = multi_label(request);
       if (answer.is_null()) answer = {{"error", "unknown request " + what}};
     } catch (const std::exception& error) {
       answer = {{"error", error.what()}};

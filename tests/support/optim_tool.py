@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Talks to build/optim_tool, which stays up for all tests of a file: starting it loads LibTorch."""
+"""Talks to build/optim_tool and build/metrics_tool, which stay up for all tests of a file: a start loads LibTorch."""
 
 import json
 import os
@@ -8,9 +8,9 @@ import subprocess
 import pytest
 
 
-class OptimTool:
-    def __init__(self):
-        program = os.path.join(os.environ.get("NEOLOOM_BUILD_DIR", "build"), "optim_tool")
+class Tool:
+    def __init__(self, name):
+        program = os.path.join(os.environ.get("NEOLOOM_BUILD_DIR", "build"), name)
         self.process = subprocess.Popen([program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def ask(self, **request):
@@ -27,6 +27,13 @@ class OptimTool:
 
 @pytest.fixture(scope="module")
 def tool():
-    running = OptimTool()
+    running = Tool("optim_tool")
+    yield running
+    running.close()
+
+
+@pytest.fixture(scope="module")
+def metrics_tool():
+    running = Tool("metrics_tool")
     yield running
     running.close()

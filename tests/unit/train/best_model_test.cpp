@@ -11,7 +11,8 @@
 #include "runtime/checkpoint/directory.h"
 #include "runtime/core/error.h"
 #include "runtime/metrics/classification.h"
-#include "runtime/train/evaluator.h"
+#include "runtime/metrics/names.h"
+#include "runtime/train/eval_result.h"
 
 namespace neoloom::train {
 namespace {
@@ -66,16 +67,27 @@ TEST(MetricForBestModel, LossesAndPerplexityAreBetterWhenSmaller) {
   EXPECT_TRUE(judge_of(judged_by("loss", true), "").greater_is_better) << "the user has the last word";
 }
 
-TEST(MetricForBestModel, AnUnknownNameIsRefusedWithThoseThatThereAre) {
-  EXPECT_THAT(
-      refusal(judged_by("f1"), Task::kSingleLabel),
-      testing::AllOf(HasSubstr("\"f1\""), HasSubstr("loss, accuracy, macro_f1"), HasSubstr("mean of the labels")));
-  EXPECT_THAT(refusal(judged_by("accuracy"), Task::kCausalLm), HasSubstr("loss, perplexity"));
-  EXPECT_THAT(refusal(judged_by("micro_f1"), Task::kSingleLabel), HasSubstr("micro_f1"));
-  EXPECT_EQ(refusal(judged_by("eval_micro_f1"), Task::kMultiLabel), "");
+TEST(MetricForBestModel, AnUnknownNameIsRefusedWithTheNearestAndAll) {
+  EXPECT_THAT(refusal(judged_by("eval_macro_f2"), Task::kSingleLabel),
+              testing::AllOf(HasSubstr("\"eval_macro_f2\"; did you mean macro_f1?"), HasSubstr("loss, accuracy")));
+  EXPECT_THAT(refusal(judged_by("accuracy"), Task::kCausalLm), HasSubstr("loss, perplexity, token_accuracy"));
+  EXPECT_THAT(refusal(judged_by("hamming_loss"), Task::kSingleLabel), HasSubstr("hamming_loss"));
+  EXPECT_EQ(refusal(judged_by("eval_hamming_loss"), Task::kMultiLabel), "");
   Options unused = judged_by("f1");
   unused.load_best_model_at_end = false;
   EXPECT_EQ(refusal(unused, Task::kCausalLm), "");
+}
+
+TEST(MetricForBestModel, F1IsTheMeanOverLabels) {
+  EXPECT_EQ(refusal(judged_by("f1"), Task::kSingleLabel), "");
+  EXPECT_EQ(judge_of(judged_by("eval_f1"), "").metric, "eval_macro_f1");
+}
+
+TEST(MetricForBestModel, ANameThatNeedsMoreLabelsIsRefusedWhenTheirNumberIsKnown) {
+  const Options options = judged_by("top_5_accuracy");
+  EXPECT_EQ(check_metric(options, Task::kSingleLabel), "");
+  EXPECT_EQ(check_metric(options, Task::kSingleLabel, 6), "");
+  EXPECT_THROW(check_metric(options, Task::kSingleLabel, 5), core::Error);
 }
 
 TEST(MetricForBestModel, ADirectionThatKeepsTheWorstIsTold) {
@@ -83,20 +95,13 @@ TEST(MetricForBestModel, ADirectionThatKeepsTheWorstIsTold) {
   EXPECT_EQ(check_metric(judged_by("loss", false), Task::kCausalLm), "");
 }
 
-TEST(MetricForBestModel, TheNamesAreThoseThatAnEvaluationGives) {
+// tests/parity/test_task_metrics.py has the same for classification.
+TEST(MetricForBestModel, TheNamesOfALanguageModelAreThoseThatAnEvaluationGives) {
   EvalResult result;
   result.targets = 1;
-  const auto expect_all = [&](Task task) {
-    for (const std::string& name : metric_names(task)) {
-      EXPECT_TRUE(result.json().contains("eval_" + name)) << name;
-    }
-  };
-  expect_all(Task::kCausalLm);
-  result.multi_label.emplace(2);
-  expect_all(Task::kMultiLabel);
-  result.multi_label.reset();
-  result.single_label.emplace(2);
-  expect_all(Task::kSingleLabel);
+  for (const std::string& name : metrics::metric_names(Task::kCausalLm)) {
+    EXPECT_TRUE(result.json().contains("eval_" + name)) << name;
+  }
 }
 
 TEST(BestModel, KeepsTheParametersOfTheBestEvaluation) {

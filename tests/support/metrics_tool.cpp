@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+// Gives tests in Python the metrics of an evaluation of given logits: one JSON request a line on standard input, one
+// JSON answer a line on standard output. See tests/support/optim_tool.py.
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/tensor.h>
+
+#include <iostream>
+#include <nlohmann/json.hpp>
+
+#include "runtime/metrics/names.h"
+#include "runtime/train/eval_result.h"
+#include "runtime/train/score_table.h"
+#include "tests/support/fixed_store.h"
+
+namespace {
+
+using neoloom::core::Task;
+using nlohmann::json;
+namespace train = neoloom::train;
+namespace metrics = neoloom::metrics;
+
+/// Rows with these labels, or with these sets of labels.
+class LabelledStore : public neoloom::support::FixedStore {
+ public:
+  LabelledStore(const json& truth, bool multi)
+      : FixedStore(std::vector<std::vector<int32_t>>(truth.size(), {1}), /*causal=*/false) {
+    if (multi) {
+      sets_ = truth.get<std::vector<std::vector<uint8_t>>>();
+    } else {
+      labels_ = truth.get<std::vector<int64_t>>();
+    }
+  }
+  int64_t label(int64_t sample) const override { return labels_.at(static_cast<size_t>(sample)); }
+  std::span<const uint8_t> multi_label(int64_t sample) const override {
+    return sets_.empty() ? std::span<const uint8_t>() : sets_.at(static_cast<size_t>(sample));
+  }
+
+ private:
+  std::vector<int64_t> labels_;
+  std::vector<std::vector<uint8_t>> sets_;
+};
+
+std::span<const float> row(const at::Tensor& values, int64_t i) {
+  return {values.const_data_ptr<float>() + i * values.size(1), static_cast<size_t>(values.size(1))};
+}
+
+json evaluate(const json& request, neoloom::comm::MpiSession& session) {
+  const Task task = request.at("multi_label").get<bool>() ? Task::kMultiLabel : Task::kSingleLabel;
+  const LabelledStore store(request.at("truth"), task == Task::kMultiLabel);
+  const auto labels = static_cast<int64_t>(request.at("logits").at(0).size());
+  std::vector<float> flat;
+  for (const json& values : request.at("logits")) {
+    for (const json& value : values) flat.push_back(value.is_null() ? std::nanf("") : value.get<float>());
+  }
+  const at::Tensor logits = at::tensor(flat).view({-1, labels});
+  const at::Tensor scores = train::class_scores(task, logits);
+  train::EvalResult result;
+  result.samples = result.targets = store.size();
+  if (task == Task::kSingleLabel) result.single_label.emplace(labels);
+  if (task == Task::kMultiLabel) result.multi_label.emplace(labels);
+  for (int64_t i = 0; i < store.size(); ++i) {
+    if (task == Task::kMultiLabel) {
+      result.add_multi(store.multi_label(i), row(logits, i), row(scores, i));
+    } else {
+      result.add_single(store.label(i), row(logits, i), row(scores, i));
+    }
+  }
+  train::ScoreTable table(store.size(), labels);
+  table.add(scores);
+  result.rankings = table.rank(session, store, task);
+  result.majority_baseline = train::majority_baseline(store, task);
+  std::vector<std::string> names;
+  for (int64_t k = 0; k < labels; ++k) names.push_back(std::to_string(k));
+  const float* const values = scores.const_data_ptr<float>();
+  return {{"values", result.json()},
+          {"tables", result.tables(names)},
+          {"warning", result.warning_of_one_prediction(names)},
+          {"names", metrics::metric_names(task, labels)},
+          {"scores", std::vector<float>(values, values + scores.numel())}};
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  neoloom::comm::MpiSession session(&argc, &argv);
+  for (std::string line; std::getline(std::cin, line);) {
+    json answer;
+    try {
+      answer = evaluate(json::parse(line), session);
+    } catch (const std::exception& error) {
+      answer = {{"error", error.what()}};
+    }
+    std::cout << answer.dump() << std::endl;
+  }
+  return 0;
+}
