@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "data/batching/step_list.h"
+#include "data/hygiene.h"
 #include "launch/job/labels.h"
 #include "launch/planning/memory_budget.h"
 #include "launch/planning/step_limit.h"
@@ -19,6 +20,7 @@
 #include "runtime/cuda/plugin.h"
 #include "runtime/train/gradient_sum.h"
 #include "runtime/train/step_schedule.h"
+#include "runtime/train/targets.h"
 
 namespace neoloom::launch {
 namespace {
@@ -57,28 +59,44 @@ class Report {
 };
 
 void print_lengths(const data::TokenStore& store, Report& report) {
-  std::vector<int32_t> lengths(store.lengths().begin(), store.lengths().end());
-  std::sort(lengths.begin(), lengths.end());
-  const int64_t total = std::accumulate(lengths.begin(), lengths.end(), int64_t{0});
-  const auto quantile = [&](double q) {
-    return lengths[static_cast<size_t>(q * static_cast<double>(lengths.size() - 1))];
-  };
   report.line("samples", fmt::format("{} ({} rows left out, {} cut)", store.size(), store.invalid_rows().size(),
                                      store.truncated_samples()));
-  report.line("tokens", fmt::format("{} (per sample: median {}, 95th percentile {}, longest {})", total, quantile(0.5),
-                                    quantile(0.95), lengths.back()));
+  const auto lengths = store.lengths();
+  report.line("tokens", std::to_string(std::accumulate(lengths.begin(), lengths.end(), int64_t{0})));
 }
 
 void print_labels(const data::TokenStore& store, core::Task task, Report& report) {
   if (task == core::Task::kRegression) return report.line("values", value_summary(store));
   const std::vector<std::string>& names = store.label_names();
-  const std::vector<int64_t> counts = label_counts(store, task);
+  const std::vector<int64_t> counts = data::label_counts(store, task);
   report.line("labels", std::to_string(names.size()));
   for (size_t k = 0; k < names.size(); ++k) {
     const auto width = static_cast<size_t>(40.0 * static_cast<double>(counts[k]) / static_cast<double>(store.size()));
     report.text(fmt::format("  {:<20} {:>8}  {}\n", names[k], counts[k], std::string(width, '#')));
   }
   if (const std::string text = label_warning(names, counts); !text.empty()) report.line("warning", text);
+}
+
+/// Prints what training would warn of, and refuses what it would refuse.
+void print_hygiene(const Inputs& inputs, const data::TokenStore& store, const data::TokenStore* validation,
+                   Report& report) {
+  const auto empty_text_tokens = static_cast<int64_t>(inputs.tokenizer->front_ids().size());
+  const auto warn = [&](const std::string& text) { report.line("warning", text); };
+  for (const std::string& text : train::check_training_data({.store = store,
+                                 .path = inputs.config.data.train,
+                                 .task = inputs.task.value,
+                                 .max_length_tokens = resolve_max_length(inputs.config, inputs.base),
+                                 .empty_text_tokens = empty_text_tokens})) {
+    warn(text);
+  }
+  if (validation != nullptr && inputs.config.trainer_config.eval_strategy != train::Interval::kNo) {
+    const std::string text = train::check_evaluation_data(*validation, inputs.config.data.validation);
+    if (!text.empty()) warn(text);
+  }
+  const data::Hygiene found = data::inspect(store, validation, inputs.task.value, empty_text_tokens);
+  for (const data::Finding& finding : data::findings(found, store.label_names())) {
+    finding.warning ? warn(finding.name + ": " + finding.text) : report.line(finding.name.c_str(), finding.text);
+  }
 }
 
 /// Returns the traits to plan with. Only ranks know their GPU, so it assumes compute capability 8.0, from which on
@@ -220,6 +238,7 @@ void print_plan(const Inputs& inputs, const PlanRequest& request) {
   print_lengths(*rows, report);
   if (store != rows) report.line("", fmt::format("{} of them validate (data.validation_split)", validation->size()));
   if (task.classifies()) print_labels(*store, task.value, report);
+  print_hygiene(inputs, *store, validation.get(), report);
   print_steps(inputs, plan, request, report);
   MemoryPlanInput question =
       memory_plan_input(config, task, inputs.base, *store, validation.get(), planned_device(config));

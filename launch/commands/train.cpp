@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <thread>
 
+#include "data/hygiene.h"
 #include "launch/commands/plan.h"
 #include "launch/config/run_config.h"
 #include "launch/job/class_weights.h"
@@ -56,6 +57,7 @@ struct TrainingJob : Inputs {
   std::shared_ptr<const data::TokenStore> train, validation;
   std::vector<std::string> labels;
   std::vector<float> class_weights;  // [C]; empty: 1
+  std::vector<data::Finding> findings;  // about the data, on rank 0 of a first start
   ResolvedSettings resolved;
   std::string checkpoints() const { return checkpoints_of(config); }
 };
@@ -120,7 +122,7 @@ void open_stores(comm::MpiSession& session, TrainingJob& s) {
                   s.config.data.train.text(), s.labels.size());
     if (s.task.classifies()) {
       train::check_metric(s.config.trainer_config, s.task.value, static_cast<int64_t>(s.labels.size()));
-      s.label_counts = label_counts(*s.train, s.task.value);
+      s.label_counts = data::label_counts(*s.train, s.task.value);
       s.class_weights = class_weights(s.config.trainer_config.class_weights,
                                       {s.task.value, s.labels, s.label_counts, s.train->size()});
       s.head = head_to_start_from(s, s.labels);
@@ -130,6 +132,16 @@ void open_stores(comm::MpiSession& session, TrainingJob& s) {
   data::StoreRequest request = store_request(s.config, s.task, s.base, s.config.data.validation);
   if (s.task.classifies()) request.label_names = s.labels;
   s.validation = open_store(session, request, *s.tokenizer, cache);
+}
+
+// Looks at the data once: those of a resumed run are the same.
+void inspect_data(comm::MpiSession& session, TrainingJob& s) {
+  const auto phase = session.phase("inspecting the data");
+  session.run_on_root([&]() -> std::string {
+    const auto empty_text_tokens = static_cast<int64_t>(s.tokenizer->front_ids().size());
+    s.findings = data::findings(data::inspect(*s.train, s.validation.get(), s.task.value, empty_text_tokens), s.labels);
+    return "";
+  });
 }
 
 // Prints what is trained on what, and why. Comes before other lines, so that a wrong guess is seen.
@@ -169,6 +181,9 @@ void print_notes(const TrainingJob& s, const Device& device, const model::Model&
                      wanted, s.resolved.compute_dtype));
   }
   for (const std::string& kernel : model.kernels()) note("attention: " + kernel);
+  for (const data::Finding& finding : s.findings) {
+    finding.warning ? log.warning(finding.name + ": " + finding.text) : note(finding.name + ": " + finding.text);
+  }
   if (s.rows != s.train) {
     note(fmt::format("data.validation_split: {} of {} samples of {} validate, {} train ({})", s.validation->size(),
                      s.rows->size(), s.config.data.train.text(), s.train->size(),
@@ -176,10 +191,6 @@ void print_notes(const TrainingJob& s, const Device& device, const model::Model&
   }
   for (const auto& [name, store] : {std::pair{"training", s.rows}, {"validation", s.validation}}) {
     if (!store) continue;
-    if (store->truncated_samples() > 0) {
-      note(fmt::format("{} data: {} of {} samples were cut to {} tokens", name, store->truncated_samples(),
-                       store->size(), resolve_max_length(s.config, s.base)));
-    }
     for (const data::InvalidRow& row : store->invalid_rows()) {
       note(fmt::format("warning: {} data, line {}: {} (row left out)", name, row.line, row.reason));
     }
@@ -500,6 +511,7 @@ int run_train(comm::MpiSession& session, const TrainArguments& arguments) {
   if (!resumed && !first_values.defined()) {
     first_values = initial_values(session, *model, static_cast<uint64_t>(s.config.trainer_config.seed));
   }
+  if (!resumed) inspect_data(session, s);
   if (session.is_root()) {
     print_notes(s, device, *model, session.log());
     session.log().info(memory_note);

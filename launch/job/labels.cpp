@@ -45,19 +45,6 @@ at::Tensor index_of(const std::vector<int64_t>& rows, const at::Tensor& like) {
 
 }  // namespace
 
-std::vector<int64_t> label_counts(const data::TokenStore& store, core::Task task) {
-  std::vector<int64_t> counts(store.label_names().size(), 0);
-  for (int64_t i = 0; i < store.size(); ++i) {
-    if (task == core::Task::kMultiLabel) {
-      const auto row = store.multi_label(i);
-      for (size_t k = 0; k < row.size(); ++k) counts[k] += row[k];
-    } else if (store.label(i) >= 0) {
-      ++counts[static_cast<size_t>(store.label(i))];
-    }
-  }
-  return counts;
-}
-
 std::string label_histogram(const std::vector<std::string>& names, const std::vector<int64_t>& counts) {
   std::vector<std::string> parts;
   for (size_t i = 0; i < std::min(names.size(), kShownLabels); ++i) {

@@ -15,9 +15,6 @@
 
 namespace neoloom::launch {
 
-/// Counts the samples with each label, by class index.
-std::vector<int64_t> label_counts(const data::TokenStore& store, core::Task task);
-
 /// "ham 30, spam 30", the first twelve, "and 8 more".
 std::string label_histogram(const std::vector<std::string>& names, const std::vector<int64_t>& counts);
 

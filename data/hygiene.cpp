@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "data/hygiene.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "runtime/core/hash.h"
+#include "runtime/core/text.h"
+
+namespace neoloom::data {
+namespace {
+
+/// The tokens and the labels of a sample, as hashes.
+struct Key {
+  uint64_t tokens = 0;
+  uint32_t labels = 0;
+  uint32_t sample = 0;
+};
+
+uint32_t label_key(const TokenStore& store, Task task, int64_t sample) {
+  if (task == Task::kSingleLabel) return static_cast<uint32_t>(store.label(sample));
+  if (task != Task::kMultiLabel) return 0;
+  const auto set = store.multi_label(sample);
+  return static_cast<uint32_t>(core::xxh3(set.data(), set.size_bytes()));
+}
+
+// Returns the keys of all samples, those with equal tokens beside each other, in their order in the file.
+std::vector<Key> sorted_keys(const TokenStore& store, Task task) {
+  std::vector<Key> keys(static_cast<size_t>(store.size()));
+  for (size_t i = 0; i < keys.size(); ++i) {
+    const auto sample = static_cast<int64_t>(i);
+    // The same ids with another border between prompt and response are another sample.
+    const auto seed = static_cast<uint64_t>(store.prompt_tokens(sample));
+    const auto ids = store.ids(sample);
+    keys[i] = {core::xxh3(ids.data(), ids.size_bytes(), seed), label_key(store, task, sample),
+               static_cast<uint32_t>(i)};
+  }
+  std::sort(keys.begin(), keys.end(), [](const Key& a, const Key& b) {
+    return a.tokens != b.tokens ? a.tokens < b.tokens : a.sample < b.sample;
+  });
+  return keys;
+}
+
+void compare_samples(const std::vector<Key>& keys, FileHygiene& file) {
+  for (size_t begin = 0, end = 0; begin < keys.size(); begin = end) {
+    bool contradicts = false;
+    for (end = begin + 1; end < keys.size() && keys[end].tokens == keys[begin].tokens; ++end) {
+      const SamplePair pair{keys[begin].sample, keys[end].sample};
+      ++file.repeated;
+      if (!file.repeated_example) file.repeated_example = pair;
+      if (keys[end].labels == keys[begin].labels) continue;
+      contradicts = true;
+      if (!file.contradictory_example) file.contradictory_example = pair;
+    }
+    file.contradictory_texts += contradicts ? 1 : 0;
+  }
+}
+
+int64_t empty_texts(const TokenStore& store, int64_t empty_text_tokens) {
+  const auto lengths = store.lengths();
+  return std::count_if(lengths.begin(), lengths.end(), [&](int32_t length) { return length <= empty_text_tokens; });
+}
+
+void measure_lengths(const TokenStore& store, FileHygiene& file) {
+  std::vector<int32_t> lengths(store.lengths().begin(), store.lengths().end());
+  std::sort(lengths.begin(), lengths.end());
+  const auto percentile = [&](double q) {
+    const double rank = std::ceil(q / 100.0 * static_cast<double>(lengths.size()));
+    return lengths[static_cast<size_t>(std::max(rank, 1.0)) - 1];
+  };
+  file.median = percentile(50);
+  file.percentile_90 = percentile(90);
+  file.percentile_95 = percentile(95);
+  file.percentile_99 = percentile(99);
+  file.longest = lengths.back();
+}
+
+FileHygiene inspect_file(const TokenStore& store, Task task, int64_t empty_text_tokens, const std::vector<Key>& keys) {
+  FileHygiene file;
+  file.samples = store.size();
+  file.truncated = store.truncated_samples();
+  measure_lengths(store, file);
+  if (task != Task::kCausalLm) file.empty = empty_texts(store, empty_text_tokens);
+  compare_samples(keys, file);
+  if (task != Task::kCausalLm) file.label_samples = label_counts(store, task);
+  return file;
+}
+
+void find_shared(const std::vector<Key>& train, const std::vector<Key>& validation, Hygiene& hygiene) {
+  size_t at = 0;
+  for (const Key& key : validation) {
+    while (at < train.size() && train[at].tokens < key.tokens) ++at;
+    if (at == train.size()) return;
+    if (train[at].tokens != key.tokens) continue;
+    ++hygiene.shared;
+    if (!hygiene.shared_example) hygiene.shared_example = SamplePair{key.sample, train[at].sample};
+  }
+}
+
+double percent(int64_t part, int64_t whole) { return 100.0 * static_cast<double>(part) / static_cast<double>(whole); }
+
+std::string example(const std::optional<SamplePair>& pair, const char* of_first = "", const char* of_second = "") {
+  return pair ? fmt::format("for example rows {}{} and {}{}", pair->first + 1, of_first, pair->second + 1, of_second)
+              : "";
+}
+
+/// Collects the lines of a report.
+class Report {
+ public:
+  void file(const char* name, const FileHygiene& file) {
+    add(name, fmt::format("tokens a row: median {}, 90 % at most {}, 95 % {}, 99 % {}, longest {}; {:.3g} % of {} rows "
+                          "were cut",
+                          file.median, file.percentile_90, file.percentile_95, file.percentile_99, file.longest,
+                          percent(file.truncated, file.samples), file.samples));
+    if (file.repeated > 0) {
+      warn(name, fmt::format("{} of {} rows repeat the text of an earlier one ({})", file.repeated, file.samples,
+                             example(file.repeated_example)));
+    }
+    if (file.contradictory_texts > 0) {
+      warn(name, fmt::format("{} text{} with more than one label ({})", file.contradictory_texts,
+                             file.contradictory_texts == 1 ? " comes" : "s come", example(file.contradictory_example)));
+    }
+  }
+
+  void empty(const char* name, const FileHygiene& file) {
+    if (file.empty > 0) warn(name, fmt::format("{} of {} texts are empty", file.empty, file.samples));
+  }
+
+  void labels(const char* name, const FileHygiene& file, const std::vector<std::string>& names) {
+    std::vector<std::string> few, none;
+    for (size_t k = 0; k < file.label_samples.size(); ++k) {
+      if (file.label_samples[k] == 0) none.push_back(names.at(k));
+      if (file.label_samples[k] > 0 && file.label_samples[k] < kFewRows) few.push_back(names.at(k));
+    }
+    if (!few.empty()) warn(name, fmt::format("labels with fewer than {} rows: {}", kFewRows, core::quoted_list(few)));
+    if (!none.empty()) warn(name, fmt::format("labels without a row: {}", core::quoted_list(none)));
+  }
+
+  void shared(const Hygiene& hygiene) {
+    if (hygiene.shared == 0) return;
+    warn("validation data",
+         fmt::format("{} of {} rows stand in the training data, too ({}): metrics on them do not show what the model "
+                     "makes of new texts",
+                     hygiene.shared, hygiene.validation->samples,
+                     example(hygiene.shared_example, " of validation", " of training")));
+  }
+
+  std::vector<Finding> take() { return std::move(found_); }
+
+ private:
+  void add(const char* name, std::string text) { found_.push_back({name, std::move(text), false}); }
+  void warn(const char* name, std::string text) { found_.push_back({name, std::move(text), true}); }
+  std::vector<Finding> found_;
+};
+
+}  // namespace
+
+std::vector<int64_t> label_counts(const TokenStore& store, Task task) {
+  std::vector<int64_t> counts(store.label_names().size(), 0);
+  for (int64_t sample = 0; sample < store.size(); ++sample) {
+    if (task == Task::kMultiLabel) {
+      const auto set = store.multi_label(sample);
+      for (size_t k = 0; k < set.size(); ++k) counts[k] += set[k];
+    } else if (const int64_t label = store.label(sample); label >= 0) {
+      ++counts[static_cast<size_t>(label)];
+    }
+  }
+  return counts;
+}
+
+Hygiene inspect(const TokenStore& train, const TokenStore* validation, Task task, int64_t empty_text_tokens) {
+  Hygiene hygiene;
+  const std::vector<Key> keys = sorted_keys(train, task);
+  hygiene.train = inspect_file(train, task, empty_text_tokens, keys);
+  if (validation == nullptr) return hygiene;
+  const std::vector<Key> others = sorted_keys(*validation, task);
+  hygiene.validation = inspect_file(*validation, task, empty_text_tokens, others);
+  find_shared(keys, others, hygiene);
+  return hygiene;
+}
+
+std::vector<Finding> findings(const Hygiene& hygiene, const std::vector<std::string>& label_names) {
+  Report report;
+  report.file("training data", hygiene.train);
+  report.labels("training data", hygiene.train, label_names);
+  if (!hygiene.validation) return report.take();
+  report.file("validation data", *hygiene.validation);
+  report.empty("validation data", *hygiene.validation);
+  report.labels("validation data", *hygiene.validation, label_names);
+  report.shared(hygiene);
+  return report.take();
+}
+
+}  // namespace neoloom::data

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "data/options.h"
+#include "data/token_store.h"
+
+namespace neoloom::data {
+
+/// Labels with fewer rows than this are told.
+inline constexpr int64_t kFewRows = 10;
+
+/// Two samples with the same tokens, by index.
+struct SamplePair {
+  int64_t first = 0;
+  int64_t second = 0;
+};
+
+/// What one file holds. Samples are compared as the model sees them: by the tokens that remain after truncation.
+struct FileHygiene {
+  int64_t samples = 0;
+  int64_t truncated = 0;
+  int64_t empty = 0;     // classification: texts without tokens
+  int64_t repeated = 0;  // samples whose tokens an earlier sample has
+  std::optional<SamplePair> repeated_example;
+  int64_t contradictory_texts = 0;  // texts that have samples with different labels
+  std::optional<SamplePair> contradictory_example;
+  std::vector<int64_t> label_samples;  // by class index; multi-label: samples with the label
+  // Lengths in tokens. The q-th percentile is the smallest length that q % of the samples do not exceed.
+  int32_t median = 0, percentile_90 = 0, percentile_95 = 0, percentile_99 = 0, longest = 0;
+};
+
+/// What the files of a run hold.
+struct Hygiene {
+  FileHygiene train;
+  std::optional<FileHygiene> validation;
+  int64_t shared = 0;                        // validation samples whose tokens a training sample has
+  std::optional<SamplePair> shared_example;  // of validation, of training
+};
+
+/// Counts the samples with each label, by class index.
+std::vector<int64_t> label_counts(const TokenStore& store, Task task);
+
+/// Inspects the stores of a run. `empty_text_tokens`: tokens of the empty text. Takes 16 bytes of memory a sample, 4
+/// for lengths, and the time to read all tokens once. Samples are compared by hashes of 64 bits: of a million different
+/// ones, two are taken for equal with a probability of 3e-8.
+Hygiene inspect(const TokenStore& train, const TokenStore* validation, Task task, int64_t empty_text_tokens);
+
+/// One line of the report.
+struct Finding {
+  std::string name;  // "training data"
+  std::string text;
+  bool warning = false;
+};
+/// The report: lengths first, then what deserves a look. `label_names`: by class index.
+std::vector<Finding> findings(const Hygiene& hygiene, const std::vector<std::string>& label_names);
+
+}  // namespace neoloom::data
