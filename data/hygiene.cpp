@@ -85,7 +85,8 @@ FileHygiene inspect_file(const TokenStore& store, Task task, int64_t empty_text_
   measure_lengths(store, file);
   if (task != Task::kCausalLm) file.empty = empty_texts(store, empty_text_tokens);
   compare_samples(keys, file);
-  if (task != Task::kCausalLm) file.label_samples = label_counts(store, task);
+  const bool labels = task == Task::kSingleLabel || task == Task::kMultiLabel;
+  if (labels) file.label_samples = label_counts(store, task);
   return file;
 }
 

@@ -153,8 +153,10 @@ class Builder {
     InputFile file(path, request_.options.encoding);
     const std::string_view text = file.text(directory_);
     require(!without_byte_order_mark(text).empty(), ErrorKind::kData, "{} is empty; expected at least one row", path);
-    require_text(path, text);
     ReaderRequest reading = reader_request(path, text, request_.options);
+    if (reading.format != Format::kParquet) require_text(path, text);
+    require(reading.format != Format::kParquet || !file.compressed(), ErrorKind::kData,
+            "{} is a Parquet file within a compressed file; unpack it (Parquet compresses by itself)", path);
     if (is_stream(request_, reading.format)) return read_stream(without_byte_order_mark(text));
     reading.columns = maker_.columns();
     read_rows(*open_rows(reading));

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # Installs what the build needs: Debian packages (packages.txt) and a private Python prefix with the torch wheel
-# (requirements.txt). A second call changes nothing and takes under a second.
+# (requirements.txt) and Arrow (requirements-parquet.txt). A second call changes nothing and takes under a second.
 #
 #   bash cluster/bootstrap/bootstrap.sh                 build and run
 #   bash cluster/bootstrap/bootstrap.sh --tests         also the reference implementations that the tests compare with, and
@@ -97,14 +97,15 @@ install_wheels() {
   echo "$wanted" >"$mark"
 }
 
-# Into a folder of its own: torch pins other versions of the same packages.
-install_gpu_tools() {
-  local file=$here/requirements-gpu.txt mark=$prefix/.stamp-gpu
+# install_beside NAME FOLDER WHAT: pip-installs requirements-NAME.txt once per content into a folder of its own, because
+# the prefix may have other versions of the same packages.
+install_beside() {
+  local file=$here/requirements-$1.txt mark=$prefix/.stamp-$1 folder=$prefix/$2
   if [ -f "$mark" ] && [ "$(cat "$mark")" = "$(stamp "$file")" ]; then return 0; fi
-  say "installing CUDA's compiler and headers of cuDNN graphs into $prefix/gpu-tools"
-  rm -rf "$prefix/gpu-tools"
+  say "installing $3 into $folder"
+  rm -rf "$folder"
   "$prefix/bin/python3" -m pip install --quiet --disable-pip-version-check --no-input --no-deps \
-    --target "$prefix/gpu-tools" -r "$file" >&2 ||
+    --target "$folder" -r "$file" >&2 ||
     { say "pip could not install it (network, index or disk): see above"; return 2; }
   stamp "$file" >"$mark"
 }
@@ -119,7 +120,8 @@ make_prefix() {
   fi
   install_wheels .stamp-runtime "$requirements/requirements.txt" || return 2
   [ "$tests" = 0 ] || install_wheels .stamp-tests "$requirements/requirements.txt" "$oracles" || return 2
-  [ "$gpu_tools" = 0 ] || install_gpu_tools
+  install_beside parquet parquet "Arrow" || return 2
+  [ "$gpu_tools" = 0 ] || install_beside gpu gpu-tools "CUDA's compiler and headers of cuDNN graphs"
 }
 
 tests=0 gpu_tools=0 checks=0 print_prefix=0 system=1 requirements=$here

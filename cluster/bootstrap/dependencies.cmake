@@ -22,6 +22,14 @@ if(NOT EXISTS "${NL_NVCC}")
   set(NL_NVCC "")
 endif()
 
+# Arrow, from the pyarrow wheel; empty: neoloom is built without Parquet.
+set(NL_ARROW "${NEOLOOM_PYTHON_PREFIX}/parquet/pyarrow")
+file(GLOB NL_ARROW_LIBRARY RELATIVE "${NL_ARROW}" "${NL_ARROW}/libarrow.so.*")
+file(GLOB NL_PARQUET_LIBRARY RELATIVE "${NL_ARROW}" "${NL_ARROW}/libparquet.so.*")
+if(NOT NL_ARROW_LIBRARY OR NOT NL_PARQUET_LIBRARY)
+  set(NL_ARROW "")
+endif()
+
 function(neoloom_import name location)
   add_library(${name} SHARED IMPORTED GLOBAL)
   set_target_properties(${name} PROPERTIES IMPORTED_LOCATION "${location}" IMPORTED_NO_SONAME ON)

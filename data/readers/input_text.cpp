@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "data/readers/encoding.h"
+#include "data/readers/rows.h"
 #include "runtime/core/error.h"
 #include "runtime/core/unnamed_file.h"
 
@@ -14,7 +15,10 @@ namespace neoloom::data {
 using core::ErrorKind;
 
 InputFile::InputFile(const std::string& path, const std::string& encoding)
-    : path_(path), file_(path, ErrorKind::kData), encoding_(encoding), compression_(compression_of(file_.text())) {}
+    : path_(path),
+      file_(path, ErrorKind::kData),
+      encoding_(file_.text().starts_with(kParquetMagic) ? "utf-8" : encoding),
+      compression_(compression_of(file_.text())) {}
 
 void InputFile::convert(const TakePiece& take) const {
   if (encoding_ == "utf-8") return decompress(path_, bytes(), compression_, take);

@@ -11,6 +11,7 @@ namespace neoloom::data {
 
 /// An input file: its bytes, and the text in them. A compressed file is recognised by its first bytes, whatever its
 /// name. A text in another encoding than UTF-8 is converted.
+/// Parquet stays as it is: here it is its own text.
 class InputFile {
  public:
   /// Maps the file. Throws: Error(kData) when it cannot be read.
@@ -21,8 +22,9 @@ class InputFile {
   std::string_view bytes() const { return file_.text(); }
   /// Returns the first bytes of the text: a few MiB of a converted one, all of another.
   std::string_view head();
+  bool compressed() const { return compression_ != Compression::kNone; }
   /// Whether the text is not simply the bytes.
-  bool converted() const { return compression_ != Compression::kNone || encoding_ != "utf-8"; }
+  bool converted() const { return compressed() || encoding_ != "utf-8"; }
   /// Returns the whole text, valid as long as this object. Converts into an unnamed file in `directory`, which
   /// is mapped, so that it takes disk space and not memory.
   /// Throws: Error(kData) as decompress and Recoder, WriteError(kData).

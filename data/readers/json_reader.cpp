@@ -37,33 +37,9 @@ Cell list_cell(const json& list) {
     } else if (item.is_number_integer()) {
       cell.items.push_back(item.dump());
     } else {
-      return other(fmt::format("a list that holds {} ({})", item.type_name(), core::printable(item.dump(), 40)));
+      return other(fmt::format("a list that holds {} ({})", item.type_name(),
+                               core::printable(item.dump(-1, ' ', false, json::error_handler_t::replace), 40)));
     }
-  }
-  return cell;
-}
-
-Cell cell_of(const json& value) {
-  if (value.is_null()) return {};
-  if (value.is_string()) return {Cell::Kind::kText, value.get<std::string>(), {}};
-  if (value.is_number_integer()) return {Cell::Kind::kInteger, value.dump(), {}, {}, {value.get<double>()}};
-  if (value.is_array()) {
-    Cell list = list_cell(value);
-    list.numbers = numbers_of(value);
-    return list;
-  }
-  Cell cell = other("an object");
-  if (value.is_boolean()) {
-    cell = other(fmt::format("the boolean {}", value.dump()));
-    cell.label = value.dump();
-  } else if (value.is_number_float()) {
-    // Other programs write 1.0 for the class 1 when a column once had gaps.
-    constexpr double kMostExactInteger = 0x1p53;
-    const double number = value.get<double>();
-    const bool whole = std::abs(number) <= kMostExactInteger && number == std::floor(number);
-    cell = other(fmt::format("the fractional number {}", value.dump()));
-    cell.numbers = {number};
-    if (whole) cell.label = std::to_string(static_cast<int64_t>(number));
   }
   return cell;
 }
@@ -115,7 +91,7 @@ class JsonReader : public RowReader {
     }
     for (size_t i = 0; i < request_.columns.size(); ++i) {
       const auto found = document.find(request_.columns[i].name);
-      if (found != document.end()) row.cells[i] = cell_of(*found);
+      if (found != document.end()) row.cells[i] = cell_of_json(*found);
     }
   }
   std::vector<std::string> columns_;
@@ -217,6 +193,31 @@ class JsonArrayReader : public JsonReader {
 };
 
 }  // namespace
+
+Cell cell_of_json(const json& value) {
+  if (value.is_null()) return {};
+  if (value.is_string()) return {Cell::Kind::kText, value.get<std::string>(), {}};
+  if (value.is_number_integer()) return {Cell::Kind::kInteger, value.dump(), {}, {}, {value.get<double>()}};
+  if (value.is_array()) {
+    Cell list = list_cell(value);
+    list.numbers = numbers_of(value);
+    return list;
+  }
+  Cell cell = other("an object");
+  if (value.is_boolean()) {
+    cell = other(fmt::format("the boolean {}", value.dump()));
+    cell.label = value.dump();
+  } else if (value.is_number_float()) {
+    // Other programs write 1.0 for the class 1 when a column once had gaps.
+    constexpr double kMostExactInteger = 0x1p53;
+    const double number = value.get<double>();
+    const bool whole = std::abs(number) <= kMostExactInteger && number == std::floor(number);
+    cell = other(fmt::format("the fractional number {}", value.dump()));
+    cell.numbers = {number};
+    if (whole) cell.label = std::to_string(static_cast<int64_t>(number));
+  }
+  return cell;
+}
 
 std::unique_ptr<RowReader> open_json_lines(const ReaderRequest& request) {
   return std::make_unique<JsonLinesReader>(request);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <nlohmann/json_fwd.hpp>
 
 #include "data/readers/rows.h"
 
@@ -12,5 +13,8 @@ std::unique_ptr<RowReader> open_json_lines(const ReaderRequest& request);
 
 /// Reads one JSON array of objects. Parses each element separately, so a malformed one is one unreadable row.
 std::unique_ptr<RowReader> open_json_array(const ReaderRequest& request);
+
+/// Returns the cell that a value of a JSON object is.
+Cell cell_of_json(const nlohmann::json& value);
 
 }  // namespace neoloom::data

@@ -13,6 +13,7 @@
 #include "data/readers/decompress.h"
 #include "data/readers/json_reader.h"
 #include "data/readers/lines.h"
+#include "data/readers/parquet_reader.h"
 #include "runtime/core/error.h"
 #include "runtime/core/text.h"
 
@@ -27,14 +28,16 @@ struct NamedFormat {
   std::string_view name;  // value of data.format, and extension of a file
   Format format;
 };
-constexpr std::array<NamedFormat, 8> kFormats = {{{"jsonl", Format::kJsonLines},
-                                                  {"ndjson", Format::kJsonLines},
-                                                  {"json", Format::kJsonArray},
-                                                  {"csv", Format::kCsv},
-                                                  {"tsv", Format::kTsv},
-                                                  {"tab", Format::kTsv},
-                                                  {"txt", Format::kText},
-                                                  {"text", Format::kText}}};
+constexpr std::array<NamedFormat, 10> kFormats = {{{"jsonl", Format::kJsonLines},
+                                                   {"ndjson", Format::kJsonLines},
+                                                   {"json", Format::kJsonArray},
+                                                   {"csv", Format::kCsv},
+                                                   {"tsv", Format::kTsv},
+                                                   {"tab", Format::kTsv},
+                                                   {"txt", Format::kText},
+                                                   {"text", Format::kText},
+                                                   {"parquet", Format::kParquet},
+                                                   {"pq", Format::kParquet}}};
 
 const NamedFormat* find_format(std::string_view name) {
   return std::find_if(kFormats.begin(), kFormats.end(), [&](const auto& each) { return each.name == name; });
@@ -105,14 +108,18 @@ ReaderRequest reader_request(const std::string& path, std::string_view text, con
 }
 
 Format format_of(const std::string& path, const Options& options, std::string_view text) {
-  const std::string name = options.format == "auto" ? format_extension(path) : options.format;
+  const bool by_name = options.format == "auto";
+  if (by_name && text.starts_with(kParquetMagic)) return Format::kParquet;
+  const std::string name = by_name ? format_extension(path) : options.format;
   const auto* const found = find_format(name);
   if (found == kFormats.end()) {
     fail(ErrorKind::kData,
          "{}: the format {} is not supported; expected a file that ends in .jsonl .ndjson .json .csv .tsv .tab .txt "
-         ".text (with .gz or .zst behind it, too), or data.format jsonl, json, csv, tsv or text",
+         ".text (with .gz or .zst behind it, too) .parquet .pq, or data.format jsonl, json, csv, tsv, text or parquet",
          path, core::quoted(name));
   }
+  require(found->format != Format::kParquet || text.starts_with(kParquetMagic), ErrorKind::kData,
+          "{} is no Parquet file: expected that it starts with PAR1, found {}", path, core::quoted(text.substr(0, 4)));
   if (found->format == Format::kJsonArray && !starts_with_bracket(text)) return Format::kJsonLines;
   return found->format;
 }
@@ -133,7 +140,7 @@ void require_text(const std::string& path, std::string_view text) {
   }
   constexpr std::array<std::pair<std::string_view, std::string_view>, 6> kOthers = {
       {{"PK\x03\x04", "a ZIP archive"},
-       {"PAR1", "a Parquet file"},
+       {kParquetMagic, "a Parquet file"},
        {"BZh", "a bzip2 file"},
        {"\xFD"
         "7zXZ",
@@ -142,8 +149,8 @@ void require_text(const std::string& path, std::string_view text) {
        {"\x28\xB5\x2F\xFD", "a zstd file"}}};
   for (const auto& [magic, what] : kOthers) {
     require(!text.starts_with(magic), ErrorKind::kData,
-            "{} is {}{}; expected JSON lines, CSV, TSV or text, as it is or compressed by gzip or zstd", path, what,
-            compression_of(text) == Compression::kNone ? "" : " within a compressed file");
+            "{} is {}{}; expected JSON lines, CSV, TSV or text, as it is or compressed by gzip or zstd, or Parquet",
+            path, what, compression_of(text) == Compression::kNone ? "" : " within a compressed file");
   }
 }
 
@@ -156,6 +163,8 @@ std::unique_ptr<RowReader> open_rows(const ReaderRequest& request) {
     case Format::kCsv:
     case Format::kTsv:
       return open_csv(request);
+    case Format::kParquet:
+      return open_parquet(request);
     case Format::kText:
       break;
   }

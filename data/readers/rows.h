@@ -11,10 +11,13 @@
 
 namespace neoloom::data {
 
-enum class Format { kJsonLines, kJsonArray, kCsv, kTsv, kText };
+enum class Format { kJsonLines, kJsonArray, kCsv, kTsv, kText, kParquet };
+
+inline constexpr std::string_view kParquetMagic = "PAR1";
 
 /// Returns the format that `options.format` names, else the one of the file's extension: .jsonl .ndjson .json .csv .tsv
-/// .tab .txt .text, with .gz or .zst behind it or not. A .json file that starts with '[' is one array of rows; any
+/// .tab .txt .text, with .gz or .zst behind it or not, .parquet .pq. A file that starts as Parquet is Parquet under any
+/// name. A .json file that starts with '[' is one array of rows; any
 /// other is one object a line. Throws: Error(kData) for another extension, listing the known ones.
 Format format_of(const std::string& path, const Options& options, std::string_view text);
 
@@ -66,7 +69,7 @@ class RowReader {
 };
 
 struct ReaderRequest {
-  std::string path;       // for messages
+  std::string path;       // for messages, and to open a Parquet file
   std::string_view text;  // the file's bytes; must outlive the reader
   Format format = Format::kJsonLines;
   bool header = true;

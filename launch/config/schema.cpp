@@ -300,7 +300,7 @@ void add_data_fields(std::vector<Field>& out) {
   group.read_by("validation", kFree, &Options::validation, read_files);
   group.number("validation_split", kResolved, &Options::validation_split, kBelowOne);
   group.text("format", kResolved, &Options::format,
-             {{"auto", "jsonl", "json", "csv", "tsv", "text"}, {"parquet", "arrow"}}, false);
+             {{"auto", "jsonl", "json", "csv", "tsv", "text", "parquet"}, {"arrow"}}, false);
   group.flag("header", kResolved, &Options::header);
   group.flag("quoting", kResolved, &Options::quoting);
   group.read_by("delimiter", kResolved, &Options::delimiter, read_delimiter);

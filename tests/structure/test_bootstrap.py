@@ -61,7 +61,7 @@ def test_a_pin_moves_to_the_newest_release_and_comments_stay():
 
 def test_every_requirement_is_a_pin():
     module = load_newest()
-    for file in (*module.FILES, "requirements-gpu.txt", "oldest/requirements.txt"):
+    for file in (*module.FILES, "requirements-gpu.txt", "requirements-parquet.txt", "oldest/requirements.txt"):
         for line in (BOOTSTRAP.parent / file).read_text().splitlines():
             assert line.startswith("#") or module.PIN.match(line), f"{file}: {line}"
 

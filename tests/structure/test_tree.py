@@ -76,6 +76,7 @@ FOREIGN = {
     r"CLI/": {"launch"},
     r"pcre2\.h$": {"core", "data"},
     r"openssl/": {"core"},
+    r"(arrow|parquet)/": {"data"},
     r"(zlib|zstd)\.h$": {"data"},
     r"curl/": {"model"},
 }

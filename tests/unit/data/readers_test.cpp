@@ -221,7 +221,8 @@ TEST_F(Readers, FilesThatAreNotTextAreNamed) {
                     "text,gr\xF6\xDF"
                     "e\na,b\n",
                     {"header cannot be read", "not UTF-8: 0xF6"});
-  expect_data_error("a.parquet", "PAR1", {"\"parquet\"", "not supported", ".jsonl"});
+  expect_data_error("a.avro", "Obj", {"\"avro\"", "not supported", ".jsonl"});
+  expect_data_error("a.parquet", "text,label\n", {"a.parquet is no Parquet file", "starts with PAR1", "\"text\""});
   request_.files = folder_.file("absent.csv");
   expect_error([&] { TokenStore::build(request_, *tokenizer_, folder_.file("s.h5")); }, core::ErrorKind::kData,
                {"absent.csv"});
