@@ -41,6 +41,23 @@ void add_overrides(CLI::App* command, std::vector<std::string>& overrides) {
       ->take_all();
 }
 
+/// Adds the options that name a configuration. At least one of them is required.
+void add_config(CLI::App* command, ConfigFiles& files) {
+  command->add_option("--config", files.whole, "YAML or JSON file with one or more groups; may be repeated")
+      ->type_name("FILE")
+      ->allow_extra_args(false)
+      ->take_all();
+  for (const std::string option : {"--model_config", "--peft_config", "--tokenizer_config", "--trainer_config"}) {
+    const std::string group = option.substr(2);
+    const auto store = [&files, group](const std::string& path) { files.group[group] = path; };
+    command->add_option_function<std::string>(option, store, "YAML or JSON file with the keys of this group alone")
+        ->type_name("FILE");
+  }
+  command->callback([&files] {
+    if (files.empty()) throw CLI::RequiredError("--config");
+  });
+}
+
 void add_model_options(CLI::App* command, ModelArguments& arguments) {
   auto* run = command->add_option("--run", arguments.run, "Run folder (trainer_config.output_dir of a training run)");
   auto* model = command->add_option("--model", arguments.model, "Model folder, or hub id");
@@ -53,7 +70,7 @@ void add_model_options(CLI::App* command, ModelArguments& arguments) {
 void add_train(CLI::App& app, TrainArguments& arguments) {
   CLI::App* command =
       app.add_subcommand("train", "Fine-tune (or, without peft_config, train) a model; resumes by itself");
-  command->add_option("--config", arguments.config, "YAML or JSON configuration")->required();
+  add_config(command, arguments.config);
   add_overrides(command, arguments.overrides);
   command->add_option(
       "--resume", arguments.resume,
@@ -69,7 +86,7 @@ void add_train(CLI::App& app, TrainArguments& arguments) {
 void add_plan(CLI::App& app, PlanArguments& arguments) {
   CLI::App* command = app.add_subcommand(
       "plan", "Memory per rank, bytes per all-reduce, steps and shortest possible time of a run, without starting it");
-  command->add_option("--config", arguments.config, "YAML or JSON configuration")->required();
+  add_config(command, arguments.config);
   add_overrides(command, arguments.overrides);
   command->add_option("--ranks", arguments.ranks, "Ranks of the run (default 1)")->check(positive_integer());
   command

@@ -6,12 +6,13 @@
 #include <string>
 #include <vector>
 
+#include "launch/config/config_files.h"
 #include "model/generation/next_token.h"
 
 namespace neoloom::launch {
 
 struct TrainArguments {
-  std::string config;
+  ConfigFiles config;
   std::vector<std::string> overrides;  // --set group.key=value
   std::string resume = "auto";         // auto | none | a checkpoint file, or a folder of them
   int64_t expect_ranks = 0;            // 0: any number
@@ -21,7 +22,7 @@ struct TrainArguments {
 };
 
 struct PlanArguments {
-  std::string config;
+  ConfigFiles config;
   std::vector<std::string> overrides;
   int64_t ranks = 1;
   int64_t ranks_per_node = 0;  // 0: as many as fit on a machine like this one

@@ -257,7 +257,8 @@ int run_plan(comm::MpiSession& session, const PlanArguments& arguments) {
   session.run_on_root([&]() -> std::string {
     Inputs inputs;
     inputs.config = read_config(arguments.config, arguments.overrides);
-    read_inputs(arguments.config, inputs);
+    for (const std::string& warning : inputs.config.warnings) session.log().warning(warning);
+    read_inputs(arguments.config.text(), inputs);
     const int64_t cores = int64_t{here.threads} * session.local_size();
     const int64_t room = std::max<int64_t>(1, cores / std::max<int64_t>(1, inputs.config.runtime.threads_per_rank));
     const int64_t per_node = arguments.ranks_per_node > 0 ? arguments.ranks_per_node : std::min(arguments.ranks, room);

@@ -63,7 +63,10 @@ struct TrainingJob : Inputs {
 };
 
 void read_everything_small(TrainingJob& s, const TrainArguments& arguments) {
-  read_inputs(arguments.config, s);
+  s.config = read_config(arguments.config, arguments.overrides);
+  s.config.checkpoint.extend |= arguments.extend;
+  if (arguments.print_config) return;
+  read_inputs(arguments.config.text(), s);
   require_loss_options_fit(s.config.trainer_config, s.task.value);
   const std::string warning = train::check_metric(s.config.trainer_config, s.task.value);
   if (!warning.empty()) s.config.warnings.push_back(warning);
@@ -451,6 +454,9 @@ int run_train(comm::MpiSession& session, const TrainArguments& arguments) {
     session.log().set_level(core::log_level_from_name(s.config.logging.level));
     session.set_peer_timeout(static_cast<double>(s.config.runtime.peer_timeout_seconds));
   });
+  if (session.is_root() && (arguments.print_config || arguments.dry_run)) {
+    for (const std::string& warning : s.config.warnings) session.log().warning(warning);
+  }
   if (arguments.print_config) {
     session.run_on_root([&]() -> std::string {
       core::print_output(to_yaml(s.config));

@@ -7,6 +7,7 @@
 #include <optional>
 #include <set>
 
+#include "launch/config/config_files.h"
 #include "launch/config/document.h"
 #include "launch/config/redact.h"
 #include "launch/config/schema.h"
@@ -54,6 +55,15 @@ class Mistakes {
  private:
   std::vector<std::string> texts_;
 };
+
+/// Refuses what is certainly a secret, because values are stored with the run and printed by many messages.
+void refuse_secret(const std::string& name, const Node& value) {
+  for (const Node& item : value.items) refuse_secret(name, item);
+  core::require(value.kind != Node::Kind::kString || !holds_secret(value.text), ErrorKind::kUsage,
+                "{}: {}: holds a token or a password; secrets do not belong in a configuration, which is stored with "
+                "the run. Remove it there and where it came from (hf download reads HF_TOKEN from the environment)",
+                value.position.text(), name);
+}
 
 /// Takes documents apart into one value per known key. Later documents (the overrides) win over earlier ones.
 class Collector {
@@ -138,30 +148,31 @@ class Collector {
     given_.insert_or_assign(name, std::move(given));
   }
 
-  /// Checks a key of Hugging Face against its accepted values. A map is accepted if each of its own keys is.
+  /// Checks a key of Hugging Face against its table. A map is taken if each of its own keys is.
   void check_foreign(const ForeignKey& key, const Node::Entry& entry, const std::string& spelled) {
-    if (key.accepts(entry.value)) {
-      if (!key.otherwise.empty() && render(entry.value) == key.otherwise) {
-        warnings_.push_back(fmt::format("{}: {}: {} is computed as {}", entry.position.text(), spelled, key.otherwise,
-                                        key.accepted.front()));
-      }
-      return;
-    }
-    if (entry.value.kind == Node::Kind::kMap && schema_.has_group(spelled)) {
-      for (const Node::Entry& inner : entry.value.entries) {
-        mistakes_.attempt([&] {
-          const ForeignKey* known = schema_.foreign_key(spelled, inner.key);
-          if (known == nullptr) refuse_unknown_key(spelled, inner);
-          check_foreign(*known, inner, spelled + "." + inner.key);
-        });
-      }
+    if (key.is_quiet(entry.value)) return;
+    if (entry.value.kind == Node::Kind::kMap && schema_.has_group(spelled)) return check_inside(entry.value, spelled);
+    const std::string what = fmt::format("{}: {}: {}", entry.position.text(), spelled,
+                                         names_secret(key.key) ? std::string(kHidden) : render(entry.value));
+    if (key.has_no_effect(entry.value)) {
+      refuse_secret(spelled, entry.value);
+      warnings_.push_back(fmt::format("{} has no effect: {}", what, key.reason));
       return;
     }
     std::vector<std::string> accepted;
-    for (const std::string_view value : key.accepted) accepted.emplace_back(value.empty() ? "\"\"" : value);
-    core::fail(ErrorKind::kUsage, "{}: {}: {} is not supported yet; accepted: {}{}{}", entry.position.text(), spelled,
-               names_secret(key.key) ? std::string(kHidden) : render(entry.value), fmt::join(accepted, ", "),
-               key.advice.empty() ? "" : "; ", key.advice);
+    for (const std::string_view value : key.quiet) accepted.emplace_back(value.empty() ? "\"\"" : value);
+    core::fail(ErrorKind::kUsage, "{} is not supported yet; accepted: {}; {}", what, fmt::join(accepted, ", "),
+               key.reason);
+  }
+
+  void check_inside(const Node& map, const std::string& spelled) {
+    for (const Node::Entry& inner : map.entries) {
+      mistakes_.attempt([&] {
+        const ForeignKey* known = schema_.foreign_key(spelled, inner.key);
+        if (known == nullptr) refuse_unknown_key(spelled, inner);
+        check_foreign(*known, inner, spelled + "." + inner.key);
+      });
+    }
   }
 
   [[noreturn]] void refuse_unknown_group(const Node::Entry& entry) const {
@@ -221,15 +232,6 @@ class Collector {
   bool has_peft_ = false;
 };
 
-/// Refuses what is certainly a secret, because values are stored with the run and printed by many messages.
-void refuse_secret(const std::string& name, const Node& value) {
-  for (const Node& item : value.items) refuse_secret(name, item);
-  core::require(value.kind != Node::Kind::kString || !holds_secret(value.text), ErrorKind::kUsage,
-                "{}: {}: holds a token or a password; secrets do not belong in a configuration, which is stored with "
-                "the run. Remove it there and where it came from (hf download reads HF_TOKEN from the environment)",
-                value.position.text(), name);
-}
-
 std::string cut(std::string text) {
   constexpr size_t kShownBytes = 200;
   if (text.size() > kShownBytes) text.replace(kShownBytes, std::string::npos, "...");
@@ -259,11 +261,15 @@ Node parse_override(const std::string& text) {
 }  // namespace
 
 RunConfig parse_config(const std::string& text, const std::string& name, const std::vector<std::string>& overrides) {
+  return config_from(parse_document(text, name), name, overrides);
+}
+
+RunConfig config_from(const Node& root, const std::string& name, const std::vector<std::string>& overrides) {
   const Schema schema;
   RunConfig config;
   Mistakes mistakes;
   Collector collector(schema, config.warnings, mistakes);
-  collector.add_document(parse_document(text, name));
+  collector.add_document(root);
   for (const std::string& text_of_override : overrides) {
     mistakes.attempt([&] { collector.add_document(parse_override(text_of_override)); });
   }

@@ -44,14 +44,20 @@ struct Alias {
   std::function<bool(const std::string& name, Node&)> convert;
 };
 
-/// A key of Hugging Face's classes that has no effect here, or is not supported yet.
+/// A key of Hugging Face's classes that has no effect here, or is not supported. configs/KEYS.md shows them all.
 struct ForeignKey {
+  enum class Kind {
+    kNoEffect,  // any value is taken, with a line that says why it has no effect
+    kRefused,   // values other than `quiet` and `said` are refused
+  };
   std::string_view group;
+  Kind kind;
   std::string_view key;
-  std::vector<std::string_view> accepted;  // rendered values that change nothing; {"*"}: any
-  std::string_view advice;                 // what to do instead; may be empty
-  std::string_view otherwise = {};         // an accepted value that is implemented differently, with a note
-  bool accepts(const Node& value) const;
+  std::vector<std::string_view> quiet;      // rendered values taken without a word; the first: Hugging Face's default
+  std::string_view reason;                  // why, and what to do instead
+  std::vector<std::string_view> said = {};  // values of a refused key that are taken with a line
+  bool is_quiet(const Node& value) const;
+  bool has_no_effect(const Node& value) const;
 };
 
 /// All keys of the configuration. Fields are in the order in which a configuration is printed.
@@ -71,6 +77,12 @@ struct Schema {
 std::vector<Field> make_fields();
 std::vector<Alias> make_aliases();
 std::vector<ForeignKey> make_foreign_keys();
+/// The parts of make_foreign_keys, in files of their names.
+std::vector<ForeignKey> foreign_model_keys();
+std::vector<ForeignKey> foreign_peft_keys();
+std::vector<ForeignKey> foreign_tokenizer_keys();
+std::vector<ForeignKey> foreign_trainer_keys();
+std::vector<ForeignKey> foreign_older_keys();
 
 /// Resolves values that depend on others (compute dtype, label column), then rejects impossible combinations.
 /// Throws: Error(kUsage).

@@ -27,7 +27,7 @@ def known_keys():
 
 def pasted_keys():
     """Returns keys of Hugging Face's classes that the reader knows in order to accept or to refuse them by name."""
-    return set(literals(ROOT / "launch/config/foreign_keys.cpp"))
+    return {text for path in (ROOT / "launch/config").glob("foreign_*keys.cpp") for text in literals(path)}
 
 
 def literals(path):

@@ -4,10 +4,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <nlohmann/json.hpp>
-
+#include "launch/config/document.h"
 #include "launch/config/schema.h"
-#include "runtime/core/files.h"
+#include "tests/unit/config/hf_defaults.h"
 #include "tests/unit/config/support.h"
 
 namespace neoloom::launch {
@@ -15,29 +14,67 @@ namespace {
 
 using testing::AllOf;
 using testing::AnyOf;
+using testing::ElementsAre;
 using testing::HasSubstr;
+using testing::IsEmpty;
 
-nlohmann::json hugging_face_defaults() {
-  return nlohmann::json::parse(core::read_file(NL_SOURCE_DIR "/tests/unit/config/hf_defaults.json"));
+std::string rendered(const nlohmann::json& value) { return render(parse_document(value.dump(), "default")); }
+
+std::vector<std::string> warnings_of(std::string_view group, std::string_view key, const nlohmann::json& value) {
+  const nlohmann::json document = {{std::string(group), {{std::string(key), value}}}};
+  try {
+    return parse(document.dump()).warnings;
+  } catch (const core::Error& error) {
+    return {std::string("refused: ") + error.what()};
+  }
 }
 
-TEST(ForeignKeys, EveryFieldOfTrainingArgumentsAndLoraConfigIsKnown) {
-  const nlohmann::json defaults = hugging_face_defaults();
-  for (const char* group : {"trainer_config", "peft_config"}) {
-    for (const auto& [key, value] : defaults.at(group).items()) {
-      const nlohmann::json document = {{group, {{key, "a value that no key takes"}}}};
-      EXPECT_THAT(refusal(document.dump()), AnyOf("accepted", HasSubstr("not supported yet"), HasSubstr("expected")))
-          << key;
+TEST(ForeignKeys, EveryKeyOfTheClassesIsInTheTables) {
+  const Schema schema;
+  for (const auto& [group, keys] : hugging_face_defaults().items()) {
+    for (const auto& [key, value] : keys.items()) {
+      EXPECT_TRUE(schema.field(group, key) || schema.alias(group, key) || schema.foreign_key(group, key))
+          << group << "." << key;
     }
   }
 }
 
-TEST(ForeignKeys, EveryDefaultIsAcceptedAndChangesNothing) {
+TEST(ForeignKeys, EveryDefaultIsTakenWithoutAWord) {
+  const Schema schema;
+  for (const auto& [group, keys] : hugging_face_defaults().items()) {
+    for (const auto& [key, value] : keys.items()) {
+      const Alias* alias = schema.alias(group, key);
+      if (alias != nullptr && alias->outdated) continue;  // an old spelling is said
+      EXPECT_THAT(warnings_of(group, key, value), IsEmpty()) << group << "." << key << ": " << value;
+    }
+  }
+}
+
+TEST(ForeignKeys, TheTablesBeginWithHuggingFacesDefault) {
   const nlohmann::json defaults = hugging_face_defaults();
-  for (const char* group : {"trainer_config", "peft_config"}) {
-    for (const auto& [key, value] : defaults.at(group).items()) {
-      const nlohmann::json document = {{group, {{key, value}}}};
-      EXPECT_EQ(refusal(document.dump()), "accepted") << key << ": " << value;
+  for (const ForeignKey& key : make_foreign_keys()) {
+    const auto group = defaults.find(std::string(key.group));
+    if (group == defaults.end() || !group->contains(std::string(key.key))) continue;
+    const std::string value = rendered(group->at(std::string(key.key)));
+    // null stands for the default of a model or tokenizer folder.
+    if (value == "null") continue;
+    EXPECT_EQ(key.quiet.front(), value) << key.group << "." << key.key;
+  }
+}
+
+// The rule of the page: no key is swallowed in silence, and each says why.
+TEST(ForeignKeys, EveryOtherValueGetsOneLineOrIsRefusedWithTheReason) {
+  for (const ForeignKey& key : make_foreign_keys()) {
+    if (key.group.find('.') != std::string_view::npos) continue;
+    ASSERT_FALSE(key.reason.empty()) << key.key;
+    const auto warnings = warnings_of(key.group, key.key, "a value that no key takes");
+    const bool refused = key.kind == ForeignKey::Kind::kRefused;
+    EXPECT_THAT(warnings, ElementsAre(AllOf(HasSubstr(fmt::format("run.yaml:1: {}.{}", key.group, key.key)),
+                                            HasSubstr(refused ? "is not supported yet; accepted: " : "has no effect: "),
+                                            HasSubstr(std::string(key.reason)))));
+    for (const std::string_view value : key.quiet) {
+      EXPECT_EQ(refusal(fmt::format("{}: {{{}: {}}}\n", key.group, key.key, value.empty() ? "\"\"" : value)),
+                "accepted");
     }
   }
 }
@@ -65,14 +102,47 @@ TEST(ForeignKeys, ValuesThatWouldChangeTheResultAreRefusedByName) {
   for (const std::string text :
        {"trainer_config: {optim: lomo}", "trainer_config: {eval_on_start: true}",
         "trainer_config: {neftune_noise_alpha: 5}", "trainer_config: {push_to_hub: true}",
-        "trainer_config: {overwrite_output_dir: true}", "trainer_config: {report_to: wandb}",
-        "trainer_config: {report_to: [tensorboard]}", "trainer_config: {deepspeed: ds.json}",
-        "trainer_config: {resume_from_checkpoint: some/where}",
-        "trainer_config: {average_tokens_across_devices: false}", "peft_config: {use_dora: true}",
-        "peft_config: {bias: all}", "peft_config: {inference_mode: true}", "tokenizer_config: {padding_side: left}",
-        "model_config: {load_in_8bit: true}", "model_config: {device_map: auto}", "data: {messages_column: m}"}) {
+        "trainer_config: {deepspeed: ds.json}", "trainer_config: {resume_from_checkpoint: some/where}",
+        "trainer_config: {label_names: [other]}", "peft_config: {use_dora: true}", "peft_config: {bias: all}",
+        "tokenizer_config: {truncation_side: left}", "model_config: {load_in_8bit: true}",
+        "model_config: {hidden_size: 64}", "data: {messages_column: m}"}) {
     EXPECT_THAT(refusal(text + "\n"), HasSubstr("is not supported yet")) << text;
   }
+}
+
+TEST(ForeignKeys, HarmlessValuesGetALineAndTheRunGoesOn) {
+  for (const std::string text :
+       {"model_config: {device_map: auto}", "trainer_config: {label_names: [labels]}",
+        "tokenizer_config: {padding_side: left}", "tokenizer_config: {pad_to_multiple_of: 8}",
+        "trainer_config: {tf32: true}", "trainer_config: {torch_compile: true}", "trainer_config: {report_to: wandb}",
+        "trainer_config: {report_to: [tensorboard]}", "trainer_config: {average_tokens_across_devices: false}",
+        "trainer_config: {dataloader_num_workers: 4}", "peft_config: {inference_mode: true}",
+        "trainer_config: {resume_from_checkpoint: true}"}) {
+    EXPECT_THAT(parse(text + "\n").warnings, ElementsAre(HasSubstr("has no effect: "))) << text;
+  }
+  EXPECT_THAT(parse("trainer_config: {save_only_model: true}\n").warnings,
+              ElementsAre(HasSubstr("checkpoints stay whole, so that the run can resume")));
+  EXPECT_THAT(parse("trainer_config: {overwrite_output_dir: true}\n").warnings,
+              ElementsAre(HasSubstr("a run in output_dir resumes; train --resume none starts over")));
+}
+
+TEST(ForeignKeys, TheDtypeAutoLeavesTheDefault) {
+  const RunConfig config = parse("model_config: {dtype: auto}\ntrainer_config: {bf16: true}\n");
+  EXPECT_EQ(config.model_config.frozen_dtype, model::Dtype::kBFloat16);
+  EXPECT_THAT(config.warnings, IsEmpty());
+}
+
+TEST(ForeignKeys, ADdpTimeoutOtherThanTheDefaultIsThePeerTimeout) {
+  EXPECT_EQ(parse("trainer_config: {ddp_timeout: 7200}\n").runtime.peer_timeout_seconds, 7200);
+  EXPECT_EQ(parse("trainer_config: {ddp_timeout: 1800}\n").runtime.peer_timeout_seconds, 300);
+  EXPECT_THAT(refusal("trainer_config: {ddp_timeout: 60}\nruntime: {peer_timeout_seconds: 90}\n"),
+              HasSubstr("runtime.peer_timeout_seconds is given twice"));
+}
+
+TEST(ForeignKeys, KeysOfSftConfigLeadToTheirGroups) {
+  const RunConfig config = parse("trainer_config: {max_seq_length: 64, dataset_text_field: body}\n");
+  EXPECT_EQ(config.tokenizer_config.max_length, 64);
+  EXPECT_EQ(config.data.text_column, "body");
 }
 
 TEST(ForeignKeys, MapsAreTakenWithTheirDefaultsInsideAndRefusedByTheirOwnKeys) {

@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0
+// Lists keys of from_pretrained and of GPT-Neo's config.json that model_config gets pasted.
+// One line a key: group, what happens, key, the values taken without a word (the first is Hugging Face's default), why
+// and what to do, and values that are taken with a line although the others are refused.
+#include "launch/config/schema.h"
+
+namespace neoloom::launch {
+
+// clang-format off
+std::vector<ForeignKey> foreign_model_keys() {
+  using enum ForeignKey::Kind;
+  constexpr std::string_view kModel = "model_config";
+  constexpr std::string_view kNoSecrets = "secrets do not belong in a configuration; set HF_TOKEN in the environment of what downloads or uploads";
+  constexpr std::string_view kCode = "neoloom runs no code from model folders";
+  constexpr std::string_view kDevice = "runtime.device chooses the device of every rank";
+  constexpr std::string_view kStored = "frozen weights are float16, bfloat16 or float32 (frozen_dtype)";
+  constexpr std::string_view kLabels = "data.label_names sets the labels and their order";
+  constexpr std::string_view kShape = "the model folder's config.json has it; change it there";
+  constexpr std::string_view kKernels = "neoloom chooses its kernels itself";
+  constexpr std::string_view kWhole = "every rank holds the frozen weights";
+  constexpr std::string_view kNone = "neoloom downloads nothing; hf download fills Hugging Face's cache";
+  constexpr std::string_view kGenerate = "it is an option of neoloom generate";
+  constexpr std::string_view kPython = "it changes what Python gets back";
+  constexpr std::string_view kLora = "it is a key of peft_config, without lora_";
+  constexpr std::string_view kDropout = "frozen layers have no dropout; peft_config.lora_dropout exists";
+  return {
+    // from_pretrained of transformers 5
+    {kModel, kRefused, "config", {"null"}, "the model folder's config.json is read"},
+    {kModel, kRefused, "state_dict", {"null"}, "the model folder's weights are read"},
+    {kModel, kRefused, "adapter_kwargs", {"null", "{}"}, "peft_config.init_from starts from an adapter"},
+    {kModel, kNoEffect, "adapter_name", {"default"}, "a run has one adapter"},
+    {kModel, kRefused, "cache_dir", {"null"}, "HF_HOME says where Hugging Face's cache is"},
+    {kModel, kNoEffect, "code_revision", {"null"}, kCode},
+    {kModel, kNoEffect, "trust_remote_code", {"null", "false"}, kCode},
+    {kModel, kRefused, "force_download", {"false", "null"}, kNone},
+    {kModel, kNoEffect, "local_files_only", {"false"}, kNone},
+    {kModel, kNoEffect, "proxies", {"null"}, kNone},
+    {kModel, kNoEffect, "tqdm_class", {"null"}, kPython},
+    {kModel, kNoEffect, "output_loading_info", {"false"}, kPython},
+    {kModel, kRefused, "token", {"null", ""}, kNoSecrets},
+    {kModel, kRefused, "use_safetensors", {"null", "true"}, "only safetensors files are read; convert the folder with transformers' save_pretrained"},
+    {kModel, kNoEffect, "weights_only", {"true"}, "safetensors files hold no code"},
+    {kModel, kRefused, "fusion_config", {"null"}, "GPT-Neo's modules are not fused"},
+    {kModel, kNoEffect, "disable_mmap", {"null"}, "weights are mapped from runtime.cache_dir"},
+    {kModel, kNoEffect, "device_map", {"null"}, kDevice},
+    {kModel, kRefused, "max_memory", {"null"}, "runtime.memory_budget limits the memory of a rank"},
+    {kModel, kNoEffect, "offload_folder", {"null"}, kWhole},
+    {kModel, kNoEffect, "offload_buffers", {"false"}, kWhole},
+    {kModel, kRefused, "quantization_config", {"null", "{}"}, kStored},
+    {kModel, kRefused, "subfolder", {"", "null"}, "name the folder itself in pretrained_model_name"},
+    {kModel, kRefused, "variant", {"null"}, "copy the files under their usual names into a folder"},
+    {kModel, kRefused, "generation_config", {"null"}, kGenerate},
+    {kModel, kRefused, "gguf_file", {"null"}, "only safetensors files are read"},
+    {kModel, kRefused, "distributed_config", {"null"}, kWhole},
+    {kModel, kRefused, "device_mesh", {"null"}, kWhole},
+    {kModel, kRefused, "tp_plan", {"null"}, kWhole},
+    {kModel, kRefused, "tp_size", {"null", "0", "1"}, kWhole},
+    {kModel, kNoEffect, "allow_all_kernels", {"false"}, kKernels},
+    {kModel, kNoEffect, "use_kernels", {"false"}, kKernels},
+    {kModel, kNoEffect, "kernel_config", {"null"}, kKernels},
+    {kModel, kRefused, "key_mapping", {"null"}, "rename the tensors in the files"},
+    {kModel, kNoEffect, "attn_implementation", {"null", "eager", "sdpa"}, kKernels},
+    {kModel, kNoEffect, "experts_implementation", {"null"}, "GPT-Neo has no experts"},
+    // from_pretrained of transformers 4
+    {kModel, kNoEffect, "low_cpu_mem_usage", {"null", "false"}, "weights are mapped, never copied as a whole"},
+    {kModel, kNoEffect, "offload_state_dict", {"null", "false"}, kWhole},
+    {kModel, kNoEffect, "use_flash_attention_2", {"false"}, kKernels},
+    {kModel, kRefused, "load_in_8bit", {"false", "null"}, kStored},
+    {kModel, kRefused, "load_in_4bit", {"false", "null"}, kStored},
+    {kModel, kRefused, "use_auth_token", {"null", "false"}, kNoSecrets},
+    {kModel, kNoEffect, "mirror", {"null"}, kNone},
+    {kModel, kNoEffect, "resume_download", {"null", "false"}, kNone},
+    {kModel, kRefused, "from_tf", {"false"}, "only safetensors files are read"},
+    {kModel, kRefused, "from_flax", {"false"}, "only safetensors files are read"},
+    {kModel, kNoEffect, "return_dict", {"true", "null"}, kPython},
+    // GPT-Neo's config.json
+    {kModel, kRefused, "vocab_size", {"null"}, kShape},
+    {kModel, kRefused, "max_position_embeddings", {"null"}, kShape},
+    {kModel, kRefused, "hidden_size", {"null"}, kShape},
+    {kModel, kRefused, "num_layers", {"null"}, kShape},
+    {kModel, kRefused, "num_heads", {"null"}, kShape},
+    {kModel, kRefused, "attention_types", {"null"}, kShape},
+    {kModel, kRefused, "attention_layers", {"null"}, kShape},
+    {kModel, kRefused, "intermediate_size", {"null"}, kShape},
+    {kModel, kRefused, "window_size", {"null"}, kShape},
+    {kModel, kRefused, "activation_function", {"null"}, kShape},
+    {kModel, kRefused, "layer_norm_epsilon", {"null"}, kShape},
+    {kModel, kRefused, "tie_word_embeddings", {"null"}, kShape},
+    {kModel, kRefused, "bos_token_id", {"null"}, kShape},
+    {kModel, kRefused, "eos_token_id", {"null"}, kShape},
+    {kModel, kRefused, "num_hidden_layers", {"null"}, kShape},
+    {kModel, kRefused, "num_attention_heads", {"null"}, kShape},
+    {kModel, kRefused, "initializer_range", {"null"}, kShape},
+    {kModel, kRefused, "resid_dropout", {"0", "null"}, kDropout},
+    {kModel, kRefused, "embed_dropout", {"0", "null"}, kDropout},
+    {kModel, kRefused, "attention_dropout", {"0", "null"}, kDropout},
+    {kModel, kNoEffect, "classifier_dropout", {"0.1", "0", "null"}, "transformers uses it for token classification only"},
+    {kModel, kNoEffect, "use_cache", {"true", "null"}, "training keeps no KV cache; generate always has one"},
+    {kModel, kRefused, "id2label", {"null"}, kLabels},
+    {kModel, kRefused, "label2id", {"null"}, kLabels},
+    {kModel, kNoEffect, "output_hidden_states", {"false", "null"}, kPython},
+    {kModel, kNoEffect, "output_attentions", {"false", "null"}, kPython},
+    {kModel, kNoEffect, "chunk_size_feed_forward", {"0", "null"}, "it changes no result"},
+    {kModel, kRefused, "is_encoder_decoder", {"false", "null"}, "GPT-Neo is a decoder"},
+    {kModel, kNoEffect, "architectures", {"null"}, "the task decides which class the result names"},
+    {kModel, kNoEffect, "transformers_version", {"null"}, "the task decides which class the result names"},
+    {kModel, kRefused, "model_type", {"gpt_neo", "null"}, "neoloom trains GPT-Neo"},
+    {kModel, kNoEffect, "_name_or_path", {""}, "pretrained_model_name names the model"},
+    {kModel, kNoEffect, "task_specific_params", {"null"}, kGenerate},
+    {kModel, kRefused, "gradient_checkpointing", {"false"}, "write trainer_config.gradient_checkpointing"},
+    {kModel, kRefused, "torchscript", {"false"}, "the result is a folder of Hugging Face's format"},
+    {kModel, kRefused, "pruned_heads", {"{}", "null"}, "GPT-Neo's heads are kept"},
+    // generation settings that transformers 4 kept in config.json
+    {kModel, kNoEffect, "min_length", {"null"}, kGenerate},
+    {kModel, kNoEffect, "max_new_tokens", {"null"}, kGenerate},
+    {kModel, kNoEffect, "do_sample", {"null"}, kGenerate},
+    {kModel, kNoEffect, "early_stopping", {"null"}, kGenerate},
+    {kModel, kNoEffect, "num_beams", {"null"}, kGenerate},
+    {kModel, kNoEffect, "num_beam_groups", {"null"}, kGenerate},
+    {kModel, kNoEffect, "temperature", {"null"}, kGenerate},
+    {kModel, kNoEffect, "top_k", {"null"}, kGenerate},
+    {kModel, kNoEffect, "top_p", {"null"}, kGenerate},
+    {kModel, kNoEffect, "typical_p", {"null"}, kGenerate},
+    {kModel, kNoEffect, "repetition_penalty", {"null"}, kGenerate},
+    {kModel, kNoEffect, "length_penalty", {"null"}, kGenerate},
+    {kModel, kNoEffect, "no_repeat_ngram_size", {"null"}, kGenerate},
+    {kModel, kNoEffect, "bad_words_ids", {"null"}, kGenerate},
+    {kModel, kNoEffect, "num_return_sequences", {"null"}, kGenerate},
+    // scripts and TRL
+    {kModel, kRefused, "max_length", {"null"}, "write tokenizer_config.max_length"},
+    {kModel, kRefused, "max_seq_length", {"null"}, "write tokenizer_config.max_length"},
+    {kModel, kRefused, "model_max_length", {"null"}, "write tokenizer_config.max_length"},
+    {kModel, kRefused, "config_name", {"null"}, "the model folder's config.json is read"},
+    {kModel, kRefused, "model_revision", {"main", "null"}, "write model_config.revision"},
+    {kModel, kRefused, "tokenizer_name", {"null"}, "write tokenizer_config.pretrained_tokenizer_name"},
+    {kModel, kNoEffect, "use_fast_tokenizer", {"true"}, "both tokenizers give the same ids"},
+    {kModel, kRefused, "use_peft", {"null"}, "a peft_config group means LoRA; leave it out to train every parameter"},
+    {kModel, kRefused, "lora_r", {"null"}, kLora},
+    {kModel, kRefused, "lora_alpha", {"null"}, kLora},
+    {kModel, kRefused, "lora_dropout", {"null"}, kLora},
+    {kModel, kRefused, "lora_target_modules", {"null"}, kLora},
+    {kModel, kRefused, "lora_modules_to_save", {"null"}, kLora},
+    {kModel, kRefused, "lora_task_type", {"null"}, kLora},
+    {kModel, kRefused, "use_rslora", {"null"}, kLora},
+    {kModel, kRefused, "use_dora", {"null"}, kLora},
+  };
+}
+// clang-format on
+
+}  // namespace neoloom::launch
