@@ -38,7 +38,8 @@ void PromptTemplate::parse(std::string_view text) {
       continue;
     }
     const size_t close = text.find_first_of("{}", at + 1);
-    core::require(text[at] == '{' && close != std::string_view::npos && text[close] == '}', ErrorKind::kUsage, "the brace at byte {} has no partner; write {{{{ or }}}} for a brace of the text", at + 1);
+    core::require(text[at] == '{' && close != std::string_view::npos && text[close] == '}', ErrorKind::kUsage,
+                  "the brace at byte {} has no partner; write {{{{ or }}}} for a brace of the text", at + 1);
     end_plain();
     add_tag(text.substr(at + 1, close - at - 1), at + 1);
     at = close;
@@ -51,13 +52,15 @@ void PromptTemplate::add_tag(std::string_view tag, size_t at) {
   const bool begins = tag.starts_with('?');
   const bool ends = tag.starts_with('/');
   if (begins || ends) tag.remove_prefix(1);
-  core::require(!tag.empty(), ErrorKind::kUsage, "byte {}: the braces hold no column; write {{{{ and }}}} for braces of the text", at);
+  core::require(!tag.empty(), ErrorKind::kUsage,
+                "byte {}: the braces hold no column; write {{{{ and }}}} for braces of the text", at);
   const size_t column = column_index(tag);
   if (begins) {
     columns_[column].optional = true;
     open_.push_back(column);
   } else if (ends) {
-    core::require(!open_.empty() && open_.back() == column, ErrorKind::kUsage, "byte {}: {{/{}}} closes no {{?{}}}", at, tag, tag);
+    core::require(!open_.empty() && open_.back() == column, ErrorKind::kUsage, "byte {}: {{/{}}} closes no {{?{}}}", at,
+                  tag, tag);
     open_.pop_back();
   } else {
     response_part_ = parts_.size();

@@ -14,6 +14,7 @@
 #include "model/generation/generation_config.h"
 #include "model/generation/stop_strings.h"
 #include "runtime/core/error.h"
+#include "runtime/core/json.h"
 #include "runtime/core/output.h"
 #include "runtime/core/utf8.h"
 
@@ -209,7 +210,7 @@ std::vector<Prompt> prompts_of_root(comm::MpiSession& session, const GenerateArg
     return list.dump();
   });
   std::vector<Prompt> prompts;
-  for (const auto& prompt : nlohmann::json::parse(text)) {
+  for (const auto& prompt : core::parse_json(text, "prompts", ErrorKind::kInternal)) {
     prompts.push_back({prompt[0], prompt[1], prompt[2], prompt[3]});
   }
   return prompts;

@@ -83,14 +83,14 @@ void print_hygiene(const Inputs& inputs, const data::TokenStore& store, const da
   const auto empty_text_tokens = static_cast<int64_t>(inputs.tokenizer->front_ids().size());
   const auto warn = [&](const std::string& text) { report.line("warning", text); };
   for (const std::string& text : train::check_training_data({.store = store,
-                                 .path = inputs.config.data.train,
+                                 .path = inputs.config.data.train.text(),
                                  .task = inputs.task.value,
                                  .max_length_tokens = resolve_max_length(inputs.config, inputs.base),
                                  .empty_text_tokens = empty_text_tokens})) {
     warn(text);
   }
   if (validation != nullptr && inputs.config.trainer_config.eval_strategy != train::Interval::kNo) {
-    const std::string text = train::check_evaluation_data(*validation, inputs.config.data.validation);
+    const std::string text = train::check_evaluation_data(*validation, validation_name(inputs.config));
     if (!text.empty()) warn(text);
   }
   const data::Hygiene found = data::inspect(store, validation, inputs.task.value, empty_text_tokens);

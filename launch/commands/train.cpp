@@ -56,7 +56,7 @@ struct TrainingJob : Inputs {
   std::shared_ptr<const data::TokenStore> rows;  // of data.train, before a split
   std::shared_ptr<const data::TokenStore> train, validation;
   std::vector<std::string> labels;
-  std::vector<float> class_weights;  // [C]; empty: 1
+  std::vector<float> class_weights;     // [C]; empty: 1
   std::vector<data::Finding> findings;  // about the data, on rank 0 of a first start
   ResolvedSettings resolved;
   std::string checkpoints() const { return checkpoints_of(config); }
@@ -97,12 +97,6 @@ void check_targets(TrainingJob& s) {
   if (!s.validation || s.config.trainer_config.eval_strategy == train::Interval::kNo) return;
   const std::string warning = train::check_evaluation_data(*s.validation, validation_name(s.config));
   if (!warning.empty()) s.config.warnings.push_back(warning);
-}
-
-/// Names the validation data for a message.
-std::string validation_name(const RunConfig& config) {
-  return config.data.validation.empty() ? "the validation split of " + config.data.train.text()
-                                        : config.data.validation.text();
 }
 
 void split_rows(TrainingJob& s) {

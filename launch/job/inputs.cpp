@@ -266,6 +266,11 @@ data::Split split_for_validation(const RunConfig& config, const std::shared_ptr<
   return data::split_store(store, config.data.validation_split, trainer.data_seed.value_or(trainer.seed));
 }
 
+std::string validation_name(const RunConfig& config) {
+  return config.data.validation.empty() ? "the validation split of " + config.data.train.text()
+                                        : config.data.validation.text();
+}
+
 std::shared_ptr<const data::TokenStore> open_store(comm::MpiSession& session, const data::StoreRequest& request,
                                                    const data::Tokenizer& tokenizer, const core::Cache& cache) {
   std::string path;

@@ -7,6 +7,7 @@
 #include "model/checkpoints/adapter_files.h"
 #include "model/checkpoints/adapter_folder.h"
 #include "model/checkpoints/plain_lora.h"
+#include "model/checkpoints/safetensors.h"
 #include "model/checkpoints/tensor_names.h"
 #include "model/checkpoints/weight_files.h"
 #include "model/gpt_neo/weights.h"

@@ -245,7 +245,8 @@ void Machine::push_long() {
 
 void Machine::push_callable() {
   std::string name = line();
-  name += "." + line();
+  name += '.';
+  name += line();
   const bool known =
       name == kOrderedDict || name == kRebuildTensor || name == kRebuildParameter || !storage_dtype(name).empty();
   core::require(known, ErrorKind::kWeights,

@@ -21,6 +21,8 @@ constexpr size_t kAlignmentBytes = 64;
 
 const char* format_name(at::ScalarType dtype) {
   switch (dtype) {
+    case at::kDouble:
+      return "F64";
     case at::kFloat:
       return "F32";
     case at::kHalf:

@@ -119,9 +119,10 @@ std::map<std::string, ZipMember> zip_members(std::string_view file, const std::s
     const uint64_t extra = at + 46 + name_bytes;
     read_zip64(bytes, extra, extra + extra_bytes, {&size, &stored, &header});
     const bool plain = bytes.u16(at + 10) == 0 && (bytes.u16(at + 8) & 1) == 0 && stored == size;
-    core::require(plain, core::ErrorKind::kWeights,
-                  "{}: the member {} is compressed or encrypted, which torch.save never does", path,
-                  core::quoted(name));
+    core::require(
+        plain, core::ErrorKind::kWeights,
+        "{}: the member {} is compressed or encrypted, which torch.save never does: is it a TorchScript program?", path,
+        core::quoted(name));
     const uint64_t begin = data_begin(bytes, header, name);
     bytes.require(begin <= directory.begin && size <= directory.begin - begin, "a member reaches into the directory");
     const bool fresh = members.emplace(std::string(name), ZipMember{begin, size}).second;

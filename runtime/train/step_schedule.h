@@ -54,8 +54,8 @@ struct StateMemory {
 };
 
 /// `gradient_sum`: runtime.gradient_sum; `flat_elements`: length of a flat buffer; `moment_bytes`: of the optimizer's
-/// state; `keeps_best`: load_best_model_at_end; `keeps_initial`: the state has initial_params. Throws: Error(kUsage) for
-/// another kind of sum.
+/// state; `keeps_best`: load_best_model_at_end; `keeps_initial`: the state has initial_params. Throws: Error(kUsage)
+/// for another kind of sum.
 StateMemory state_memory(const std::string& gradient_sum, int64_t flat_elements, int64_t moment_bytes, bool keeps_best,
                          bool keeps_initial = false);
 

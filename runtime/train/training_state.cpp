@@ -128,7 +128,7 @@ checkpoint::State TrainingState::to_checkpoint(const model::ParameterLayout& lay
   state.exp_avg_sq = to_host<float>(buffers.exp_avg_sq);
   state.exp_avg_codes = to_host<uint8_t>(buffers.exp_avg_codes);
   state.exp_avg_sq_codes = to_host<uint8_t>(buffers.exp_avg_sq_codes);
-  if (initial_params.defined()) state.initial_params = to_host(initial_params);
+  if (initial_params.defined()) state.initial_params = to_host<float>(initial_params);
   state.step = step;
   state.epoch = step / steps_per_epoch;
   state.step_in_epoch = step % steps_per_epoch;

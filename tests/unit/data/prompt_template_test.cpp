@@ -32,10 +32,11 @@ TEST(PromptTemplate, AlpacaWithAndWithoutInput) {
   EXPECT_EQ(form.prompt({"", "Add."}),
             "Below is an instruction that describes a task. Write a response that appropriately completes the "
             "request.\n\n### Instruction:\nAdd.\n\n### Response:\n");
-  EXPECT_EQ(form.prompt({"1 2", "Add."}),
-            "Below is an instruction that describes a task, paired with an input that provides further context. Write a "
-            "response that appropriately completes the request.\n\n### Instruction:\nAdd.\n\n### Input:\n1 2\n\n"
-            "### Response:\n");
+  EXPECT_EQ(
+      form.prompt({"1 2", "Add."}),
+      "Below is an instruction that describes a task, paired with an input that provides further context. Write a "
+      "response that appropriately completes the request.\n\n### Instruction:\nAdd.\n\n### Input:\n1 2\n\n"
+      "### Response:\n");
   EXPECT_EQ(form.response({"", "", "3"}), "3");
 }
 
