@@ -31,7 +31,8 @@ std::vector<std::string> warnings_of(std::string_view group, std::string_view ke
 
 TEST(ForeignKeys, EveryKeyOfTheClassesIsInTheTables) {
   const Schema schema;
-  for (const auto& [group, keys] : hugging_face_defaults().items()) {
+  const nlohmann::json defaults = hugging_face_defaults();  // outlives the loop
+  for (const auto& [group, keys] : defaults.items()) {
     for (const auto& [key, value] : keys.items()) {
       EXPECT_TRUE(schema.field(group, key) || schema.alias(group, key) || schema.foreign_key(group, key))
           << group << "." << key;
@@ -41,7 +42,8 @@ TEST(ForeignKeys, EveryKeyOfTheClassesIsInTheTables) {
 
 TEST(ForeignKeys, EveryDefaultIsTakenWithoutAWord) {
   const Schema schema;
-  for (const auto& [group, keys] : hugging_face_defaults().items()) {
+  const nlohmann::json defaults = hugging_face_defaults();  // outlives the loop
+  for (const auto& [group, keys] : defaults.items()) {
     for (const auto& [key, value] : keys.items()) {
       const Alias* alias = schema.alias(group, key);
       if (alias != nullptr && alias->outdated) continue;  // an old spelling is said
