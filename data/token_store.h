@@ -69,7 +69,7 @@ class TokenStore {
   /// Multi-label: [num_labels] of 0 or 1.
   virtual std::span<const uint8_t> multi_label(int64_t sample) const = 0;
   /// Regression: [num_labels]; NaN when unlabelled.
-  virtual std::span<const float> values(int64_t /*sample*/) const { return {}; }
+  virtual std::span<const float> values(int64_t sample) const = 0;
   /// Whether every sample is labelled; always true for causal LM.
   virtual bool labelled() const = 0;
   virtual const std::vector<std::string>& label_names() const = 0;

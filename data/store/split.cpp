@@ -38,6 +38,7 @@ class PartOfStore : public TokenStore {
   int32_t prompt_tokens(int64_t sample) const override { return whole_->prompt_tokens(in_whole(sample)); }
   int64_t label(int64_t sample) const override { return whole_->label(in_whole(sample)); }
   std::span<const uint8_t> multi_label(int64_t sample) const override { return whole_->multi_label(in_whole(sample)); }
+  std::span<const float> values(int64_t sample) const override { return whole_->values(in_whole(sample)); }
   bool labelled() const override { return whole_->labelled(); }
   const std::vector<std::string>& label_names() const override { return whole_->label_names(); }
   std::span<const int32_t> lengths() const override { return lengths_; }

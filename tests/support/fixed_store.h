@@ -24,6 +24,7 @@ class FixedStore : public data::TokenStore {
   int32_t prompt_tokens(int64_t) const override { return 0; }
   int64_t label(int64_t sample) const override { return sample % 2; }
   std::span<const uint8_t> multi_label(int64_t) const override { return {}; }
+  std::span<const float> values(int64_t) const override { return {}; }
   bool labelled() const override { return true; }
   const std::vector<std::string>& label_names() const override { return names_; }
   std::span<const int32_t> lengths() const override { return lengths_; }

@@ -55,6 +55,22 @@ TEST_F(Splits, EachLabelGivesItsShare) {
             (Counts{{"x", 5}, {"y", 3}, {"z", 3}}));
 }
 
+TEST_F(Splits, PartsHaveTheValuesOfARegression) {
+  request_.task = Task::kRegression;
+  request_.options.label_column = "score";
+  std::string rows = "text,score\n";
+  for (int i = 0; i < 10; ++i) rows += fmt::format("t{},{}.5\n", i, i);
+  const Split parts = split_store(build("a.csv", rows), 0.3, 5);
+  EXPECT_EQ(parts.validation->size(), 3);
+  for (const auto& part : {parts.train, parts.validation}) {
+    for (int64_t sample = 0; sample < part->size(); ++sample) {
+      const float expected =
+          static_cast<float>(std::stoi(texts_of(*part)[static_cast<size_t>(sample)].substr(1))) + 0.5F;
+      EXPECT_THAT(part->values(sample), ElementsAre(expected));
+    }
+  }
+}
+
 TEST_F(Splits, ALabelOfOneSampleStaysInTrain) {
   const Split parts = split_store(labelled({{"a", 1}, {"b", 1}, {"x", 6}}), 0.5, 7);
   EXPECT_EQ(counts_of(*parts.validation), (Counts{{"x", 4}}));
