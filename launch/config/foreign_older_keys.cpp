@@ -2,6 +2,7 @@
 // Lists keys of transformers 4, TRL and scripts that trainer_config and data get pasted.
 // One line a key: group, what happens, key, the values taken without a word (the first is Hugging Face's default), why
 // and what to do, and values that are taken with a line although the others are refused.
+#include "launch/config/foreign_reasons.h"
 #include "launch/config/schema.h"
 
 namespace neoloom::launch {
@@ -10,17 +11,6 @@ namespace neoloom::launch {
 std::vector<ForeignKey> foreign_older_keys() {
   using enum ForeignKey::Kind;
   constexpr std::string_view kTrainer = "trainer_config";
-  constexpr std::string_view kNoSecrets = "secrets do not belong in a configuration; set HF_TOKEN in the environment of what downloads or uploads";
-  constexpr std::string_view kDtypes = "runtime.compute_dtype sets the compute dtype, of evaluations too";
-  constexpr std::string_view kWhole = "every rank holds the frozen weights";
-  constexpr std::string_view kKernels = "neoloom has compiled kernels of its own";
-  constexpr std::string_view kHub = "nothing is uploaded; adapter/ of the run folder can be, as it is";
-  constexpr std::string_view kReport = "metrics.jsonl in the run folder holds every figure";
-  constexpr std::string_view kLoader = "one thread of each rank prepares batches; runtime.prefetch_batches says how many";
-  constexpr std::string_view kEval = "evaluations stream and are exact on any number of ranks";
-  constexpr std::string_view kPython = "it is about Python's own machinery";
-  constexpr std::string_view kTpu = "neoloom runs on CPUs and NVIDIA GPUs";
-  constexpr std::string_view kColumns = "data.text_column, data.label_column and similar keys name the columns";
   constexpr std::string_view kData = "data";
   constexpr std::string_view kRuntime = "runtime";
   return {

@@ -2,6 +2,7 @@
 // Lists keys of TrainingArguments of transformers 5 that have no effect here, or are not supported.
 // One line a key: group, what happens, key, the values taken without a word (the first is Hugging Face's default), why
 // and what to do, and values that are taken with a line although the others are refused.
+#include "launch/config/foreign_reasons.h"
 #include "launch/config/schema.h"
 
 namespace neoloom::launch {
@@ -10,19 +11,8 @@ namespace neoloom::launch {
 std::vector<ForeignKey> foreign_trainer_keys() {
   using enum ForeignKey::Kind;
   constexpr std::string_view kTrainer = "trainer_config";
-  constexpr std::string_view kNoSecrets = "secrets do not belong in a configuration; set HF_TOKEN in the environment of what downloads or uploads";
-  constexpr std::string_view kDtypes = "runtime.compute_dtype sets the compute dtype, of evaluations too";
-  constexpr std::string_view kWhole = "every rank holds the frozen weights";
-  constexpr std::string_view kKernels = "neoloom has compiled kernels of its own";
-  constexpr std::string_view kHub = "nothing is uploaded; adapter/ of the run folder can be, as it is";
-  constexpr std::string_view kReport = "metrics.jsonl in the run folder holds every figure";
   constexpr std::string_view kLog = "logging.level sets how much is logged";
-  constexpr std::string_view kLoader = "one thread of each rank prepares batches; runtime.prefetch_batches says how many";
   constexpr std::string_view kDdp = "neoloom adds gradients itself; runtime.bucket_bytes sizes the buckets";
-  constexpr std::string_view kEval = "evaluations stream and are exact on any number of ranks";
-  constexpr std::string_view kPython = "it is about Python's own machinery";
-  constexpr std::string_view kTpu = "neoloom runs on CPUs and NVIDIA GPUs";
-  constexpr std::string_view kColumns = "data.text_column, data.label_column and similar keys name the columns";
   constexpr std::string_view kSave = "rank 0 writes to output_dir, which all ranks should see";
   return {
     {kTrainer, kRefused, "optim_target_modules", {"null"}, "it belongs to optimizers that neoloom does not have; trainer_config.optim lists its own"},
