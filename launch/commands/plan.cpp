@@ -10,6 +10,7 @@
 
 #include "data/batching/step_list.h"
 #include "data/hygiene.h"
+#include "launch/job/data_checks.h"
 #include "launch/job/labels.h"
 #include "launch/planning/memory_budget.h"
 #include "launch/planning/step_limit.h"
@@ -20,7 +21,6 @@
 #include "runtime/cuda/plugin.h"
 #include "runtime/train/gradient_sum.h"
 #include "runtime/train/step_schedule.h"
-#include "runtime/train/targets.h"
 
 namespace neoloom::launch {
 namespace {
@@ -80,21 +80,9 @@ void print_labels(const data::TokenStore& store, core::Task task, Report& report
 /// Prints what training would warn of, and refuses what it would refuse.
 void print_hygiene(const Inputs& inputs, const data::TokenStore& store, const data::TokenStore* validation,
                    Report& report) {
-  const auto empty_text_tokens = static_cast<int64_t>(inputs.tokenizer->front_ids().size());
   const auto warn = [&](const std::string& text) { report.line("warning", text); };
-  for (const std::string& text : train::check_training_data({.store = store,
-                                 .path = inputs.config.data.train.text(),
-                                 .task = inputs.task.value,
-                                 .max_length_tokens = resolve_max_length(inputs.config, inputs.base),
-                                 .empty_text_tokens = empty_text_tokens})) {
-    warn(text);
-  }
-  if (validation != nullptr && inputs.config.trainer_config.eval_strategy != train::Interval::kNo) {
-    const std::string text = train::check_evaluation_data(*validation, validation_name(inputs.config));
-    if (!text.empty()) warn(text);
-  }
-  const data::Hygiene found = data::inspect(store, validation, inputs.task.value, empty_text_tokens);
-  for (const data::Finding& finding : data::findings(found, store.label_names())) {
+  for (const std::string& text : target_warnings(inputs, store, validation)) warn(text);
+  for (const data::Finding& finding : findings(inputs, store, validation)) {
     finding.warning ? warn(finding.name + ": " + finding.text) : report.line(finding.name.c_str(), finding.text);
   }
 }

@@ -11,6 +11,7 @@
 #include "launch/commands/plan.h"
 #include "launch/config/run_config.h"
 #include "launch/job/class_weights.h"
+#include "launch/job/data_checks.h"
 #include "launch/job/device.h"
 #include "launch/job/hub.h"
 #include "launch/job/initial_values.h"
@@ -28,16 +29,13 @@
 #include "model/lora/target_modules.h"
 #include "model/weight_cache/weight_cache.h"
 #include "runtime/checkpoint/directory.h"
-#include "runtime/checkpoint/run_lock.h"
 #include "runtime/comm/collective_error.h"
 #include "runtime/comm/fingerprint.h"
 #include "runtime/comm/launcher.h"
 #include "runtime/comm/signals.h"
-#include "runtime/core/environment.h"
 #include "runtime/core/error.h"
 #include "runtime/core/files.h"
 #include "runtime/core/output.h"
-#include "runtime/train/targets.h"
 #include "runtime/train/trainer.h"
 
 namespace neoloom::launch {
@@ -63,9 +61,6 @@ struct TrainingJob : Inputs {
 };
 
 void read_everything_small(TrainingJob& s, const TrainArguments& arguments) {
-  s.config = read_config(arguments.config, arguments.overrides);
-  s.config.checkpoint.extend |= arguments.extend;
-  if (arguments.print_config) return;
   read_inputs(arguments.config.text(), s);
   require_loss_options_fit(s.config.trainer_config, s.task.value);
   const std::string warning = train::check_metric(s.config.trainer_config, s.task.value);
@@ -76,27 +71,6 @@ void read_everything_small(TrainingJob& s, const TrainArguments& arguments) {
   s.resolved.start_hash = start_hash(s.config);
   s.resolved.kernel_environment = kernel_environment();
   s.reference = base_reference(s.config, s.start_adapter.value_or(model::AdapterFolder{}));
-}
-
-int64_t empty_text_tokens(const TrainingJob& s) {
-  if (s.config.data.text_pair_column.empty()) return static_cast<int64_t>(s.tokenizer->front_ids().size());
-  bool truncated = false;
-  const auto max_length_tokens = static_cast<size_t>(resolve_max_length(s.config, s.base));
-  return static_cast<int64_t>(s.tokenizer->encode_pair("", "", {max_length_tokens, false}, truncated).size());
-}
-
-// Looks for rows that teach nothing. Fails when there are no others, else warns.
-void check_targets(TrainingJob& s) {
-  for (std::string& warning : train::check_training_data({.store = *s.train,
-                              .path = s.config.data.train.text(),
-                              .task = s.task.value,
-                              .max_length_tokens = resolve_max_length(s.config, s.base),
-                              .empty_text_tokens = empty_text_tokens(s)})) {
-    s.config.warnings.push_back(std::move(warning));
-  }
-  if (!s.validation || s.config.trainer_config.eval_strategy == train::Interval::kNo) return;
-  const std::string warning = train::check_evaluation_data(*s.validation, validation_name(s.config));
-  if (!warning.empty()) s.config.warnings.push_back(warning);
 }
 
 void split_rows(TrainingJob& s) {
@@ -135,8 +109,7 @@ void open_stores(comm::MpiSession& session, TrainingJob& s) {
 void inspect_data(comm::MpiSession& session, TrainingJob& s) {
   const auto phase = session.phase("inspecting the data");
   session.run_on_root([&]() -> std::string {
-    const auto empty_text_tokens = static_cast<int64_t>(s.tokenizer->front_ids().size());
-    s.findings = data::findings(data::inspect(*s.train, s.validation.get(), s.task.value, empty_text_tokens), s.labels);
+    s.findings = findings(s, *s.train, s.validation.get());
     return "";
   });
 }
@@ -263,20 +236,6 @@ void require_ranks(const comm::MpiSession& session, int64_t expected) {
   throw comm::CollectiveError(ErrorKind::kUsage,
                               fmt::format("--expect_ranks is {}, but this job has {} rank{}: check how it was started",
                                           expected, session.size(), session.size() == 1 ? "" : "s"));
-}
-
-// Locks the run folder, so that only this job writes into it from here on. Rank 0 holds the lock.
-std::unique_ptr<checkpoint::RunLock> lock_run_folder(comm::MpiSession& session, const TrainingJob& s) {
-  std::unique_ptr<checkpoint::RunLock> lock;
-  session.run_on_root([&]() -> std::string {
-    checkpoint::RunLock::Options options;
-    options.slurm_job = core::environment("SLURM_JOB_ID");
-    options.slurm_restarts = std::atoi(core::environment("SLURM_RESTART_COUNT").c_str());
-    options.say = [&session](const std::string& text) { session.log().info(text); };
-    lock = std::make_unique<checkpoint::RunLock>(s.config.trainer_config.output_dir, std::move(options));
-    return "";
-  });
-  return lock;
 }
 
 // Refuses a folder with a result but no checkpoint: the run would start over and overwrite that result.
@@ -473,7 +432,7 @@ int run_train(comm::MpiSession& session, const TrainArguments& arguments) {
   // Comes before the ranks do anything together: with unlike configurations they would wait for each other in different
   // calls.
   comm::require_equal_fingerprints(session, early_fingerprint(s.config, s.resolved));
-  const std::unique_ptr<checkpoint::RunLock> lock = lock_run_folder(session, s);
+  const std::unique_ptr<checkpoint::RunLock> lock = lock_run_folder(session, s.config.trainer_config.output_dir);
   Device device(session, s.config);
   session.run_on_all_or_fail([&] {
     require_reasonable_size(s);
@@ -487,7 +446,9 @@ int run_train(comm::MpiSession& session, const TrainArguments& arguments) {
   open_stores(session, s);
   MemoryBudget budget;
   session.run_on_all_or_fail([&] {
-    check_targets(s);
+    for (std::string& warning : target_warnings(s, *s.train, s.validation.get())) {
+      s.config.warnings.push_back(std::move(warning));
+    }
     budget = measure_budget(s.config, {!device.is_cpu(), device.free_memory_bytes()}, session.local_size());
   });
   load_weights(session, s.config, device.name(), s.base);

@@ -3,10 +3,12 @@
 
 #include <fmt/format.h>
 
+#include <cstdlib>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "model/checkpoints/hub.h"
+#include "runtime/core/environment.h"
 #include "runtime/core/error.h"
 #include "runtime/core/files.h"
 #include "runtime/core/json.h"
@@ -81,6 +83,19 @@ void require_base_there(const std::string& run, const RunConfig& config) {
              "{}: the base model '{}' was not found: looked for {}. "
              "Say where it is now: --set model_config.pretrained_model_name=FOLDER",
              path, base, places);
+}
+
+std::unique_ptr<checkpoint::RunLock> lock_run_folder(comm::MpiSession& session, const std::string& folder) {
+  std::unique_ptr<checkpoint::RunLock> lock;
+  session.run_on_root([&]() -> std::string {
+    checkpoint::RunLock::Options options;
+    options.slurm_job = core::environment("SLURM_JOB_ID");
+    options.slurm_restarts = std::atoi(core::environment("SLURM_RESTART_COUNT").c_str());
+    options.say = [&session](const std::string& text) { session.log().info(text); };
+    lock = std::make_unique<checkpoint::RunLock>(folder, std::move(options));
+    return "";
+  });
+  return lock;
 }
 
 }  // namespace neoloom::launch

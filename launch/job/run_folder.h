@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "launch/config/run_config.h"
+#include "runtime/checkpoint/run_lock.h"
+#include "runtime/comm/mpi_session.h"
 
 namespace neoloom::launch {
 
@@ -21,5 +24,9 @@ RunConfig read_run_config(const std::string& run, const std::vector<std::string>
 /// Throws: Error(kWeights) when the base model of a run's configuration is a path that does not exist, with the places
 /// searched and the key to set.
 void require_base_there(const std::string& run, const RunConfig& config);
+
+/// Locks a run folder, so that only this job writes into it from here on. Rank 0 holds the lock. Collective: every
+/// rank. Throws: as checkpoint::RunLock.
+std::unique_ptr<checkpoint::RunLock> lock_run_folder(comm::MpiSession& session, const std::string& folder);
 
 }  // namespace neoloom::launch
