@@ -131,17 +131,11 @@ class Answers {
     given_ = 0;
     streams_ = streams;
     std::vector<model::TextRequest> requests;
-    for (const Text& text : texts_) requests.push_back({encode(*text.prompt), text.sequence});
+    for (const Text& text : texts_) requests.push_back({text.prompt->ids, text.sequence});
     if (streams_) print_(shown(*texts_.front().prompt));
     model::generate(*inference_.model, inference_.params, requests, settings_.options, arguments_.batch_size,
                     {[&](size_t i, int64_t id) { return add(texts_[i], id); },
                      [&](size_t i, const model::Generated& generated) { end(texts_[i], generated); }});
-  }
-
-  std::vector<int64_t> encode(const Prompt& prompt) const {
-    const std::vector<int32_t> ids =
-        inference_.tokenizer->encode_input(prompt.text, inference_.config.tokenizer_config.split_special_tokens);
-    return {ids.begin(), ids.end()};
   }
 
  private:
@@ -211,9 +205,19 @@ std::vector<Prompt> prompts_of_root(comm::MpiSession& session, const GenerateArg
   });
   std::vector<Prompt> prompts;
   for (const auto& prompt : core::parse_json(text, "prompts", ErrorKind::kInternal)) {
-    prompts.push_back({prompt[0], prompt[1], prompt[2], prompt[3]});
+    prompts.push_back({prompt[0], prompt[1], prompt[2], prompt[3], false, {}});
   }
   return prompts;
+}
+
+/// Makes the tokens of all prompts and checks them, before the first answer.
+void encode(std::vector<Prompt>& prompts, const Inference& inference) {
+  for (Prompt& prompt : prompts) {
+    const std::vector<int32_t> ids =
+        inference.tokenizer->encode_input(prompt.text, inference.config.tokenizer_config.split_special_tokens);
+    prompt.ids.assign(ids.begin(), ids.end());
+    model::check_prompt(prompt.ids, inference.base.config, prompt.where);
+  }
 }
 
 /// A rank alone prints each text as soon as it can. Several take a piece each of so many texts that all are busy; root
@@ -263,10 +267,7 @@ int run_generate(comm::MpiSession& session, const GenerateArguments& arguments) 
         output.flush();
       }
     });
-    // Checks all prompts before the first answer.
-    for (const Prompt& prompt : prompts) {
-      model::check_prompt(answers->encode(prompt), inference.base.config, prompt.where);
-    }
+    encode(prompts, inference);
   });
   generate_all(session, *answers, prompts, settings, arguments, mine, output);
   session.run_on_root([&]() -> std::string {

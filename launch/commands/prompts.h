@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstdint>
 #include <map>
 #include <string>
 #include <vector>
@@ -13,6 +14,7 @@ struct Prompt {
   std::map<std::string, std::string> columns;  // of a JSONL line: those that are texts
   bool is_object = false;                      // from JSONL: `text` is not known yet
   bool from_template = false;
+  std::vector<int64_t> ids;  // tokens of `text`, once they are made
 };
 
 /// Reads `path`: one prompt a line, or, where the name ends in .jsonl, one object a line. Without a path, `text` is the
