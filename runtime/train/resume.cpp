@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/train/resume.h"
 
-#include <array>
 #include <filesystem>
 #include <utility>
 

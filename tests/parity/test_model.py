@@ -150,7 +150,7 @@ class Situation:
         return {**case, **extra}
 
 
-def compare(situation, batch, answer, tensors, reduction="sum"):
+def compare(situation, batch, answer, tensors, reduction="sum", ill_conditioned=False):
     logits, loss, count, gradients = situation.reference(*batch, reduction=reduction)
     mask = batch[1]
     assert answer["count"] == count
@@ -168,8 +168,8 @@ def compare(situation, batch, answer, tensors, reduction="sum"):
     excess = {}
     for name, gradient in gradients.items():
         ours, theirs = distance(tensors["grad." + name] / divisor, exact[name]), distance(gradient, exact[name])
-        # A gradient that PEFT itself misses by more than the tolerance is ill-conditioned.
-        excess[name] = ours - theirs if theirs <= TOLERANCE else ours - 4 * theirs
+        factor = 4 if ill_conditioned and theirs > TOLERANCE else 1
+        excess[name] = ours - factor * theirs
     worst = max(excess, key=excess.get)
     print(f"worst {excess[worst]:.1e} at {worst}")
     assert excess[worst] <= TOLERANCE, f"{worst}: {excess[worst]:.2e} further from fp64 than PEFT in fp32"
@@ -206,8 +206,10 @@ def test_logits_and_adapter_gradients_equal_peft(tmp_path, head, shape, targets)
     situation = Situation(tmp_path, head, lora, **SHAPES[shape])
     batch = make_batch(head, LENGTHS[shape], SHAPES[shape].get("vocab_size", 512), 3)
     ((answer, tensors),) = probe(tmp_path, [situation.case("out", *batch)])
+    # With heads of 48 and one layer, PEFT itself misses the gradients of q and k by more than the tolerance.
+    ill_conditioned = shape.startswith("heads of 48")
     for reduction in ("sum", "mean"):
-        compare(situation, batch, answer, tensors, reduction)
+        compare(situation, batch, answer, tensors, reduction, ill_conditioned)
 
 
 @pytest.mark.parametrize("length", [300, 512])
