@@ -61,7 +61,7 @@ if [ -z "$train" ]; then
   cluster/local/mpirun.sh -np "$ranks" "$neoloom" train --config configs/quickstart_pretrain.yaml \
     --set "model_config.pretrained_model_name=$output/blank" --set "data.train=$data/corpus.jsonl" \
     --set "trainer_config.output_dir=$output/pretrain"
-  model=$output/pretrain/adapter
+  model=$output/pretrain/model
 elif [ -z "$validation" ]; then
   phase "Holding out every tenth row of $train"
   mkdir -p "$data"
@@ -110,9 +110,9 @@ phase "Five predictions"
 "$python" launch/quickstart/show_predictions.py --input "$validation" --predictions "$output/predictions.jsonl" \
   --text_column "$text_column" --label_column "$label_column"
 
-if [ -d "$output/pretrain/adapter" ]; then
+if [ -d "$output/pretrain/model" ]; then
   phase "A sample of generated text"
-  "$neoloom" generate --model "$output/pretrain/adapter" --prompt "This package contains" --max_tokens 60 \
+  "$neoloom" generate --model "$output/pretrain/model" --prompt "This package contains" --max_tokens 60 \
     --temperature 0.8 --top_k 40 --repetition_penalty 1.2 --repetition_penalty_range 32 --seed 1
 fi
 

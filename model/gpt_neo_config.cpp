@@ -31,8 +31,6 @@ constexpr int64_t kMostLabels = 1 << 20;
 /// Reads keys of one config.json; every error names the file, the key, what was expected and what was found.
 class Reader {
  public:
-  explicit Reader(const std::string& path)
-      : Reader(path, core::read_file(path, ErrorKind::kWeights, kMaxConfigBytes)) {}
   Reader(const std::string& path, std::string text) : path_(path), text_(std::move(text)) {
     object_ = core::parse_json(text_, path, ErrorKind::kWeights);
     core::require(object_.is_object(), ErrorKind::kWeights, "{}: expected a JSON object, found {}", path,
@@ -204,7 +202,11 @@ int64_t GptNeoConfig::body_parameters() const {
 }
 
 GptNeoConfig GptNeoConfig::from_file(const std::string& path) {
-  const Reader reader(path);
+  return from_text(path, core::read_file(path, ErrorKind::kWeights, kMaxConfigBytes));
+}
+
+GptNeoConfig GptNeoConfig::from_text(const std::string& name, std::string text) {
+  const Reader reader(name, std::move(text));
   check_supported(reader);
   GptNeoConfig config;
   config.json = reader.text();
@@ -219,12 +221,12 @@ GptNeoConfig GptNeoConfig::from_file(const std::string& path) {
   config.initializer_range = reader.number("initializer_range", config.initializer_range);
   config.tie_word_embeddings = reader.boolean("tie_word_embeddings", config.tie_word_embeddings);
   core::require(config.hidden_size % config.num_heads == 0, ErrorKind::kWeights,
-                "{}: key \"num_heads\": expected a divisor of hidden_size {}, found {}", path, config.hidden_size,
+                "{}: key \"num_heads\": expected a divisor of hidden_size {}, found {}", name, config.hidden_size,
                 config.num_heads);
   core::require(
       config.body_parameters() <= kMostParameters, ErrorKind::kWeights,
       "{}: {} layers of hidden_size {}, intermediate_size {} and vocab_size {} are {} parameters; expected at most {}",
-      path, config.num_layers, config.hidden_size, config.intermediate_size, config.vocab_size,
+      name, config.num_layers, config.hidden_size, config.intermediate_size, config.vocab_size,
       config.body_parameters(), kMostParameters);
   config.layer_is_local = read_attention_layers(reader, config.num_layers);
   read_special_tokens(reader, config);

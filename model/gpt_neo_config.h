@@ -36,6 +36,8 @@ struct GptNeoConfig {
   /// gpt_neo, hidden % heads, attention_types of the wrong length, activation other than gelu_new, dropouts outside [0,
   /// 1]).
   static GptNeoConfig from_file(const std::string& path);
+  /// The same for the text of a config.json; `name` names it in messages.
+  static GptNeoConfig from_text(const std::string& name, std::string text);
 };
 
 }  // namespace neoloom::model

@@ -21,9 +21,30 @@ Dtype dtype_from_name(const std::string& name);
 /// The head on the last hidden state.
 using Head = core::Task;
 
+/// GPTNeoConfig's attention_types: each list of "global" and "local" is repeated so many times, layer by layer.
+using AttentionTypes = std::vector<std::pair<std::vector<std::string>, int64_t>>;
+
+/// The shape of a model that training starts from random weights, with the names and defaults of GPTNeoConfig.
+struct NewModelOptions {
+  std::optional<int64_t> vocab_size;  // null: that of the tokenizer
+  std::optional<int64_t> max_position_embeddings;
+  std::optional<int64_t> hidden_size;
+  std::optional<int64_t> num_layers;
+  std::optional<int64_t> num_heads;
+  std::optional<int64_t> intermediate_size;  // null: 4 * hidden_size
+  std::optional<int64_t> window_size;
+  AttentionTypes attention_types;             // empty: global and local in turn
+  std::vector<std::string> attention_layers;  // the type of each layer; goes before attention_types
+  std::optional<double> layer_norm_epsilon;
+  std::optional<double> initializer_range;
+  std::optional<bool> tie_word_embeddings;
+
+  bool operator==(const NewModelOptions&) const = default;
+};
+
 /// The configuration group `model_config`.
-struct Options {
-  std::string pretrained_model_name;  // folder, or hub id found in Hugging Face's cache
+struct Options : NewModelOptions {
+  std::string pretrained_model_name;  // folder, or hub id; empty: a new model
   std::string revision = "main";
   std::string problem_type;           // ..._label_classification | regression; empty: from data
   std::optional<int64_t> num_labels;  // checked against the label map

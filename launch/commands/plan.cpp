@@ -220,7 +220,8 @@ void print_plan(const Inputs& inputs, const PlanRequest& request) {
   const RunPlan plan = plan_steps(inputs, *store, request.ranks);
 
   Report report;
-  report.line("model", fmt::format("{} ({} parameters)", inputs.base.folder, inputs.base.config.body_parameters()));
+  report.line("model", fmt::format("{} ({} parameters)", inputs.base.folder.empty() ? "new" : inputs.base.folder,
+                                   inputs.base.config.body_parameters()));
   report.line("task", fmt::format("{} ({})", task.classifies() ? task.problem_type_name() : "causal_lm", task.reason));
   if (!task.advice.empty()) report.line("", task.advice);
   print_lengths(*rows, report);

@@ -17,6 +17,7 @@
 #include "launch/job/initial_values.h"
 #include "launch/job/inputs.h"
 #include "launch/job/labels.h"
+#include "launch/job/new_model.h"
 #include "launch/job/run_folder.h"
 #include "launch/job/run_identity.h"
 #include "launch/job/test_hooks.h"
@@ -142,7 +143,8 @@ void print_notes(const TrainingJob& s, const Device& device, const model::Model&
   if (const std::string text = note_on_vocabulary(s.base, *s.tokenizer); !text.empty()) note("tokenizer: " + text);
   for (const std::string& text : s.tokenizer->notes()) note("tokenizer: " + text);
   note(fmt::format("{}; {}", version_text(), device.explanation()));
-  note(fmt::format("model {}: {} parameters, {} in {}, computed in {}; {}", s.base.folder,
+  note(fmt::format("model {}: {} parameters, {} in {}, computed in {}; {}",
+                   is_new_model(s.config.model_config) ? "new, with random weights" : s.base.folder,
                    s.base.config.body_parameters(), s.config.peft_config ? "frozen" : "trained",
                    model::dtype_name(stored_dtype(s.config)), s.resolved.compute_dtype, s.resolved.instruction_sets));
   const std::string& wanted = s.config.runtime.compute_dtype;
@@ -241,10 +243,11 @@ void require_ranks(const comm::MpiSession& session, int64_t expected) {
 // Refuses a folder with a result but no checkpoint: the run would start over and overwrite that result.
 void require_nothing_to_lose(const TrainingJob& s) {
   const std::string& folder = s.config.trainer_config.output_dir;
-  core::require(!std::filesystem::exists(folder + "/adapter"), ErrorKind::kUsage,
-                "{} holds a result (adapter/), but no checkpoint to resume from: starting over would overwrite it. "
+  const std::string result = result_of(folder);
+  core::require(result.empty(), ErrorKind::kUsage,
+                "{} is a result, but {} holds no checkpoint to resume from: starting over would overwrite it. "
                 "Choose another trainer_config.output_dir, or move or delete the folder",
-                folder);
+                result, folder);
 }
 
 // Looks for a checkpoint. Adopts its settings that decide bits, or refuses an output folder of another configuration.
@@ -344,6 +347,7 @@ train::TrainerSetup trainer_setup(comm::MpiSession& session, const TrainingJob& 
   setup.device = device.name();
   setup.device_step = !device.is_cpu() || device_step_from_environment();
   if (model.setup().compute_dtype == model::Dtype::kFloat16) setup.initial_loss_scale = train::LossScale::kLargest;
+  setup.result_folder = result_folder(s.config);
   setup.config_yaml = to_yaml(s.config);
   setup.config_file = run_config_text(s.config);
   setup.label_map_json = nlohmann::json(s.labels).dump();

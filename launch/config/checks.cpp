@@ -138,6 +138,25 @@ void check_schedule(const train::Options& trainer, const KeyLocation& place) {
   }
 }
 
+/// A new model (shape, no name) has random weights, all of which are trained.
+void check_new_model(const RunConfig& config, const KeyLocation& place) {
+  const model::Options& model = config.model_config;
+  if (static_cast<const model::NewModelOptions&>(model) == model::NewModelOptions{}) return;
+  core::require(
+      model.pretrained_model_name.empty(), ErrorKind::kUsage,
+      "{}: {} brings the shape of its own (config.json), and model_config gives one, too (hidden_size and the "
+      "like); leave out the name to train a new model of that shape, or leave out the shape",
+      place("model_config", "pretrained_model_name"), core::quoted(model.pretrained_model_name));
+  core::require(!config.tokenizer_config.pretrained_tokenizer_name.empty(), ErrorKind::kUsage,
+                "{}: a new model needs it; expected the folder or the hub id of a tokenizer, such as "
+                "EleutherAI/gpt-neo-125m",
+                place("tokenizer_config", "pretrained_tokenizer_name"));
+  core::require(!config.peft_config, ErrorKind::kUsage,
+                "{}: a new model has random weights, which an adapter cannot mend; leave out the group, and start LoRA "
+                "from the result of this run (model_config.pretrained_model_name: {}/model)",
+                place("peft_config", "r"), config.trainer_config.output_dir);
+}
+
 void check_peft(const RunConfig& config, const KeyLocation& place) {
   if (!config.peft_config) return;
   core::require(!config.peft_config->target_modules.empty(), ErrorKind::kUsage,
@@ -226,6 +245,7 @@ void resolve_and_check(RunConfig& config, const KeyLocation& place) {
   check_loss(config.trainer_config, place);
   resolve_optimizer(config, place);
   check_schedule(config.trainer_config, place);
+  check_new_model(config, place);
   check_peft(config, place);
 }
 

@@ -15,10 +15,11 @@ std::vector<ForeignKey> foreign_model_keys() {
   constexpr std::string_view kDevice = "runtime.device chooses the device of every rank";
   constexpr std::string_view kStored = "frozen weights are float16, bfloat16 or float32 (frozen_dtype)";
   constexpr std::string_view kLabels = "data.label_names sets the labels and their order";
-  constexpr std::string_view kShape = "the model folder's config.json has it; change it there";
+  constexpr std::string_view kSpecial = "the model folder's config.json has it, and a new model takes it from its tokenizer";
   constexpr std::string_view kKernels = "neoloom chooses its kernels itself";
   constexpr std::string_view kWhole = "every rank holds the frozen weights";
-  constexpr std::string_view kNone = "neoloom downloads nothing; hf download fills Hugging Face's cache";
+  constexpr std::string_view kDownload = "HTTPS_PROXY in the environment names a proxy";
+  constexpr std::string_view kOtherFormats = "safetensors files and pytorch_model.bin are read; convert the folder with transformers' save_pretrained";
   constexpr std::string_view kGenerate = "it is an option of neoloom generate";
   constexpr std::string_view kPython = "it changes what Python gets back";
   constexpr std::string_view kLora = "it is a key of peft_config, without lora_";
@@ -32,14 +33,14 @@ std::vector<ForeignKey> foreign_model_keys() {
     {kModel, kRefused, "cache_dir", {"null"}, "HF_HOME says where Hugging Face's cache is"},
     {kModel, kNoEffect, "code_revision", {"null"}, kCode},
     {kModel, kNoEffect, "trust_remote_code", {"null", "false"}, kCode},
-    {kModel, kRefused, "force_download", {"false", "null"}, kNone},
-    {kModel, kNoEffect, "local_files_only", {"false"}, kNone},
-    {kModel, kNoEffect, "proxies", {"null"}, kNone},
+    {kModel, kRefused, "force_download", {"false", "null"}, "delete the model in Hugging Face's cache to download it again"},
+    {kModel, kNoEffect, "local_files_only", {"false"}, "set HF_HUB_OFFLINE=1 to forbid downloads"},
+    {kModel, kNoEffect, "proxies", {"null"}, kDownload},
     {kModel, kNoEffect, "tqdm_class", {"null"}, kPython},
     {kModel, kNoEffect, "output_loading_info", {"false"}, kPython},
     {kModel, kRefused, "token", {"null", ""}, kNoSecrets},
-    {kModel, kRefused, "use_safetensors", {"null", "true"}, "only safetensors files are read; convert the folder with transformers' save_pretrained"},
-    {kModel, kNoEffect, "weights_only", {"true"}, "safetensors files hold no code"},
+    {kModel, kNoEffect, "use_safetensors", {"null", "true"}, "model.safetensors is read if it is there, else pytorch_model.bin"},
+    {kModel, kNoEffect, "weights_only", {"true"}, "no code in weight files is ever run"},
     {kModel, kRefused, "fusion_config", {"null"}, "GPT-Neo's modules are not fused"},
     {kModel, kNoEffect, "disable_mmap", {"null"}, "weights are mapped from runtime.cache_dir"},
     {kModel, kNoEffect, "device_map", {"null"}, kDevice},
@@ -50,7 +51,7 @@ std::vector<ForeignKey> foreign_model_keys() {
     {kModel, kRefused, "subfolder", {"", "null"}, "name the folder itself in pretrained_model_name"},
     {kModel, kRefused, "variant", {"null"}, "copy the files under their usual names into a folder"},
     {kModel, kRefused, "generation_config", {"null"}, kGenerate},
-    {kModel, kRefused, "gguf_file", {"null"}, "only safetensors files are read"},
+    {kModel, kRefused, "gguf_file", {"null"}, kOtherFormats},
     {kModel, kRefused, "distributed_config", {"null"}, kWhole},
     {kModel, kRefused, "device_mesh", {"null"}, kWhole},
     {kModel, kRefused, "tp_plan", {"null"}, kWhole},
@@ -68,29 +69,17 @@ std::vector<ForeignKey> foreign_model_keys() {
     {kModel, kRefused, "load_in_8bit", {"false", "null"}, kStored},
     {kModel, kRefused, "load_in_4bit", {"false", "null"}, kStored},
     {kModel, kRefused, "use_auth_token", {"null", "false"}, kNoSecrets},
-    {kModel, kNoEffect, "mirror", {"null"}, kNone},
-    {kModel, kNoEffect, "resume_download", {"null", "false"}, kNone},
-    {kModel, kRefused, "from_tf", {"false"}, "only safetensors files are read"},
-    {kModel, kRefused, "from_flax", {"false"}, "only safetensors files are read"},
+    {kModel, kNoEffect, "mirror", {"null"}, "HF_ENDPOINT in the environment names another hub"},
+    {kModel, kNoEffect, "resume_download", {"null", "false"}, "downloads always resume"},
+    {kModel, kRefused, "from_tf", {"false"}, kOtherFormats},
+    {kModel, kRefused, "from_flax", {"false"}, kOtherFormats},
     {kModel, kNoEffect, "return_dict", {"true", "null"}, kPython},
     // GPT-Neo's config.json
-    {kModel, kRefused, "vocab_size", {"null"}, kShape},
-    {kModel, kRefused, "max_position_embeddings", {"null"}, kShape},
-    {kModel, kRefused, "hidden_size", {"null"}, kShape},
-    {kModel, kRefused, "num_layers", {"null"}, kShape},
-    {kModel, kRefused, "num_heads", {"null"}, kShape},
-    {kModel, kRefused, "attention_types", {"null"}, kShape},
-    {kModel, kRefused, "attention_layers", {"null"}, kShape},
-    {kModel, kRefused, "intermediate_size", {"null"}, kShape},
-    {kModel, kRefused, "window_size", {"null"}, kShape},
-    {kModel, kRefused, "activation_function", {"null"}, kShape},
-    {kModel, kRefused, "layer_norm_epsilon", {"null"}, kShape},
-    {kModel, kRefused, "tie_word_embeddings", {"null"}, kShape},
-    {kModel, kRefused, "bos_token_id", {"null"}, kShape},
-    {kModel, kRefused, "eos_token_id", {"null"}, kShape},
-    {kModel, kRefused, "num_hidden_layers", {"null"}, kShape},
-    {kModel, kRefused, "num_attention_heads", {"null"}, kShape},
-    {kModel, kRefused, "initializer_range", {"null"}, kShape},
+    {kModel, kRefused, "activation_function", {"gelu_new", "null"}, "GPT-Neo's is gelu_new"},
+    {kModel, kNoEffect, "bos_token_id", {"null"}, kSpecial},
+    {kModel, kNoEffect, "eos_token_id", {"null"}, kSpecial},
+    {kModel, kRefused, "num_hidden_layers", {"null"}, "write num_layers"},
+    {kModel, kRefused, "num_attention_heads", {"null"}, "write num_heads"},
     {kModel, kRefused, "resid_dropout", {"0", "null"}, kDropout},
     {kModel, kRefused, "embed_dropout", {"0", "null"}, kDropout},
     {kModel, kRefused, "attention_dropout", {"0", "null"}, kDropout},

@@ -145,6 +145,24 @@ void add_model_fields(std::vector<Field>& out) {
   group.flag("ignore_mismatched_sizes", kFree, &Options::ignore_mismatched_sizes, true);
 }
 
+/// Their values are compared as those of the base's config.json.
+void add_new_model_fields(std::vector<Field>& out) {
+  using Options = model::NewModelOptions;
+  GroupFields group("model_config", &RunConfig::model_config, out);
+  group.integer("vocab_size", kResolved, &Options::vocab_size, kPositive);
+  group.integer("max_position_embeddings", kResolved, &Options::max_position_embeddings, kPositive);
+  group.integer("hidden_size", kResolved, &Options::hidden_size, kPositive);
+  group.integer("num_layers", kResolved, &Options::num_layers, kPositive);
+  group.integer("num_heads", kResolved, &Options::num_heads, kPositive);
+  group.integer("intermediate_size", kResolved, &Options::intermediate_size, kPositive);
+  group.integer("window_size", kResolved, &Options::window_size, kPositive);
+  group.read_by("attention_types", kResolved, &Options::attention_types, read_attention_types);
+  group.names("attention_layers", kResolved, &Options::attention_layers);
+  group.number("layer_norm_epsilon", kResolved, &Options::layer_norm_epsilon, kNotNegative);
+  group.number("initializer_range", kResolved, &Options::initializer_range, kNotNegative);
+  group.flag("tie_word_embeddings", kResolved, &Options::tie_word_embeddings);
+}
+
 void add_peft_fields(std::vector<Field>& out) {
   using Options = model::LoraOptions;
   GroupFields group("peft_config", &RunConfig::peft_config, out);
@@ -354,6 +372,7 @@ const Entry* find(const std::vector<Entry>& entries, std::string_view group, std
 std::vector<Field> make_fields() {
   std::vector<Field> out;
   add_model_fields(out);
+  add_new_model_fields(out);
   add_peft_fields(out);
   add_tokenizer_fields(out);
   add_trainer_size_fields(out);

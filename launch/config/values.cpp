@@ -196,6 +196,17 @@ std::vector<int64_t> read_counts(const std::string& name, const Node& node) {
   return values;
 }
 
+model::AttentionTypes read_attention_types(const std::string& name, const Node& node) {
+  constexpr const char* kExpected = "a list of [[global | local, ...], count], such as [[[global, local], 12]]";
+  if (node.kind != Node::Kind::kList) wrong_value(name, node, kExpected);
+  model::AttentionTypes types;
+  for (const Node& item : node.items) {
+    if (item.kind != Node::Kind::kList || item.items.size() != 2) wrong_value(name, item, kExpected);
+    types.emplace_back(read_names(name, item.items[0]), read_integer(name, item.items[1], kCount));
+  }
+  return types;
+}
+
 model::Dtype read_dtype(const std::string& name, const Node& node) {
   if (node.kind != Node::Kind::kString) wrong_value(name, node, "one of float16, bfloat16, float32");
   try {
@@ -262,6 +273,12 @@ std::string to_text(const std::vector<std::string>& value) {
   std::vector<std::string> parts;
   std::transform(value.begin(), value.end(), std::back_inserter(parts),
                  [](const std::string& item) { return to_text(item); });
+  return fmt::format("[{}]", fmt::join(parts, ", "));
+}
+
+std::string to_text(const model::AttentionTypes& value) {
+  std::vector<std::string> parts;
+  for (const auto& [types, count] : value) parts.push_back(fmt::format("[{}, {}]", to_text(types), count));
   return fmt::format("[{}]", fmt::join(parts, ", "));
 }
 

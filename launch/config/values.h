@@ -63,6 +63,8 @@ train::ClassWeights read_class_weights(const std::string& name, const Node& node
 optim::ScheduleArguments read_schedule_arguments(const std::string& name, const Node& node);
 /// Reads a list of different integers of at least 0, or one.
 std::vector<int64_t> read_counts(const std::string& name, const Node& node);
+/// Reads GPTNeoConfig's attention_types: [[[global, local], 12]].
+model::AttentionTypes read_attention_types(const std::string& name, const Node& node);
 /// Reads a list of names, or one name.
 std::vector<std::string> read_names(const std::string& name, const Node& node);
 /// Reads one ASCII character, or \t for a tab; empty: none.
@@ -83,6 +85,7 @@ std::string to_text(double value);
 std::string to_text(bool value);
 std::string to_text(const std::string& value);
 std::string to_text(const std::vector<std::string>& value);
+std::string to_text(const model::AttentionTypes& value);
 std::string to_text(const data::Files& value);
 std::string to_text(const std::vector<int64_t>& value);
 std::string to_text(const model::ModuleChoice& value);

@@ -32,13 +32,15 @@ namespace fs = std::filesystem;
 // any.
 std::string read_sources(const ModelArguments& arguments, Inference& result) {
   if (!arguments.run.empty()) {
-    std::string adapter = arguments.run + "/adapter";
     core::require(fs::exists(arguments.run + "/config.yaml"), ErrorKind::kUsage,
                   "{} is not a run folder: it has no config.yaml (give trainer_config.output_dir of a training run)",
                   arguments.run);
-    core::require(fs::exists(adapter), ErrorKind::kUsage,
-                  "{} has no adapter folder yet: the run has not finished; run its train command again to resume it",
-                  arguments.run);
+    std::string adapter = result_of(arguments.run);
+    core::require(
+        !adapter.empty(), ErrorKind::kUsage,
+        "{} has no result yet (adapter/, or model/ of full-parameter training): the run has not finished; run "
+        "its train command again to resume it",
+        arguments.run);
     result.config = read_run_config(arguments.run, arguments.overrides);
     if (fs::exists(adapter + "/adapter_config.json")) {
       require_base_there(arguments.run, result.config);

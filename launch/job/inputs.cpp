@@ -7,6 +7,7 @@
 
 #include "data/store/labels.h"
 #include "launch/job/hub.h"
+#include "launch/job/new_model.h"
 #include "model/checkpoints/adapter_files.h"
 #include "model/checkpoints/hub.h"
 #include "model/checkpoints/weight_files.h"
@@ -81,7 +82,7 @@ std::vector<std::string> starting_labels(const Inputs& inputs) {
     if (adapter.score_rows == 0) return {};
     return name_head_rows(from, adapter.score_rows, adapter.labels, base, {}).names;
   }
-  const int64_t rows = model::stored_head_rows(inputs.base.folder);
+  const int64_t rows = inputs.base.folder.empty() ? 0 : model::stored_head_rows(inputs.base.folder);
   if (rows == 0) return {};
   return static_cast<int64_t>(base.size()) == rows ? base : data::default_label_names(rows);
 }
@@ -120,9 +121,14 @@ model::Dtype resolve_compute_dtype(const RunConfig& config, const std::string& d
 }
 
 Base find_base(const RunConfig& config) {
-  core::require(!config.model_config.pretrained_model_name.empty(), ErrorKind::kUsage,
-                "model_config.pretrained_model_name is missing: a folder, or a hub id");
   Base base;
+  if (is_new_model(config.model_config)) {
+    base.config = new_model_config(config.model_config, data::Tokenizer::from_folder(tokenizer_folder(config)));
+    return base;
+  }
+  core::require(!config.model_config.pretrained_model_name.empty(), ErrorKind::kUsage,
+                "model_config.pretrained_model_name is missing: a folder, or a hub id; or leave it out on purpose and "
+                "give the shape of a new model (model_config.hidden_size, num_layers, num_heads)");
   base.folder = model::resolve_model_folder(config.model_config.pretrained_model_name, config.model_config.revision);
   base.config = model::GptNeoConfig::from_file(base.folder + "/config.json");
   return base;
@@ -137,6 +143,9 @@ void load_weights(comm::MpiSession& session, const RunConfig& config, const std:
   std::string path;
   std::string packed_weights;
   const auto prepare = [&](bool verify) {
+    if (is_new_model(config.model_config)) {
+      base.folder = new_model_folder(base.config, static_cast<uint64_t>(config.trainer_config.seed), cache);
+    }
     path = model::prepare_weights(base.folder, base.config, dtype, cache, verify);
     if (frozen && device == "cpu")
       packed_weights = model::prepare_packed_weights(path, base.config, compute_dtype, cache, verify);

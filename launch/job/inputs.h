@@ -38,14 +38,15 @@ model::Dtype resolve_compute_dtype(const RunConfig& config, const std::string& d
 
 /// A model folder and its mapped weights.
 struct Base {
-  std::string folder;
+  std::string folder;  // of a new model: empty until load_weights has written it
   model::GptNeoConfig config;
   std::vector<std::string> head_labels;  // for training: label of each row of the base's head; empty: no head
   std::string weights_hash;
   std::shared_ptr<const model::Weights> weights;
 };
 
-/// Finds the folder and reads config.json, without weights. Throws: Error(kWeights).
+/// Finds the folder and reads config.json, or makes the configuration of a new model. Comes without weights.
+/// Throws: Error(kWeights), Error(kUsage).
 Base find_base(const RunConfig& config);
 
 /// Verifies the shared cache files of the weights, and builds them where they are missing or damaged (rank 0 first,

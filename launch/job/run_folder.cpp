@@ -46,6 +46,16 @@ void resolve(const std::string& origin, std::string& path, std::vector<std::stri
 
 }  // namespace
 
+std::string result_folder(const RunConfig& config) { return config.peft_config ? "adapter" : "model"; }
+
+std::string result_of(const std::string& run) {
+  std::error_code ignored;
+  for (const char* name : {"/model", "/adapter"}) {
+    if (fs::exists(run + name, ignored)) return run + name;
+  }
+  return "";
+}
+
 std::string run_config_text(const RunConfig& config) {
   const std::string here =
       nlohmann::json(fs::current_path().string()).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);

@@ -11,6 +11,13 @@
 
 namespace neoloom::launch {
 
+/// Returns the name of a run's result in its folder: adapter, or model of full-parameter training.
+std::string result_folder(const RunConfig& config);
+
+/// Returns the path of the result in a run folder; "" when it has none. Full-parameter runs of versions before 0.3
+/// wrote theirs to adapter/, too.
+std::string result_of(const std::string& run);
+
 /// Returns the text of a run folder's config.yaml: the resolved configuration, and in a comment the folder that
 /// relative paths refer to.
 std::string run_config_text(const RunConfig& config);

@@ -18,7 +18,7 @@ namespace neoloom::train {
 using core::ErrorKind;
 
 ResultWriter::ResultWriter(ResultWriterSetup setup, Reporter& reporter, const BestModel& best)
-    : setup_(std::move(setup)), reporter_(reporter), best_(best) {}
+    : setup_(std::move(setup)), reporter_(reporter), best_(best), best_folder_(setup_.result_folder + "-best") {}
 
 void ResultWriter::save(int64_t step, const std::function<checkpoint::State()>& snapshot) {
   const double start = core::now_seconds();
@@ -57,7 +57,7 @@ void ResultWriter::write_side_products(int64_t step) {
         if (std::filesystem::is_regular_file(path, unknown) && core::read_file(path) == setup_.config_file) return;
         core::publish_file(path, setup_.config_file, ErrorKind::kOutput);
       }),
-      best_folder_.write([&] { write_best_adapter(setup_.output_dir + "/adapter-best"); })};
+      best_folder_.write([&] { write_best_adapter(setup_.output_dir + "/" + best_folder_.name()); })};
   for (const SideProduct::Outcome& outcome : outcomes) {
     if (outcome.text.empty()) continue;
     if (outcome.failed) {
@@ -79,8 +79,8 @@ std::string ResultWriter::write_result(const at::Tensor& params, int64_t step, b
     write_adapter(params, step, fresh);
     return "";
   } catch (const std::exception& error) {
-    return fmt::format("all {} steps are done, but the result could not be written to {}/adapter: {}. {}", step,
-                       setup_.output_dir, error.what(), newest_state());
+    return fmt::format("all {} steps are done, but the result could not be written to {}/{}: {}. {}", step,
+                       setup_.output_dir, setup_.result_folder, error.what(), newest_state());
   }
 }
 
@@ -91,18 +91,19 @@ std::string ResultWriter::newest_state() const {
 }
 
 void ResultWriter::write_adapter(const at::Tensor& params, int64_t step, bool fresh) {
-  const std::string folder = setup_.output_dir + "/adapter";
+  const std::string folder = setup_.output_dir + "/" + setup_.result_folder;
   if (!setup_.keeps_best || best_.step() == step) return setup_.write_adapter(params, folder);
   if (best_.step() >= 0) {
     write_best_adapter(folder);
-    reporter_.notice(fmt::format("adapter/ holds the best model: step {}, {} {:.4f}", best_.step(),
+    reporter_.notice(fmt::format("{}/ holds the best model: step {}, {} {:.4f}", setup_.result_folder, best_.step(),
                                  best_.judge().metric, best_.metric()));
     return;
   }
   const bool stays = !fresh && std::filesystem::exists(folder);
-  reporter_.warn(step, fmt::format("there is no best model by {} to load: no evaluation has given a finite value; "
-                                   "adapter/ {}",
-                                   best_.judge().metric, stays ? "stays as it is" : "holds the last state"));
+  reporter_.warn(
+      step, fmt::format("there is no best model by {} to load: no evaluation has given a finite value; "
+                        "{}/ {}",
+                        best_.judge().metric, setup_.result_folder, stays ? "stays as it is" : "holds the last state"));
   if (!stays) setup_.write_adapter(params, folder);
 }
 

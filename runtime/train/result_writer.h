@@ -16,15 +16,16 @@ namespace neoloom::train {
 
 struct ResultWriterSetup {
   std::string output_dir;
-  std::string config_file;  // the text of config.yaml
+  std::string result_folder;  // in output_dir: adapter, or model of full-parameter training
+  std::string config_file;    // the text of config.yaml
   int64_t save_total_limit = 0;
   bool keeps_best = false;  // load_best_model_at_end
   int64_t total_steps = 0;
   std::function<void(const at::Tensor& params, const std::string& folder)> write_adapter;
 };
 
-/// Writes rank 0's files in the run folder beside the log: checkpoints, the side outputs config.yaml and adapter-best/,
-/// and the result, adapter/.
+/// Writes rank 0's files in the run folder beside the log: checkpoints, the side outputs config.yaml and
+/// RESULT_FOLDER-best/, and the result.
 class ResultWriter {
  public:
   /// Both must outlive this.
@@ -42,7 +43,7 @@ class ResultWriter {
 
   /// Says why a run that stops at `step` loses work, and what to do; "" when the checkpoint of `step` exists.
   std::string unsaved_stop(int64_t step) const;
-  /// Writes adapter/. `fresh`: this process made steps. Returns what went wrong and what to do; else "".
+  /// Writes the result. `fresh`: this process made steps. Returns what went wrong and what to do; else "".
   std::string write_result(const at::Tensor& params, int64_t step, bool fresh);
 
  private:
@@ -55,7 +56,7 @@ class ResultWriter {
   Reporter& reporter_;
   const BestModel& best_;
   SideProduct config_file_{"config.yaml"};
-  SideProduct best_folder_{"adapter-best"};
+  SideProduct best_folder_;
   int64_t last_saved_step_ = -1;
   std::string save_problem_;  // why the last attempt to save failed
 };

@@ -14,6 +14,8 @@ class SideProduct {
   /// `name` in messages.
   explicit SideProduct(std::string name) : name_(std::move(name)) {}
 
+  const std::string& name() const { return name_; }
+
   /// Marks it as changed, for the next write().
   void due() { due_ = true; }
 

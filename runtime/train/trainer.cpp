@@ -139,6 +139,7 @@ Trainer::Trainer(comm::MpiSession& session, comm::Communicator& communicator, mo
                                .gather = [this](const std::string& mine) { return session_.all_gather(mine); },
                                .guard = [this] { return guard("gathering throughput"); }}),
       writer_({.output_dir = setup_.options.output_dir,
+               .result_folder = setup_.result_folder,
                .config_file = setup_.config_file,
                .save_total_limit = setup_.options.save_total_limit,
                .keeps_best = setup_.options.load_best_model_at_end,

@@ -55,6 +55,7 @@ struct TrainerSetup {
   /// they are read at once, since they determine the next step's scale.
   bool device_step = false;
   double initial_loss_scale = 1.0;  // above 1 only for float16 compute
+  std::string result_folder;        // in output_dir
   std::string config_yaml;          // kept in checkpoints
   std::string config_file;          // config.yaml of the run folder
   std::string label_map_json;

@@ -149,7 +149,7 @@ def test_full_training_starts_from_the_sources_values_to_the_bit(config, good, t
     source = load_file(good / "base/model.safetensors")
     assert any((value != value.half().float()).any() for value in source.values()), "nothing could be rounded"
     run, ended = train(tmp_path, cache, full(config, learning_rate=0.0, weight_decay=0.0, bf16=bf16))
-    trained = load_file(run.folder / "adapter/model.safetensors")
+    trained = load_file(run.folder / "model/model.safetensors")
     for name, value in source.items():
         assert trained[name].dtype == torch.float32 and torch.equal(trained[name], value), name
     [start] = run.events("run_start")

@@ -3,6 +3,7 @@
 
 import json
 import math
+import re
 
 import common
 import pytest
@@ -280,8 +281,25 @@ def test_a_merged_language_model_has_the_adapters_logits(language_model, base, f
         assert (AutoModelForCausalLM.from_pretrained(base, **EXACT)(**batch).logits - expected).abs().max() > 1e-2
 
 
+def test_a_merged_export_tells_how_far_its_logits_are(language_model, single, tmp_path, cache):
+    """Over the run's own rows. 16-bit weights are farther than fp32 ones, and a missing data file stops nothing."""
+    differences = {}
+    for run, dtype in ((language_model, "float32"), (language_model, "float16"), (single, "float32")):
+        output = tmp_path / f"{run.parent.name}-{dtype}"
+        ended = common.neoloom(0, "export", "--run", run, "--format", "merged", "--dtype", dtype, "--output", output,
+                               "--set", f"runtime.cache_dir={cache}").expect(0)
+        told = re.search(r"largest difference of a logit over 16 rows: (\S+), where the largest logit is (\S+)", ended.err)
+        differences[output.name] = float(told[1]) / float(told[2])
+        assert not output.with_name(output.name + ".check").exists()
+    exact, rounded, classifier = differences.values()
+    assert exact < 1e-5 and classifier < 1e-5 and 1e-5 < rounded < 5e-2
+    ended = common.neoloom(0, "export", "--run", language_model, "--format", "merged", "--output", tmp_path / "out", "--set",
+                           f"runtime.cache_dir={cache}", "--set", "data.train=gone.jsonl").expect(0)
+    assert "the logits were not compared" in ended.err
+
+
 def test_a_fully_trained_model_is_a_transformers_folder(full, base, files, cache):
-    folder = full / "adapter"
+    folder = full / "model"
     assert (folder / "generation_config.json").read_text() == (base / "generation_config.json").read_text()
     model = AutoModelForCausalLM.from_pretrained(folder, **EXACT).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)

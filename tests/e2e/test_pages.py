@@ -2,6 +2,7 @@
 """The commands of the walk-throughs run as they stand, on a small model in place of the one that they name."""
 
 import json
+import math
 import os
 import re
 import shlex
@@ -63,3 +64,23 @@ def test_instruction_tuning(folder, cache):
     shown = "\n".join(line.strip() for line in page[page.index("    Below is"): page.index("and the response `friend`")].splitlines())
     made = answer["prompt"].replace("recieve", "freind")
     assert shown.split() == made.split()
+
+
+def test_from_a_pretraining_script_to_fine_tuning(folder, cache):
+    page = (CONFIGS / "PRETRAINING.md").read_text()
+    base = tiny_model.make_model_folder(folder / "base", std=0.2, max_position_embeddings=512)
+    (folder / "configs").unlink()
+    (folder / "configs").mkdir()
+    for config in CONFIGS.glob("*.yaml"):
+        (folder / "configs" / config.name).write_text(config.read_text().replace("EleutherAI/gpt-neo-125m", str(base)))
+    lines = tiny_model.sample_texts(300, seed=5)
+    for name in ("corpus", "held_out"):
+        (folder / f"{name}.txt").write_text("\n".join(lines))
+    for name in ("train", "validation"):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps({"text": line}) + "\n" for line in lines))
+    seen = run_page(folder, cache, page, ["trainer_config.max_steps=2", "trainer_config.gradient_accumulation_steps=1"])
+    assert len(seen) == 8
+    events = [json.loads(line) for line in (folder / "runs/gpt_neo_small_pretrain/metrics.jsonl").read_text().splitlines()]
+    first = next(event["loss"] for event in events if event["event"] == "train")
+    assert first == pytest.approx(math.log(512), abs=0.15), "the page says that it is near ln(vocab_size)"
+    assert (folder / "runs/adapted/adapter/adapter_model.safetensors").exists()

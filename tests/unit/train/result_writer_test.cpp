@@ -36,6 +36,7 @@ class Writing : public ::testing::Test {
   ResultWriter& writer(bool keeps_best = false) {
     writer_ = std::make_unique<ResultWriter>(
         ResultWriterSetup{.output_dir = folder_.path(),
+                          .result_folder = "adapter",
                           .config_file = "trainer_config: {}\n",
                           .save_total_limit = 2,
                           .keeps_best = keeps_best,
