@@ -175,8 +175,15 @@ void add_generate(CLI::App& app, GenerateArguments& arguments) {
 void add_export(CLI::App& app, ExportArguments& arguments) {
   CLI::App* command = app.add_subcommand("export", "Write an adapter (peft) or a merged transformers folder (merged)");
   add_model_options(command, arguments.model);
-  command->add_option("--format", arguments.format)->check(CLI::IsMember({"peft", "merged"}));
+  command->add_option("--format", arguments.format, "peft: an adapter folder (default); merged: a whole model")
+      ->check(CLI::IsMember({"peft", "merged"}))
+      ->option_text("peft|merged");
   command->add_option("--dtype", arguments.dtype, "Type of merged weights: float32, float16 or bfloat16");
+  command
+      ->add_option("--max_shard_size", arguments.max_shard_bytes,
+                   "Largest file of merged weights, such as 2GB (default 5GB)")
+      ->transform(CLI::AsSizeValue(/*kb_is_1000=*/true))
+      ->option_text("SIZE");
   command->add_option("--output", arguments.output, "Folder to write")->required();
 }
 

@@ -66,6 +66,7 @@ struct ExportArguments {
   ModelArguments model;
   std::string format = "peft";  // peft | merged
   std::string dtype = "float32";
+  uint64_t max_shard_bytes = 5'000'000'000;
   std::string output;
 };
 

@@ -8,6 +8,7 @@
 #include "model/checkpoints/adapter_folder.h"
 #include "model/checkpoints/plain_lora.h"
 #include "model/checkpoints/safetensors.h"
+#include "model/checkpoints/shards.h"
 #include "model/checkpoints/tensor_names.h"
 #include "model/checkpoints/weight_files.h"
 #include "model/gpt_neo/weights.h"
@@ -112,7 +113,7 @@ class Exporter {
 }  // namespace
 
 void export_merged(const std::string& folder, const Model& model, const at::Tensor& params,
-                   const std::string& base_folder, Dtype dtype, const HeadDescription& head,
+                   const std::string& base_folder, Dtype dtype, int64_t max_shard_bytes, const HeadDescription& head,
                    const std::vector<std::string>& tokenizer_files) {
   std::error_code ignored;
   core::require(!fs::equivalent(folder, base_folder, ignored), ErrorKind::kWeights,
@@ -127,7 +128,7 @@ void export_merged(const std::string& folder, const Model& model, const at::Tens
                                .untied_lm_head = exporter.untied_lm_head()};
   publish_folder(folder, [&](const std::string& fresh) {
     const fs::path root(fresh);
-    write_safetensors((root / kModelTensorFile).string(), exporter.tensors(), {});
+    write_weight_files(fresh, exporter.tensors(), max_shard_bytes);
     core::publish_file((root / kConfigFile).string(), model_config_text(config), ErrorKind::kOutput);
     const fs::path generation = fs::path(base_folder) / kGenerationConfigFile;
     if (setup.head == Head::kCausalLm && fs::exists(generation)) copy_files({generation.string()}, fresh);

@@ -48,6 +48,9 @@ struct TensorToWrite {
   std::function<void()> after_writing;  // may be empty
 };
 
+/// The tensor's bytes in the file.
+size_t bytes_of(const TensorToWrite& tensor);
+
 /// Metadata keys of cache files: their checksum (runtime/core/checksum.h), and their own file name, which identifies
 /// their sources.
 inline constexpr const char* kChecksumKey = "checksum";

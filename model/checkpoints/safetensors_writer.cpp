@@ -40,10 +40,6 @@ int64_t count_elements(const std::vector<int64_t>& shape) {
   return std::accumulate(shape.begin(), shape.end(), int64_t{1}, std::multiplies<>());
 }
 
-size_t bytes_of(const TensorToWrite& tensor) {
-  return static_cast<size_t>(count_elements(tensor.shape)) * c10::elementSize(tensor.dtype);
-}
-
 /// Returns the header text, padded with spaces so that the data begins at a multiple of 64 bytes.
 std::string header_text(const std::vector<TensorToWrite>& tensors, const std::map<std::string, std::string>& metadata) {
   nlohmann::ordered_json header;
@@ -99,6 +95,10 @@ at::Tensor in_type(const at::Tensor& values, at::ScalarType dtype) {
 }
 
 }  // namespace
+
+size_t bytes_of(const TensorToWrite& tensor) {
+  return static_cast<size_t>(count_elements(tensor.shape)) * c10::elementSize(tensor.dtype);
+}
 
 SafetensorsWriter::SafetensorsWriter(const std::string& path, const std::vector<TensorToWrite>& tensors,
                                      const std::map<std::string, std::string>& metadata)

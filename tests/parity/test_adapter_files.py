@@ -208,6 +208,27 @@ def test_peft_finds_the_modules_ranks_and_scalings_that_we_chose(base, cache, tm
     assert_close(oracle_logits(merged, False), oracle_logits(wrapped, False))
 
 
+def test_a_merged_export_in_shards_is_that_of_one_file(base, cache, tmp_path):
+    peft_model(base, False, target_modules="all-linear").save_pretrained(tmp_path / "adapter")
+    request = dict(folder=base, cache=cache, adapter=tmp_path / "adapter", tokenizer_files=[])
+    call("export", output=tmp_path / "one", **request)
+    call("export", output=tmp_path / "shards", max_shard_bytes=20_000, **request)
+    whole = load_file(tmp_path / "one/model.safetensors")
+    index = json.loads((tmp_path / "shards/model.safetensors.index.json").read_text())
+    assert index["weight_map"].keys() == whole.keys()
+    assert index["metadata"]["total_size"] == sum(value.nbytes for value in whole.values())
+    shards = sorted((tmp_path / "shards").glob("model-*.safetensors"))
+    assert len(shards) > 2 and shards[0].name == f"model-00001-of-{len(shards):05}.safetensors"
+    for shard in shards:
+        tensors = load_file(shard)
+        assert len(tensors) == 1 or sum(value.nbytes for value in tensors.values()) <= 20_000
+        for name, value in tensors.items():
+            assert index["weight_map"][name] == shard.name and torch.equal(value, whole[name])
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "shards", attn_implementation="eager")
+    for name, value in whole.items():
+        assert torch.equal(loaded.state_dict()[name], value)
+
+
 @pytest.mark.parametrize("classifies", [True, False])
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_a_merged_export_is_a_transformers_model_rounded_once(base, cache, tmp_path, classifies, dtype):

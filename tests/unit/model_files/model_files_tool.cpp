@@ -209,7 +209,8 @@ json answer(const json& request) {
   }
   if (operation == "export") {
     export_merged(request.at("output"), *opened.model, opened.params, request.at("folder"),
-                  dtype_from_name(request.value("export_dtype", "float32")), opened.description, tokenizer);
+                  dtype_from_name(request.value("export_dtype", "float32")),
+                  request.value("max_shard_bytes", int64_t{5'000'000'000}), opened.description, tokenizer);
     return json::object();
   }
   core::fail(core::ErrorKind::kUsage, "unknown operation {}", operation);
