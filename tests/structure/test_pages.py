@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The pages: every link leads somewhere, README leads to every page, and README stays short."""
+
+import pathlib
+import re
+import subprocess
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+MOST_LINES = 150  # of README.md
+LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+
+
+def tracked_pages():
+    listed = subprocess.run(["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.md"], cwd=ROOT,
+                            capture_output=True, text=True)
+    if listed.returncode != 0:  # not a checkout
+        pytest.skip("not a git checkout: which pages belong to it is unknown", allow_module_level=True)
+    return [pathlib.Path(line) for line in listed.stdout.splitlines()]
+
+
+def without_code(text):
+    return re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+
+
+def anchors(page):
+    """Returns the names that headings have on the web: lower case, blanks as dashes, other signs dropped."""
+    headings = re.findall(r"^#+ +(.*)$", without_code((ROOT / page).read_text()), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def links(page):
+    """Yields (target page or file, anchor) of each link inside the repository."""
+    for target in LINK.findall(without_code((ROOT / page).read_text())):
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        found = (ROOT / page.parent / path).resolve() if path else ROOT / page
+        yield found.relative_to(ROOT), anchor
+
+
+@pytest.mark.parametrize("page", tracked_pages(), ids=str)
+def test_links_lead_somewhere(page):
+    for target, anchor in links(page):
+        assert (ROOT / target).exists(), f"{page} links to {target}, which does not exist"
+        if anchor:
+            assert anchor in anchors(target), f"{page} links to {target}#{anchor}; headings: {sorted(anchors(target))}"
+
+
+def test_readme_leads_to_every_page():
+    seen = {target for target, _ in links(pathlib.Path("README.md"))}
+    missing = set(tracked_pages()) - seen - {pathlib.Path("README.md"), pathlib.Path("CHANGELOG.md")}
+    assert not missing, f"README.md does not list {sorted(map(str, missing))}"
+
+
+def test_readme_is_short():
+    assert len((ROOT / "README.md").read_text().splitlines()) < MOST_LINES
