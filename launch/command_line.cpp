@@ -215,6 +215,14 @@ void add_checkpoint(CLI::App& app, CheckpointArguments& arguments) {
   add("verify", "FILE", "Exit code 0 when the file is whole, 5 when it is not");
 }
 
+void add_status(CLI::App& app, StatusArguments& arguments) {
+  CLI::App* command = app.add_subcommand("status", "What a run is doing, or how it ended; the exit code tells scripts");
+  command->add_option("--run", arguments.run, "Run folder (trainer_config.output_dir of a training run)")->required();
+  command->add_flag("--json", arguments.json, "One JSON object");
+  command->footer(
+      "Exit codes: 0 finished, 10 running, 11 stopped on request, 12 failed, 13 dead (ended without a word)");
+}
+
 std::unique_ptr<CLI::App> make_app(CommandLine& line, std::vector<std::string>& topic) {
   auto app = std::make_unique<CLI::App>("neoloom: distributed LoRA fine-tuning of GPT-Neo", "neoloom");
   app->set_version_flag("--version", version_text());
@@ -228,6 +236,7 @@ std::unique_ptr<CLI::App> make_app(CommandLine& line, std::vector<std::string>& 
   add_tokenize(*app, line.tokenize);
   add_download(*app, line.download);
   add_checkpoint(*app, line.checkpoint);
+  add_status(*app, line.status);
   app->add_subcommand("doctor", "Versions, devices, transports, and a self-test of every device")
       ->add_option("--device", line.doctor_device, "auto, cpu or cuda");
   app->add_subcommand("help", "Help for a command")->add_option("COMMAND", topic);

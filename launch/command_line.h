@@ -70,6 +70,11 @@ struct ExportArguments {
   std::string output;
 };
 
+struct StatusArguments {
+  std::string run;
+  bool json = false;
+};
+
 struct TokenizeArguments {
   std::string tokenizer;
   std::string input;
@@ -99,6 +104,7 @@ struct CommandLine {
   TokenizeArguments tokenize;
   DownloadArguments download;
   CheckpointArguments checkpoint;
+  StatusArguments status;
   std::string doctor_device = "auto";
 };
 

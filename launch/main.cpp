@@ -13,6 +13,7 @@
 #include "launch/commands/generate.h"
 #include "launch/commands/plan.h"
 #include "launch/commands/predict.h"
+#include "launch/commands/status.h"
 #include "launch/commands/tokenize.h"
 #include "launch/commands/train.h"
 #include "launch/config/redact.h"
@@ -40,6 +41,7 @@ int run(neoloom::comm::MpiSession& session, const launch::CommandLine& line) {
   if (line.command == "export") return launch::run_export(session, line.export_);
   if (line.command == "tokenize") return launch::run_tokenize(session, line.tokenize);
   if (line.command == "download") return launch::run_download(session, line.download);
+  if (line.command == "status") return session.is_root() ? launch::run_status(line.status) : 0;
   if (line.command == "doctor") return launch::run_doctor(session, line.doctor_device);
   return session.is_root() ? launch::run_checkpoint(line.checkpoint.verb, line.checkpoint.path) : 0;
 }

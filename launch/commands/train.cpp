@@ -24,6 +24,7 @@
 #include "launch/planning/memory_budget.h"
 #include "launch/planning/step_limit.h"
 #include "launch/system/cpu_info.h"
+#include "launch/system/slurm.h"
 #include "launch/version.h"
 #include "model/checkpoints/adapter_files.h"
 #include "model/config_notes.h"
@@ -325,15 +326,6 @@ at::Tensor values_to_start_from(const TrainingJob& s, const model::Model& model)
   return values;
 }
 
-// Returns the files that go beside the weights: the tokenizer's and, with a whole language model, the base's settings
-// of generation.
-std::vector<std::string> files_beside_weights(const TrainingJob& s) {
-  std::vector<std::string> files = s.tokenizer->files();
-  const std::string generation = s.base.folder + "/generation_config.json";
-  if (!s.config.peft_config && !s.task.classifies() && std::filesystem::exists(generation)) files.push_back(generation);
-  return files;
-}
-
 train::TrainerSetup trainer_setup(comm::MpiSession& session, const TrainingJob& s, Device& device,
                                   const model::Model& model, const comm::StopSignal& stop) {
   train::TrainerSetup setup;
@@ -367,6 +359,7 @@ train::TrainerSetup trainer_setup(comm::MpiSession& session, const TrainingJob& 
       {"attention", model.kernels()},
       {"communicator", device.communicator().description()},
       {"versions", {{"neoloom", version()}, {"libraries", version_text()}, {"mpi", session.library_version()}}}};
+  setup.run_start.update(slurm_ids());
   setup.hooks.stop_requested = [&stop] { return stop.requested(); };
   setup.hooks.identity = [&s](const train::Batching& batching) {
     ResolvedSettings resolved = s.resolved;

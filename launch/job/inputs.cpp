@@ -243,6 +243,14 @@ void read_inputs(const std::string& name, Inputs& inputs) {
   resolve_max_length(inputs.config, inputs.base);
 }
 
+std::vector<std::string> files_beside_weights(const Inputs& inputs) {
+  std::vector<std::string> files = inputs.tokenizer->files();
+  const std::string generation = inputs.base.folder + "/generation_config.json";
+  if (!inputs.config.peft_config && !inputs.task.classifies() && std::filesystem::exists(generation))
+    files.push_back(generation);
+  return files;
+}
+
 HeadStart head_to_start_from(const Inputs& inputs, const std::vector<std::string>& labels) {
   const RunConfig& config = inputs.config;
   if (!start_folder(config).empty()) return {};  // it brings a head of its own

@@ -92,6 +92,10 @@ struct Inputs {
 /// Throws: Error(kUsage), Error(kWeights), and Error(kCheckpoint) when init_from is missing and no checkpoint is valid.
 void read_inputs(const std::string& name, Inputs& inputs);
 
+/// Returns the files that go beside the weights of a result: the tokenizer's and, with a whole language model, the
+/// base's settings of generation.
+std::vector<std::string> files_beside_weights(const Inputs& inputs);
+
 /// Returns the initial head of a run with these labels. Throws: Error(kUsage) as start_head.
 HeadStart head_to_start_from(const Inputs& inputs, const std::vector<std::string>& labels);
 

@@ -305,4 +305,21 @@ RunLock::~RunLock() {
   if (state_->made_folder) ::rmdir(state_->folder.c_str());  // works on an empty folder only
 }
 
+LockReport look_at_lock(const std::string& folder, double watch_seconds) {
+  const std::string path = folder + "/run.lock";
+  const std::optional<std::string> text = read_lock(path);
+  if (!text) return {};
+  const Holder holder = Holder::from(*text);
+  const Verdict verdict = judge(holder, Holder::of_this_process({}));
+  LockReport report{holder.name(), verdict == Verdict::kLives};
+  const double deadline = core::now_seconds() + watch_seconds;
+  while (verdict == Verdict::kUnknown && !report.lives && core::now_seconds() < deadline) {
+    sleep_seconds(kPollSeconds);
+    const std::optional<std::string> now = read_lock(path);
+    if (!now) return {};
+    report.lives = *now != *text;
+  }
+  return report;
+}
+
 }  // namespace neoloom::checkpoint

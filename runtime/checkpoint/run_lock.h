@@ -39,4 +39,14 @@ class RunLock {
   std::unique_ptr<State> state_;
 };
 
+/// Who holds a run folder, as somebody sees it who does not take the lock.
+struct LockReport {
+  std::string holder;  // "process 123 on node1, since 2026-11-28 12:00:00"; empty: nobody
+  bool lives = false;  // false beside a holder: it ended without removing the file
+};
+
+/// Reads run.lock. Watches the heartbeat for up to `watch_seconds` where only that can tell whether the holder lives,
+/// which is on another host or in another PID namespace.
+LockReport look_at_lock(const std::string& folder, double watch_seconds);
+
 }  // namespace neoloom::checkpoint
