@@ -30,6 +30,8 @@ constexpr size_t kInvalidRowsListed = 20;
 constexpr size_t kInvalidRowsKept = 10'000;
 constexpr size_t kLongestReasonBytes = 400;
 constexpr size_t kHashDigitsInName = 32;
+constexpr int64_t kRowsBetweenReports = 256;
+constexpr int64_t kUnitBytes = 1000;
 
 bool is_stream(const StoreRequest& request, Format format) {
   return format == Format::kText && request.task == Task::kCausalLm;
@@ -114,8 +116,10 @@ std::string store_name(const std::string& content_hash) {
 /// Collects the samples of the files.
 class Builder {
  public:
-  Builder(const StoreRequest& request, const Tokenizer& tokenizer, const std::string& store_path)
+  Builder(const StoreRequest& request, const Tokenizer& tokenizer, const std::string& store_path,
+          const core::Progress& progress)
       : request_(request),
+        progress_(progress),
         paths_(request.files.expand()),
         directory_(directory_for(store_path)),
         maker_(request, tokenizer),
@@ -124,10 +128,14 @@ class Builder {
         spool_(directory_) {
     content_.content_hash = content_hash_of(request, tokenizer);
     content_.labelled = true;
+    for (const std::string& path : paths_) total_bytes_ += std::filesystem::file_size(path);
   }
 
   void build(const std::string& store_path) {
-    for (const std::string& path : paths_) read_file(path);
+    for (const std::string& path : paths_) {
+      read_file(path);
+      bytes_before_ += std::filesystem::file_size(path);
+    }
     check_tolerance();
     require(content_.offsets.size() > 1, ErrorKind::kData, "{} has no row that can be used; expected at least one{}",
             request_.files.text(), listed_rows());
@@ -186,7 +194,7 @@ class Builder {
     Row row;
     Sample sample;
     while (reader.next(row)) {
-      ++rows;
+      if (++rows % kRowsBetweenReports == 0) report(reader.share_read());
       for (size_t i = 0; i < seen.size(); ++i) seen[i] = seen[i] || row.cells[i].kind != Cell::Kind::kMissing;
       std::string complaint = maker_.make(row, labels_, sample);
       if (complaint.empty()) complaint = wrong_width(sample);
@@ -205,6 +213,13 @@ class Builder {
       const bool named = std::find(found.begin(), found.end(), column.name) != found.end();
       if (!seen[i] && !named && !column.optional && !found.empty()) fail_without_column(path_, column, found);
     }
+  }
+
+  void report(double share_of_file) const {
+    if (!progress_) return;
+    const auto now = share_of_file * static_cast<double>(std::filesystem::file_size(path_));
+    progress_((static_cast<int64_t>(bytes_before_) + static_cast<int64_t>(now)) / kUnitBytes,
+              static_cast<int64_t>(total_bytes_) / kUnitBytes);
   }
 
   void add(const Sample& sample) {
@@ -307,6 +322,9 @@ class Builder {
   }
 
   const StoreRequest& request_;
+  const core::Progress& progress_;
+  size_t total_bytes_ = 0;   // of all files
+  size_t bytes_before_ = 0;  // of the files that have been read
   std::vector<std::string> paths_;
   std::string path_;  // of the file that is being read
   std::string directory_;
@@ -328,8 +346,9 @@ std::string TokenStore::path_for(const StoreRequest& request, const Tokenizer& t
   return (std::filesystem::path(cache_dir) / store_name(hash)).string();
 }
 
-void TokenStore::build(const StoreRequest& request, const Tokenizer& tokenizer, const std::string& store_path) {
-  Builder(request, tokenizer, store_path).build(store_path);
+void TokenStore::build(const StoreRequest& request, const Tokenizer& tokenizer, const std::string& store_path,
+                       const core::Progress& progress) {
+  Builder(request, tokenizer, store_path, progress).build(store_path);
 }
 
 std::shared_ptr<const TokenStore> TokenStore::open(const std::string& store_path) { return map_store(store_path); }

@@ -11,6 +11,7 @@
 #include "data/options.h"
 #include "data/tokenizer/tokenizer.h"
 #include "runtime/core/cache.h"
+#include "runtime/core/progress.h"
 
 namespace neoloom::data {
 
@@ -51,7 +52,9 @@ class TokenStore {
   /// Reads and tokenises the input, writes a temporary file, and publishes it by rename.
   /// Throws: Error(kData) for a pattern without a file, an empty file, one that is not UTF-8, a missing column (listing
   /// those found), a label outside the map, or more unreadable rows than the tolerance (listing line numbers).
-  static void build(const StoreRequest& request, const Tokenizer& tokenizer, const std::string& store_path);
+  /// `progress`: of the files' text, in units of 1,000 bytes.
+  static void build(const StoreRequest& request, const Tokenizer& tokenizer, const std::string& store_path,
+                    const core::Progress& progress = {});
   /// Maps a store without checking its checksum (is_whole() does). Throws: Error(kData) when its layout is wrong.
   static std::shared_ptr<const TokenStore> open(const std::string& store_path);
   /// Whether the cache holds this store, undamaged and not renamed. Otherwise the caller should build it; tells the

@@ -128,6 +128,14 @@ void add_generate(CLI::App& app, GenerateArguments& arguments) {
   command->add_option("--temperature", options.temperature, "0: greedy (default 1)")
       ->check(expect<double>("a number of at least 0 (0: greedy)",
                              [](double value) { return value >= 0.0 && std::isfinite(value); }));
+  command
+      ->add_option(
+          "--keep", arguments.keep,
+          "Columns of the input to write beside the predictions, e.g. id,text; KEY=COLUMN gives one another key")
+      ->type_name("COLUMN,...")
+      ->delimiter(',')
+      ->allow_extra_args(false)
+      ->take_all();
   command->add_option("--top_k", options.top_k, "Keep the k likeliest tokens; 0: off (default 50)")->check(count());
   command->add_option("--top_p", options.top_p, "Keep the likeliest tokens of this total probability; 1: off (default)")
       ->check(expect<double>("a number above 0 and at most 1 (1: off)",

@@ -46,7 +46,8 @@ struct EvaluateArguments {
 struct PredictArguments {
   ModelArguments model;
   std::string input;
-  std::string output;  // empty: standard output
+  std::string output;             // empty: standard output
+  std::vector<std::string> keep;  // columns of the input: NAME or KEY=NAME
 };
 
 struct GenerateArguments {

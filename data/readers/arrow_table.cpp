@@ -8,6 +8,8 @@
 #include <parquet/arrow/reader.h>
 #include <parquet/arrow/schema.h>
 #include <parquet/exception.h>
+#include <parquet/file_reader.h>
+#include <parquet/metadata.h>
 #include <parquet/properties.h>
 
 #include <algorithm>
@@ -174,6 +176,7 @@ class ArrowTable : public ParquetTable {
   }
 
   const std::vector<std::string>& columns() const override { return columns_; }
+  int64_t rows() const override { return reader_->parquet_reader()->metadata()->num_rows(); }
 
   void choose(const std::vector<std::string>& names) override {
     guarded([&] {

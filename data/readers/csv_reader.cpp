@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <optional>
 
+#include "data/readers/json_reader.h"
 #include "data/readers/lines.h"
 #include "runtime/core/error.h"
 #include "runtime/core/text.h"
@@ -51,6 +52,7 @@ class RecordScanner {
     return true;
   }
   int64_t record_line() const { return record_line_; }
+  double share_read() const { return static_cast<double>(at_) / static_cast<double>(text_.size()); }
   /// Returns what to say of a record that has one field although it contains another separator; "" without a suspicion.
   std::string suspicion(const std::vector<std::string>& record) const {
     if (record.size() != 1) return {};
@@ -123,7 +125,7 @@ class RecordScanner {
 
 class CsvReader : public RowReader {
  public:
-  explicit CsvReader(const ReaderRequest& request) : scanner_(request) {
+  explicit CsvReader(const ReaderRequest& request) : scanner_(request), as_json_(request.as_json) {
     read_header(request);
     for (const Column& column : request.columns) positions_.push_back(position_of(request.path, column));
   }
@@ -146,10 +148,12 @@ class CsvReader : public RowReader {
       std::string& field = fields_[*positions_[i]];
       row.error = encoding_complaint(field);
       row.cells[i] = {Cell::Kind::kText, std::move(field), {}};
+      if (as_json_ && row.error.empty()) row.cells[i].json = json_text(row.cells[i].text);
     }
     return true;
   }
   const std::vector<std::string>& columns_found() const override { return columns_; }
+  double share_read() const override { return scanner_.share_read(); }
 
  private:
   void read_header(const ReaderRequest& request) {
@@ -181,6 +185,7 @@ class CsvReader : public RowReader {
   }
 
   RecordScanner scanner_;
+  bool as_json_;
   std::vector<std::string> columns_;
   std::vector<std::optional<size_t>> positions_;  // in a record, per wanted column
   std::optional<std::vector<std::string>> first_record_;

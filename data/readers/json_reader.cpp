@@ -91,7 +91,9 @@ class JsonReader : public RowReader {
     }
     for (size_t i = 0; i < request_.columns.size(); ++i) {
       const auto found = document.find(request_.columns[i].name);
-      if (found != document.end()) row.cells[i] = cell_of_json(*found);
+      if (found == document.end()) continue;
+      row.cells[i] = cell_of_json(*found);
+      if (request_.as_json) row.cells[i].json = found->dump();
     }
   }
   std::vector<std::string> columns_;
@@ -101,6 +103,7 @@ class JsonLinesReader : public JsonReader {
  public:
   explicit JsonLinesReader(const ReaderRequest& request)
       : JsonReader(request), lines_(without_byte_order_mark(request.text)) {}
+  double share_read() const override { return lines_.share_read(); }
 
  protected:
   bool next_element(std::string_view& text, int64_t& line) override {
@@ -123,6 +126,7 @@ class JsonArrayReader : public JsonReader {
     if (at_ >= text_.size() || text_[at_] != '[') fail_at("expected '[' at the start of a JSON array of rows");
     ++at_;
   }
+  double share_read() const override { return static_cast<double>(at_) / static_cast<double>(text_.size()); }
 
  protected:
   bool next_element(std::string_view& text, int64_t& line) override {
@@ -193,6 +197,8 @@ class JsonArrayReader : public JsonReader {
 };
 
 }  // namespace
+
+std::string json_text(std::string_view text) { return json(text).dump(); }
 
 Cell cell_of_json(const json& value) {
   if (value.is_null()) return {};

@@ -20,7 +20,8 @@ inline bool ends_lines_in_cr(std::string_view text) { return text.find('\n') == 
 /// Iterates over lines that end in LF or CR LF, or in CR if the text has no LF.
 class Lines {
  public:
-  explicit Lines(std::string_view text) : rest_(text), end_(ends_lines_in_cr(text) ? '\r' : '\n') {}
+  explicit Lines(std::string_view text)
+      : rest_(text), end_(ends_lines_in_cr(text) ? '\r' : '\n'), size_bytes_(text.size()) {}
 
   bool next(std::string_view& line) {
     if (rest_.empty()) return false;
@@ -33,10 +34,12 @@ class Lines {
   }
   /// 1-based number of the last line that next() returned.
   int64_t number() const { return number_; }
+  double share_read() const { return 1.0 - static_cast<double>(rest_.size()) / static_cast<double>(size_bytes_); }
 
  private:
   std::string_view rest_;
   char end_;
+  size_t size_bytes_;
   int64_t number_ = 0;
 };
 

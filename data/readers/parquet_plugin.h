@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -15,6 +16,7 @@ class ParquetTable {
   virtual ~ParquetTable() = default;
   /// Names of all columns of the file, without those within them.
   virtual const std::vector<std::string>& columns() const = 0;
+  virtual int64_t rows() const = 0;
   /// Chooses the columns to read. Call once, before next().
   /// Throws: Error(kData) for a column of a type that is neither text, number, boolean, list nor struct of these.
   virtual void choose(const std::vector<std::string>& names) = 0;
@@ -25,7 +27,7 @@ class ParquetTable {
 };
 
 /// ABI version that the plug-in must have been built with. Raise it when this header changes.
-inline constexpr int kParquetInterface = 1;
+inline constexpr int kParquetInterface = 2;
 
 /// Opens a file by the plug-in libneoloom_parquet.so beside the executable, which stays loaded.
 /// Throws: Error(kData) when the build has none, or the file is no whole Parquet file.

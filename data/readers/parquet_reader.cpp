@@ -39,10 +39,13 @@ std::string complaint_about(const Cell& cell) {
   return complaint;
 }
 
+/// Texts within a struct may hold bytes that are not UTF-8.
+std::string dumped(const json& value) { return value.dump(-1, ' ', false, json::error_handler_t::replace); }
+
 class ParquetReader : public RowReader {
  public:
   explicit ParquetReader(const ReaderRequest& request)
-      : table_(open_parquet_table(request.path)), cells_(request.columns.size()) {
+      : table_(open_parquet_table(request.path)), cells_(request.columns.size()), as_json_(request.as_json) {
     std::vector<std::string> chosen;
     for (const Column& column : request.columns) {
       const bool there = std::count(columns_found().begin(), columns_found().end(), column.name) > 0;
@@ -59,16 +62,20 @@ class ParquetReader : public RowReader {
     row.cells.assign(cells_, Cell{});
     for (size_t i = 0; i < cells_; ++i) {
       if (!places_[i]) continue;
-      row.cells[i] = cell_of_json(values_[*places_[i]]);
+      const json& value = values_[*places_[i]];
+      row.cells[i] = cell_of_json(value);
       if (row.error.empty()) row.error = complaint_about(row.cells[i]);
+      if (as_json_ && row.error.empty()) row.cells[i].json = dumped(value);
     }
     return true;
   }
   const std::vector<std::string>& columns_found() const override { return table_->columns(); }
+  double share_read() const override { return static_cast<double>(rows_) / static_cast<double>(table_->rows()); }
 
  private:
   std::unique_ptr<ParquetTable> table_;
   size_t cells_;
+  bool as_json_;
   std::vector<std::optional<size_t>> places_;  // of each wanted column in values_
   std::vector<json> values_;
   int64_t rows_ = 0;

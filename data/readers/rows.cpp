@@ -74,9 +74,11 @@ class TextLineReader : public RowReader {
     row.error = encoding_complaint(line);
     row.cells.assign(request_.columns.size(), Cell{});
     if (row.error.empty()) row.cells.front() = {Cell::Kind::kText, std::string(line), {}};
+    if (row.error.empty() && request_.as_json) row.cells.front().json = json_text(line);
     return true;
   }
   const std::vector<std::string>& columns_found() const override { return columns_; }
+  double share_read() const override { return lines_.share_read(); }
 
  private:
   ReaderRequest request_;

@@ -42,6 +42,7 @@ struct Cell {
   std::vector<std::string> items;    // kList: texts, or the digits of integers
   std::string label = {};            // kOther: its text as a label ("0" for 0.0, "true"); empty: none
   std::vector<double> numbers = {};  // of JSON: a number, or the items of a list of numbers alone
+  std::string json = {};             // with ReaderRequest::as_json: the whole value
 };
 
 /// A column to read, and the configuration key that names it.
@@ -66,6 +67,8 @@ class RowReader {
   virtual bool next(Row& row) = 0;
   /// Returns the column names found: the header, or the keys of the first JSON object once it was read.
   virtual const std::vector<std::string>& columns_found() const = 0;
+  /// Returns the share of the file that has been read, 0 to 1.
+  virtual double share_read() const = 0;
 };
 
 struct ReaderRequest {
@@ -76,6 +79,7 @@ struct ReaderRequest {
   bool quoting = true;
   char delimiter = '\0';  // CSV, TSV; 0: that of the format
   std::vector<Column> columns = {};
+  bool as_json = false;  // fill Cell::json
 };
 
 /// Returns what opens the file with these options; `columns` are to be filled in.

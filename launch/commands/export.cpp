@@ -10,6 +10,7 @@
 #include <filesystem>
 
 #include "launch/job/inference.h"
+#include "launch/job/shown_progress.h"
 #include "model/checkpoints/adapter_files.h"
 #include "runtime/core/error.h"
 #include "runtime/core/files.h"
@@ -19,13 +20,13 @@ namespace {
 
 constexpr int64_t kComparedRows = 16;
 
-void write(const Inference& inference, const ExportArguments& arguments) {
+void write(const Inference& inference, const ExportArguments& arguments, const core::Progress& progress) {
   const model::HeadDescription head{inference.labels, inference.task.problem_type_name(), inference.pad_id,
                                     inference.reference.revision};
   if (arguments.format == "merged") {
     model::export_merged(arguments.output, *inference.model, inference.params, inference.base.folder,
                          model::dtype_from_name(arguments.dtype), static_cast<int64_t>(arguments.max_shard_bytes), head,
-                         inference.tokenizer->files());
+                         inference.tokenizer->files(), progress);
     return;
   }
   core::require(!inference.config.peft_config->target_modules.empty(), core::ErrorKind::kUsage,
@@ -119,7 +120,7 @@ int run_export(comm::MpiSession& session, const ExportArguments& arguments) {
   const Inference inference = load_inference(session, arguments.model);
   const auto phase = session.phase("writing the model", comm::MpiSession::kBuilding);
   session.run_on_root([&]() -> std::string {
-    write(inference, arguments);
+    write(inference, arguments, shown_progress(session, inference.config.logging.progress, "exporting", "kB"));
     session.log().info(arguments.output);
     return "";
   });

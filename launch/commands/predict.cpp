@@ -2,91 +2,104 @@
 #include "launch/commands/predict.h"
 
 #include <algorithm>
-#include <nlohmann/json.hpp>
+#include <memory>
+#include <optional>
 #include <unordered_map>
+#include <utility>
 
 #include "launch/job/inference.h"
+#include "launch/job/prediction_text.h"
+#include "launch/job/shown_progress.h"
 #include "runtime/core/error.h"
+#include "runtime/core/files.h"
 #include "runtime/core/output.h"
+#include "runtime/train/predictor.h"
 
 namespace neoloom::launch {
 namespace {
 
-nlohmann::ordered_json named_scores(const std::vector<std::string>& labels, const float* scores) {
-  nlohmann::ordered_json json = nlohmann::ordered_json::object();
-  for (size_t k = 0; k < labels.size(); ++k) json[labels[k]] = scores[k];
-  return json;
+using Reasons = std::unordered_map<int64_t, std::string>;  // why rows cannot be used
+
+Reasons reasons_of(const data::TokenStore& store) {
+  Reasons reasons;
+  for (const data::InvalidRow& row : store.invalid_rows()) reasons.emplace(row.sample, row.reason);
+  return reasons;
 }
 
-std::string single_label_line(int64_t index, const std::vector<std::string>& labels, const float* scores) {
-  const auto best = static_cast<size_t>(std::max_element(scores, scores + labels.size()) - scores);
-  const nlohmann::ordered_json json = {
-      {"index", index}, {"label", labels[best]}, {"score", scores[best]}, {"scores", named_scores(labels, scores)}};
-  return json.dump() + "\n";
+/// Returns the predictions of a batch, one a line. Shapes: logits [B, num_labels].
+std::string predictions(const Inference& inference, const Reasons& reasons, int64_t first, const at::Tensor& logits) {
+  const at::Tensor scores = train::class_scores(inference.task.value, logits);
+  std::string text;
+  for (int64_t i = 0; i < scores.size(0); ++i) {
+    const auto unusable = reasons.find(first + i);
+    text += unusable != reasons.end() ? prediction_text(inference, unusable->second)
+                                      : prediction_text(inference, scores.const_data_ptr<float>() + i * scores.size(1));
+    text += '\n';
+  }
+  return text;
 }
 
-std::string value_line(int64_t index, const float* values, size_t count) {
-  nlohmann::ordered_json json = {{"index", index}};
-  if (count == 1) {
-    json["value"] = values[0];
-  } else {
-    json["values"] = std::vector<float>(values, values + count);
-  }
-  return json.dump() + "\n";
+data::StoreRequest prediction_request(const Inference& inference, const std::string& input) {
+  data::StoreRequest request = store_request(inference.config, inference.task, inference.base, input);
+  request.label_names = inference.labels;
+  request.require_labels = false;
+  request.every_row = true;
+  // A prediction does not need the labels of the file.
+  request.options.label_column.clear();
+  request.options.labels_column.clear();
+  return request;
 }
 
-std::string multi_label_line(int64_t index, const std::vector<std::string>& labels, const float* scores) {
-  nlohmann::ordered_json chosen = nlohmann::ordered_json::array();
-  for (size_t k = 0; k < labels.size(); ++k) {
-    if (scores[k] > 0.5F) chosen.push_back(labels[k]);
-  }
-  const nlohmann::ordered_json json = {{"index", index}, {"labels", chosen}, {"scores", named_scores(labels, scores)}};
-  return json.dump() + "\n";
+std::unique_ptr<data::KeptColumns> open_kept(const std::vector<KeptColumn>& columns, const std::string& input,
+                                             const RunConfig& config, const core::Cache& cache) {
+  if (columns.empty()) return nullptr;
+  core::make_directories(cache.directory);
+  std::vector<std::string> names;
+  for (const KeptColumn& column : columns) names.push_back(column.input);
+  return std::make_unique<data::KeptColumns>(input, config.data, names, cache.directory, "--keep");
 }
 
-/// Makes the output lines of this rank's shard, one a row.
-class Lines {
- public:
-  Lines(const Inference& inference, const data::TokenStore& store)
-      : inference_(inference), multi_(inference.task.multi_label()) {
-    for (const data::InvalidRow& row : store.invalid_rows()) reasons_.emplace(row.sample, row.reason);
-  }
-
-  void add(int64_t first, const at::Tensor& logits) {
-    const at::Tensor scores = train::class_scores(inference_.task.value, logits);
-    for (int64_t i = 0; i < scores.size(0); ++i) {
-      const float* row = scores.const_data_ptr<float>() + i * scores.size(1);
-      text_ += line(first + i, row);
-    }
-  }
-  const std::string& text() const { return text_; }
-
- private:
-  /// Returns what a row without a prediction lacks.
-  const char* missing() const {
-    if (inference_.task.regression()) return inference_.labels.size() == 1 ? "value" : "values";
-    return multi_ ? "labels" : "label";
-  }
-
-  std::string line(int64_t index, const float* scores) const {
-    if (const auto unusable = reasons_.find(index); unusable != reasons_.end()) {
-      const nlohmann::ordered_json json = {{"index", index}, {missing(), nullptr}, {"error", unusable->second}};
-      return json.dump() + "\n";
-    }
-    if (inference_.task.regression()) return value_line(index, scores, inference_.labels.size());
-    return multi_ ? multi_label_line(index, inference_.labels, scores)
-                  : single_label_line(index, inference_.labels, scores);
-  }
-
-  const Inference& inference_;
-  bool multi_;
-  std::unordered_map<int64_t, std::string> reasons_;  // by row
-  std::string text_;
-};
+/// Computes the rows in rounds, and writes them on rank 0 as they are done.
+void predict_rows(comm::MpiSession& session, const Inference& inference,
+                  const std::shared_ptr<const data::TokenStore>& store, const std::string& output,
+                  std::optional<PredictionLines>& lines) {
+  const auto phase = session.phase("predicting");
+  const train::EvalRequest request{.store = store,
+                                   .batch_size = inference.config.trainer_config.per_device_eval_batch_size,
+                                   .pad_id = inference.pad_id};
+  const core::Progress progress = shown_progress(session, inference.config.logging.progress, "predicting", "rows");
+  const Reasons reasons = reasons_of(*store);
+  std::optional<core::ResultFile> file;
+  session.run_on_root([&]() -> std::string {
+    file.emplace(output);
+    return "";
+  });
+  std::string mine;
+  train::Rounds rounds{.batches = (store->size() + request.batch_size - 1) / request.batch_size};
+  rounds.compute = [&](int64_t batch) {
+    const at::Tensor logits = train::predict_batch(*inference.model, inference.params, request, batch);
+    mine += predictions(inference, reasons, batch * request.batch_size, logits);
+  };
+  rounds.hand_over = [&](int64_t batches_done) {
+    const std::vector<std::string> parts = session.all_gather(std::exchange(mine, {}));
+    session.run_on_root([&]() -> std::string {
+      for (const std::string& part : parts) file->write(lines->next(part));
+      return "";
+    });
+    if (progress) progress(std::min(batches_done * request.batch_size, store->size()), store->size());
+  };
+  train::run_rounds(session, rounds);
+  session.run_on_root([&]() -> std::string {
+    file->finish();
+    return "";
+  });
+}
 
 }  // namespace
 
 int run_predict(comm::MpiSession& session, const PredictArguments& arguments) {
+  std::vector<KeptColumn> columns;
+  session.run_on_all_or_fail([&] { columns = parse_kept_columns(arguments.keep); });
   session.run_on_root([&]() -> std::string {
     if (!arguments.output.empty()) core::prepare_output_file(arguments.output);
     return "";
@@ -98,30 +111,17 @@ int run_predict(comm::MpiSession& session, const PredictArguments& arguments) {
     core::require(inference.task.classifies(), core::ErrorKind::kUsage,
                   "predict labels texts, but this is a language model: use neoloom generate");
     note = settle_format(arguments.model, arguments.input, inference.config);
-    request = store_request(inference.config, inference.task, inference.base, arguments.input);
-    request.label_names = inference.labels;
-    request.require_labels = false;
-    request.every_row = true;
-    // A prediction does not need the labels of the file.
-    request.options.label_column.clear();
-    request.options.labels_column.clear();
+    request = prediction_request(inference, arguments.input);
   });
   if (session.is_root() && !note.empty()) session.log().info(note);
-  const auto store = open_store(session, request, *inference.tokenizer, cache_directory(session, inference.config));
-  Lines mine(inference, *store);
-  evaluate(session, inference, store, [&](int64_t first, const at::Tensor& logits) { mine.add(first, logits); });
-  const auto phase = session.phase("writing the result");
-  // Shards are contiguous and ascend with the rank, so the texts join in row order.
-  std::string all;
-  for (const std::string& part : session.all_gather(mine.text())) all += part;
+  const core::Cache cache = cache_directory(session, inference.config);
+  std::optional<PredictionLines> lines;
   session.run_on_root([&]() -> std::string {
-    if (arguments.output.empty()) {
-      core::print_output(all);
-    } else {
-      core::write_output_file(arguments.output, all);
-    }
+    lines.emplace(columns, open_kept(columns, arguments.input, inference.config, cache));
     return "";
   });
+  const auto store = open_store(session, request, *inference.tokenizer, cache);
+  predict_rows(session, inference, store, arguments.output, lines);
   if (session.is_root() && store->invalid_row_count() > 0) {
     session.log().info("predict: " + unusable_rows(*store, store->size(), "have no prediction"));
   }

@@ -16,6 +16,7 @@
 #include "launch/job/run_folder.h"
 #include "launch/job/run_identity.h"
 #include "model/checkpoints/adapter_files.h"
+#include "launch/job/shown_progress.h"
 #include "model/checkpoints/weight_files.h"
 #include "model/config_notes.h"
 #include "model/lora/target_modules.h"
@@ -201,12 +202,13 @@ Inference load_inference(comm::MpiSession& session, const ModelArguments& argume
 }
 
 train::EvalResult evaluate(comm::MpiSession& session, const Inference& inference,
-                           const std::shared_ptr<const data::TokenStore>& store, const train::LogitsSink& sink) {
-  return train::evaluate(session, *inference.model, inference.params,
-                         {.store = store,
-                          .batch_size = inference.config.trainer_config.per_device_eval_batch_size,
-                          .pad_id = inference.pad_id},
-                         sink);
+                           const std::shared_ptr<const data::TokenStore>& store) {
+  return train::evaluate(
+      session, *inference.model, inference.params,
+      {.store = store,
+       .batch_size = inference.config.trainer_config.per_device_eval_batch_size,
+       .pad_id = inference.pad_id,
+       .progress = shown_progress(session, inference.config.logging.progress, "evaluating", "rows")});
 }
 
 std::string settle_format(const ModelArguments& arguments, const std::string& path, RunConfig& config) {

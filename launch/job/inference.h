@@ -37,7 +37,7 @@ Inference load_inference(comm::MpiSession& session, const ModelArguments& argume
 
 /// Evaluates the samples of `store`; see train::evaluate. Collective: every rank.
 train::EvalResult evaluate(comm::MpiSession& session, const Inference& inference,
-                           const std::shared_ptr<const data::TokenStore>& store, const train::LogitsSink& sink = {});
+                           const std::shared_ptr<const data::TokenStore>& store);
 
 /// A run's data.format describes the run's own files. Sets config.data.format to auto if `path` has another extension
 /// than they have, that extension names a format, and the command line does not set data.format.

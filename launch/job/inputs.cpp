@@ -8,6 +8,7 @@
 #include "data/store/labels.h"
 #include "launch/job/hub.h"
 #include "launch/job/new_model.h"
+#include "launch/job/shown_progress.h"
 #include "model/checkpoints/adapter_files.h"
 #include "model/checkpoints/hub.h"
 #include "model/checkpoints/weight_files.h"
@@ -107,6 +108,9 @@ core::Cache cache_directory(comm::MpiSession& session, const RunConfig& config) 
   core::Cache cache(folder);
   cache.trusts_everybody = config.runtime.trust_cache;
   cache.say = [&session](const std::string& line) { session.log().info(line); };
+  cache.show = [&session, progress = config.logging.progress](const std::string& what, const std::string& unit) {
+    return shown_progress(session, progress, what, unit);
+  };
   return cache;
 }
 
@@ -293,7 +297,8 @@ std::shared_ptr<const data::TokenStore> open_store(comm::MpiSession& session, co
   std::string path;
   build_where_missing(session, cache, "building the token store", [&] {
     path = data::TokenStore::path_for(request, tokenizer, cache.directory);
-    if (!data::TokenStore::is_whole(path, cache)) data::TokenStore::build(request, tokenizer, path);
+    if (data::TokenStore::is_whole(path, cache)) return;
+    data::TokenStore::build(request, tokenizer, path, cache.begin("tokenising", "kB"));
   });
   std::shared_ptr<const data::TokenStore> store;
   const auto phase = session.phase("opening the token store");

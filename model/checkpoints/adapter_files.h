@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "model/model.h"
+#include "runtime/core/progress.h"
 
 namespace neoloom::model {
 
@@ -50,9 +51,9 @@ AdapterFolder read_adapter_folder(const std::string& folder);
 void load_adapter_values(const std::string& folder, const Model& model, at::Tensor& params);
 
 /// Writes a transformers folder with the adapter merged into the base in fp32, rounded once to `dtype`:
-/// config.json, the weights (write_weight_files), tokenizer files.
+/// config.json, the weights (write_weight_files), tokenizer files. `progress`: of the tensors, in units of 1,000 bytes.
 void export_merged(const std::string& folder, const Model& model, const at::Tensor& params,
                    const std::string& base_folder, Dtype dtype, int64_t max_shard_bytes, const HeadDescription& head,
-                   const std::vector<std::string>& tokenizer_files);
+                   const std::vector<std::string>& tokenizer_files, const core::Progress& progress = {});
 
 }  // namespace neoloom::model

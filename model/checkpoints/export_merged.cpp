@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <ATen/ops/mm.h>
+#include <c10/util/accumulate.h>
 
 #include <filesystem>
 #include <map>
@@ -110,11 +111,29 @@ class Exporter {
   at::ScalarType dtype_;
 };
 
+/// Makes the writer tell after each tensor how far it is.
+void report_while_writing(std::vector<TensorToWrite>& tensors, const core::Progress& progress) {
+  constexpr int64_t kUnitBytes = 1000;
+  int64_t done = 0;
+  std::vector<int64_t> done_after;
+  for (const TensorToWrite& tensor : tensors) {
+    done += c10::multiply_integers(tensor.shape) * static_cast<int64_t>(c10::elementSize(tensor.dtype));
+    done_after.push_back(done / kUnitBytes);
+  }
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    tensors[i].after_writing = [&progress, then = tensors[i].after_writing, now = done_after[i],
+                                total = done_after.back()] {
+      if (then) then();
+      progress(now, total);
+    };
+  }
+}
+
 }  // namespace
 
 void export_merged(const std::string& folder, const Model& model, const at::Tensor& params,
                    const std::string& base_folder, Dtype dtype, int64_t max_shard_bytes, const HeadDescription& head,
-                   const std::vector<std::string>& tokenizer_files) {
+                   const std::vector<std::string>& tokenizer_files, const core::Progress& progress) {
   std::error_code ignored;
   core::require(!fs::equivalent(folder, base_folder, ignored), ErrorKind::kWeights,
                 "{} is the base model's own folder: choose another one for the merged model", folder);
@@ -128,7 +147,9 @@ void export_merged(const std::string& folder, const Model& model, const at::Tens
                                .untied_lm_head = exporter.untied_lm_head()};
   publish_folder(folder, [&](const std::string& fresh) {
     const fs::path root(fresh);
-    write_weight_files(fresh, exporter.tensors(), max_shard_bytes);
+    std::vector<TensorToWrite> tensors = exporter.tensors();
+    if (progress) report_while_writing(tensors, progress);
+    write_weight_files(fresh, tensors, max_shard_bytes);
     core::publish_file((root / kConfigFile).string(), model_config_text(config), ErrorKind::kOutput);
     const fs::path generation = fs::path(base_folder) / kGenerationConfigFile;
     if (setup.head == Head::kCausalLm && fs::exists(generation)) copy_files({generation.string()}, fresh);

@@ -10,9 +10,9 @@
 #include <cstring>
 #include <filesystem>
 
+#include "runtime/core/atomic_file.h"
 #include "runtime/core/error.h"
 #include "runtime/core/files.h"
-#include "runtime/core/unique_handle.h"
 
 namespace neoloom::core {
 namespace {
@@ -92,6 +92,32 @@ void write_output_file(const std::string& path, std::string_view text) {
   output.write(text);
   output.finish();
 }
+
+ResultFile::ResultFile(const std::string& path) {
+  if (path.empty()) {
+    output_.emplace();
+  } else if (takes_a_stream(path)) {
+    stream_.reset(::open(path.c_str(), O_WRONLY | O_CLOEXEC));
+    require(stream_.valid(), ErrorKind::kOutput, "cannot open {}: {}", path, std::strerror(errno));
+    output_.emplace(stream_.get(), path);
+  } else {
+    remove_stale_temporaries(target_of(path));
+    file_ = std::make_unique<AtomicFile>(target_of(path), 0, ErrorKind::kOutput);
+  }
+}
+
+ResultFile::~ResultFile() = default;
+
+void ResultFile::write(std::string_view text) {
+  if (output_) {
+    output_->write(text);
+    return output_->flush();
+  }
+  file_->write_at(size_bytes_, text.data(), text.size());
+  size_bytes_ += text.size();
+}
+
+void ResultFile::finish() { output_ ? output_->finish() : file_->publish(); }
 
 void prepare_output_file(const std::string& path) {
   if (takes_a_stream(path)) return;

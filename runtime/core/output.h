@@ -4,9 +4,13 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
+
+#include "runtime/core/unique_handle.h"
 
 namespace neoloom::core {
 
@@ -43,6 +47,29 @@ void print_output(std::string_view text);
 /// Writes a result to a path that the user gave. A regular file, or the target of a link, is replaced atomically
 /// (publish_file). A device or a pipe is written to directly. Throws: Error(kOutput).
 void write_output_file(const std::string& path, std::string_view text);
+
+class AtomicFile;
+
+/// A result that is written piece by piece: to standard output, to a device or a pipe at once; else to a temporary file
+/// beside the path, which finish() puts in its place. Without finish() a regular file stays as it was.
+/// Throws: Error(kOutput).
+class ResultFile {
+ public:
+  /// An empty path: standard output.
+  explicit ResultFile(const std::string& path);
+  ~ResultFile();
+  ResultFile(const ResultFile&) = delete;
+  ResultFile& operator=(const ResultFile&) = delete;
+
+  void write(std::string_view text);
+  void finish();
+
+ private:
+  UniqueFd stream_;
+  std::optional<Output> output_;
+  std::unique_ptr<AtomicFile> file_;
+  size_t size_bytes_ = 0;
+};
 
 /// Checks, before the work, that a result can be written to `path` later. Creates its folder.
 /// Throws: Error(kOutput).

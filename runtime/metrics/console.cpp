@@ -11,6 +11,7 @@
 #include <cmath>
 #include <cstring>
 #include <string_view>
+#include <utility>
 
 #include "runtime/core/clock.h"
 #include "runtime/core/environment.h"
@@ -25,6 +26,9 @@ constexpr std::string_view kClearLine = "\r\x1b[K";
 constexpr std::string_view kDoNotWrap = "\x1b[?7l";
 constexpr std::string_view kWrapAgain = "\x1b[?7h";
 constexpr double kRedrawSeconds = 0.1;
+constexpr double kShortWorkSeconds = 1.0;
+constexpr double kFirstLineSeconds = 5.0;
+constexpr double kLongestPauseSeconds = 120.0;
 
 size_t columns_in_environment(core::Variable variable) {
   const std::string text = core::environment(variable);
@@ -90,6 +94,7 @@ Console::Console(const std::string& progress, core::LogLevel level) : level_(lev
   const bool terminal = is_terminal();
   lines_ = progress != "off" && level <= core::LogLevel::kInfo;
   bar_ = lines_ && (progress == "bar" || (progress == "auto" && terminal));
+  bar_at_once_ = progress == "bar";
   colours_ = terminal && core::environment("NO_COLOR").empty();
   unicode_ = speaks_utf8();
 }
@@ -109,21 +114,39 @@ void Console::step(const StepLine& line) {
                       fmt::format("{}/{}", line.step, line.total_steps), step_width_, line.epoch, number(line.loss),
                       number(line.grad_norm), line.learning_rate, rate(line.samples_per_s), rate(line.tokens_per_s),
                       duration_text(line.seconds_left));
-  if (bar_) {
-    step_ = line.step;
-    total_steps_ = line.total_steps;
-    seconds_left_ = line.seconds_left;
-  }
+  if (bar_) shown_ = {.done = line.step, .total = line.total_steps, .seconds_left = line.seconds_left};
   print_above_bar(text);
 }
 
 void Console::tick(int64_t step, int64_t total_steps, double seconds_left) {
   if (!bar_ || total_steps <= 0) return;
-  step_ = step;
-  total_steps_ = total_steps;
-  seconds_left_ = seconds_left;
+  redraw({.done = step, .total = total_steps, .seconds_left = seconds_left});
+}
+
+void Console::work(const WorkLine& line) {
+  if (!lines_ || line.total <= 0) return;
+  const auto done = static_cast<double>(line.done);
+  const auto total = static_cast<double>(line.total);
+  const double left = line.done > 0 ? line.seconds * (total - done) / done : -1.0;
+  if (bar_) {
+    if (!bar_at_once_ && line.seconds < kShortWorkSeconds) return;
+    return redraw({line.what, line.unit, line.done, line.total, left});
+  }
+  if (line.seconds < work_seconds_ || next_line_seconds_ == 0.0) next_line_seconds_ = kFirstLineSeconds;
+  work_seconds_ = line.seconds;
+  if (line.seconds < next_line_seconds_) return;
+  next_line_seconds_ = line.seconds + std::clamp(line.seconds, kFirstLineSeconds, kLongestPauseSeconds);
+  notice(fmt::format("{}: {} of {} {} ({} %), {} left", line.what, with_thousands(line.done),
+                     with_thousands(line.total), line.unit, static_cast<int>(100.0 * done / total),
+                     duration_text(left)));
+}
+
+void Console::redraw(Bar bar) {
+  const bool same = bar.what == shown_.what;
+  shown_ = std::move(bar);
   const double now = core::now_seconds();
-  if (bar_drawn_ && now - drawn_at_seconds_ < kRedrawSeconds && step < total_steps) return;
+  const bool soon = bar_drawn_ && now - drawn_at_seconds_ < kRedrawSeconds;
+  if (soon && same && shown_.done < shown_.total) return;
   put(fmt::format("{}{}", kClearLine, bar_text()));
   bar_drawn_ = true;
   drawn_at_seconds_ = now;
@@ -155,10 +178,11 @@ std::string Console::bar_text() const { return fmt::format("{}{}{}", kDoNotWrap,
 std::string Console::bar_content() const {
   constexpr size_t kWidestBar = 50;
   constexpr size_t kNarrowestBar = 8;
-  const double share = std::clamp(static_cast<double>(step_) / static_cast<double>(total_steps_), 0.0, 1.0);
-  const std::string head = fmt::format("{:>3}% ", static_cast<int>(share * 100.0));
-  const std::string left = step_ >= total_steps_ ? "done" : duration_text(seconds_left_) + " left";
-  const std::string tail = fmt::format(" {}/{} steps, {}", step_, total_steps_, left);
+  const double share = std::clamp(static_cast<double>(shown_.done) / static_cast<double>(shown_.total), 0.0, 1.0);
+  const std::string what = shown_.what.empty() ? "" : shown_.what + " ";
+  const std::string head = fmt::format("{}{:>3}% ", what, static_cast<int>(share * 100.0));
+  const std::string left = shown_.done >= shown_.total ? "done" : duration_text(shown_.seconds_left) + " left";
+  const std::string tail = fmt::format(" {}/{} {}, {}", shown_.done, shown_.total, shown_.unit, left);
   // The last column stays free: some terminals wrap when it is filled.
   const size_t columns = terminal_columns() - 1;
   if (head.size() + tail.size() + kNarrowestBar > columns) return cut_to_width(head + tail.substr(1), columns);

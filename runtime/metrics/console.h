@@ -21,6 +21,15 @@ struct StepLine {
   double seconds_left = 0.0;
 };
 
+/// How far a piece of work beside the steps of training is.
+struct WorkLine {
+  std::string what;  // "evaluating"
+  std::string unit;  // "rows"
+  int64_t done = 0;
+  int64_t total = 0;
+  double seconds = 0.0;  // since it began
+};
+
 /// Shows a run on rank 0's stderr: on a terminal a progress bar, redrawn in place, with the time left; in a file plain
 /// aligned lines. Notices are printed above the bar. Colours are used only on a terminal without NO_COLOR. With
 /// NEOLOOM_TERMINAL_COLUMNS set, as cluster/local/mpirun.sh does, a pipe counts as a terminal of that width.
@@ -36,16 +45,29 @@ class Console {
 
   void step(const StepLine& line);                                    // a logging step: one aligned line
   void tick(int64_t step, int64_t total_steps, double seconds_left);  // redraws the bar; nothing in a file
-  void notice(const std::string& text);                               // information; may have several lines
+  /// Redraws the bar once the work has taken a second. In a file: a line after 5 seconds, then ever more seldom, at
+  /// least every 2 minutes.
+  void work(const WorkLine& line);
+  void notice(const std::string& text);  // information; may have several lines
   void warning(const std::string& text);
   void finish();  // ends the bar
 
  private:
+  /// What the bar shows.
+  struct Bar {
+    std::string what = "";  // the steps of training
+    std::string unit = "steps";
+    int64_t done = 0;
+    int64_t total = 0;
+    double seconds_left = 0.0;
+  };
+  void redraw(Bar bar);
   void print_above_bar(const std::string& lines);
   std::string bar_text() const;
   std::string bar_content() const;
 
   bool bar_ = false;
+  bool bar_at_once_ = false;  // also for work of less than a second
   bool lines_ = false;
   core::LogLevel level_ = core::LogLevel::kInfo;
   bool colours_ = false;
@@ -53,10 +75,10 @@ class Console {
   bool bar_drawn_ = false;
   bool header_done_ = false;
   int step_width_ = 0;
-  int64_t step_ = 0;  // what the bar shows
-  int64_t total_steps_ = 0;
-  double seconds_left_ = 0.0;
+  Bar shown_;
   double drawn_at_seconds_ = 0.0;
+  double work_seconds_ = 0.0;       // of the last WorkLine
+  double next_line_seconds_ = 0.0;  // when the work is worth another line in a file
 };
 
 }  // namespace neoloom::metrics

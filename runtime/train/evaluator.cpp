@@ -118,7 +118,7 @@ void sum_over_ranks(comm::MpiSession& session, Totals& totals, EvalResult& resul
 }  // namespace
 
 EvalResult evaluate(comm::MpiSession& session, model::Model& model, const at::Tensor& params,
-                    const EvalRequest& request, const LogitsSink& sink) {
+                    const EvalRequest& request) {
   const auto phase = session.phase("evaluation");
   const double start = core::now_seconds();
   const data::TokenStore& store = *request.store;
@@ -149,7 +149,9 @@ EvalResult evaluate(comm::MpiSession& session, model::Model& model, const at::Te
       }
       if (output.right.defined()) totals.right += output.right.item<int64_t>();
       predictions.add(first, output.logits);
-      if (sink) sink(first, output.logits);
+      if (request.progress) {
+        request.progress((b + 1 - shard.begin) * store.size() / (shard.end - shard.begin), store.size());
+      }
     }
   });
   sum_over_ranks(session, totals, result);

@@ -4,12 +4,12 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
-#include <functional>
 #include <memory>
 
 #include "data/token_store.h"
 #include "model/model.h"
 #include "runtime/comm/mpi_session.h"
+#include "runtime/core/progress.h"
 #include "runtime/train/eval_result.h"
 
 namespace neoloom::train {
@@ -18,15 +18,13 @@ struct EvalRequest {
   std::shared_ptr<const data::TokenStore> store;
   int64_t batch_size = 8;  // samples; affects bits, so it never depends on the number of ranks
   int64_t pad_id = 0;
+  core::Progress progress = {};  // of this rank's shard, in rows of the store
 };
-
-/// Called for each batch of this rank, in order: first sample index and the logits.
-using LogitsSink = std::function<void(int64_t first_sample, const at::Tensor& logits)>;
 
 /// Evaluates consecutive batches of batch_size samples; each rank takes a contiguous shard of them. Losses are summed
 /// in fixed point, counts as integers, and scores are ranked in sample order, so the result is the same for any number
 /// of ranks. Collective: every rank.
 EvalResult evaluate(comm::MpiSession& session, model::Model& model, const at::Tensor& params,
-                    const EvalRequest& request, const LogitsSink& sink = {});
+                    const EvalRequest& request);
 
 }  // namespace neoloom::train

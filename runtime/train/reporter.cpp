@@ -161,6 +161,13 @@ void Reporter::tick(int64_t step) {
   if (console_) console_->tick(step, setup_.total_steps, seconds_left(step));
 }
 
+core::Progress Reporter::begin_work(const std::string& what, const std::string& unit) {
+  if (!console_) return {};
+  return [this, what, unit, start = core::now_seconds()](int64_t done, int64_t total) {
+    console_->work({what, unit, done, total, core::now_seconds() - start});
+  };
+}
+
 void Reporter::finish() {
   if (start_seconds_ > 0.0) {
     run_seconds_ = core::now_seconds() - start_seconds_;

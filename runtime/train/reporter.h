@@ -11,6 +11,7 @@
 
 #include "runtime/comm/communicator.h"
 #include "runtime/comm/watchdog.h"
+#include "runtime/core/progress.h"
 #include "runtime/metrics/console.h"
 #include "runtime/metrics/events.h"
 #include "runtime/train/evaluator.h"
@@ -76,6 +77,8 @@ class Reporter {
   void evaluated(const Evaluation& evaluation);
   /// Redraws the progress bar.
   void tick(int64_t step);
+  /// Shows how far a piece of work of this rank is. Empty on other ranks than 0; valid as long as this object.
+  core::Progress begin_work(const std::string& what, const std::string& unit);
   /// Gathers the measurements of the whole run. Collective: every rank.
   void finish();
   /// Writes the run_end event, and if steps were made the table of devices and the share of the limit. Call after

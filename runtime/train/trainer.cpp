@@ -354,9 +354,11 @@ void Trainer::log() {
 
 void Trainer::evaluate_now() {
   const double start = core::now_seconds();
-  const EvalResult result = evaluate(
-      session_, model_, state_.buffers.params,
-      {.store = setup_.validation, .batch_size = setup_.options.per_device_eval_batch_size, .pad_id = setup_.pad_id});
+  const EvalResult result = evaluate(session_, model_, state_.buffers.params,
+                                     {.store = setup_.validation,
+                                      .batch_size = setup_.options.per_device_eval_batch_size,
+                                      .pad_id = setup_.pad_id,
+                                      .progress = reporter_.begin_work("evaluating", "rows")});
   const ordered_json values = result.json();
   nlohmann::json remembered = {{"event", "eval"}, {"step", state_.step}};
   remembered.update(nlohmann::json(values));

@@ -57,7 +57,7 @@ def ended(tmp_path_factory, data, cache):
     running["builds"] = train(prepare("builds", folder / "cache"),
                               f"pause:rank=0:seconds={2 * TIMEOUT}:phase=building the token store")
     predict = ["predict", "--run", finished.folder, "--input", finished.config["data"]["validation"]]
-    running["predict"] = start(predict, "stop:rank=1:phase=evaluation")
+    running["predict"] = start(predict, "stop:rank=1:phase=predicting")
     result = {}
     for name, process in running.items():
         result[name] = outcome(process, lambda p=process: mpirun_of(p.pid), "MPI_Finalize" in name, seconds=120)
@@ -81,7 +81,7 @@ def test_stopped_rank_ends_the_job_and_is_named(ended, rank, phase, where):
 
 def test_stopped_rank_ends_predict_too(ended):
     message = only_message(ended["predict"])
-    assert f"rank 0 on {HOST} waited more than {TIMEOUT}.0 s in 'evaluation'" in message
+    assert f"rank 0 on {HOST} waited more than {TIMEOUT}.0 s in 'predicting'" in message
     assert f"rank 1 on {HOST} is missing" in message
 
 

@@ -11,6 +11,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <functional>
+#include <iterator>
 
 #include "runtime/core/error.h"
 #include "runtime/core/files.h"
@@ -55,6 +56,26 @@ TEST_F(Outputs, AClosedDescriptorIsAnError) {
   Output output(999, "standard output");
   output.write("one line\n");
   expect_output_error([&] { output.finish(); }, "standard output: it is closed");
+}
+
+TEST_F(Outputs, AResultInPiecesReplacesAFileOnlyAtTheEnd) {
+  publish_file(path("result"), "old");
+  {
+    ResultFile given_up(path("result"));
+    given_up.write("never seen");
+  }
+  ResultFile file(path("result"));
+  file.write("one ");
+  file.write("two");
+  EXPECT_EQ(read_file(path("result")), "old");
+  file.finish();
+  EXPECT_EQ(read_file(path("result")), "one two");
+  EXPECT_EQ(std::distance(fs::directory_iterator(folder_), fs::directory_iterator()), 1) << "no temporary file stays";
+}
+
+TEST_F(Outputs, PiecesForADeviceAreWrittenAtOnce) {
+  ResultFile full("/dev/full");
+  expect_output_error([&] { full.write("one line\n"); }, "cannot write to /dev/full: No space left on device");
 }
 
 TEST_F(Outputs, WhatIsLargerThanTheBufferArrivesInOrder) {

@@ -7,6 +7,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <functional>
 #include <sstream>
@@ -178,6 +179,49 @@ TEST(ConsoleOnATerminal, ColoursObeyNoColor) {
   const auto warn = [] { Console("auto", core::LogLevel::kInfo).warning("careful"); };
   EXPECT_THAT(on_a_terminal(80, false, warn), HasSubstr("\x1b[33m"));
   EXPECT_THAT(on_a_terminal(80, true, warn), Not(HasSubstr("\x1b[33m")));
+}
+
+TEST(ConsoleInAFile, LongWorkIsToldAtFirstAndThenEverMoreSeldom) {
+  const std::string text = in_a_file([] {
+    Console console("auto", core::LogLevel::kInfo);
+    for (int64_t second = 0; second <= 1000; ++second) {
+      console.work({"predicting", "rows", 300 * second, 300'000, static_cast<double>(second)});
+    }
+    console.work({"evaluating", "rows", 8, 80, 4.9});
+    console.work({"evaluating", "rows", 16, 80, 5.0});
+  });
+  EXPECT_THAT(text, testing::StartsWith("predicting: 1,500 of 300,000 rows (0 %), 16:35 left\n"
+                                        "predicting: 3,000 of 300,000 rows (1 %), 16:30 left\n"
+                                        "predicting: 6,000 of 300,000 rows (2 %), 16:20 left\n"));
+  EXPECT_THAT(text, testing::EndsWith("evaluating: 16 of 80 rows (20 %), 00:20 left\n"));
+  const auto lines = std::count(text.begin(), text.end(), '\n');
+  EXPECT_GE(lines, 1 + 1000 / 120);
+  EXPECT_LE(lines, 20);
+}
+
+TEST(ConsoleInAFile, OffAndLevelsAboveInfoDropTheProgressOfWork) {
+  const auto work = [](const char* progress, core::LogLevel level) {
+    Console console(progress, level);
+    console.work({"predicting", "rows", 1, 2, 60.0});
+  };
+  EXPECT_EQ(in_a_file([&] { work("off", core::LogLevel::kInfo); }), "");
+  EXPECT_EQ(in_a_file([&] { work("auto", core::LogLevel::kWarning); }), "");
+  EXPECT_THAT(in_a_file([&] { work("auto", core::LogLevel::kInfo); }), HasSubstr("1 of 2 rows"));
+}
+
+TEST(ConsoleOnATerminal, WorkTakesTheBarWhileItLasts) {
+  const std::string text = on_a_terminal(100, true, [] {
+    Console console("auto", core::LogLevel::kInfo);
+    console.work({"tokenising", "kB", 1, 1, 0.9});
+    console.tick(100, 500, 60.0);
+    console.work({"evaluating", "rows", 40, 80, 2.0});
+    console.tick(101, 500, 60.0);
+    console.finish();
+  });
+  EXPECT_THAT(text, Not(HasSubstr("tokenising"))) << "shorter than a second";
+  EXPECT_THAT(text, HasSubstr("evaluating  50%"));
+  EXPECT_THAT(text, HasSubstr("40/80 rows, 00:02 left"));
+  EXPECT_THAT(screen(text)[0], HasSubstr("101/500 steps"));
 }
 
 TEST(ConsoleUnderMpirun, APipeThatEndsOnATerminalGetsABarOfItsWidth) {
