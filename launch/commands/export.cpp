@@ -8,8 +8,10 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <nlohmann/json.hpp>
 
 #include "launch/job/inference.h"
+#include "launch/job/model_card.h"
 #include "launch/job/shown_progress.h"
 #include "model/checkpoints/adapter_files.h"
 #include "runtime/core/error.h"
@@ -20,9 +22,24 @@ namespace {
 
 constexpr int64_t kComparedRows = 16;
 
+/// Returns the model card of the exported folder: an adapter keeps its own, which also tells of its training.
+std::string card_of(const Inference& inference, bool merged) {
+  const std::string own = inference.adapter_folder + "/README.md";
+  if (!merged && !inference.adapter_folder.empty() && std::filesystem::is_regular_file(own))
+    return core::read_file(own);
+  BaseReference base = inference.reference;
+  if (base.name.empty()) base.name = inference.config.model_config.pretrained_model_name;
+  return model_card({.config = inference.config,
+                     .task = inference.task,
+                     .labels = inference.labels,
+                     .base = base,
+                     .adapter = !merged},
+                    nullptr);
+}
+
 void write(const Inference& inference, const ExportArguments& arguments, const core::Progress& progress) {
   const model::HeadDescription head{inference.labels, inference.task.problem_type_name(), inference.pad_id,
-                                    inference.reference.revision};
+                                    inference.reference.revision, card_of(inference, arguments.format == "merged")};
   if (arguments.format == "merged") {
     model::export_merged(arguments.output, *inference.model, inference.params, inference.base.folder,
                          model::dtype_from_name(arguments.dtype), static_cast<int64_t>(arguments.max_shard_bytes), head,

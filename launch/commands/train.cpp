@@ -17,6 +17,7 @@
 #include "launch/job/initial_values.h"
 #include "launch/job/inputs.h"
 #include "launch/job/labels.h"
+#include "launch/job/model_card.h"
 #include "launch/job/new_model.h"
 #include "launch/job/run_folder.h"
 #include "launch/job/run_identity.h"
@@ -366,10 +367,14 @@ train::TrainerSetup trainer_setup(comm::MpiSession& session, const TrainingJob& 
     resolved.batching = batching;
     return identity_json(s.config, resolved);
   };
-  setup.hooks.write_adapter = [&s, &model](const at::Tensor& params, const std::string& folder) {
-    model::write_adapter_folder(folder, model, params, s.reference.name,
-                                {s.labels, s.task.problem_type_name(), s.pad_id, s.reference.revision},
-                                files_beside_weights(s));
+  setup.hooks.write_adapter = [&s, &model](const at::Tensor& params, const std::string& folder, int64_t step,
+                                           const nlohmann::json& evaluation) {
+    const CardFacts facts{s.config,        s.task, s.labels, s.reference, s.config.peft_config.has_value(),
+                          s.train->size(), step};
+    model::write_adapter_folder(
+        folder, model, params, s.reference.name,
+        {s.labels, s.task.problem_type_name(), s.pad_id, s.reference.revision, model_card(facts, evaluation)},
+        files_beside_weights(s));
   };
   setup.hooks.peak_memory_bytes = [&device] { return device.peak_memory_bytes(); };
   setup.hooks.device_readback = device.readback();

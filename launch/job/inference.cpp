@@ -151,7 +151,7 @@ void print_notes(const Inference& result, core::Logger& log) {
 
 Inference load_inference(comm::MpiSession& session, const ModelArguments& arguments) {
   Inference result;
-  std::string adapter_folder;
+  std::string& adapter_folder = result.adapter_folder;
   const auto phase = session.phase("start-up");
   bool adapter_head = false;
   session.run_on_all_or_fail([&] {

@@ -30,6 +30,7 @@ struct Inference {
   BaseReference reference;         // the base's name for adapters written from this
   std::vector<std::string> notes;  // for the log
 };
+  std::string adapter_folder;      // empty: the weights are whole
 
 /// Loads a run folder, or a model folder / hub id with an optional PEFT adapter.
 /// Collective: every rank. Throws: Error(kUsage) without a model; Error(kWeights) from loading.

@@ -106,6 +106,7 @@ void write_adapter_folder(const std::string& folder, const Model& model, const a
                          ErrorKind::kOutput);
     }
     core::publish_file((root / kConfigFile).string(), model_config_text(config), ErrorKind::kOutput);
+    if (!head.card.empty()) core::publish_file((root / kCardFile).string(), head.card, ErrorKind::kOutput);
     copy_files(tokenizer_files, fresh);
   });
 }

@@ -30,6 +30,7 @@ struct HeadDescription {
   std::string problem_type;
   int64_t pad_token_id = -1;
   std::string revision = {};  // of the base model; empty: null, as PEFT writes the default
+  std::string card = {};      // README.md; empty: none
 };
 
 /// Writes PEFT's adapter_config.json and adapter_model.safetensors, and the base's config.json with num_labels,

@@ -16,6 +16,7 @@ inline constexpr const char* kAdapterConfigFile = "adapter_config.json";
 inline constexpr const char* kAdapterTensorFile = "adapter_model.safetensors";
 inline constexpr const char* kModelTensorFile = "model.safetensors";
 inline constexpr const char* kConfigFile = "config.json";
+inline constexpr const char* kCardFile = "README.md";
 
 /// PEFT's adapter_config.json: the keys that stayed the same over its releases, sorted, indented by 2.
 std::string adapter_config_text(const LoraOptions& lora, Head head, const std::string& base_model_name,

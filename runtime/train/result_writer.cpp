@@ -92,7 +92,7 @@ std::string ResultWriter::newest_state() const {
 
 void ResultWriter::write_adapter(const at::Tensor& params, int64_t step, bool fresh) {
   const std::string folder = setup_.output_dir + "/" + setup_.result_folder;
-  if (!setup_.keeps_best || best_.step() == step) return setup_.write_adapter(params, folder);
+  if (!setup_.keeps_best || best_.step() == step) return setup_.write_adapter(params, folder, step);
   if (best_.step() >= 0) {
     write_best_adapter(folder);
     reporter_.notice(fmt::format("{}/ holds the best model: step {}, {} {:.4f}", setup_.result_folder, best_.step(),
@@ -104,14 +104,14 @@ void ResultWriter::write_adapter(const at::Tensor& params, int64_t step, bool fr
       step, fmt::format("there is no best model by {} to load: no evaluation has given a finite value; "
                         "{}/ {}",
                         best_.judge().metric, setup_.result_folder, stays ? "stays as it is" : "holds the last state"));
-  if (!stays) setup_.write_adapter(params, folder);
+  if (!stays) setup_.write_adapter(params, folder, step);
 }
 
 void ResultWriter::write_best_adapter(const std::string& folder) const {
   const std::vector<float>& values = best_.params();
   const at::Tensor best = at::empty({static_cast<int64_t>(values.size())}, at::kFloat);
   std::copy(values.begin(), values.end(), best.mutable_data_ptr<float>());
-  setup_.write_adapter(best, folder);
+  setup_.write_adapter(best, folder, best_.step());
 }
 
 }  // namespace neoloom::train

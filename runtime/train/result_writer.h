@@ -21,7 +21,8 @@ struct ResultWriterSetup {
   int64_t save_total_limit = 0;
   bool keeps_best = false;  // load_best_model_at_end
   int64_t total_steps = 0;
-  std::function<void(const at::Tensor& params, const std::string& folder)> write_adapter;
+  /// `step`: that of the state.
+  std::function<void(const at::Tensor& params, const std::string& folder, int64_t step)> write_adapter;
 };
 
 /// Writes rank 0's files in the run folder beside the log: checkpoints, the side outputs config.yaml and

@@ -144,7 +144,10 @@ Trainer::Trainer(comm::MpiSession& session, comm::Communicator& communicator, mo
                .save_total_limit = setup_.options.save_total_limit,
                .keeps_best = setup_.options.load_best_model_at_end,
                .total_steps = schedule_.total_steps,
-               .write_adapter = setup_.hooks.write_adapter},
+               .write_adapter =
+                   [this](const at::Tensor& params, const std::string& folder, int64_t step) {
+                     setup_.hooks.write_adapter(params, folder, step, state_.history.evaluation_before(step));
+                   }},
               reporter_, best_),
       runner_(model, make_reducer(setup_, session.size(), model.layout(), communicator),
               make_update(setup_, schedule_, model.layout(), state_),

@@ -30,7 +30,10 @@ namespace neoloom::train {
 struct Hooks {
   std::function<bool()> stop_requested;                  // this rank received a signal
   std::function<std::string(const Batching&)> identity;  // JSON object stored in checkpoints
-  std::function<void(const at::Tensor& params, const std::string& folder)> write_adapter;  // rank 0 only
+  /// Writes a state as a result. `evaluation`: the last `eval` event until then; null: none. Rank 0 only.
+  std::function<void(const at::Tensor& params, const std::string& folder, int64_t step,
+                     const nlohmann::json& evaluation)>
+      write_adapter;
   std::function<int64_t()> peak_memory_bytes;
   /// Runs a micro-step's kernels, by CUDA graph or eagerly. Empty: eagerly.
   std::function<void(const cuda::RepeatedWork& work)> run_micro_step;

@@ -88,6 +88,15 @@ void History::reset() {
   steps_ = 0;
 }
 
+nlohmann::json History::evaluation_before(int64_t step) const {
+  const auto events = core::parse_json("[" + events_ + "]", "the history of this run", ErrorKind::kInternal);
+  nlohmann::json found;
+  for (const nlohmann::json& event : events) {
+    if (event.value("event", "") == "eval" && event.value("step", int64_t{0}) <= step) found = event;
+  }
+  return found;
+}
+
 std::string History::text(nlohmann::json others) const {
   others["loss_since_log"] = loss_;
   others["steps_since_log"] = steps_;

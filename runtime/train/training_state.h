@@ -44,6 +44,9 @@ class History {
   double mean_loss() const;  // of the steps since reset(); NaN if none had a loss
   void reset();
 
+  /// Returns the last `eval` event of a step up to this one; null: none.
+  nlohmann::json evaluation_before(int64_t step) const;
+
   /// One JSON object, with the members of `others` beside its own.
   std::string text(nlohmann::json others) const;
   /// Reads its own members of `text`. Throws: nlohmann::json::exception.

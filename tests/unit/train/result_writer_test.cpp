@@ -42,10 +42,11 @@ class Writing : public ::testing::Test {
                           .keeps_best = keeps_best,
                           .total_steps = kTotalSteps,
                           .write_adapter =
-                              [this](const at::Tensor& params, const std::string& folder) {
+                              [this](const at::Tensor& params, const std::string& folder, int64_t step) {
                                 core::require(!fails_, core::ErrorKind::kOutput, "no space left");
                                 folder_.write(std::filesystem::path(folder).filename().string() + "/value",
                                               std::to_string(params[0].item<float>()));
+                                written_step_ = step;
                               }},
         reporter_, best_);
     return *writer_;
@@ -56,6 +57,7 @@ class Writing : public ::testing::Test {
   }
   std::string adapter() const { return folder_.read("adapter/value"); }
 
+  int64_t written_step_ = -1;  // of the adapter
   ScratchFolder folder_;
   support::NoRanks communicator_;
   Reporter reporter_{communicator_,

@@ -1,0 +1,223 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launch/job/model_card.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <utility>
+
+#include "launch/version.h"
+#include "model/checkpoints/hub.h"
+#include "runtime/core/text.h"
+
+namespace neoloom::launch {
+namespace {
+
+using nlohmann::json;
+
+constexpr size_t kMostLabelsInText = 100;
+
+/// A string of YAML. Its escapes are those of core::quoted.
+std::string yaml(const std::string& text) { return core::quoted(text, text.size() * 8 + 8); }
+
+/// A number of YAML 1.1, which wants a point in it: 1.0e-05.
+std::string yaml(double value) {
+  std::string text = fmt::format("{:.6g}", value);
+  const size_t exponent = std::min(text.find('e'), text.size());
+  if (text.find('.') == std::string::npos) text.insert(exponent, ".0");
+  return text;
+}
+
+/// Text of a table's cell.
+std::string cell(const std::string& text) {
+  std::string out;
+  for (const char c : text) {
+    if (c == '|' || c == '`' || c == '*' || c == '_' || c == '[') out += '\\';
+    out += c == '\n' || c == '\r' ? ' ' : c;
+    if (c == '<') out.replace(out.size() - 1, 1, "&lt;");
+  }
+  return out;
+}
+
+std::string file_names(const data::Files& files) {
+  std::vector<std::string> names;
+  for (const std::string& path : files.names) names.push_back(std::filesystem::path(path).filename().string());
+  return data::Files(names).text();
+}
+
+std::string title(const CardFacts& facts) {
+  const std::filesystem::path folder(facts.config.trainer_config.output_dir);
+  const std::string name = (folder.has_filename() ? folder : folder.parent_path()).filename().string();
+  return facts.train_samples > 0 && !name.empty() ? name : facts.adapter ? "LoRA of GPT-Neo" : "GPT-Neo";
+}
+
+std::string pipeline(const CardFacts& facts) {
+  return facts.task.classifies() ? "text-classification" : "text-generation";
+}
+
+std::string evaluation_files(const CardFacts& facts) {
+  const data::Options& data = facts.config.data;
+  return data.validation.empty() ? "a part of " + file_names(data.train) : file_names(data.validation);
+}
+
+/// Returns the finite numbers of an `eval` event by their names without `eval_`.
+std::vector<std::pair<std::string, double>> metrics_of(const json& evaluation) {
+  constexpr std::string_view kPrefix = "eval_";
+  std::vector<std::pair<std::string, double>> metrics;
+  if (!evaluation.is_object()) return metrics;
+  for (const auto& [key, value] : evaluation.items()) {
+    if (!key.starts_with(kPrefix) || !value.is_number_float() || !std::isfinite(value.get<double>())) continue;
+    metrics.emplace_back(key.substr(kPrefix.size()), value.get<double>());
+  }
+  return metrics;
+}
+
+/// Returns the hub's name of a metric.
+std::string metric_type(const std::string& name) {
+  if (name == "macro_f1" || name == "micro_f1" || name == "weighted_f1") return "f1";
+  if (name == "mcc") return "matthews_correlation";
+  if (name == "pearson") return "pearsonr";
+  return name;
+}
+
+std::string model_index(const CardFacts& facts, const json& evaluation) {
+  const auto metrics = metrics_of(evaluation);
+  if (metrics.empty()) return "";
+  std::string text = fmt::format(
+      "model-index:\n- name: {}\n  results:\n  - task:\n      type: {}\n    dataset:\n      type: {}\n      name: {}\n"
+      "    metrics:\n",
+      yaml(title(facts)), pipeline(facts), yaml(evaluation_files(facts)), yaml(evaluation_files(facts)));
+  for (const auto& [name, value] : metrics) {
+    text += fmt::format("    - type: {}\n      value: {}\n      name: {}\n", metric_type(name), yaml(value), name);
+  }
+  return text;
+}
+
+std::string front_matter(const CardFacts& facts, const json& evaluation) {
+  const std::string& base = facts.base.name;
+  std::string text = "---\n";
+  if (!base.empty()) text += fmt::format("base_model: {}\n", yaml(base));
+  text += fmt::format("library_name: {}\npipeline_tag: {}\ntags:\n", facts.adapter ? "peft" : "transformers",
+                      pipeline(facts));
+  if (!base.empty()) {
+    text += fmt::format("- {}\n", yaml((facts.adapter ? "base_model:adapter:" : "base_model:finetune:") + base));
+  }
+  if (facts.adapter) text += "- lora\n- transformers\n";
+  text += "- neoloom\n";
+  if (facts.task.classifies()) {
+    text += "labels:\n";
+    for (const std::string& label : facts.labels) text += fmt::format("- {}\n", yaml(label));
+  }
+  return text + model_index(facts, evaluation) + "---\n";
+}
+
+std::string what_it_does(const CardFacts& facts) {
+  const size_t count = facts.labels.size();
+  if (facts.task.regression()) return fmt::format("predicts {} value{} of a text", count, count == 1 ? "" : "s");
+  if (facts.task.multi_label()) return fmt::format("says which of {} labels apply to a text", count);
+  if (facts.task.classifies()) return fmt::format("gives a text one of {} labels", count);
+  return "continues texts";
+}
+
+std::string base_link(const BaseReference& base) {
+  return model::is_local_path(base.name) ? cell(base.name)
+                                         : fmt::format("[{0}](https://huggingface.co/{0})", base.name);
+}
+
+std::string introduction(const CardFacts& facts) {
+  const std::string made = facts.adapter             ? "A LoRA adapter for " + base_link(facts.base)
+                           : facts.base.name.empty() ? "A GPT-Neo model"
+                                                     : "A GPT-Neo model, fine-tuned from " + base_link(facts.base);
+  return fmt::format("\n# {}\n\n{} that {}. neoloom made it, in the file formats of {}.\n", cell(title(facts)), made,
+                     what_it_does(facts), facts.adapter ? "PEFT" : "transformers");
+}
+
+std::string python(const CardFacts& facts) {
+  const bool classifies = facts.task.classifies();
+  const std::string model = classifies ? "AutoModelForSequenceClassification" : "AutoModelForCausalLM";
+  std::string text = facts.adapter ? "from peft import PeftModel\n" : "";
+  text += fmt::format(
+      "from transformers import AutoConfig, {}, AutoTokenizer\n\nfolder = \".\"  # where this file is\n", model);
+  text += "config = AutoConfig.from_pretrained(folder)\n";
+  if (facts.adapter) {
+    text += fmt::format("base = {}.from_pretrained({}, {}config=config)\n", model, yaml(facts.base.name),
+                        facts.base.revision.empty() ? "" : fmt::format("revision={}, ", yaml(facts.base.revision)));
+    text += "model = PeftModel.from_pretrained(base, folder).eval()\n";
+  } else {
+    text += fmt::format("model = {}.from_pretrained(folder, config=config).eval()\n", model);
+  }
+  text += "tokenizer = AutoTokenizer.from_pretrained(folder)\n";
+  if (!classifies) {
+    return text +
+           "ids = tokenizer(\"Once\", return_tensors=\"pt\")\nprint(tokenizer.decode(model.generate(**ids, "
+           "max_new_tokens=50)[0]))\n";
+  }
+  const char* const answer = facts.task.regression()    ? "print(logits.tolist())"
+                             : facts.task.multi_label() ? "print([label for i, label in config.id2label.items() if "
+                                                          "logits[i] > 0])"
+                                                        : "print(config.id2label[int(logits.argmax())])";
+  return text + "logits = model(**tokenizer(\"a text\", return_tensors=\"pt\")).logits[0]\n" + answer + "\n";
+}
+
+std::string use(const CardFacts& facts) {
+  const std::string model = facts.adapter ? facts.base.name + " --adapter ." : ".";
+  const std::string command = facts.task.classifies()
+                                  ? fmt::format("neoloom predict --model {} --input new.csv", model)
+                                  : fmt::format("neoloom generate --model {} --prompt \"Once\" --max_tokens 50", model);
+  return fmt::format("\n## How to use it\n\nIn Python:\n\n```python\n{}```\n\nWith neoloom:\n\n```bash\n{}\n```\n",
+                     python(facts), command);
+}
+
+/// The cells are Markdown.
+std::string table(const std::string& left, const std::string& right,
+                  const std::vector<std::pair<std::string, std::string>>& rows) {
+  std::string text = fmt::format("\n| {} | {} |\n| --- | --- |\n", left, right);
+  for (const auto& [name, value] : rows) text += fmt::format("| {} | {} |\n", name, value);
+  return text;
+}
+
+std::string training(const CardFacts& facts) {
+  if (facts.train_samples == 0) return "";
+  const train::Options& trainer = facts.config.trainer_config;
+  std::vector<std::pair<std::string, std::string>> rows = {
+      {"data", fmt::format("{}, {} samples", cell(file_names(facts.config.data.train)), facts.train_samples)},
+      {"steps", fmt::format("{}", facts.step)},
+      {"learning rate", fmt::format("{:g}, {}", trainer.learning_rate, facts.config.trainer_config.lr_scheduler_type)},
+      {"seed", fmt::format("{}", trainer.seed)}};
+  if (facts.config.peft_config) {
+    const model::LoraOptions& lora = *facts.config.peft_config;
+    rows.push_back(
+        {"LoRA", fmt::format("r {}, lora_alpha {:g}, dropout {:g}", lora.r, lora.lora_alpha, lora.lora_dropout)});
+  }
+  return "\n## Training procedure\n" + table("", "", rows);
+}
+
+std::string evaluation_text(const CardFacts& facts, const json& evaluation) {
+  std::vector<std::pair<std::string, std::string>> rows;
+  for (const auto& [name, value] : metrics_of(evaluation)) rows.push_back({name, fmt::format("{:.4f}", value)});
+  if (rows.empty()) return "";
+  return fmt::format("\n## Evaluation\n\nOf {} samples of {}, after step {}:\n", evaluation.value("eval_samples", 0),
+                     cell(evaluation_files(facts)), evaluation.value("step", 0)) +
+         table("metric", "value", rows);
+}
+
+std::string label_text(const CardFacts& facts) {
+  if (!facts.task.classifies() || facts.task.regression() || facts.labels.size() > kMostLabelsInText) return "";
+  std::vector<std::pair<std::string, std::string>> rows;
+  for (size_t i = 0; i < facts.labels.size(); ++i) rows.push_back({std::to_string(i), cell(facts.labels[i])});
+  return "\n## Labels\n" + table("id", "label", rows);
+}
+
+}  // namespace
+
+std::string model_card(const CardFacts& facts, const json& evaluation) {
+  return front_matter(facts, evaluation) + introduction(facts) + use(facts) + training(facts) +
+         evaluation_text(facts, evaluation) + label_text(facts) +
+         fmt::format("\n### Framework versions\n\n- neoloom {}\n", version());
+}
+
+}  // namespace neoloom::launch
