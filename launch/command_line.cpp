@@ -67,6 +67,23 @@ void add_model_options(CLI::App* command, ModelArguments& arguments) {
   add_overrides(command, arguments.overrides);
 }
 
+/// The same for a command that takes several models.
+void add_models_options(CLI::App* command, ModelsArguments& arguments) {
+  const auto several = [command](const char* option, std::vector<std::string>& words, const char* help) {
+    return command->add_option(option, words, help)->type_name("[NAME=]FOLDER")->allow_extra_args(false)->take_all();
+  };
+  auto* run =
+      several("--run", arguments.runs, "Run folder (trainer_config.output_dir of a training run); may be repeated");
+  auto* model = command->add_option("--model", arguments.model, "Model folder, or hub id");
+  auto* adapter = several("--adapter", arguments.adapters, "PEFT adapter folder on top of --model; may be repeated");
+  run->excludes(model);
+  adapter->needs(model);
+  command->footer(
+      "Several runs or adapters of one base share its weights. The output then has an object for each, under its NAME "
+      "or the name of its folder.");
+  add_overrides(command, arguments.overrides);
+}
+
 void add_train(CLI::App& app, TrainArguments& arguments) {
   CLI::App* command =
       app.add_subcommand("train", "Fine-tune (or, without peft_config, train) a model; resumes by itself");
@@ -100,7 +117,7 @@ void add_plan(CLI::App& app, PlanArguments& arguments) {
 
 void add_evaluate(CLI::App& app, EvaluateArguments& arguments) {
   CLI::App* command = app.add_subcommand("evaluate", "Loss and metrics on labelled data, as one JSON object");
-  add_model_options(command, arguments.model);
+  add_models_options(command, arguments.models);
   command->add_option("--data", arguments.data,
                       "Labelled data, a file or a pattern such as 'dev-*.csv'; default: the run's validation file");
   command->add_option("--output", arguments.output, "Also write the JSON object to this file");
@@ -108,9 +125,17 @@ void add_evaluate(CLI::App& app, EvaluateArguments& arguments) {
 
 void add_predict(CLI::App& app, PredictArguments& arguments) {
   CLI::App* command = app.add_subcommand("predict", "Labels and scores for every input row, as JSONL");
-  add_model_options(command, arguments.model);
+  add_models_options(command, arguments.models);
   command->add_option("--input", arguments.input, "Rows to label, a file or a pattern such as 'new-*.csv'")->required();
   command->add_option("--output", arguments.output, "JSONL file; default: standard output");
+  command
+      ->add_option(
+          "--keep", arguments.keep,
+          "Columns of the input to write beside the predictions, e.g. id,text; KEY=COLUMN gives one another key")
+      ->type_name("COLUMN,...")
+      ->delimiter(',')
+      ->allow_extra_args(false)
+      ->take_all();
 }
 
 void add_generate(CLI::App& app, GenerateArguments& arguments) {
@@ -128,14 +153,6 @@ void add_generate(CLI::App& app, GenerateArguments& arguments) {
   command->add_option("--temperature", options.temperature, "0: greedy (default 1)")
       ->check(expect<double>("a number of at least 0 (0: greedy)",
                              [](double value) { return value >= 0.0 && std::isfinite(value); }));
-  command
-      ->add_option(
-          "--keep", arguments.keep,
-          "Columns of the input to write beside the predictions, e.g. id,text; KEY=COLUMN gives one another key")
-      ->type_name("COLUMN,...")
-      ->delimiter(',')
-      ->allow_extra_args(false)
-      ->take_all();
   command->add_option("--top_k", options.top_k, "Keep the k likeliest tokens; 0: off (default 50)")->check(count());
   command->add_option("--top_p", options.top_p, "Keep the likeliest tokens of this total probability; 1: off (default)")
       ->check(expect<double>("a number above 0 and at most 1 (1: off)",

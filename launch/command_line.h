@@ -37,14 +37,23 @@ struct ModelArguments {
   std::vector<std::string> overrides;
 };
 
+/// The models that one command compares: several runs, or several adapters on one base. Each word is a folder, or
+/// NAME=FOLDER.
+struct ModelsArguments {
+  std::vector<std::string> runs;
+  std::string model;
+  std::vector<std::string> adapters;
+  std::vector<std::string> overrides;
+};
+
 struct EvaluateArguments {
-  ModelArguments model;
+  ModelsArguments models;
   std::string data;  // empty: the run's validation file
   std::string output;
 };
 
 struct PredictArguments {
-  ModelArguments model;
+  ModelsArguments models;
   std::string input;
   std::string output;             // empty: standard output
   std::vector<std::string> keep;  // columns of the input: NAME or KEY=NAME

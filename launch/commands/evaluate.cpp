@@ -9,21 +9,18 @@
 #include "runtime/train/targets.h"
 
 namespace neoloom::launch {
+namespace {
 
-int run_evaluate(comm::MpiSession& session, const EvaluateArguments& arguments) {
-  session.run_on_root([&]() -> std::string {
-    if (!arguments.output.empty()) core::prepare_output_file(arguments.output);
-    return "";
-  });
-  Inference inference = load_inference(session, arguments.model);
-  data::Files files = arguments.data.empty() ? inference.config.data.validation : data::Files(arguments.data);
+std::shared_ptr<const data::TokenStore> open_data(comm::MpiSession& session, const std::string& data,
+                                                  Inference& inference) {
+  data::Files files = data.empty() ? inference.config.data.validation : data::Files(data);
   const bool splits = files.empty() && inference.config.data.validation_split > 0;
   if (splits) files = inference.config.data.train;
   data::StoreRequest request;
   std::string note;
   session.run_on_all_or_fail([&] {
     core::require(!files.empty(), core::ErrorKind::kUsage, "no data to evaluate on: give --data FILE");
-    note = settle_format(arguments.model, files.names.front(), inference.config);
+    note = settle_format(inference.from, files.names.front(), inference.config);
     request = store_request(inference.config, inference.task, inference.base, files);
     if (inference.task.classifies()) request.label_names = inference.labels;
   });
@@ -38,16 +35,40 @@ int run_evaluate(comm::MpiSession& session, const EvaluateArguments& arguments) 
     const int64_t rows = store->invalid_row_count() + store->size();
     session.log().info("evaluate: " + unusable_rows(*store, rows, "were left out"));
   }
-  const train::EvalResult result = evaluate(session, inference, store);
+  return store;
+}
+
+/// Returns a model's values and tables, and prints the tables. Collective: every rank.
+nlohmann::ordered_json evaluate_model(comm::MpiSession& session, const std::string& data, Inference& inference) {
+  const train::EvalResult result = evaluate(session, inference, open_data(session, data, inference));
+  nlohmann::ordered_json json = result.json();
+  json["eval_runtime"] = result.seconds;
+  json["eval_samples_per_second"] = static_cast<double>(result.samples) / result.seconds;
+  json.update(result.tables(inference.labels));
+  if (!session.is_root()) return json;
+  const std::string name = inference.name.empty() ? "" : inference.name + ": ";
+  if (const std::string tables = result.text_tables(inference.labels); !tables.empty()) {
+    session.log().info((name.empty() ? "" : name + "\n") + tables);
+  }
+  const std::string warning = result.warning_of_one_prediction(inference.labels);
+  if (!warning.empty()) session.log().warning(name + warning);
+  return json;
+}
+
+}  // namespace
+
+int run_evaluate(comm::MpiSession& session, const EvaluateArguments& arguments) {
+  session.run_on_root([&]() -> std::string {
+    if (!arguments.output.empty()) core::prepare_output_file(arguments.output);
+    return "";
+  });
+  nlohmann::ordered_json json;
+  std::vector<Inference> models = load_models(session, arguments.models);
+  for (Inference& inference : models) {
+    (inference.name.empty() ? json : json[inference.name]) = evaluate_model(session, arguments.data, inference);
+  }
   const auto phase = session.phase("writing the result");
   session.run_on_root([&]() -> std::string {
-    nlohmann::ordered_json json = result.json();
-    json["eval_runtime"] = result.seconds;
-    json["eval_samples_per_second"] = static_cast<double>(result.samples) / result.seconds;
-    json.update(result.tables(inference.labels));
-    if (const std::string tables = result.text_tables(inference.labels); !tables.empty()) session.log().info(tables);
-    const std::string warning = result.warning_of_one_prediction(inference.labels);
-    if (!warning.empty()) session.log().warning(warning);
     const std::string text = json.dump() + "\n";
     // Writes the file first: somebody may wait for it, while printing may fail because nobody reads standard output.
     if (!arguments.output.empty()) core::write_output_file(arguments.output, text);

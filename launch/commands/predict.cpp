@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "launch/commands/predict.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <unordered_map>
 #include <utility>
@@ -26,15 +29,44 @@ Reasons reasons_of(const data::TokenStore& store) {
   return reasons;
 }
 
-/// Returns the predictions of a batch, one a line. Shapes: logits [B, num_labels].
-std::string predictions(const Inference& inference, const Reasons& reasons, int64_t first, const at::Tensor& logits) {
+/// A model, and the rows as it sees them.
+struct Predictor {
+  const Inference& inference;
+  train::EvalRequest request;
+  Reasons reasons;
+};
+
+/// Returns the predictions of a model for a batch, one an element.
+std::vector<std::string> predictions(const Predictor& predictor, int64_t batch) {
+  const Inference& inference = predictor.inference;
+  const at::Tensor logits = train::predict_batch(*inference.model, inference.params, predictor.request, batch);
   const at::Tensor scores = train::class_scores(inference.task.value, logits);
-  std::string text;
+  std::vector<std::string> texts;
   for (int64_t i = 0; i < scores.size(0); ++i) {
-    const auto unusable = reasons.find(first + i);
-    text += unusable != reasons.end() ? prediction_text(inference, unusable->second)
-                                      : prediction_text(inference, scores.const_data_ptr<float>() + i * scores.size(1));
-    text += '\n';
+    const auto unusable = predictor.reasons.find(batch * predictor.request.batch_size + i);
+    texts.push_back(unusable != predictor.reasons.end()
+                        ? prediction_text(inference, unusable->second)
+                        : prediction_text(inference, scores.const_data_ptr<float>() + i * scores.size(1)));
+  }
+  return texts;
+}
+
+/// Returns the predictions of all models for a batch: an object a row, in a line of its own. Named models have an
+/// object each in it.
+std::string lines_of_batch(const std::vector<Predictor>& predictors, int64_t batch) {
+  std::vector<std::vector<std::string>> columns;
+  for (const Predictor& predictor : predictors) columns.push_back(predictions(predictor, batch));
+  std::string text;
+  for (size_t row = 0; row < columns.front().size(); ++row) {
+    if (predictors.front().inference.name.empty()) {
+      text += columns.front()[row] + "\n";
+      continue;
+    }
+    for (size_t k = 0; k < columns.size(); ++k) {
+      const std::string name = nlohmann::json(predictors[k].inference.name).dump();
+      text += fmt::format("{}{}:{}", k == 0 ? "{" : ",", name, columns[k][row]);
+    }
+    text += "}\n";
   }
   return text;
 }
@@ -60,33 +92,28 @@ std::unique_ptr<data::KeptColumns> open_kept(const std::vector<KeptColumn>& colu
 }
 
 /// Computes the rows in rounds, and writes them on rank 0 as they are done.
-void predict_rows(comm::MpiSession& session, const Inference& inference,
-                  const std::shared_ptr<const data::TokenStore>& store, const std::string& output,
+void predict_rows(comm::MpiSession& session, const std::vector<Predictor>& predictors, const std::string& output,
                   std::optional<PredictionLines>& lines) {
   const auto phase = session.phase("predicting");
-  const train::EvalRequest request{.store = store,
-                                   .batch_size = inference.config.trainer_config.per_device_eval_batch_size,
-                                   .pad_id = inference.pad_id};
-  const core::Progress progress = shown_progress(session, inference.config.logging.progress, "predicting", "rows");
-  const Reasons reasons = reasons_of(*store);
+  const std::string& style = predictors.front().inference.config.logging.progress;
+  const core::Progress progress = shown_progress(session, style, "predicting", "rows");
+  const int64_t rows = predictors.front().request.store->size();
+  const int64_t batch_size = predictors.front().request.batch_size;
   std::optional<core::ResultFile> file;
   session.run_on_root([&]() -> std::string {
     file.emplace(output);
     return "";
   });
   std::string mine;
-  train::Rounds rounds{.batches = (store->size() + request.batch_size - 1) / request.batch_size};
-  rounds.compute = [&](int64_t batch) {
-    const at::Tensor logits = train::predict_batch(*inference.model, inference.params, request, batch);
-    mine += predictions(inference, reasons, batch * request.batch_size, logits);
-  };
+  train::Rounds rounds{.batches = (rows + batch_size - 1) / batch_size};
+  rounds.compute = [&](int64_t batch) { mine += lines_of_batch(predictors, batch); };
   rounds.hand_over = [&](int64_t batches_done) {
     const std::vector<std::string> parts = session.all_gather(std::exchange(mine, {}));
     session.run_on_root([&]() -> std::string {
       for (const std::string& part : parts) file->write(lines->next(part));
       return "";
     });
-    if (progress) progress(std::min(batches_done * request.batch_size, store->size()), store->size());
+    if (progress) progress(std::min(batches_done * batch_size, rows), rows);
   };
   train::run_rounds(session, rounds);
   session.run_on_root([&]() -> std::string {
@@ -95,35 +122,55 @@ void predict_rows(comm::MpiSession& session, const Inference& inference,
   });
 }
 
+/// Tokenises the rows for a model, which may have labels and a tokenizer of its own. The batches are those of the first
+/// model. Collective: every rank.
+Predictor open_predictor(comm::MpiSession& session, const Inference& inference, const Inference& first,
+                         const std::string& input) {
+  data::StoreRequest request;
+  session.run_on_all_or_fail([&] { request = prediction_request(inference, input); });
+  const auto store = open_store(session, request, *inference.tokenizer, cache_directory(session, inference.config));
+  return {inference,
+          {.store = store,
+           .batch_size = first.config.trainer_config.per_device_eval_batch_size,
+           .pad_id = inference.pad_id},
+          reasons_of(*store)};
+}
+
 }  // namespace
 
 int run_predict(comm::MpiSession& session, const PredictArguments& arguments) {
-  std::vector<KeptColumn> columns;
-  session.run_on_all_or_fail([&] { columns = parse_kept_columns(arguments.keep); });
   session.run_on_root([&]() -> std::string {
     if (!arguments.output.empty()) core::prepare_output_file(arguments.output);
     return "";
   });
-  Inference inference = load_inference(session, arguments.model);
-  data::StoreRequest request;
-  std::string note;
+  std::vector<Inference> models = load_models(session, arguments.models);
+  const Inference& first = models.front();
+  std::vector<std::string> notes;
+  std::vector<KeptColumn> columns;
   session.run_on_all_or_fail([&] {
-    core::require(inference.task.classifies(), core::ErrorKind::kUsage,
-                  "predict labels texts, but this is a language model: use neoloom generate");
-    note = settle_format(arguments.model, arguments.input, inference.config);
-    request = prediction_request(inference, arguments.input);
+    for (Inference& inference : models) {
+      core::require(inference.task.classifies(), core::ErrorKind::kUsage,
+                    "predict labels texts, but this is a language model: use neoloom generate");
+      notes.push_back(settle_format(inference.from, arguments.input, inference.config));
+    }
+    columns = parse_kept_columns(arguments.keep, keys_of_predictions(models));
   });
-  if (session.is_root() && !note.empty()) session.log().info(note);
-  const core::Cache cache = cache_directory(session, inference.config);
+  for (const std::string& note : notes) {
+    if (session.is_root() && !note.empty()) session.log().info(note);
+  }
   std::optional<PredictionLines> lines;
   session.run_on_root([&]() -> std::string {
-    lines.emplace(columns, open_kept(columns, arguments.input, inference.config, cache));
+    lines.emplace(columns, open_kept(columns, arguments.input, first.config, cache_directory(session, first.config)));
     return "";
   });
-  const auto store = open_store(session, request, *inference.tokenizer, cache);
-  predict_rows(session, inference, store, arguments.output, lines);
-  if (session.is_root() && store->invalid_row_count() > 0) {
-    session.log().info("predict: " + unusable_rows(*store, store->size(), "have no prediction"));
+  std::vector<Predictor> predictors;
+  for (const Inference& inference : models) {
+    predictors.push_back(open_predictor(session, inference, first, arguments.input));
+  }
+  predict_rows(session, predictors, arguments.output, lines);
+  const data::TokenStore& store = *predictors.front().request.store;
+  if (session.is_root() && store.invalid_row_count() > 0) {
+    session.log().info("predict: " + unusable_rows(store, store.size(), "have no prediction"));
   }
   return 0;
 }

@@ -13,10 +13,11 @@
 #include "launch/job/hub.h"
 #include "launch/job/initial_values.h"
 #include "launch/job/labels.h"
+#include "launch/job/model_names.h"
 #include "launch/job/run_folder.h"
 #include "launch/job/run_identity.h"
-#include "model/checkpoints/adapter_files.h"
 #include "launch/job/shown_progress.h"
+#include "model/checkpoints/adapter_files.h"
 #include "model/checkpoints/weight_files.h"
 #include "model/config_notes.h"
 #include "model/lora/target_modules.h"
@@ -147,10 +148,33 @@ void print_notes(const Inference& result, core::Logger& log) {
   for (const std::string& text : result.tokenizer->notes()) log.info("tokenizer: " + text);
 }
 
-}  // namespace
+// Takes over base and device of the model that was loaded first.
+void share_base(const Inference& first, Inference& result) {
+  const auto same = [&](std::string_view what, const std::string& ours, const std::string& theirs) {
+    core::require(ours == theirs, ErrorKind::kUsage,
+                  "the models {} and {} do not share one base, as several in one command do: {} is {} and {}; use two "
+                  "commands",
+                  first.name, result.name, what, theirs, ours);
+  };
+  std::error_code ignored;
+  if (!fs::equivalent(first.base.folder, result.base.folder, ignored)) {
+    same("the base", result.base.folder, first.base.folder);
+  }
+  const auto dtypes = [&](const Inference& of) {
+    return fmt::format("{}, computed in {}", model::dtype_name(stored_dtype(of.config)),
+                       model::dtype_name(resolve_compute_dtype(of.config, first.device->name())));
+  };
+  same("its dtype", dtypes(result), dtypes(first));
+  result.device = first.device;
+  result.base.weights = first.base.weights;
+  result.base.weights_hash = first.base.weights_hash;
+}
 
-Inference load_inference(comm::MpiSession& session, const ModelArguments& arguments) {
+Inference load(comm::MpiSession& session, const ModelArguments& arguments, const std::string& name,
+               const Inference* first) {
   Inference result;
+  result.name = name;
+  result.from = arguments;
   std::string& adapter_folder = result.adapter_folder;
   const auto phase = session.phase("start-up");
   bool adapter_head = false;
@@ -172,8 +196,12 @@ Inference load_inference(comm::MpiSession& session, const ModelArguments& argume
     result.tokenizer.emplace(load_tokenizer(result.config, result.base));
     result.pad_id = resolve_pad_id(result.config, result.base, *result.tokenizer);
   });
-  result.device = std::make_unique<Device>(session, result.config);
-  load_weights(session, result.config, result.device->name(), result.base);
+  if (first == nullptr) {
+    result.device = std::make_shared<Device>(session, result.config);
+    load_weights(session, result.config, result.device->name(), result.base);
+  } else {
+    session.run_on_all_or_fail([&] { share_base(*first, result); });
+  }
   if (session.is_root()) print_notes(result, session.log());
   session.run_on_all_or_fail([&] {
     model::ModelSetup setup;
@@ -199,6 +227,23 @@ Inference load_inference(comm::MpiSession& session, const ModelArguments& argume
     result.params = result.device->is_cpu() ? host : on_device();
   });
   return result;
+}
+
+}  // namespace
+
+Inference load_inference(comm::MpiSession& session, const ModelArguments& arguments) {
+  return load(session, arguments, "", nullptr);
+}
+
+std::vector<Inference> load_models(comm::MpiSession& session, const ModelsArguments& arguments) {
+  std::vector<std::pair<std::string, ModelArguments>> wanted;
+  session.run_on_all_or_fail([&] { wanted = name_models(arguments); });
+  std::vector<Inference> models;
+  models.reserve(wanted.size());  // load() looks at the first one
+  for (const auto& [name, from] : wanted) {
+    models.push_back(load(session, from, name, models.empty() ? nullptr : &models.front()));
+  }
+  return models;
 }
 
 train::EvalResult evaluate(comm::MpiSession& session, const Inference& inference,

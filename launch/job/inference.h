@@ -18,23 +18,30 @@ namespace neoloom::launch {
 
 /// A model with its adapter applied, ready to evaluate, predict, generate or export.
 struct Inference {
+  std::string name;     // in the output; empty: it is the only one, and not named
+  ModelArguments from;  // where it was loaded from
   RunConfig config;
   TaskChoice task;
   Base base;
   std::optional<data::Tokenizer> tokenizer;
-  std::unique_ptr<Device> device;
+  std::shared_ptr<Device> device;
   std::unique_ptr<model::Model> model;
   at::Tensor params;                // [layout().total_elements] fp32
   std::vector<std::string> labels;  // class names in index order
   int64_t pad_id = 0;
   BaseReference reference;         // the base's name for adapters written from this
+  std::string adapter_folder;      // empty: the weights are whole
   std::vector<std::string> notes;  // for the log
 };
-  std::string adapter_folder;      // empty: the weights are whole
 
 /// Loads a run folder, or a model folder / hub id with an optional PEFT adapter.
 /// Collective: every rank. Throws: Error(kUsage) without a model; Error(kWeights) from loading.
 Inference load_inference(comm::MpiSession& session, const ModelArguments& arguments);
+
+/// Loads the models of one command. They share one base, whose weights are loaded once, and one device.
+/// Collective: every rank. Throws: as load_inference; Error(kUsage) for a name twice, or models of unlike bases or
+/// dtypes.
+std::vector<Inference> load_models(comm::MpiSession& session, const ModelsArguments& arguments);
 
 /// Evaluates the samples of `store`; see train::evaluate. Collective: every rank.
 train::EvalResult evaluate(comm::MpiSession& session, const Inference& inference,

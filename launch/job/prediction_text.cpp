@@ -4,7 +4,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
 #include <nlohmann/json.hpp>
 
 #include "runtime/core/error.h"
@@ -15,9 +14,6 @@ namespace {
 
 using core::ErrorKind;
 using nlohmann::ordered_json;
-
-constexpr std::array<std::string_view, 8> kOwnKeys = {"index",  "label", "labels", "score",
-                                                      "scores", "value", "values", "error"};
 
 ordered_json named_scores(const std::vector<std::string>& labels, const float* scores) {
   ordered_json json = ordered_json::object();
@@ -61,22 +57,32 @@ std::string prediction_text(const Inference& inference, const std::string& reaso
   return ordered_json{{main_key(inference), nullptr}, {"error", reason}}.dump();
 }
 
-std::vector<KeptColumn> parse_kept_columns(const std::vector<std::string>& words) {
+std::vector<KeptColumn> parse_kept_columns(const std::vector<std::string>& words,
+                                           const std::vector<std::string>& taken) {
   std::vector<KeptColumn> columns;
   for (const std::string& word : words) {
     const size_t sign = word.find('=');
     const KeptColumn column{word.substr(0, sign), sign == std::string::npos ? word : word.substr(sign + 1)};
-    const auto used = [&](std::string_view key) { return column.output == key; };
     core::require(!column.output.empty() && !column.input.empty(), ErrorKind::kUsage,
                   "--keep: expected names of columns such as id,text or KEY=COLUMN, found {}", core::quoted(word));
-    core::require(std::none_of(kOwnKeys.begin(), kOwnKeys.end(), used), ErrorKind::kUsage,
+    core::require(std::find(taken.begin(), taken.end(), column.output) == taken.end(), ErrorKind::kUsage,
                   "--keep: predictions have a key {0} of their own; give the column another key: --keep my_{0}={1}",
                   column.output, column.input);
-    core::require(std::none_of(columns.begin(), columns.end(), [&](const auto& c) { return used(c.output); }),
-                  ErrorKind::kUsage, "--keep: {} stands there twice", core::quoted(column.output));
+    core::require(
+        std::none_of(columns.begin(), columns.end(), [&](const auto& c) { return c.output == column.output; }),
+        ErrorKind::kUsage, "--keep: {} stands there twice", core::quoted(column.output));
     columns.push_back(column);
   }
   return columns;
+}
+
+std::vector<std::string> keys_of_predictions(const std::vector<Inference>& models) {
+  if (models.front().name.empty()) {
+    return {"index", "label", "labels", "score", "scores", "value", "values", "error"};
+  }
+  std::vector<std::string> keys = {"index"};
+  for (const Inference& model : models) keys.push_back(model.name);
+  return keys;
 }
 
 std::string PredictionLines::next(std::string_view predictions) {

@@ -26,9 +26,12 @@ struct KeptColumn {
   std::string input;
 };
 
-/// Reads `NAME` or `KEY=NAME` of each word. Throws: Error(kUsage) for an empty name, a key twice, or a key that the
-/// predictions have.
-std::vector<KeptColumn> parse_kept_columns(const std::vector<std::string>& words);
+/// Reads `NAME` or `KEY=NAME` of each word. Throws: Error(kUsage) for an empty name, a key twice, or one of `taken`.
+std::vector<KeptColumn> parse_kept_columns(const std::vector<std::string>& words,
+                                           const std::vector<std::string>& taken);
+
+/// Returns the keys that the predictions of these models have: theirs, or of named models the names.
+std::vector<std::string> keys_of_predictions(const std::vector<Inference>& models);
 
 /// Writes the lines of a prediction in the order of the rows: {"index", the kept columns, the prediction}.
 class PredictionLines {
