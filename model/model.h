@@ -87,12 +87,12 @@ class Model {
   /// The kernels that were chosen, for the log: one line each.
   virtual std::vector<std::string> kernels() const = 0;
 
-  /// Initial values: LoRA A and B as AdapterInit says, score from the weights or N(0, initializer_range); in
-  /// full-parameter mode the loaded weights. A pure function of seed, slot name and frozen weight. Shapes: params
-  /// [layout().total_elements] fp32; padding is zeroed.
+  /// Initial values: LoRA A and B as AdapterInit says, DoRA's magnitude the norm of each row of the adapted weight,
+  /// score from the weights or N(0, initializer_range); in full-parameter mode the loaded weights. A pure function of
+  /// seed, slot name and frozen weight. Shapes: params [layout().total_elements] fp32; padding is zeroed.
   void initialize(at::Tensor& params, uint64_t seed) const { initialize_share(params, seed, {}); }
   /// The same for one of `of` callers. If AdapterInit::decomposes(), the caller computes each `of`-th adapter of the
-  /// layout, from `number` on, and leaves the others 0.
+  /// layout, from `number` on, and leaves A and B of the others 0.
   /// Throws: Error(kWeights) when a frozen weight cannot be decomposed.
   struct Share {
     int64_t number = 0;

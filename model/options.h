@@ -104,6 +104,7 @@ struct LoraOptions {
   ModulePattern<int64_t> rank_pattern;       // r of single modules
   ModulePattern<double> alpha_pattern;       // lora_alpha of single modules
   bool use_rslora = false;
+  bool use_dora = false;
   AdapterInit init_lora_weights;
   std::vector<std::string> modules_to_save;  // only score / classifier (implied by SEQ_CLS)
   std::string init_from;                     // PEFT folder with initial adapter values; empty: none

@@ -21,6 +21,10 @@ std::string module_name(int64_t layer, LinearSite site) {
   return fmt::format("transformer.h.{}.{}", layer, kModules[static_cast<size_t>(site)]);
 }
 
+bool is_of_adapter(std::string_view name) {
+  return name.ends_with(kLoraASuffix) || name.ends_with(kLoraBSuffix) || name.ends_with(kMagnitudeSuffix);
+}
+
 std::pair<int64_t, int64_t> features_of(const GptNeoConfig& config, LinearSite site) {
   if (site == LinearSite::kCFc) return {config.hidden_size, config.intermediate_size};
   if (site == LinearSite::kCProj) return {config.intermediate_size, config.hidden_size};

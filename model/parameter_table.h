@@ -23,8 +23,11 @@ inline constexpr const char* kScoreName = "score.weight";                       
 
 /// PEFT's prefix and suffixes of a module's name in the keys of adapter files.
 inline constexpr std::string_view kPeftPrefix = "base_model.model.";
-inline constexpr std::string_view kLoraASuffix = ".lora_A.weight";  // [r, in]
-inline constexpr std::string_view kLoraBSuffix = ".lora_B.weight";  // [out, r]
+inline constexpr std::string_view kLoraASuffix = ".lora_A.weight";              // [r, in]
+inline constexpr std::string_view kLoraBSuffix = ".lora_B.weight";              // [out, r]
+inline constexpr std::string_view kMagnitudeSuffix = ".lora_magnitude_vector";  // [out]; DoRA
+/// Whether the key of an adapter file ends in one of these.
+bool is_of_adapter(std::string_view name);
 
 /// The six linears of a block, in the order of adapter slots and dropout sites.
 enum class LinearSite { kQProj, kKProj, kVProj, kOutProj, kCFc, kCProj };

@@ -157,8 +157,16 @@ void check_new_model(const RunConfig& config, const KeyLocation& place) {
                 place("peft_config", "r"), config.trainer_config.output_dir);
 }
 
+void check_adapter_kind(const model::LoraOptions& lora, const KeyLocation& place) {
+  core::require(!lora.use_dora || !lora.init_lora_weights.splits_weights(), ErrorKind::kUsage,
+                "{}: not together with init_lora_weights {}, whose adapter is stored as a plain LoRA for the unchanged "
+                "base, which DoRA is not; remove one of them",
+                place("peft_config", "use_dora"), model::init_name(lora.init_lora_weights));
+}
+
 void check_peft(const RunConfig& config, const KeyLocation& place) {
   if (!config.peft_config) return;
+  check_adapter_kind(*config.peft_config, place);
   core::require(!config.peft_config->target_modules.empty(), ErrorKind::kUsage,
                 "{}: expected at least one module name (default: q_proj, v_proj), or all-linear",
                 place("peft_config", "target_modules"));

@@ -29,7 +29,6 @@ std::vector<ForeignKey> foreign_peft_keys() {
     {kPeft, kRefused, "eva_config", {"null"}, kInit},
     {kPeft, kRefused, "corda_config", {"null"}, kInit},
     {kPeft, kRefused, "lora_ga_config", {"null"}, kInit},
-    {kPeft, kRefused, "use_dora", {"false", "null"}, "write use_dora: false"},
     {kPeft, kRefused, "velora_config", {"null"}, kOther},
     {kPeft, kRefused, "alora_invocation_tokens", {"null"}, kOther},
     {kPeft, kRefused, "use_qalora", {"false", "null"}, kOther},

@@ -9,12 +9,12 @@
 namespace neoloom::launch {
 namespace {
 
-// Sends each adapter's A and B from the rank that computed them (Model::Share).
+// Sends the values of each adapter from the rank that computed them (Model::Share).
 void exchange(comm::MpiSession& session, const model::ParameterLayout& layout, at::Tensor& values) {
   int64_t adapters = 0;
   for (const model::ParameterSlot& slot : layout.slots) {
-    if (slot.name.ends_with(model::kLoraASuffix)) ++adapters;
-    if (!slot.name.ends_with(model::kLoraASuffix) && !slot.name.ends_with(model::kLoraBSuffix)) continue;
+    if (slot.name.ends_with(model::kLoraASuffix)) ++adapters;  // its other tensors follow
+    if (!model::is_of_adapter(slot.name)) continue;
     session.broadcast(values.mutable_data_ptr<float>() + slot.offset_elements,
                       static_cast<size_t>(slot.elements()) * sizeof(float),
                       static_cast<int>((adapters - 1) % session.size()));

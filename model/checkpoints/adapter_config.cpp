@@ -45,6 +45,7 @@ bool is_known(std::string_view key) {
                                                "runtime_config",
                                                "target_modules",
                                                "task_type",
+                                               "use_dora",
                                                "use_rslora"};
   return std::find(std::begin(kKeys), std::end(kKeys), key) != std::end(kKeys);
 }
@@ -143,6 +144,9 @@ class AdapterConfig {
       refuse("init_lora_weights", kExpected);
     }
     if (init.iterations >= 0) refuse("init_lora_weights", kExpected);  // PEFT's random numbers decided its base
+    if (init.splits_weights() && flag("use_dora")) {
+      refuse("init_lora_weights", "true, as use_dora is true: DoRA on a changed base is not supported");
+    }
     return init;
   }
 
@@ -232,6 +236,7 @@ AdapterFolder read_adapter_folder(const std::string& folder) {
     config.refuse("lora_dropout", "a number of at least 0 and below 1");
   result.lora.use_rslora = config.flag("use_rslora");
   result.lora.init_lora_weights = config.init();
+  result.lora.use_dora = config.flag("use_dora");
   result.lora.target_modules = {read_targets(config, folder)};
   result.lora.rank_pattern =
       config.pattern<int64_t>("rank_pattern", "modules with whole numbers above 0",

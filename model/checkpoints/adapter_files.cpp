@@ -81,6 +81,8 @@ std::string saved_key(const std::string& name) {
   replace_all(key, ".modules_to_save.", ".");
   for (const char* part : {".lora_A", ".lora_B"})
     replace_all(key, std::string(part) + ".default.", part + std::string("."));
+  const std::string magnitude(kMagnitudeSuffix);  // PEFT keeps it in a module, and saves it without ".weight"
+  for (const char* part : {".default.weight", ".default", ".weight"}) replace_all(key, magnitude + part, magnitude);
   return key;
 }
 
@@ -133,7 +135,7 @@ void load_adapter_values(const std::string& folder, const Model& model, at::Tens
   }
   std::string hint = adapter ? hint_at_embedding(stored, model.setup().config.vocab_size) : "";
   if (hint.empty()) {
-    hint = adapter ? "Expected an adapter of this base model with the same r, target_modules and labels."
+    hint = adapter ? "Expected an adapter of this base model with the same r, target_modules, use_dora and labels."
                    : "Expected a full model of the same shape.";
   }
   report.raise_unless_empty(folder, hint);

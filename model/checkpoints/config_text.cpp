@@ -93,7 +93,7 @@ std::string adapter_config_text(const LoraOptions& lora, Head head, const std::s
   config["revision"] = revision.empty() ? json(nullptr) : json(revision);
   config["target_modules"] = written_modules(lora.target_modules);
   config["task_type"] = classifies ? "SEQ_CLS" : "CAUSAL_LM";
-  config["use_dora"] = false;
+  config["use_dora"] = lora.use_dora;
   config["use_rslora"] = lora.use_rslora;
   add_limits_and_patterns(lora, config);
   return config.dump(2) + "\n";

@@ -13,6 +13,7 @@
 #include "model/checkpoints/tensor_names.h"
 #include "model/checkpoints/weight_files.h"
 #include "model/gpt_neo/weights.h"
+#include "model/lora/dora.h"
 #include "model/lora/target_modules.h"
 #include "model/scalar_type.h"
 #include "runtime/core/error.h"
@@ -28,9 +29,10 @@ constexpr const char* kGenerationConfigFile = "generation_config.json";
 
 /// Holds the trained parameters by Hugging Face's name of the tensor that they replace or adapt.
 struct TrainedTensors {
-  std::map<std::string, at::Tensor> whole;  // "score.weight", or every tensor of a full-parameter model
-  std::map<std::string, at::Tensor> a, b;   // by the adapted weight's name
-  std::map<std::string, double> scaling;    // likewise
+  std::map<std::string, at::Tensor> whole;      // "score.weight", or every tensor of a full-parameter model
+  std::map<std::string, at::Tensor> a, b;       // by the adapted weight's name
+  std::map<std::string, at::Tensor> magnitude;  // likewise; DoRA
+  std::map<std::string, double> scaling;        // likewise
 };
 
 TrainedTensors sort_slots(const Model& model, const at::Tensor& params) {
@@ -42,6 +44,8 @@ TrainedTensors sort_slots(const Model& model, const at::Tensor& params) {
       trained.a[module_of(kLoraASuffix) + ".weight"] = value;
     } else if (name.ends_with(kLoraBSuffix)) {
       trained.b[module_of(kLoraBSuffix) + ".weight"] = value;
+    } else if (name.ends_with(kMagnitudeSuffix)) {
+      trained.magnitude[module_of(kMagnitudeSuffix) + ".weight"] = value;
     } else {
       trained.whole[name] = value;
     }
@@ -57,9 +61,18 @@ TrainedTensors sort_slots(const Model& model, const at::Tensor& params) {
   return trained;
 }
 
-/// Returns W + scale * B A in fp32. The writer rounds it, so it is rounded only once.
-at::Tensor merged(const at::Tensor& base, const at::Tensor& a, const at::Tensor& b, double scale) {
-  return base.to(at::kFloat).add(at::mm(b, a), scale);
+struct Adapter {
+  at::Tensor a, b;
+  at::Tensor magnitude;  // undefined: plain LoRA
+  double scale = 1.0;
+};
+
+/// Returns W + scale * B A in fp32, for DoRA with rows of the length that magnitude says. The writer rounds it, so it
+/// is rounded only once.
+at::Tensor merged(const at::Tensor& base, const Adapter& adapter) {
+  at::Tensor sum = base.to(at::kFloat).add(at::mm(adapter.b, adapter.a), adapter.scale);
+  if (!adapter.magnitude.defined()) return sum;
+  return sum.mul_(adapter.magnitude.div(row_squares(sum).sqrt_()).unsqueeze(1));
 }
 
 class Exporter {
@@ -99,10 +112,10 @@ class Exporter {
     const auto drop = [source] { source->drop_pages(); };
     const auto a = trained_.a.find(name);
     if (a == trained_.a.end()) return {name, dtype_, shape, [source] { return source->value(); }, drop};
-    const double scale = trained_.scaling.at(name);
-    return {name, dtype_, shape,
-            [source, a = a->second, b = trained_.b.at(name), scale] { return merged(source->value(), a, b, scale); },
-            drop};
+    Adapter adapter = {a->second, trained_.b.at(name), {}, trained_.scaling.at(name)};
+    const auto magnitude = trained_.magnitude.find(name);
+    if (magnitude != trained_.magnitude.end()) adapter.magnitude = magnitude->second;
+    return {name, dtype_, shape, [source, adapter] { return merged(source->value(), adapter); }, drop};
   }
 
   const Model& model_;

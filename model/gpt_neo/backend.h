@@ -85,8 +85,8 @@ class Backend {
   /// Returns the losses [n] of the rows of `logits` [n, C] fp32. Overwrites logits with their gradient, if wanted; see
   /// cross_entropy_rows.
   virtual at::Tensor cross_entropy(at::Tensor& logits, const at::Tensor& targets, const LossOptions& options) const = 0;
-  /// x W^T in fp32. Shapes: x [n, h], head [V, h] -> [n, V].
-  virtual at::Tensor logits(const at::Tensor& x, const Matrix& head) = 0;
+  /// x W^T in fp32. Shapes: x [n, in], weight [out, in] -> [n, out].
+  virtual at::Tensor multiply(const at::Tensor& x, const Matrix& weight) = 0;
 
   /// For the log: the attention kernel of layers with this window (0: global).
   virtual std::string describe_attention(int64_t window) const = 0;

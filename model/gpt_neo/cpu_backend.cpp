@@ -150,7 +150,7 @@ class CpuBackend final : public Backend {
   at::Tensor cross_entropy(at::Tensor& logits, const at::Tensor& targets, const LossOptions& options) const override {
     return cross_entropy_rows(logits, targets, options);
   }
-  at::Tensor logits(const at::Tensor& x, const Matrix& head) override { return matmul_.forward(x, head, {}); }
+  at::Tensor multiply(const at::Tensor& x, const Matrix& weight) override { return matmul_.forward(x, weight, {}); }
   std::string describe_attention(int64_t window) const override {
     const Attention attention(setup_.config.num_heads, window, /*on_cuda=*/false, setup_.compute_dtype);
     return model::describe_attention(attention.cpu_kernel(), window);

@@ -93,7 +93,10 @@ class CudaBlockOps final : public BlockOps {
   at::Tensor weight(LinearSite site) const { return to_16(block_[site].weight.plain); }
   AttentionRows attention_rows() const { return {rows_.segments, rows_.packed}; }
   at::Tensor qkv_weights() const;
-  void add_bias_and_adapter(LinearSite site, const at::Tensor& x, at::Tensor& y, BlockSaved& saved) const;
+  at::Tensor dora_output(LinearSite site, const at::Tensor& x, BlockSaved& saved) const {
+    return dora_output_on_cuda(matmul_, block_[site].lora, weight(site), x, saved.adapter(site));
+  }
+  at::Tensor base_grad(LinearSite site, const at::Tensor& dy) const;
   void parameter_grads(LinearSite site, const at::Tensor& dy, const at::Tensor& x, const BlockSaved& saved,
                        at::Tensor* dx) const;
 
@@ -114,7 +117,9 @@ at::Tensor CudaBlockOps::project(LinearSite site, const at::Tensor& x, BlockSave
   const Linear& linear = block_[site];
   const at::Tensor columns = weight(site).t();
   at::Tensor y;
-  if (linear.lora.present()) {
+  if (linear.lora.dora.present()) {
+    y = to_16(dora_output(site, x, saved));
+  } else if (linear.lora.present()) {
     y = adapter_output_on_cuda(matmul_, linear.lora, x, saved.adapter(site));
     y.addmm_(x, columns, /*beta=*/linear.lora.scaling);
   } else {
@@ -128,6 +133,7 @@ at::Tensor CudaBlockOps::linear_add(LinearSite site, const at::Tensor& x, const 
   const Linear& linear = block_[site];
   const at::Tensor input = to_16(x);
   at::Tensor y = linear.bias.defined() ? residual.add(linear.bias) : residual.clone();
+  if (linear.lora.dora.present()) return y.add_(dora_output(site, input, saved));
   matmul_.add_multiply(y, input, weight(site).t());
   if (linear.lora.present()) add_adapter_on_cuda(matmul_, linear.lora, y, input, saved.adapter(site));
   return y;
@@ -141,10 +147,20 @@ at::Tensor CudaBlockOps::linear_gelu(const at::Tensor& x, BlockSaved& saved) {
     y = at::addmm(to_16(linear.bias), x, weight(kCFc).t());
     return {};
   }
+  if (linear.lora.dora.present()) {
+    y = dora_output(kCFc, x, saved).add_(linear.bias);
+    return {};
+  }
   y = matmul_.multiply_fp32(x, weight(kCFc).t());
   y.add_(linear.bias);
   if (linear.lora.present()) add_adapter_on_cuda(matmul_, linear.lora, y, x, saved.adapter(kCFc));
   return {};
+}
+
+/// Returns the gradient whose product with the weight is the input's, but for what parameter_grads adds. dy: 16.
+at::Tensor CudaBlockOps::base_grad(LinearSite site, const at::Tensor& dy) const {
+  const LoraBranch& lora = block_[site].lora;
+  return lora.dora.present() ? dora_base_gradient(matmul_, lora, dy) : dy;
 }
 
 /// Computes the gradients of the adapter and the weight. Adds the adapter's part of the input's gradient to `dx`.
@@ -152,7 +168,9 @@ at::Tensor CudaBlockOps::linear_gelu(const at::Tensor& x, BlockSaved& saved) {
 void CudaBlockOps::parameter_grads(LinearSite site, const at::Tensor& dy, const at::Tensor& x, const BlockSaved& saved,
                                    at::Tensor* dx) const {
   const Linear& linear = block_[site];
-  if (linear.lora.present()) {
+  if (linear.lora.dora.present()) {
+    dora_backward_on_cuda(matmul_, linear.lora, weight(site), dy, to_16(x), saved.adapter(site), dx);
+  } else if (linear.lora.present()) {
     adapter_backward_on_cuda(matmul_, linear.lora, dy, to_16(x), saved.adapter(site), dx);
   }
   if (linear.weight_grad.defined()) matmul_.add_multiply(linear.weight_grad, dy.t(), to_16(x), /*beta=*/0);
@@ -165,7 +183,8 @@ at::Tensor CudaBlockOps::linear_grad(LinearSite site, const at::Tensor& dy, cons
   at::Tensor dx;
   if (needs_dx) {
     const bool fp32 = dtype == GradDtype::kFp32 || linear.lora.present();
-    dx = fp32 ? matmul_.multiply_fp32(dy_16, weight(site)) : matmul_.multiply(dy_16, weight(site));
+    const at::Tensor base = base_grad(site, dy_16);
+    dx = fp32 ? matmul_.multiply_fp32(base, weight(site)) : matmul_.multiply(base, weight(site));
   }
   parameter_grads(site, dy_16, x, saved, needs_dx ? &dx : nullptr);
   if (linear.bias_grad.defined()) linear.bias_grad.copy_(at::sum(dy, {0}, /*keepdim=*/false, at::kFloat));
@@ -185,7 +204,9 @@ at::Tensor CudaBlockOps::qkv_grad(const AttentionGradients& d, const at::Tensor&
                                   bool needs_d_normed) {
   at::Tensor d_normed;
   if (needs_d_normed) {
-    const at::Tensor columns = rows_.all_queries() ? at::cat({d.dk, d.dv, d.dq}, 1) : at::cat({d.dk, d.dv}, 1);
+    std::vector<at::Tensor> grads = {base_grad(kKProj, d.dk), base_grad(kVProj, d.dv)};
+    if (rows_.all_queries()) grads.push_back(base_grad(kQProj, d.dq));
+    const at::Tensor columns = at::cat(grads, 1);
     d_normed = matmul_.multiply_fp32(to_16(columns), qkv_weights());
   }
   at::Tensor* const sum = needs_d_normed ? &d_normed : nullptr;
@@ -247,8 +268,8 @@ class CudaBackend final : public Backend {
   at::Tensor cross_entropy(at::Tensor& logits, const at::Tensor& targets, const LossOptions& options) const override {
     return cuda_cross_entropy_rows(logits, targets, options, logits.size(1));
   }
-  at::Tensor logits(const at::Tensor& x, const Matrix& head) override {
-    return matmul_.multiply_fp32(matmul_.to_compute_dtype(x), matmul_.to_compute_dtype(head.plain).t());
+  at::Tensor multiply(const at::Tensor& x, const Matrix& weight) override {
+    return matmul_.multiply_fp32(matmul_.to_compute_dtype(x), matmul_.to_compute_dtype(weight.plain).t());
   }
   std::string describe_attention(int64_t window) const override {
     return model::describe_attention(attention_kernel(setup_, window), window);

@@ -38,7 +38,7 @@ std::unique_ptr<Model> Model::create(const ModelSetup& setup, std::shared_ptr<co
 }
 
 GptNeo::GptNeo(const ModelSetup& setup, std::shared_ptr<const Weights> weights)
-    : setup_(setup), builder_(setup, std::move(weights)), backend_(make_backend(setup)) {}
+    : setup_(setup), builder_(setup, std::move(weights)), backend_(make_backend(setup)), norms_(!setup.device.cuda) {}
 
 std::vector<std::string> GptNeo::kernels() const {
   const GptNeoConfig& config = setup_.config;
@@ -50,6 +50,24 @@ std::vector<std::string> GptNeo::kernels() const {
     lines.push_back(line("local", config.window_size));
   }
   return lines;
+}
+
+void GptNeo::initialize_share(at::Tensor& params, uint64_t seed, Share share) const {
+  builder_.initialize(params, seed, share);
+  if (!setup_.lora || !setup_.lora->use_dora) return;
+  Network network = builder_.build(params, {}, nullptr);
+  set_dora_norms(network, dora_norms(network, *backend_));
+  for (const Block& block : network.blocks) {
+    for (const Linear& linear : block.linears) {
+      if (linear.lora.dora.present()) linear.lora.dora.magnitude.copy_(linear.lora.dora.norm);
+    }
+  }
+}
+
+Network GptNeo::build(const at::Tensor& params, const at::Tensor& grads, const DropoutKey* dropout) {
+  Network network = builder_.build(params, grads, dropout);
+  if (setup_.lora && setup_.lora->use_dora) norms_.set(network, *backend_, params);
+  return network;
 }
 
 MicroBatch GptNeo::packed_on(const at::Device& device, const Batch& batch) const {
@@ -75,7 +93,7 @@ GptNeo::StaticInputs& GptNeo::static_inputs_for(const std::string& shape, const 
 at::Tensor GptNeo::compute(const MicroBatch& batch, const at::Tensor& params, at::Tensor& grads, const DropoutKey& key,
                            double loss_scale, const GradientsReady& ready) {
   grads.zero_();
-  const Network network = builder_.build(params, grads, &key);
+  const Network network = build(params, grads, &key);
   const Passes passes{setup_, network, *backend_, batch};
   std::vector<BlockSaved> saved;
   // Passes the last block's output to the head without keeping it, because backward does not need it.
@@ -124,7 +142,7 @@ LossSum GptNeo::forward_backward(const Batch& batch, const at::Tensor& params, a
 
 EvalOutput GptNeo::evaluate(const Batch& batch, const at::Tensor& params) {
   const MicroBatch packed = packed_on(params.device(), batch);
-  const Network network = builder_.build(params, {}, nullptr);
+  const Network network = build(params, {}, nullptr);
   const Passes passes{setup_, network, *backend_, packed};
   const HeadResult head = passes.head(passes.forward(nullptr), {.counts_right = true});
   return {head.loss, head.logits, head.right};
@@ -133,15 +151,15 @@ EvalOutput GptNeo::evaluate(const Batch& batch, const at::Tensor& params) {
 at::Tensor GptNeo::lm_logits(const Batch& batch, const at::Tensor& params) {
   core::require(!classifies(), ErrorKind::kInternal, "a classifier has no logits over the vocabulary");
   const MicroBatch packed = packed_on(params.device(), batch);
-  const Network network = builder_.build(params, {}, nullptr);
+  const Network network = build(params, {}, nullptr);
   const Passes passes{setup_, network, *backend_, packed};
   const at::Tensor normed = network.ln_f.forward(passes.forward(nullptr), nullptr);
-  return backend_->logits(normed, network.head);
+  return backend_->multiply(normed, network.head);
 }
 
 std::unique_ptr<Model::Decoder> GptNeo::make_decoder(const at::Tensor& params, int64_t max_tokens, int64_t sequences) {
   core::require(!classifies(), ErrorKind::kUsage, "a classifier cannot generate text: expected a causal LM");
-  return std::make_unique<GptNeoDecoder>(setup_, builder_.build(params, {}, nullptr), max_tokens, sequences);
+  return std::make_unique<GptNeoDecoder>(setup_, build(params, {}, nullptr), max_tokens, sequences);
 }
 
 double GptNeo::training_flops_per_token(int64_t length) const {

@@ -8,6 +8,7 @@
 
 #include "model/batch/packing.h"
 #include "model/gpt_neo/backend.h"
+#include "model/gpt_neo/dora_norms.h"
 #include "model/gpt_neo/network.h"
 #include "model/model.h"
 
@@ -22,9 +23,7 @@ class GptNeo final : public Model {
   const ModelSetup& setup() const override { return setup_; }
   const ParameterLayout& layout() const override { return builder_.layout(); }
   std::vector<std::string> kernels() const override;
-  void initialize_share(at::Tensor& params, uint64_t seed, Share share) const override {
-    builder_.initialize(params, seed, share);
-  }
+  void initialize_share(at::Tensor& params, uint64_t seed, Share share) const override;
   void subtract(const at::Tensor& initial) override { builder_.subtract(initial); }
   const at::Tensor& subtracted() const override { return builder_.subtracted(); }
   LossSum forward_backward(const Batch& batch, const at::Tensor& params, at::Tensor& grads, const DropoutKey& key,
@@ -39,6 +38,7 @@ class GptNeo final : public Model {
 
  private:
   bool classifies() const { return setup_.head != Head::kCausalLm; }
+  Network build(const at::Tensor& params, const at::Tensor& grads, const DropoutKey* dropout);
   MicroBatch packed_on(const at::Device& device, const Batch& batch) const;
   /// What the CUDA graph of one shape reads, and the loss that it writes.
   struct StaticInputs {
@@ -52,6 +52,7 @@ class GptNeo final : public Model {
   ModelSetup setup_;
   NetworkBuilder builder_;
   std::unique_ptr<Backend> backend_;
+  DoraNorms norms_;
   std::map<std::string, StaticInputs> static_inputs_;
 };
 

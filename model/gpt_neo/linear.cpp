@@ -22,40 +22,47 @@ cpu::Rows rows_of(const at::Tensor& x, int64_t begin, int64_t end) {
 
 }  // namespace
 
-Epilogue Linear::forward_terms(const at::Tensor& x, const std::vector<RowKey>& keys, at::Tensor* down) const {
-  Epilogue terms = {.bias = bias};
-  if (!lora.present()) return terms;
-  const at::Tensor down_out = lora.down(x, keys);
-  lora.join_forward(x, down_out, terms);
+Linear::ForwardGemm Linear::forward_gemm(Matmul& matmul, const at::Tensor& x, const std::vector<RowKey>& keys,
+                                         at::Tensor* down, const at::Tensor& residual) const {
+  ForwardGemm gemm = {x, {.bias = bias, .residual = residual}};
+  if (!lora.present()) return gemm;
+  const at::Tensor dropped = lora.dropped(x, keys);
+  const at::Tensor down_out = lora.down(dropped);
+  lora.join_forward(x, down_out, gemm.terms);
   if (down != nullptr) *down = down_out;
-  return terms;
+  if (lora.dora.present() && lora.dropout.active()) {  // PEFT scales W drop(x), but leaves the rest of W x as it is
+    gemm.terms.residual = matmul.forward(x.sub(dropped), weight, {.residual = residual});
+    gemm.x = dropped;
+  }
+  return gemm;
 }
 
 at::Tensor Linear::forward(Matmul& matmul, const at::Tensor& x, const std::vector<RowKey>& keys, at::Tensor* down,
                            const at::Tensor& residual, at::ScalarType type) const {
-  Epilogue terms = forward_terms(x, keys, down);
-  terms.residual = residual;
-  return matmul.forward(x, weight, terms, type);
+  const ForwardGemm gemm = forward_gemm(matmul, x, keys, down, residual);
+  return matmul.forward(gemm.x, weight, gemm.terms, type);
 }
 
 Matmul::Activated Linear::forward_activated(Matmul& matmul, const at::Tensor& x, const std::vector<RowKey>& keys,
                                             GeluKeeps keeps, at::Tensor* down) const {
-  return matmul.forward_activated(x, weight, forward_terms(x, keys, down), keeps);
+  const ForwardGemm gemm = forward_gemm(matmul, x, keys, down);
+  return matmul.forward_activated(gemm.x, weight, gemm.terms, keeps);
 }
 
 at::Tensor Linear::backward(Matmul& matmul, const Upstream& upstream, const std::vector<RowKey>& keys, bool needs_dx,
                             at::ScalarType type, const SavedGelu& through) const {
-  const Epilogue terms = write_gradients(upstream, keys, needs_dx);
-  return needs_dx ? matmul.input_gradient(upstream.dy, weight, terms, type, through) : at::Tensor();
+  const BackwardGemm gemm = write_gradients(matmul, upstream, keys, needs_dx);
+  return needs_dx ? matmul.input_gradient(gemm.dy, weight, gemm.terms, type, through) : at::Tensor();
 }
 
 void Linear::backward_into(Matmul& matmul, const Upstream& upstream, const std::vector<RowKey>& keys,
                            at::Tensor* dx) const {
-  const Epilogue terms = write_gradients(upstream, keys, dx != nullptr);
-  if (dx != nullptr) matmul.add_input_gradient(*dx, upstream.dy, weight, terms);
+  const BackwardGemm gemm = write_gradients(matmul, upstream, keys, dx != nullptr);
+  if (dx != nullptr) matmul.add_input_gradient(*dx, gemm.dy, weight, gemm.terms);
 }
 
-Epilogue Linear::write_gradients(const Upstream& upstream, const std::vector<RowKey>& keys, bool needs_dx) const {
+Linear::BackwardGemm Linear::write_gradients(Matmul& matmul, const Upstream& upstream, const std::vector<RowKey>& keys,
+                                             bool needs_dx) const {
   if (weight_grad.defined()) {
     at::Tensor out = weight_grad;
     at::mm_out(out, upstream.dy.t(), upstream.x);
@@ -64,7 +71,24 @@ Epilogue Linear::write_gradients(const Upstream& upstream, const std::vector<Row
     at::Tensor out = bias_grad;
     at::sum_out(out, upstream.dy, {0});
   }
-  return lora.present() ? lora.backward(upstream.dy, upstream.x, keys, upstream.down, needs_dx) : Epilogue();
+  if (lora.dora.present()) return write_dora_gradients(matmul, upstream, keys, needs_dx);
+  if (!lora.present()) return {upstream.dy, {}};
+  return {upstream.dy, lora.backward(upstream.dy, upstream.x, keys, upstream.down, needs_dx)};
+}
+
+/// Computes (W + s B A) drop(x) again rather than keep [n, out] of every adapter between forward and backward.
+Linear::BackwardGemm Linear::write_dora_gradients(Matmul& matmul, const Upstream& upstream,
+                                                  const std::vector<RowKey>& keys, bool needs_dx) const {
+  const at::Tensor& dy = upstream.dy;
+  {
+    const Epilogue terms = lora.output_terms(upstream.down);
+    lora.dora.write_gradient(dy, matmul.forward(lora.dropped(upstream.x, keys), weight, terms));
+  }
+  const at::Tensor scaled = dy.mul(lora.dora.gain);
+  Epilogue terms = lora.backward(scaled, upstream.x, keys, upstream.down, needs_dx);
+  if (!lora.dropout.active()) return {scaled, terms};
+  if (needs_dx) terms.residual.add_(lora.dropout.apply(matmul.input_gradient(scaled.sub(dy), weight), keys));
+  return {dy, terms};
 }
 
 at::Tensor Norm::forward(const at::Tensor& x, Statistics* statistics) const {

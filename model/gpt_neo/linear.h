@@ -11,7 +11,8 @@
 
 namespace neoloom::model {
 
-/// One of the six linears of a block: a weight (trained if weight_grad is defined, else frozen), a bias, an adapter.
+/// One of the six linears of a block: a weight (trained if weight_grad is defined, else frozen), a bias, an adapter
+/// (plain LoRA in the formulas below; for DoRA see lora/dora.h).
 struct Linear {
   Matrix weight;           // [out, in], any dtype
   at::Tensor bias;         // [out] fp32, or undefined
@@ -45,9 +46,23 @@ struct Linear {
   void backward_into(Matmul& matmul, const Upstream& upstream, const std::vector<RowKey>& keys, at::Tensor* dx) const;
 
  private:
-  Epilogue forward_terms(const at::Tensor& x, const std::vector<RowKey>& keys, at::Tensor* down) const;
-  /// Returns the adapter's part of x's gradient.
-  Epilogue write_gradients(const Upstream& upstream, const std::vector<RowKey>& keys, bool needs_dx) const;
+  /// Input and terms of the GEMM that computes forward.
+  struct ForwardGemm {
+    at::Tensor x;
+    Epilogue terms;
+  };
+  ForwardGemm forward_gemm(Matmul& matmul, const at::Tensor& x, const std::vector<RowKey>& keys, at::Tensor* down,
+                           const at::Tensor& residual = {}) const;
+  /// The GEMM whose result is the gradient of x: dy W + terms.
+  struct BackwardGemm {
+    at::Tensor dy;
+    Epilogue terms;
+  };
+  /// Writes the parameter gradients.
+  BackwardGemm write_gradients(Matmul& matmul, const Upstream& upstream, const std::vector<RowKey>& keys,
+                               bool needs_dx) const;
+  BackwardGemm write_dora_gradients(Matmul& matmul, const Upstream& upstream, const std::vector<RowKey>& keys,
+                                    bool needs_dx) const;
 };
 
 /// LayerNorm with fp32 scale and shift.

@@ -113,20 +113,26 @@ void NetworkBuilder::lay_out_adapters() {
     layout_.block_begin_elements.push_back(layout_.total_elements);
     for (const LinearSite site : kLinearSites) {
       const auto index = static_cast<size_t>(site);
-      const AdapterShape& adapter = adapters[layer][index];
-      if (!adapter.present()) continue;
-      check_start(adapter, static_cast<int64_t>(layer), site);
-      const auto [in, out] = features_of(setup_.config, site);
-      const std::string module = fmt::format("{}{}", kPeftPrefix, module_name(static_cast<int64_t>(layer), site));
-      lora_slots_[layer][index].a = layout_.add(fmt::format("{}{}", module, kLoraASuffix), {adapter.rank, in}, true);
-      lora_slots_[layer][index].b = layout_.add(fmt::format("{}{}", module, kLoraBSuffix), {out, adapter.rank}, true);
-      lora_slots_[layer][index].scaling = adapter.scaling;
+      if (adapters[layer][index].present()) add_adapter(layer, site, adapters[layer][index]);
     }
   }
   if (setup_.head != Head::kCausalLm) {
     score_slot_ =
         layout_.add(fmt::format("{}{}", kPeftPrefix, kScoreName), {setup_.num_labels, setup_.config.hidden_size}, true);
   }
+}
+
+void NetworkBuilder::add_adapter(size_t layer, LinearSite site, const AdapterShape& adapter) {
+  check_start(adapter, static_cast<int64_t>(layer), site);
+  LoraSlots& slots = lora_slots_[layer][static_cast<size_t>(site)];
+  const auto [in, out] = features_of(setup_.config, site);
+  const std::string module = fmt::format("{}{}", kPeftPrefix, module_name(static_cast<int64_t>(layer), site));
+  slots.a = layout_.add(fmt::format("{}{}", module, kLoraASuffix), {adapter.rank, in}, true);
+  slots.b = layout_.add(fmt::format("{}{}", module, kLoraBSuffix), {out, adapter.rank}, true);
+  slots.scaling = adapter.scaling;
+  if (!setup_.lora->use_dora) return;
+  slots.magnitude = layout_.add(fmt::format("{}{}", module, kMagnitudeSuffix), {out}, true);
+  slots.weight_squares = row_squares(weights_->blocks[layer][site].weight);
 }
 
 /// Refuses a rank that the initialisation cannot make.
@@ -240,6 +246,9 @@ void NetworkBuilder::attach_adapters(Block& block, size_t layer, const at::Tenso
     branch.b0 = slot_view(subtracted_, slots.b);
     branch.lowp_a0 = slot_view(lowp_subtracted_, slots.a);
     branch.lowp_b0 = slot_view(lowp_subtracted_, slots.b);
+    branch.dora.magnitude = slot_view(params, slots.magnitude);
+    branch.dora.magnitude_grad = slot_view(grads, slots.magnitude);
+    branch.dora.weight_squares = slots.weight_squares;
     if (dropout != nullptr) {
       branch.dropout = {setup_.lora->lora_dropout, dropout->seed, dropout->epoch, static_cast<int64_t>(layer),
                         static_cast<int64_t>(site)};

@@ -62,11 +62,14 @@ class NetworkBuilder {
   struct LoraSlots {
     int64_t a = -1;
     int64_t b = -1;
+    int64_t magnitude = -1;     // DoRA
+    at::Tensor weight_squares;  // [out] DoRA
     double scaling = 0.0;
   };
 
   void lay_out_adapters();
   void check_start(const AdapterShape& adapter, int64_t layer, LinearSite site) const;
+  void add_adapter(size_t layer, LinearSite site, const AdapterShape& adapter);
   void lay_out_everything();
   void convert_small_tensors();
   Block build_block(size_t layer, const at::Tensor& params, const at::Tensor& lowp_params, const at::Tensor& grads,

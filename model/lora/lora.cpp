@@ -23,13 +23,19 @@ at::Tensor LoraBranch::dropped(const at::Tensor& x, const std::vector<RowKey>& k
   return dropout.active() ? dropout.apply(x.to(at::kFloat), keys) : x;
 }
 
-at::Tensor LoraBranch::down(const at::Tensor& x, const std::vector<RowKey>& keys) const {
-  return low_rank_gemm(dropped(x, keys), a.t());
+at::Tensor LoraBranch::down(const at::Tensor& dropped) const { return low_rank_gemm(dropped, a.t()); }
+
+Epilogue LoraBranch::output_terms(const at::Tensor& down) const {
+  return {.low_rank_u = down, .low_rank_v = b.mul(scaling).t().contiguous()};
 }
 
 void LoraBranch::join_forward(const at::Tensor& x, const at::Tensor& down, Epilogue& terms) const {
-  join(down, b.mul(scaling).t().contiguous(), terms);
+  const Epilogue output = output_terms(down);
+  join(output.low_rank_u, output.low_rank_v, terms);
   if (a0.defined()) join(low_rank_gemm(x, a0.t()), b0.mul(-scaling).t(), terms);
+  if (!dora.present()) return;
+  terms.low_rank_v.mul_(dora.gain);
+  terms.scale = dora.gain;
 }
 
 Epilogue LoraBranch::backward(const at::Tensor& dy, const at::Tensor& x, const std::vector<RowKey>& keys,

@@ -38,6 +38,14 @@ Factors factors(const CudaMatmul& matmul, const LoraBranch& lora, const at::Tens
           at::cat({lora.lowp_b, lora.lowp_b0.neg()}, 1).t()};
 }
 
+/// Returns (W + s B A) drop(x) in fp32.
+at::Tensor unscaled_output(const CudaMatmul& matmul, const LoraBranch& lora, const at::Tensor& weight,
+                           const at::Tensor& dropped, const AdapterSaved& saved) {
+  const at::Tensor y = matmul.multiply_fp32(dropped, weight.t());
+  matmul.add_multiply(y, saved.down, lora.lowp_b.t(), /*beta=*/1, lora.scaling);
+  return y;
+}
+
 }  // namespace
 
 at::Tensor adapter_output_on_cuda(const CudaMatmul& matmul, const LoraBranch& lora, const at::Tensor& x,
@@ -65,6 +73,29 @@ void adapter_backward_on_cuda(const CudaMatmul& matmul, const LoraBranch& lora, 
   }
   if (!lora.a0.defined()) return;
   matmul.add_multiply(*dx, matmul.multiply(dy, lora.lowp_b0), lora.lowp_a0, /*beta=*/1, -lora.scaling);
+}
+
+at::Tensor dora_output_on_cuda(const CudaMatmul& matmul, const LoraBranch& lora, const at::Tensor& weight,
+                               const at::Tensor& x, AdapterSaved& saved) {
+  down(matmul, lora, x, saved);
+  const at::Tensor dropped = masked(lora, x, saved.mask);
+  const at::Tensor y = unscaled_output(matmul, lora, weight, dropped, saved).mul_(lora.dora.gain);
+  if (saved.mask.defined()) matmul.add_multiply(y, x.sub(dropped), weight.t());
+  return y;
+}
+
+at::Tensor dora_base_gradient(const CudaMatmul& matmul, const LoraBranch& lora, const at::Tensor& dy) {
+  return lora.dropout.active() ? dy : matmul.to_compute_dtype(dy.mul(lora.dora.gain));
+}
+
+void dora_backward_on_cuda(const CudaMatmul& matmul, const LoraBranch& lora, const at::Tensor& weight,
+                           const at::Tensor& dy, const at::Tensor& x, const AdapterSaved& saved, at::Tensor* dx) {
+  const at::Tensor dropped = masked(lora, x, saved.mask);
+  lora.dora.write_gradient(dy, unscaled_output(matmul, lora, weight, dropped, saved));
+  const at::Tensor scaled = dy.mul(lora.dora.gain);
+  adapter_backward_on_cuda(matmul, lora, matmul.to_compute_dtype(scaled), x, saved, dx);
+  if (dx == nullptr || !saved.mask.defined()) return;
+  dx->add_(masked(lora, matmul.multiply_fp32(matmul.to_compute_dtype(scaled.sub(dy)), weight), saved.mask));
 }
 
 }  // namespace neoloom::model

@@ -31,4 +31,18 @@ void add_adapter_on_cuda(const CudaMatmul& matmul, const LoraBranch& lora, at::T
 void adapter_backward_on_cuda(const CudaMatmul& matmul, const LoraBranch& lora, const at::Tensor& dy,
                               const at::Tensor& x, const AdapterSaved& saved, at::Tensor* dx);
 
+/// DoRA's output without the bias, W (x - drop(x)) + gain (W + s B A) drop(x), in fp32. Shapes: weight [out, in], x [n,
+/// in] compute dtype; returns [n, out].
+at::Tensor dora_output_on_cuda(const CudaMatmul& matmul, const LoraBranch& lora, const at::Tensor& weight,
+                               const at::Tensor& x, AdapterSaved& saved);
+
+/// Returns the gradient of (W + s B A) drop(x) where W x has no other part in y, else dy. Times W, it is the part of
+/// x's gradient that dora_backward_on_cuda leaves to its caller. Shapes: dy [n, out], compute dtype, as is the result.
+at::Tensor dora_base_gradient(const CudaMatmul& matmul, const LoraBranch& lora, const at::Tensor& dy);
+
+/// Writes the gradients of A, B and magnitude. Unless `dx` is null, adds to it [n, in] fp32 what dora_base_gradient's
+/// product leaves out. Shapes: weight [out, in], dy [n, out], x [n, in], compute dtype.
+void dora_backward_on_cuda(const CudaMatmul& matmul, const LoraBranch& lora, const at::Tensor& weight,
+                           const at::Tensor& dy, const at::Tensor& x, const AdapterSaved& saved, at::Tensor* dx);
+
 }  // namespace neoloom::model

@@ -6,6 +6,8 @@
 namespace neoloom::model {
 namespace {
 
+constexpr const char* kBody = "body";  // all of it, in one slot
+
 int64_t factored(const std::vector<int64_t>& shape) { return shape.size() == 2 ? shape[0] + shape[1] : shape[0]; }
 
 int64_t factored_body(const GptNeoConfig& config) {
@@ -29,15 +31,16 @@ TrainableCount count_trainable(const GptNeoConfig& config, const std::optional<L
         const auto [in, out] = features_of(config, site);
         layout.add("A", {adapter.rank, in}, true);
         layout.add("B", {out, adapter.rank}, true);
+        if (lora->use_dora) layout.add("magnitude", {out}, true);
       }
     }
   } else {
-    layout.add("body", {config.body_parameters()}, true);
+    layout.add(kBody, {config.body_parameters()}, true);
   }
   if (num_labels > 0) layout.add("score", {num_labels, config.hidden_size}, true);
   int64_t factored_elements = lora ? 0 : factored_body(config);
   for (const ParameterSlot& slot : layout.slots) {
-    if (slot.shape.size() == 2) factored_elements += factored(slot.shape);
+    if (slot.name != kBody) factored_elements += factored(slot.shape);
   }
   return {layout.trainable_elements, layout.total_elements, factored_elements};
 }

@@ -146,7 +146,7 @@ class CpuMemoryOps final : public BlockOps {
 
   at::Tensor linear_gelu(const at::Tensor& x, BlockSaved& saved) override {
     const Matrix& weight = block_[kCFc].weight;
-    adapter(kCFc, x, saved);
+    const at::Tensor part = adapter(kCFc, x, saved);
     at::Tensor activated = make({x.size(0), weight.plain.size(0)}, type_);
     saved.activation.values = CpuKernels::is_packed(weight)
                                   ? make(activation_tiles_shape(x.size(0), weight.plain.size(0)), type_)
@@ -197,7 +197,7 @@ class CpuMemoryOps final : public BlockOps {
 
  private:
   at::Tensor linear(LinearSite site, const at::Tensor& x, BlockSaved& saved, at::ScalarType type) {
-    adapter(site, x, saved);
+    const at::Tensor part = adapter(site, x, saved);
     const Matrix& weight = block_[site].weight;
     at::Tensor y = make({x.size(0), weight.plain.size(0)}, type);
     kernels_.multiply(x, weight);
@@ -207,38 +207,69 @@ class CpuMemoryOps final : public BlockOps {
   /// Stands for Linear::backward.
   at::Tensor input_grad(LinearSite site, const at::Tensor& dy, const at::Tensor& x, bool needs_dx,
                         at::ScalarType type) {
-    const at::Tensor joins = adapter_grad(site, dy, x, needs_dx);
+    const BackwardGemm gemm = adapter_grad(site, dy, x, needs_dx);
     if (!needs_dx) return {};
     const Matrix& weight = block_[site].weight;
     at::Tensor dx = make({dy.size(0), weight.plain.size(1)}, type);
-    kernels_.multiply(dy, weight, /*backward=*/true);
+    kernels_.multiply(gemm.dy, weight, /*backward=*/true);
     return dx;
   }
 
   /// Stands for Linear::backward_into.
   void add_input_grad(LinearSite site, const at::Tensor& dy, const at::Tensor& x, bool needs_dx) {
-    const at::Tensor joins = adapter_grad(site, dy, x, needs_dx);
-    if (needs_dx) kernels_.multiply(dy, block_[site].weight, /*backward=*/true);
+    const BackwardGemm gemm = adapter_grad(site, dy, x, needs_dx);
+    if (needs_dx) kernels_.multiply(gemm.dy, block_[site].weight, /*backward=*/true);
   }
 
   static at::Tensor dropped(const at::Tensor& x) { return at::empty_like(x.to(at::kFloat)); }
 
-  /// Stands for LoraBranch::down.
-  void adapter(LinearSite site, const at::Tensor& x, BlockSaved& saved) {
+  /// Stands for Linear::forward_gemm. Returns what lives until the GEMM ends.
+  at::Tensor adapter(LinearSite site, const at::Tensor& x, BlockSaved& saved) {
     const LoraBranch& lora = block_[site].lora;
-    if (!lora.present()) return;
+    if (!lora.present()) return {};
     const at::Tensor input = lora.dropout.active() ? dropped(x) : x;
     saved.adapter(site).down = make({x.size(0), lora.a.size(0)}, at::kFloat);
     if (lora.a0.defined()) take_briefly(joined_bytes(x.size(0), lora));
+    if (!lora.dora.present() || !lora.dropout.active()) return {};
+    const at::Tensor rest = dropped(x);
+    const Matrix& weight = block_[site].weight;
+    const at::Tensor both = make({x.size(0), weight.plain.size(0) + weight.plain.size(1)}, at::kFloat);
+    kernels_.multiply(rest, weight);
+    return both;
   }
 
   /// Bytes of x a0^T, and of both adapters' products beside each other.
   static int64_t joined_bytes(int64_t rows, const LoraBranch& lora) { return 3 * kFp32Bytes * rows * lora.a.size(0); }
 
-  /// Stands for LoraBranch::backward. Returns what joins the gradient of x.
-  at::Tensor adapter_grad(LinearSite site, const at::Tensor& dy, const at::Tensor& x, bool needs_dx) {
+  struct BackwardGemm {
+    at::Tensor dy, term;
+  };
+
+  /// Stands for Linear::write_gradients.
+  BackwardGemm adapter_grad(LinearSite site, const at::Tensor& dy, const at::Tensor& x, bool needs_dx) {
     const LoraBranch& lora = block_[site].lora;
-    if (!lora.present()) return {};
+    if (!lora.present()) return {dy, {}};
+    if (!lora.dora.present()) return {dy, low_rank_grad(lora, dy, x, needs_dx)};
+    const Matrix& weight = block_[site].weight;
+    {
+      const at::Tensor input = lora.dropout.active() ? dropped(x) : x;
+      const at::Tensor unscaled = make(dy.sizes(), at::kFloat);
+      kernels_.multiply(input, weight);
+      take_briefly(kFp32Bytes * dy.numel());
+    }
+    const at::Tensor scaled = make(dy.sizes(), at::kFloat);
+    const at::Tensor term = low_rank_grad(lora, scaled, x, needs_dx);
+    if (!lora.dropout.active()) return {scaled, term};
+    if (!needs_dx) return {dy, term};
+    const at::Tensor rest = at::empty_like(scaled);
+    const at::Tensor unmasked = make(x.sizes(), at::kFloat);
+    kernels_.multiply(rest, weight, /*backward=*/true);
+    take_briefly(kFp32Bytes * x.numel());
+    return {dy, term};
+  }
+
+  /// Stands for LoraBranch::backward.
+  static at::Tensor low_rank_grad(const LoraBranch& lora, const at::Tensor& dy, const at::Tensor& x, bool needs_dx) {
     const int64_t rank = lora.a.size(0);
     at::Tensor d_down = make({dy.size(0), rank}, at::kFloat);
     take_briefly(kFp32Bytes * rank * (dy.size(0) + dy.size(1)));
@@ -297,8 +328,8 @@ class CpuMemoryBackend final : public Backend {
                            const LossOptions& /*options*/) const override {
     return make({logits.size(0)}, at::kFloat);
   }
-  at::Tensor logits(const at::Tensor& x, const Matrix& head) override {
-    return make({x.size(0), head.plain.size(0)}, at::kFloat);
+  at::Tensor multiply(const at::Tensor& x, const Matrix& weight) override {
+    return make({x.size(0), weight.plain.size(0)}, at::kFloat);
   }
   std::string describe_attention(int64_t /*window*/) const override { return {}; }
 

@@ -8,9 +8,11 @@
 #include <vector>
 
 #include "model/batch/packing.h"
+#include "model/gpt_neo/dora_norms.h"
 #include "model/gpt_neo/network.h"
 #include "model/gpt_neo/passes.h"
 #include "model/gpt_neo/weights.h"
+#include "model/lora/target_modules.h"
 #include "model/memory/memory_backend.h"
 #include "model/memory/memory_ledger.h"
 #include "model/scalar_type.h"
@@ -73,7 +75,9 @@ class DryRun {
         grads_(training ? at::empty_like(params_) : at::Tensor()),
         network_(network(training)),
         backend_(model_.device.cuda ? make_cuda_memory_backend(setup)
-                                    : make_cpu_memory_backend(setup, shape.longest, gemms)) {}
+                                    : make_cpu_memory_backend(setup, shape.longest, gemms)) {
+    set_dora_norms(network_, dora_norms(network_, *backend_));
+  }
 
   /// Runs forward and backward. Returns what all blocks keep at the end of forward.
   int64_t step() {
@@ -172,6 +176,19 @@ int64_t packed_bytes(const MemorySetup& setup, bool with_head) {
   return bytes;
 }
 
+/// Returns the elements of the weights whose rows DoRA measures at the start.
+int64_t elements_of_norms(const ModelSetup& model) {
+  int64_t elements = 0;
+  if (!model.lora->use_dora) return elements;
+  for (const auto& layer : adapter_map(*model.lora, model.config.num_layers)) {
+    for (const LinearSite site : kLinearSites) {
+      const auto [in, out] = features_of(model.config, site);
+      if (layer[static_cast<size_t>(site)].present()) elements += in * out;
+    }
+  }
+  return elements;
+}
+
 }  // namespace
 
 WeightMemory weight_memory(const MemorySetup& setup) {
@@ -190,7 +207,7 @@ WeightMemory weight_memory(const MemorySetup& setup) {
   const bool causal = setup.model.head == Head::kCausalLm;
   const bool reads_plain = !setup.packed_weights || setup.model.compute_dtype == Dtype::kFloat32;
   const int64_t embeddings = (config.vocab_size + config.max_position_embeddings) * h;
-  memory.read_bytes = reads_plain ? memory.mapped_bytes : element * embeddings;
+  memory.read_bytes = reads_plain ? memory.mapped_bytes : element * (embeddings + elements_of_norms(setup.model));
   if (setup.packed_weights) {
     memory.mapped_bytes += packed_bytes(setup, /*with_head=*/true);
     memory.read_bytes += packed_bytes(setup, causal);

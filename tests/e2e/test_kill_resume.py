@@ -111,6 +111,16 @@ def test_bare_start_is_killed_and_resumed_without_mpirun(tmp_path, config, undis
     assert_same_end(run, undisturbed)
 
 
+@pytest.mark.parametrize("peft", [dict(use_dora=True)], ids=lambda peft: next(iter(peft)))
+def test_other_adapters_killed_on_three_ranks_end_alike_on_one(tmp_path, config, undisturbed, peft):
+    whole, killed = (Run(tmp_path / name, config, peft_config=peft) for name in ("whole", "killed"))
+    whole.train(2).expect(0)
+    assert killed.train(3, NEOLOOM_FAULT="kill:rank=1:step=9").code not in (0, STOPPED)
+    killed.train(1).expect(0)
+    assert_same_end(killed, whole)
+    assert whole.state()["params"] != undisturbed.state()["params"]
+
+
 def test_resume_none_is_refused_where_checkpoints_exist(copy_of_it):
     before = contents(copy_of_it.folder)
     refused = copy_of_it.train(2, "--resume", "none").expect(2)

@@ -16,22 +16,25 @@ CASES = [
     ("classification", "float16"),
     ("classification", "bfloat16"),
     ("causal_lm", "float16"),
-    ("classification", "float16", "pissa"),
+    ("classification", "float16", {"init_lora_weights": "pissa"}),
+    ("causal_lm", "bfloat16", {"use_dora": True, "init_lora_weights": "orthogonal"}),
 ]
 RANKS = (1, 2, 3, 4)
 
 
-@pytest.fixture(scope="module", params=CASES, ids="-".join)
+def name_of(case):
+    kind, dtype, *peft = case
+    return "-".join([kind, dtype, *(key for keys in peft for key in keys)])
+
+
+@pytest.fixture(scope="module", params=CASES, ids=name_of)
 def runs(request, tmp_path_factory, data, cache):
     """{ranks: (run, trace)}"""
-    kind, dtype, *init = request.param
+    kind, dtype, *peft = request.param
     folder = tmp_path_factory.mktemp("same_bits")
     finished = {}
     for ranks in RANKS:
-        config = make_config(kind, data, cache, dtype)
-        if init:
-            config["peft_config"]["init_lora_weights"] = init[0]
-        run = Run(folder / f"np{ranks}", config)
+        run = Run(folder / f"np{ranks}", make_config(kind, data, cache, dtype), peft_config=peft[0] if peft else {})
         trace = folder / f"trace{ranks}"
         run.train(ranks, NEOLOOM_TRACE_SAMPLES=trace).expect(0)
         finished[ranks] = run, read_trace(trace, ranks)

@@ -88,8 +88,10 @@ def ours(base, cache, adapter, classifies, **request):
     dict(target_modules="all-linear", rank_pattern={"h.0.attn.attention.q_proj": 2, "q_proj": 3, r"h\.1\..*c_fc": 5},
          alpha_pattern={"q_proj": 5, "mlp.c_proj": 0.5}),
     dict(target_modules=ALL_LINEAR, use_rslora=True, rank_pattern={"c_fc": 1}, alpha_pattern={"c_fc": 3}),
+    dict(target_modules=ALL_LINEAR, use_dora=True),
+    dict(target_modules=["q_proj", "c_fc"], use_dora=True, use_rslora=True, rank_pattern={"c_fc": 1}),
 ], ids=["q_v", "all_linear", "rslora", "expression", "full_names", "exclude", "exclude_expression", "layers", "patterns",
-        "rslora_patterns"])
+        "rslora_patterns", "dora", "dora_rslora"])
 def test_adapters_that_peft_wrote_compute_the_same(base, cache, tmp_path, classifies, lora):
     model = peft_model(base, classifies, **lora)
     model.save_pretrained(tmp_path / "adapter")
@@ -111,8 +113,8 @@ def test_sixteen_bit_tensors_and_a_float_alpha_of_foreign_files_are_read(base, c
     assert_close(ours(base, cache, adapter, True), oracle_logits(oracle.float(), True))
 
 
-@pytest.mark.parametrize("lora", [dict(use_dora=True), dict(bias="lora_only"),
-                                  dict(lora_bias=True), dict(init_lora_weights="pissa_niter_1"),
+@pytest.mark.parametrize("lora", [dict(bias="lora_only"), dict(lora_bias=True),
+                                  dict(init_lora_weights="pissa_niter_1"),
                                   dict(modules_to_save=["wpe"])],
                          ids=lambda lora: next(iter(lora)))
 def test_peft_adapters_with_unsupported_fields_are_refused_by_name(base, cache, tmp_path, lora):
@@ -140,10 +142,11 @@ def test_all_tensors_that_do_not_belong_come_in_one_report(base, cache, tmp_path
 
 
 @pytest.mark.parametrize("targets", [["v_proj", "q_proj"], ["all-linear"]], ids=["q_v", "all_linear"])
-@pytest.mark.parametrize("use_rslora", [False, True])
-def test_a_classifier_that_we_wrote_loads_in_peft_and_transformers(base, cache, tmp_path, targets, use_rslora):
+@pytest.mark.parametrize("kind", [{}, dict(use_rslora=True), dict(use_dora=True)],
+                         ids=lambda kind: next(iter(kind), "plain"))
+def test_a_classifier_that_we_wrote_loads_in_peft_and_transformers(base, cache, tmp_path, targets, kind):
     adapter = tmp_path / "adapter"
-    lora = dict(r=3, lora_alpha=5.0, target_modules=targets, use_rslora=use_rslora)
+    lora = dict(r=3, lora_alpha=5.0, target_modules=targets) | kind
     for _ in range(2):  # the second time it replaces itself
         answer = call("write", folder=base, cache=cache, output=adapter, head="single_label", labels=LABELS,
                       problem_type="single_label_classification", pad_token_id=0, lora=lora, fill_lora_b=True,
@@ -171,9 +174,10 @@ def test_a_classifier_that_we_wrote_loads_in_peft_and_transformers(base, cache, 
         AutoTokenizer.from_pretrained(base)("free cash").input_ids
 
 
-def test_peft_reads_our_language_adapter_and_writes_it_back_unchanged(base, cache, tmp_path):
+@pytest.mark.parametrize("kind", [{}, dict(use_dora=True)], ids=lambda kind: next(iter(kind), "plain"))
+def test_peft_reads_our_language_adapter_and_writes_it_back_unchanged(base, cache, tmp_path, kind):
     adapter = tmp_path / "adapter"
-    call("write", folder=base, cache=cache, output=adapter, lora=dict(r=2, target_modules=ALL_LINEAR),
+    call("write", folder=base, cache=cache, output=adapter, lora=dict(r=2, target_modules=ALL_LINEAR) | kind,
          fill_lora_b=True)
     plain = AutoModelForCausalLM.from_pretrained(base, attn_implementation="eager")
     wrapped = PeftModel.from_pretrained(plain, adapter)
@@ -190,7 +194,8 @@ def test_peft_reads_our_language_adapter_and_writes_it_back_unchanged(base, cach
     dict(target_modules=ALL_LINEAR, exclude_modules=["h.1.mlp.c_fc", "out_proj"], layers_to_transform=[0, 1]),
     dict(target_modules=["all-linear"], rank_pattern={"h.0.attn.attention.q_proj": 2, "q_proj": 3, r"h\.1\..*c_fc": 5},
          alpha_pattern={"q_proj": 5, "mlp.c_proj": 0.5}),
-], ids=["expression", "limits", "patterns"])
+    dict(target_modules=["all-linear"], use_dora=True),
+], ids=["expression", "limits", "patterns", "dora"])
 def test_peft_finds_the_modules_ranks_and_scalings_that_we_chose(base, cache, tmp_path, lora):
     adapter = tmp_path / "adapter"
     call("write", folder=base, cache=cache, output=adapter, lora=dict(r=4, lora_alpha=6.0) | lora, fill_lora_b=True)
@@ -231,9 +236,10 @@ def test_a_merged_export_in_shards_is_that_of_one_file(base, cache, tmp_path):
 
 @pytest.mark.parametrize("classifies", [True, False])
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_a_merged_export_is_a_transformers_model_rounded_once(base, cache, tmp_path, classifies, dtype):
+@pytest.mark.parametrize("kind", ["use_rslora", "use_dora"])
+def test_a_merged_export_is_a_transformers_model_rounded_once(base, cache, tmp_path, classifies, dtype, kind):
     adapter = tmp_path / "adapter"
-    model = peft_model(base, classifies, target_modules="all-linear", use_rslora=True)
+    model = peft_model(base, classifies, target_modules="all-linear", **{kind: True})
     model.save_pretrained(adapter)
     head = dict(head="single_label", labels=LABELS, problem_type="single_label_classification",
                 pad_token_id=0) if classifies else {}

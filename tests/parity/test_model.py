@@ -101,7 +101,8 @@ class Situation:
         """Yields (the probe's slot name, parameter)."""
         for name, parameter in self.model.named_parameters():
             if parameter.requires_grad:
-                yield name.replace(".default", "").replace(".modules_to_save", ""), parameter
+                name = name.replace(".default", "").replace(".modules_to_save", "")
+                yield name.replace("magnitude_vector.weight", "magnitude_vector"), parameter
 
     def reference(self, ids, mask, labels, reduction="sum"):
         self.model.zero_grad()
@@ -230,8 +231,10 @@ def test_blocked_attention_of_long_samples_equals_peft(tmp_path, length):
         dict(r=2, target_modules=["h.1.mlp.c_proj"]),
         dict(r=2, target_modules=["transformer.h.1.attn.attention.q_proj", "h.0.mlp.c_fc"]),
         dict(r=3, target_modules=["k_proj"]),
+        dict(r=4, lora_alpha=8, use_dora=True, target_modules=SIX),
+        dict(r=2, lora_alpha=3, use_dora=True, use_rslora=True, target_modules=["v_proj", "c_fc"]),
     ],
-    ids=["rslora", "k and out", "fc only", "one module", "full names", "k only"],
+    ids=["rslora", "k and out", "fc only", "one module", "full names", "k only", "dora", "dora of v and fc"],
 )
 @pytest.mark.parametrize("head", ["causal_lm", "single_label"])
 def test_any_choice_of_modules_equals_peft(tmp_path, head, lora):
@@ -239,6 +242,40 @@ def test_any_choice_of_modules_equals_peft(tmp_path, head, lora):
     batch = make_batch(head, [11, 4, 16], 512, 3, seed=5)
     ((answer, tensors),) = probe(tmp_path, [situation.case("out", *batch)])
     compare(situation, batch, answer, tensors)
+
+
+class Masked(torch.nn.Module):
+    """Stands for a module's dropout, with a mask for each token row."""
+
+    def __init__(self, mask):
+        super().__init__()
+        self.mask = mask
+
+    def forward(self, x):
+        return x * self.mask.to(x.dtype)
+
+
+@pytest.mark.parametrize("use_dora", [False, True])
+@pytest.mark.parametrize("head", ["causal_lm", "single_label"])
+def test_gradients_with_dropout_equal_peft_with_the_same_masks(tmp_path, head, use_dora):
+    lora = dict(r=4, lora_alpha=8, lora_dropout=0.4, target_modules=SIX, use_dora=use_dora)
+    situation = Situation(tmp_path, head, lora, num_layers=3)
+    ids, mask, labels = batch = make_batch(head, [11, 4, 16], 512, 3, seed=5)
+    ((answer, tensors),) = probe(tmp_path, [situation.case("out", *batch, dropout_seed=7, dropout_epoch=2)])
+    situation.model.train()
+    for name, module in situation.model.named_modules():
+        if hasattr(module, "lora_dropout") and isinstance(module, peft.tuners.lora.Linear):
+            rows = tensors["mask." + name.removeprefix("base_model.model.")]
+            assert 0.3 < (rows == 0).float().mean() < 0.5
+            padded = torch.zeros(*mask.shape, rows.size(1)).masked_scatter(mask.unsqueeze(-1), rows)
+            module.lora_dropout["default"] = Masked(padded)
+    _, loss, _, gradients = situation.reference(*batch)
+    assert answer["loss"] == pytest.approx(loss, rel=TOLERANCE)
+    assert answer["eval_loss"] != pytest.approx(loss, rel=1e-3)
+    exact = situation.exact_gradients(*batch)
+    for name, gradient in gradients.items():
+        ours, theirs = distance(tensors["grad." + name], exact[name]), distance(gradient, exact[name])
+        assert ours <= theirs + TOLERANCE, name
 
 
 def test_all_linear_means_the_modules_that_peft_finds(tmp_path):

@@ -10,13 +10,16 @@
 #include <ATen/Parallel.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/ones.h>
 #include <ATen/ops/zeros.h>
 
 #include <iostream>
 #include <nlohmann/json.hpp>
 
 #include "model/checkpoints/safetensors.h"
+#include "model/lora/dropout.h"
 #include "model/model.h"
+#include "model/parameter_table.h"
 #include "model/weight_cache/packed_weights_file.h"
 #include "model/weight_cache/weight_cache.h"
 #include "runtime/core/error.h"
@@ -99,6 +102,7 @@ model::ModelSetup read_setup(const json& text) {
     options.use_rslora = lora.value("use_rslora", false);
     const json init = lora.value("init_lora_weights", json(true));
     options.init_lora_weights = model::init_from_name(init.is_string() ? init.get<std::string>() : init.dump());
+    options.use_dora = lora.value("use_dora", false);
     options.target_modules = {lora.value("target_modules", options.target_modules.names)};
     setup.lora = options;
   }
@@ -115,6 +119,24 @@ void load_params(const model::Model& model, const std::string& path, at::Tensor&
 void append_slots(NamedTensors& out, const model::Model& model, const at::Tensor& buffer, const std::string& prefix) {
   for (const model::ParameterSlot& slot : model.layout().slots) {
     out.emplace_back(prefix + slot.name, buffer.narrow(0, slot.offset_elements, slot.elements()).view(slot.shape));
+  }
+}
+
+/// Appends what dropout makes of ones, by module: [N, in].
+void append_masks(NamedTensors& out, const model::ModelSetup& setup, const model::Batch& batch,
+                  const model::DropoutKey& key) {
+  std::vector<model::RowKey> rows;
+  for (size_t sample = 0; sample < batch.sample_ids.size(); ++sample) {
+    const int64_t length = batch.cu_seqlens[sample + 1] - batch.cu_seqlens[sample];
+    for (int64_t token = 0; token < length; ++token) rows.push_back({batch.sample_ids[sample], token});
+  }
+  for (int64_t layer = 0; layer < setup.config.num_layers; ++layer) {
+    for (const model::LinearSite site : model::kLinearSites) {
+      const model::DropoutMask mask{setup.lora->lora_dropout, key.seed, key.epoch, layer, static_cast<int64_t>(site)};
+      const int64_t in = model::features_of(setup.config, site).first;
+      const at::Tensor ones = at::ones({static_cast<int64_t>(rows.size()), in}, at::kFloat);
+      out.emplace_back("mask." + model::module_name(layer, site), mask.apply(ones, rows));
+    }
   }
 }
 
@@ -162,6 +184,7 @@ json run_case(const json& text) {
         answer["count"] = loss.count;
       }
       append_slots(out, *model, grads, "grad.");
+      if (setup.lora && setup.lora->lora_dropout > 0.0) append_masks(out, setup, batch, key);
     }
     const model::EvalOutput evaluated = model->evaluate(batch, params);
     if (evaluated.loss.loss.defined()) answer["eval_loss"] = evaluated.loss.loss.item<double>();

@@ -129,6 +129,10 @@ TEST(Labels, CountsAndNamesMustAgree) {
 TEST(Adapter, TargetsAndSavedModulesAreKnown) {
   EXPECT_THAT(refusal("peft_config: {target_modules: []}\n"), HasSubstr("at least one module name"));
   EXPECT_THAT(refusal("peft_config: {modules_to_save: [wte]}\n"), HasSubstr("\"wte\" is not supported yet"));
+  for (const std::string init : {"pissa", "olora"}) {
+    EXPECT_THAT(refusal("peft_config: {use_dora: true, init_lora_weights: " + init + "}\n"),
+                HasSubstr("peft_config.use_dora: not together with init_lora_weights " + init));
+  }
   EXPECT_EQ(parse("peft_config: {target_modules: all-linear}\n").peft_config->target_modules,
             (model::ModuleChoice{{"all-linear"}}));
   EXPECT_EQ(parse("peft_config: {target_modules: '.*q_proj'}\n").peft_config->target_modules,

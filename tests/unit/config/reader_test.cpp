@@ -127,11 +127,11 @@ TEST(UnknownKey, WithABlankThatLooksLikeAnotherIsShownWithEscapes) {
 TEST(Mistakes, AreToldAllAtOnceWithTheirPlaces) {
   const std::string error = refusal(
       "trainer_config:\n  learning_rat: 1\n  max_steps: many\n  optim: lomo\n"
-      "peft_config: {r: 0, use_dora: true}\nmodel: x\n");
+      "peft_config: {r: 0, use_qalora: true}\nmodel: x\n");
   EXPECT_THAT(error, StartsWith("run.yaml: 6 mistakes:\n  run.yaml:2: unknown key"));
   for (const char* part :
        {"run.yaml:3: trainer_config.max_steps", "run.yaml:4: trainer_config.optim", "run.yaml:5: peft_config.r",
-        "run.yaml:5: peft_config.use_dora", "run.yaml:6: unknown group"}) {
+        "run.yaml:5: peft_config.use_qalora", "run.yaml:6: unknown group"}) {
     EXPECT_THAT(error, HasSubstr(part));
   }
   const std::string one = refusal("trainer_config: {max_steps: many}\n");
@@ -296,7 +296,8 @@ TEST(Names, MayLookLikeNumbers) {
 TEST(Resolved, ReadsBackToTheSameConfiguration) {
   const std::string text =
       "model_config: {pretrained_model_name: 'a: b # c', num_labels: 3, frozen_dtype: bf16}\n"
-      "peft_config: {r: 3, lora_alpha: 0.1, task_type: SEQ_CLS, modules_to_save: [score], use_rslora: true}\n"
+      "peft_config: {r: 3, lora_alpha: 0.1, task_type: SEQ_CLS, modules_to_save: [score], use_rslora: true,\n"
+      "  use_dora: true}\n"
       "tokenizer_config: {model_max_length: 128}\n"
       "trainer_config: {learning_rate: 1.0e-7, adam_epsilon: 1.0e-8, eval_strategy: epoch, save_strategy: epoch,\n"
       "  load_best_model_at_end: true, data_seed: 3, greater_is_better: false, bf16: true, save_total_limit: null}\n"

@@ -18,6 +18,7 @@
 
 #include "model/batch/packing.h"
 #include "model/gpt_neo/backend.h"
+#include "model/gpt_neo/dora_norms.h"
 #include "model/gpt_neo/heads.h"
 #include "model/gpt_neo/network.h"
 #include "model/memory/memory_ledger.h"
@@ -102,6 +103,7 @@ struct Case {
   std::vector<int64_t> lengths = {128, 128, 128, 128};
   bool packed_weights = true;
   bool on_cuda = false;
+  bool dora = false;
 };
 
 Dtype dtype_of(at::ScalarType type) {
@@ -118,6 +120,7 @@ ModelSetup setup_of(const Case& c) {
     setup.lora.reset();
   } else {
     setup.lora->target_modules = {c.targets};
+    setup.lora->use_dora = c.dora;
   }
   return c.on_cuda ? device_setup(setup, c.compute) : setup;
 }
@@ -173,10 +176,10 @@ void expect_within_a_tenth(int64_t planned, int64_t measured, const std::string&
 }
 
 std::string name_of(const Case& c) {
-  return fmt::format("head {}, frozen {}, {}, targets {}, dropout {}, {} samples{}{}{}", static_cast<int>(c.head),
+  return fmt::format("head {}, frozen {}, {}, targets {}, dropout {}, {} samples{}{}{}{}", static_cast<int>(c.head),
                      c10::toString(c.frozen), dtype_name(c.compute), c.targets.size(), c.dropout, c.lengths.size(),
                      c.packed_weights ? "" : ", no packed weights", c.on_cuda ? ", device path" : "",
-                     c.checkpointing ? ", checkpointing" : "");
+                     c.checkpointing ? ", checkpointing" : "", c.dora ? ", DoRA" : "");
 }
 
 /// Returns the cases to measure. 16-bit GEMMs of the CUDA backend are none: they have stand-ins here that make tensors
@@ -201,6 +204,12 @@ std::vector<Case> cases() {
       {.compute = Dtype::kBFloat16, .targets = {}},
       {.on_cuda = true},
       {.head = Head::kSingleLabel, .targets = all, .dropout = 0.1, .on_cuda = true},
+      {.dora = true},
+      {.targets = all, .dropout = 0.1, .dora = true},
+      {.frozen = at::kBFloat16, .compute = Dtype::kBFloat16, .targets = all, .dora = true},
+      {.head = Head::kSingleLabel, .frozen = at::kHalf, .targets = all, .dropout = 0.1, .dora = true},
+      {.on_cuda = true, .dora = true},
+      {.targets = all, .dropout = 0.1, .on_cuda = true, .dora = true},
   };
 }
 
@@ -259,8 +268,9 @@ TEST(MemoryPlan, CountsEveryTensorThatABlockKeepsToTheByte) {
       const NetworkBuilder builder(setup, weights);
       const at::Tensor params = at::zeros({builder.layout().total_elements}, at::kFloat);
       const DropoutKey key;
-      const Network network = builder.build(params, at::zeros_like(params), &key);
+      Network network = builder.build(params, at::zeros_like(params), &key);
       const auto backend = make_backend(setup);
+      set_dora_norms(network, dora_norms(network, *backend));
       const PackedBatch packed =
           pack(batch_of(c), setup, at::kCPU,
                {.for_device = c.on_cuda, .fixed_shapes = c.on_cuda && compute != Dtype::kFloat32})

@@ -93,7 +93,6 @@ TEST_F(AdapterConfig, WhatIsNotSupportedIsRefusedByName) {
   const std::map<std::string, json> unsupported = {
       {"peft_type", "IA3"},
       {"task_type", "SEQ_2_SEQ_LM"},
-      {"use_dora", true},
       {"lora_bias", true},
       {"bias", "all"},
       {"rank_pattern", {{"q_proj", 0}}},
@@ -121,6 +120,7 @@ TEST_F(AdapterConfig, WhatIsNotSupportedIsRefusedByName) {
       {"lora_alpha", "8"},
       {"lora_dropout", 1.0},
       {"use_rslora", "yes"},
+      {"use_dora", 1},
       {"target_modules", json::array()},
   };
   for (const auto& [key, value] : unsupported) {
@@ -131,6 +131,12 @@ TEST_F(AdapterConfig, WhatIsNotSupportedIsRefusedByName) {
     EXPECT_THAT(refusal({{"init_lora_weights", init}}),
                 AllOf(HasSubstr(init), HasSubstr("path_initial_model_for_weight_conversion")));
   }
+}
+
+TEST_F(AdapterConfig, DoraOnAChangedBaseIsRefused) {
+  EXPECT_THAT(refusal({{"use_dora", true}, {"init_lora_weights", "pissa"}}),
+              AllOf(HasSubstr("init_lora_weights is \"pissa\""), HasSubstr("use_dora is true")));
+  EXPECT_TRUE(read({{"use_dora", true}, {"init_lora_weights", "gaussian"}}).lora.use_dora);
 }
 
 TEST_F(AdapterConfig, AnInitialisationOfKnownValuesIsRead) {

@@ -44,6 +44,7 @@ LoraOptions fresh_lora(const json& request) {
   lora.use_rslora = request.value("use_rslora", false);
   const json init = request.value("init_lora_weights", json(true));
   lora.init_lora_weights = init_from_name(init.is_string() ? init.get<std::string>() : init.dump());
+  lora.use_dora = request.value("use_dora", false);
   const json targets = request.value("target_modules", json(lora.target_modules.names));
   lora.target_modules.is_expression = targets.is_string();
   lora.target_modules.names = (targets.is_string() ? json::array({targets}) : targets).get<std::vector<std::string>>();
