@@ -105,6 +105,8 @@ struct LoraOptions {
   ModulePattern<double> alpha_pattern;       // lora_alpha of single modules
   bool use_rslora = false;
   bool use_dora = false;
+  std::string bias = "none";  // biases that train: none | all | lora_only (of adapted layers)
+  bool lora_bias = false;     // B has a bias
   AdapterInit init_lora_weights;
   std::vector<std::string> modules_to_save;  // only score / classifier (implied by SEQ_CLS)
   std::string init_from;                     // PEFT folder with initial adapter values; empty: none

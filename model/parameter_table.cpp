@@ -22,7 +22,8 @@ std::string module_name(int64_t layer, LinearSite site) {
 }
 
 bool is_of_adapter(std::string_view name) {
-  return name.ends_with(kLoraASuffix) || name.ends_with(kLoraBSuffix) || name.ends_with(kMagnitudeSuffix);
+  return name.ends_with(kLoraASuffix) || name.ends_with(kLoraBSuffix) || name.ends_with(kMagnitudeSuffix) ||
+         name.ends_with(kLoraBiasSuffix);
 }
 
 std::pair<int64_t, int64_t> features_of(const GptNeoConfig& config, LinearSite site) {

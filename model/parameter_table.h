@@ -26,6 +26,7 @@ inline constexpr std::string_view kPeftPrefix = "base_model.model.";
 inline constexpr std::string_view kLoraASuffix = ".lora_A.weight";              // [r, in]
 inline constexpr std::string_view kLoraBSuffix = ".lora_B.weight";              // [out, r]
 inline constexpr std::string_view kMagnitudeSuffix = ".lora_magnitude_vector";  // [out]; DoRA
+inline constexpr std::string_view kLoraBiasSuffix = ".lora_B.bias";             // [out]; lora_bias
 /// Whether the key of an adapter file ends in one of these.
 bool is_of_adapter(std::string_view name);
 

@@ -162,6 +162,14 @@ void check_adapter_kind(const model::LoraOptions& lora, const KeyLocation& place
                 "{}: not together with init_lora_weights {}, whose adapter is stored as a plain LoRA for the unchanged "
                 "base, which DoRA is not; remove one of them",
                 place("peft_config", "use_dora"), model::init_name(lora.init_lora_weights));
+  using Kind = model::AdapterInit::Kind;
+  const Kind kind = lora.init_lora_weights.kind;
+  core::require(!lora.lora_bias || kind == Kind::kTrue || kind == Kind::kFalse, ErrorKind::kUsage,
+                "{}: not together with init_lora_weights {}; PEFT has it with true and false only",
+                place("peft_config", "lora_bias"), model::init_name(lora.init_lora_weights));
+  core::require(!lora.lora_bias || !lora.use_dora, ErrorKind::kUsage,
+                "{}: not together with use_dora, in PEFT neither; remove one of them",
+                place("peft_config", "lora_bias"));
 }
 
 void check_peft(const RunConfig& config, const KeyLocation& place) {

@@ -207,6 +207,8 @@ void add_peft_fields(std::vector<Field>& out) {
   group.flag("use_rslora", kCompared, &Options::use_rslora);
   group.read_by("init_lora_weights", kCompared, &Options::init_lora_weights, read_adapter_init);
   group.flag("use_dora", kCompared, &Options::use_dora, true);
+  group.text("bias", kCompared, &Options::bias, {{"none", "all", "lora_only"}, {}});
+  group.flag("lora_bias", kCompared, &Options::lora_bias, true);
   group.names("modules_to_save", kCompared, &Options::modules_to_save);
   group.text("init_from", kResolved, &Options::init_from);
 }

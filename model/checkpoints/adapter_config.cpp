@@ -33,6 +33,7 @@ bool is_known(std::string_view key) {
                                                "layers_pattern",
                                                "layers_to_transform",
                                                "lora_alpha",
+                                               "lora_bias",
                                                "lora_dropout",
                                                "megatron_core",
                                                "modules_to_save",
@@ -117,7 +118,6 @@ class AdapterConfig {
     if (text("peft_type") != "LORA") refuse("peft_type", "\"LORA\"");
     const std::string task = text("task_type");
     if (!task.empty() && task != "SEQ_CLS" && task != "CAUSAL_LM") refuse("task_type", "SEQ_CLS or CAUSAL_LM");
-    if (!at("bias").is_null() && text("bias") != "none") refuse("bias", "\"none\", the only supported value");
     for (const std::string& name : names("modules_to_save")) {
       if (name != "score" && name != "classifier") refuse("modules_to_save", "only score and classifier");
     }
@@ -126,6 +126,14 @@ class AdapterConfig {
         refuse(key.c_str(), "its default: this is not supported");
       }
     }
+  }
+
+  std::string bias() const {
+    const std::string value = text("bias");
+    if (!value.empty() && value != "none" && value != "all" && value != "lora_only") {
+      refuse("bias", "none, all or lora_only");
+    }
+    return value.empty() ? "none" : value;
   }
 
   /// Reads init_lora_weights. EVA only chooses initial values, so that its adapters are plain ones.
@@ -237,6 +245,8 @@ AdapterFolder read_adapter_folder(const std::string& folder) {
   result.lora.use_rslora = config.flag("use_rslora");
   result.lora.init_lora_weights = config.init();
   result.lora.use_dora = config.flag("use_dora");
+  result.lora.bias = config.bias();
+  result.lora.lora_bias = config.flag("lora_bias");
   result.lora.target_modules = {read_targets(config, folder)};
   result.lora.rank_pattern =
       config.pattern<int64_t>("rank_pattern", "modules with whole numbers above 0",

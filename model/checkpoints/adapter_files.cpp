@@ -135,7 +135,8 @@ void load_adapter_values(const std::string& folder, const Model& model, at::Tens
   }
   std::string hint = adapter ? hint_at_embedding(stored, model.setup().config.vocab_size) : "";
   if (hint.empty()) {
-    hint = adapter ? "Expected an adapter of this base model with the same r, target_modules, use_dora and labels."
+    hint = adapter ? "Expected an adapter of this base model with the same r, target_modules, use_dora, bias and "
+                     "labels."
                    : "Expected a full model of the same shape.";
   }
   report.raise_unless_empty(folder, hint);

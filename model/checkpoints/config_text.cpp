@@ -44,6 +44,7 @@ json written_pattern(const ModulePattern<T>& pattern) {
 
 /// Writes what LoraConfig has beside the usual, unless it is empty.
 void add_limits_and_patterns(const LoraOptions& lora, json& config) {
+  if (lora.lora_bias) config["lora_bias"] = true;
   if (!lora.exclude_modules.empty()) config["exclude_modules"] = written_modules(lora.exclude_modules);
   if (!lora.layers_to_transform.empty()) config["layers_to_transform"] = lora.layers_to_transform;
   if (!lora.layers_pattern.empty()) config["layers_pattern"] = lora.layers_pattern;
@@ -80,7 +81,7 @@ std::string adapter_config_text(const LoraOptions& lora, Head head, const std::s
   const bool classifies = head != Head::kCausalLm;
   json config;  // sorted by key
   config["base_model_name_or_path"] = base_model_name;
-  config["bias"] = "none";
+  config["bias"] = lora.bias;
   config["fan_in_fan_out"] = false;
   config["inference_mode"] = true;
   config["init_lora_weights"] = written_init(lora.init_lora_weights);

@@ -33,6 +33,7 @@ struct TrainedTensors {
   std::map<std::string, at::Tensor> a, b;       // by the adapted weight's name
   std::map<std::string, at::Tensor> magnitude;  // likewise; DoRA
   std::map<std::string, double> scaling;        // likewise
+  std::map<std::string, at::Tensor> added;      // s * B's bias, by the name of the bias; lora_bias
 };
 
 TrainedTensors sort_slots(const Model& model, const at::Tensor& params) {
@@ -46,6 +47,10 @@ TrainedTensors sort_slots(const Model& model, const at::Tensor& params) {
       trained.b[module_of(kLoraBSuffix) + ".weight"] = value;
     } else if (name.ends_with(kMagnitudeSuffix)) {
       trained.magnitude[module_of(kMagnitudeSuffix) + ".weight"] = value;
+    } else if (name.ends_with(kLoraBiasSuffix)) {
+      trained.added[module_of(kLoraBiasSuffix) + ".bias"] = value;
+    } else if (name.ends_with(kBaseLayerBiasSuffix)) {
+      trained.whole[module_of(kBaseLayerBiasSuffix) + ".bias"] = value;
     } else {
       trained.whole[name] = value;
     }
@@ -57,6 +62,10 @@ TrainedTensors sort_slots(const Model& model, const at::Tensor& params) {
       trained.scaling[module_name(static_cast<int64_t>(layer), site) + ".weight"] =
           adapters[layer][static_cast<size_t>(site)].scaling;
     }
+  }
+  for (auto& [bias, value] : trained.added) {
+    const std::string module = bias.substr(0, bias.size() - std::string_view(".bias").size());
+    value = value.mul(trained.scaling.at(module + ".weight"));
   }
   return trained;
 }
@@ -78,7 +87,14 @@ at::Tensor merged(const at::Tensor& base, const Adapter& adapter) {
 class Exporter {
  public:
   Exporter(const Model& model, const at::Tensor& params, const std::string& base_folder, at::ScalarType dtype)
-      : model_(model), trained_(sort_slots(model, params)), base_(base_folder), dtype_(dtype) {}
+      : model_(model), trained_(sort_slots(model, params)), base_(base_folder), dtype_(dtype) {
+    for (const auto& [bias, value] : trained_.added) {
+      core::require(base_.find(bias) != nullptr, ErrorKind::kUsage,
+                    "peft_config.lora_bias: {} cannot be merged, because GPT-Neo has no such bias; "
+                    "export --format peft keeps the adapter as it is",
+                    bias);
+    }
+  }
 
   /// Returns the tensors of the body in file order, then that of the head.
   std::vector<TensorToWrite> tensors() const {
@@ -102,8 +118,13 @@ class Exporter {
 
  private:
   TensorToWrite entry(const std::string& name, const std::vector<int64_t>& shape) const {
+    const auto added = trained_.added.find(name);
+    const auto with_added = [value =
+                                 added == trained_.added.end() ? at::Tensor() : added->second](const at::Tensor& bias) {
+      return value.defined() ? bias.to(at::kFloat).add(value) : bias;
+    };
     if (const auto found = trained_.whole.find(name); found != trained_.whole.end()) {
-      return {name, dtype_, shape, [value = found->second] { return value; }, {}};
+      return {name, dtype_, shape, [value = found->second, with_added] { return with_added(value); }, {}};
     }
     const SourceTensors::Entry* source = base_.find(name);
     core::require(source != nullptr && source->shape == shape, ErrorKind::kWeights,
@@ -111,7 +132,9 @@ class Exporter {
                   shape_text(shape));
     const auto drop = [source] { source->drop_pages(); };
     const auto a = trained_.a.find(name);
-    if (a == trained_.a.end()) return {name, dtype_, shape, [source] { return source->value(); }, drop};
+    if (a == trained_.a.end()) {
+      return {name, dtype_, shape, [source, with_added] { return with_added(source->value()); }, drop};
+    }
     Adapter adapter = {a->second, trained_.b.at(name), {}, trained_.scaling.at(name)};
     const auto magnitude = trained_.magnitude.find(name);
     if (magnitude != trained_.magnitude.end()) adapter.magnitude = magnitude->second;

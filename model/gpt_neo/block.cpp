@@ -59,7 +59,7 @@ at::Tensor Block::mlp_backward(BlockOps& ops, const at::Tensor& dy, const BlockS
   const at::Tensor d_pre = ops.gelu_linear_grad(dy, s, needs_d_normed || trains(kCFc));  // [n, ff]
   if (!d_pre.defined()) return dy;
   at::Tensor normed;  // [n, h]
-  if (trains(kCFc)) normed = ops.layer_norm(ln_2, s.middle, nullptr);
+  if (trains_matrix(kCFc)) normed = ops.layer_norm(ln_2, s.middle, nullptr);
   const at::Tensor d_normed = ops.linear_grad(kCFc, d_pre, normed, s, needs_d_normed, GradDtype::kFp32);  // [n, h]
   if (!needs_d_normed) return dy;
   return ops.residual_norm_grad(ln_2, d_normed, s.middle, s.ln_2, dy, ResidualRows::kSame);

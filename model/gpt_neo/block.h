@@ -66,6 +66,7 @@ struct Block {
 
   bool trains() const { return attention_trains() || mlp_trains(); }
   bool trains(LinearSite site) const { return (*this)[site].trains(); }
+  bool trains_matrix(LinearSite site) const { return (*this)[site].trains_matrix(); }
   bool inputs_train() const {
     return trains(LinearSite::kQProj) || trains(LinearSite::kKProj) || trains(LinearSite::kVProj) || ln_1.trains();
   }

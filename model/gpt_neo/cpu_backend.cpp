@@ -48,7 +48,7 @@ class CpuBlockOps final : public BlockOps {
   }
 
   at::Tensor linear_gelu(const at::Tensor& x, BlockSaved& saved) override {
-    const GeluKeeps keeps = block_.trains(kCProj) ? GeluKeeps::kInput : GeluKeeps::kSlope;
+    const GeluKeeps keeps = block_.trains_matrix(kCProj) ? GeluKeeps::kInput : GeluKeeps::kSlope;
     Matmul::Activated result = block_[kCFc].forward_activated(matmul_, x, keys(kCFc), keeps, &saved.adapter(kCFc).down);
     saved.activation = std::move(result.saved);
     return result.values;
@@ -66,7 +66,7 @@ class CpuBlockOps final : public BlockOps {
 
   at::Tensor gelu_linear_grad(const at::Tensor& dy, const BlockSaved& saved, bool needs_d_pre) override {
     at::Tensor activated;
-    if (block_.trains(kCProj)) activated = gelu(saved.activation);
+    if (block_.trains_matrix(kCProj)) activated = gelu(saved.activation);
     return block_[kCProj].backward(matmul_, {rows_as(dy, type_), activated, saved.adapter(kCProj).down}, keys(kCProj),
                                    needs_d_pre, type_, saved.activation);
   }

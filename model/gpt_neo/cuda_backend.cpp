@@ -125,6 +125,7 @@ at::Tensor CudaBlockOps::project(LinearSite site, const at::Tensor& x, BlockSave
   } else {
     y = matmul_.multiply(x, columns);
   }
+  if (linear.bias.defined()) y.add_(linear.bias);
   return attention_.wants_16bit() ? y : y.to(at::kFloat);
 }
 
@@ -187,13 +188,13 @@ at::Tensor CudaBlockOps::linear_grad(LinearSite site, const at::Tensor& dy, cons
     dx = fp32 ? matmul_.multiply_fp32(base, weight(site)) : matmul_.multiply(base, weight(site));
   }
   parameter_grads(site, dy_16, x, saved, needs_dx ? &dx : nullptr);
-  if (linear.bias_grad.defined()) linear.bias_grad.copy_(at::sum(dy, {0}, /*keepdim=*/false, at::kFloat));
+  linear.write_bias_gradients(dy);
   return dx;
 }
 
 at::Tensor CudaBlockOps::gelu_linear_grad(const at::Tensor& dy, const BlockSaved& saved, bool needs_d_pre) {
   at::Tensor activated;
-  if (block_.trains(kCProj)) activated = gelu(saved.activation);
+  if (block_.trains_matrix(kCProj)) activated = gelu(saved.activation);
   const at::Tensor d_activated = linear_grad(kCProj, dy, activated, saved, needs_d_pre, GradDtype::kMatmul);
   if (!needs_d_pre) return {};
   const at::Tensor& pre = saved.activation.values;
@@ -209,11 +210,15 @@ at::Tensor CudaBlockOps::qkv_grad(const AttentionGradients& d, const at::Tensor&
     const at::Tensor columns = at::cat(grads, 1);
     d_normed = matmul_.multiply_fp32(to_16(columns), qkv_weights());
   }
-  at::Tensor* const sum = needs_d_normed ? &d_normed : nullptr;
-  if (block_.trains(kKProj)) parameter_grads(kKProj, to_16(d.dk), normed, saved, sum);
-  if (block_.trains(kVProj)) parameter_grads(kVProj, to_16(d.dv), normed, saved, sum);
+  const auto write = [&](LinearSite site, const at::Tensor& dy) {
+    if (!block_.trains(site)) return;
+    parameter_grads(site, to_16(dy), normed, saved, needs_d_normed ? &d_normed : nullptr);
+    block_[site].write_bias_gradients(dy);
+  };
+  write(kKProj, d.dk);
+  write(kVProj, d.dv);
   if (rows_.all_queries()) {
-    if (block_.trains(kQProj)) parameter_grads(kQProj, to_16(d.dq), normed, saved, sum);
+    write(kQProj, d.dq);
     return d_normed;
   }
   const at::Tensor query_input = normed.defined() ? select_rows(normed, rows_) : normed;

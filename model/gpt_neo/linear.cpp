@@ -67,13 +67,17 @@ Linear::BackwardGemm Linear::write_gradients(Matmul& matmul, const Upstream& ups
     at::Tensor out = weight_grad;
     at::mm_out(out, upstream.dy.t(), upstream.x);
   }
-  if (bias_grad.defined()) {
-    at::Tensor out = bias_grad;
-    at::sum_out(out, upstream.dy, {0});
-  }
+  write_bias_gradients(upstream.dy);
   if (lora.dora.present()) return write_dora_gradients(matmul, upstream, keys, needs_dx);
   if (!lora.present()) return {upstream.dy, {}};
   return {upstream.dy, lora.backward(upstream.dy, upstream.x, keys, upstream.down, needs_dx)};
+}
+
+void Linear::write_bias_gradients(const at::Tensor& dy) const {
+  if (!bias_grad.defined() && !lora.bias_grad.defined()) return;
+  const at::Tensor sum = at::sum(dy, {0}, /*keepdim=*/false, at::kFloat);
+  if (bias_grad.defined()) bias_grad.copy_(sum);
+  if (lora.bias_grad.defined()) lora.bias_grad.copy_(sum).mul_(lora.scaling);
 }
 
 /// Computes (W + s B A) drop(x) again rather than keep [n, out] of every adapter between forward and backward.
@@ -98,13 +102,11 @@ at::Tensor Norm::forward(const at::Tensor& x, Statistics* statistics) const {
 }
 
 at::Tensor Norm::backward(const at::Tensor& dy, const at::Tensor& x, const Statistics& statistics) const {
-  const bool trains = weight_grad.defined();
-  auto [dx, d_weight, d_bias] = at::native_layer_norm_backward(dy, x, {x.size(1)}, statistics.mean, statistics.rstd,
-                                                               weight, bias, {true, trains, trains});
-  if (trains) {
-    weight_grad.copy_(d_weight);
-    bias_grad.copy_(d_bias);
-  }
+  auto [dx, d_weight, d_bias] =
+      at::native_layer_norm_backward(dy, x, {x.size(1)}, statistics.mean, statistics.rstd, weight, bias,
+                                     {true, weight_grad.defined(), bias_grad.defined()});
+  if (weight_grad.defined()) weight_grad.copy_(d_weight);
+  if (bias_grad.defined()) bias_grad.copy_(d_bias);
   return dx;
 }
 
@@ -135,7 +137,7 @@ at::Tensor Norm::cpu_forward(const at::Tensor& x, Statistics* statistics, at::Sc
 
 void Norm::cpu_add_gradient(const at::Tensor& dy, const at::Tensor& x, const Statistics& statistics,
                             at::Tensor& sum) const {
-  if (weight_grad.defined()) {
+  if (trains()) {
     sum.add_(backward(dy, x, statistics));
     return;
   }

@@ -17,10 +17,12 @@ struct Linear {
   Matrix weight;           // [out, in], any dtype
   at::Tensor bias;         // [out] fp32, or undefined
   at::Tensor weight_grad;  // [out, in] fp32 view of the gradient buffer; undefined: frozen
-  at::Tensor bias_grad;    // [out]
+  at::Tensor bias_grad;    // [out]; likewise
   LoraBranch lora;
 
-  bool trains() const { return lora.present() || weight_grad.defined(); }
+  /// Whether backward reads the input.
+  bool trains_matrix() const { return lora.present() || weight_grad.defined(); }
+  bool trains() const { return trains_matrix() || bias_grad.defined(); }
 
   /// y = W x + b + s B A drop(x) + residual. Shapes: x [n, in] fp32 or Matmul::input_type; residual [n, out] fp32 or
   /// undefined; returns [n, out] in `type`. `down` (may be null) receives LoraBranch::down for backward.
@@ -45,6 +47,9 @@ struct Linear {
   /// The same, but adds the gradient of x to `dx` in fp32, unless `dx` is null.
   void backward_into(Matmul& matmul, const Upstream& upstream, const std::vector<RowKey>& keys, at::Tensor* dx) const;
 
+  /// Writes the gradients of those biases that train, the adapter's among them. Shapes: dy [n, out].
+  void write_bias_gradients(const at::Tensor& dy) const;
+
  private:
   /// Input and terms of the GEMM that computes forward.
   struct ForwardGemm {
@@ -68,10 +73,10 @@ struct Linear {
 /// LayerNorm with fp32 scale and shift.
 struct Norm {
   at::Tensor weight, bias;            // [h] fp32
-  at::Tensor weight_grad, bias_grad;  // [h] views of the gradient buffer; undefined: frozen
+  at::Tensor weight_grad, bias_grad;  // [h] views of the gradient buffer; each undefined: frozen
   double epsilon = 1e-5;
 
-  bool trains() const { return weight_grad.defined(); }
+  bool trains() const { return weight_grad.defined() || bias_grad.defined(); }
 
   struct Statistics {
     at::Tensor mean, rstd;  // [n, 1] fp32

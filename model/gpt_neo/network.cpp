@@ -6,6 +6,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "model/gpt_neo/adapter_init.h"
 #include "model/gpt_neo/initial_values.h"
@@ -109,12 +110,18 @@ void NetworkBuilder::lay_out_adapters() {
                 "peft_config.lora_dropout: expected a number in [0, 1), found {}", lora.lora_dropout);
   const AdapterMap adapters = adapter_map(lora, setup_.config.num_layers);
   lora_slots_.resize(adapters.size());
+  bias_slots_.resize(adapters.size());
   for (size_t layer = 0; layer < adapters.size(); ++layer) {
     layout_.block_begin_elements.push_back(layout_.total_elements);
     for (const LinearSite site : kLinearSites) {
       const auto index = static_cast<size_t>(site);
       if (adapters[layer][index].present()) add_adapter(layer, site, adapters[layer][index]);
     }
+    add_biases(layer, adapters[layer]);
+  }
+  if (lora.bias == "all") {
+    ln_f_bias_slot_ =
+        layout_.add(fmt::format("{}{}", kPeftPrefix, kFinalNormBiasName), {setup_.config.hidden_size}, false);
   }
   if (setup_.head != Head::kCausalLm) {
     score_slot_ =
@@ -130,9 +137,25 @@ void NetworkBuilder::add_adapter(size_t layer, LinearSite site, const AdapterSha
   slots.a = layout_.add(fmt::format("{}{}", module, kLoraASuffix), {adapter.rank, in}, true);
   slots.b = layout_.add(fmt::format("{}{}", module, kLoraBSuffix), {out, adapter.rank}, true);
   slots.scaling = adapter.scaling;
+  if (setup_.lora->lora_bias) slots.bias = layout_.add(fmt::format("{}{}", module, kLoraBiasSuffix), {out}, false);
   if (!setup_.lora->use_dora) return;
   slots.magnitude = layout_.add(fmt::format("{}{}", module, kMagnitudeSuffix), {out}, true);
   slots.weight_squares = row_squares(weights_->blocks[layer][site].weight);
+}
+
+void NetworkBuilder::add_biases(size_t layer, const BlockAdapters& adapters) {
+  for (size_t i = 0; i < kBlockParameters.size(); ++i) {
+    const BlockParameter& parameter = kBlockParameters[i];
+    bias_slots_[layer][i] = -1;
+    if (!trains_bias(*setup_.lora, adapters, parameter)) continue;
+    const bool adapted =
+        parameter.layer == BlockParameter::Layer::kLinear && adapters[static_cast<size_t>(parameter.site)].present();
+    const std::string name =
+        adapted ? fmt::format("{}{}", module_name(static_cast<int64_t>(layer), parameter.site), kBaseLayerBiasSuffix)
+                : parameter_name(static_cast<int64_t>(layer), parameter);
+    bias_slots_[layer][i] =
+        layout_.add(fmt::format("{}{}", kPeftPrefix, name), parameter_shape(setup_.config, parameter), false);
+  }
 }
 
 /// Refuses a rank that the initialisation cannot make.
@@ -197,6 +220,10 @@ Network NetworkBuilder::build_frozen(const at::Tensor& params, const at::Tensor&
   network.head = {weights_->lm_head, weights_->packed_lm_head};
   network.aligned_head = weights_->aligned_lm_head;
   network.ln_f = {ln_f_.weight, ln_f_.bias, {}, {}, setup_.config.layer_norm_epsilon};
+  if (ln_f_bias_slot_ >= 0) {
+    network.ln_f.bias = slot_view(params, ln_f_bias_slot_);
+    network.ln_f.bias_grad = slot_view(grads, ln_f_bias_slot_);
+  }
   at::Tensor lowp_params;
   if (setup_.device.cuda) lowp_params = params.to(scalar_type(setup_.compute_dtype));
   for (size_t layer = 0; layer < frozen_blocks_.size(); ++layer) {
@@ -217,6 +244,7 @@ Block NetworkBuilder::build_block(size_t layer, const at::Tensor& params, const 
     block[site].bias = weights[site].bias;
   }
   choose_attention(block, setup_.config.layer_is_local[layer]);
+  attach_biases(block, layer, params, grads);
   attach_adapters(block, layer, params, lowp_params, grads, dropout);
   return block;
 }
@@ -226,6 +254,17 @@ void NetworkBuilder::choose_attention(Block& block, bool local) const {
   const int64_t window = local ? config.window_size : 0;
   block.attention = Attention(config.num_heads, window, setup_.device.cuda, setup_.compute_dtype);
   block.attention_kernel = attention_kernel(setup_, window);
+}
+
+void NetworkBuilder::attach_biases(Block& block, size_t layer, const at::Tensor& params,
+                                   const at::Tensor& grads) const {
+  for (size_t i = 0; i < kBlockParameters.size(); ++i) {
+    const int64_t slot = bias_slots_[layer][i];
+    if (slot < 0) continue;
+    const ValueAndGradient bias = trained_tensor_of(block, kBlockParameters[i]);
+    bias.value = slot_view(params, slot);
+    bias.gradient = slot_view(grads, slot);
+  }
 }
 
 void NetworkBuilder::attach_adapters(Block& block, size_t layer, const at::Tensor& params,
@@ -249,6 +288,12 @@ void NetworkBuilder::attach_adapters(Block& block, size_t layer, const at::Tenso
     branch.dora.magnitude = slot_view(params, slots.magnitude);
     branch.dora.magnitude_grad = slot_view(grads, slots.magnitude);
     branch.dora.weight_squares = slots.weight_squares;
+    if (slots.bias >= 0) {  // s (B u + bias) + b = s B u + (b + s bias)
+      at::Tensor& bias = block[site].bias;
+      const at::Tensor own = slot_view(params, slots.bias);
+      bias = bias.defined() ? bias.add(own, slots.scaling) : own.mul(slots.scaling);
+      branch.bias_grad = slot_view(grads, slots.bias);
+    }
     if (dropout != nullptr) {
       branch.dropout = {setup_.lora->lora_dropout, dropout->seed, dropout->epoch, static_cast<int64_t>(layer),
                         static_cast<int64_t>(site)};
@@ -315,8 +360,22 @@ void NetworkBuilder::initialize_adapters(const at::Tensor& params, uint64_t seed
                           .a_name = layout_.slots[static_cast<size_t>(slots.a)].name,
                           .b_name = layout_.slots[static_cast<size_t>(slots.b)].name},
                          slot_view(params, slots.a), slot_view(params, slots.b));
+      if (slots.bias >= 0 && init.kind == AdapterInit::Kind::kFalse) {
+        fill_uniform(slot_view(params, slots.bias), 1.0 / std::sqrt(slot_view(params, slots.a).size(0)), seed,
+                     layout_.slots[static_cast<size_t>(slots.bias)].name);
+      }
     }
   }
+}
+
+void NetworkBuilder::initialize_biases(const at::Tensor& params) const {
+  for (size_t layer = 0; layer < bias_slots_.size(); ++layer) {
+    for (size_t i = 0; i < kBlockParameters.size(); ++i) {
+      const int64_t slot = bias_slots_[layer][i];
+      if (slot >= 0) slot_view(params, slot).copy_(parameter_of(frozen_blocks_[layer], kBlockParameters[i]));
+    }
+  }
+  if (ln_f_bias_slot_ >= 0) slot_view(params, ln_f_bias_slot_).copy_(ln_f_.bias);
 }
 
 void NetworkBuilder::initialize(at::Tensor& params, uint64_t seed, Model::Share share) const {
@@ -330,7 +389,10 @@ void NetworkBuilder::initialize(at::Tensor& params, uint64_t seed, Model::Share 
       }
     }
   }
-  if (setup_.lora) initialize_adapters(params, seed, share);
+  if (setup_.lora) {
+    initialize_biases(params);
+    initialize_adapters(params, seed, share);
+  }
   if (score_slot_ < 0) return;
   if (weights_->score.defined()) {
     slot_view(params, score_slot_).copy_(weights_->score);

@@ -18,6 +18,7 @@ struct LoraBranch {
   at::Tensor b;       // [out, r]
   at::Tensor a_grad;  // views of the gradient buffer, overwritten by backward
   at::Tensor b_grad;
+  at::Tensor bias_grad;       // [out] of B's bias, which the linear's bias holds already; undefined: B has none
   at::Tensor lowp_a, lowp_b;  // GPUs: a and b in the compute dtype
   double scaling = 1.0;
   at::Tensor a0, b0;            // as a and b, frozen: s b0 a0 is subtracted from the weight; undefined: nothing is

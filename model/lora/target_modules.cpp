@@ -208,6 +208,14 @@ void require_all_match(const LoraOptions& lora, int64_t num_layers) {
   require_effect("alpha_pattern", keys_of(lora.alpha_pattern), adapted);
 }
 
+bool trains_bias(const LoraOptions& lora, const BlockAdapters& adapters, const BlockParameter& parameter) {
+  if (!parameter.is_bias) return false;
+  if (lora.bias == "lora_only") {
+    return parameter.layer == BlockParameter::Layer::kLinear && adapters[static_cast<size_t>(parameter.site)].present();
+  }
+  return lora.bias == "all";
+}
+
 AdapterMap adapter_map(const LoraOptions& lora, int64_t num_layers) {
   const ModuleMatcher targets(lora.target_modules, "peft_config.target_modules");
   const ModuleMatcher excluded(lora.exclude_modules, "peft_config.exclude_modules");

@@ -4,6 +4,7 @@
 #include <array>
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "model/gpt_neo_config.h"
@@ -11,6 +12,9 @@
 #include "model/parameter_table.h"
 
 namespace neoloom::model {
+
+/// PEFT's suffix of the name of an adapted linear, in keys of its own bias [out].
+inline constexpr std::string_view kBaseLayerBiasSuffix = ".base_layer.bias";
 
 /// The adapter of one linear. Rank 0: it has none.
 struct AdapterShape {
@@ -20,7 +24,11 @@ struct AdapterShape {
   bool present() const { return rank > 0; }
   bool operator==(const AdapterShape&) const = default;
 };
-using AdapterMap = std::vector<std::array<AdapterShape, 6>>;  // [L][site]
+using BlockAdapters = std::array<AdapterShape, 6>;  // by site
+using AdapterMap = std::vector<BlockAdapters>;      // [L]
+
+/// Whether peft_config.bias trains this parameter of a block with these adapters.
+bool trains_bias(const LoraOptions& lora, const BlockAdapters& adapters, const BlockParameter& parameter);
 
 /// Returns the entries of target_modules that match no module of the model, in their order.
 std::vector<std::string> unmatched_targets(const ModuleChoice& target_modules, int64_t num_layers);

@@ -32,8 +32,13 @@ TrainableCount count_trainable(const GptNeoConfig& config, const std::optional<L
         layout.add("A", {adapter.rank, in}, true);
         layout.add("B", {out, adapter.rank}, true);
         if (lora->use_dora) layout.add("magnitude", {out}, true);
+        if (lora->lora_bias) layout.add("bias of B", {out}, false);
+      }
+      for (const BlockParameter& parameter : kBlockParameters) {
+        if (trains_bias(*lora, layer, parameter)) layout.add("bias", parameter_shape(config, parameter), false);
       }
     }
+    if (lora->bias == "all") layout.add("bias of ln_f", {config.hidden_size}, false);
   } else {
     layout.add(kBody, {config.body_parameters()}, true);
   }

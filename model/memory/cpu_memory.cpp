@@ -166,7 +166,7 @@ class CpuMemoryOps final : public BlockOps {
 
   at::Tensor gelu_linear_grad(const at::Tensor& dy, const BlockSaved& saved, bool needs_d_pre) override {
     at::Tensor activated;
-    if (block_.trains(kCProj)) activated = gelu(saved.activation);
+    if (block_.trains_matrix(kCProj)) activated = gelu(saved.activation);
     return input_grad(kCProj, dy.to(type_), activated, needs_d_pre, type_);
   }
 

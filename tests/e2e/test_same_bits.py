@@ -18,6 +18,7 @@ CASES = [
     ("causal_lm", "float16"),
     ("classification", "float16", {"init_lora_weights": "pissa"}),
     ("causal_lm", "bfloat16", {"use_dora": True, "init_lora_weights": "orthogonal"}),
+    ("classification", "float16", {"bias": "all", "lora_bias": True}),
 ]
 RANKS = (1, 2, 3, 4)
 

@@ -90,8 +90,11 @@ def ours(base, cache, adapter, classifies, **request):
     dict(target_modules=ALL_LINEAR, use_rslora=True, rank_pattern={"c_fc": 1}, alpha_pattern={"c_fc": 3}),
     dict(target_modules=ALL_LINEAR, use_dora=True),
     dict(target_modules=["q_proj", "c_fc"], use_dora=True, use_rslora=True, rank_pattern={"c_fc": 1}),
+    dict(target_modules=["q_proj", "c_fc"], bias="all"),
+    dict(target_modules=["q_proj", "c_fc"], bias="lora_only", use_dora=True),
+    dict(target_modules=ALL_LINEAR, bias="all", lora_bias=True),
 ], ids=["q_v", "all_linear", "rslora", "expression", "full_names", "exclude", "exclude_expression", "layers", "patterns",
-        "rslora_patterns", "dora", "dora_rslora"])
+        "rslora_patterns", "dora", "dora_rslora", "bias_all", "bias_dora", "bias_of_b"])
 def test_adapters_that_peft_wrote_compute_the_same(base, cache, tmp_path, classifies, lora):
     model = peft_model(base, classifies, **lora)
     model.save_pretrained(tmp_path / "adapter")
@@ -113,9 +116,7 @@ def test_sixteen_bit_tensors_and_a_float_alpha_of_foreign_files_are_read(base, c
     assert_close(ours(base, cache, adapter, True), oracle_logits(oracle.float(), True))
 
 
-@pytest.mark.parametrize("lora", [dict(bias="lora_only"), dict(lora_bias=True),
-                                  dict(init_lora_weights="pissa_niter_1"),
-                                  dict(modules_to_save=["wpe"])],
+@pytest.mark.parametrize("lora", [dict(init_lora_weights="pissa_niter_1"), dict(modules_to_save=["wpe"])],
                          ids=lambda lora: next(iter(lora)))
 def test_peft_adapters_with_unsupported_fields_are_refused_by_name(base, cache, tmp_path, lora):
     peft_model(base, False, target_modules=["q_proj"], **lora).save_pretrained(tmp_path / "adapter")
@@ -195,7 +196,11 @@ def test_peft_reads_our_language_adapter_and_writes_it_back_unchanged(base, cach
     dict(target_modules=["all-linear"], rank_pattern={"h.0.attn.attention.q_proj": 2, "q_proj": 3, r"h\.1\..*c_fc": 5},
          alpha_pattern={"q_proj": 5, "mlp.c_proj": 0.5}),
     dict(target_modules=["all-linear"], use_dora=True),
-], ids=["expression", "limits", "patterns", "dora"])
+    dict(target_modules=["q_proj", "c_fc"], bias="all"),
+    dict(target_modules=["out_proj", "c_fc", "v_proj"], bias="lora_only"),
+    dict(target_modules=["out_proj", "c_fc"], bias="all", lora_bias=True),
+    dict(target_modules=["out_proj", "c_proj"], lora_bias=True),
+], ids=["expression", "limits", "patterns", "dora", "bias_all", "bias_lora_only", "bias_all_and_of_b", "bias_of_b"])
 def test_peft_finds_the_modules_ranks_and_scalings_that_we_chose(base, cache, tmp_path, lora):
     adapter = tmp_path / "adapter"
     call("write", folder=base, cache=cache, output=adapter, lora=dict(r=4, lora_alpha=6.0) | lora, fill_lora_b=True)
@@ -205,6 +210,9 @@ def test_peft_finds_the_modules_ranks_and_scalings_that_we_chose(base, cache, tm
                            LoraConfig(**dict(task_type="CAUSAL_LM", r=4, lora_alpha=6.0) | lora |
                                       dict(target_modules="all-linear" if targets == ["all-linear"] else targets)))
     assert wrapped.state_dict().keys() == fresh.state_dict().keys()
+    trained = {name for name, parameter in fresh.named_parameters() if parameter.requires_grad}
+    names = {name.replace(".default", "").replace("vector.weight", "vector") for name in trained}
+    assert load_file(adapter / "adapter_model.safetensors").keys() == names
     expected = ours(base, cache, adapter, False)
     assert_close(oracle_logits(wrapped, False), [torch.tensor(row) for row in expected])
     call("export", folder=base, cache=cache, adapter=adapter, output=tmp_path / "merged", export_dtype="float32",
@@ -271,6 +279,18 @@ def test_a_full_model_that_we_wrote_is_a_transformers_model(base, cache, tmp_pat
         assert [key for key in info["missing_keys"] if key != "lm_head.weight"] == []
         found = ours(output, cache, output, bool(head), full=True)
         assert_close(oracle_logits(model, bool(head)), [torch.tensor(row) for row in found])
+
+
+def test_a_bias_of_b_without_one_in_the_base_is_not_merged_as_in_peft(base, cache, tmp_path):
+    adapter = tmp_path / "adapter"
+    model = peft_model(base, False, target_modules=["q_proj"], lora_bias=True)
+    model.save_pretrained(adapter)
+    with pytest.raises(RuntimeError, match="has no bias"):
+        model.merge_and_unload()
+    with pytest.raises(Refused, match="h.0.attn.attention.q_proj.bias cannot be merged") as refused:
+        call("export", folder=base, cache=cache, adapter=adapter, output=tmp_path / "merged")
+    assert refused.value.code == 2
+    assert not (tmp_path / "merged").exists()
 
 
 def test_an_export_does_not_replace_its_own_base(base, cache, tmp_path):

@@ -233,8 +233,14 @@ def test_blocked_attention_of_long_samples_equals_peft(tmp_path, length):
         dict(r=3, target_modules=["k_proj"]),
         dict(r=4, lora_alpha=8, use_dora=True, target_modules=SIX),
         dict(r=2, lora_alpha=3, use_dora=True, use_rslora=True, target_modules=["v_proj", "c_fc"]),
+        dict(r=2, lora_alpha=3, bias="all", target_modules=["v_proj"]),
+        dict(r=2, lora_alpha=3, bias="lora_only", target_modules=["k_proj", "out_proj", "c_proj"]),
+        dict(r=2, lora_alpha=3, bias="all", use_dora=True, target_modules=SIX),
+        dict(r=4, lora_alpha=3, lora_bias=True, use_rslora=True, target_modules=SIX),
+        dict(r=2, lora_alpha=3, lora_bias=True, bias="all", target_modules=["q_proj", "c_fc"]),
     ],
-    ids=["rslora", "k and out", "fc only", "one module", "full names", "k only", "dora", "dora of v and fc"],
+    ids=["rslora", "k and out", "fc only", "one module", "full names", "k only", "dora", "dora of v and fc",
+         "all biases", "biases of adapted layers", "all biases and dora", "bias of B", "bias of B and all"],
 )
 @pytest.mark.parametrize("head", ["causal_lm", "single_label"])
 def test_any_choice_of_modules_equals_peft(tmp_path, head, lora):

@@ -103,6 +103,8 @@ model::ModelSetup read_setup(const json& text) {
     const json init = lora.value("init_lora_weights", json(true));
     options.init_lora_weights = model::init_from_name(init.is_string() ? init.get<std::string>() : init.dump());
     options.use_dora = lora.value("use_dora", false);
+    options.bias = lora.value("bias", options.bias);
+    options.lora_bias = lora.value("lora_bias", false);
     options.target_modules = {lora.value("target_modules", options.target_modules.names)};
     setup.lora = options;
   }

@@ -133,6 +133,11 @@ TEST(Adapter, TargetsAndSavedModulesAreKnown) {
     EXPECT_THAT(refusal("peft_config: {use_dora: true, init_lora_weights: " + init + "}\n"),
                 HasSubstr("peft_config.use_dora: not together with init_lora_weights " + init));
   }
+  EXPECT_THAT(refusal("peft_config: {lora_bias: true, init_lora_weights: gaussian}\n"),
+              HasSubstr("peft_config.lora_bias: not together with init_lora_weights gaussian"));
+  EXPECT_THAT(refusal("peft_config: {lora_bias: true, use_dora: true}\n"), HasSubstr("not together with use_dora"));
+  EXPECT_THAT(refusal("peft_config: {bias: some}\n"), HasSubstr("lora_only"));
+  EXPECT_TRUE(parse("peft_config: {lora_bias: true, init_lora_weights: false, bias: all}\n").peft_config->lora_bias);
   EXPECT_EQ(parse("peft_config: {target_modules: all-linear}\n").peft_config->target_modules,
             (model::ModuleChoice{{"all-linear"}}));
   EXPECT_EQ(parse("peft_config: {target_modules: '.*q_proj'}\n").peft_config->target_modules,

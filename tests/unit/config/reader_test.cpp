@@ -297,7 +297,7 @@ TEST(Resolved, ReadsBackToTheSameConfiguration) {
   const std::string text =
       "model_config: {pretrained_model_name: 'a: b # c', num_labels: 3, frozen_dtype: bf16}\n"
       "peft_config: {r: 3, lora_alpha: 0.1, task_type: SEQ_CLS, modules_to_save: [score], use_rslora: true,\n"
-      "  use_dora: true}\n"
+      "  use_dora: true, bias: lora_only}\n"
       "tokenizer_config: {model_max_length: 128}\n"
       "trainer_config: {learning_rate: 1.0e-7, adam_epsilon: 1.0e-8, eval_strategy: epoch, save_strategy: epoch,\n"
       "  load_best_model_at_end: true, data_seed: 3, greater_is_better: false, bf16: true, save_total_limit: null}\n"

@@ -93,8 +93,8 @@ TEST_F(AdapterConfig, WhatIsNotSupportedIsRefusedByName) {
   const std::map<std::string, json> unsupported = {
       {"peft_type", "IA3"},
       {"task_type", "SEQ_2_SEQ_LM"},
-      {"lora_bias", true},
-      {"bias", "all"},
+      {"lora_bias", "yes"},
+      {"bias", "some"},
       {"rank_pattern", {{"q_proj", 0}}},
       {"alpha_pattern", {{"q_proj", "4"}}},
       {"modules_to_save", {"wte"}},

@@ -45,6 +45,8 @@ LoraOptions fresh_lora(const json& request) {
   const json init = request.value("init_lora_weights", json(true));
   lora.init_lora_weights = init_from_name(init.is_string() ? init.get<std::string>() : init.dump());
   lora.use_dora = request.value("use_dora", false);
+  lora.bias = request.value("bias", lora.bias);
+  lora.lora_bias = request.value("lora_bias", false);
   const json targets = request.value("target_modules", json(lora.target_modules.names));
   lora.target_modules.is_expression = targets.is_string();
   lora.target_modules.names = (targets.is_string() ? json::array({targets}) : targets).get<std::vector<std::string>>();

@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+// LoRA that also trains tensors of the base.
+#include <ATen/ops/zeros.h>
+
+#include <gtest/gtest.h>
+
+#include "model/lora/trainable_count.h"
+#include "model/model.h"
+#include "model/parameter_table.h"
+#include "tests/unit/model/setups.h"
+
+namespace neoloom::model::testing {
+namespace {
+
+struct Kind {
+  const char* bias;
+  bool lora_bias;
+};
+
+ModelSetup setup_of(const Kind& kind, Head head, double dropout = 0.0) {
+  ModelSetup setup = tiny_setup(head, dropout);
+  setup.lora->bias = kind.bias;
+  setup.lora->lora_bias = kind.lora_bias;
+  return setup;
+}
+
+const std::vector<Kind> kKinds = {{"all", false}, {"lora_only", false}, {"none", true}, {"all", true}};
+
+TEST(TrainedBase, StartsAsTheBaseModelAndIsCounted) {
+  for (const Kind& kind : kKinds) {
+    const ModelSetup setup = setup_of(kind, Head::kCausalLm);
+    const auto weights = random_weights(setup.config, at::kBFloat16);
+    const auto model = Model::create(setup, weights);
+    const auto plain = Model::create(tiny_setup(Head::kCausalLm), weights);
+    at::Tensor params = at::zeros({model->layout().total_elements}, at::kFloat);
+    at::Tensor plain_params = at::zeros({plain->layout().total_elements}, at::kFloat);
+    model->initialize(params, 3);
+    plain->initialize(plain_params, 3);
+    const Batch batch = random_batch({7, 3}, setup.config.vocab_size);
+    EXPECT_LT(distance(model->lm_logits(batch, params), plain->lm_logits(batch, plain_params)), 1e-6) << kind.bias;
+    const TrainableCount count = count_trainable(setup.config, setup.lora, 0);
+    EXPECT_EQ(count.parameters, model->layout().trainable_elements);
+    EXPECT_EQ(count.flat_elements, model->layout().total_elements);
+    EXPECT_GT(count.parameters, plain->layout().trainable_elements);
+    for (const ParameterSlot& slot : model->layout().slots) EXPECT_NE(slot.decay, slot.name.ends_with(".bias"));
+  }
+}
+
+TEST(TrainedBase, TheDevicePathEqualsTheHosts) {
+  for (const Kind& kind : kKinds) {
+    for (const Head head : {Head::kCausalLm, Head::kSingleLabel}) {
+      const ModelSetup setup = setup_of(kind, head);
+      const auto weights = random_weights(setup.config, at::kFloat);
+      const auto host = Model::create(setup, with_packed_weights(weights, Dtype::kFloat32));
+      const at::Tensor params = random_params(*host);
+      const Batch batch = batch_for(setup);
+      const Trial expected = train_once(*host, batch, params);
+      for (const auto& [compute, tolerance] : {std::pair{Dtype::kFloat32, 1e-5}, {Dtype::kBFloat16, 6e-2}}) {
+        const auto device = Model::create(device_setup(setup, compute), weights);
+        const Trial found = train_once(*device, batch, params);
+        EXPECT_NEAR(found.loss, expected.loss, tolerance * expected.loss);
+        EXPECT_LT(distance(found.grads, expected.grads), tolerance) << kind.bias << kind.lora_bias;
+      }
+    }
+  }
+}
+
+TEST(TrainedBase, GradientCheckpointingGivesTheSameBits) {
+  for (const Kind& kind : kKinds) {
+    ModelSetup setup = setup_of(kind, Head::kCausalLm, 0.3);
+    const auto weights = random_weights(setup.config, at::kFloat);
+    const auto kept = Model::create(setup, weights);
+    setup.gradient_checkpointing = true;
+    const auto recomputed = Model::create(setup, weights);
+    const at::Tensor params = random_params(*kept);
+    const DropoutKey key{5, 0, 1, 0};
+    const Trial expected = train_once(*kept, batch_for(setup), params, key);
+    EXPECT_TRUE(same_bits(train_once(*recomputed, batch_for(setup), params, key).grads, expected.grads));
+  }
+}
+
+}  // namespace
+}  // namespace neoloom::model::testing
