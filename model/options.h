@@ -108,7 +108,7 @@ struct LoraOptions {
   std::string bias = "none";  // biases that train: none | all | lora_only (of adapted layers)
   bool lora_bias = false;     // B has a bias
   AdapterInit init_lora_weights;
-  std::vector<std::string> modules_to_save;  // only score / classifier (implied by SEQ_CLS)
+  std::vector<std::string> modules_to_save;  // trained whole; classifiers: score, also called classifier
   std::string init_from;                     // PEFT folder with initial adapter values; empty: none
   /// alpha / rank, or alpha / sqrt(rank). Throws: Error(kUsage) unless the rank is above 0.
   double scaling(int64_t rank, double alpha) const;

@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <fmt/ranges.h>
+
+#include <algorithm>
 #include <cmath>
 
 #include "data/prompt_template.h"
 #include "launch/config/schema.h"
+#include "model/lora/target_modules.h"
 #include "runtime/core/error.h"
 #include "runtime/core/text.h"
 #include "runtime/optim/optimizer_options.h"
@@ -194,9 +198,10 @@ void check_peft(const RunConfig& config, const KeyLocation& place) {
                   place("peft_config", "layers_pattern"), core::quoted(name));
   }
   for (const std::string& module : config.peft_config->modules_to_save) {
-    core::require(module == "score" || module == "classifier", ErrorKind::kUsage,
-                  "{}: \"{}\" is not supported yet; expected score or classifier",
-                  place("peft_config", "modules_to_save"), module);
+    core::require(module == "score" || module == "classifier" ||
+                      std::ranges::find(model::kWholeModules, module) != model::kWholeModules.end(),
+                  ErrorKind::kUsage, "{}: \"{}\" cannot be trained whole; expected score, classifier, {}",
+                  place("peft_config", "modules_to_save"), module, fmt::join(model::kWholeModules, ", "));
   }
 }
 

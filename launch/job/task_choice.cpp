@@ -77,6 +77,19 @@ bool take_column_of_file(RunConfig& config) {
   return has(0) || has(1);
 }
 
+void check_modules_to_save(const model::LoraOptions& lora, bool classifies) {
+  for (const std::string& module : lora.modules_to_save) {
+    const bool is_score = module == "score" || module == "classifier";
+    core::require(classifies || !is_score, ErrorKind::kUsage,
+                  "peft_config.modules_to_save: a causal language model has no {} to train: "
+                  "remove it, or set peft_config.task_type to SEQ_CLS",
+                  module);
+    core::require(!classifies || module != "lm_head", ErrorKind::kUsage,
+                  "peft_config.modules_to_save: a classifier has no lm_head to train: "
+                  "remove it, or set peft_config.task_type to CAUSAL_LM");
+  }
+}
+
 }  // namespace
 
 std::string TaskChoice::problem_type_name() const {
@@ -111,12 +124,7 @@ TaskChoice choose_task(RunConfig& config) {
 TaskChoice choose_training_task(RunConfig& config) {
   const bool by_file = take_column_of_file(config);
   TaskChoice choice = choose_task(config);
-  if (!choice.classifies() && config.peft_config && !config.peft_config->modules_to_save.empty()) {
-    core::fail(ErrorKind::kUsage,
-               "peft_config.modules_to_save: a causal language model has no {} to train: "
-               "remove the key, or set peft_config.task_type to SEQ_CLS",
-               config.peft_config->modules_to_save.front());
-  }
+  if (config.peft_config) check_modules_to_save(*config.peft_config, choice.classifies());
   if (!by_file) return choice;
   const std::string& column = config.data.label_column.empty() ? config.data.labels_column : config.data.label_column;
   if (asks_for_labels(config)) {

@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
@@ -8,6 +10,7 @@
 #include "model/checkpoints/adapter_folder.h"
 #include "model/checkpoints/safetensors.h"
 #include "model/checkpoints/strict_json.h"
+#include "model/lora/target_modules.h"
 #include "model/parameter_table.h"
 #include "runtime/core/error.h"
 #include "runtime/core/expression.h"
@@ -119,7 +122,10 @@ class AdapterConfig {
     const std::string task = text("task_type");
     if (!task.empty() && task != "SEQ_CLS" && task != "CAUSAL_LM") refuse("task_type", "SEQ_CLS or CAUSAL_LM");
     for (const std::string& name : names("modules_to_save")) {
-      if (name != "score" && name != "classifier") refuse("modules_to_save", "only score and classifier");
+      const bool known = std::find(kWholeModules.begin(), kWholeModules.end(), name) != kWholeModules.end();
+      if (!known && name != "score" && name != "classifier") {
+        refuse("modules_to_save", fmt::format("only score, classifier, {}", fmt::join(kWholeModules, ", ")));
+      }
     }
     for (const auto& [key, value] : document_.items()) {
       if (!is_known(key) && !is_default(value)) {

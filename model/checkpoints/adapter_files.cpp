@@ -41,6 +41,15 @@ void replace_all(std::string& text, const std::string& piece, const std::string&
   }
 }
 
+/// Returns true for what PEFT also stores with bias: all of a bias in a module that trains whole: the frozen one, and
+/// the trained one under a second name.
+template <typename Tensors>
+bool is_spare_of_peft(const std::string& name, const Tensors& tensors) {
+  if (!name.ends_with(".bias")) return false;
+  return name.find(".original_module.") != std::string::npos ||
+         (name.find(".modules_to_save.") != std::string::npos && tensors.contains(saved_key(name)));
+}
+
 /// Returns the tensors of an adapter or of a full model: full name to file and stored name.
 std::map<std::string, SourceTensors::Entry> stored_tensors(const std::string& folder, bool adapter) {
   if (!adapter) return SourceTensors(folder).entries();
@@ -48,6 +57,7 @@ std::map<std::string, SourceTensors::Entry> stored_tensors(const std::string& fo
   std::map<std::string, SourceTensors::Entry> entries;
   TensorReport report;
   for (const auto& [name, info] : file->tensors()) {
+    if (is_spare_of_peft(name, file->tensors())) continue;
     const bool fresh = entries.emplace(saved_key(name), SourceTensors::Entry{file, name, info.shape}).second;
     if (!fresh) report.other(fmt::format("{} is stored twice", saved_key(name)));
   }
@@ -65,8 +75,9 @@ std::string hint_at_embedding(const std::map<std::string, SourceTensors::Entry>&
                            name.find(".lora_embedding_") != std::string::npos;
     if (!embedding || entry.shape.empty()) continue;
     return fmt::format(
-        "The adapter has its own embedding for {} tokens, the base has {} tokens: "
-        "embeddings of adapters are not supported. Merge it once in PEFT (merge_and_unload().save_pretrained(FOLDER), "
+        "The adapter has its own embedding for {} tokens, the base has {} tokens: an embedding is read with the "
+        "base's tokens only, where modules_to_save names it. Merge it once in PEFT "
+        "(merge_and_unload().save_pretrained(FOLDER), "
         "and save its tokenizer there), then use that folder as the model.",
         entry.shape.front(), vocab_size);
   }

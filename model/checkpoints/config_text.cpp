@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "model/checkpoints/adapter_folder.h"
+#include "model/lora/target_modules.h"
 #include "runtime/core/error.h"
 #include "runtime/core/json.h"
 
@@ -33,6 +34,16 @@ json number(double value) {
 json written_init(const AdapterInit& init) {
   const std::string name = init_name(init);
   return name == "true" || name == "false" ? json(name == "true") : json(name);
+}
+
+/// Returns the modules that train whole, for a classifier both of PEFT's names of its head; null without any.
+json written_whole_modules(const LoraOptions& lora, bool classifies) {
+  json names = json::array();
+  for (const std::string_view module : kWholeModules) {
+    if (trains_whole(lora, module)) names.push_back(module);
+  }
+  if (classifies) names.insert(names.end(), {"classifier", "score"});
+  return names.empty() ? json(nullptr) : names;
 }
 
 template <typename T>
@@ -87,7 +98,7 @@ std::string adapter_config_text(const LoraOptions& lora, Head head, const std::s
   config["init_lora_weights"] = written_init(lora.init_lora_weights);
   config["lora_alpha"] = number(lora.lora_alpha);
   config["lora_dropout"] = lora.lora_dropout;
-  config["modules_to_save"] = classifies ? json({"classifier", "score"}) : json(nullptr);
+  config["modules_to_save"] = written_whole_modules(lora, classifies);
   config["peft_type"] = "LORA";
   config["peft_version"] = "0.21.2";  // the release whose format this is
   config["r"] = lora.r;

@@ -111,9 +111,9 @@ class Exporter {
   bool untied_lm_head() const {
     if (model_.setup().head != Head::kCausalLm) return false;
     if (trained_.whole.contains(kLmHeadName)) return true;
+    if (trained_.whole.contains(kWordEmbeddingName)) return model_.setup().lora.has_value();
     const SourceTensors::Entry* head = base_.find(kLmHeadName);
-    if (head == nullptr || trained_.whole.contains("transformer.wte.weight")) return false;
-    return !head->value().equal(base_.find("transformer.wte.weight")->value());
+    return head != nullptr && !head->value().equal(base_.find(kWordEmbeddingName)->value());
   }
 
  private:
@@ -127,6 +127,7 @@ class Exporter {
       return {name, dtype_, shape, [value = found->second, with_added] { return with_added(value); }, {}};
     }
     const SourceTensors::Entry* source = base_.find(name);
+    if (source == nullptr && name == kLmHeadName) source = base_.find(kWordEmbeddingName);  // tied
     core::require(source != nullptr && source->shape == shape, ErrorKind::kWeights,
                   "the base model's {} is missing or not {}: expected the base that the adapter was trained on", name,
                   shape_text(shape));

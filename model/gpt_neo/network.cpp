@@ -66,6 +66,8 @@ ValueAndGradient trained_tensor_of(Block& block, const BlockParameter& parameter
   return {norm.weight, norm.weight_grad};
 }
 
+std::string peft_name(std::string_view name) { return fmt::format("{}{}", kPeftPrefix, name); }
+
 bool decays(const std::string& name) { return !name.ends_with(".bias") && name.find(".ln_") == std::string::npos; }
 
 }  // namespace
@@ -109,6 +111,10 @@ void NetworkBuilder::lay_out_adapters() {
   core::require(lora.lora_dropout >= 0.0 && lora.lora_dropout < 1.0, ErrorKind::kUsage,
                 "peft_config.lora_dropout: expected a number in [0, 1), found {}", lora.lora_dropout);
   const AdapterMap adapters = adapter_map(lora, setup_.config.num_layers);
+  const GptNeoConfig& config = setup_.config;
+  if (trains_whole(lora, "wte")) {
+    wte_slot_ = layout_.add(peft_name(kWordEmbeddingName), {config.vocab_size, config.hidden_size}, true);
+  }
   lora_slots_.resize(adapters.size());
   bias_slots_.resize(adapters.size());
   for (size_t layer = 0; layer < adapters.size(); ++layer) {
@@ -119,13 +125,19 @@ void NetworkBuilder::lay_out_adapters() {
     }
     add_biases(layer, adapters[layer]);
   }
-  if (lora.bias == "all") {
-    ln_f_bias_slot_ =
-        layout_.add(fmt::format("{}{}", kPeftPrefix, kFinalNormBiasName), {setup_.config.hidden_size}, false);
-  }
+  add_after_blocks();
+}
+
+void NetworkBuilder::add_after_blocks() {
+  const LoraOptions& lora = *setup_.lora;
+  const int64_t h = setup_.config.hidden_size;
+  const bool ln_f = trains_whole(lora, "ln_f");
+  if (ln_f) ln_f_slot_ = layout_.add(peft_name(kFinalNormWeightName), {h}, false);
+  if (ln_f || lora.bias == "all") ln_f_bias_slot_ = layout_.add(peft_name(kFinalNormBiasName), {h}, false);
   if (setup_.head != Head::kCausalLm) {
-    score_slot_ =
-        layout_.add(fmt::format("{}{}", kPeftPrefix, kScoreName), {setup_.num_labels, setup_.config.hidden_size}, true);
+    score_slot_ = layout_.add(peft_name(kScoreName), {setup_.num_labels, h}, true);
+  } else if (trains_whole(lora, "lm_head")) {
+    lm_head_slot_ = layout_.add(peft_name(kLmHeadName), {setup_.config.vocab_size, h}, true);
   }
 }
 
@@ -153,8 +165,7 @@ void NetworkBuilder::add_biases(size_t layer, const BlockAdapters& adapters) {
     const std::string name =
         adapted ? fmt::format("{}{}", module_name(static_cast<int64_t>(layer), parameter.site), kBaseLayerBiasSuffix)
                 : parameter_name(static_cast<int64_t>(layer), parameter);
-    bias_slots_[layer][i] =
-        layout_.add(fmt::format("{}{}", kPeftPrefix, name), parameter_shape(setup_.config, parameter), false);
+    bias_slots_[layer][i] = layout_.add(peft_name(name), parameter_shape(setup_.config, parameter), false);
   }
 }
 
@@ -220,10 +231,7 @@ Network NetworkBuilder::build_frozen(const at::Tensor& params, const at::Tensor&
   network.head = {weights_->lm_head, weights_->packed_lm_head};
   network.aligned_head = weights_->aligned_lm_head;
   network.ln_f = {ln_f_.weight, ln_f_.bias, {}, {}, setup_.config.layer_norm_epsilon};
-  if (ln_f_bias_slot_ >= 0) {
-    network.ln_f.bias = slot_view(params, ln_f_bias_slot_);
-    network.ln_f.bias_grad = slot_view(grads, ln_f_bias_slot_);
-  }
+  attach_whole(network, params, grads);
   at::Tensor lowp_params;
   if (setup_.device.cuda) lowp_params = params.to(scalar_type(setup_.compute_dtype));
   for (size_t layer = 0; layer < frozen_blocks_.size(); ++layer) {
@@ -254,6 +262,21 @@ void NetworkBuilder::choose_attention(Block& block, bool local) const {
   const int64_t window = local ? config.window_size : 0;
   block.attention = Attention(config.num_heads, window, setup_.device.cuda, setup_.compute_dtype);
   block.attention_kernel = attention_kernel(setup_, window);
+}
+
+void NetworkBuilder::attach_whole(Network& network, const at::Tensor& params, const at::Tensor& grads) const {
+  const auto attach = [&](int64_t slot, at::Tensor& value, at::Tensor& gradient) {
+    if (slot < 0) return;
+    value = slot_view(params, slot);
+    gradient = slot_view(grads, slot);
+  };
+  attach(wte_slot_, network.wte, network.wte_grad);
+  attach(ln_f_slot_, network.ln_f.weight, network.ln_f.weight_grad);
+  attach(ln_f_bias_slot_, network.ln_f.bias, network.ln_f.bias_grad);
+  if (lm_head_slot_ < 0) return;
+  network.head = Matrix{};
+  network.aligned_head = at::Tensor();
+  attach(lm_head_slot_, network.head.plain, network.head_grad);
 }
 
 void NetworkBuilder::attach_biases(Block& block, size_t layer, const at::Tensor& params,
@@ -375,7 +398,16 @@ void NetworkBuilder::initialize_biases(const at::Tensor& params) const {
       if (slot >= 0) slot_view(params, slot).copy_(parameter_of(frozen_blocks_[layer], kBlockParameters[i]));
     }
   }
-  if (ln_f_bias_slot_ >= 0) slot_view(params, ln_f_bias_slot_).copy_(ln_f_.bias);
+}
+
+void NetworkBuilder::initialize_whole(const at::Tensor& params) const {
+  const auto copy = [&](int64_t slot, const at::Tensor& value) {
+    if (slot >= 0) slot_view(params, slot).copy_(value);
+  };
+  copy(wte_slot_, weights_->wte);
+  copy(ln_f_slot_, ln_f_.weight);
+  copy(ln_f_bias_slot_, ln_f_.bias);
+  copy(lm_head_slot_, weights_->lm_head);
 }
 
 void NetworkBuilder::initialize(at::Tensor& params, uint64_t seed, Model::Share share) const {
@@ -391,6 +423,7 @@ void NetworkBuilder::initialize(at::Tensor& params, uint64_t seed, Model::Share 
   }
   if (setup_.lora) {
     initialize_biases(params);
+    initialize_whole(params);
     initialize_adapters(params, seed, share);
   }
   if (score_slot_ < 0) return;

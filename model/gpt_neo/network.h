@@ -71,6 +71,7 @@ class NetworkBuilder {
   void lay_out_adapters();
   void check_start(const AdapterShape& adapter, int64_t layer, LinearSite site) const;
   void add_adapter(size_t layer, LinearSite site, const AdapterShape& adapter);
+  void add_after_blocks();
   void add_biases(size_t layer, const BlockAdapters& adapters);
   void lay_out_everything();
   void convert_small_tensors();
@@ -80,9 +81,11 @@ class NetworkBuilder {
   void attach_adapters(Block& block, size_t layer, const at::Tensor& params, const at::Tensor& lowp_params,
                        const at::Tensor& grads, const DropoutKey* dropout) const;
   void attach_biases(Block& block, size_t layer, const at::Tensor& params, const at::Tensor& grads) const;
+  void attach_whole(Network& network, const at::Tensor& params, const at::Tensor& grads) const;
   Network build_frozen(const at::Tensor& params, const at::Tensor& grads, const DropoutKey* dropout) const;
   Network build_full(const at::Tensor& params, const at::Tensor& grads) const;
   void initialize_biases(const at::Tensor& params) const;
+  void initialize_whole(const at::Tensor& params) const;
   void initialize_adapters(const at::Tensor& params, uint64_t seed, Model::Share share) const;
   at::Tensor slot_view(const at::Tensor& buffer, int64_t slot) const;
 
@@ -93,7 +96,10 @@ class NetworkBuilder {
   NormWeights ln_f_;                         // fp32
   std::vector<std::array<LoraSlots, 6>> lora_slots_;
   std::vector<std::array<int64_t, kBlockParameters.size()>> bias_slots_;  // [L]; -1: frozen
-  int64_t ln_f_bias_slot_ = -1;
+  int64_t wte_slot_ = -1;                                                 // these of modules_to_save
+  int64_t ln_f_slot_ = -1;
+  int64_t ln_f_bias_slot_ = -1;  // or of bias
+  int64_t lm_head_slot_ = -1;
   int64_t score_slot_ = -1;
   at::Tensor subtracted_;       // [total_elements] fp32, see Model::subtract; undefined: nothing
   at::Tensor lowp_subtracted_;  // GPUs: the same in the compute dtype

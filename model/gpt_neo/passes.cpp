@@ -39,9 +39,9 @@ void Passes::backward(std::vector<BlockSaved>& saved, at::Tensor d_hidden,
   }
   if (!network.trains_embedding()) return;
   at::Tensor wte_grad = network.wte_grad;  // holds the tied head's part already
-  at::Tensor wpe_grad = network.wpe_grad;
   wte_grad.index_add_(0, batch.packed.ids, d_hidden);
-  wpe_grad.index_add_(0, batch.packed.positions, d_hidden);
+  at::Tensor wpe_grad = network.wpe_grad;
+  if (wpe_grad.defined()) wpe_grad.index_add_(0, batch.packed.positions, d_hidden);
 }
 
 }  // namespace neoloom::model

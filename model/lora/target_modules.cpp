@@ -208,6 +208,10 @@ void require_all_match(const LoraOptions& lora, int64_t num_layers) {
   require_effect("alpha_pattern", keys_of(lora.alpha_pattern), adapted);
 }
 
+bool trains_whole(const LoraOptions& lora, std::string_view module) {
+  return std::find(lora.modules_to_save.begin(), lora.modules_to_save.end(), module) != lora.modules_to_save.end();
+}
+
 bool trains_bias(const LoraOptions& lora, const BlockAdapters& adapters, const BlockParameter& parameter) {
   if (!parameter.is_bias) return false;
   if (lora.bias == "lora_only") {

@@ -27,6 +27,12 @@ struct AdapterShape {
 using BlockAdapters = std::array<AdapterShape, 6>;  // by site
 using AdapterMap = std::vector<BlockAdapters>;      // [L]
 
+/// The modules of a language model or a classifier that peft_config.modules_to_save may name, beside its head "score",
+/// which PEFT also calls "classifier".
+inline constexpr std::array<std::string_view, 3> kWholeModules = {"ln_f", "wte", "lm_head"};
+/// Whether modules_to_save names this module. A classifier has no lm_head.
+bool trains_whole(const LoraOptions& lora, std::string_view module);
+
 /// Whether peft_config.bias trains this parameter of a block with these adapters.
 bool trains_bias(const LoraOptions& lora, const BlockAdapters& adapters, const BlockParameter& parameter);
 

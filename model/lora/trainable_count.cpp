@@ -38,7 +38,12 @@ TrainableCount count_trainable(const GptNeoConfig& config, const std::optional<L
         if (trains_bias(*lora, layer, parameter)) layout.add("bias", parameter_shape(config, parameter), false);
       }
     }
-    if (lora->bias == "all") layout.add("bias of ln_f", {config.hidden_size}, false);
+    const bool ln_f = trains_whole(*lora, "ln_f");
+    if (ln_f) layout.add("ln_f", {config.hidden_size}, false);
+    if (ln_f || lora->bias == "all") layout.add("bias of ln_f", {config.hidden_size}, false);
+    const std::vector<int64_t> embedding = {config.vocab_size, config.hidden_size};
+    if (trains_whole(*lora, "wte")) layout.add("wte", embedding, true);
+    if (num_labels == 0 && trains_whole(*lora, "lm_head")) layout.add("lm_head", embedding, true);
   } else {
     layout.add(kBody, {config.body_parameters()}, true);
   }

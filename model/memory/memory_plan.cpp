@@ -204,13 +204,13 @@ WeightMemory weight_memory(const MemorySetup& setup) {
     return memory;
   }
   if (!setup.model.lora) return memory;  // read only once, as the start of the trained parameters
-  const bool causal = setup.model.head == Head::kCausalLm;
+  const bool reads_head = setup.model.head == Head::kCausalLm && !trains_whole(*setup.model.lora, "lm_head");
   const bool reads_plain = !setup.packed_weights || setup.model.compute_dtype == Dtype::kFloat32;
   const int64_t embeddings = (config.vocab_size + config.max_position_embeddings) * h;
   memory.read_bytes = reads_plain ? memory.mapped_bytes : element * (embeddings + elements_of_norms(setup.model));
   if (setup.packed_weights) {
     memory.mapped_bytes += packed_bytes(setup, /*with_head=*/true);
-    memory.read_bytes += packed_bytes(setup, causal);
+    memory.read_bytes += packed_bytes(setup, reads_head);
   }
   if (setup.frozen_dtype != Dtype::kFloat32) {
     memory.private_bytes = kFp32Bytes * (config.num_layers * (6 * h + config.intermediate_size) + 2 * h);

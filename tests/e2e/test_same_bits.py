@@ -19,6 +19,7 @@ CASES = [
     ("classification", "float16", {"init_lora_weights": "pissa"}),
     ("causal_lm", "bfloat16", {"use_dora": True, "init_lora_weights": "orthogonal"}),
     ("classification", "float16", {"bias": "all", "lora_bias": True}),
+    ("causal_lm", "float16", {"modules_to_save": ["wte", "ln_f", "lm_head"]}),
 ]
 RANKS = (1, 2, 3, 4)
 

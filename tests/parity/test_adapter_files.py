@@ -93,8 +93,13 @@ def ours(base, cache, adapter, classifies, **request):
     dict(target_modules=["q_proj", "c_fc"], bias="all"),
     dict(target_modules=["q_proj", "c_fc"], bias="lora_only", use_dora=True),
     dict(target_modules=ALL_LINEAR, bias="all", lora_bias=True),
+    dict(target_modules=["q_proj"], modules_to_save=["ln_f"]),
+    dict(target_modules=["q_proj"], modules_to_save=["wte"]),
+    dict(target_modules=["q_proj"], modules_to_save=["lm_head"]),
+    dict(target_modules=["q_proj"], bias="all", modules_to_save=["lm_head", "wte", "ln_f"]),
 ], ids=["q_v", "all_linear", "rslora", "expression", "full_names", "exclude", "exclude_expression", "layers", "patterns",
-        "rslora_patterns", "dora", "dora_rslora", "bias_all", "bias_dora", "bias_of_b"])
+        "rslora_patterns", "dora", "dora_rslora", "bias_all", "bias_dora", "bias_of_b", "ln_f", "wte", "lm_head",
+        "all_that_modules_to_save_takes"])
 def test_adapters_that_peft_wrote_compute_the_same(base, cache, tmp_path, classifies, lora):
     model = peft_model(base, classifies, **lora)
     model.save_pretrained(tmp_path / "adapter")
@@ -132,7 +137,7 @@ def test_all_tensors_that_do_not_belong_come_in_one_report(base, cache, tmp_path
     prefix = "base_model.model.transformer.h.0.attn.attention."
     tensors.pop(prefix + "q_proj.lora_A.weight")
     tensors[prefix + "v_proj.lora_B.weight"] = torch.zeros(16, 5)
-    tensors["base_model.model.transformer.wte.weight"] = torch.zeros(3, 16)
+    tensors["base_model.model.transformer.wte.weight"] = torch.zeros(3, 16)  # a vocabulary that grew, in PEFT
     save_file(tensors, adapter / "adapter_model.safetensors", {"format": "pt"})
     with pytest.raises(Refused) as refused:
         ours(base, cache, adapter, True)
@@ -200,7 +205,11 @@ def test_peft_reads_our_language_adapter_and_writes_it_back_unchanged(base, cach
     dict(target_modules=["out_proj", "c_fc", "v_proj"], bias="lora_only"),
     dict(target_modules=["out_proj", "c_fc"], bias="all", lora_bias=True),
     dict(target_modules=["out_proj", "c_proj"], lora_bias=True),
-], ids=["expression", "limits", "patterns", "dora", "bias_all", "bias_lora_only", "bias_all_and_of_b", "bias_of_b"])
+    dict(target_modules=["out_proj"], modules_to_save=["wte"]),
+    dict(target_modules=["out_proj"], modules_to_save=["lm_head", "ln_f"]),
+    dict(target_modules=["out_proj"], modules_to_save=["wte", "lm_head"], use_dora=True),
+], ids=["expression", "limits", "patterns", "dora", "bias_all", "bias_lora_only", "bias_all_and_of_b", "bias_of_b",
+        "wte", "lm_head", "wte_and_lm_head"])
 def test_peft_finds_the_modules_ranks_and_scalings_that_we_chose(base, cache, tmp_path, lora):
     adapter = tmp_path / "adapter"
     call("write", folder=base, cache=cache, output=adapter, lora=dict(r=4, lora_alpha=6.0) | lora, fill_lora_b=True)
@@ -211,7 +220,8 @@ def test_peft_finds_the_modules_ranks_and_scalings_that_we_chose(base, cache, tm
                                       dict(target_modules="all-linear" if targets == ["all-linear"] else targets)))
     assert wrapped.state_dict().keys() == fresh.state_dict().keys()
     trained = {name for name, parameter in fresh.named_parameters() if parameter.requires_grad}
-    names = {name.replace(".default", "").replace("vector.weight", "vector") for name in trained}
+    names = {name.replace(".default", "").replace(".modules_to_save", "").replace("vector.weight", "vector")
+             for name in trained}
     assert load_file(adapter / "adapter_model.safetensors").keys() == names
     expected = ours(base, cache, adapter, False)
     assert_close(oracle_logits(wrapped, False), [torch.tensor(row) for row in expected])

@@ -238,9 +238,13 @@ def test_blocked_attention_of_long_samples_equals_peft(tmp_path, length):
         dict(r=2, lora_alpha=3, bias="all", use_dora=True, target_modules=SIX),
         dict(r=4, lora_alpha=3, lora_bias=True, use_rslora=True, target_modules=SIX),
         dict(r=2, lora_alpha=3, lora_bias=True, bias="all", target_modules=["q_proj", "c_fc"]),
+        dict(r=2, lora_alpha=3, target_modules=["v_proj"], modules_to_save=["ln_f"]),
+        dict(r=2, lora_alpha=3, target_modules=["h.1.mlp.c_fc"], modules_to_save=["wte"]),
+        dict(r=2, lora_alpha=3, target_modules=["v_proj"], bias="all", modules_to_save=["lm_head", "wte", "ln_f"]),
     ],
     ids=["rslora", "k and out", "fc only", "one module", "full names", "k only", "dora", "dora of v and fc",
-         "all biases", "biases of adapted layers", "all biases and dora", "bias of B", "bias of B and all"],
+         "all biases", "biases of adapted layers", "all biases and dora", "bias of B", "bias of B and all",
+         "ln_f", "wte", "wte, ln_f, lm_head and biases"],
 )
 @pytest.mark.parametrize("head", ["causal_lm", "single_label"])
 def test_any_choice_of_modules_equals_peft(tmp_path, head, lora):

@@ -128,7 +128,8 @@ TEST(Labels, CountsAndNamesMustAgree) {
 
 TEST(Adapter, TargetsAndSavedModulesAreKnown) {
   EXPECT_THAT(refusal("peft_config: {target_modules: []}\n"), HasSubstr("at least one module name"));
-  EXPECT_THAT(refusal("peft_config: {modules_to_save: [wte]}\n"), HasSubstr("\"wte\" is not supported yet"));
+  EXPECT_THAT(refusal("peft_config: {modules_to_save: [wpe]}\n"),
+              HasSubstr("expected score, classifier, ln_f, wte, lm_head"));
   for (const std::string init : {"pissa", "olora"}) {
     EXPECT_THAT(refusal("peft_config: {use_dora: true, init_lora_weights: " + init + "}\n"),
                 HasSubstr("peft_config.use_dora: not together with init_lora_weights " + init));

@@ -15,16 +15,24 @@ namespace {
 struct Kind {
   const char* bias;
   bool lora_bias;
+  std::vector<std::string> modules_to_save = {};
 };
 
 ModelSetup setup_of(const Kind& kind, Head head, double dropout = 0.0) {
   ModelSetup setup = tiny_setup(head, dropout);
   setup.lora->bias = kind.bias;
   setup.lora->lora_bias = kind.lora_bias;
+  setup.lora->modules_to_save = kind.modules_to_save;
   return setup;
 }
 
-const std::vector<Kind> kKinds = {{"all", false}, {"lora_only", false}, {"none", true}, {"all", true}};
+const std::vector<Kind> kKinds = {{"all", false},
+                                  {"lora_only", false},
+                                  {"none", true},
+                                  {"all", true},
+                                  {"none", false, {"ln_f"}},
+                                  {"none", false, {"wte"}},
+                                  {"all", true, {"wte", "ln_f", "lm_head"}}};
 
 TEST(TrainedBase, StartsAsTheBaseModelAndIsCounted) {
   for (const Kind& kind : kKinds) {
@@ -42,7 +50,10 @@ TEST(TrainedBase, StartsAsTheBaseModelAndIsCounted) {
     EXPECT_EQ(count.parameters, model->layout().trainable_elements);
     EXPECT_EQ(count.flat_elements, model->layout().total_elements);
     EXPECT_GT(count.parameters, plain->layout().trainable_elements);
-    for (const ParameterSlot& slot : model->layout().slots) EXPECT_NE(slot.decay, slot.name.ends_with(".bias"));
+    for (const ParameterSlot& slot : model->layout().slots) {
+      const bool norm_or_bias = slot.name.ends_with(".bias") || slot.name.ends_with("ln_f.weight");
+      EXPECT_NE(slot.decay, norm_or_bias) << slot.name;
+    }
   }
 }
 

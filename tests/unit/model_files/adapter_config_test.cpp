@@ -97,7 +97,7 @@ TEST_F(AdapterConfig, WhatIsNotSupportedIsRefusedByName) {
       {"bias", "some"},
       {"rank_pattern", {{"q_proj", 0}}},
       {"alpha_pattern", {{"q_proj", "4"}}},
-      {"modules_to_save", {"wte"}},
+      {"modules_to_save", {"wpe"}},
       {"init_lora_weights", "loftq"},
       {"trainable_token_indices", {1, 2}},
       {"target_parameters", {"x"}},
