@@ -108,12 +108,4 @@ std::unique_ptr<checkpoint::RunLock> lock_run_folder(comm::MpiSession& session, 
   return lock;
 }
 
-std::vector<std::string> files_beside_weights(const Inputs& inputs) {
-  std::vector<std::string> files = inputs.tokenizer->files();
-  const std::string generation = inputs.base.folder + "/generation_config.json";
-  const bool whole_language_model = !inputs.config.peft_config && !inputs.task.classifies();
-  if (whole_language_model && std::filesystem::exists(generation)) files.push_back(generation);
-  return files;
-}
-
 }  // namespace neoloom::launch

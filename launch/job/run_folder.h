@@ -6,7 +6,6 @@
 #include <vector>
 
 #include "launch/config/run_config.h"
-#include "launch/job/inputs.h"
 #include "runtime/checkpoint/run_lock.h"
 #include "runtime/comm/mpi_session.h"
 
@@ -36,9 +35,5 @@ void require_base_there(const std::string& run, const RunConfig& config);
 /// Locks a run folder, so that only this job writes into it from here on. Rank 0 holds the lock. Collective: every
 /// rank. Throws: as checkpoint::RunLock.
 std::unique_ptr<checkpoint::RunLock> lock_run_folder(comm::MpiSession& session, const std::string& folder);
-
-/// Returns the files that go beside the weights of a result: the tokenizer's and, with a whole language model, the
-/// base's settings of generation.
-std::vector<std::string> files_beside_weights(const Inputs& inputs);
 
 }  // namespace neoloom::launch
