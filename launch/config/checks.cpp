@@ -2,7 +2,6 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <cmath>
 
 #include "data/prompt_template.h"
 #include "launch/config/schema.h"
@@ -62,14 +61,10 @@ void resolve_regression(RunConfig& config) {
   if (undecided && config.model_config.num_labels == 1) config.model_config.problem_type = kRegression;
 }
 
-/// Returns the steps between evaluations. Hugging Face's default is the logging interval.
-double eval_steps(const train::Options& trainer) {
-  return trainer.eval_steps > 0 ? trainer.eval_steps : trainer.logging_steps;
-}
-
-bool is_multiple(double number, double divisor) {
-  const double ratio = number / divisor;
-  return std::abs(ratio - std::round(ratio)) < 1e-6 && (number < 1) == (divisor < 1);
+/// Returns the key for which evaluations are compared; "": none does.
+std::string_view comparing_key(const train::Options& trainer) {
+  if (trainer.load_best_model_at_end) return "load_best_model_at_end";
+  return trainer.save_strategy == Interval::kBest ? "save_strategy" : "";
 }
 
 void check_rhythm(const RunConfig& config, const KeyLocation& place) {
@@ -78,19 +73,15 @@ void check_rhythm(const RunConfig& config, const KeyLocation& place) {
   core::require(!splits || config.data.validation.empty(), ErrorKind::kUsage,
                 "{}: data.validation names files for validation, and this takes them from data.train; give one of them",
                 place("data", "validation_split"));
-  core::require(trainer.eval_strategy == Interval::kNo || splits || !config.data.validation.empty(), ErrorKind::kUsage,
+  const bool evaluates = trainer.eval_strategy != Interval::kNo;
+  core::require((!evaluates && !trainer.eval_on_start) || splits || !config.data.validation.empty(), ErrorKind::kUsage,
                 "{}: evaluation while training needs data.validation or data.validation_split",
-                place("trainer_config", "eval_strategy"));
-  if (!trainer.load_best_model_at_end) return;
-  core::require(trainer.eval_strategy != Interval::kNo, ErrorKind::kUsage,
+                place("trainer_config", evaluates ? "eval_strategy" : "eval_on_start"));
+  core::require(evaluates || trainer.eval_delay == 0, ErrorKind::kUsage, "{}: has no effect with eval_strategy: no",
+                place("trainer_config", "eval_delay"));
+  core::require(evaluates || !trainer.compares_evaluations(), ErrorKind::kUsage,
                 "{}: needs eval_strategy steps or epoch, and data.validation or data.validation_split",
-                place("trainer_config", "load_best_model_at_end"));
-  core::require(trainer.eval_strategy == trainer.save_strategy, ErrorKind::kUsage,
-                "{}: needs eval_strategy and save_strategy to be the same",
-                place("trainer_config", "load_best_model_at_end"));
-  core::require(trainer.eval_strategy != Interval::kSteps || is_multiple(trainer.save_steps, eval_steps(trainer)),
-                ErrorKind::kUsage, "{}: needs save_steps ({}) to be a multiple of eval_steps ({})",
-                place("trainer_config", "load_best_model_at_end"), trainer.save_steps, eval_steps(trainer));
+                place("trainer_config", comparing_key(trainer)));
 }
 
 void check_sizes(const RunConfig& config, const KeyLocation& place) {

@@ -302,11 +302,14 @@ void add_trainer_rhythm_fields(std::vector<Field>& out) {
   group.flag("dataloader_drop_last", kCompared, &Options::dataloader_drop_last);
   group.text("train_sampling_strategy", kCompared, &Options::train_sampling_strategy,
              {{"random", "sequential", "group_by_length"}, {"batch_rebalance"}}, false);
+  group.interval("logging_strategy", kFree, &Options::logging_strategy, {{"no", "steps", "epoch"}, {}});
   group.number("logging_steps", kFree, &Options::logging_steps, kStepsAboveZero);
   group.flag("logging_first_step", kFree, &Options::logging_first_step);
   group.interval("eval_strategy", kFree, &Options::eval_strategy, {{"no", "steps", "epoch"}, {}});
   group.number("eval_steps", kFree, &Options::eval_steps, kSteps, true);
-  group.interval("save_strategy", kFree, &Options::save_strategy, {{"no", "steps", "epoch"}, {"best"}});
+  group.number("eval_delay", kFree, &Options::eval_delay, kNotNegative, true);
+  group.flag("eval_on_start", kFree, &Options::eval_on_start, true);
+  group.interval("save_strategy", kFree, &Options::save_strategy, {{"no", "steps", "epoch", "best"}, {}});
   group.number("save_steps", kFree, &Options::save_steps, kStepsAboveZero);
   group.limit("save_total_limit", kFree, &Options::save_total_limit);
   group.flag("load_best_model_at_end", kFree, &Options::load_best_model_at_end);

@@ -21,8 +21,10 @@ using core::ErrorKind;
 
 namespace {
 
-constexpr std::array<std::pair<train::Interval, std::string_view>, 3> kIntervals = {
-    {{train::Interval::kNo, "no"}, {train::Interval::kSteps, "steps"}, {train::Interval::kEpoch, "epoch"}}};
+constexpr std::array<std::pair<train::Interval, std::string_view>, 4> kIntervals = {{{train::Interval::kNo, "no"},
+                                                                                     {train::Interval::kSteps, "steps"},
+                                                                                     {train::Interval::kEpoch, "epoch"},
+                                                                                     {train::Interval::kBest, "best"}}};
 
 /// Lists what a unit of memory stands for; "" counts bytes.
 constexpr std::array<std::pair<std::string_view, double>, 9> kMemoryUnits = {{{"", 1.0},

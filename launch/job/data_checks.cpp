@@ -25,7 +25,9 @@ std::vector<std::string> target_warnings(const Inputs& inputs, const data::Token
                                   .task = inputs.task.value,
                                   .max_length_tokens = resolve_max_length(config, inputs.base),
                                   .empty_text_tokens = empty_text_tokens(inputs)});
-  if (validation == nullptr || config.trainer_config.eval_strategy == train::Interval::kNo) return warnings;
+  const train::Options& trainer = config.trainer_config;
+  const bool evaluates = trainer.eval_strategy != train::Interval::kNo || trainer.eval_on_start;
+  if (validation == nullptr || !evaluates) return warnings;
   std::string warning = train::check_evaluation_data(*validation, validation_name(config));
   if (!warning.empty()) warnings.push_back(std::move(warning));
   return warnings;

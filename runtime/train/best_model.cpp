@@ -25,7 +25,7 @@ Judge judge_of(const Options& options, const std::string& validation_hash) {
 }
 
 std::string check_metric(const Options& options, data::Task task, int64_t num_labels) {
-  if (!options.load_best_model_at_end) return "";
+  if (!options.compares_evaluations()) return "";
   const std::vector<std::string> names = metrics::metric_names(task, num_labels);
   const std::string name = metrics::metric_name(options.metric_for_best_model);
   const std::string near = core::nearest(name, names);
@@ -40,10 +40,13 @@ std::string check_metric(const Options& options, data::Task task, int64_t num_la
                      !greater, name);
 }
 
+double judged_value(const Judge& judge, const nlohmann::ordered_json& values) {
+  const auto found = values.find(judge.metric);
+  return found == values.end() || !found->is_number() ? std::nan("") : found->get<double>();
+}
+
 bool BestModel::consider(int64_t step, const nlohmann::ordered_json& values, const at::Tensor& params) {
-  const auto found = values.find(judge_.metric);
-  if (found == values.end() || !found->is_number()) return false;
-  const double value = found->get<double>();
+  const double value = judged_value(judge_, values);
   if (!std::isfinite(value)) return false;
   if (step_ >= 0 && (judge_.greater_is_better ? value <= metric_ : value >= metric_)) return false;
   metric_ = value;

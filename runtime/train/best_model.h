@@ -22,11 +22,14 @@ struct Judge {
   bool operator==(const Judge&) const = default;
 };
 
+/// The judge's metric among the values of an evaluation; NaN: it has none.
+double judged_value(const Judge& judge, const nlohmann::ordered_json& values);
+
 /// metric_for_best_model and greater_is_better; without the latter, losses and perplexity are better when smaller.
 Judge judge_of(const Options& options, const std::string& validation_hash);
 
 /// Returns a warning when greater_is_better would keep the worst model; else "".
-/// num_labels: 0 if not known yet. Throws: Error(kUsage) when load_best_model_at_end needs a metric that this task does
+/// num_labels: 0 if not known yet. Throws: Error(kUsage) when evaluations are compared by a metric that this task does
 /// not have, with the nearest name and all names.
 std::string check_metric(const Options& options, data::Task task, int64_t num_labels = 0);
 

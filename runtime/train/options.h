@@ -11,7 +11,7 @@
 
 namespace neoloom::train {
 
-enum class Interval { kNo, kSteps, kEpoch };
+enum class Interval { kNo, kSteps, kEpoch, kBest };  // kBest: save_strategy only
 
 /// A boolean option that the run may choose itself.
 enum class Choice { kAuto, kTrue, kFalse };
@@ -58,16 +58,22 @@ struct Options {
   std::optional<int64_t> data_seed;
   bool dataloader_drop_last = false;
   std::string train_sampling_strategy = "random";  // random | sequential | group_by_length
-  double logging_steps = 10;                       // count, or share of all steps below 1
+  Interval logging_strategy = Interval::kSteps;
+  double logging_steps = 10;  // count, or share of all steps below 1
   bool logging_first_step = false;
   Interval eval_strategy = Interval::kNo;
-  double eval_steps = 0;  // 0: logging_steps
+  double eval_steps = 0;       // 0: logging_steps
+  double eval_delay = 0;       // no evaluation before; in epochs with eval_strategy epoch, else in steps
+  bool eval_on_start = false;  // also before the first step of a run
   Interval save_strategy = Interval::kSteps;
   double save_steps = 500;
   int64_t save_total_limit = 3;
   bool load_best_model_at_end = false;
   std::string metric_for_best_model = "loss";
   std::optional<bool> greater_is_better;
+
+  /// Whether evaluations are compared by metric_for_best_model.
+  bool compares_evaluations() const { return load_best_model_at_end || save_strategy == Interval::kBest; }
 };
 
 /// The configuration group `runtime`.

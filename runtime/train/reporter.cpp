@@ -153,6 +153,7 @@ void Reporter::evaluated(const Evaluation& evaluation) {
   }
   notice(line);
   const std::string text = result.warning_of_one_prediction(evaluation.labels);
+  if (evaluation.step == 0) return;  // an untrained classifier may well predict one class
   if (!text.empty() && !told_of_one_prediction_) warn(evaluation.step, "evaluation: " + text);
   told_of_one_prediction_ = !text.empty();
 }

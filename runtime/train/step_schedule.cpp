@@ -21,6 +21,7 @@ int64_t count_or_share(double value, int64_t total_steps) {
 int64_t interval_steps(Interval interval, double steps, const StepSchedule& plan) {
   switch (interval) {
     case Interval::kNo:
+    case Interval::kBest:  // an evaluation decides
       return 0;
     case Interval::kSteps:
       return count_or_share(steps, plan.total_steps);
@@ -51,9 +52,11 @@ StepSchedule resolve_schedule(const Options& options, int64_t steps_per_epoch) {
           ? options.max_steps
           : static_cast<int64_t>(std::ceil(options.num_train_epochs * static_cast<double>(steps_per_epoch)));
   plan.warmup_steps = optim::resolve_warmup_steps(options.warmup_steps, plan.total_steps);
-  plan.logging_steps = count_or_share(options.logging_steps, plan.total_steps);
+  plan.logging_steps = interval_steps(options.logging_strategy, options.logging_steps, plan);
   plan.eval_steps =
       interval_steps(options.eval_strategy, options.eval_steps > 0 ? options.eval_steps : options.logging_steps, plan);
+  plan.eval_delay = options.eval_delay;
+  plan.delay_in_epochs = options.eval_strategy == Interval::kEpoch;
   plan.save_steps = interval_steps(options.save_strategy, options.save_steps, plan);
   return plan;
 }

@@ -25,16 +25,22 @@ struct StepSchedule {
   int64_t steps_per_epoch = 0;
   int64_t total_steps = 0;
   int64_t warmup_steps = 0;
-  int64_t logging_steps = 0;
-  int64_t eval_steps = 0;  // 0: no evaluation while training
+  int64_t logging_steps = 0;  // 0: no log lines
+  int64_t eval_steps = 0;     // 0: no evaluation while training
+  double eval_delay = 0;      // no evaluation before this many steps, or epochs
+  bool delay_in_epochs = false;
   int64_t save_steps = 0;  // 0: only at the end
 
   /// Epochs done after `step` steps, as Hugging Face logs it.
   double epoch_after(int64_t step) const { return static_cast<double>(step) / static_cast<double>(steps_per_epoch); }
-  bool evaluates_after(int64_t step) const { return eval_steps > 0 && (step % eval_steps == 0 || step == total_steps); }
+  bool evaluates_after(int64_t step) const {
+    const double done = delay_in_epochs ? epoch_after(step) : static_cast<double>(step);
+    return eval_steps > 0 && done >= eval_delay && (step % eval_steps == 0 || step == total_steps);
+  }
   bool saves_after(int64_t step) const { return step == total_steps || (save_steps > 0 && step % save_steps == 0); }
   bool logs_after(int64_t step, bool first_step_too) const {
-    return step % logging_steps == 0 || step == total_steps || (first_step_too && step == 1);
+    const bool due = logging_steps > 0 && (step % logging_steps == 0 || step == total_steps);
+    return due || (first_step_too && step == 1);
   }
 };
 

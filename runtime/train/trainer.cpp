@@ -207,6 +207,7 @@ RunStatus Trainer::run() {
     finish(RunStatus::kCompleted);
     return RunStatus::kCompleted;
   }
+  if (state_.step == 0 && setup_.options.eval_on_start) evaluate_now();
   start_loader();
   reporter_.notice(
       fmt::format("the first step begins {:.2f} s after the start of the process", core::process_age_seconds()));
@@ -226,9 +227,10 @@ RunStatus Trainer::run() {
     steps_alike_ = true;
     if (logs_now()) log();
     reporter_.tick(state_.step);
-    if (setup_.validation && schedule_.evaluates_after(state_.step)) evaluate_now();
+    bool saves = schedule_.saves_after(state_.step) || flags.stop;
+    if (setup_.validation && schedule_.evaluates_after(state_.step)) saves |= judge(evaluate_now());
     if (checks_replicas()) check_replicas();
-    if (schedule_.saves_after(state_.step) || flags.stop) save();
+    if (saves) save();
     if (flags.stop && state_.step < schedule_.total_steps) {
       finish(RunStatus::kStopped);
       return RunStatus::kStopped;
@@ -355,7 +357,7 @@ void Trainer::log() {
                  .learning_rate = last_result_.learning_rate});
 }
 
-void Trainer::evaluate_now() {
+ordered_json Trainer::evaluate_now() {
   const double start = core::now_seconds();
   const EvalResult result = evaluate(session_, model_, state_.buffers.params,
                                      {.store = setup_.validation,
@@ -373,11 +375,23 @@ void Trainer::evaluate_now() {
                          .values = values,
                          .labels = setup_.validation->label_names(),
                          .judge = best_.judge().metric});
-    const bool best = best_.consider(state_.step, values, state_.buffers.params);
+  }
+  did_something_else(start);
+  return values;
+}
+
+// Rank 0 decides, since it alone has the best model so far.
+bool Trainer::judge(const ordered_json& values) {
+  const double start = core::now_seconds();
+  bool best = false;
+  if (session_.is_root()) {
+    best = best_.consider(state_.step, values, state_.buffers.params);
     if (best && setup_.options.load_best_model_at_end) writer_.best_is_due();
     writer_.write_side_products(state_.step);
   }
+  session_.broadcast(&best, sizeof best);
   did_something_else(start);
+  return best && setup_.options.save_strategy == Interval::kBest;
 }
 
 checkpoint::State Trainer::snapshot() const {

@@ -104,7 +104,9 @@ class Trainer {
   void shrink_micro_batches();
   void start_loader();
   void log();
-  void evaluate_now();
+  nlohmann::ordered_json evaluate_now();
+  /// Compares an evaluation with earlier ones. Returns whether it is a reason to save. Collective: every rank.
+  bool judge(const nlohmann::ordered_json& values);
   void save();
   /// Excludes the time from `since_seconds` to now from throughput and from the step times.
   void did_something_else(double since_seconds);

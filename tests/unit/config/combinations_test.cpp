@@ -34,27 +34,28 @@ TEST(FrozenDtype, IsThatOfBfloat16ProductsUnlessItIsGiven) {
   EXPECT_EQ(parse(to_yaml(resolved)).model_config.frozen_dtype, Dtype::kBFloat16) << "a run keeps what it started with";
 }
 
-TEST(BestModel, NeedsEvaluationsThatMeetSaves) {
+TEST(BestModel, NeedsEvaluationsAndNoCheckpointOfTheirSteps) {
   const std::string data = "data: {validation: v}\n";
-  EXPECT_THAT(refusal("trainer_config: {load_best_model_at_end: true}\n"), HasSubstr("needs eval_strategy"));
-  EXPECT_THAT(refusal(data + "trainer_config: {load_best_model_at_end: true, eval_strategy: epoch}\n"),
-              HasSubstr("to be the same"));
-  const auto steps = [&](const std::string& more) {
-    return refusal(data + "trainer_config: {load_best_model_at_end: true, eval_strategy: steps, " + more + "}\n");
-  };
-  EXPECT_THAT(steps("eval_steps: 30, save_steps: 100"),
-              HasSubstr("save_steps (100) to be a multiple of eval_steps (30)"));
-  EXPECT_EQ(steps("eval_steps: 50, save_steps: 100"), "accepted");
-  EXPECT_EQ(steps("eval_steps: 0.05, save_steps: 0.1"), "accepted");
-  EXPECT_THAT(steps("eval_steps: 0.04, save_steps: 0.1"), HasSubstr("multiple"));
-  EXPECT_THAT(steps("eval_steps: 0.5, save_steps: 100"), HasSubstr("multiple"));
-  EXPECT_THAT(steps("logging_steps: 7, save_steps: 100"), HasSubstr("eval_steps (7)"));
+  for (const char* key : {"load_best_model_at_end: true", "save_strategy: best"}) {
+    EXPECT_THAT(refusal(data + fmt::format("trainer_config: {{{}}}\n", key)), HasSubstr("needs eval_strategy")) << key;
+    EXPECT_EQ(refusal(data + fmt::format("trainer_config: {{{}, eval_strategy: epoch}}\n", key)), "accepted") << key;
+  }
+  for (const char* more : {"eval_steps: 30, save_steps: 100", "eval_steps: 0.04, save_steps: 100", "save_strategy: no",
+                           "save_strategy: epoch", "save_strategy: best"}) {
+    EXPECT_EQ(refusal(data + fmt::format("trainer_config: {{load_best_model_at_end: true, eval_strategy: steps, {}}}\n",
+                                         more)),
+              "accepted")
+        << more;
+  }
 }
 
 TEST(Evaluation, NeedsValidationData) {
   EXPECT_THAT(refusal("trainer_config: {eval_strategy: epoch}\n"), HasSubstr("needs data.validation"));
   EXPECT_EQ(refusal("trainer_config: {eval_strategy: epoch}\ndata: {validation_split: 0.1}\n"), "accepted");
   EXPECT_THAT(refusal("data: {validation: dev.csv, validation_split: 0.1}\n"), HasSubstr("give one of them"));
+  EXPECT_THAT(refusal("trainer_config: {eval_on_start: true}\n"),
+              HasSubstr("eval_on_start: evaluation while training"));
+  EXPECT_THAT(refusal("trainer_config: {eval_delay: 2}\n"), HasSubstr("has no effect with eval_strategy: no"));
 }
 
 TEST(GlobalBatch, IsAWholeNumberOfMicroBatches) {
