@@ -64,7 +64,20 @@ void resolve_regression(RunConfig& config) {
 /// Returns the key for which evaluations are compared; "": none does.
 std::string_view comparing_key(const train::Options& trainer) {
   if (trainer.load_best_model_at_end) return "load_best_model_at_end";
-  return trainer.save_strategy == Interval::kBest ? "save_strategy" : "";
+  if (trainer.save_strategy == Interval::kBest) return "save_strategy";
+  return trainer.early_stopping_patience ? "early_stopping_patience" : "";
+}
+
+void check_early_stopping(RunConfig& config, const KeyLocation& place) {
+  const train::Options& trainer = config.trainer_config;
+  core::require(trainer.early_stopping_patience || trainer.early_stopping_threshold == 0.0, ErrorKind::kUsage,
+                "{}: has no effect without early_stopping_patience; give both",
+                place("trainer_config", "early_stopping_threshold"));
+  if (!trainer.early_stopping_patience || trainer.load_best_model_at_end) return;
+  config.warnings.push_back(
+      fmt::format("{}: without load_best_model_at_end: true, the result is the last state, which "
+                  "early stopping found to be no improvement",
+                  place("trainer_config", "early_stopping_patience")));
 }
 
 void check_rhythm(const RunConfig& config, const KeyLocation& place) {
@@ -253,6 +266,7 @@ void resolve_and_check(RunConfig& config, const KeyLocation& place) {
   resolve_columns(config, place);
   check_labels(config, place);
   check_rhythm(config, place);
+  check_early_stopping(config, place);
   check_sizes(config, place);
   check_loss(config.trainer_config, place);
   resolve_optimizer(config, place);

@@ -315,6 +315,8 @@ void add_trainer_rhythm_fields(std::vector<Field>& out) {
   group.flag("load_best_model_at_end", kFree, &Options::load_best_model_at_end);
   group.text("metric_for_best_model", kFree, &Options::metric_for_best_model);
   group.flag("greater_is_better", kFree, &Options::greater_is_better);
+  group.integer("early_stopping_patience", kFree, &Options::early_stopping_patience, kPositive);
+  group.number("early_stopping_threshold", kFree, &Options::early_stopping_threshold, kNotNegative, true);
 }
 
 void add_data_fields(std::vector<Field>& out) {

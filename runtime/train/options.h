@@ -71,9 +71,13 @@ struct Options {
   bool load_best_model_at_end = false;
   std::string metric_for_best_model = "loss";
   std::optional<bool> greater_is_better;
+  std::optional<int64_t> early_stopping_patience;  // evaluations in a row without an improvement; absent: off
+  double early_stopping_threshold = 0.0;           // of an improvement that counts
 
   /// Whether evaluations are compared by metric_for_best_model.
-  bool compares_evaluations() const { return load_best_model_at_end || save_strategy == Interval::kBest; }
+  bool compares_evaluations() const {
+    return load_best_model_at_end || save_strategy == Interval::kBest || early_stopping_patience.has_value();
+  }
 };
 
 /// The configuration group `runtime`.

@@ -181,9 +181,9 @@ void Reporter::finish() {
   if (console_) console_->finish();
 }
 
-void Reporter::run_end(const std::string& status, int64_t step, int64_t skipped_steps) {
+void Reporter::run_end(const std::string& status, int64_t step, const ordered_json& more) {
   ordered_json end = {{"event", "run_end"}, {"status", status}, {"step", step}};
-  if (skipped_steps > 0) end["skipped_steps"] = skipped_steps;
+  end.update(more);
   if (devices_.empty()) return event(end);  // the run failed before finish()
   end["train_runtime"] = run_seconds_;
   if (step == setup_.first_step) return event(end);

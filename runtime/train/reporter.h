@@ -81,9 +81,9 @@ class Reporter {
   core::Progress begin_work(const std::string& what, const std::string& unit);
   /// Gathers the measurements of the whole run. Collective: every rank.
   void finish();
-  /// Writes the run_end event, and if steps were made the table of devices and the share of the limit. Call after
-  /// finish.
-  void run_end(const std::string& status, int64_t step, int64_t skipped_steps);
+  /// Writes the run_end event, and if steps were made the table of devices and the share of the limit. `more`: further
+  /// members of the event. Call after finish.
+  void run_end(const std::string& status, int64_t step, const nlohmann::ordered_json& more);
 
  private:
   std::vector<metrics::DeviceMeasure> gather(const metrics::DeviceMeasure& mine) const;

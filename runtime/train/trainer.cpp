@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/train/trainer.h"
 
-#include <c10/core/Device.h>
-
 #include <algorithm>
 #include <array>
 #include <utility>
@@ -15,7 +13,6 @@
 #include "runtime/core/files.h"
 #include "runtime/core/hash.h"
 #include "runtime/train/evaluator.h"
-#include "runtime/train/optimizer_setup.h"
 
 namespace neoloom::train {
 namespace {
@@ -25,80 +22,6 @@ using nlohmann::ordered_json;
 
 // Live peers may keep others waiting for this many times the longest step so far.
 constexpr double kLongestStepFactor = 10.0;
-
-data::StepListOptions step_list_options(const TrainerSetup& setup) {
-  const Options& options = setup.options;
-  return {.seed = static_cast<uint64_t>(options.data_seed.value_or(options.seed)),
-          .micro_batch_size = setup.batching.micro_batch_size,
-          .micro_batches_per_step = setup.batching.micro_batches_per_step,
-          .sampling = sampling_from_name(options.train_sampling_strategy),
-          .drop_last = options.dataloader_drop_last};
-}
-
-// Returns the smallest size of a bucket of the gradient sum. On CPUs the default is one bucket, because MPI makes
-// progress inside its calls only, so an all-reduce would not overlap with compute.
-int64_t bucket_bytes(const TrainerSetup& setup, int ranks, int64_t buffer_bytes) {
-  if (setup.runtime.bucket_bytes > 0) return setup.runtime.bucket_bytes;
-  return setup.device == "cpu" || ranks == 1 ? buffer_bytes : automatic_bucket_bytes(buffer_bytes);
-}
-
-GradientReducer make_reducer(const TrainerSetup& setup, int ranks, const model::ParameterLayout& layout,
-                             comm::Communicator& communicator) {
-  std::unique_ptr<GradientSum> sum = make_gradient_sum({.kind = setup.runtime.gradient_sum,
-                                                        .n_elements = layout.total_elements,
-                                                        .device = c10::Device(setup.device),
-                                                        .device_operators = setup.device_step});
-  const auto element = static_cast<int64_t>(comm::element_bytes(sum->part(0, 0).element));
-  std::vector<int64_t> begins = cut_buckets(layout.block_begin_elements, layout.total_elements,
-                                            bucket_bytes(setup, ranks, sum->bytes()) / element);
-  return {std::move(sum), communicator, std::move(begins)};
-}
-
-std::unique_ptr<Update> make_update(const TrainerSetup& setup, const StepSchedule& schedule,
-                                    const model::ParameterLayout& layout, const TrainingState& state) {
-  UpdateSetup update{.ranges = parameter_ranges(setup.options, layout),
-                     .optimizer = optimizer_options(setup.options),
-                     .max_grad_norm = setup.options.max_grad_norm,
-                     .learning_rate = setup.options.learning_rate,
-                     .schedule = optim::make_schedule({.name = setup.options.lr_scheduler_type,
-                                                       .arguments = setup.options.lr_scheduler_kwargs,
-                                                       .learning_rate = setup.options.learning_rate,
-                                                       .warmup_steps = schedule.warmup_steps,
-                                                       .total_steps = schedule.total_steps}),
-                     .total_steps = schedule.total_steps,
-                     .updates_done = state.step - state.skipped_steps};
-  return setup.device_step
-             ? make_device_update(std::move(update), setup.hooks.device_readback, c10::Device(setup.device))
-             : make_host_update(std::move(update));
-}
-
-void start(const TrainerSetup& setup, const model::Model& model, TrainingState& state) {
-  if (setup.initial_values.defined()) {
-    state.buffers.params.copy_(setup.initial_values);
-  } else {
-    model.initialize(state.buffers.params, static_cast<uint64_t>(setup.options.seed));
-  }
-}
-
-TrainingState make_state(const TrainerSetup& setup, model::Model& model, const std::optional<Resumed>& resumed) {
-  TrainingState state(model.layout().total_elements, c10::Device(setup.device), setup.initial_loss_scale,
-                      optimizer_options(setup.options), factored_elements(model.layout()));
-  const bool splits = model.setup().lora && model.setup().lora->init_lora_weights.splits_weights();
-  if (resumed) {
-    state.restore(*resumed, model.layout());
-    if (splits != state.initial_params.defined()) {
-      throw comm::CollectiveError(ErrorKind::kCheckpoint,
-                                  fmt::format("{}: initial_params: {}; resume with the peft_config.init_lora_weights "
-                                              "it was written with",
-                                              resumed->path, splits ? "expected, but missing" : "not expected"));
-    }
-  } else {
-    start(setup, model, state);
-    if (splits) state.initial_params = state.buffers.params.clone();
-  }
-  if (splits) model.subtract(state.initial_params);
-  return state;
-}
 
 /// Tells the hook when the enqueueing of a step begins, and when it ends, by an exception or not.
 class EnqueuedStep {
@@ -126,6 +49,7 @@ Trainer::Trainer(comm::MpiSession& session, comm::Communicator& communicator, mo
           resolve_schedule(setup_.options, data::steps_per_epoch(setup_.train->size(), step_list_options(setup_)))),
       best_(judge_of(setup_.options, setup_.validation ? setup_.validation->content_hash() : ""),
             session.is_root() && setup_.options.load_best_model_at_end),
+      early_stopping_(setup_.options.early_stopping_patience, setup_.options.early_stopping_threshold),
       state_(make_state(setup_, model, resumed)),
       first_step_(state_.step),
       reporter_(communicator, {.output_dir = setup_.options.output_dir,
@@ -193,7 +117,11 @@ void Trainer::announce(const std::optional<Resumed>& resumed) {
                    {"path", resumed->path},
                    {"world_size_before", reporter_.world_size_before()}});
   const std::string forgotten = best_.restore(resumed->state, core::parent_directory(resumed->path));
-  if (!forgotten.empty() && setup_.options.load_best_model_at_end) warn(forgotten);
+  if (forgotten.empty()) {
+    early_stopping_.restore(nlohmann::json::parse(resumed->state.history));
+  } else if (setup_.options.compares_evaluations()) {
+    warn(forgotten);
+  }
   // An earlier start wrote these: the adapter may be that of another step, the configuration may have other free keys.
   if (!best_.params().empty() && state_.step < schedule_.total_steps) writer_.best_is_due();
   writer_.config_is_due();
@@ -202,7 +130,7 @@ void Trainer::announce(const std::optional<Resumed>& resumed) {
 
 RunStatus Trainer::run() {
   const auto phase = session_.phase("training");
-  if (state_.step >= schedule_.total_steps) {
+  if (is_complete()) {
     reporter_.notice(fmt::format("this run is complete: {} of {} steps", state_.step, schedule_.total_steps));
     finish(RunStatus::kCompleted);
     return RunStatus::kCompleted;
@@ -227,10 +155,12 @@ RunStatus Trainer::run() {
     steps_alike_ = true;
     if (logs_now()) log();
     reporter_.tick(state_.step);
-    bool saves = schedule_.saves_after(state_.step) || flags.stop;
-    if (setup_.validation && schedule_.evaluates_after(state_.step)) saves |= judge(evaluate_now());
+    Verdict verdict;
+    if (setup_.validation && schedule_.evaluates_after(state_.step)) verdict = judge(evaluate_now());
+    if (verdict.stop && schedule_.logging_steps > 0 && !logs_now()) log();
     if (checks_replicas()) check_replicas();
-    if (saves) save();
+    if (schedule_.saves_after(state_.step) || flags.stop || verdict.save || verdict.stop) save();
+    if (verdict.stop) break;
     if (flags.stop && state_.step < schedule_.total_steps) {
       finish(RunStatus::kStopped);
       return RunStatus::kStopped;
@@ -294,7 +224,7 @@ void Trainer::note(const StepResult& result) {
 void Trainer::note_skipped_step(int64_t step) {
   reporter_.warn(step, fmt::format("step {}: gradients are not finite; the update is skipped", step));
   if (state_.skipped_in_a_row < setup_.runtime.max_skipped_steps) return;
-  reporter_.run_end("failed", step, state_.skipped_steps);
+  reporter_.run_end("failed", step, end_of_run());
   throw comm::CollectiveError(
       ErrorKind::kNumeric,
       fmt::format("{} steps in a row had gradients that are not finite (runtime.max_skipped_steps); "
@@ -381,21 +311,39 @@ ordered_json Trainer::evaluate_now() {
 }
 
 // Rank 0 decides, since it alone has the best model so far.
-bool Trainer::judge(const ordered_json& values) {
+Trainer::Verdict Trainer::judge(const ordered_json& values) {
   const double start = core::now_seconds();
-  bool best = false;
+  Verdict verdict;
   if (session_.is_root()) {
-    best = best_.consider(state_.step, values, state_.buffers.params);
+    early_stopping_.note(judged_value(best_.judge(), values), best_);
+    const bool best = best_.consider(state_.step, values, state_.buffers.params);
     if (best && setup_.options.load_best_model_at_end) writer_.best_is_due();
     writer_.write_side_products(state_.step);
+    verdict = {.save = best && setup_.options.save_strategy == Interval::kBest, .stop = early_stopping_.stops()};
   }
-  session_.broadcast(&best, sizeof best);
+  session_.broadcast(&verdict, sizeof verdict);
   did_something_else(start);
-  return best && setup_.options.save_strategy == Interval::kBest;
+  return verdict;
+}
+
+bool Trainer::is_complete() {
+  bool complete = state_.step >= schedule_.total_steps || early_stopping_.stops();
+  session_.broadcast(&complete, sizeof complete);
+  return complete;
+}
+
+// Returns what the run_end event says beside the step.
+ordered_json Trainer::end_of_run() const {
+  ordered_json end = ordered_json::object();
+  if (state_.step < schedule_.total_steps && early_stopping_.stops()) end["reason"] = early_stopping_.reason(best_);
+  if (state_.skipped_steps > 0) end["skipped_steps"] = state_.skipped_steps;
+  return end;
 }
 
 checkpoint::State Trainer::snapshot() const {
-  checkpoint::State state = state_.to_checkpoint(model_.layout(), schedule_.steps_per_epoch, best_.judge_json());
+  checkpoint::State state =
+      state_.to_checkpoint(model_.layout(), schedule_.steps_per_epoch,
+                           {{"best_judge", best_.judge_json()}, {"early_stopping", early_stopping_.json()}});
   best_.store(state);
   state.config = setup_.config_yaml;
   state.identity = setup_.hooks.identity(setup_.batching);
@@ -423,13 +371,14 @@ void Trainer::finish(RunStatus status) {
   if (completed) require_updates();
   session_.run_on_root([&]() -> std::string {
     writer_.write_side_products(state_.step);
+    if (completed && end_of_run().contains("reason")) {
+      reporter_.notice(fmt::format("{}; the run ends at step {} of {}. A larger early_stopping_patience continues it",
+                                   early_stopping_.reason(best_), state_.step, schedule_.total_steps));
+    }
     const std::string problem =
         completed ? writer_.write_result(state_.buffers.params, state_.step, /*fresh=*/state_.step > first_step_)
                   : writer_.unsaved_stop(state_.step);
-    reporter_.run_end(!problem.empty() ? "failed"
-                      : completed      ? "completed"
-                                       : "stopped",
-                      state_.step, state_.skipped_steps);
+    reporter_.run_end(!problem.empty() ? "failed" : completed ? "completed" : "stopped", state_.step, end_of_run());
     core::require(problem.empty(), ErrorKind::kOutput, "{}", problem);
     if (!completed) {
       reporter_.notice(fmt::format("stopped on request at step {} of {}; the same command resumes", state_.step,
@@ -449,7 +398,7 @@ void Trainer::require_updates() {
                     state_.skipped_in_a_row, state_.step, state_.step - state_.skipped_in_a_row));
     return;
   }
-  reporter_.run_end("failed", state_.step, state_.skipped_steps);
+  reporter_.run_end("failed", state_.step, end_of_run());
   throw comm::CollectiveError(
       ErrorKind::kNumeric,
       fmt::format(

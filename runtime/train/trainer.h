@@ -1,72 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <ATen/core/Tensor.h>
-
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
-#include <vector>
 
-#include "data/token_store.h"
 #include "model/model.h"
 #include "runtime/comm/communicator.h"
 #include "runtime/comm/mpi_session.h"
 #include "runtime/train/best_model.h"
-#include "runtime/train/options.h"
+#include "runtime/train/early_stopping.h"
 #include "runtime/train/reporter.h"
 #include "runtime/train/result_writer.h"
-#include "runtime/train/resume.h"
 #include "runtime/train/step_runner.h"
-#include "runtime/train/step_schedule.h"
-#include "runtime/train/training_state.h"
+#include "runtime/train/trainer_setup.h"
 
 namespace neoloom::train {
-
-/// Functions that the trainer calls; the launch room provides them.
-struct Hooks {
-  std::function<bool()> stop_requested;                  // this rank received a signal
-  std::function<std::string(const Batching&)> identity;  // JSON object stored in checkpoints
-  /// Writes a state as a result. `evaluation`: the last `eval` event until then; null: none. Rank 0 only.
-  std::function<void(const at::Tensor& params, const std::string& folder, int64_t step,
-                     const nlohmann::json& evaluation)>
-      write_adapter;
-  std::function<int64_t()> peak_memory_bytes;
-  /// Runs a micro-step's kernels, by CUDA graph or eagerly. Empty: eagerly.
-  std::function<void(const cuda::RepeatedWork& work)> run_micro_step;
-  DeviceReadback device_readback;  // for TrainerSetup::device_step
-  /// For tests: called before a step is enqueued (true) and after (false). May be empty.
-  std::function<void(bool begins)> enqueues_step;
-  /// For tests: called before each micro-batch of this rank. May be empty.
-  std::function<void(int64_t step, const std::vector<int64_t>& sample_ids)> before_micro_batch;
-};
-
-struct TrainerSetup {
-  Options options;
-  RuntimeOptions runtime;
-  Batching batching;
-  std::shared_ptr<const data::TokenStore> train;
-  std::shared_ptr<const data::TokenStore> validation;  // may be null
-  std::vector<float> class_weights;                    // [C] factors of the training losses; empty: 1
-  int64_t pad_id = 0;
-  at::Tensor initial_values;  // [n] fp32, for a run that does not resume; undefined: Model::initialize
-  std::string device = "cpu";
-  /// Use the GPU's optimizer step: it is enqueued, and its results are read while the next step runs. With a loss scale
-  /// they are read at once, since they determine the next step's scale.
-  bool device_step = false;
-  double initial_loss_scale = 1.0;  // above 1 only for float16 compute
-  std::string result_folder;        // in output_dir
-  std::string config_yaml;          // kept in checkpoints
-  std::string config_file;          // config.yaml of the run folder
-  std::string label_map_json;
-  std::string progress = "auto";
-  StepLimit limit;
-  nlohmann::ordered_json run_start;  // members of the run_start event beside the trainer's own
-  Hooks hooks;
-};
 
 enum class RunStatus { kCompleted, kStopped };
 
@@ -105,8 +56,16 @@ class Trainer {
   void start_loader();
   void log();
   nlohmann::ordered_json evaluate_now();
-  /// Compares an evaluation with earlier ones. Returns whether it is a reason to save. Collective: every rank.
-  bool judge(const nlohmann::ordered_json& values);
+  /// What an evaluation is a reason for, beside its log line.
+  struct Verdict {
+    bool save = false;
+    bool stop = false;
+  };
+  /// Compares an evaluation with earlier ones. Collective: every rank.
+  Verdict judge(const nlohmann::ordered_json& values);
+  /// Whether a checkpoint is of the end of a run. Collective: every rank.
+  bool is_complete();
+  nlohmann::ordered_json end_of_run() const;
   void save();
   /// Excludes the time from `since_seconds` to now from throughput and from the step times.
   void did_something_else(double since_seconds);
@@ -123,6 +82,7 @@ class Trainer {
   TrainerSetup setup_;
   StepSchedule schedule_;
   BestModel best_;
+  EarlyStopping early_stopping_;  // takes evaluations on rank 0
   TrainingState state_;
   int64_t first_step_ = 0;
   Reporter reporter_;

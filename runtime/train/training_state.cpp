@@ -128,7 +128,7 @@ void TrainingState::note(const StepResult& result) {
 }
 
 checkpoint::State TrainingState::to_checkpoint(const model::ParameterLayout& layout, int64_t steps_per_epoch,
-                                               const nlohmann::json& best_judge) const {
+                                               const nlohmann::json& evaluations) const {
   checkpoint::State state;
   state.index = index_of(layout);
   state.params = to_host<float>(buffers.params);
@@ -144,7 +144,9 @@ checkpoint::State TrainingState::to_checkpoint(const model::ParameterLayout& lay
   state.loss_scale = loss_scale.value();
   state.good_steps = loss_scale.good_steps();
   state.skipped_steps = skipped_steps;
-  state.history = history.text({{"skipped_in_a_row", skipped_in_a_row}, {"best_judge", best_judge}});
+  nlohmann::json others = {{"skipped_in_a_row", skipped_in_a_row}};
+  others.update(evaluations);
+  state.history = history.text(std::move(others));
   return state;
 }
 

@@ -67,9 +67,10 @@ struct TrainingState {
   /// Updates counters, loss scale and history by a step's result. `buffers` hold its update already.
   void note(const StepResult& result);
 
-  /// Returns the checkpoint without the members that BestModel::store sets. `best_judge`: BestModel::judge_json.
+  /// Returns the checkpoint without the members that BestModel::store sets. `evaluations`: members of the history that
+  /// evaluations decided.
   checkpoint::State to_checkpoint(const model::ParameterLayout& layout, int64_t steps_per_epoch,
-                                  const nlohmann::json& best_judge) const;
+                                  const nlohmann::json& evaluations) const;
   /// Throws: comm::CollectiveError(kCheckpoint) when the checkpoint's tensors differ from `layout`, or its moments are
   /// of another optimizer; Error(kCheckpoint) when its history is damaged.
   void restore(const Resumed& resumed, const model::ParameterLayout& layout);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Gives tests in Python the metrics of an evaluation of given logits: one JSON request a line on standard input, one
-// JSON answer a line on standard output. See tests/support/optim_tool.py.
+// Gives tests in Python the metrics of an evaluation of given logits, and what early stopping makes of evaluations: one
+// JSON request a line on standard input, one JSON answer a line on standard output. See tests/support/optim_tool.py.
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/tensor.h>
 
@@ -8,6 +8,8 @@
 #include <nlohmann/json.hpp>
 
 #include "runtime/metrics/names.h"
+#include "runtime/train/best_model.h"
+#include "runtime/train/early_stopping.h"
 #include "runtime/train/eval_result.h"
 #include "runtime/train/score_table.h"
 #include "tests/support/fixed_store.h"
@@ -42,6 +44,22 @@ class LabelledStore : public neoloom::support::FixedStore {
 
 std::span<const float> row(const at::Tensor& values, int64_t i) {
   return {values.const_data_ptr<float>() + i * values.size(1), static_cast<size_t>(values.size(1))};
+}
+
+json early_stopping(const json& request) {
+  train::BestModel best({.metric = "eval_loss", .greater_is_better = request.at("greater_is_better"), .data = ""},
+                        false);
+  train::EarlyStopping stopping(request.at("patience").get<int64_t>(), request.at("threshold"));
+  json answer = {{"failed", json::array()}, {"stops", json::array()}};
+  int64_t step = 0;
+  for (const json& item : request.at("values")) {
+    const double value = item.is_null() ? std::nan("") : item.get<double>();
+    stopping.note(value, best);
+    best.consider(++step, {{"eval_loss", value}}, at::Tensor());
+    answer["failed"].push_back(stopping.json().at("failed_evaluations"));
+    answer["stops"].push_back(stopping.stops());
+  }
+  return answer;
 }
 
 json evaluate(const json& request, neoloom::comm::MpiSession& session) {
@@ -86,7 +104,8 @@ int main(int argc, char** argv) {
   for (std::string line; std::getline(std::cin, line);) {
     json answer;
     try {
-      answer = evaluate(json::parse(line), session);
+      const json request = json::parse(line);
+      answer = request.contains("patience") ? early_stopping(request) : evaluate(request, session);
     } catch (const std::exception& error) {
       answer = {{"error", error.what()}};
     }

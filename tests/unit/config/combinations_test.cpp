@@ -58,6 +58,19 @@ TEST(Evaluation, NeedsValidationData) {
   EXPECT_THAT(refusal("trainer_config: {eval_delay: 2}\n"), HasSubstr("has no effect with eval_strategy: no"));
 }
 
+TEST(EarlyStopping, NeedsEvaluationsAndAThresholdNeedsIt) {
+  const std::string data = "data: {validation: v}\n";
+  EXPECT_THAT(refusal(data + "trainer_config: {early_stopping_patience: 2}\n"),
+              HasSubstr("early_stopping_patience: needs eval_strategy"));
+  EXPECT_THAT(refusal(data + "trainer_config: {eval_strategy: epoch, early_stopping_threshold: 0.1}\n"),
+              HasSubstr("has no effect without early_stopping_patience"));
+  const auto warnings = [&](const std::string& more) {
+    return parse(data + "trainer_config: {eval_strategy: epoch, early_stopping_patience: 2" + more + "}\n").warnings;
+  };
+  EXPECT_THAT(warnings(""), testing::ElementsAre(HasSubstr("the result is the last state")));
+  EXPECT_THAT(warnings(", load_best_model_at_end: true"), testing::IsEmpty());
+}
+
 TEST(GlobalBatch, IsAWholeNumberOfMicroBatches) {
   EXPECT_EQ(refusal("runtime: {global_batch_size: 16}\n"), "accepted");
   EXPECT_THAT(refusal("runtime: {global_batch_size: 12}\n"), HasSubstr("12 is not a multiple"));

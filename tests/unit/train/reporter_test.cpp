@@ -41,7 +41,7 @@ class Reporting : public ::testing::Test {
     reporter.measure().tokens = tokens;
     reporter.log({.step = 1});
     reporter.finish();
-    reporter.run_end("completed", 1, /*skipped_steps=*/0);
+    reporter.run_end("completed", 1, nlohmann::ordered_json::object());
     return events().back();
   }
 
@@ -75,10 +75,10 @@ TEST_F(Reporting, TheEndSumsAllLogLines) {
     reporter.log({.step = step});
   }
   reporter.finish();
-  reporter.run_end("completed", 2, /*skipped_steps=*/0);
+  reporter.run_end("completed", 2, {{"reason", "early stopping"}});
   const json end = events().back();
   EXPECT_EQ(end["status"], "completed");
-  EXPECT_FALSE(end.contains("skipped_steps"));
+  EXPECT_EQ(end["reason"], "early stopping");
   const double seconds = end["train_runtime"];
   EXPECT_NEAR(end["train_samples_per_second"].get<double>() * seconds, 20.0, 1e-9);
 }
@@ -113,7 +113,7 @@ TEST_F(Reporting, AShareWithoutRatesIsUnknown) {
 TEST_F(Reporting, AFailureOnTheWayHasNoThroughput) {
   Reporter reporter(communicator_, setup());
   reporter.start();
-  reporter.run_end("failed", 3, /*skipped_steps=*/3);
+  reporter.run_end("failed", 3, {{"skipped_steps", 3}});
   const json end = events().back();
   EXPECT_EQ(end["skipped_steps"], 3);
   EXPECT_FALSE(end.contains("train_runtime"));

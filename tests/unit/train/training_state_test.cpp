@@ -45,7 +45,7 @@ TrainingState state_after_six_steps() {
 
 TEST(TrainingState, GoesOnFromItsCheckpointAsIfItHadNotStopped) {
   const TrainingState before = state_after_six_steps();
-  const checkpoint::State stored = before.to_checkpoint(layout(), kStepsPerEpoch, {{"metric", "eval_loss"}});
+  const checkpoint::State stored = before.to_checkpoint(layout(), kStepsPerEpoch, {{"best_judge", "any"}});
   TrainingState after(kElements, at::kCPU, 1024.0);
   after.restore({.state = stored, .path = "step-6.h5", .skipped = {}}, layout());
   EXPECT_EQ(after.step, 6);
@@ -55,28 +55,31 @@ TEST(TrainingState, GoesOnFromItsCheckpointAsIfItHadNotStopped) {
   EXPECT_TRUE(after.buffers.params.equal(before.buffers.params));
   EXPECT_TRUE(after.buffers.exp_avg.equal(before.buffers.exp_avg));
   EXPECT_TRUE(after.buffers.exp_avg_sq.equal(before.buffers.exp_avg_sq));
-  const checkpoint::State again = after.to_checkpoint(layout(), kStepsPerEpoch, {{"metric", "eval_loss"}});
+  const checkpoint::State again = after.to_checkpoint(layout(), kStepsPerEpoch, {{"best_judge", "any"}});
   EXPECT_EQ(again.history, stored.history);
   EXPECT_THAT(stored.history, HasSubstr(R"("events":[{"event":"train","step":4}])"));
+  EXPECT_THAT(stored.history, HasSubstr(R"("best_judge":"any")"));
 }
 
 TEST(TrainingState, TheInitialParametersOfACheckpointComeBack) {
   TrainingState before = state_after_six_steps();
   before.initial_params = before.buffers.params.mul(0.5);
-  const checkpoint::State stored = before.to_checkpoint(layout(), kStepsPerEpoch, {});
+  const checkpoint::State stored = before.to_checkpoint(layout(), kStepsPerEpoch, nlohmann::json::object());
   TrainingState after(kElements, at::kCPU, 1024.0);
   after.restore({.state = stored, .path = "step-6.h5", .skipped = {}}, layout());
   EXPECT_TRUE(after.initial_params.equal(before.initial_params));
 }
 
 TEST(TrainingState, KnowsWhereInTheEpochItStands) {
-  const checkpoint::State stored = state_after_six_steps().to_checkpoint(layout(), kStepsPerEpoch, {});
+  const checkpoint::State stored =
+      state_after_six_steps().to_checkpoint(layout(), kStepsPerEpoch, nlohmann::json::object());
   EXPECT_EQ(stored.epoch, 1);
   EXPECT_EQ(stored.step_in_epoch, 2);
 }
 
 TEST(TrainingState, ACheckpointOfAnotherOptimizerIsRefused) {
-  const checkpoint::State stored = state_after_six_steps().to_checkpoint(layout(), kStepsPerEpoch, {});
+  const checkpoint::State stored =
+      state_after_six_steps().to_checkpoint(layout(), kStepsPerEpoch, nlohmann::json::object());
   for (const char* name : {"sgd", "lion", "adafactor", "adamw_8bit"}) {
     TrainingState state(kElements, at::kCPU, 1.0, optim::make_optimizer_options(name, ""), 12);
     try {
@@ -90,7 +93,8 @@ TEST(TrainingState, ACheckpointOfAnotherOptimizerIsRefused) {
 }
 
 TEST(TrainingState, ACheckpointOfOtherTensorsIsRefused) {
-  const checkpoint::State stored = state_after_six_steps().to_checkpoint(layout("other"), kStepsPerEpoch, {});
+  const checkpoint::State stored =
+      state_after_six_steps().to_checkpoint(layout("other"), kStepsPerEpoch, nlohmann::json::object());
   TrainingState state(kElements, at::kCPU, 1.0);
   try {
     state.restore({.state = stored, .path = "step-6.h5", .skipped = {}}, layout());
@@ -102,7 +106,7 @@ TEST(TrainingState, ACheckpointOfOtherTensorsIsRefused) {
 }
 
 TEST(TrainingState, ADamagedHistoryIsRefused) {
-  checkpoint::State stored = state_after_six_steps().to_checkpoint(layout(), kStepsPerEpoch, {});
+  checkpoint::State stored = state_after_six_steps().to_checkpoint(layout(), kStepsPerEpoch, nlohmann::json::object());
   stored.history = R"({"events": 5})";
   TrainingState state(kElements, at::kCPU, 1.0);
   EXPECT_THROW(state.restore({.state = stored, .path = "step-6.h5", .skipped = {}}, layout()), core::Error);

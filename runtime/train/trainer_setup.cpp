@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/train/trainer_setup.h"
+
+#include <c10/core/Device.h>
+#include <fmt/format.h>
+
+#include <utility>
+
+#include "runtime/comm/collective_error.h"
+#include "runtime/core/error.h"
+#include "runtime/train/optimizer_setup.h"
+
+namespace neoloom::train {
+namespace {
+
+using core::ErrorKind;
+
+// Returns the smallest size of a bucket of the gradient sum. On CPUs the default is one bucket, because MPI makes
+// progress inside its calls only, so an all-reduce would not overlap with compute.
+int64_t bucket_bytes(const TrainerSetup& setup, int ranks, int64_t buffer_bytes) {
+  if (setup.runtime.bucket_bytes > 0) return setup.runtime.bucket_bytes;
+  return setup.device == "cpu" || ranks == 1 ? buffer_bytes : automatic_bucket_bytes(buffer_bytes);
+}
+
+void start(const TrainerSetup& setup, const model::Model& model, TrainingState& state) {
+  if (setup.initial_values.defined()) {
+    state.buffers.params.copy_(setup.initial_values);
+  } else {
+    model.initialize(state.buffers.params, static_cast<uint64_t>(setup.options.seed));
+  }
+}
+
+}  // namespace
+
+data::StepListOptions step_list_options(const TrainerSetup& setup) {
+  const Options& options = setup.options;
+  return {.seed = static_cast<uint64_t>(options.data_seed.value_or(options.seed)),
+          .micro_batch_size = setup.batching.micro_batch_size,
+          .micro_batches_per_step = setup.batching.micro_batches_per_step,
+          .sampling = sampling_from_name(options.train_sampling_strategy),
+          .drop_last = options.dataloader_drop_last};
+}
+
+GradientReducer make_reducer(const TrainerSetup& setup, int ranks, const model::ParameterLayout& layout,
+                             comm::Communicator& communicator) {
+  std::unique_ptr<GradientSum> sum = make_gradient_sum({.kind = setup.runtime.gradient_sum,
+                                                        .n_elements = layout.total_elements,
+                                                        .device = c10::Device(setup.device),
+                                                        .device_operators = setup.device_step});
+  const auto element = static_cast<int64_t>(comm::element_bytes(sum->part(0, 0).element));
+  std::vector<int64_t> begins = cut_buckets(layout.block_begin_elements, layout.total_elements,
+                                            bucket_bytes(setup, ranks, sum->bytes()) / element);
+  return {std::move(sum), communicator, std::move(begins)};
+}
+
+std::unique_ptr<Update> make_update(const TrainerSetup& setup, const StepSchedule& schedule,
+                                    const model::ParameterLayout& layout, const TrainingState& state) {
+  UpdateSetup update{.ranges = parameter_ranges(setup.options, layout),
+                     .optimizer = optimizer_options(setup.options),
+                     .max_grad_norm = setup.options.max_grad_norm,
+                     .learning_rate = setup.options.learning_rate,
+                     .schedule = optim::make_schedule({.name = setup.options.lr_scheduler_type,
+                                                       .arguments = setup.options.lr_scheduler_kwargs,
+                                                       .learning_rate = setup.options.learning_rate,
+                                                       .warmup_steps = schedule.warmup_steps,
+                                                       .total_steps = schedule.total_steps}),
+                     .total_steps = schedule.total_steps,
+                     .updates_done = state.step - state.skipped_steps};
+  return setup.device_step
+             ? make_device_update(std::move(update), setup.hooks.device_readback, c10::Device(setup.device))
+             : make_host_update(std::move(update));
+}
+
+TrainingState make_state(const TrainerSetup& setup, model::Model& model, const std::optional<Resumed>& resumed) {
+  TrainingState state(model.layout().total_elements, c10::Device(setup.device), setup.initial_loss_scale,
+                      optimizer_options(setup.options), factored_elements(model.layout()));
+  const bool splits = model.setup().lora && model.setup().lora->init_lora_weights.splits_weights();
+  if (resumed) {
+    state.restore(*resumed, model.layout());
+    if (splits != state.initial_params.defined()) {
+      throw comm::CollectiveError(ErrorKind::kCheckpoint,
+                                  fmt::format("{}: initial_params: {}; resume with the peft_config.init_lora_weights "
+                                              "it was written with",
+                                              resumed->path, splits ? "expected, but missing" : "not expected"));
+    }
+  } else {
+    start(setup, model, state);
+    if (splits) state.initial_params = state.buffers.params.clone();
+  }
+  if (splits) model.subtract(state.initial_params);
+  return state;
+}
+
+}  // namespace neoloom::train
