@@ -8,6 +8,7 @@
 #include "model/lora/target_modules.h"
 #include "runtime/core/error.h"
 #include "runtime/core/text.h"
+#include "runtime/optim/metric_schedule.h"
 #include "runtime/optim/optimizer_options.h"
 
 namespace neoloom::launch {
@@ -65,7 +66,8 @@ void resolve_regression(RunConfig& config) {
 std::string_view comparing_key(const train::Options& trainer) {
   if (trainer.load_best_model_at_end) return "load_best_model_at_end";
   if (trainer.save_strategy == Interval::kBest) return "save_strategy";
-  return trainer.early_stopping_patience ? "early_stopping_patience" : "";
+  if (trainer.early_stopping_patience) return "early_stopping_patience";
+  return optim::follows_metric(trainer.lr_scheduler_type) ? "lr_scheduler_type" : "";
 }
 
 void check_early_stopping(RunConfig& config, const KeyLocation& place) {
@@ -135,14 +137,26 @@ void resolve_optimizer(RunConfig& config, const KeyLocation& place) {
 }
 
 /// Finds wrong arguments before any data is read. The numbers of steps, known later, are no part of them.
-void check_schedule(const train::Options& trainer, const KeyLocation& place) {
+void check_schedule(RunConfig& config, const KeyLocation& place) {
+  const train::Options& trainer = config.trainer_config;
+  const bool follows_metric = optim::follows_metric(trainer.lr_scheduler_type);
+  const optim::ScheduleSettings settings{.name = trainer.lr_scheduler_type,
+                                         .arguments = trainer.lr_scheduler_kwargs,
+                                         .learning_rate = trainer.learning_rate,
+                                         .total_steps = 1};
   try {
-    optim::make_schedule({.name = trainer.lr_scheduler_type,
-                          .arguments = trainer.lr_scheduler_kwargs,
-                          .learning_rate = trainer.learning_rate,
-                          .total_steps = 1});
+    if (follows_metric) {
+      optim::make_metric_schedule(settings, /*greater_is_better=*/false);
+    } else {
+      optim::make_schedule(settings);
+    }
   } catch (const core::Error& error) {
     core::fail(ErrorKind::kUsage, "{}: {}", place("trainer_config", "lr_scheduler_type"), error.what());
+  }
+  if (follows_metric && trainer.warmup_steps > 0) {
+    config.warnings.push_back(fmt::format("{}: {} has no effect: lr_scheduler_type {} has no warm-up",
+                                          place("trainer_config", "warmup_steps"), trainer.warmup_steps,
+                                          settings.name));
   }
 }
 
@@ -270,7 +284,7 @@ void resolve_and_check(RunConfig& config, const KeyLocation& place) {
   check_sizes(config, place);
   check_loss(config.trainer_config, place);
   resolve_optimizer(config, place);
-  check_schedule(config.trainer_config, place);
+  check_schedule(config, place);
   check_new_model(config, place);
   check_peft(config, place);
 }

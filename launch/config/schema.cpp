@@ -6,6 +6,7 @@
 
 #include "launch/config/values.h"
 #include "runtime/core/error.h"
+#include "runtime/optim/metric_schedule.h"
 #include "runtime/optim/optimizer_options.h"
 
 namespace neoloom::launch {
@@ -222,6 +223,12 @@ void add_tokenizer_fields(std::vector<Field>& out) {
   group.flag("split_special_tokens", kResolved, &Options::split_special_tokens);
 }
 
+std::vector<std::string> names_of_schedules() {
+  std::vector<std::string> names = optim::schedule_names();
+  for (std::string& name : optim::metric_schedule_names()) names.push_back(std::move(name));
+  return names;
+}
+
 /// adamw_hf is an old name, which resolve_and_check() replaces.
 std::vector<std::string> names_of_optimizers() {
   std::vector<std::string> names = optim::optimizer_names();
@@ -277,8 +284,7 @@ void add_trainer_size_fields(std::vector<Field>& out) {
   group.text("optim_args", kCompared, &Options::optim_args);
   group.number("learning_rate", kCompared, &Options::learning_rate, kNotNegative);
   group.number("loraplus_lr_ratio", kCompared, &Options::loraplus_lr_ratio, kAboveZero);
-  group.text("lr_scheduler_type", kCompared, &Options::lr_scheduler_type,
-             {optim::schedule_names(), {"reduce_lr_on_plateau", "greedy"}}, false);
+  group.text("lr_scheduler_type", kCompared, &Options::lr_scheduler_type, {names_of_schedules(), {}}, false);
   group.read_by("lr_scheduler_kwargs", kCompared, &Options::lr_scheduler_kwargs, read_schedule_arguments);
   group.number("warmup_steps", kCompared, &Options::warmup_steps, kSteps);
   group.number("adam_beta1", kCompared, &Options::adam_beta1, kBelowOne);

@@ -178,10 +178,12 @@ optim::ScheduleArguments read_schedule_arguments(const std::string& name, const 
     if (value.is_null()) continue;
     if (value.is_number()) {
       arguments[entry.key] = value.real;
+    } else if (value.kind == Node::Kind::kBool) {
+      arguments[entry.key] = value.boolean ? 1.0 : 0.0;
     } else if (value.kind == Node::Kind::kString) {
       arguments[entry.key] = value.text;
     } else {
-      wrong_value(name + "." + entry.key, value, "a number or a string");
+      wrong_value(name + "." + entry.key, value, "a number, a string, true or false");
     }
   }
   return arguments;

@@ -11,6 +11,7 @@
 #include "runtime/core/error.h"
 #include "runtime/core/hash.h"
 #include "runtime/core/json.h"
+#include "runtime/train/best_model.h"
 
 namespace neoloom::launch {
 namespace {
@@ -154,6 +155,18 @@ std::string start_hash(const RunConfig& config) {
   return std::filesystem::is_regular_file(path, unknown) ? core::sha256_of_file(path) : "";
 }
 
+std::string evaluations_that_decide(const RunConfig& config, const ResolvedSettings& resolved) {
+  const train::Options& trainer = config.trainer_config;
+  if (!optim::follows_metric(trainer.lr_scheduler_type)) return "";
+  const train::Judge judge = train::judge_of(trainer, resolved.validation_hash);
+  const auto keys = flatten(config);
+  const auto value = [&](const std::string& key) { return keys.at("trainer_config." + key); };
+  return fmt::format("{}, {} is better, eval_strategy {}, {} steps, eval_delay {}, batches of {}, data {}",
+                     judge.metric, judge.greater_is_better ? "greater" : "smaller", value("eval_strategy"),
+                     value(trainer.eval_steps > 0 ? "eval_steps" : "logging_steps"), value("eval_delay"),
+                     trainer.per_device_eval_batch_size, judge.data);
+}
+
 std::string identity_json(const RunConfig& config, const ResolvedSettings& resolved) {
   return ordered_json{
       {"config", compared_keys(config)},
@@ -166,6 +179,7 @@ std::string identity_json(const RunConfig& config, const ResolvedSettings& resol
       {"labels", label_text(resolved.labels)},
       {"pad_token_id", std::to_string(resolved.pad_token_id)},
       {"init_from", resolved.start_hash},
+      {"evaluations", evaluations_that_decide(config, resolved)},
       {"program", version_text()},
       {"device", resolved.device_kind},
       {"compute_dtype", resolved.compute_dtype},
@@ -192,6 +206,8 @@ std::vector<std::string> adopt_identity(const std::string& path, const std::stri
   compare("training data and its settings (SHA-256)", before.at("data"), resolved.data_hash, differences);
   compare_stored(before, "labels", "labels, in the order of their ids", label_text(resolved.labels), differences);
   compare_stored(before, "pad_token_id", "pad_token_id", std::to_string(resolved.pad_token_id), differences);
+  compare_stored(before, "evaluations", "evaluations that decide the learning rate",
+                 evaluations_that_decide(config, resolved), differences);
   const std::string started_from = before.value("init_from", "");
   if (!started_from.empty() && !resolved.start_hash.empty()) {
     compare("peft_config.init_from (SHA-256 of its values)", started_from, resolved.start_hash, differences);

@@ -40,6 +40,8 @@ namespace neoloom::launch {
 // | validation file                    | data/token_store               | validation_hash, equal over ranks; a resume |
 // |                                    |                                | may change it: it decides no step, and the  |
 // |                                    |                                | best model is bound to it (train/best_model)|
+// | evaluations: when, their metric    | launch/config, data/token_store| evaluations, if the learning rate follows   |
+// |                                    |                                | them (reduce_lr_on_plateau, greedy)         |
 //
 // Not covered, because no step depends on it: paths and names, intervals of logging, saving and evaluating, the
 // evaluation batch size, generation_config.json, keys of config.json that neoloom does not read.
@@ -78,6 +80,9 @@ std::string kernel_environment();
 
 /// Returns the hash of the initial values in peft_config.init_from; empty: not set, or no such file.
 std::string start_hash(const RunConfig& config);
+
+/// Returns which evaluations decide the learning rate, by which metric, of which data; empty: none does.
+std::string evaluations_that_decide(const RunConfig& config, const ResolvedSettings& resolved);
 
 /// JSON object stored in checkpoints: the numeric configuration keys and `resolved`.
 std::string identity_json(const RunConfig& config, const ResolvedSettings& resolved);

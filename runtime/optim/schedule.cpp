@@ -6,67 +6,16 @@
 #include <algorithm>
 #include <cmath>
 #include <numbers>
-#include <optional>
 #include <utility>
 
 #include "runtime/core/error.h"
 #include "runtime/core/text.h"
+#include "runtime/optim/schedule_arguments.h"
 
 namespace neoloom::optim {
 namespace {
 
 using core::ErrorKind;
-
-/// Reads arguments by name, once each. check_all_read() then refuses those that the schedule does not have.
-class Arguments {
- public:
-  explicit Arguments(const ScheduleSettings& settings) : settings_(settings) {}
-
-  std::optional<double> number(const char* name) {
-    names_.emplace_back(name);
-    const auto found = settings_.arguments.find(name);
-    if (found == settings_.arguments.end()) return std::nullopt;
-    const double* value = std::get_if<double>(&found->second);
-    if (value == nullptr || !std::isfinite(*value)) refuse(name, "a number");
-    return *value;
-  }
-
-  double number(const char* name, double otherwise) { return number(name).value_or(otherwise); }
-
-  std::optional<int64_t> count(const char* name) {
-    const std::optional<double> value = number(name);
-    if (value && (*value < 0 || *value != std::floor(*value) || *value > 0x1p53)) refuse(name, "a whole number");
-    return value ? std::optional(static_cast<int64_t>(*value)) : std::nullopt;
-  }
-
-  /// Returns the value, one of `known`.
-  std::string choice(const char* name, const std::string& otherwise, const std::vector<std::string>& known) {
-    names_.emplace_back(name);
-    const auto found = settings_.arguments.find(name);
-    if (found == settings_.arguments.end()) return otherwise;
-    const std::string* value = std::get_if<std::string>(&found->second);
-    if (value == nullptr || std::find(known.begin(), known.end(), *value) == known.end()) {
-      refuse(name, fmt::format("one of {}", fmt::join(known, ", ")));
-    }
-    return *value;
-  }
-
-  [[noreturn]] void refuse(const char* name, const std::string& expected) const {
-    core::fail(ErrorKind::kUsage, "lr_scheduler_kwargs.{}: expected {}", name, expected);
-  }
-
-  void check_all_read() const {
-    for (const auto& [name, value] : settings_.arguments) {
-      core::require(std::find(names_.begin(), names_.end(), name) != names_.end(), ErrorKind::kUsage,
-                    "lr_scheduler_kwargs: {} has no argument {}; {}", settings_.name, core::quoted(name),
-                    names_.empty() ? "it has none" : fmt::format("it has {}", fmt::join(names_, ", ")));
-    }
-  }
-
- private:
-  const ScheduleSettings& settings_;
-  std::vector<std::string> names_;
-};
 
 double as_double(int64_t value) { return static_cast<double>(value); }
 int64_t at_least_one(int64_t value) { return std::max<int64_t>(1, value); }

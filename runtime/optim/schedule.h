@@ -31,6 +31,9 @@ using Schedule = std::function<double(int64_t t)>;
 /// that does not fit, with what is expected.
 Schedule make_schedule(const ScheduleSettings& settings);
 
+/// Whether the learning rate follows evaluations instead of updates (runtime/optim/metric_schedule.h).
+bool follows_metric(const std::string& name);
+
 /// Names that make_schedule() knows.
 std::vector<std::string> schedule_names();
 

@@ -25,9 +25,12 @@ class DeviceRates {
   /// Returns the rate [] fp32 of update number `updates` [] int64. The host does not know that number, only that it is
   /// in [at_least, at_most].
   at::Tensor of(const UpdateSetup& setup, const at::Tensor& updates, int64_t at_least, int64_t at_most) {
-    if (!rates_.defined() || at_most >= first_ + kUpdates) upload(setup, at_least);
+    if (!valid_ || at_most >= first_ + kUpdates) upload(setup, at_least);
     return rates_.index_select(0, updates.sub(first_).reshape({1})).squeeze(0);
   }
+
+  /// Makes the next call upload the rates.
+  void invalidate() { valid_ = false; }
 
  private:
   static constexpr int64_t kUpdates = 4096;
@@ -42,11 +45,13 @@ class DeviceRates {
     if (!rates_.defined()) rates_ = at::empty({kUpdates}, host.options().device(device_));
     rates_.copy_(host);
     first_ = first;
+    valid_ = true;
   }
 
   at::Device device_;
   at::Tensor rates_;  // [kUpdates] fp32, of the updates from first_ on
   int64_t first_ = 0;
+  bool valid_ = false;
 };
 
 class DeviceUpdate final : public Update {
@@ -59,6 +64,7 @@ class DeviceUpdate final : public Update {
         updates_(at::full({}, setup_.updates_done, at::TensorOptions(at::kLong).device(device))) {}
 
   void run(const GradientSum& sum, optim::FlatBuffers& buffers, int64_t step, double target_weight) override;
+  void rate_changed() override { rates_.invalidate(); }
   size_t pending() const override { return under_way_.size(); }
   StepResult take(const std::function<void()>& while_waiting) override;
 

@@ -76,7 +76,8 @@ struct Options {
 
   /// Whether evaluations are compared by metric_for_best_model.
   bool compares_evaluations() const {
-    return load_best_model_at_end || save_strategy == Interval::kBest || early_stopping_patience.has_value();
+    return load_best_model_at_end || save_strategy == Interval::kBest || early_stopping_patience.has_value() ||
+           optim::follows_metric(lr_scheduler_type);
   }
 };
 

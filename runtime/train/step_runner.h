@@ -53,6 +53,8 @@ class StepRunner {
   void abandon(metrics::DeviceMeasure& measure) { end_sums(&GradientReducer::abandon, measure); }
   /// Updates the parameters from the sum, as step state.step + 1. take_result() returns its result.
   void update(TrainingState& state, metrics::DeviceMeasure& measure);
+  /// See Update::rate_changed.
+  void rate_changed() { update_->rate_changed(); }
   /// Number of steps whose results are not taken yet.
   size_t pending() const { return update_->pending(); }
   /// Returns the oldest of these results; waits for the device if needed.

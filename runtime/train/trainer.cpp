@@ -322,8 +322,21 @@ Trainer::Verdict Trainer::judge(const ordered_json& values) {
     verdict = {.save = best && setup_.options.save_strategy == Interval::kBest, .stop = early_stopping_.stops()};
   }
   session_.broadcast(&verdict, sizeof verdict);
+  if (state_.metric_schedule) adapt_learning_rate(judged_value(best_.judge(), values));
   did_something_else(start);
   return verdict;
+}
+
+// All ranks take rank 0's value: nodes of unlike CPUs may round a metric differently.
+void Trainer::adapt_learning_rate(double value) {
+  optim::MetricSchedule& schedule = *state_.metric_schedule;
+  const double before = schedule.learning_rate();
+  session_.broadcast(&value, sizeof value);
+  schedule.step(value);
+  if (schedule.learning_rate() == before) return;
+  runner_.rate_changed();
+  reporter_.notice(
+      fmt::format("learning rate {:.4g} -> {:.4g}, by {}", before, schedule.learning_rate(), best_.judge().metric));
 }
 
 bool Trainer::is_complete() {

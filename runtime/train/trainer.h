@@ -63,6 +63,8 @@ class Trainer {
   };
   /// Compares an evaluation with earlier ones. Collective: every rank.
   Verdict judge(const nlohmann::ordered_json& values);
+  /// Gives the learning rate's schedule the value of an evaluation. Collective: every rank.
+  void adapt_learning_rate(double value);
   /// Whether a checkpoint is of the end of a run. Collective: every rank.
   bool is_complete();
   nlohmann::ordered_json end_of_run() const;

@@ -8,6 +8,7 @@
 
 #include "runtime/comm/collective_error.h"
 #include "runtime/core/error.h"
+#include "runtime/train/best_model.h"
 #include "runtime/train/optimizer_setup.h"
 
 namespace neoloom::train {
@@ -20,6 +21,14 @@ using core::ErrorKind;
 int64_t bucket_bytes(const TrainerSetup& setup, int ranks, int64_t buffer_bytes) {
   if (setup.runtime.bucket_bytes > 0) return setup.runtime.bucket_bytes;
   return setup.device == "cpu" || ranks == 1 ? buffer_bytes : automatic_bucket_bytes(buffer_bytes);
+}
+
+optim::ScheduleSettings schedule_settings(const Options& options, const StepSchedule& schedule) {
+  return {.name = options.lr_scheduler_type,
+          .arguments = options.lr_scheduler_kwargs,
+          .learning_rate = options.learning_rate,
+          .warmup_steps = schedule.warmup_steps,
+          .total_steps = schedule.total_steps};
 }
 
 void start(const TrainerSetup& setup, const model::Model& model, TrainingState& state) {
@@ -59,13 +68,13 @@ std::unique_ptr<Update> make_update(const TrainerSetup& setup, const StepSchedul
                      .optimizer = optimizer_options(setup.options),
                      .max_grad_norm = setup.options.max_grad_norm,
                      .learning_rate = setup.options.learning_rate,
-                     .schedule = optim::make_schedule({.name = setup.options.lr_scheduler_type,
-                                                       .arguments = setup.options.lr_scheduler_kwargs,
-                                                       .learning_rate = setup.options.learning_rate,
-                                                       .warmup_steps = schedule.warmup_steps,
-                                                       .total_steps = schedule.total_steps}),
                      .total_steps = schedule.total_steps,
                      .updates_done = state.step - state.skipped_steps};
+  if (state.metric_schedule) {
+    update.metric_rate = [rate = state.metric_schedule.get()] { return rate->learning_rate(); };
+  } else {
+    update.schedule = optim::make_schedule(schedule_settings(setup.options, schedule));
+  }
   return setup.device_step
              ? make_device_update(std::move(update), setup.hooks.device_readback, c10::Device(setup.device))
              : make_host_update(std::move(update));
@@ -74,6 +83,10 @@ std::unique_ptr<Update> make_update(const TrainerSetup& setup, const StepSchedul
 TrainingState make_state(const TrainerSetup& setup, model::Model& model, const std::optional<Resumed>& resumed) {
   TrainingState state(model.layout().total_elements, c10::Device(setup.device), setup.initial_loss_scale,
                       optimizer_options(setup.options), factored_elements(model.layout()));
+  if (optim::follows_metric(setup.options.lr_scheduler_type)) {
+    state.metric_schedule = optim::make_metric_schedule(schedule_settings(setup.options, {}),
+                                                        judge_of(setup.options, "").greater_is_better);
+  }
   const bool splits = model.setup().lora && model.setup().lora->init_lora_weights.splits_weights();
   if (resumed) {
     state.restore(*resumed, model.layout());

@@ -146,6 +146,7 @@ checkpoint::State TrainingState::to_checkpoint(const model::ParameterLayout& lay
   state.skipped_steps = skipped_steps;
   nlohmann::json others = {{"skipped_in_a_row", skipped_in_a_row}};
   others.update(evaluations);
+  if (metric_schedule) others["lr_schedule"] = metric_schedule->state();
   state.history = history.text(std::move(others));
   return state;
 }
@@ -176,6 +177,7 @@ void TrainingState::restore(const Resumed& resumed, const model::ParameterLayout
   try {
     history.restore(text);
     skipped_in_a_row = text.at("skipped_in_a_row");
+    if (metric_schedule) metric_schedule->restore(text.at("lr_schedule"));
   } catch (const nlohmann::json::exception& error) {
     core::fail(ErrorKind::kCheckpoint, "the checkpoint's history cannot be read: {}", core::json_complaint(error));
   }

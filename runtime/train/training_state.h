@@ -2,10 +2,12 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
 
 #include "model/parameter_layout.h"
+#include "runtime/optim/metric_schedule.h"
 #include "runtime/optim/optimizer.h"
 #include "runtime/train/resume.h"
 #include "runtime/train/update.h"
@@ -82,6 +84,7 @@ struct TrainingState {
   int64_t skipped_steps = 0;
   int64_t skipped_in_a_row = 0;
   LossScale loss_scale;
+  std::unique_ptr<optim::MetricSchedule> metric_schedule;  // null: the learning rate follows the updates
   History history;
 };
 

@@ -50,7 +50,7 @@ double mean_loss(double loss_sum, double target_weight) {
 }
 
 double scheduled_rate(const UpdateSetup& setup, int64_t updates_done) {
-  return setup.learning_rate * setup.schedule(updates_done);
+  return setup.metric_rate ? setup.metric_rate() : setup.learning_rate * setup.schedule(updates_done);
 }
 
 std::unique_ptr<Update> make_host_update(UpdateSetup setup) { return std::make_unique<HostUpdate>(std::move(setup)); }

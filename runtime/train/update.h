@@ -29,7 +29,9 @@ struct UpdateSetup {
   optim::OptimizerOptions optimizer;
   double max_grad_norm = 1.0;
   double learning_rate = 0.0;  // peak, which the schedule's factor multiplies
-  optim::Schedule schedule;
+  optim::Schedule schedule = {};
+  /// The learning rate, instead of both, where it follows evaluations: MetricSchedule::learning_rate. May be empty.
+  std::function<double()> metric_rate = {};
   int64_t total_steps = 0;   // of the schedule
   int64_t updates_done = 0;  // steps that were not skipped, before this start
 };
@@ -48,6 +50,9 @@ class Update {
   /// Writes the mean of `sum`, which is over all ranks, to buffers.grads, and updates `buffers`. target_weight: N of
   /// the step.
   virtual void run(const GradientSum& sum, optim::FlatBuffers& buffers, int64_t step, double target_weight) = 0;
+
+  /// Says that UpdateSetup::metric_rate has changed. No results may be pending.
+  virtual void rate_changed() {}
 
   /// Number of steps whose results are not taken yet.
   virtual size_t pending() const = 0;

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from transformers import get_scheduler
+from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "support"))
 from optim_tool import tool  # noqa: E402, F401
@@ -59,6 +60,73 @@ def test_schedules_with_arguments_equal_transformers(tool, name, arguments, warm
                               scheduler_specific_kwargs=arguments)
     factor = scheduler.lr_lambdas[0]
     assert answer["factors"] == [factor(t) for t in range(total)]
+
+
+METRIC_SCHEDULES = [
+    ("reduce_lr_on_plateau", {}),
+    ("reduce_lr_on_plateau", dict(factor=0.5, patience=1, threshold=0.02, cooldown=2, min_lr=1e-4)),
+    ("reduce_lr_on_plateau", dict(factor=0.3, patience=0, threshold=0.01, threshold_mode="abs", eps=1e-4)),
+    ("greedy", {}),
+    ("greedy", dict(factor=0.8, patience=1, min_lr=1e-4, max_lr=5e-3, cooldown=1, warmup=2)),
+    ("greedy", dict(factor=0.5, patience=0, min_lr=1e-3, reset_start=2, threshold=0.02, threshold_mode="rel")),
+    ("greedy", dict(factor=0.7, patience=0, min_lr=1e-5, smooth=True, window_size=4, reset_start=3)),
+]
+
+
+def evaluations(seed, count=120):
+    """Values that fall, stay, repeat and jump; some are NaN."""
+    generator = np.random.default_rng(seed)
+    values = 2.0 * np.exp(-np.arange(count) / 30) + generator.normal(scale=0.05, size=count)
+    values[20:30] = values[20]
+    values[50] = np.nan
+    values[80:] += 0.5
+    return values.tolist()
+
+
+def live_rates(name, arguments, values, rate):
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=rate)
+    scheduler = get_scheduler(name, optimizer, scheduler_specific_kwargs=arguments)
+    rates = []
+    for value in values:
+        scheduler.step(value)
+        rates.append(optimizer.param_groups[0]["lr"])
+    return rates
+
+
+def own_rates(tool, name, arguments, values, rate, greater_is_better=False, resume_at=-1):
+    values = [None if np.isnan(value) else value for value in values]
+    return tool.ask(what="metric_schedule", name=name, arguments=arguments, learning_rate=rate, values=values,
+                    greater_is_better=greater_is_better, resume_at=resume_at)["rates"]
+
+
+@pytest.mark.parametrize("greater_is_better", [False, True])
+@pytest.mark.parametrize("name,arguments", METRIC_SCHEDULES, ids=str)
+def test_schedules_that_follow_evaluations_equal_the_live_classes(tool, name, arguments, greater_is_better):
+    rate, values = 3e-3, evaluations(seed=len(str(arguments)))
+    if "smooth" in arguments:
+        values = [value for value in values if not np.isnan(value)]  # a mean with NaN stays NaN
+    if greater_is_better:
+        values = [-value for value in values]
+    expected = live_rates(name, {"mode": "max" if greater_is_better else "min", **arguments}, values, rate)
+    for resume_at in (-1, 1, 33, 85):
+        assert own_rates(tool, name, arguments, values, rate, greater_is_better, resume_at) == expected, resume_at
+    if arguments:
+        assert len(set(expected)) > 2, "the learning rate was to move"
+
+
+def test_the_direction_is_that_of_the_metric_where_hugging_face_always_takes_min(tool):
+    accuracies = [0.5 + 0.01 * i for i in range(12)]
+    rising = dict(patience=2)
+    assert own_rates(tool, "reduce_lr_on_plateau", rising, accuracies, 1e-3, greater_is_better=True) == [1e-3] * 12
+    assert live_rates("reduce_lr_on_plateau", rising, accuracies, 1e-3)[-1] == pytest.approx(1e-6)
+    given = dict(patience=2, mode="min")
+    assert own_rates(tool, "reduce_lr_on_plateau", given, accuracies, 1e-3, greater_is_better=True) == live_rates(
+        "reduce_lr_on_plateau", rising, accuracies, 1e-3)
+
+
+def test_every_schedule_of_transformers_is_known():
+    named = {"linear", "constant", "constant_with_warmup"} | {name for name, _ in SCHEDULES + METRIC_SCHEDULES}
+    assert {kind.value for kind in TYPE_TO_SCHEDULER_FUNCTION} == named
 
 
 @pytest.mark.parametrize("total", [3, 5, 10, 100, 333])

@@ -10,6 +10,7 @@
 #include <iostream>
 #include <nlohmann/json.hpp>
 
+#include "runtime/optim/metric_schedule.h"
 #include "runtime/optim/optimizer.h"
 #include "runtime/optim/schedule.h"
 
@@ -28,19 +29,42 @@ json list_of(const at::Tensor& tensor) {
   return std::vector<float>(data, data + tensor.numel());
 }
 
+optim::ScheduleSettings settings_of(const json& request) {
+  optim::ScheduleSettings settings{.name = request.at("name"), .learning_rate = request.value("learning_rate", 1.0)};
+  const json arguments = request.value("arguments", json::object());
+  for (const auto& [name, value] : arguments.items()) {
+    if (value.is_number()) settings.arguments[name] = value.get<double>();
+    if (value.is_boolean()) settings.arguments[name] = value.get<bool>() ? 1.0 : 0.0;
+    if (value.is_string()) settings.arguments[name] = value.get<std::string>();
+  }
+  return settings;
+}
+
+// Returns the learning rate after each value. Before value `resume_at` the schedule goes through its stored state.
+json metric_schedule(const json& request) {
+  const optim::ScheduleSettings settings = settings_of(request);
+  const bool greater_is_better = request.at("greater_is_better");
+  auto rate = optim::make_metric_schedule(settings, greater_is_better);
+  json rates = json::array();
+  for (const json& value : request.at("values")) {
+    if (rates.size() == request.at("resume_at").get<size_t>()) {
+      const std::string stored = rate->state().dump();
+      rate = optim::make_metric_schedule(settings, greater_is_better);
+      rate->restore(json::parse(stored));
+    }
+    rate->step(value.is_null() ? std::nan("") : value.get<double>());
+    rates.push_back(rate->learning_rate());
+  }
+  return {{"rates", rates}};
+}
+
 json schedule(const json& request) {
   const int64_t total = request.at("total");
   const int64_t warmup = optim::resolve_warmup_steps(request.at("warmup"), total);
   json factors = json::array();
-  optim::ScheduleSettings settings{.name = request.at("name"),
-                                   .learning_rate = request.value("learning_rate", 1.0),
-                                   .warmup_steps = warmup,
-                                   .total_steps = total};
-  const json arguments = request.value("arguments", json::object());
-  for (const auto& [name, value] : arguments.items()) {
-    if (value.is_number()) settings.arguments[name] = value.get<double>();
-    if (value.is_string()) settings.arguments[name] = value.get<std::string>();
-  }
+  optim::ScheduleSettings settings = settings_of(request);
+  settings.warmup_steps = warmup;
+  settings.total_steps = total;
   const optim::Schedule factor = optim::make_schedule(settings);
   for (int64_t t = 0; t < total; ++t) factors.push_back(factor(t));
   return {{"warmup", warmup}, {"factors", factors}};
@@ -112,6 +136,7 @@ int main() {
       const json request = json::parse(line);
       const std::string what = request.at("what");
       if (what == "schedule") answer = schedule(request);
+      if (what == "metric_schedule") answer = metric_schedule(request);
       if (what == "adamw") answer = adamw(request);
       if (what == "optimizer") answer = optimizer(request);
       if (answer.is_null()) answer = {{"error", "unknown request " + what}};

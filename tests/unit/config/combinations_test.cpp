@@ -71,6 +71,25 @@ TEST(EarlyStopping, NeedsEvaluationsAndAThresholdNeedsIt) {
   EXPECT_THAT(warnings(", load_best_model_at_end: true"), testing::IsEmpty());
 }
 
+TEST(Schedules, ThatFollowEvaluationsNeedThemAndHaveNoWarmUp) {
+  const std::string data = "data: {validation: v}\n";
+  for (const char* name : {"reduce_lr_on_plateau", "greedy"}) {
+    const auto run = [&](const std::string& more) {
+      return data + fmt::format("trainer_config: {{lr_scheduler_type: {}{}}}\n", name, more);
+    };
+    EXPECT_THAT(refusal(run("")), HasSubstr("lr_scheduler_type: needs eval_strategy")) << name;
+    EXPECT_THAT(refusal(run(", eval_strategy: epoch, lr_scheduler_kwargs: {factor: 1.0}")),
+                HasSubstr("lr_scheduler_kwargs.factor: expected less than 1"));
+    EXPECT_THAT(refusal(run(", eval_strategy: epoch, lr_scheduler_kwargs: {num_cycles: 2}")),
+                HasSubstr("has no argument \"num_cycles\"; it has mode, threshold, threshold_mode, factor"));
+    EXPECT_THAT(parse(run(", eval_strategy: epoch, warmup_steps: 5")).warnings,
+                testing::ElementsAre(HasSubstr("warmup_steps: 5 has no effect")));
+  }
+  EXPECT_EQ(refusal(data + "trainer_config: {lr_scheduler_type: greedy, eval_strategy: epoch, "
+                           "lr_scheduler_kwargs: {smooth: true, verbose: false}}\n"),
+            "accepted");
+}
+
 TEST(GlobalBatch, IsAWholeNumberOfMicroBatches) {
   EXPECT_EQ(refusal("runtime: {global_batch_size: 16}\n"), "accepted");
   EXPECT_THAT(refusal("runtime: {global_batch_size: 12}\n"), HasSubstr("12 is not a multiple"));
