@@ -12,10 +12,16 @@ namespace neoloom::data {
 
 using core::Task;
 
+/// Files of one validation set.
+struct ValidationFiles {
+  std::string name;  // that metrics bear: eval_NAME_loss; empty: the only set
+  Files files;
+};
+
 /// The configuration group `data`: which files, which columns.
 struct Options {
   Files train;
-  Files validation;                // empty: none
+  std::vector<ValidationFiles> validation;
   double validation_split = 0;     // share of the samples of train that validate instead; 0: none
   std::string format = "auto";     // auto (by file name) | jsonl | json | csv | tsv | text
   bool header = true;              // CSV/TSV: the first row names the columns; false: names are "0", "1", ...

@@ -78,8 +78,8 @@ void print_labels(const data::TokenStore& store, core::Task task, Report& report
 }
 
 /// Prints what training would warn of, and refuses what it would refuse.
-void print_hygiene(const Inputs& inputs, const data::TokenStore& store, const data::TokenStore* validation,
-                   Report& report) {
+void print_hygiene(const Inputs& inputs, const data::TokenStore& store,
+                   const std::vector<train::ValidationSet>& validation, Report& report) {
   const auto warn = [&](const std::string& text) { report.line("warning", text); };
   for (const std::string& text : target_warnings(inputs, store, validation)) warn(text);
   for (const data::Finding& finding : findings(inputs, store, validation)) {
@@ -204,18 +204,24 @@ void print_plan(const Inputs& inputs, const PlanRequest& request) {
   const RunConfig& config = inputs.config;
   const TaskChoice& task = inputs.task;
   const ScratchFolder scratch;
-  const auto open = [&](const data::Files& files, const std::vector<std::string>* labels) {
+  const auto open = [&](const std::string& name, const data::Files& files, const std::vector<std::string>* labels) {
     data::StoreRequest asked = store_request(config, task, inputs.base, files);
     if (labels != nullptr && task.classifies()) asked.label_names = *labels;
-    const std::string file = scratch.path() + (labels == nullptr ? "/train.h5" : "/validation.h5");
+    const std::string file = fmt::format("{}/{}.h5", scratch.path(), name);
     data::TokenStore::build(asked, *inputs.tokenizer, file);
     return data::TokenStore::open(file);
   };
-  const auto rows = open(config.data.train, nullptr);
-  data::Split parts{rows, nullptr};
-  if (config.data.validation_split > 0) parts = split_for_validation(config, rows);
-  if (!config.data.validation.empty()) parts.validation = open(config.data.validation, &rows->label_names());
-  const auto& [store, validation] = parts;
+  const auto rows = open("train", config.data.train, nullptr);
+  std::shared_ptr<const data::TokenStore> store = rows;
+  std::vector<train::ValidationSet> validation;
+  if (config.data.validation_split > 0) {
+    const data::Split parts = split_for_validation(config, rows);
+    store = parts.train;
+    validation.push_back({"", parts.validation});
+  }
+  for (const auto& [name, files] : config.data.validation) {
+    validation.push_back({name, open("validation-" + name, files, &rows->label_names())});
+  }
   if (task.classifies()) head_to_start_from(inputs, store->label_names());  // refuses other labels
   const RunPlan plan = plan_steps(inputs, *store, request.ranks);
 
@@ -225,12 +231,12 @@ void print_plan(const Inputs& inputs, const PlanRequest& request) {
   report.line("task", fmt::format("{} ({})", task.classifies() ? task.problem_type_name() : "causal_lm", task.reason));
   if (!task.advice.empty()) report.line("", task.advice);
   print_lengths(*rows, report);
-  if (store != rows) report.line("", fmt::format("{} of them validate (data.validation_split)", validation->size()));
+  if (store != rows)
+    report.line("", fmt::format("{} of them validate (data.validation_split)", validation.front().store->size()));
   if (task.classifies()) print_labels(*store, task.value, report);
-  print_hygiene(inputs, *store, validation.get(), report);
+  print_hygiene(inputs, *store, validation, report);
   print_steps(inputs, plan, request, report);
-  MemoryPlanInput question =
-      memory_plan_input(config, task, inputs.base, *store, validation.get(), planned_device(config));
+  MemoryPlanInput question = memory_plan_input(config, task, inputs.base, *store, validation, planned_device(config));
   question.batching = plan.batching;
   question.ranks = request.ranks;
   question.ranks_per_node = request.ranks_per_node;

@@ -55,7 +55,8 @@ struct TrainingJob : Inputs {
   BaseReference reference;                       // the base, as written adapters name it
   std::vector<int64_t> label_counts;             // of the training data
   std::shared_ptr<const data::TokenStore> rows;  // of data.train, before a split
-  std::shared_ptr<const data::TokenStore> train, validation;
+  std::shared_ptr<const data::TokenStore> train;
+  std::vector<train::ValidationSet> validation;
   std::vector<std::string> labels;
   std::vector<float> class_weights;     // [C]; empty: 1
   std::vector<data::Finding> findings;  // about the data, on rank 0 of a first start
@@ -66,7 +67,8 @@ struct TrainingJob : Inputs {
 void read_everything_small(TrainingJob& s, const TrainArguments& arguments) {
   read_inputs(arguments.config.text(), s);
   require_loss_options_fit(s.config.trainer_config, s.task.value);
-  const std::string warning = train::check_metric(s.config.trainer_config, s.task.value);
+  const std::string warning =
+      train::check_metric(s.config.trainer_config, s.task.value, /*num_labels=*/0, s.config.data.validation);
   if (!warning.empty()) s.config.warnings.push_back(warning);
   s.resolved.base_config = base_config_values(s.base.config);
   s.resolved.tokenizer_hash = s.tokenizer->content_hash();
@@ -81,7 +83,7 @@ void split_rows(TrainingJob& s) {
   if (s.config.data.validation_split == 0) return;
   const data::Split parts = split_for_validation(s.config, s.rows);
   s.train = parts.train;
-  s.validation = parts.validation;
+  s.validation = {{"", parts.validation}};
 }
 
 void open_stores(comm::MpiSession& session, TrainingJob& s) {
@@ -95,24 +97,26 @@ void open_stores(comm::MpiSession& session, TrainingJob& s) {
                   ErrorKind::kUsage, "model_config.num_labels is {}, but {} has {} labels", expected.value_or(0),
                   s.config.data.train.text(), s.labels.size());
     if (s.task.classifies()) {
-      train::check_metric(s.config.trainer_config, s.task.value, static_cast<int64_t>(s.labels.size()));
+      train::check_metric(s.config.trainer_config, s.task.value, static_cast<int64_t>(s.labels.size()),
+                          s.config.data.validation);
       s.label_counts = data::label_counts(*s.train, s.task.value);
       s.class_weights = class_weights(s.config.trainer_config.class_weights,
                                       {s.task.value, s.labels, s.label_counts, s.train->size()});
       s.head = head_to_start_from(s, s.labels);
     }
   });
-  if (s.config.data.validation.empty()) return;
-  data::StoreRequest request = store_request(s.config, s.task, s.base, s.config.data.validation);
-  if (s.task.classifies()) request.label_names = s.labels;
-  s.validation = open_store(session, request, *s.tokenizer, cache);
+  for (const auto& [name, files] : s.config.data.validation) {
+    data::StoreRequest request = store_request(s.config, s.task, s.base, files);
+    if (s.task.classifies()) request.label_names = s.labels;
+    s.validation.push_back({name, open_store(session, request, *s.tokenizer, cache)});
+  }
 }
 
 // Looks at the data once: those of a resumed run are the same.
 void inspect_data(comm::MpiSession& session, TrainingJob& s) {
   const auto phase = session.phase("inspecting the data");
   session.run_on_root([&]() -> std::string {
-    s.findings = findings(s, *s.train, s.validation.get());
+    s.findings = findings(s, *s.train, s.validation);
     return "";
   });
 }
@@ -159,16 +163,18 @@ void print_notes(const TrainingJob& s, const Device& device, const model::Model&
     finding.warning ? log.warning(finding.name + ": " + finding.text) : note(finding.name + ": " + finding.text);
   }
   if (s.rows != s.train) {
-    note(fmt::format("data.validation_split: {} of {} samples of {} validate, {} train ({})", s.validation->size(),
-                     s.rows->size(), s.config.data.train.text(), s.train->size(),
+    note(fmt::format("data.validation_split: {} of {} samples of {} validate, {} train ({})",
+                     s.validation.front().store->size(), s.rows->size(), s.config.data.train.text(), s.train->size(),
                      s.task.value == core::Task::kSingleLabel ? "each label gives its share" : "taken at random"));
   }
-  for (const auto& [name, store] : {std::pair{"training", s.rows}, {"validation", s.validation}}) {
-    if (!store) continue;
-    for (const data::InvalidRow& row : store->invalid_rows()) {
+  const auto note_rows = [&](const std::string& name, const data::TokenStore& store) {
+    for (const data::InvalidRow& row : store.invalid_rows()) {
       note(fmt::format("warning: {} data, line {}: {} (row left out)", name, row.line, row.reason));
     }
-  }
+  };
+  note_rows("training", *s.rows);
+  for (const auto& [name, store] : s.validation)
+    note_rows(name.empty() ? "validation" : "validation (" + name + ")", *store);
 }
 
 model::ModelSetup model_setup(const TrainingJob& s, const Device& device) {
@@ -193,7 +199,7 @@ int64_t logits_chunk_rows(const RunConfig& config, const Device& device) {
 }
 
 MemoryPlanInput memory_question(const comm::MpiSession& session, const TrainingJob& s, const Device& device) {
-  MemoryPlanInput question = memory_plan_input(s.config, s.task, s.base, *s.train, s.validation.get(), device.traits());
+  MemoryPlanInput question = memory_plan_input(s.config, s.task, s.base, *s.train, s.validation, device.traits());
   question.setup.threads = s.resolved.threads_per_rank;
   question.setup.model.logits_chunk_rows = s.resolved.logits_chunk_rows;
   question.batching = s.resolved.batching;
@@ -448,7 +454,7 @@ int run_train(comm::MpiSession& session, const TrainArguments& arguments) {
   open_stores(session, s);
   MemoryBudget budget;
   session.run_on_all_or_fail([&] {
-    for (std::string& warning : target_warnings(s, *s.train, s.validation.get())) {
+    for (std::string& warning : target_warnings(s, *s.train, s.validation)) {
       s.config.warnings.push_back(std::move(warning));
     }
     budget = measure_budget(s.config, {!device.is_cpu(), device.free_memory_bytes()}, session.local_size());
@@ -457,7 +463,7 @@ int run_train(comm::MpiSession& session, const TrainArguments& arguments) {
   if (s.task.classifies()) s.base.weights = model::with_score_rows(s.base.weights, s.head.rows);
   s.resolved.model_hash = s.base.weights_hash;
   s.resolved.data_hash = s.train->content_hash();
-  s.resolved.validation_hash = s.validation ? s.validation->content_hash() : "";
+  s.resolved.validation = train::hashes_of(s.validation);
   s.resolved.labels = s.labels;
 
   std::optional<train::Resumed> resumed = find_resume(session, s, arguments);

@@ -329,7 +329,7 @@ void add_data_fields(std::vector<Field>& out) {
   using Options = data::Options;
   GroupFields group("data", &RunConfig::data, out);
   group.read_by("train", kResolved, &Options::train, read_files);
-  group.read_by("validation", kFree, &Options::validation, read_files);
+  group.read_by("validation", kFree, &Options::validation, read_validation);
   group.number("validation_split", kResolved, &Options::validation_split, kBelowOne);
   group.text("format", kResolved, &Options::format,
              {{"auto", "jsonl", "json", "csv", "tsv", "text", "parquet"}, {"arrow"}}, false);

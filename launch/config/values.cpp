@@ -119,6 +119,24 @@ data::Files read_files(const std::string& name, const Node& node) {
   return read_choice(name, node, {});
 }
 
+std::vector<data::ValidationFiles> read_validation(const std::string& name, const Node& node) {
+  constexpr std::string_view kInNames = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-";
+  if (node.kind != Node::Kind::kMap) {
+    data::Files files = read_files(name, node);
+    return files.empty() ? std::vector<data::ValidationFiles>() : std::vector<data::ValidationFiles>{{"", files}};
+  }
+  std::vector<data::ValidationFiles> sets;
+  for (const Node::Entry& entry : node.entries) {
+    core::require(!entry.key.empty() && entry.key.find_first_not_of(kInNames) == std::string::npos, ErrorKind::kUsage,
+                  "{}: {}: {}: expected a name of letters, digits, _ and -, which becomes part of the metrics' names",
+                  entry.position.text(), name, nlohmann::json(entry.key).dump());
+    sets.push_back({entry.key, read_files(name + "." + entry.key, entry.value)});
+    core::require(!sets.back().files.empty(), ErrorKind::kUsage, "{}: {}.{}: expected a file", entry.position.text(),
+                  name, entry.key);
+  }
+  return sets;
+}
+
 model::ModuleChoice read_modules(const std::string& name, const Node& node) {
   constexpr std::string_view kInNames = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-";
   model::ModuleChoice choice{read_names(name, node)};
@@ -289,6 +307,13 @@ std::string to_text(const model::AttentionTypes& value) {
 std::string to_text(const data::Files& value) {
   if (value.names.size() > 1) return to_text(value.names);
   return to_text(value.empty() ? std::string() : value.names.front());
+}
+
+std::string to_text(const std::vector<data::ValidationFiles>& value) {
+  if (value.empty() || value.front().name.empty()) return to_text(value.empty() ? data::Files() : value.front().files);
+  std::vector<std::string> parts;
+  for (const auto& [name, files] : value) parts.push_back(fmt::format("{}: {}", quoted_text(name), to_text(files)));
+  return fmt::format("{{{}}}", fmt::join(parts, ", "));
 }
 
 std::string to_text(const std::vector<int64_t>& value) { return fmt::format("[{}]", fmt::join(value, ", ")); }

@@ -8,7 +8,7 @@
 #include <string_view>
 #include <vector>
 
-#include "data/files.h"
+#include "data/options.h"
 #include "launch/config/node.h"
 #include "model/options.h"
 #include "runtime/optim/schedule.h"
@@ -71,6 +71,8 @@ std::vector<std::string> read_names(const std::string& name, const Node& node);
 std::string read_delimiter(const std::string& name, const Node& node);
 /// Reads one path or pattern, or a list of them.
 data::Files read_files(const std::string& name, const Node& node);
+/// Files as read_files takes them, or a map from names to such files.
+std::vector<data::ValidationFiles> read_validation(const std::string& name, const Node& node);
 model::Dtype read_dtype(const std::string& name, const Node& node);
 train::Interval read_interval(const std::string& name, const Node& node, const Choices& choices);
 
@@ -87,6 +89,7 @@ std::string to_text(const std::string& value);
 std::string to_text(const std::vector<std::string>& value);
 std::string to_text(const model::AttentionTypes& value);
 std::string to_text(const data::Files& value);
+std::string to_text(const std::vector<data::ValidationFiles>& value);
 std::string to_text(const std::vector<int64_t>& value);
 std::string to_text(const model::ModuleChoice& value);
 std::string to_text(const model::AdapterInit& value);

@@ -17,7 +17,7 @@ int64_t empty_text_tokens(const Inputs& inputs) {
 }  // namespace
 
 std::vector<std::string> target_warnings(const Inputs& inputs, const data::TokenStore& train,
-                                         const data::TokenStore* validation) {
+                                         const std::vector<train::ValidationSet>& validation) {
   const RunConfig& config = inputs.config;
   std::vector<std::string> warnings =
       train::check_training_data({.store = train,
@@ -27,16 +27,32 @@ std::vector<std::string> target_warnings(const Inputs& inputs, const data::Token
                                   .empty_text_tokens = empty_text_tokens(inputs)});
   const train::Options& trainer = config.trainer_config;
   const bool evaluates = trainer.eval_strategy != train::Interval::kNo || trainer.eval_on_start;
-  if (validation == nullptr || !evaluates) return warnings;
-  std::string warning = train::check_evaluation_data(*validation, validation_name(config));
-  if (!warning.empty()) warnings.push_back(std::move(warning));
+  if (!evaluates) return warnings;
+  for (const train::ValidationSet& set : validation) {
+    std::string warning = train::check_evaluation_data(*set.store, validation_name(config, set.name));
+    if (!warning.empty()) warnings.push_back(std::move(warning));
+  }
   return warnings;
 }
 
 std::vector<data::Finding> findings(const Inputs& inputs, const data::TokenStore& train,
-                                    const data::TokenStore* validation) {
-  return data::findings(data::inspect(train, validation, inputs.task.value, empty_text_tokens(inputs)),
-                        train.label_names());
+                                    const std::vector<train::ValidationSet>& validation) {
+  constexpr std::string_view kOfValidation = "validation data";
+  const auto found = [&](const data::TokenStore* store) {
+    return data::findings(data::inspect(train, store, inputs.task.value, empty_text_tokens(inputs)),
+                          train.label_names());
+  };
+  if (validation.empty()) return found(nullptr);
+  std::vector<data::Finding> all;
+  for (const train::ValidationSet& set : validation) {
+    const bool first = all.empty();
+    for (data::Finding& finding : found(set.store.get())) {
+      const bool own = finding.name == kOfValidation;
+      if (own && !set.name.empty()) finding.name = fmt::format("{} {}", kOfValidation, set.name);
+      if (own || first) all.push_back(std::move(finding));
+    }
+  }
+  return all;
 }
 
 }  // namespace neoloom::launch

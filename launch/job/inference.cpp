@@ -263,10 +263,11 @@ std::string settle_format(const ModelArguments& arguments, const std::string& pa
       std::any_of(arguments.overrides.begin(), arguments.overrides.end(), sets_it)) {
     return "";
   }
-  for (const data::Files& files : {config.data.train, config.data.validation}) {
-    for (const std::string& own : files.names) {
-      if (data::format_extension(own) == data::format_extension(path)) return "";
-    }
+  std::vector<std::string> names = config.data.train.names;
+  for (const auto& [set, files] : config.data.validation)
+    names.insert(names.end(), files.names.begin(), files.names.end());
+  for (const std::string& own : names) {
+    if (data::format_extension(own) == data::format_extension(path)) return "";
   }
   if (!data::names_a_format(path)) return "";
   std::string note = fmt::format(

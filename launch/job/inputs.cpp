@@ -287,9 +287,11 @@ data::Split split_for_validation(const RunConfig& config, const std::shared_ptr<
   return data::split_store(store, config.data.validation_split, trainer.data_seed.value_or(trainer.seed));
 }
 
-std::string validation_name(const RunConfig& config) {
-  return config.data.validation.empty() ? "the validation split of " + config.data.train.text()
-                                        : config.data.validation.text();
+std::string validation_name(const RunConfig& config, const std::string& set) {
+  for (const auto& [name, files] : config.data.validation) {
+    if (name == set) return files.text();
+  }
+  return "the validation split of " + config.data.train.text();
 }
 
 std::shared_ptr<const data::TokenStore> open_store(comm::MpiSession& session, const data::StoreRequest& request,

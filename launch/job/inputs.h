@@ -106,8 +106,8 @@ data::StoreRequest store_request(const RunConfig& config, const TaskChoice& task
 /// Splits the samples of data.train by data.validation_split, seeded by trainer_config's data_seed or seed.
 data::Split split_for_validation(const RunConfig& config, const std::shared_ptr<const data::TokenStore>& store);
 
-/// Names the validation data for a message.
-std::string validation_name(const RunConfig& config);
+/// Names the data of a validation set for a message.
+std::string validation_name(const RunConfig& config, const std::string& set);
 
 /// Opens a token store on every rank. Before that, rank 0 and then one rank of each other node verify it, and build it
 /// when it is missing or damaged. Collective: every rank. Throws: as load_weights.

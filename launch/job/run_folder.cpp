@@ -72,8 +72,12 @@ RunConfig read_run_config(const std::string& run, const std::vector<std::string>
     resolve(origin, *each, config.warnings);
   }
   data::Options& data = config.data;
-  data::Files& evaluated = data.validation_split > 0 ? data.train : data.validation;
-  for (std::string& name : evaluated.names) resolve(origin, name, config.warnings);
+  std::vector<data::Files*> evaluated;
+  if (data.validation_split > 0) evaluated.push_back(&data.train);
+  for (auto& [set, files] : data.validation) evaluated.push_back(&files);
+  for (data::Files* files : evaluated) {
+    for (std::string& name : files->names) resolve(origin, name, config.warnings);
+  }
   if (config.peft_config) resolve(origin, config.peft_config->init_from, config.warnings);
   return config;
 }

@@ -11,7 +11,6 @@
 #include "runtime/core/error.h"
 #include "runtime/core/hash.h"
 #include "runtime/core/json.h"
-#include "runtime/train/best_model.h"
 
 namespace neoloom::launch {
 namespace {
@@ -158,7 +157,7 @@ std::string start_hash(const RunConfig& config) {
 std::string evaluations_that_decide(const RunConfig& config, const ResolvedSettings& resolved) {
   const train::Options& trainer = config.trainer_config;
   if (!optim::follows_metric(trainer.lr_scheduler_type)) return "";
-  const train::Judge judge = train::judge_of(trainer, resolved.validation_hash);
+  const train::Judge judge = train::judge_of(trainer, resolved.validation);
   const auto keys = flatten(config);
   const auto value = [&](const std::string& key) { return keys.at("trainer_config." + key); };
   return fmt::format("{}, {} is better, eval_strategy {}, {} steps, eval_delay {}, batches of {}, data {}",
@@ -278,7 +277,9 @@ comm::Fingerprint fingerprint(const std::string& mpi_library, const RunConfig& c
   for (auto& field : early_fingerprint(config, resolved)) fields.push_back(std::move(field));
   fields.emplace_back("model weights (SHA-256)", resolved.model_hash);
   fields.emplace_back("training data (SHA-256)", resolved.data_hash);
-  fields.emplace_back("validation data (SHA-256)", resolved.validation_hash);
+  for (const auto& [set, hash] : resolved.validation) {
+    fields.emplace_back(fmt::format("validation data{} (SHA-256)", set.empty() ? "" : " " + set), hash);
+  }
   fields.emplace_back("labels, in the order of their ids", label_text(resolved.labels));
   fields.emplace_back("peft_config.init_from (SHA-256 of its values)", resolved.start_hash);
   fields.emplace_back("compute_dtype", resolved.compute_dtype);

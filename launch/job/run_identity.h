@@ -10,6 +10,7 @@
 #include "launch/config/run_config.h"
 #include "model/gpt_neo_config.h"
 #include "runtime/comm/fingerprint.h"
+#include "runtime/train/best_model.h"
 #include "runtime/train/step_schedule.h"
 
 namespace neoloom::launch {
@@ -37,7 +38,7 @@ namespace neoloom::launch {
 // | gradient_sum, deterministic        | launch/config                  | each                                        |
 // | neoloom, LibTorch, MPI             | the program                    | equal over ranks; a resume with others says |
 // |                                    |                                | so and goes on                              |
-// | validation file                    | data/token_store               | validation_hash, equal over ranks; a resume |
+// | validation file                    | data/token_store               | validation, equal over ranks; a resume      |
 // |                                    |                                | may change it: it decides no step, and the  |
 // |                                    |                                | best model is bound to it (train/best_model)|
 // | evaluations: when, their metric    | launch/config, data/token_store| evaluations, if the learning rate follows   |
@@ -52,7 +53,7 @@ struct ResolvedSettings {
   std::map<std::string, std::string> base_config;  // base_config_values()
   std::string tokenizer_hash;
   std::string data_hash;
-  std::string validation_hash;  // empty: none
+  train::ValidationHashes validation;
   std::vector<std::string> labels;
   int64_t pad_token_id = 0;
   std::string start_hash;   // empty: no peft_config.init_from, or it is missing

@@ -91,7 +91,7 @@ model::BatchShape largest_batch(const data::TokenStore& store, int64_t rows) {
 }
 
 MemoryPlanInput memory_plan_input(const RunConfig& config, const TaskChoice& task, const Base& base,
-                                  const data::TokenStore& train, const data::TokenStore* validation,
+                                  const data::TokenStore& train, const std::vector<train::ValidationSet>& validation,
                                   const model::DeviceTraits& device) {
   MemoryPlanInput question;
   model::ModelSetup& setup = question.setup.model;
@@ -129,14 +129,13 @@ RankMemory rank_memory(const MemoryPlanInput& question, bool gradient_checkpoint
                           setup.model.lora && setup.model.lora->init_lora_weights.splits_weights());
   memory.batch = largest_batch(*question.train, question.batching.micro_batch_size);
   memory.step = model::training_memory(setup, memory.batch);
-  if (question.validation != nullptr) {
-    memory.evaluation_bytes =
-        model::evaluation_peak_bytes(setup, largest_batch(*question.validation, question.eval_batch_size));
-    if (!causal) {
-      memory.score_bytes = train::score_table_bytes(question.validation->size(), setup.model.num_labels,
-                                                    question.eval_batch_size, question.ranks);
-    }
-    if (!on_gpu(question)) memory.evaluation_bytes += memory.score_bytes;
+  for (const train::ValidationSet& set : question.validation) {
+    const int64_t scores = causal ? 0
+                                  : train::score_table_bytes(set.store->size(), setup.model.num_labels,
+                                                             question.eval_batch_size, question.ranks);
+    const int64_t peak = model::evaluation_peak_bytes(setup, largest_batch(*set.store, question.eval_batch_size));
+    memory.score_bytes = std::max(memory.score_bytes, scores);
+    memory.evaluation_bytes = std::max(memory.evaluation_bytes, peak + (on_gpu(question) ? 0 : scores));
   }
   int64_t phases = std::max(memory.step.peak_bytes, memory.evaluation_bytes);
   if (!on_gpu(question)) {

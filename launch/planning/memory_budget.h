@@ -10,6 +10,7 @@
 #include "launch/job/run_identity.h"
 #include "model/memory/memory_plan.h"
 #include "runtime/comm/mpi_session.h"
+#include "runtime/train/evaluator.h"
 #include "runtime/train/step_schedule.h"
 
 namespace neoloom::launch {
@@ -25,7 +26,7 @@ struct MemoryPlanInput {
   int64_t eval_batch_size = 0;
   int64_t prefetch_batches = 0;
   const data::TokenStore* train = nullptr;
-  const data::TokenStore* validation = nullptr;  // null: no evaluation
+  std::vector<train::ValidationSet> validation;  // empty: no evaluation
   int64_t ranks = 1;
   int64_t ranks_per_node = 1;
   int64_t process_bytes = 0;  // CPUs: memory of the process before weights are loaded
@@ -33,7 +34,7 @@ struct MemoryPlanInput {
 
 /// Fills the input from a configuration. The caller sets batching, threads, ranks and bytes of the process.
 MemoryPlanInput memory_plan_input(const RunConfig& config, const TaskChoice& task, const Base& base,
-                                  const data::TokenStore& train, const data::TokenStore* validation,
+                                  const data::TokenStore& train, const std::vector<train::ValidationSet>& validation,
                                   const model::DeviceTraits& device);
 
 /// A rank's memory in bytes: of the host on CPUs, of the device on GPUs.

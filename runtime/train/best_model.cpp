@@ -17,24 +17,59 @@ namespace {
 
 using core::ErrorKind;
 
-}  // namespace
+struct Metric {
+  std::string prefix;  // name of the set and "_"; empty: the only set
+  std::string name;    // as metrics::metric_names has it
+};
 
-Judge judge_of(const Options& options, const std::string& validation_hash) {
-  const std::string name = metrics::metric_name(options.metric_for_best_model);
-  return {"eval_" + name, options.greater_is_better.value_or(!metrics::smaller_is_better(name)), validation_hash};
+// Returns the metric of metric_for_best_model, of the set with the longest name that fits.
+template <typename Sets, typename NameOf>
+Metric metric_of(const Options& options, const Sets& sets, const NameOf& name_of) {
+  std::string text = options.metric_for_best_model;
+  if (text.starts_with("eval_")) text = text.substr(5);
+  Metric metric;
+  for (const auto& set : sets) {
+    const std::string prefix = name_of(set) + "_";
+    if (prefix.size() > std::max<size_t>(1, metric.prefix.size()) && text.starts_with(prefix)) metric.prefix = prefix;
+  }
+  metric.name = metrics::metric_name(text.substr(metric.prefix.size()));
+  return metric;
 }
 
-std::string check_metric(const Options& options, data::Task task, int64_t num_labels) {
+}  // namespace
+
+Judge judge_of(const Options& options, const ValidationHashes& validation) {
+  const auto [prefix, name] = metric_of(options, validation, [](const auto& set) { return set.first; });
+  Judge judge{"eval_" + prefix + name, options.greater_is_better.value_or(!metrics::smaller_is_better(name)), ""};
+  for (const auto& [set, hash] : validation) {
+    if (prefix == (set.empty() ? "" : set + "_")) judge.data = hash;
+  }
+  return judge;
+}
+
+Judge judge_of(const Options& options, const std::string& validation_hash) {
+  return judge_of(options, ValidationHashes{{"", validation_hash}});
+}
+
+std::string check_metric(const Options& options, data::Task task, int64_t num_labels,
+                         const std::vector<data::ValidationFiles>& validation) {
   if (!options.compares_evaluations()) return "";
-  const std::vector<std::string> names = metrics::metric_names(task, num_labels);
-  const std::string name = metrics::metric_name(options.metric_for_best_model);
+  const std::vector<std::string> of_task = metrics::metric_names(task, num_labels);
+  std::vector<std::string> names;
+  for (const data::ValidationFiles& set : validation) {
+    if (set.name.empty()) continue;
+    for (const std::string& name : of_task) names.push_back(set.name + "_" + name);
+  }
+  if (names.empty()) names = of_task;
+  const auto [prefix, metric] = metric_of(options, validation, [](const auto& set) { return set.name; });
+  const std::string name = prefix + metric;
   const std::string near = core::nearest(name, names);
   core::require(std::find(names.begin(), names.end(), name) != names.end(), ErrorKind::kUsage,
                 "trainer_config.metric_for_best_model: an evaluation of this task{} gives no \"{}\"{}; "
                 "choose one of {}",
                 num_labels > 0 ? fmt::format(" with {} labels", num_labels) : "", options.metric_for_best_model,
                 near.empty() ? "" : fmt::format("; did you mean {}?", near), fmt::join(names, ", "));
-  const bool greater = !metrics::smaller_is_better(name);
+  const bool greater = !metrics::smaller_is_better(metric);
   if (options.greater_is_better.value_or(greater) == greater) return "";
   return fmt::format("trainer_config.greater_is_better: {} with metric_for_best_model: {} keeps the worst model",
                      !greater, name);

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "data/options.h"
@@ -25,13 +26,20 @@ struct Judge {
 /// The judge's metric among the values of an evaluation; NaN: it has none.
 double judged_value(const Judge& judge, const nlohmann::ordered_json& values);
 
-/// metric_for_best_model and greater_is_better; without the latter, losses and perplexity are better when smaller.
+/// Names and content hashes of the validation sets.
+using ValidationHashes = std::vector<std::pair<std::string, std::string>>;
+
+/// metric_for_best_model and greater_is_better; without the latter, losses and perplexity are better when smaller. The
+/// metric of a named set begins with its name: dev_loss, eval_dev_loss.
+Judge judge_of(const Options& options, const ValidationHashes& validation);
+/// The same for one set without a name.
 Judge judge_of(const Options& options, const std::string& validation_hash);
 
 /// Returns a warning when greater_is_better would keep the worst model; else "".
 /// num_labels: 0 if not known yet. Throws: Error(kUsage) when evaluations are compared by a metric that this task does
 /// not have, with the nearest name and all names.
-std::string check_metric(const Options& options, data::Task task, int64_t num_labels = 0);
+std::string check_metric(const Options& options, data::Task task, int64_t num_labels = 0,
+                         const std::vector<data::ValidationFiles>& validation = {});
 
 /// The best evaluation of a run, and optionally the parameters that it evaluated. The parameters stay in memory and are
 /// part of checkpoints, so that they are kept whatever save_steps is and when the disk is full.

@@ -83,6 +83,16 @@ ordered_json matrix_of(const metrics::ConfusionCounts& counts) {
 
 }  // namespace
 
+ordered_json for_set(const std::string& name, const ordered_json& values) {
+  constexpr std::string_view kPrefix = "eval_";
+  if (name.empty()) return values;
+  ordered_json renamed = ordered_json::object();
+  for (const auto& [key, value] : values.items()) {
+    renamed[key.starts_with(kPrefix) ? fmt::format("eval_{}_{}", name, key.substr(kPrefix.size())) : key] = value;
+  }
+  return renamed;
+}
+
 at::Tensor class_scores(core::Task task, const at::Tensor& logits) {
   if (task == core::Task::kRegression) return logits.cpu().contiguous();
   return (task == core::Task::kMultiLabel ? at::sigmoid(logits) : at::softmax(logits, -1)).cpu().contiguous();

@@ -27,6 +27,10 @@ at::Tensor class_scores(core::Task task, const at::Tensor& logits);
 /// labels.
 double majority_baseline(const data::TokenStore& store, core::Task task);
 
+/// Renames the metrics of a named validation set as Hugging Face does: eval_loss becomes eval_NAME_loss. An empty name
+/// changes nothing.
+nlohmann::ordered_json for_set(const std::string& name, const nlohmann::ordered_json& values);
+
 struct EvalResult {
   int64_t samples = 0;
   int64_t tokens = 0;

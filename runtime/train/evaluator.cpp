@@ -117,6 +117,12 @@ void sum_over_ranks(comm::MpiSession& session, Totals& totals, EvalResult& resul
 
 }  // namespace
 
+std::vector<std::pair<std::string, std::string>> hashes_of(const std::vector<ValidationSet>& sets) {
+  std::vector<std::pair<std::string, std::string>> hashes;
+  for (const ValidationSet& set : sets) hashes.emplace_back(set.name, set.store->content_hash());
+  return hashes;
+}
+
 EvalResult evaluate(comm::MpiSession& session, model::Model& model, const at::Tensor& params,
                     const EvalRequest& request) {
   const auto phase = session.phase("evaluation");

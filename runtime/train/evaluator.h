@@ -5,6 +5,9 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "data/token_store.h"
 #include "model/model.h"
@@ -20,6 +23,14 @@ struct EvalRequest {
   int64_t pad_id = 0;
   core::Progress progress = {};  // of this rank's shard, in rows of the store
 };
+
+/// Data that a run evaluates on.
+struct ValidationSet {
+  std::string name;  // empty: the only one
+  std::shared_ptr<const data::TokenStore> store;
+};
+
+std::vector<std::pair<std::string, std::string>> hashes_of(const std::vector<ValidationSet>& sets);
 
 /// Evaluates consecutive batches of batch_size samples; each rank takes a contiguous shard of them. Losses are summed
 /// in fixed point, counts as integers, and scores are ranked in sample order, so the result is the same for any number

@@ -138,11 +138,11 @@ void Reporter::evaluated(const Evaluation& evaluation) {
   const EvalResult& result = evaluation.result;
   ordered_json eval = {{"event", "eval"}, {"step", evaluation.step}, {"epoch", evaluation.epoch}};
   eval.update(evaluation.values);
-  eval["eval_runtime"] = result.seconds;
-  eval["eval_samples_per_second"] = static_cast<double>(result.samples) / result.seconds;
-  ordered_json tables = result.tables(evaluation.labels);
-  if (evaluation.labels.size() > kMostMatrixLabels) tables.erase("eval_confusion_matrix");
-  eval.update(tables);
+  ordered_json more = {{"eval_runtime", result.seconds},
+                       {"eval_samples_per_second", static_cast<double>(result.samples) / result.seconds}};
+  more.update(result.tables(evaluation.labels));
+  if (evaluation.labels.size() > kMostMatrixLabels) more.erase("eval_confusion_matrix");
+  eval.update(for_set(evaluation.set, more));
   event(eval);
   std::string line = fmt::format("eval at step {}:", evaluation.step);
   size_t shown = 0;
@@ -154,8 +154,11 @@ void Reporter::evaluated(const Evaluation& evaluation) {
   notice(line);
   const std::string text = result.warning_of_one_prediction(evaluation.labels);
   if (evaluation.step == 0) return;  // an untrained classifier may well predict one class
-  if (!text.empty() && !told_of_one_prediction_) warn(evaluation.step, "evaluation: " + text);
-  told_of_one_prediction_ = !text.empty();
+  if (text.empty()) {
+    told_of_one_prediction_.erase(evaluation.set);
+  } else if (told_of_one_prediction_.insert(evaluation.set).second) {
+    warn(evaluation.step, fmt::format("evaluation{}: {}", evaluation.set.empty() ? "" : " of " + evaluation.set, text));
+  }
 }
 
 void Reporter::tick(int64_t step) {

@@ -6,6 +6,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -68,8 +69,9 @@ class Reporter {
   struct Evaluation {
     int64_t step = 0;
     double epoch = 0.0;
+    const std::string& set;  // name of the validation set
     const EvalResult& result;
-    const nlohmann::ordered_json& values;  // result.json()
+    const nlohmann::ordered_json& values;  // for_set(set, result.json())
     const std::vector<std::string>& labels;
     std::string judge;  // key of the metric that chooses the best model
   };
@@ -99,8 +101,8 @@ class Reporter {
   std::vector<metrics::DeviceMeasure> devices_;  // of the whole run, after finish
   uint64_t bytes_before_log_ = 0;
   int64_t world_size_before_ = 0;
-  bool told_of_one_prediction_ = false;  // by the last evaluation
-  int64_t logged_step_ = 0;              // the last log line, or the start
+  std::set<std::string> told_of_one_prediction_;  // validation sets, by their last evaluation
+  int64_t logged_step_ = 0;                       // the last log line, or the start
   double start_seconds_ = 0.0;
   double log_seconds_ = 0.0;
   double run_seconds_ = 0.0;  // after finish

@@ -47,8 +47,7 @@ Trainer::Trainer(comm::MpiSession& session, comm::Communicator& communicator, mo
       setup_(std::move(setup)),
       schedule_(
           resolve_schedule(setup_.options, data::steps_per_epoch(setup_.train->size(), step_list_options(setup_)))),
-      best_(judge_of(setup_.options, setup_.validation ? setup_.validation->content_hash() : ""),
-            session.is_root() && setup_.options.load_best_model_at_end),
+      best_(judge_of(setup_), session.is_root() && setup_.options.load_best_model_at_end),
       early_stopping_(setup_.options.early_stopping_patience, setup_.options.early_stopping_threshold),
       state_(make_state(setup_, model, resumed)),
       first_step_(state_.step),
@@ -156,7 +155,7 @@ RunStatus Trainer::run() {
     if (logs_now()) log();
     reporter_.tick(state_.step);
     Verdict verdict;
-    if (setup_.validation && schedule_.evaluates_after(state_.step)) verdict = judge(evaluate_now());
+    if (!setup_.validation.empty() && schedule_.evaluates_after(state_.step)) verdict = judge(evaluate_now());
     if (verdict.stop && schedule_.logging_steps > 0 && !logs_now()) log();
     if (checks_replicas()) check_replicas();
     if (schedule_.saves_after(state_.step) || flags.stop || verdict.save || verdict.stop) save();
@@ -289,24 +288,31 @@ void Trainer::log() {
 
 ordered_json Trainer::evaluate_now() {
   const double start = core::now_seconds();
+  ordered_json values = ordered_json::object();
+  for (const ValidationSet& set : setup_.validation) values.update(evaluate_on(set));
+  did_something_else(start);
+  return values;
+}
+
+ordered_json Trainer::evaluate_on(const ValidationSet& set) {
   const EvalResult result = evaluate(session_, model_, state_.buffers.params,
-                                     {.store = setup_.validation,
+                                     {.store = set.store,
                                       .batch_size = setup_.options.per_device_eval_batch_size,
                                       .pad_id = setup_.pad_id,
                                       .progress = reporter_.begin_work("evaluating", "rows")});
-  const ordered_json values = result.json();
+  const ordered_json values = for_set(set.name, result.json());
   nlohmann::json remembered = {{"event", "eval"}, {"step", state_.step}};
   remembered.update(nlohmann::json(values));
   state_.history.remember(remembered);
   if (reporter_.writes()) {
     reporter_.evaluated({.step = state_.step,
                          .epoch = schedule_.epoch_after(state_.step),
+                         .set = set.name,
                          .result = result,
                          .values = values,
-                         .labels = setup_.validation->label_names(),
+                         .labels = set.store->label_names(),
                          .judge = best_.judge().metric});
   }
-  did_something_else(start);
   return values;
 }
 

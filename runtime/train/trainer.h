@@ -55,7 +55,9 @@ class Trainer {
   void shrink_micro_batches();
   void start_loader();
   void log();
+  /// Evaluates on all validation sets. Returns the values of all of them.
   nlohmann::ordered_json evaluate_now();
+  nlohmann::ordered_json evaluate_on(const ValidationSet& set);
   /// What an evaluation is a reason for, beside its log line.
   struct Verdict {
     bool save = false;

@@ -8,7 +8,6 @@
 
 #include "runtime/comm/collective_error.h"
 #include "runtime/core/error.h"
-#include "runtime/train/best_model.h"
 #include "runtime/train/optimizer_setup.h"
 
 namespace neoloom::train {
@@ -40,6 +39,8 @@ void start(const TrainerSetup& setup, const model::Model& model, TrainingState& 
 }
 
 }  // namespace
+
+Judge judge_of(const TrainerSetup& setup) { return judge_of(setup.options, hashes_of(setup.validation)); }
 
 data::StepListOptions step_list_options(const TrainerSetup& setup) {
   const Options& options = setup.options;
@@ -84,8 +85,8 @@ TrainingState make_state(const TrainerSetup& setup, model::Model& model, const s
   TrainingState state(model.layout().total_elements, c10::Device(setup.device), setup.initial_loss_scale,
                       optimizer_options(setup.options), factored_elements(model.layout()));
   if (optim::follows_metric(setup.options.lr_scheduler_type)) {
-    state.metric_schedule = optim::make_metric_schedule(schedule_settings(setup.options, {}),
-                                                        judge_of(setup.options, "").greater_is_better);
+    state.metric_schedule =
+        optim::make_metric_schedule(schedule_settings(setup.options, {}), judge_of(setup).greater_is_better);
   }
   const bool splits = model.setup().lora && model.setup().lora->init_lora_weights.splits_weights();
   if (resumed) {

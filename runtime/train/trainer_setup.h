@@ -16,6 +16,8 @@
 #include "model/model.h"
 #include "runtime/comm/communicator.h"
 #include "runtime/cuda/graph_cache.h"
+#include "runtime/train/best_model.h"
+#include "runtime/train/evaluator.h"
 #include "runtime/train/gradient_reducer.h"
 #include "runtime/train/options.h"
 #include "runtime/train/reporter.h"
@@ -49,8 +51,8 @@ struct TrainerSetup {
   RuntimeOptions runtime;
   Batching batching;
   std::shared_ptr<const data::TokenStore> train;
-  std::shared_ptr<const data::TokenStore> validation;  // may be null
-  std::vector<float> class_weights;                    // [C] factors of the training losses; empty: 1
+  std::vector<ValidationSet> validation;  // several have names; empty: no evaluations
+  std::vector<float> class_weights;       // [C] factors of the training losses; empty: 1
   int64_t pad_id = 0;
   at::Tensor initial_values;  // [n] fp32, for a run that does not resume; undefined: Model::initialize
   std::string device = "cpu";
@@ -70,6 +72,7 @@ struct TrainerSetup {
 
 // The parts of a trainer that follow from its setup.
 
+Judge judge_of(const TrainerSetup& setup);
 data::StepListOptions step_list_options(const TrainerSetup& setup);
 GradientReducer make_reducer(const TrainerSetup& setup, int ranks, const model::ParameterLayout& layout,
                              comm::Communicator& communicator);

@@ -262,7 +262,7 @@ TEST(Override, WinsOverTheFileAndIsCheckedLikeIt) {
 TEST(Files, AreAPathAPatternOrAListAndAreWrittenSo) {
   const RunConfig config = parse("data: {train: [a.csv, 'b-*.csv'], validation: dev.csv}\n");
   EXPECT_THAT(config.data.train.names, ElementsAre("a.csv", "b-*.csv"));
-  EXPECT_THAT(config.data.validation.names, ElementsAre("dev.csv"));
+  EXPECT_THAT(config.data.validation.front().files.names, ElementsAre("dev.csv"));
   EXPECT_THAT(to_yaml(config), HasSubstr("train: [a.csv, \"b-*.csv\"]\n"));
   EXPECT_THAT(to_yaml(config), HasSubstr("validation: dev.csv\n"));
   EXPECT_THAT(refusal("data: {train: [a.csv, a.csv]}\n"), HasSubstr("listed twice"));
@@ -313,6 +313,16 @@ TEST(Resolved, ReadsBackToTheSameConfiguration) {
   EXPECT_EQ(again.trainer_config.learning_rate, config.trainer_config.learning_rate);
   EXPECT_EQ(again.data.label_names, config.data.label_names);
   EXPECT_THAT(again.warnings, IsEmpty());
+}
+
+TEST(Resolved, ValidationSetsKeepTheirNamesAndOrder) {
+  const RunConfig config = parse("data: {validation: {hard: h.csv, dev-1: [b.csv, 'a,b.csv']}}\n");
+  const RunConfig again = parse_config(to_yaml(config), "config.yaml", {});
+  ASSERT_EQ(again.data.validation.size(), 2U);
+  EXPECT_EQ(again.data.validation[0].name, "hard");
+  EXPECT_EQ(again.data.validation[1].name, "dev-1");
+  EXPECT_THAT(again.data.validation[1].files.names, testing::ElementsAre("b.csv", "a,b.csv"));
+  EXPECT_EQ(to_yaml(again), to_yaml(config));
 }
 
 TEST(Resolved, FullTrainingStaysFullTraining) {

@@ -34,7 +34,7 @@ class RankMemoryTest : public ::testing::Test {
     base.config.num_layers = 12;
     base.config.intermediate_size = 3072;
     base.config.layer_is_local.assign(12, false);
-    question_ = memory_plan_input(config, TaskChoice{}, base, store_, nullptr, {});
+    question_ = memory_plan_input(config, TaskChoice{}, base, store_, {}, {});
     question_.batching = {8, 1};
   }
 

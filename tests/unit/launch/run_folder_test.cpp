@@ -51,7 +51,7 @@ TEST_F(MovedRun, FindsWhatItsRelativePathsMeantFromElsewhere) {
   fs::current_path(root_ + "/elsewhere");
   const RunConfig config = read_run_config("moved", {});
   EXPECT_TRUE(fs::equivalent(config.model_config.pretrained_model_name, root_ + "/house/base"));
-  EXPECT_TRUE(fs::equivalent(config.data.validation.text(), root_ + "/house/dev.jsonl"));
+  EXPECT_TRUE(fs::equivalent(config.data.validation.front().files.text(), root_ + "/house/dev.jsonl"));
   require_base_there("moved", config);
 }
 
@@ -60,10 +60,11 @@ TEST_F(MovedRun, FindsTheFilesOfAPatternFromElsewhere) {
       parse_config("data: {validation: [../d*.jsonl, x.csv]}\n", "run.yaml", {}));
   fs::current_path(root_ + "/elsewhere");
   const RunConfig config = read_run_config("../house/desk/run", {});
-  EXPECT_THAT(config.data.validation.names, testing::ElementsAre(root_ + "/house/d*.jsonl", "x.csv"));
+  EXPECT_THAT(config.data.validation.front().files.names, testing::ElementsAre(root_ + "/house/d*.jsonl", "x.csv"));
   EXPECT_THAT(config.warnings, IsEmpty());
   fs::current_path(root_ + "/house/desk");
-  EXPECT_THAT(read_run_config("run", {}).data.validation.names, testing::ElementsAre("../d*.jsonl", "x.csv"));
+  EXPECT_THAT(read_run_config("run", {}).data.validation.front().files.names,
+              testing::ElementsAre("../d*.jsonl", "x.csv"));
   EXPECT_THAT(read_run_config("run", {}).warnings, IsEmpty());
 }
 

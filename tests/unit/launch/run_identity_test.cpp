@@ -149,7 +149,7 @@ TEST(Identity, EachItemIsComparedOverRanksToo) {
     EXPECT_NE(fingerprint("MPI", changed, values), before) << item.name;
   }
   ResolvedSettings values = resolved();
-  values.validation_hash = "x";
+  values.validation = {{"", "x"}};
   EXPECT_NE(fingerprint("MPI", config(), values), before);
   EXPECT_NE(fingerprint("another MPI", config(), resolved()), before);
 }

@@ -90,6 +90,18 @@ TEST(MetricForBestModel, ANameThatNeedsMoreLabelsIsRefusedWhenTheirNumberIsKnown
   EXPECT_THROW(check_metric(options, Task::kSingleLabel, 5), core::Error);
 }
 
+TEST(MetricForBestModel, OfANamedSetBeginsWithItsName) {
+  const ValidationHashes sets = {{"dev", "d"}, {"dev_hard", "h"}};
+  const auto judge = [&](const char* name) { return judge_of(judged_by(name), sets); };
+  EXPECT_EQ(judge("dev_loss"), (Judge{"eval_dev_loss", false, "d"}));
+  EXPECT_EQ(judge("eval_dev_hard_mse"), (Judge{"eval_dev_hard_mse", false, "h"})) << "the longer name fits, too";
+  EXPECT_EQ(judge("dev_f1"), (Judge{"eval_dev_macro_f1", true, "d"}));
+  const std::vector<data::ValidationFiles> files = {{"dev", {}}, {"dev_hard", {}}};
+  EXPECT_EQ(check_metric(judged_by("dev_hard_f1"), Task::kSingleLabel, 3, files), "");
+  EXPECT_THROW(check_metric(judged_by("f1"), Task::kSingleLabel, 3, files), core::Error);
+  EXPECT_THAT(check_metric(judged_by("dev_loss", true), Task::kCausalLm, 0, files), HasSubstr("worst"));
+}
+
 TEST(MetricForBestModel, ADirectionThatKeepsTheWorstIsTold) {
   EXPECT_THAT(check_metric(judged_by("loss", true), Task::kCausalLm), HasSubstr("worst"));
   EXPECT_EQ(check_metric(judged_by("loss", false), Task::kCausalLm), "");
