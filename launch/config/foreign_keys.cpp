@@ -35,6 +35,12 @@ bool to_cpu(const std::string& name, Node& node) { return replace_if_true(name, 
 bool unless_auto(const std::string&, Node& node) { return node.kind != Node::Kind::kString || node.text != "auto"; }
 /// Drops Hugging Face's default. neoloom's own is shorter, since its ranks have heartbeats.
 bool unless_half_an_hour(const std::string& name, Node& node) { return read_integer(name, node, kPositive) != 1800; }
+bool to_skip(const std::string& name, Node& node) {
+  const int64_t count = read_integer(name, node, kPositive);
+  node.kind = Node::Kind::kString;
+  node.text = "skip " + std::to_string(count);
+  return true;
+}
 bool to_plain(const std::string& name, Node& node) { return !node.is_null() && replace_if_true(name, node, "plain"); }
 
 }  // namespace
@@ -65,6 +71,7 @@ std::vector<Alias> make_aliases() {
       {kTrainer, "use_cpu", kRuntime, "device", false, to_cpu},
       {kTrainer, "disable_tqdm", "logging", "progress", false, to_plain},
       {kTrainer, "ddp_timeout", kRuntime, "peer_timeout_seconds", false, unless_half_an_hour},
+      {kRuntime, "max_skipped_steps", kTrainer, "non_finite_policy", true, to_skip},
       {kTrainer, "max_length", kTokenizer, "max_length", false, {}},
       {kTrainer, "max_seq_length", kTokenizer, "max_length", false, {}},
       {kTrainer, "dataset_text_field", kData, "text_column", false, {}},

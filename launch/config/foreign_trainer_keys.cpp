@@ -32,7 +32,7 @@ std::vector<ForeignKey> foreign_trainer_keys() {
     {kTrainer, kNoEffect, "log_on_each_node", {"true"}, "lines of ranks other than 0 begin with rank and host"},
     {kTrainer, kNoEffect, "log_level", {"passive"}, kLog},
     {kTrainer, kNoEffect, "log_level_replica", {"warning"}, kLog},
-    {kTrainer, kNoEffect, "logging_nan_inf_filter", {"true"}, "losses are logged as they are; runtime.max_skipped_steps limits non-finite steps"},
+    {kTrainer, kNoEffect, "logging_nan_inf_filter", {"true"}, "losses are logged as they are; non_finite_policy limits steps that are not finite"},
     {kTrainer, kNoEffect, "include_num_input_tokens_seen", {"no"}, kReport},
     {kTrainer, kNoEffect, "report_to", {"none", "null", "[]", "[none]"}, kReport},
     {kTrainer, kNoEffect, "run_name", {"null"}, "output_dir names the run"},

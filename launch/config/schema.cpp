@@ -293,6 +293,8 @@ void add_trainer_size_fields(std::vector<Field>& out) {
   group.number("weight_decay", kCompared, &Options::weight_decay, kNotNegative);
   group.number("max_grad_norm", kCompared, &Options::max_grad_norm, kNotNegative);
   group.flag("completion_only_loss", kResolved, &Options::completion_only_loss);
+  group.read_by("non_finite_policy", kFree, &Options::non_finite_policy, read_non_finite_policy);
+  group.read_by("loss_spike_policy", kCompared, &Options::loss_spike_policy, read_loss_spike_policy);
   group.read_by("class_weights", kCompared, &Options::class_weights, read_class_weights);
   group.number("label_smoothing_factor", kCompared, &Options::label_smoothing_factor, kBelowOne, true);
   group.flag("bf16", kCompared, &Options::bf16);
@@ -368,7 +370,6 @@ void add_runtime_fields(std::vector<Field>& out) {
   group.text("gradient_sum", kResolved, &Options::gradient_sum, {{"fixed", "float"}, {}}, false);
   group.integer("bucket_bytes", kFree, &Options::bucket_bytes, kCount);
   group.integer("state_check_steps", kFree, &Options::state_check_steps, kCount);
-  group.integer("max_skipped_steps", kFree, &Options::max_skipped_steps, kPositive);
   group.integer("peer_timeout_seconds", kFree, &Options::peer_timeout_seconds, kPositive);
   group.integer("prefetch_batches", kFree, &Options::prefetch_batches, kCount);
 }

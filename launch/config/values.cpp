@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <array>
+#include <charconv>
 #include <cmath>
 #include <cstdlib>
 #include <nlohmann/json.hpp>
@@ -188,6 +189,40 @@ train::ClassWeights read_class_weights(const std::string& name, const Node& node
           })};
 }
 
+train::NonFinitePolicy read_non_finite_policy(const std::string& name, const Node& node) {
+  constexpr std::string_view kSkip = "skip ";
+  constexpr std::string_view kExpected = "abort, or skip N: how many such steps in a row end the run, at least 1";
+  if (node.kind != Node::Kind::kString) wrong_value(name, node, kExpected);
+  if (node.text == "abort") return {.most_skipped = 1};
+  const char* const end = node.text.data() + node.text.size();
+  int64_t count = 0;
+  const bool skips = node.text.starts_with(kSkip);
+  const auto [rest, error] = std::from_chars(skips ? node.text.data() + kSkip.size() : end, end, count);
+  if (error != std::errc() || rest != end || count < 1) wrong_value(name, node, kExpected);
+  return {.most_skipped = count};
+}
+
+train::LossSpikePolicy read_loss_spike_policy(const std::string& name, const Node& node) {
+  constexpr std::string_view kExpected = "a map such as {z_score: 6, window: 100, most_skipped: 10}";
+  constexpr Rule<int64_t> kWindow{"an integer of at least 2", [](int64_t v) { return v >= 2; }};
+  if (node.kind != Node::Kind::kMap) wrong_value(name, node, kExpected);
+  train::LossSpikePolicy policy;
+  for (const Node::Entry& entry : node.entries) {
+    const std::string key = name + "." + entry.key;
+    if (entry.key == "z_score") {
+      policy.z_score = read_number(key, entry.value, kAboveZero);
+    } else if (entry.key == "window") {
+      policy.window = read_integer(key, entry.value, kWindow);
+    } else if (entry.key == "most_skipped") {
+      policy.most_skipped = read_integer(key, entry.value, kPositive);
+    } else {
+      core::fail(ErrorKind::kUsage, "{}: unknown key {}; expected {}", entry.position.text(), key, kExpected);
+    }
+  }
+  if (!policy.given()) wrong_value(name, node, "z_score, in " + std::string(kExpected));
+  return policy;
+}
+
 optim::ScheduleArguments read_schedule_arguments(const std::string& name, const Node& node) {
   if (node.kind != Node::Kind::kMap) wrong_value(name, node, "a map from names to numbers, such as {num_cycles: 2}");
   optim::ScheduleArguments arguments;
@@ -326,6 +361,16 @@ std::string to_text(const train::ClassWeights& value) {
   if (!value.given()) return "null";
   return value.balanced ? "\"auto\"" : to_text(value.of_labels);
 }
+std::string to_text(const train::NonFinitePolicy& value) {
+  return value.aborts() ? "abort" : fmt::format("\"skip {}\"", value.most_skipped);
+}
+
+std::string to_text(const train::LossSpikePolicy& value) {
+  if (!value.given()) return "null";
+  return fmt::format("{{z_score: {}, window: {}, most_skipped: {}}}", to_text(value.z_score), value.window,
+                     value.most_skipped);
+}
+
 std::string to_text(const model::AdapterInit& value) { return model::init_name(value); }
 
 std::string to_text(const optim::ScheduleArguments& value) {

@@ -59,6 +59,8 @@ model::ModulePattern<int64_t> read_rank_pattern(const std::string& name, const N
 model::ModulePattern<double> read_alpha_pattern(const std::string& name, const Node& node);
 /// Reads auto, or a map from labels to numbers above 0. `null` counts as absent.
 train::ClassWeights read_class_weights(const std::string& name, const Node& node);
+train::NonFinitePolicy read_non_finite_policy(const std::string& name, const Node& node);
+train::LossSpikePolicy read_loss_spike_policy(const std::string& name, const Node& node);
 /// Reads a map from names to numbers or texts. `null` counts as absent.
 optim::ScheduleArguments read_schedule_arguments(const std::string& name, const Node& node);
 /// Reads a list of different integers of at least 0, or one.
@@ -95,6 +97,8 @@ std::string to_text(const model::ModuleChoice& value);
 std::string to_text(const model::AdapterInit& value);
 std::string to_text(const optim::ScheduleArguments& value);
 std::string to_text(const train::ClassWeights& value);
+std::string to_text(const train::NonFinitePolicy& value);
+std::string to_text(const train::LossSpikePolicy& value);
 template <typename T>
 std::string to_text(const model::ModulePattern<T>& value) {
   std::string text;

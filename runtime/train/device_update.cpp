@@ -63,7 +63,8 @@ class DeviceUpdate final : public Update {
         rates_(device),
         updates_(at::full({}, setup_.updates_done, at::TensorOptions(at::kLong).device(device))) {}
 
-  void run(const GradientSum& sum, optim::FlatBuffers& buffers, int64_t step, double target_weight) override;
+  void run(const GradientSum& sum, optim::FlatBuffers& buffers, int64_t step, double target_weight,
+           double loss_limit) override;
   void rate_changed() override { rates_.invalidate(); }
   size_t pending() const override { return under_way_.size(); }
   StepResult take(const std::function<void()>& while_waiting) override;
@@ -74,6 +75,7 @@ class DeviceUpdate final : public Update {
   struct UnderWay {
     int64_t step = 0;
     double target_weight = 0;
+    double loss_limit = 0;
     at::Tensor numbers;  // [kNumbers] fp64, pinned
     std::function<bool()> done;
   };
@@ -98,10 +100,12 @@ class DeviceUpdate final : public Update {
   std::vector<at::Tensor> free_;
 };
 
-void DeviceUpdate::run(const GradientSum& sum, optim::FlatBuffers& buffers, int64_t step, double target_weight) {
+void DeviceUpdate::run(const GradientSum& sum, optim::FlatBuffers& buffers, int64_t step, double target_weight,
+                       double loss_limit) {
   const GradientSum::Totals totals = sum.finish(buffers.grads);
   const at::Tensor norm = optim::clip_grad_norm_on_device(buffers.grads, setup_.max_grad_norm);
-  const at::Tensor flagged = totals.flagged.gt(0.0);
+  at::Tensor flagged = totals.flagged.gt(0.0);
+  if (std::isfinite(loss_limit)) flagged.logical_or_(totals.loss_sum.div(target_weight).gt(loss_limit));
   const int64_t known = setup_.updates_done;
   const optim::DeviceNumbers numbers{
       rates_.of(setup_, updates_, known, known + static_cast<int64_t>(under_way_.size())),
@@ -111,6 +115,7 @@ void DeviceUpdate::run(const GradientSum& sum, optim::FlatBuffers& buffers, int6
   UnderWay& entry = under_way_.emplace_back();
   entry.step = step;
   entry.target_weight = target_weight;
+  entry.loss_limit = loss_limit;
   entry.numbers = free_numbers();
   entry.numbers.copy_(at::stack({totals.loss_sum, totals.flagged, norm}), /*non_blocking=*/true);
   entry.done = readback_.record_event();
@@ -132,11 +137,9 @@ StepResult DeviceUpdate::take(const std::function<void()>& while_waiting) {
   result.skipped = numbers[1] > 0.0;
   result.loss = mean_loss(numbers[0], oldest.target_weight);
   result.grad_norm = numbers[2];
-  if (result.skipped) {
-    result.loss = result.grad_norm = std::nan("");
-  } else {
-    ++setup_.updates_done;
-  }
+  if (result.skipped) result.loss = result.grad_norm = std::nan("");
+  result.spiked = result.loss > oldest.loss_limit;
+  if (!result.skipped && !result.spiked) ++setup_.updates_done;
   free_.push_back(std::move(oldest.numbers));
   under_way_.pop_front();
   return result;

@@ -27,6 +27,20 @@ struct ClassWeights {
   bool given() const { return balanced || !of_labels.empty(); }
 };
 
+/// non_finite_policy: what happens after a step whose gradients are not finite. It makes no update.
+struct NonFinitePolicy {
+  int64_t most_skipped = 20;  // such steps in a row, after which the run ends; 1: abort
+  bool aborts() const { return most_skipped == 1; }
+};
+
+/// loss_spike_policy: a step with a loss far above the last ones makes no update.
+struct LossSpikePolicy {
+  double z_score = 0.0;       // standard deviations above the mean of the last losses; 0: off
+  int64_t window = 100;       // losses that are compared with
+  int64_t most_skipped = 10;  // spikes in a row, after which the run ends
+  bool given() const { return z_score > 0.0; }
+};
+
 /// The configuration group `trainer_config`: Hugging Face TrainingArguments' names, meanings and defaults.
 struct Options {
   std::string output_dir = "runs/default";
@@ -73,6 +87,8 @@ struct Options {
   std::optional<bool> greater_is_better;
   std::optional<int64_t> early_stopping_patience;  // evaluations in a row without an improvement; absent: off
   double early_stopping_threshold = 0.0;           // of an improvement that counts
+  NonFinitePolicy non_finite_policy;
+  LossSpikePolicy loss_spike_policy;
 
   /// Whether evaluations are compared by metric_for_best_model.
   bool compares_evaluations() const {
@@ -98,7 +114,6 @@ struct RuntimeOptions {
   std::string gradient_sum = "fixed";  // fixed: exact int64 | float: fp32, bits depend on the ranks
   int64_t bucket_bytes = 0;            // least size of an all-reduce bucket; 0: auto
   int64_t state_check_steps = 50;      // steps between hash comparisons over ranks; 0: never
-  int64_t max_skipped_steps = 20;      // non-finite steps in a row before the run ends with exit code 7
   int64_t peer_timeout_seconds = 300;  // silence of an awaited rank after which the job exits with 6
   int64_t prefetch_batches = 4;
 };

@@ -140,7 +140,7 @@ void StepRunner::end_sums(void (GradientReducer::*end)(), metrics::DeviceMeasure
 
 void StepRunner::update(TrainingState& state, metrics::DeviceMeasure& measure) {
   const core::ScopedTimer timer(measure.compute_seconds);
-  update_->run(reducer_.sum(), state.buffers, state.step + 1, header_.target_weight);
+  update_->run(reducer_.sum(), state.buffers, state.step + 1, header_.target_weight, state.spikes.limit());
 }
 
 }  // namespace neoloom::train

@@ -198,7 +198,7 @@ bool Trainer::checks_replicas() const {
 
 // Returns whether something after this step depends on its results, or on those of all steps before.
 bool Trainer::needs_results(const StepFlags& flags) const {
-  const bool reads_late = setup_.device_step && !state_.loss_scale.moves();
+  const bool reads_late = setup_.device_step && !state_.loss_scale.moves() && !state_.spikes.given();
   return !reads_late || flags.stop || state_.step == schedule_.total_steps || checks_replicas() ||
          schedule_.saves_after(state_.step) || schedule_.evaluates_after(state_.step) || logs_now();
 }
@@ -211,24 +211,39 @@ void Trainer::take_results(size_t left) {
 }
 
 void Trainer::note(const StepResult& result) {
+  const bool searches = state_.loss_scale.moves() && state_.loss_scale.value() > 1.0;
+  if (result.spiked) reporter_.warn(result.step, state_.spikes.describe(result));
   state_.note(result);
   last_result_ = result;
-  if (result.skipped) note_skipped_step(result.step);
+  if (result.skipped) note_skipped_step(result.step, searches);
+  if (state_.spikes.given() && state_.spikes.too_many()) {
+    end_for_numbers(result.step,
+                    fmt::format("{} steps in a row had a loss far above those before, although no update was made "
+                                "(trainer_config.loss_spike_policy): not single rows, but the parameters or the data "
+                                "have changed; earlier checkpoints are kept. Lower the learning rate and resume from "
+                                "one of them (--resume PATH), or raise z_score",
+                                state_.spikes.in_a_row()));
+  }
   if (result.target_weight > 0 || std::exchange(told_of_step_without_target_, true)) return;
   reporter_.warn(result.step, fmt::format("step {}: none of its rows has a token to train on, so it has no loss; "
                                           "later steps like it are not reported",
                                           result.step));
 }
 
-void Trainer::note_skipped_step(int64_t step) {
+void Trainer::note_skipped_step(int64_t step, bool searches) {
   reporter_.warn(step, fmt::format("step {}: gradients are not finite; the update is skipped", step));
-  if (state_.skipped_in_a_row < setup_.runtime.max_skipped_steps) return;
+  const NonFinitePolicy& policy = setup_.options.non_finite_policy;
+  if (state_.skipped_in_a_row < policy.most_skipped || (policy.aborts() && searches)) return;
+  end_for_numbers(step,
+                  fmt::format("{} had gradients that are not finite (trainer_config.non_finite_policy); "
+                              "earlier checkpoints are kept. Lower the learning rate, or use frozen_dtype "
+                              "float32 or bfloat16",
+                              policy.aborts() ? "a step" : fmt::format("{} steps in a row", state_.skipped_in_a_row)));
+}
+
+void Trainer::end_for_numbers(int64_t step, const std::string& why) {
   reporter_.run_end("failed", step, end_of_run());
-  throw comm::CollectiveError(
-      ErrorKind::kNumeric,
-      fmt::format("{} steps in a row had gradients that are not finite (runtime.max_skipped_steps); "
-                  "earlier checkpoints are kept. Lower the learning rate, or use frozen_dtype float32 or bfloat16",
-                  state_.skipped_in_a_row));
+  throw comm::CollectiveError(ErrorKind::kNumeric, why);
 }
 
 // Goes on after all ranks agreed that a micro-batch did not fit. The state is still that after the last step. The
@@ -356,6 +371,7 @@ ordered_json Trainer::end_of_run() const {
   ordered_json end = ordered_json::object();
   if (state_.step < schedule_.total_steps && early_stopping_.stops()) end["reason"] = early_stopping_.reason(best_);
   if (state_.skipped_steps > 0) end["skipped_steps"] = state_.skipped_steps;
+  if (state_.spikes.given()) end["loss_spikes"] = state_.spikes.count();
   return end;
 }
 
@@ -417,9 +433,8 @@ void Trainer::require_updates() {
                     state_.skipped_in_a_row, state_.step, state_.step - state_.skipped_in_a_row));
     return;
   }
-  reporter_.run_end("failed", state_.step, end_of_run());
-  throw comm::CollectiveError(
-      ErrorKind::kNumeric,
+  end_for_numbers(
+      state_.step,
       fmt::format(
           "none of the {} steps made an update, because no gradient was finite: nothing was learnt, "
           "and no adapter is written. Lower the learning rate, use frozen_dtype float32 or bfloat16, "

@@ -51,7 +51,9 @@ class Trainer {
   /// them throw together after too many skipped steps.
   void take_results(size_t left);
   void note(const StepResult& result);
-  void note_skipped_step(int64_t step);
+  /// `searches`: the loss scale was still above 1, so that a step may well overflow.
+  void note_skipped_step(int64_t step, bool searches);
+  [[noreturn]] void end_for_numbers(int64_t step, const std::string& why);
   void shrink_micro_batches();
   void start_loader();
   void log();

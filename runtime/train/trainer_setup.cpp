@@ -84,6 +84,7 @@ std::unique_ptr<Update> make_update(const TrainerSetup& setup, const StepSchedul
 TrainingState make_state(const TrainerSetup& setup, model::Model& model, const std::optional<Resumed>& resumed) {
   TrainingState state(model.layout().total_elements, c10::Device(setup.device), setup.initial_loss_scale,
                       optimizer_options(setup.options), factored_elements(model.layout()));
+  state.spikes = LossSpikes(setup.options.loss_spike_policy);
   if (optim::follows_metric(setup.options.lr_scheduler_type)) {
     state.metric_schedule =
         optim::make_metric_schedule(schedule_settings(setup.options, {}), judge_of(setup).greater_is_better);

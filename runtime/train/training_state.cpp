@@ -118,12 +118,9 @@ TrainingState::TrainingState(int64_t n_elements, const at::Device& device, doubl
 
 void TrainingState::note(const StepResult& result) {
   loss_scale.note(result.skipped);
-  if (result.skipped) {
-    ++skipped_steps;
-    ++skipped_in_a_row;
-  } else {
-    skipped_in_a_row = 0;
-  }
+  spikes.note(result);
+  if (result.skipped || result.spiked) ++skipped_steps;
+  skipped_in_a_row = result.skipped ? skipped_in_a_row + 1 : 0;
   if (result.target_weight > 0) history.add_loss(result.loss);
 }
 
@@ -146,6 +143,7 @@ checkpoint::State TrainingState::to_checkpoint(const model::ParameterLayout& lay
   state.skipped_steps = skipped_steps;
   nlohmann::json others = {{"skipped_in_a_row", skipped_in_a_row}};
   others.update(evaluations);
+  if (spikes.given()) others["loss_spikes"] = spikes.state();
   if (metric_schedule) others["lr_schedule"] = metric_schedule->state();
   state.history = history.text(std::move(others));
   return state;
@@ -177,6 +175,7 @@ void TrainingState::restore(const Resumed& resumed, const model::ParameterLayout
   try {
     history.restore(text);
     skipped_in_a_row = text.at("skipped_in_a_row");
+    if (spikes.given()) spikes.restore(text.at("loss_spikes"));
     if (metric_schedule) metric_schedule->restore(text.at("lr_schedule"));
   } catch (const nlohmann::json::exception& error) {
     core::fail(ErrorKind::kCheckpoint, "the checkpoint's history cannot be read: {}", core::json_complaint(error));

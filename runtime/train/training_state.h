@@ -9,6 +9,7 @@
 #include "model/parameter_layout.h"
 #include "runtime/optim/metric_schedule.h"
 #include "runtime/optim/optimizer.h"
+#include "runtime/train/loss_spikes.h"
 #include "runtime/train/resume.h"
 #include "runtime/train/update.h"
 
@@ -77,13 +78,14 @@ struct TrainingState {
   /// of another optimizer; Error(kCheckpoint) when its history is damaged.
   void restore(const Resumed& resumed, const model::ParameterLayout& layout);
 
-  optim::FlatBuffers buffers;  // grads holds one micro-batch's, then the mean
-  at::Tensor initial_params;   // [n] before the first step; undefined unless the model computes with them
-  std::string optimizer;       // optim::state_name
-  int64_t step = 0;            // steps done; with a device step: enqueued
-  int64_t skipped_steps = 0;
-  int64_t skipped_in_a_row = 0;
+  optim::FlatBuffers buffers;    // grads holds one micro-batch's, then the mean
+  at::Tensor initial_params;     // [n] before the first step; undefined unless the model computes with them
+  std::string optimizer;         // optim::state_name
+  int64_t step = 0;              // steps done; with a device step: enqueued
+  int64_t skipped_steps = 0;     // without an update: not finite, or a loss spike
+  int64_t skipped_in_a_row = 0;  // not finite
   LossScale loss_scale;
+  LossSpikes spikes;
   std::unique_ptr<optim::MetricSchedule> metric_schedule;  // null: the learning rate follows the updates
   History history;
 };

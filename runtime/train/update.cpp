@@ -13,7 +13,8 @@ class HostUpdate final : public Update {
  public:
   explicit HostUpdate(UpdateSetup setup) : setup_(std::move(setup)), optimizer_(setup_.optimizer, at::kCPU) {}
 
-  void run(const GradientSum& sum, optim::FlatBuffers& buffers, int64_t step, double target_weight) override {
+  void run(const GradientSum& sum, optim::FlatBuffers& buffers, int64_t step, double target_weight,
+           double loss_limit) override {
     const GradientSum::Totals totals = sum.finish(buffers.grads);
     StepResult& result = results_.emplace_back();
     result.step = step;
@@ -25,8 +26,9 @@ class HostUpdate final : public Update {
       return;
     }
     result.loss = mean_loss(totals.loss_sum.item<double>(), target_weight);
+    result.spiked = result.loss > loss_limit;
     result.grad_norm = optim::clip_grad_norm(buffers.grads, setup_.max_grad_norm);
-    optimizer_.step(buffers, setup_.ranges, result.learning_rate, ++setup_.updates_done);
+    if (!result.spiked) optimizer_.step(buffers, setup_.ranges, result.learning_rate, ++setup_.updates_done);
   }
 
   size_t pending() const override { return results_.size(); }

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <memory>
 #include <vector>
 
@@ -22,7 +23,10 @@ struct StepResult {
   double learning_rate = 0.0;
   double target_weight = 0;  // sum over the targets; without class_weights, their count
   bool skipped = false;      // something was not finite: loss and norm are NaN, the state did not change
+  bool spiked = false;       // the loss was above the limit: the state did not change
 };
+
+inline constexpr double kAnyLoss = std::numeric_limits<double>::infinity();
 
 struct UpdateSetup {
   std::vector<optim::ParameterRange> ranges;
@@ -47,9 +51,10 @@ class Update {
  public:
   virtual ~Update() = default;
 
-  /// Writes the mean of `sum`, which is over all ranks, to buffers.grads, and updates `buffers`. target_weight: N of
-  /// the step.
-  virtual void run(const GradientSum& sum, optim::FlatBuffers& buffers, int64_t step, double target_weight) = 0;
+  /// Writes the mean of `sum`, which is over all ranks, to buffers.grads, and updates `buffers`, unless the mean loss
+  /// is above loss_limit (kAnyLoss: never). target_weight: N of the step.
+  virtual void run(const GradientSum& sum, optim::FlatBuffers& buffers, int64_t step, double target_weight,
+                   double loss_limit) = 0;
 
   /// Says that UpdateSetup::metric_rate has changed. No results may be pending.
   virtual void rate_changed() {}

@@ -325,6 +325,28 @@ TEST(Resolved, ValidationSetsKeepTheirNamesAndOrder) {
   EXPECT_EQ(to_yaml(again), to_yaml(config));
 }
 
+TEST(Policies, SayWhatASkippedStepMeans) {
+  const auto limit = [](const std::string& text) {
+    return parse("trainer_config: {non_finite_policy: " + text + "}\n").trainer_config.non_finite_policy.most_skipped;
+  };
+  EXPECT_EQ(limit("abort"), 1);
+  EXPECT_EQ(limit("skip 7"), 7);
+  EXPECT_EQ(parse("runtime: {max_skipped_steps: 7}\n").trainer_config.non_finite_policy.most_skipped, 7) << "old";
+  for (const char* text : {"skip", "skip 0", "skip 1.5", "skip 3 times", "5", "continue"}) {
+    EXPECT_THAT(refusal(fmt::format("trainer_config: {{non_finite_policy: {}}}\n", text)),
+                HasSubstr("expected abort, or skip N"))
+        << text;
+  }
+  const auto spikes = [](const std::string& text) {
+    return refusal("trainer_config: {loss_spike_policy: " + text + "}\n");
+  };
+  EXPECT_EQ(spikes("{z_score: 6}"), "accepted");
+  EXPECT_EQ(spikes("null"), "accepted");
+  EXPECT_THAT(spikes("{window: 10}"), HasSubstr("expected z_score"));
+  EXPECT_THAT(spikes("{z_score: 6, windows: 10}"), HasSubstr("unknown key trainer_config.loss_spike_policy.windows"));
+  EXPECT_THAT(spikes("{z_score: 6, window: 1}"), HasSubstr("at least 2"));
+}
+
 TEST(Resolved, FullTrainingStaysFullTraining) {
   const RunConfig config = parse("model_config: {train_all: true}\n");
   EXPECT_FALSE(parse_config(to_yaml(config), "config.yaml", {}).peft_config.has_value());

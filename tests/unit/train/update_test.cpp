@@ -100,7 +100,7 @@ Walk walk(Update& update, bool device_operators, int64_t broken, size_t late) {
   Walk walk;
   for (int64_t step = 1; step <= 6; ++step) {
     update.run(*sum_of(gradient_of(step, broken), static_cast<double>(step), device_operators), walk.buffers, step,
-               kTargets);
+               kTargets, kAnyLoss);
     while (update.pending() > late) walk.results.push_back(update.take([] {}));
   }
   while (update.pending() > 0) walk.results.push_back(update.take([] {}));
@@ -143,7 +143,8 @@ TEST(DeviceUpdate, SkippedStepLeavesStateAndScheduleAsTheyWere) {
   const auto update = make_device_update(update_setup(2), device.readback(), at::kCPU);
   optim::FlatBuffers buffers = start();
   const optim::FlatBuffers before = start();
-  for (int64_t step = 3; step < 6; ++step) update->run(*sum_of(gradient_of(step, step), 1.0, true), buffers, step, 1);
+  for (int64_t step = 3; step < 6; ++step)
+    update->run(*sum_of(gradient_of(step, step), 1.0, true), buffers, step, 1, kAnyLoss);
   EXPECT_TRUE(buffers.params.equal(before.params));
   EXPECT_TRUE(buffers.exp_avg_sq.equal(before.exp_avg_sq));
   for (int64_t step = 3; step < 6; ++step) {
@@ -154,11 +155,38 @@ TEST(DeviceUpdate, SkippedStepLeavesStateAndScheduleAsTheyWere) {
   }
 }
 
+TEST(Update, ALossAboveTheLimitLeavesStateAndScheduleAsTheyWere) {
+  FakeDevice device;
+  device.done = 100;
+  const auto host = make_host_update(update_setup());
+  const auto on_device = make_device_update(update_setup(), device.readback(), at::kCPU);
+  for (Update* update : {host.get(), on_device.get()}) {
+    optim::FlatBuffers buffers = start();
+    const optim::FlatBuffers before = start();
+    const double loss = 3.0 / kTargets;
+    const auto result_with = [&](double limit) {
+      update->run(*sum_of(gradient_of(1, -1), 3.0, update == on_device.get()), buffers, 1, kTargets, limit);
+      return update->take([] {});
+    };
+    const StepResult spiked = result_with(loss * 0.999);
+    EXPECT_TRUE(spiked.spiked);
+    EXPECT_FALSE(spiked.skipped);
+    EXPECT_EQ(spiked.loss, loss);
+    EXPECT_GT(spiked.grad_norm, 0.0);
+    EXPECT_TRUE(buffers.params.equal(before.params));
+    EXPECT_TRUE(buffers.exp_avg.equal(before.exp_avg));
+    const StepResult fine = result_with(loss);
+    EXPECT_FALSE(fine.spiked);
+    EXPECT_EQ(fine.learning_rate, spiked.learning_rate);
+    EXPECT_FALSE(buffers.exp_avg.equal(before.exp_avg));
+  }
+}
+
 TEST(DeviceUpdate, ResultsWaitForTheDeviceAndSomebodyLooksAfterThePeersMeanwhile) {
   FakeDevice device;
   const auto update = make_device_update(update_setup(), device.readback(), at::kCPU);
   optim::FlatBuffers buffers = start();
-  update->run(*sum_of(gradient_of(1, -1), 1.0, true), buffers, 1, kTargets);
+  update->run(*sum_of(gradient_of(1, -1), 1.0, true), buffers, 1, kTargets, kAnyLoss);
   int64_t looks = 0;
   const StepResult result = update->take([&] {
     if (++looks == 3) device.done = 1;
@@ -167,7 +195,7 @@ TEST(DeviceUpdate, ResultsWaitForTheDeviceAndSomebodyLooksAfterThePeersMeanwhile
   EXPECT_EQ(result.step, 1);
   EXPECT_THROW(
       {
-        update->run(*sum_of(gradient_of(2, -1), 1.0, true), buffers, 2, kTargets);
+        update->run(*sum_of(gradient_of(2, -1), 1.0, true), buffers, 2, kTargets, kAnyLoss);
         update->take([] { throw std::runtime_error("a peer is gone"); });
       },
       std::runtime_error);
@@ -195,7 +223,7 @@ TEST(DeviceUpdate, LearningRatesGoOnBeyondTheOnesThatWereUploaded) {
   optim::FlatBuffers buffers = start();
   const auto good = sum_of(gradient_of(1, -1), 1.0, true), bad = sum_of(gradient_of(1, 1), 1.0, true);
   for (int64_t step = 1; step <= kSteps; ++step) {
-    update->run(step % 5 == 0 ? *bad : *good, buffers, step, kTargets);
+    update->run(step % 5 == 0 ? *bad : *good, buffers, step, kTargets, kAnyLoss);
     if (update->pending() > 3) update->take([] {});
   }
   ASSERT_EQ(used.size(), static_cast<size_t>(kSteps / 5 * 4));
@@ -227,7 +255,7 @@ TEST(DeviceStep, NothingInItMakesTheHostWait) {
     numbers.ranges = {{0, layout.total_elements, true}};
     FakeDevice device;
     const auto update = make_device_update(numbers, device.readback(), at::kCPU, fused_as_on_a_device);
-    update->run(sum.sum(), buffers, 0, 1);  // uploads the learning rates
+    update->run(sum.sum(), buffers, 0, 1, kAnyLoss);  // uploads the learning rates
 
     const neoloom::support::OperatorRecord record;
     for (int64_t step = 1; step <= 3; ++step) {
@@ -247,7 +275,7 @@ TEST(DeviceStep, NothingInItMakesTheHostWait) {
       sum.mark_all_ready(buffers.grads, last.loss.loss);
       sum.mark_all_ready();
       sum.wait();
-      update->run(sum.sum(), buffers, step, kTargets);
+      update->run(sum.sum(), buffers, step, kTargets, kAnyLoss);
     }
     EXPECT_EQ(record.kernels().at("_fused_adamw_"), 3);
     EXPECT_THAT(record.waits(), IsEmpty());
