@@ -59,21 +59,41 @@ std::string pipeline(const CardFacts& facts) {
   return facts.task.classifies() ? "text-classification" : "text-generation";
 }
 
-std::string evaluation_files(const CardFacts& facts) {
-  const data::Options& data = facts.config.data;
-  return data.validation.empty() ? "a part of " + file_names(data.train) : file_names(data.validation);
+/// What an evaluation found on one validation set.
+struct EvaluatedSet {
+  std::string files;
+  int64_t samples = 0;
+  std::vector<std::pair<std::string, double>> metrics;  // finite numbers, by their names without `eval_` and the set's
+};
+
+/// Returns the name of the set that a key of an `eval` event speaks of: the longest that it begins with.
+std::string set_of(const std::string& key, const std::vector<data::ValidationFiles>& sets) {
+  std::string longest;
+  for (const auto& [name, files] : sets) {
+    if (name.size() > longest.size() && key.starts_with("eval_" + name + "_")) longest = name;
+  }
+  return longest;
 }
 
-/// Returns the finite numbers of an `eval` event by their names without `eval_`.
-std::vector<std::pair<std::string, double>> metrics_of(const json& evaluation) {
-  constexpr std::string_view kPrefix = "eval_";
-  std::vector<std::pair<std::string, double>> metrics;
-  if (!evaluation.is_object()) return metrics;
-  for (const auto& [key, value] : evaluation.items()) {
-    if (!key.starts_with(kPrefix) || !value.is_number_float() || !std::isfinite(value.get<double>())) continue;
-    metrics.emplace_back(key.substr(kPrefix.size()), value.get<double>());
+std::vector<EvaluatedSet> evaluated_sets(const CardFacts& facts, const json& evaluation) {
+  const data::Options& data = facts.config.data;
+  std::vector<data::ValidationFiles> sets = data.validation;
+  if (sets.empty()) sets.push_back({"", data.train});
+  std::vector<EvaluatedSet> found;
+  for (const auto& [name, files] : sets) {
+    EvaluatedSet& set = found.emplace_back();
+    set.files = (data.validation.empty() ? "a part of " : "") + file_names(files);
+    const std::string prefix = name.empty() ? "eval_" : "eval_" + name + "_";
+    for (const auto& [key, value] : evaluation.items()) {
+      if (!key.starts_with(prefix) || set_of(key, sets) != name) continue;
+      const std::string metric = key.substr(prefix.size());
+      if (metric == "samples" && value.is_number_integer()) set.samples = value.get<int64_t>();
+      if (!value.is_number_float() || !std::isfinite(value.get<double>())) continue;
+      set.metrics.emplace_back(metric, value.get<double>());
+    }
+    if (set.metrics.empty()) found.pop_back();
   }
-  return metrics;
+  return found;
 }
 
 /// Returns the hub's name of a metric.
@@ -85,14 +105,15 @@ std::string metric_type(const std::string& name) {
 }
 
 std::string model_index(const CardFacts& facts, const json& evaluation) {
-  const auto metrics = metrics_of(evaluation);
-  if (metrics.empty()) return "";
-  std::string text = fmt::format(
-      "model-index:\n- name: {}\n  results:\n  - task:\n      type: {}\n    dataset:\n      type: {}\n      name: {}\n"
-      "    metrics:\n",
-      yaml(title(facts)), pipeline(facts), yaml(evaluation_files(facts)), yaml(evaluation_files(facts)));
-  for (const auto& [name, value] : metrics) {
-    text += fmt::format("    - type: {}\n      value: {}\n      name: {}\n", metric_type(name), yaml(value), name);
+  const std::vector<EvaluatedSet> sets = evaluated_sets(facts, evaluation);
+  if (sets.empty()) return "";
+  std::string text = fmt::format("model-index:\n- name: {}\n  results:\n", yaml(title(facts)));
+  for (const EvaluatedSet& set : sets) {
+    text += fmt::format("  - task:\n      type: {0}\n    dataset:\n      type: {1}\n      name: {1}\n    metrics:\n",
+                        pipeline(facts), yaml(set.files));
+    for (const auto& [name, value] : set.metrics) {
+      text += fmt::format("    - type: {}\n      value: {}\n      name: {}\n", metric_type(name), yaml(value), name);
+    }
   }
   return text;
 }
@@ -197,12 +218,15 @@ std::string training(const CardFacts& facts) {
 }
 
 std::string evaluation_text(const CardFacts& facts, const json& evaluation) {
-  std::vector<std::pair<std::string, std::string>> rows;
-  for (const auto& [name, value] : metrics_of(evaluation)) rows.push_back({name, fmt::format("{:.4f}", value)});
-  if (rows.empty()) return "";
-  return fmt::format("\n## Evaluation\n\nOf {} samples of {}, after step {}:\n", evaluation.value("eval_samples", 0),
-                     cell(evaluation_files(facts)), evaluation.value("step", 0)) +
-         table("metric", "value", rows);
+  std::string text;
+  for (const EvaluatedSet& set : evaluated_sets(facts, evaluation)) {
+    std::vector<std::pair<std::string, std::string>> rows;
+    for (const auto& [name, value] : set.metrics) rows.push_back({name, fmt::format("{:.4f}", value)});
+    text += fmt::format("\nOf {} samples of {}, after step {}:\n", set.samples, cell(set.files),
+                        evaluation.value("step", int64_t{0})) +
+            table("metric", "value", rows);
+  }
+  return text.empty() ? "" : "\n## Evaluation\n" + text;
 }
 
 std::string label_text(const CardFacts& facts) {

@@ -92,7 +92,10 @@ nlohmann::json History::evaluation_before(int64_t step) const {
   const auto events = core::parse_json("[" + events_ + "]", "the history of this run", ErrorKind::kInternal);
   nlohmann::json found;
   for (const nlohmann::json& event : events) {
-    if (event.value("event", "") == "eval" && event.value("step", int64_t{0}) <= step) found = event;
+    const int64_t at = event.value("step", int64_t{0});
+    if (event.value("event", "") != "eval" || at > step) continue;
+    if (found.is_null() || found["step"] != at) found = nlohmann::json::object();
+    found.update(event);  // each validation set has an event of its own
   }
   return found;
 }

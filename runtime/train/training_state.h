@@ -47,7 +47,7 @@ class History {
   double mean_loss() const;  // of the steps since reset(); NaN if none had a loss
   void reset();
 
-  /// Returns the last `eval` event of a step up to this one; null: none.
+  /// Returns the members of the `eval` events of the last evaluation up to this step; null: none.
   nlohmann::json evaluation_before(int64_t step) const;
 
   /// One JSON object, with the members of `others` beside its own.

@@ -104,6 +104,25 @@ def test_names_that_yaml_would_misread_come_back(base, tmp_path, cache):
     assert "spam: \"yes\" \\| no" in card.text and "&lt;b> " in card.text
 
 
+def test_each_validation_set_is_told_under_the_name_of_its_file(base, tmp_path, cache):
+    write_jsonl(tmp_path / "train.jsonl", rows(["ham", "spam"]))
+    for number, name in enumerate(("a.jsonl", "b.jsonl")):
+        write_jsonl(tmp_path / name, rows(["ham", "spam"], 11)[number:])
+    config = {"model_config": {"pretrained_model_name": str(base)}, "peft_config": {"task_type": "SEQ_CLS", "r": 2},
+              "trainer_config": {"max_steps": 2, "eval_strategy": "steps", "eval_steps": 2},
+              "data": {"train": str(tmp_path / "train.jsonl"),
+                       "validation": {"dev": str(tmp_path / "a.jsonl"), "dev_hard": str(tmp_path / "b.jsonl")}}}
+    run, _ = train(tmp_path, cache, config)
+    card = card_of(run.folder / "adapter")
+    told = {(result.dataset_name, result.metric_name): result.metric_value for result in card.data.eval_results}
+    evaluation = {key: value for event in run.events("eval") for key, value in event.items()}
+    for file, name in (("a.jsonl", "dev"), ("b.jsonl", "dev_hard")):
+        for metric in ("loss", "accuracy"):
+            assert told[file, metric] == pytest.approx(evaluation[f"eval_{name}_{metric}"], rel=1e-5)
+    assert not any(metric.startswith("hard_") for _, metric in told)
+    assert "Of 11 samples of a.jsonl, after step 2:" in card.text and "Of 10 samples of b.jsonl" in card.text
+
+
 def test_a_language_model_says_so_and_an_export_keeps_the_card(base, tmp_path, cache):
     write_jsonl(tmp_path / "train.jsonl", [{"text": row["text"]} for row in rows(["x"])])
     config = {"model_config": {"pretrained_model_name": str(base)}, "trainer_config": {"max_steps": 1},
