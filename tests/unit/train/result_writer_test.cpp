@@ -102,12 +102,14 @@ TEST_F(Writing, WithoutAnyCheckpointAStopSaysThatTheRunStartsOver) {
 TEST_F(Writing, TheResultIsTheLastState) {
   EXPECT_EQ(writer().write_result(params_, kTotalSteps, /*fresh=*/true), "");
   EXPECT_EQ(adapter(), std::to_string(3.0F));
+  EXPECT_EQ(written_step_, kTotalSteps);
 }
 
 TEST_F(Writing, TheResultIsTheBestStateWhereAskedFor) {
   best_at(4);
   EXPECT_EQ(writer(/*keeps_best=*/true).write_result(params_, kTotalSteps, true), "");
   EXPECT_EQ(adapter(), std::to_string(7.0F));
+  EXPECT_EQ(written_step_, 4);
 }
 
 TEST_F(Writing, WithoutABestModelTheLastStateIsWrittenUnlessAResultIsThere) {

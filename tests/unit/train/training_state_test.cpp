@@ -43,6 +43,20 @@ TrainingState state_after_six_steps() {
   return state;
 }
 
+TEST(History, TheLastEvaluationUpToAStepHasTheMembersOfAllItsSets) {
+  History history;
+  EXPECT_TRUE(history.evaluation_before(9).is_null());
+  history.remember({{"event", "eval"}, {"step", 2}, {"eval_dev_loss", 3.0}});
+  history.remember({{"event", "eval"}, {"step", 4}, {"eval_dev_loss", 2.0}});
+  history.remember({{"event", "eval"}, {"step", 4}, {"eval_hard_loss", 5.0}});
+  history.remember({{"event", "train"}, {"step", 5}});
+  const nlohmann::json both = {{"event", "eval"}, {"step", 4}, {"eval_dev_loss", 2.0}, {"eval_hard_loss", 5.0}};
+  EXPECT_EQ(history.evaluation_before(5), both);
+  EXPECT_EQ(history.evaluation_before(3)["eval_dev_loss"], 3.0);
+  EXPECT_FALSE(history.evaluation_before(3).contains("eval_hard_loss"));
+  EXPECT_TRUE(history.evaluation_before(1).is_null());
+}
+
 TEST(TrainingState, GoesOnFromItsCheckpointAsIfItHadNotStopped) {
   const TrainingState before = state_after_six_steps();
   const checkpoint::State stored = before.to_checkpoint(layout(), kStepsPerEpoch, {{"best_judge", "any"}});
