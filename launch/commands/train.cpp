@@ -167,14 +167,7 @@ void print_notes(const TrainingJob& s, const Device& device, const model::Model&
                      s.validation.front().store->size(), s.rows->size(), s.config.data.train.text(), s.train->size(),
                      s.task.value == core::Task::kSingleLabel ? "each label gives its share" : "taken at random"));
   }
-  const auto note_rows = [&](const std::string& name, const data::TokenStore& store) {
-    for (const data::InvalidRow& row : store.invalid_rows()) {
-      note(fmt::format("warning: {} data, line {}: {} (row left out)", name, row.line, row.reason));
-    }
-  };
-  note_rows("training", *s.rows);
-  for (const auto& [name, store] : s.validation)
-    note_rows(name.empty() ? "validation" : "validation (" + name + ")", *store);
+  for (const std::string& text : rows_left_out(*s.rows, s.validation)) note("warning: " + text);
 }
 
 model::ModelSetup model_setup(const TrainingJob& s, const Device& device) {

@@ -35,6 +35,19 @@ std::vector<std::string> target_warnings(const Inputs& inputs, const data::Token
   return warnings;
 }
 
+std::vector<std::string> rows_left_out(const data::TokenStore& train,
+                                       const std::vector<train::ValidationSet>& validation) {
+  std::vector<std::string> lines;
+  const auto add = [&](const std::string& name, const data::TokenStore& store) {
+    for (const data::InvalidRow& row : store.invalid_rows()) {
+      lines.push_back(fmt::format("{} data, line {}: {} (row left out)", name, row.line, row.reason));
+    }
+  };
+  add("training", train);
+  for (const auto& [name, store] : validation) add(name.empty() ? "validation" : "validation (" + name + ")", *store);
+  return lines;
+}
+
 std::vector<data::Finding> findings(const Inputs& inputs, const data::TokenStore& train,
                                     const std::vector<train::ValidationSet>& validation) {
   constexpr std::string_view kOfValidation = "validation data";

@@ -16,6 +16,10 @@ namespace neoloom::launch {
 std::vector<std::string> target_warnings(const Inputs& inputs, const data::TokenStore& train,
                                          const std::vector<train::ValidationSet>& validation);
 
+/// Returns a line for each row that could not be used.
+std::vector<std::string> rows_left_out(const data::TokenStore& train,
+                                       const std::vector<train::ValidationSet>& validation);
+
 /// Returns what deserves a look in the data: data::findings for this job, for each validation set.
 std::vector<data::Finding> findings(const Inputs& inputs, const data::TokenStore& train,
                                     const std::vector<train::ValidationSet>& validation);

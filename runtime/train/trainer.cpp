@@ -12,6 +12,7 @@
 #include "runtime/core/error.h"
 #include "runtime/core/files.h"
 #include "runtime/core/hash.h"
+#include "runtime/core/json.h"
 #include "runtime/train/evaluator.h"
 
 namespace neoloom::train {
@@ -117,7 +118,8 @@ void Trainer::announce(const std::optional<Resumed>& resumed) {
                    {"world_size_before", reporter_.world_size_before()}});
   const std::string forgotten = best_.restore(resumed->state, core::parent_directory(resumed->path));
   if (forgotten.empty()) {
-    early_stopping_.restore(nlohmann::json::parse(resumed->state.history));
+    early_stopping_.restore(
+        core::parse_json(resumed->state.history, "the checkpoint's history", ErrorKind::kCheckpoint));
   } else if (setup_.options.compares_evaluations()) {
     warn(forgotten);
   }
