@@ -53,11 +53,13 @@ void write(const Inference& inference, const ExportArguments& arguments, const c
 }
 
 // Returns the run's own rows: those of validation if their file is there, else those of training; nothing: neither is.
-std::optional<data::Files> rows_of(const RunConfig& config) {
-  for (const data::Files& files : {config.data.validation, config.data.train}) {
-    if (!files.empty() && files.exist()) return files;
-  }
-  return std::nullopt;
+std::optional<data::Files> rows_of(const data::Options& data) {
+  std::vector<data::Files> candidates;
+  for (const data::ValidationFiles& set : data.validation) candidates.push_back(set.files);
+  candidates.push_back(data.train);
+  const auto found = std::find_if(candidates.begin(), candidates.end(),
+                                  [](const data::Files& files) { return !files.empty() && files.exist(); });
+  return found == candidates.end() ? std::nullopt : std::optional(*found);
 }
 
 // Reads the exported folder as any other model, with caches of its own beside it.
@@ -100,7 +102,7 @@ void print_difference(const Inference& run, const Inference& exported, const dat
 }
 
 void compare(comm::MpiSession& session, const Inference& run, const ExportArguments& arguments) {
-  const std::optional<data::Files> files = rows_of(run.config);
+  const std::optional<data::Files> files = rows_of(run.config.data);
   core::require(files.has_value(), core::ErrorKind::kData, "the run's data files are not there");
   data::StoreRequest request = store_request(run.config, run.task, run.base, *files);
   if (run.task.classifies()) request.label_names = run.labels;

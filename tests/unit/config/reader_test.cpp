@@ -155,8 +155,8 @@ TEST(Range, RefusesWhatNoRunCanUse) {
 }
 
 TEST(Choice, KnownToHuggingFaceButNotHereIsSaidSo) {
-  EXPECT_THAT(refusal("trainer_config: {lr_scheduler_type: greedy}\n"),
-              AllOf(HasSubstr("\"greedy\" is not supported yet"), HasSubstr("linear, cosine")));
+  EXPECT_THAT(refusal("trainer_config: {optim: lomo}\n"),
+              AllOf(HasSubstr("\"lomo\" is not supported yet"), HasSubstr("adamw_torch")));
   EXPECT_THAT(refusal("trainer_config: {lr_scheduler_type: wavy}\n"), HasSubstr("expected one of linear"));
   EXPECT_THAT(refusal("model_config: {problem_type: ranking}\n"), HasSubstr("regression"));
 }
