@@ -35,7 +35,8 @@ struct Options {
   std::string labels_separator = "|";
   std::string prompt_column;  // with response_column: causal LM, loss on the response only
   std::string response_column;
-  std::string prompt_template;           // in place of both: see PromptTemplate
+  std::string prompt_template;  // in place of both: see PromptTemplate
+  std::string pack = "auto";    // causal LM: auto (documents for plain text, else none) | documents | samples | none
   std::vector<std::string> label_names;  // fixes the label map and its order; empty: from the training file
   double invalid_data_tolerance_percent = 0.0;
 };

@@ -33,8 +33,10 @@ constexpr size_t kHashDigitsInName = 32;
 constexpr int64_t kRowsBetweenReports = 256;
 constexpr int64_t kUnitBytes = 1000;
 
-bool is_stream(const StoreRequest& request, Format format) {
-  return format == Format::kText && request.task == Task::kCausalLm;
+/// Whether texts are cut into as many samples as they need. Others lose what exceeds max_length.
+bool cuts_documents(const StoreRequest& request, Format format) {
+  const std::string& pack = request.options.pack;
+  return request.task == Task::kCausalLm && (pack == "documents" || (pack == "auto" && format == Format::kText));
 }
 
 int problem_number(Task task) { return task == Task::kMultiLabel ? 1 : task == Task::kRegression ? 2 : 0; }
@@ -77,7 +79,9 @@ std::pair<std::string, Format> identify(const std::string& path, const Options& 
 std::string content_hash_of(const StoreRequest& request, const Tokenizer& tokenizer) {
   const Options& options = request.options;
   const std::vector<std::string> paths = request.files.expand();
-  const auto [first_hash, first_format] = identify(paths.front(), options);
+  std::vector<std::pair<std::string, Format>> files;
+  for (const std::string& path : paths) files.push_back(identify(path, options));
+  const auto& [first_hash, first_format] = files.front();
   core::Sha256 hash;
   hash.add_field(fmt::format("neoloom token store {}", kStoreFormatVersion));
   hash.add_field(first_hash);
@@ -90,6 +94,12 @@ std::string content_hash_of(const StoreRequest& request, const Tokenizer& tokeni
   if (!options.prompt_template.empty()) hash.add_field("template " + options.prompt_template);
   if (request.loss_on_prompt) hash.add_field("loss on the prompt, too");
   if (!options.text_pair_column.empty()) hash.add_field("pair " + options.text_pair_column);
+  for (const auto& [file_hash, format] : files) {
+    const bool plain = format == Format::kText;
+    if (request.task != Task::kCausalLm || cuts_documents(request, format) == plain) continue;
+    hash.add_field(plain ? "lines are samples" : "rows are documents");
+    break;
+  }
   const auto names = fixed_names(request);
   hash.add_field(names ? fmt::format("{} names", names->size()) : "names from the data");
   for (const std::string& name : names.value_or(std::vector<std::string>{})) hash.add_field(name);
@@ -102,9 +112,8 @@ std::string content_hash_of(const StoreRequest& request, const Tokenizer& tokeni
   if (request.embedding_rows > 0 && tokenizer.vocab_size() > request.embedding_rows) {
     hash.add_field(fmt::format("ids below {}", request.embedding_rows));
   }
-  for (size_t i = 1; i < paths.size(); ++i) {
-    const auto [next_hash, format] = identify(paths[i], options);
-    hash.add_field(fmt::format("then {} format={}", next_hash, static_cast<int>(format)));
+  for (size_t i = 1; i < files.size(); ++i) {
+    hash.add_field(fmt::format("then {} format={}", files[i].first, static_cast<int>(files[i].second)));
   }
   return hash.hex();
 }
@@ -165,30 +174,36 @@ class Builder {
     if (reading.format != Format::kParquet) require_text(path, text);
     require(reading.format != Format::kParquet || !file.compressed(), ErrorKind::kData,
             "{} is a Parquet file within a compressed file; unpack it (Parquet compresses by itself)", path);
-    if (is_stream(request_, reading.format)) return read_stream(without_byte_order_mark(text));
+    const bool cuts = cuts_documents(request_, reading.format);
+    if (cuts && reading.format == Format::kText) return read_document(without_byte_order_mark(text));
     reading.columns = maker_.columns();
-    read_rows(*open_rows(reading));
+    read_rows(*open_rows(reading), cuts);
   }
 
-  /// Reads the whole text as one stream and cuts it into windows. The last one may be shorter.
-  void read_stream(std::string_view text) {
+  /// Reads the whole text as one document.
+  void read_document(std::string_view text) {
     const size_t valid = core::utf8_prefix_bytes(text);
     require(valid == text.size(), ErrorKind::kData, "{}: line {}: {}", path_,
             1 + std::count(text.begin(), text.begin() + static_cast<int64_t>(valid), '\n'), encoding_complaint(text));
-    const std::vector<int32_t> ids = maker_.encode_stream(text);
+    const std::vector<int32_t> ids = maker_.encode_document(text);
     const std::string complaint = maker_.complaint_about(ids);
     require(complaint.empty(), ErrorKind::kData, "{}: {}", path_, complaint);
-    const auto window = static_cast<size_t>(request_.max_length_tokens);
-    for (size_t begin = 0; begin < ids.size(); begin += window) {
+    add_pieces(ids);
+  }
+
+  /// Adds a document as samples of max_length tokens. The last one may be shorter.
+  void add_pieces(std::span<const int32_t> ids) {
+    const auto most = static_cast<size_t>(request_.max_length_tokens);
+    for (; !ids.empty(); ids = ids.subspan(std::min(ids.size(), most))) {
+      const auto piece = ids.first(std::min(ids.size(), most));
       Sample sample;
-      sample.ids.assign(ids.begin() + static_cast<int64_t>(begin),
-                        ids.begin() + static_cast<int64_t>(std::min(ids.size(), begin + window)));
-      sample.target_count = static_cast<int32_t>(sample.ids.size()) - 1;
+      sample.ids.assign(piece.begin(), piece.end());
+      sample.target_count = static_cast<int32_t>(piece.size()) - 1;
       add(sample);
     }
   }
 
-  void read_rows(RowReader& reader) {
+  void read_rows(RowReader& reader, bool cuts_documents) {
     std::vector<bool> seen(maker_.columns().size(), false);
     int64_t rows = 0;
     Row row;
@@ -196,11 +211,11 @@ class Builder {
     while (reader.next(row)) {
       if (++rows % kRowsBetweenReports == 0) report(reader.share_read());
       for (size_t i = 0; i < seen.size(); ++i) seen[i] = seen[i] || row.cells[i].kind != Cell::Kind::kMissing;
-      std::string complaint = maker_.make(row, labels_, sample);
+      std::string complaint = maker_.make(row, labels_, sample, cuts_documents);
       if (complaint.empty()) complaint = wrong_width(sample);
       if (request_.every_row && complaint.empty() && sample.ids.empty()) complaint = "the text is empty";
       if (complaint.empty()) {
-        add(sample);
+        cuts_documents ? add_pieces(sample.ids) : add(sample);
       } else {
         add_invalid(row.line, complaint);
       }
@@ -359,6 +374,16 @@ bool TokenStore::is_whole(const std::string& store_path, const core::Cache& cach
     const std::string made_for = store_name(open(store_path)->content_hash());
     require(made_for == std::filesystem::path(store_path).filename(), ErrorKind::kData, "it was made as {}", made_for);
   });
+}
+
+int64_t TokenStore::packs() const {
+  const auto begins = pack_begins();
+  return begins.empty() ? size() : static_cast<int64_t>(begins.size()) - 1;
+}
+
+int64_t TokenStore::pack_begin(int64_t pack) const {
+  const auto begins = pack_begins();
+  return begins.empty() ? pack : begins[static_cast<size_t>(pack)];
 }
 
 int64_t TokenStore::samples_without_target() const {

@@ -85,6 +85,14 @@ class TokenStore {
   virtual const std::vector<InvalidRow>& invalid_rows() const = 0;
   virtual int64_t invalid_row_count() const { return static_cast<int64_t>(invalid_rows().size()); }
   virtual int64_t truncated_samples() const = 0;
+  /// Where the samples of each pack begin, then size(): [packs() + 1]. Empty: every sample is a pack of its own.
+  virtual std::span<const int64_t> pack_begins() const { return {}; }
+  /// The same samples in the order of the files, with the counts of rows left out and truncated.
+  virtual const TokenStore& unpacked() const { return *this; }
+  /// Number of packs. Batch sizes count these.
+  int64_t packs() const;
+  /// The first sample of a pack in [0, packs()); size() for packs().
+  int64_t pack_begin(int64_t pack) const;
   /// Number of samples without a target (unlabelled, or truncated before the response).
   int64_t samples_without_target() const;
   /// SHA-256 that identifies inputs, tokenizer and settings.

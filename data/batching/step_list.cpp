@@ -77,6 +77,15 @@ void balance_tokens(std::vector<std::vector<int64_t>>& micro_batches, std::span<
   for (size_t index = 0; index < samples.size(); ++index) micro_batches[owner[index]].push_back(samples[index]);
 }
 
+/// Replaces packs by their samples.
+void unpack(std::vector<int64_t>& batch, std::span<const int64_t> pack_begins) {
+  const std::vector<int64_t> packs = std::move(batch);
+  batch.clear();
+  for (const int64_t pack : packs) {
+    for (int64_t sample = pack_begins[pack]; sample < pack_begins[pack + 1]; ++sample) batch.push_back(sample);
+  }
+}
+
 }  // namespace
 
 std::vector<int64_t> seeded_permutation(int64_t n, uint64_t seed) {
@@ -87,6 +96,15 @@ std::vector<int64_t> seeded_permutation(int64_t n, uint64_t seed) {
   std::iota(order.begin(), order.end(), 0);
   for (int64_t i = 0; i + 1 < n; ++i) std::swap(order[i], order[i + generator() % (n - i)]);
   return order;
+}
+
+std::vector<int32_t> sums_of_packs(std::span<const int32_t> values, std::span<const int64_t> pack_begins) {
+  if (pack_begins.empty()) return {values.begin(), values.end()};
+  std::vector<int32_t> sums;
+  for (size_t pack = 1; pack < pack_begins.size(); ++pack) {
+    sums.push_back(std::accumulate(values.begin() + pack_begins[pack - 1], values.begin() + pack_begins[pack], 0));
+  }
+  return sums;
 }
 
 int64_t steps_per_epoch(int64_t samples, const StepListOptions& options) {
@@ -107,12 +125,14 @@ int64_t steps_per_epoch(int64_t samples, const StepListOptions& options) {
 }
 
 StepList::StepList(std::span<const int32_t> lengths, std::span<const int32_t> target_counts, StepListOptions options,
-                   std::vector<float> weights)
-    : lengths_(lengths),
-      target_counts_(target_counts),
+                   std::vector<float> weights, std::span<const int64_t> pack_begins)
+    : pack_begins_(pack_begins),
+      lengths_(sums_of_packs(lengths, pack_begins)),
+      target_counts_(sums_of_packs(target_counts, pack_begins)),
       options_(options),
       weights_(std::move(weights)),
-      steps_per_epoch_(data::steps_per_epoch(static_cast<int64_t>(lengths.size()), options)) {
+      steps_per_epoch_(data::steps_per_epoch(static_cast<int64_t>(lengths_.size()), options)) {
+  require(weights_.empty() || pack_begins.empty(), ErrorKind::kInternal, "packs with weights");
   require(lengths.size() == target_counts.size(), ErrorKind::kInternal, "{} lengths but {} target counts",
           lengths.size(), target_counts.size());
 }
@@ -155,11 +175,14 @@ Step StepList::step(int64_t epoch, int64_t step) {
     const int64_t first = begin + batch * size;
     if (first >= n) break;
     out.micro_batches.emplace_back(order_.begin() + first, order_.begin() + std::min(n, first + size));
-    out.samples += static_cast<int64_t>(out.micro_batches.back().size());
     for (const int64_t sample : out.micro_batches.back()) out.target_weight += target_weight(sample);
   }
   // Groups by length need no balance: neighbouring micro-batches have similar lengths, and ranks take them in turn.
   if (options_.sampling != Sampling::kGroupByLength) balance_tokens(out.micro_batches, lengths_);
+  for (std::vector<int64_t>& batch : out.micro_batches) {
+    if (!pack_begins_.empty()) unpack(batch, pack_begins_);
+    out.samples += std::ssize(batch);
+  }
   return out;
 }
 

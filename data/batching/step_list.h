@@ -11,7 +11,7 @@ enum class Sampling { kRandom, kSequential, kGroupByLength };
 
 struct StepListOptions {
   uint64_t seed = 42;                  // data_seed, or seed
-  int64_t micro_batch_size = 8;        // samples; never derived from the number of ranks
+  int64_t micro_batch_size = 8;        // samples, or packs; never derived from the number of ranks
   int64_t micro_batches_per_step = 1;  // M of a full step
   Sampling sampling = Sampling::kRandom;
   bool drop_last = false;  // drops the samples after the last full step of an epoch
@@ -26,16 +26,17 @@ struct Step {
   int64_t samples = 0;
 };
 
-/// Throws: Error(kData) without samples, Error(kUsage) when an epoch has no step.
+/// `samples`: or packs. Throws: Error(kData) without samples, Error(kUsage) when an epoch has no step.
 int64_t steps_per_epoch(int64_t samples, const StepListOptions& options);
 
 /// The list of micro-batches of every step. A pure function of (options, lengths, epoch), independent of ranks.
 class StepList {
  public:
-  /// `lengths`, `target_counts`: [samples], must outlive this object. `weights`: the weight of each sample's target;
-  /// empty: 1.
+  /// `lengths`, `target_counts`: [samples]. `weights`: the weight of each sample's target; empty: 1. `pack_begins`:
+  /// TokenStore::pack_begins, must outlive this object. The samples of a pack come together and count as one. Packs
+  /// have no weights.
   StepList(std::span<const int32_t> lengths, std::span<const int32_t> target_counts, StepListOptions options,
-           std::vector<float> weights = {});
+           std::vector<float> weights = {}, std::span<const int64_t> pack_begins = {});
 
   int64_t steps_per_epoch() const { return steps_per_epoch_; }
   /// Returns a step; `step` in [0, steps_per_epoch()). Caches the order of the last epoch.
@@ -44,14 +45,19 @@ class StepList {
  private:
   void prepare(int64_t epoch);
   double target_weight(int64_t sample) const;
-  std::span<const int32_t> lengths_;
-  std::span<const int32_t> target_counts_;
+  std::span<const int64_t> pack_begins_;
+  std::vector<int32_t> lengths_;  // of packs, as what follows
+  std::vector<int32_t> target_counts_;
   StepListOptions options_;
   std::vector<float> weights_;
   int64_t steps_per_epoch_ = 0;
   int64_t prepared_epoch_ = -1;
   std::vector<int64_t> order_;
 };
+
+/// Returns the sums over the samples of each pack, or `values` without packs. `values`: [samples]; `pack_begins`:
+/// TokenStore::pack_begins.
+std::vector<int32_t> sums_of_packs(std::span<const int32_t> values, std::span<const int64_t> pack_begins);
 
 /// torch.randperm(n, generator=torch.Generator().manual_seed(seed)): the permutation Hugging Face's sampler draws
 /// with seed = (data_seed or seed) + epoch.

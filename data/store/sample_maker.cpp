@@ -113,7 +113,7 @@ void SampleMaker::read_template(const Options& options) {
   for (const auto& [name, optional] : template_->columns()) columns_.push_back({name, "data.template", optional});
 }
 
-std::vector<int32_t> SampleMaker::encode_stream(std::string_view text) const {
+std::vector<int32_t> SampleMaker::encode_document(std::string_view text) const {
   return ended(tokenizer_.encode_input(text, request_.tokenizer_options.split_special_tokens));
 }
 
@@ -122,7 +122,7 @@ std::vector<int32_t> SampleMaker::ended(std::vector<int32_t> ids) const {
   return ids;
 }
 
-std::string SampleMaker::make(const Row& row, Labels& labels, Sample& sample) const {
+std::string SampleMaker::make(const Row& row, Labels& labels, Sample& sample, bool document) const {
   if (!row.error.empty()) return row.error;
   sample = Sample{};
   const size_t texts = has_label_column_ ? columns_.size() - 1 : columns_.size();
@@ -140,6 +140,8 @@ std::string SampleMaker::make(const Row& row, Labels& labels, Sample& sample) co
     make_prompted(row, sample);
   } else if (paired_) {
     make_pair(row.cells[0].text, row.cells[1].text, sample);
+  } else if (document) {
+    sample.ids = encode_document(row.cells[0].text);
   } else {
     make_text(row.cells[0].text, sample);
   }
@@ -162,7 +164,7 @@ std::string SampleMaker::complaint_about(const std::vector<int32_t>& ids) const 
 }
 
 void SampleMaker::make_text(const std::string& text, Sample& sample) const {
-  sample.ids = encode_stream(text);
+  sample.ids = encode_document(text);
   sample.truncated = sample.ids.size() > max_length_tokens_;
   if (sample.truncated) sample.ids.resize(max_length_tokens_);
 }

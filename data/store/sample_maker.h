@@ -34,11 +34,11 @@ class SampleMaker {
 
   /// The columns to read, in the order in which make() expects their cells.
   const std::vector<Column>& columns() const { return columns_; }
-  /// Converts a row to `sample`. Returns why the row cannot be used; empty on success.
-  /// Throws: Error(kData) for a label outside a fixed map.
-  std::string make(const Row& row, Labels& labels, Sample& sample) const;
-  /// Encodes a whole text as one sequence of ids (causal LM), with eos appended if configured.
-  std::vector<int32_t> encode_stream(std::string_view text) const;
+  /// Converts a row to `sample`. `document`: a text of any length, which is not truncated. Returns why the row cannot
+  /// be used; empty on success. Throws: Error(kData) for a label outside a fixed map.
+  std::string make(const Row& row, Labels& labels, Sample& sample, bool document = false) const;
+  /// Encodes a text of any length, with eos appended if configured.
+  std::vector<int32_t> encode_document(std::string_view text) const;
   /// Says why the model cannot take these ids (one has no row in its embedding); empty when it can.
   std::string complaint_about(const std::vector<int32_t>& ids) const;
 

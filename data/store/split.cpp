@@ -10,53 +10,14 @@
 #include <utility>
 #include <vector>
 
+#include "data/store/part_of_store.h"
 #include "runtime/core/error.h"
-#include "runtime/core/hash.h"
 #include "runtime/core/rng.h"
 
 namespace neoloom::data {
 namespace {
 
 using Samples = std::vector<int64_t>;
-
-/// Shows some samples of a store as a store.
-class PartOfStore : public TokenStore {
- public:
-  PartOfStore(std::shared_ptr<const TokenStore> whole, Samples samples, const std::string& name)
-      : whole_(std::move(whole)), samples_(std::move(samples)) {
-    for (const int64_t sample : samples_) {
-      lengths_.push_back(whole_->lengths()[static_cast<size_t>(sample)]);
-      target_counts_.push_back(whole_->target_counts()[static_cast<size_t>(sample)]);
-    }
-    core::Sha256 hash;
-    hash.add_field(whole_->content_hash());
-    hash.add_field(name);
-    content_hash_ = hash.hex();
-  }
-  int64_t size() const override { return static_cast<int64_t>(samples_.size()); }
-  std::span<const int32_t> ids(int64_t sample) const override { return whole_->ids(in_whole(sample)); }
-  int32_t prompt_tokens(int64_t sample) const override { return whole_->prompt_tokens(in_whole(sample)); }
-  int64_t label(int64_t sample) const override { return whole_->label(in_whole(sample)); }
-  std::span<const uint8_t> multi_label(int64_t sample) const override { return whole_->multi_label(in_whole(sample)); }
-  std::span<const float> values(int64_t sample) const override { return whole_->values(in_whole(sample)); }
-  bool labelled() const override { return whole_->labelled(); }
-  const std::vector<std::string>& label_names() const override { return whole_->label_names(); }
-  std::span<const int32_t> lengths() const override { return lengths_; }
-  std::span<const int32_t> target_counts() const override { return target_counts_; }
-  const std::vector<InvalidRow>& invalid_rows() const override { return no_rows_; }
-  int64_t truncated_samples() const override { return 0; }
-  const std::string& content_hash() const override { return content_hash_; }
-
- private:
-  int64_t in_whole(int64_t sample) const { return samples_[static_cast<size_t>(sample)]; }
-
-  std::shared_ptr<const TokenStore> whole_;
-  Samples samples_;
-  std::vector<int32_t> lengths_;
-  std::vector<int32_t> target_counts_;
-  std::vector<InvalidRow> no_rows_;
-  std::string content_hash_;
-};
 
 /// Returns how many samples each group gives, in proportion to its size and less than all of it where it has several.
 std::vector<int64_t> shares_of(const std::vector<Samples>& groups, int64_t total, int64_t wanted) {

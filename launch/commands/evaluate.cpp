@@ -45,6 +45,7 @@ nlohmann::ordered_json evaluate_set(comm::MpiSession& session, const EvaluateArg
     const int64_t rows = store->invalid_row_count() + store->size();
     session.log().info("evaluate: " + unusable_rows(*store, rows, "were left out"));
   }
+  session.run_on_all_or_fail([&] { store = in_packs(store, request); });
   const train::EvalResult result = evaluate(session, inference, store);
   if (!session.is_root()) return {};
   nlohmann::ordered_json json = result.json();

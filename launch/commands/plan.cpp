@@ -116,14 +116,16 @@ RunPlan plan_steps(const Inputs& inputs, const data::TokenStore& store, int64_t 
   plan.trainable = model::count_trainable(inputs.base.config, config.peft_config, labels);
   plan.batching = train::resolve_batching(config.trainer_config, config.runtime, static_cast<int>(ranks));
   const int64_t steps_per_epoch =
-      data::steps_per_epoch(store.size(), {.micro_batch_size = plan.batching.micro_batch_size,
-                                           .micro_batches_per_step = plan.batching.micro_batches_per_step,
-                                           .drop_last = config.trainer_config.dataloader_drop_last});
+      data::steps_per_epoch(store.packs(), {.micro_batch_size = plan.batching.micro_batch_size,
+                                            .micro_batches_per_step = plan.batching.micro_batches_per_step,
+                                            .drop_last = config.trainer_config.dataloader_drop_last});
   plan.steps = train::resolve_schedule(config.trainer_config, steps_per_epoch);
   return plan;
 }
 
-void print_steps(const Inputs& inputs, const RunPlan& plan, const PlanRequest& request, Report& report) {
+/// `rows`: what a batch counts.
+void print_steps(const Inputs& inputs, const RunPlan& plan, const PlanRequest& request, const char* rows,
+                 Report& report) {
   const int64_t ranks = request.ranks;
   const int64_t parameters = inputs.base.config.body_parameters();
   const train::Batching& batching = plan.batching;
@@ -131,7 +133,7 @@ void print_steps(const Inputs& inputs, const RunPlan& plan, const PlanRequest& r
               fmt::format("{} ({:.3f} %)", plan.trainable.parameters,
                           100.0 * static_cast<double>(plan.trainable.parameters) / static_cast<double>(parameters)));
   report.line("global batch",
-              fmt::format("{} samples: {} micro-batches of {}, on {} rank{}", batching.global_batch_size(),
+              fmt::format("{} {}: {} micro-batches of {}, on {} rank{}", batching.global_batch_size(), rows,
                           batching.micro_batches_per_step, batching.micro_batch_size, ranks, ranks == 1 ? "" : "s"));
   if (request.planned) {
     const int64_t machines = (ranks + request.ranks_per_node - 1) / request.ranks_per_node;
@@ -211,16 +213,14 @@ void print_plan(const Inputs& inputs, const PlanRequest& request) {
     data::TokenStore::build(asked, *inputs.tokenizer, file);
     return data::TokenStore::open(file);
   };
+  const auto asked_for = [&](const data::Files& files) { return store_request(config, task, inputs.base, files); };
   const auto rows = open("train", config.data.train, nullptr);
-  std::shared_ptr<const data::TokenStore> store = rows;
+  const data::Split parts = split_in_packs(config, rows, asked_for(config.data.train));
+  const std::shared_ptr<const data::TokenStore>& store = parts.train;
   std::vector<train::ValidationSet> validation;
-  if (config.data.validation_split > 0) {
-    const data::Split parts = split_for_validation(config, rows);
-    store = parts.train;
-    validation.push_back({"", parts.validation});
-  }
+  if (parts.validation) validation.push_back({"", parts.validation});
   for (const auto& [name, files] : config.data.validation) {
-    validation.push_back({name, open("validation-" + name, files, &rows->label_names())});
+    validation.push_back({name, in_packs(open("validation-" + name, files, &rows->label_names()), asked_for(files))});
   }
   if (task.classifies()) head_to_start_from(inputs, store->label_names());  // refuses other labels
   const RunPlan plan = plan_steps(inputs, *store, request.ranks);
@@ -231,11 +231,12 @@ void print_plan(const Inputs& inputs, const PlanRequest& request) {
   report.line("task", fmt::format("{} ({})", task.classifies() ? task.problem_type_name() : "causal_lm", task.reason));
   if (!task.advice.empty()) report.line("", task.advice);
   print_lengths(*rows, report);
-  if (store != rows)
+  if (config.data.validation_split > 0)
     report.line("", fmt::format("{} of them validate (data.validation_split)", validation.front().store->size()));
   if (task.classifies()) print_labels(*store, task.value, report);
+  for (const data::Finding& fact : sample_facts(inputs, *store)) report.line(fact.name.c_str(), fact.text);
   print_hygiene(inputs, *store, validation, report);
-  print_steps(inputs, plan, request, report);
+  print_steps(inputs, plan, request, store->pack_begins().empty() ? "samples" : "packs", report);
   MemoryPlanInput question = memory_plan_input(config, task, inputs.base, *store, validation, planned_device(config));
   question.batching = plan.batching;
   question.ranks = request.ranks;

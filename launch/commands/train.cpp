@@ -7,7 +7,6 @@
 #include <filesystem>
 #include <thread>
 
-#include "data/hygiene.h"
 #include "launch/commands/plan.h"
 #include "launch/config/run_config.h"
 #include "launch/job/class_weights.h"
@@ -78,20 +77,15 @@ void read_everything_small(TrainingJob& s, const TrainArguments& arguments) {
   s.reference = base_reference(s.config, s.start_adapter.value_or(model::AdapterFolder{}));
 }
 
-void split_rows(TrainingJob& s) {
-  s.train = s.rows;
-  if (s.config.data.validation_split == 0) return;
-  const data::Split parts = split_for_validation(s.config, s.rows);
-  s.train = parts.train;
-  s.validation = {{"", parts.validation}};
-}
-
 void open_stores(comm::MpiSession& session, TrainingJob& s) {
   const core::Cache cache = cache_directory(session, s.config);
-  s.rows = open_store(session, store_request(s.config, s.task, s.base, s.config.data.train), *s.tokenizer, cache);
+  const data::StoreRequest training = store_request(s.config, s.task, s.base, s.config.data.train);
+  s.rows = open_store(session, training, *s.tokenizer, cache);
   s.labels = s.rows->label_names();
   session.run_on_all_or_fail([&] {
-    split_rows(s);
+    const data::Split parts = split_in_packs(s.config, s.rows, training);
+    s.train = parts.train;
+    if (parts.validation) s.validation = {{"", parts.validation}};
     const std::optional<int64_t>& expected = s.config.model_config.num_labels;
     core::require(!s.task.classifies() || !expected || *expected == static_cast<int64_t>(s.labels.size()),
                   ErrorKind::kUsage, "model_config.num_labels is {}, but {} has {} labels", expected.value_or(0),
@@ -109,6 +103,7 @@ void open_stores(comm::MpiSession& session, TrainingJob& s) {
     data::StoreRequest request = store_request(s.config, s.task, s.base, files);
     if (s.task.classifies()) request.label_names = s.labels;
     s.validation.push_back({name, open_store(session, request, *s.tokenizer, cache)});
+    session.run_on_all_or_fail([&] { s.validation.back().store = in_packs(s.validation.back().store, request); });
   }
 }
 
@@ -162,7 +157,8 @@ void print_notes(const TrainingJob& s, const Device& device, const model::Model&
   for (const data::Finding& finding : s.findings) {
     finding.warning ? log.warning(finding.name + ": " + finding.text) : note(finding.name + ": " + finding.text);
   }
-  if (s.rows != s.train) {
+  for (const data::Finding& fact : sample_facts(s, *s.train)) note(fact.name + ": " + fact.text);
+  if (s.config.data.validation_split > 0) {
     note(fmt::format("data.validation_split: {} of {} samples of {} validate, {} train ({})",
                      s.validation.front().store->size(), s.rows->size(), s.config.data.train.text(), s.train->size(),
                      s.task.value == core::Task::kSingleLabel ? "each label gives its share" : "taken at random"));

@@ -243,6 +243,19 @@ void check_template(const data::Options& data, const KeyLocation& place) {
   }
 }
 
+void check_packs(const RunConfig& config, const KeyLocation& place) {
+  const data::Options& data = config.data;
+  const bool packs = data.pack == "documents" || data.pack == "samples";
+  const bool classifies = has_label_column(data) || !config.model_config.problem_type.empty() ||
+                          (config.peft_config && config.peft_config->task_type == "SEQ_CLS");
+  core::require(!packs || !classifies, ErrorKind::kUsage,
+                "{}: packs are for causal language models; a classification needs none, since nothing is padded: "
+                "remove it",
+                place("data", "pack"));
+  core::require(data.pack != "documents" || !data::has_responses(data), ErrorKind::kUsage,
+                "{}: documents would cut prompts from their responses; use samples", place("data", "pack"));
+}
+
 void resolve_columns(RunConfig& config, const KeyLocation& place) {
   resolve_regression(config);
   data::Options& data = config.data;
@@ -278,6 +291,7 @@ void resolve_columns(RunConfig& config, const KeyLocation& place) {
 void resolve_and_check(RunConfig& config, const KeyLocation& place) {
   resolve_compute_dtype(config, place);
   resolve_columns(config, place);
+  check_packs(config, place);
   check_labels(config, place);
   check_rhythm(config, place);
   check_early_stopping(config, place);

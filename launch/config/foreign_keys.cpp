@@ -30,6 +30,9 @@ bool to_group_by_length(const std::string& name, Node& node) { return replace_if
 bool to_adafactor(const std::string& name, Node& node) {
   return !node.is_null() && replace_if_true(name, node, "adafactor");
 }
+bool to_samples(const std::string& name, Node& node) {
+  return !node.is_null() && replace_if_true(name, node, "samples");
+}
 bool to_cpu(const std::string& name, Node& node) { return replace_if_true(name, node, "cpu"); }
 /// Drops Hugging Face's word for the dtype of the model's files: frozen_dtype then has its default.
 bool unless_auto(const std::string&, Node& node) { return node.kind != Node::Kind::kString || node.text != "auto"; }
@@ -75,6 +78,7 @@ std::vector<Alias> make_aliases() {
       {kTrainer, "max_length", kTokenizer, "max_length", false, {}},
       {kTrainer, "max_seq_length", kTokenizer, "max_length", false, {}},
       {kTrainer, "dataset_text_field", kData, "text_column", false, {}},
+      {kTrainer, "packing", kData, "pack", false, to_samples},
       {kTrainer, "invalid_data_tolerance_percent", kData, "invalid_data_tolerance_percent", false, {}},
       {"", "invalid_data_tolerance_percent", kData, "invalid_data_tolerance_percent", false, {}},
   };

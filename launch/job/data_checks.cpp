@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "launch/job/data_checks.h"
 
+#include "data/store/packs.h"
 #include "runtime/train/targets.h"
 
 namespace neoloom::launch {
@@ -20,7 +21,7 @@ std::vector<std::string> target_warnings(const Inputs& inputs, const data::Token
                                          const std::vector<train::ValidationSet>& validation) {
   const RunConfig& config = inputs.config;
   std::vector<std::string> warnings =
-      train::check_training_data({.store = train,
+      train::check_training_data({.store = train.unpacked(),
                                   .path = config.data.train.text(),
                                   .task = inputs.task.value,
                                   .max_length_tokens = resolve_max_length(config, inputs.base),
@@ -29,7 +30,7 @@ std::vector<std::string> target_warnings(const Inputs& inputs, const data::Token
   const bool evaluates = trainer.eval_strategy != train::Interval::kNo || trainer.eval_on_start;
   if (!evaluates) return warnings;
   for (const train::ValidationSet& set : validation) {
-    std::string warning = train::check_evaluation_data(*set.store, validation_name(config, set.name));
+    std::string warning = train::check_evaluation_data(set.store->unpacked(), validation_name(config, set.name));
     if (!warning.empty()) warnings.push_back(std::move(warning));
   }
   return warnings;
@@ -52,20 +53,25 @@ std::vector<data::Finding> findings(const Inputs& inputs, const data::TokenStore
                                     const std::vector<train::ValidationSet>& validation) {
   constexpr std::string_view kOfValidation = "validation data";
   const auto found = [&](const data::TokenStore* store) {
-    return data::findings(data::inspect(train, store, inputs.task.value, empty_text_tokens(inputs)),
+    return data::findings(data::inspect(train.unpacked(), store, inputs.task.value, empty_text_tokens(inputs)),
                           train.label_names());
   };
   if (validation.empty()) return found(nullptr);
   std::vector<data::Finding> all;
   for (const train::ValidationSet& set : validation) {
     const bool first = all.empty();
-    for (data::Finding& finding : found(set.store.get())) {
+    for (data::Finding& finding : found(&set.store->unpacked())) {
       const bool own = finding.name == kOfValidation;
       if (own && !set.name.empty()) finding.name = fmt::format("{} {}", kOfValidation, set.name);
       if (own || first) all.push_back(std::move(finding));
     }
   }
   return all;
+}
+
+std::vector<data::Finding> sample_facts(const Inputs& inputs, const data::TokenStore& train) {
+  if (train.pack_begins().empty()) return {};
+  return {{"data.pack", data::pack_summary(train, resolve_max_length(inputs.config, inputs.base))}};
 }
 
 }  // namespace neoloom::launch

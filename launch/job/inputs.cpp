@@ -6,6 +6,7 @@
 #include <filesystem>
 
 #include "data/store/labels.h"
+#include "data/store/packs.h"
 #include "launch/job/hub.h"
 #include "launch/job/new_model.h"
 #include "launch/job/shown_progress.h"
@@ -285,6 +286,18 @@ data::StoreRequest store_request(const RunConfig& config, const TaskChoice& task
 data::Split split_for_validation(const RunConfig& config, const std::shared_ptr<const data::TokenStore>& store) {
   const train::Options& trainer = config.trainer_config;
   return data::split_store(store, config.data.validation_split, trainer.data_seed.value_or(trainer.seed));
+}
+
+std::shared_ptr<const data::TokenStore> in_packs(std::shared_ptr<const data::TokenStore> store,
+                                                 const data::StoreRequest& request) {
+  return data::uses_packs(request) ? data::pack_samples(std::move(store), request.max_length_tokens) : store;
+}
+
+data::Split split_in_packs(const RunConfig& config, const std::shared_ptr<const data::TokenStore>& rows,
+                           const data::StoreRequest& request) {
+  if (config.data.validation_split == 0) return {in_packs(rows, request), nullptr};
+  const data::Split parts = split_for_validation(config, rows);
+  return {in_packs(parts.train, request), in_packs(parts.validation, request)};
 }
 
 std::string validation_name(const RunConfig& config, const std::string& set) {

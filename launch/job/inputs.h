@@ -106,6 +106,15 @@ data::StoreRequest store_request(const RunConfig& config, const TaskChoice& task
 /// Splits the samples of data.train by data.validation_split, seeded by trainer_config's data_seed or seed.
 data::Split split_for_validation(const RunConfig& config, const std::shared_ptr<const data::TokenStore>& store);
 
+/// Puts the samples into packs if data.pack says so for the files of `request`.
+std::shared_ptr<const data::TokenStore> in_packs(std::shared_ptr<const data::TokenStore> store,
+                                                 const data::StoreRequest& request);
+
+/// Splits the samples of data.train if the configuration asks for it; else all of them train and validation is null.
+/// Both parts are in packs.
+data::Split split_in_packs(const RunConfig& config, const std::shared_ptr<const data::TokenStore>& rows,
+                           const data::StoreRequest& request);
+
 /// Names the data of a validation set for a message.
 std::string validation_name(const RunConfig& config, const std::string& set);
 

@@ -125,6 +125,11 @@ TaskChoice choose_training_task(RunConfig& config) {
   const bool by_file = take_column_of_file(config);
   TaskChoice choice = choose_task(config);
   if (config.peft_config) check_modules_to_save(*config.peft_config, choice.classifies());
+  const std::string& pack = config.data.pack;
+  core::require(!choice.classifies() || pack == "auto" || pack == "none", ErrorKind::kUsage,
+                "data.pack: {}: packs are for causal language models, but this run classifies ({}): remove the key, or "
+                "set peft_config.task_type to CAUSAL_LM",
+                pack, choice.reason);
   if (!by_file) return choice;
   const std::string& column = config.data.label_column.empty() ? config.data.labels_column : config.data.label_column;
   if (asks_for_labels(config)) {

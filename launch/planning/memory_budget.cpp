@@ -9,6 +9,7 @@
 #include <optional>
 #include <vector>
 
+#include "data/batching/step_list.h"
 #include "launch/system/host_memory.h"
 #include "model/cpu_traits.h"
 #include "model/lora/trainable_count.h"
@@ -31,9 +32,9 @@ int64_t without_headroom(int64_t bytes) { return static_cast<int64_t>(static_cas
 
 bool on_gpu(const MemoryPlanInput& question) { return question.setup.model.device.cuda; }
 
-/// Returns the bytes of ids, and of labels for a causal LM, in 64 bits, padded to the longest sample.
+/// Returns the bytes of ids, and of targets with their rows for a causal LM, in 64 bits.
 int64_t batch_bytes(const model::BatchShape& batch, bool causal) {
-  return batch.samples * batch.longest * static_cast<int64_t>(sizeof(int64_t)) * (causal ? 2 : 1);
+  return (batch.tokens + (causal ? 2 * batch.targets : 0)) * static_cast<int64_t>(sizeof(int64_t));
 }
 
 /// Returns the largest number of samples of which a micro-batch fits with checkpointing; 0 when not even one does.
@@ -81,12 +82,12 @@ model::BatchShape largest_batch(const data::TokenStore& store, int64_t rows) {
   const auto sum = [](const std::vector<int32_t>& values) {
     return std::accumulate(values.begin(), values.end(), int64_t{0});
   };
-  const std::vector<int32_t> lengths = largest(store.lengths());
+  const auto begins = store.pack_begins();
   model::BatchShape batch;
-  batch.samples = static_cast<int64_t>(lengths.size());
-  batch.tokens = sum(lengths);
-  batch.longest = lengths.empty() ? 0 : lengths.front();
-  batch.targets = sum(largest(store.target_counts()));
+  batch.samples = sum(largest(data::sums_of_packs(std::vector<int32_t>(store.lengths().size(), 1), begins)));
+  batch.tokens = sum(largest(data::sums_of_packs(store.lengths(), begins)));
+  batch.longest = store.size() == 0 ? 0 : *std::ranges::max_element(store.lengths());
+  batch.targets = sum(largest(data::sums_of_packs(store.target_counts(), begins)));
   return batch;
 }
 

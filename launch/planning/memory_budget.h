@@ -52,7 +52,7 @@ struct RankMemory {
 };
 RankMemory rank_memory(const MemoryPlanInput& question, bool gradient_checkpointing);
 
-/// Returns the largest possible micro-batch: the `rows` longest samples.
+/// Returns the largest possible micro-batch: the `rows` longest samples, or packs.
 model::BatchShape largest_batch(const data::TokenStore& store, int64_t rows);
 
 /// Returns one line per part: "  frozen weights   1.2 GB a node, ...".

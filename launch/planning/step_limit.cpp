@@ -27,14 +27,18 @@ double mean(std::span<const int32_t> values) {
   return std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
 }
 
+/// Returns the mean number of samples in `rows` packs.
+double mean_samples(const data::TokenStore& store, int64_t rows) {
+  return static_cast<double>(rows * store.size()) / static_cast<double>(store.packs());
+}
+
 model::BatchShape mean_batch(const data::TokenStore& store, int64_t rows) {
-  const auto together = [rows](double each) {
-    return std::max<int64_t>(1, std::llround(each * static_cast<double>(rows)));
-  };
+  const double samples = mean_samples(store, rows);
+  const auto together = [samples](double each) { return std::max<int64_t>(1, std::llround(each * samples)); };
   model::BatchShape batch;
-  batch.samples = rows;
+  batch.samples = together(1.0);
   batch.tokens = together(mean(store.lengths()));
-  batch.longest = (batch.tokens + rows - 1) / rows;
+  batch.longest = (batch.tokens + batch.samples - 1) / batch.samples;
   batch.targets = together(mean(store.target_counts()));
   return batch;
 }
@@ -83,7 +87,7 @@ std::optional<MicroStepLimit> micro_step_limit(const model::MemorySetup& setup, 
   MicroStepLimit limit;
   limit.tokens = static_cast<double>(batch.tokens);
   limit.flops =
-      all + static_cast<double>(rows) * attention_flops(setup.model.config, store) + parameter_flops(setup, batch);
+      all + mean_samples(store, rows) * attention_flops(setup.model.config, store) + parameter_flops(setup, batch);
   limit.seconds = limit.flops * seconds / flops;
   return limit;
 }

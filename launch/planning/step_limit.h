@@ -29,8 +29,9 @@ struct MicroStepLimit {
   double seconds_per_token() const { return seconds / tokens; }
 };
 
-/// Returns the limit of a micro-batch with `rows` samples of the store's mean length. Attention, LoRA and shapes with
-/// few FLOPs count at the mean rate of the others. Padding does not count. Returns nullopt if `rate_of` does.
+/// Returns the limit of a micro-batch with `rows` samples, or packs, of the store's mean length. Attention, LoRA and
+/// shapes with few FLOPs count at the mean rate of the others. Padding does not count. Returns nullopt if `rate_of`
+/// does.
 std::optional<MicroStepLimit> micro_step_limit(const model::MemorySetup& setup, const data::TokenStore& store,
                                                int64_t rows, const RateOf& rate_of);
 

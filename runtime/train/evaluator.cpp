@@ -131,13 +131,14 @@ EvalResult evaluate(comm::MpiSession& session, model::Model& model, const at::Te
   const model::Head head = model.setup().head;
   EvalResult result;
   Totals totals;
-  const int64_t batches = (store.size() + request.batch_size - 1) / request.batch_size;
+  const int64_t batches = (store.packs() + request.batch_size - 1) / request.batch_size;
   const data::Shard shard = data::shard_of_rank(batches, session.rank(), session.size());
   Predictions predictions(store, model.setup(), (shard.end - shard.begin) * request.batch_size, result);
   session.run_on_all_or_fail([&] {
     for (int64_t b = shard.begin; b < shard.end; ++b) {
-      const int64_t first = b * request.batch_size;
-      std::vector<int64_t> samples(static_cast<size_t>(std::min(request.batch_size, store.size() - first)));
+      const int64_t first = store.pack_begin(b * request.batch_size);
+      const int64_t end = store.pack_begin(std::min((b + 1) * request.batch_size, store.packs()));
+      std::vector<int64_t> samples(static_cast<size_t>(end - first));
       std::iota(samples.begin(), samples.end(), first);
       const bool has_targets = store.labelled() || head == model::Head::kCausalLm;
       const model::Batch batch = to_model_batch(data::collate(store, samples, head, request.pad_id), has_targets);

@@ -19,7 +19,7 @@ namespace neoloom::train {
 
 struct EvalRequest {
   std::shared_ptr<const data::TokenStore> store;
-  int64_t batch_size = 8;  // samples; affects bits, so it never depends on the number of ranks
+  int64_t batch_size = 8;  // samples, or packs; affects bits, so it never depends on the number of ranks
   int64_t pad_id = 0;
   core::Progress progress = {};  // of this rank's shard, in rows of the store
 };
@@ -32,9 +32,9 @@ struct ValidationSet {
 
 std::vector<std::pair<std::string, std::string>> hashes_of(const std::vector<ValidationSet>& sets);
 
-/// Evaluates consecutive batches of batch_size samples; each rank takes a contiguous shard of them. Losses are summed
-/// in fixed point, counts as integers, and scores are ranked in sample order, so the result is the same for any number
-/// of ranks. Collective: every rank.
+/// Evaluates consecutive batches of batch_size samples (or packs); each rank takes a contiguous shard of them. Losses
+/// are summed in fixed point, counts as integers, and scores are ranked in sample order, so the result is the same for
+/// any number of ranks. Collective: every rank.
 EvalResult evaluate(comm::MpiSession& session, model::Model& model, const at::Tensor& params,
                     const EvalRequest& request);
 

@@ -42,7 +42,8 @@ class Cursor {
  public:
   explicit Cursor(LoaderSetup setup)
       : setup_(std::move(setup)),
-        steps_(setup_.store->lengths(), setup_.store->target_counts(), setup_.step_options, sample_weights(setup_)),
+        steps_(setup_.store->lengths(), setup_.store->target_counts(), setup_.step_options, sample_weights(setup_),
+               setup_.store->pack_begins()),
         step_(setup_.first_step - 1) {}
 
   std::optional<LoadedMicroBatch> next() {

@@ -11,7 +11,7 @@ namespace neoloom::train {
 /// Batch sizes of a run. Resolved once at the first start, stored in checkpoints, and kept on resume with any number of
 /// ranks.
 struct Batching {
-  int64_t micro_batch_size = 0;                                                            // samples
+  int64_t micro_batch_size = 0;                                                            // samples, or packs
   int64_t micro_batches_per_step = 0;                                                      // M of a full step
   int64_t global_batch_size() const { return micro_batch_size * micro_batches_per_step; }  // samples
 };

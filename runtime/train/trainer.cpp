@@ -47,7 +47,7 @@ Trainer::Trainer(comm::MpiSession& session, comm::Communicator& communicator, mo
       model_(model),
       setup_(std::move(setup)),
       schedule_(
-          resolve_schedule(setup_.options, data::steps_per_epoch(setup_.train->size(), step_list_options(setup_)))),
+          resolve_schedule(setup_.options, data::steps_per_epoch(setup_.train->packs(), step_list_options(setup_)))),
       best_(judge_of(setup_), session.is_root() && setup_.options.load_best_model_at_end),
       early_stopping_(setup_.options.early_stopping_patience, setup_.options.early_stopping_threshold),
       state_(make_state(setup_, model, resumed)),
@@ -262,7 +262,7 @@ void Trainer::shrink_micro_batches() {
                                 "lower tokenizer_config.max_length, or use devices with more memory");
   }
   setup_.batching = {smaller, global / smaller};
-  const int64_t steps_per_epoch = data::steps_per_epoch(setup_.train->size(), step_list_options(setup_));
+  const int64_t steps_per_epoch = data::steps_per_epoch(setup_.train->packs(), step_list_options(setup_));
   core::require(steps_per_epoch == schedule_.steps_per_epoch, ErrorKind::kInternal,
                 "smaller micro-batches changed the steps per epoch from {} to {}", schedule_.steps_per_epoch,
                 steps_per_epoch);

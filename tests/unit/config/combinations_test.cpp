@@ -90,6 +90,20 @@ TEST(Schedules, ThatFollowEvaluationsNeedThemAndHaveNoWarmUp) {
             "accepted");
 }
 
+TEST(Packs, AreForLanguageModels) {
+  EXPECT_EQ(parse("data: {pack: samples}\n").data.pack, "samples");
+  EXPECT_EQ(parse("data: {pack: null}\n").data.pack, "auto");
+  EXPECT_EQ(parse("trainer_config: {packing: true}\n").data.pack, "samples");
+  EXPECT_EQ(parse("trainer_config: {packing: false}\n").data.pack, "auto");
+  EXPECT_THAT(refusal("data: {pack: wrapped}\n"), HasSubstr("data.pack"));
+  EXPECT_THAT(refusal("peft_config: {task_type: SEQ_CLS}\ndata: {pack: samples}\n"),
+              HasSubstr("run.yaml:2: data.pack: packs are for causal language models"));
+  EXPECT_THAT(refusal("data: {label_column: l, pack: documents}\n"), HasSubstr("data.pack"));
+  EXPECT_EQ(refusal("data: {label_column: l, pack: none}\n"), "accepted");
+  EXPECT_EQ(refusal("data: {template: alpaca, pack: samples}\n"), "accepted");
+  EXPECT_THAT(refusal("data: {template: alpaca, pack: documents}\n"), HasSubstr("use samples"));
+}
+
 TEST(GlobalBatch, IsAWholeNumberOfMicroBatches) {
   EXPECT_EQ(refusal("runtime: {global_batch_size: 16}\n"), "accepted");
   EXPECT_THAT(refusal("runtime: {global_batch_size: 12}\n"), HasSubstr("12 is not a multiple"));
