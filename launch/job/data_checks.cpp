@@ -45,7 +45,8 @@ std::vector<std::string> rows_left_out(const data::TokenStore& train,
     }
   };
   add("training", train);
-  for (const auto& [name, store] : validation) add(name.empty() ? "validation" : "validation (" + name + ")", *store);
+  for (const auto& [name, store] : validation)
+    add(name.empty() ? "validation" : "validation (" + name + ")", store->unpacked());
   return lines;
 }
 
