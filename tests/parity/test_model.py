@@ -236,7 +236,8 @@ def test_blocked_attention_of_long_samples_equals_peft(tmp_path, length):
         dict(r=2, lora_alpha=3, bias="all", target_modules=["v_proj"]),
         dict(r=2, lora_alpha=3, bias="lora_only", target_modules=["k_proj", "out_proj", "c_proj"]),
         dict(r=2, lora_alpha=3, bias="all", use_dora=True, target_modules=SIX),
-        dict(r=4, lora_alpha=3, lora_bias=True, use_rslora=True, target_modules=SIX),
+        # Not k_proj, whose bias adds the same to all scores of a query: its exact gradient is 0.
+        dict(r=4, lora_alpha=3, lora_bias=True, use_rslora=True, target_modules=[m for m in SIX if m != "k_proj"]),
         dict(r=2, lora_alpha=3, lora_bias=True, bias="all", target_modules=["q_proj", "c_fc"]),
         dict(r=2, lora_alpha=3, target_modules=["v_proj"], modules_to_save=["ln_f"]),
         dict(r=2, lora_alpha=3, target_modules=["h.1.mlp.c_fc"], modules_to_save=["wte"]),
