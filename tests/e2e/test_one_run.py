@@ -69,7 +69,7 @@ def test_a_result_without_its_checkpoints_is_not_overwritten(tmp_path, config):
     (run.folder / "checkpoints").rmdir()
     before = snapshot(run.folder)
     for resume in ("auto", "none"):
-        assert_one_message(run.train(0, "--resume", resume).expect(2), run.folder, "adapter/", "no checkpoint")
+        assert_one_message(run.train(0, "--resume", resume).expect(2), run.folder, run.folder / "adapter", "no checkpoint")
     assert snapshot(run.folder) == before
 
 
