@@ -82,7 +82,7 @@ run=$output/classify
 phase "LoRA classification on $ranks ranks; one rank is killed half way"
 if [ ! -d "$run/adapter" ]; then
   half=$("$neoloom" train --config configs/quickstart_classify.yaml --dry-run \
-    --set "model_config.pretrained_model_name=$model" --set "data.train=$train" \
+    --set "model_config.pretrained_model_name=$model" --set "data.train=$train" --set "data.validation=$validation" \
     --set "data.text_column=$text_column" --set "data.label_column=$label_column" \
     --set "runtime.global_batch_size=$((16 * ranks))" | awk '$1 == "steps" { print int($2 / 2) + 1 }')
   echo "the last rank will be killed (SIGKILL) at step $half"
