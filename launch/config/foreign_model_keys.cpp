@@ -2,6 +2,7 @@
 // Lists keys of from_pretrained and of GPT-Neo's config.json that model_config gets pasted.
 // One line a key: group, what happens, key, the values taken without a word (the first is Hugging Face's default), why
 // and what to do, and values that are taken with a line although the others are refused.
+#include "launch/config/foreign_reasons.h"
 #include "launch/config/schema.h"
 
 namespace neoloom::launch {
@@ -10,18 +11,13 @@ namespace neoloom::launch {
 std::vector<ForeignKey> foreign_model_keys() {
   using enum ForeignKey::Kind;
   constexpr std::string_view kModel = "model_config";
-  constexpr std::string_view kNoSecrets = "secrets do not belong in a configuration; set HF_TOKEN in the environment of what downloads or uploads";
-  constexpr std::string_view kCode = "neoloom runs no code from model folders";
   constexpr std::string_view kDevice = "runtime.device chooses the device of every rank";
   constexpr std::string_view kStored = "frozen weights are float16, bfloat16 or float32 (frozen_dtype)";
   constexpr std::string_view kLabels = "data.label_names sets the labels and their order";
   constexpr std::string_view kSpecial = "the model folder's config.json has it, and a new model takes it from its tokenizer";
-  constexpr std::string_view kKernels = "neoloom chooses its kernels itself";
-  constexpr std::string_view kWhole = "every rank holds the frozen weights";
-  constexpr std::string_view kDownload = "HTTPS_PROXY in the environment names a proxy";
+  constexpr std::string_view kOwnKernels = "neoloom chooses its kernels itself";
   constexpr std::string_view kOtherFormats = "safetensors files and pytorch_model.bin are read; convert the folder with transformers' save_pretrained";
   constexpr std::string_view kGenerate = "it is an option of neoloom generate";
-  constexpr std::string_view kPython = "it changes what Python gets back";
   constexpr std::string_view kLora = "it is a key of peft_config, without lora_";
   constexpr std::string_view kDropout = "frozen layers have no dropout; peft_config.lora_dropout exists";
   return {
@@ -33,11 +29,11 @@ std::vector<ForeignKey> foreign_model_keys() {
     {kModel, kRefused, "cache_dir", {"null"}, "HF_HOME says where Hugging Face's cache is"},
     {kModel, kNoEffect, "code_revision", {"null"}, kCode},
     {kModel, kNoEffect, "trust_remote_code", {"null", "false"}, kCode},
-    {kModel, kRefused, "force_download", {"false", "null"}, "delete the model in Hugging Face's cache to download it again"},
-    {kModel, kNoEffect, "local_files_only", {"false"}, "set HF_HUB_OFFLINE=1 to forbid downloads"},
-    {kModel, kNoEffect, "proxies", {"null"}, kDownload},
-    {kModel, kNoEffect, "tqdm_class", {"null"}, kPython},
-    {kModel, kNoEffect, "output_loading_info", {"false"}, kPython},
+    {kModel, kRefused, "force_download", {"false", "null"}, kDownloadAgain},
+    {kModel, kNoEffect, "local_files_only", {"false"}, kOffline},
+    {kModel, kNoEffect, "proxies", {"null"}, kProxy},
+    {kModel, kNoEffect, "tqdm_class", {"null"}, kReturned},
+    {kModel, kNoEffect, "output_loading_info", {"false"}, kReturned},
     {kModel, kRefused, "token", {"null", ""}, kNoSecrets},
     {kModel, kNoEffect, "use_safetensors", {"null", "true"}, "model.safetensors is read if it is there, else pytorch_model.bin"},
     {kModel, kNoEffect, "weights_only", {"true"}, "no code in weight files is ever run"},
@@ -56,16 +52,16 @@ std::vector<ForeignKey> foreign_model_keys() {
     {kModel, kRefused, "device_mesh", {"null"}, kWhole},
     {kModel, kRefused, "tp_plan", {"null"}, kWhole},
     {kModel, kRefused, "tp_size", {"null", "0", "1"}, kWhole},
-    {kModel, kNoEffect, "allow_all_kernels", {"false"}, kKernels},
-    {kModel, kNoEffect, "use_kernels", {"false"}, kKernels},
-    {kModel, kNoEffect, "kernel_config", {"null"}, kKernels},
+    {kModel, kNoEffect, "allow_all_kernels", {"false"}, kOwnKernels},
+    {kModel, kNoEffect, "use_kernels", {"false"}, kOwnKernels},
+    {kModel, kNoEffect, "kernel_config", {"null"}, kOwnKernels},
     {kModel, kRefused, "key_mapping", {"null"}, "rename the tensors in the files"},
-    {kModel, kNoEffect, "attn_implementation", {"null", "eager", "sdpa"}, kKernels},
+    {kModel, kNoEffect, "attn_implementation", {"null", "eager", "sdpa"}, kOwnKernels},
     {kModel, kNoEffect, "experts_implementation", {"null"}, "GPT-Neo has no experts"},
     // from_pretrained of transformers 4
     {kModel, kNoEffect, "low_cpu_mem_usage", {"null", "false"}, "weights are mapped, never copied as a whole"},
     {kModel, kNoEffect, "offload_state_dict", {"null", "false"}, kWhole},
-    {kModel, kNoEffect, "use_flash_attention_2", {"false"}, kKernels},
+    {kModel, kNoEffect, "use_flash_attention_2", {"false"}, kOwnKernels},
     {kModel, kRefused, "load_in_8bit", {"false", "null"}, kStored},
     {kModel, kRefused, "load_in_4bit", {"false", "null"}, kStored},
     {kModel, kRefused, "use_auth_token", {"null", "false"}, kNoSecrets},
@@ -73,7 +69,7 @@ std::vector<ForeignKey> foreign_model_keys() {
     {kModel, kNoEffect, "resume_download", {"null", "false"}, "downloads always resume"},
     {kModel, kRefused, "from_tf", {"false"}, kOtherFormats},
     {kModel, kRefused, "from_flax", {"false"}, kOtherFormats},
-    {kModel, kNoEffect, "return_dict", {"true", "null"}, kPython},
+    {kModel, kNoEffect, "return_dict", {"true", "null"}, kReturned},
     // GPT-Neo's config.json
     {kModel, kRefused, "activation_function", {"gelu_new", "null"}, "GPT-Neo's is gelu_new"},
     {kModel, kNoEffect, "bos_token_id", {"null"}, kSpecial},
@@ -87,8 +83,8 @@ std::vector<ForeignKey> foreign_model_keys() {
     {kModel, kNoEffect, "use_cache", {"true", "null"}, "training keeps no KV cache; generate always has one"},
     {kModel, kRefused, "id2label", {"null"}, kLabels},
     {kModel, kRefused, "label2id", {"null"}, kLabels},
-    {kModel, kNoEffect, "output_hidden_states", {"false", "null"}, kPython},
-    {kModel, kNoEffect, "output_attentions", {"false", "null"}, kPython},
+    {kModel, kNoEffect, "output_hidden_states", {"false", "null"}, kReturned},
+    {kModel, kNoEffect, "output_attentions", {"false", "null"}, kReturned},
     {kModel, kNoEffect, "chunk_size_feed_forward", {"0", "null"}, "it changes no result"},
     {kModel, kRefused, "is_encoder_decoder", {"false", "null"}, "GPT-Neo is a decoder"},
     {kModel, kNoEffect, "architectures", {"null"}, "the task decides which class the result names"},

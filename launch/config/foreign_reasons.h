@@ -8,6 +8,11 @@ namespace neoloom::launch {
 // Reasons that several tables of foreign keys give.
 // clang-format off
 inline constexpr std::string_view kNoSecrets = "secrets do not belong in a configuration; set HF_TOKEN in the environment of what downloads or uploads";
+inline constexpr std::string_view kCode = "neoloom runs no code from model folders";
+inline constexpr std::string_view kReturned = "it changes what Python gets back";
+inline constexpr std::string_view kDownloadAgain = "delete the model in Hugging Face's cache to download it again";
+inline constexpr std::string_view kOffline = "set HF_HUB_OFFLINE=1 to forbid downloads";
+inline constexpr std::string_view kProxy = "HTTPS_PROXY in the environment names a proxy";
 inline constexpr std::string_view kDtypes = "runtime.compute_dtype sets the compute dtype, of evaluations too";
 inline constexpr std::string_view kWhole = "every rank holds the frozen weights";
 inline constexpr std::string_view kKernels = "neoloom has compiled kernels of its own";

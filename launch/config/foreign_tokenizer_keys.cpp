@@ -2,6 +2,7 @@
 // Lists keys of AutoTokenizer.from_pretrained and of a tokenizer's call that tokenizer_config gets pasted.
 // One line a key: group, what happens, key, the values taken without a word (the first is Hugging Face's default), why
 // and what to do, and values that are taken with a line although the others are refused.
+#include "launch/config/foreign_reasons.h"
 #include "launch/config/schema.h"
 
 namespace neoloom::launch {
@@ -10,11 +11,7 @@ namespace neoloom::launch {
 std::vector<ForeignKey> foreign_tokenizer_keys() {
   using enum ForeignKey::Kind;
   constexpr std::string_view kTokenizer = "tokenizer_config";
-  constexpr std::string_view kNoSecrets = "secrets do not belong in a configuration; set HF_TOKEN in the environment of what downloads or uploads";
-  constexpr std::string_view kCode = "neoloom runs no code from model folders";
-  constexpr std::string_view kNone = "neoloom downloads nothing; hf download fills Hugging Face's cache";
   constexpr std::string_view kPadding = "samples are packed one after another; nothing is padded";
-  constexpr std::string_view kPython = "it changes what Python gets back";
   constexpr std::string_view kFiles = "the files of the folder pretrained_tokenizer_name are read";
   constexpr std::string_view kSpecial = "the tokenizer's files name the special tokens";
   constexpr std::string_view kTemplate = "data.prompt_column and data.response_column take prompts and answers";
@@ -31,9 +28,9 @@ std::vector<ForeignKey> foreign_tokenizer_keys() {
     {kTokenizer, kRefused, "mistral_format", {"null"}, "only byte-level BPE is read"},
     {kTokenizer, kRefused, "fix_mistral_regex", {"null"}, "only GPT-2's expression is read"},
     {kTokenizer, kRefused, "cache_dir", {"null"}, "HF_HOME says where Hugging Face's cache is"},
-    {kTokenizer, kRefused, "force_download", {"false", "null"}, kNone},
-    {kTokenizer, kNoEffect, "local_files_only", {"false"}, kNone},
-    {kTokenizer, kNoEffect, "proxies", {"null"}, kNone},
+    {kTokenizer, kRefused, "force_download", {"false", "null"}, kDownloadAgain},
+    {kTokenizer, kNoEffect, "local_files_only", {"false"}, kOffline},
+    {kTokenizer, kNoEffect, "proxies", {"null"}, kProxy},
     {kTokenizer, kRefused, "token", {"null", ""}, kNoSecrets},
     {kTokenizer, kRefused, "use_auth_token", {"null", "false"}, kNoSecrets},
     {kTokenizer, kRefused, "revision", {"main", "null"}, "model_config.revision names the model's revision; name a folder for another tokenizer"},
@@ -42,9 +39,9 @@ std::vector<ForeignKey> foreign_tokenizer_keys() {
     {kTokenizer, kNoEffect, "name_or_path", {""}, "pretrained_tokenizer_name names the tokenizer"},
     {kTokenizer, kNoEffect, "processor_class", {"null"}, "it names a Python class"},
     {kTokenizer, kNoEffect, "backend", {"null"}, "it names a Python class"},
-    {kTokenizer, kNoEffect, "verbose", {"false", "true"}, kPython},
-    {kTokenizer, kNoEffect, "files_loaded", {"[]"}, kPython},
-    {kTokenizer, kNoEffect, "model_input_names", {"null", "[input_ids, attention_mask]"}, kPython},
+    {kTokenizer, kNoEffect, "verbose", {"false", "true"}, kReturned},
+    {kTokenizer, kNoEffect, "files_loaded", {"[]"}, kReturned},
+    {kTokenizer, kNoEffect, "model_input_names", {"null", "[input_ids, attention_mask]"}, kReturned},
     {kTokenizer, kRefused, "model_specific_special_tokens", {"null", "{}"}, kSpecial},
     {kTokenizer, kRefused, "max_len", {"null"}, "write max_length"},
     {kTokenizer, kNoEffect, "padding_side", {"null", "right"}, kPadding},
@@ -88,12 +85,12 @@ std::vector<ForeignKey> foreign_tokenizer_keys() {
     {kTokenizer, kRefused, "add_special_tokens", {"true"}, "add_eos_token decides whether a text ends with eos"},
     {kTokenizer, kRefused, "is_split_into_words", {"false"}, "texts are strings"},
     {kTokenizer, kRefused, "return_overflowing_tokens", {"false"}, kCut},
-    {kTokenizer, kNoEffect, "return_tensors", {"null"}, kPython},
-    {kTokenizer, kNoEffect, "return_attention_mask", {"null"}, kPython},
-    {kTokenizer, kNoEffect, "return_token_type_ids", {"null"}, kPython},
-    {kTokenizer, kNoEffect, "return_special_tokens_mask", {"false"}, kPython},
-    {kTokenizer, kNoEffect, "return_offsets_mapping", {"false"}, kPython},
-    {kTokenizer, kNoEffect, "return_length", {"false"}, kPython},
+    {kTokenizer, kNoEffect, "return_tensors", {"null"}, kReturned},
+    {kTokenizer, kNoEffect, "return_attention_mask", {"null"}, kReturned},
+    {kTokenizer, kNoEffect, "return_token_type_ids", {"null"}, kReturned},
+    {kTokenizer, kNoEffect, "return_special_tokens_mask", {"false"}, kReturned},
+    {kTokenizer, kNoEffect, "return_offsets_mapping", {"false"}, kReturned},
+    {kTokenizer, kNoEffect, "return_length", {"false"}, kReturned},
     {kTokenizer, kRefused, "tokenizer_kwargs", {"null", "{}"}, "write the keys themselves"},
   };
 }
