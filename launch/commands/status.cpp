@@ -4,7 +4,6 @@
 #include <fmt/format.h>
 
 #include <filesystem>
-#include <fstream>
 #include <nlohmann/json.hpp>
 #include <optional>
 
@@ -12,8 +11,8 @@
 #include "runtime/checkpoint/directory.h"
 #include "runtime/checkpoint/run_lock.h"
 #include "runtime/core/error.h"
-#include "runtime/core/json.h"
 #include "runtime/core/output.h"
+#include "runtime/metrics/events.h"
 #include "runtime/metrics/text_width.h"
 
 namespace neoloom::launch {
@@ -42,12 +41,7 @@ struct History {
 
 History read_history(const std::string& path) {
   History history;
-  std::ifstream file(path);
-  for (std::string line; std::getline(file, line);) {
-    if (!core::json_excess(line).empty()) continue;
-    ordered_json event =
-        ordered_json::parse(line, nullptr, /*allow_exceptions=*/false);  // a line that is being written is not whole
-    if (!event.is_object()) continue;
+  metrics::read_events(path, [&](ordered_json event) {
     const std::string kind = event.value("event", "");
     if (kind == "run_start") {
       history.end.reset();
@@ -59,7 +53,7 @@ History read_history(const std::string& path) {
     } else if (kind == "run_end") {
       history.end = std::move(event);
     }
-  }
+  });
   return history;
 }
 
@@ -69,14 +63,6 @@ State state_of(const History& history, const checkpoint::LockReport& lock) {
   const std::string status = history.end->value("status", "");
   if (status == "completed") return kFinished;
   return status == "stopped" ? kStopped : kFailed;
-}
-
-std::optional<checkpoint::Entry> newest_checkpoint(const std::string& run) {
-  std::optional<checkpoint::Entry> newest;
-  for (checkpoint::Entry& entry : checkpoint::Directory(run + "/checkpoints").list()) {
-    if (!newest || entry.step > newest->step) newest = std::move(entry);
-  }
-  return newest;
 }
 
 // Returns the seconds until the last step, at the pace of the last logged ones; nullopt: unknown.
@@ -107,8 +93,8 @@ ordered_json describe(const std::string& run) {
   }
   if (const auto left = seconds_left(history); lock.lives && left) told["seconds_left"] = *left;
   if (history.eval) told["evaluation"] = *history.eval;
-  if (const auto newest = newest_checkpoint(run)) {
-    told["checkpoint"] = {{"step", newest->step}, {"path", newest->path}};
+  if (const auto entries = checkpoint::Directory(run + "/checkpoints").list(); !entries.empty()) {
+    told["checkpoint"] = {{"step", entries.back().step}, {"path", entries.back().path}};
   }
   if (const std::string result = result_of(run); !result.empty()) told["result"] = result;
   return told;

@@ -8,11 +8,13 @@
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
+#include <fstream>
 #include <nlohmann/json.hpp>
 #include <utility>
 
 #include "runtime/core/error.h"
 #include "runtime/core/files.h"
+#include "runtime/core/json.h"
 #include "runtime/core/wire.h"
 
 namespace neoloom::metrics {
@@ -96,6 +98,17 @@ void EventLog::write_waiting() {
 void EventLog::told_of(int code) {
   if (std::exchange(failing_, true)) return;
   tell(fmt::format("warning: cannot write to metrics.jsonl: {}; the run goes on and tries again", std::strerror(code)));
+}
+
+void read_events(const std::string& path, const std::function<void(ordered_json event)>& take) {
+  std::error_code unknown;
+  if (!std::filesystem::is_regular_file(path, unknown)) return;
+  std::ifstream file(path);
+  for (std::string line; std::getline(file, line);) {
+    if (!core::json_excess(line).empty()) continue;
+    ordered_json event = ordered_json::parse(line, nullptr, /*allow_exceptions=*/false);
+    if (event.is_object()) take(std::move(event));
+  }
 }
 
 ordered_json device_json(const DeviceMeasure& measure) {

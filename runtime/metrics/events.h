@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -37,6 +38,10 @@ class EventLog {
   int64_t dropped_lines_ = 0;  // lines beyond kMostWaitingBytes
   bool failing_ = false;
 };
+
+/// Calls `take` with each event of a metrics.jsonl, in order. A line that is not whole, because it is being written,
+/// does not count; nor does a file that is not there.
+void read_events(const std::string& path, const std::function<void(nlohmann::ordered_json event)>& take);
 
 /// What one rank measured since the last report. Seconds are wall time of the rank's own thread.
 struct DeviceMeasure {

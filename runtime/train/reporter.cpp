@@ -4,13 +4,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <filesystem>
 #include <fstream>
 #include <optional>
 #include <utility>
 
 #include "runtime/core/clock.h"
-#include "runtime/core/json.h"
 
 namespace neoloom::train {
 namespace {
@@ -18,16 +16,10 @@ namespace {
 using nlohmann::ordered_json;
 
 int64_t last_world_size(const std::string& path) {
-  std::error_code unknown;
-  if (!std::filesystem::is_regular_file(path, unknown)) return 0;
-  std::ifstream file(path);
   int64_t world_size = 0;
-  for (std::string line; std::getline(file, line);) {
-    if (!core::json_excess(line).empty()) continue;
-    const nlohmann::json event = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
-    if (event.is_object() && event.value("event", "") == "run_start")
-      world_size = event.value("world_size", int64_t{0});
-  }
+  metrics::read_events(path, [&](const ordered_json& event) {
+    if (event.value("event", "") == "run_start") world_size = event.value("world_size", int64_t{0});
+  });
   return world_size;
 }
 
