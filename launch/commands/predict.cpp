@@ -105,7 +105,7 @@ void predict_rows(comm::MpiSession& session, const std::vector<Predictor>& predi
     return "";
   });
   std::string mine;
-  train::Rounds rounds{.batches = (rows + batch_size - 1) / batch_size};
+  train::Rounds rounds{.batches = train::batches_of(predictors.front().request)};
   rounds.compute = [&](int64_t batch) { mine += lines_of_batch(predictors, batch); };
   rounds.hand_over = [&](int64_t batches_done) {
     const std::vector<std::string> parts = session.all_gather(std::exchange(mine, {}));

@@ -123,6 +123,19 @@ std::vector<std::pair<std::string, std::string>> hashes_of(const std::vector<Val
   return hashes;
 }
 
+std::vector<int64_t> samples_of_batch(const EvalRequest& request, int64_t batch) {
+  const data::TokenStore& store = *request.store;
+  const int64_t first = store.pack_begin(batch * request.batch_size);
+  const int64_t end = store.pack_begin(std::min((batch + 1) * request.batch_size, store.packs()));
+  std::vector<int64_t> samples(static_cast<size_t>(end - first));
+  std::iota(samples.begin(), samples.end(), first);
+  return samples;
+}
+
+int64_t batches_of(const EvalRequest& request) {
+  return (request.store->packs() + request.batch_size - 1) / request.batch_size;
+}
+
 EvalResult evaluate(comm::MpiSession& session, model::Model& model, const at::Tensor& params,
                     const EvalRequest& request) {
   const auto phase = session.phase("evaluation");
@@ -131,15 +144,11 @@ EvalResult evaluate(comm::MpiSession& session, model::Model& model, const at::Te
   const model::Head head = model.setup().head;
   EvalResult result;
   Totals totals;
-  const int64_t batches = (store.packs() + request.batch_size - 1) / request.batch_size;
-  const data::Shard shard = data::shard_of_rank(batches, session.rank(), session.size());
+  const data::Shard shard = data::shard_of_rank(batches_of(request), session.rank(), session.size());
   Predictions predictions(store, model.setup(), (shard.end - shard.begin) * request.batch_size, result);
   session.run_on_all_or_fail([&] {
     for (int64_t b = shard.begin; b < shard.end; ++b) {
-      const int64_t first = store.pack_begin(b * request.batch_size);
-      const int64_t end = store.pack_begin(std::min((b + 1) * request.batch_size, store.packs()));
-      std::vector<int64_t> samples(static_cast<size_t>(end - first));
-      std::iota(samples.begin(), samples.end(), first);
+      const std::vector<int64_t> samples = samples_of_batch(request, b);
       const bool has_targets = store.labelled() || head == model::Head::kCausalLm;
       const model::Batch batch = to_model_batch(data::collate(store, samples, head, request.pad_id), has_targets);
       const model::EvalOutput output = model.evaluate(batch, params);
@@ -155,7 +164,7 @@ EvalResult evaluate(comm::MpiSession& session, model::Model& model, const at::Te
         }
       }
       if (output.right.defined()) totals.right += output.right.item<int64_t>();
-      predictions.add(first, output.logits);
+      predictions.add(samples.front(), output.logits);
       if (request.progress) {
         request.progress((b + 1 - shard.begin) * store.size() / (shard.end - shard.begin), store.size());
       }

@@ -24,6 +24,10 @@ struct EvalRequest {
   core::Progress progress = {};  // of this rank's shard, in rows of the store
 };
 
+/// The samples of a batch, consecutive in the store, and how many batches there are. Both count packs.
+std::vector<int64_t> samples_of_batch(const EvalRequest& request, int64_t batch);
+int64_t batches_of(const EvalRequest& request);
+
 /// Data that a run evaluates on.
 struct ValidationSet {
   std::string name;  // empty: the only one

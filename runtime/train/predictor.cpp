@@ -3,9 +3,7 @@
 
 #include <algorithm>
 #include <array>
-#include <numeric>
 #include <utility>
-#include <vector>
 
 #include "data/batching/step_list.h"
 #include "runtime/core/clock.h"
@@ -20,10 +18,8 @@ constexpr int64_t kMostBatchesOfRank = 64;
 }  // namespace
 
 at::Tensor predict_batch(model::Model& model, const at::Tensor& params, const EvalRequest& request, int64_t batch) {
-  const int64_t first = batch * request.batch_size;
-  std::vector<int64_t> samples(static_cast<size_t>(std::min(request.batch_size, request.store->size() - first)));
-  std::iota(samples.begin(), samples.end(), first);
-  data::RaggedBatch rows = data::collate(*request.store, samples, model.setup().head, request.pad_id);
+  data::RaggedBatch rows =
+      data::collate(*request.store, samples_of_batch(request, batch), model.setup().head, request.pad_id);
   return model.evaluate(to_model_batch(std::move(rows), /*has_targets=*/false), params).logits;
 }
 
