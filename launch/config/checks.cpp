@@ -216,9 +216,8 @@ void check_peft(const RunConfig& config, const KeyLocation& place) {
                   place("peft_config", "layers_pattern"), core::quoted(name));
   }
   for (const std::string& module : config.peft_config->modules_to_save) {
-    core::require(module == "score" || module == "classifier" ||
-                      std::ranges::find(model::kWholeModules, module) != model::kWholeModules.end(),
-                  ErrorKind::kUsage, "{}: \"{}\" cannot be trained whole; expected score, classifier, {}",
+    core::require(model::can_train_whole(module), ErrorKind::kUsage,
+                  "{}: \"{}\" cannot be trained whole; expected score, classifier, {}",
                   place("peft_config", "modules_to_save"), module, fmt::join(model::kWholeModules, ", "));
   }
 }

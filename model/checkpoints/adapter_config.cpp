@@ -122,8 +122,7 @@ class AdapterConfig {
     const std::string task = text("task_type");
     if (!task.empty() && task != "SEQ_CLS" && task != "CAUSAL_LM") refuse("task_type", "SEQ_CLS or CAUSAL_LM");
     for (const std::string& name : names("modules_to_save")) {
-      const bool known = std::find(kWholeModules.begin(), kWholeModules.end(), name) != kWholeModules.end();
-      if (!known && name != "score" && name != "classifier") {
+      if (!can_train_whole(name)) {
         refuse("modules_to_save", fmt::format("only score, classifier, {}", fmt::join(kWholeModules, ", ")));
       }
     }

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <ATen/ops/mm.h>
-#include <c10/util/accumulate.h>
 
 #include <filesystem>
 #include <map>
@@ -154,7 +153,7 @@ void report_while_writing(std::vector<TensorToWrite>& tensors, const core::Progr
   int64_t done = 0;
   std::vector<int64_t> done_after;
   for (const TensorToWrite& tensor : tensors) {
-    done += c10::multiply_integers(tensor.shape) * static_cast<int64_t>(c10::elementSize(tensor.dtype));
+    done += static_cast<int64_t>(bytes_of(tensor));
     done_after.push_back(done / kUnitBytes);
   }
   for (size_t i = 0; i < tensors.size(); ++i) {

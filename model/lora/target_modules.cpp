@@ -208,6 +208,11 @@ void require_all_match(const LoraOptions& lora, int64_t num_layers) {
   require_effect("alpha_pattern", keys_of(lora.alpha_pattern), adapted);
 }
 
+bool can_train_whole(std::string_view module) {
+  return module == "score" || module == "classifier" ||
+         std::find(kWholeModules.begin(), kWholeModules.end(), module) != kWholeModules.end();
+}
+
 bool trains_whole(const LoraOptions& lora, std::string_view module) {
   return std::find(lora.modules_to_save.begin(), lora.modules_to_save.end(), module) != lora.modules_to_save.end();
 }

@@ -30,6 +30,8 @@ using AdapterMap = std::vector<BlockAdapters>;      // [L]
 /// The modules of a language model or a classifier that peft_config.modules_to_save may name, beside its head "score",
 /// which PEFT also calls "classifier".
 inline constexpr std::array<std::string_view, 3> kWholeModules = {"ln_f", "wte", "lm_head"};
+/// Whether modules_to_save may name this module.
+bool can_train_whole(std::string_view module);
 /// Whether modules_to_save names this module. A classifier has no lm_head.
 bool trains_whole(const LoraOptions& lora, std::string_view module);
 
