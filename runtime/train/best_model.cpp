@@ -47,10 +47,6 @@ Judge judge_of(const Options& options, const ValidationHashes& validation) {
   return judge;
 }
 
-Judge judge_of(const Options& options, const std::string& validation_hash) {
-  return judge_of(options, ValidationHashes{{"", validation_hash}});
-}
-
 std::string check_metric(const Options& options, data::Task task, int64_t num_labels,
                          const std::vector<data::ValidationFiles>& validation) {
   if (!options.compares_evaluations()) return "";

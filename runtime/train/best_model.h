@@ -32,8 +32,6 @@ using ValidationHashes = std::vector<std::pair<std::string, std::string>>;
 /// metric_for_best_model and greater_is_better; without the latter, losses and perplexity are better when smaller. The
 /// metric of a named set begins with its name: dev_loss, eval_dev_loss.
 Judge judge_of(const Options& options, const ValidationHashes& validation);
-/// The same for one set without a name.
-Judge judge_of(const Options& options, const std::string& validation_hash);
 
 /// Returns a warning when greater_is_better would keep the worst model; else "".
 /// num_labels: 0 if not known yet. Throws: Error(kUsage) when evaluations are compared by a metric that this task does

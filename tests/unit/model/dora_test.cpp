@@ -10,6 +10,7 @@
 #include "model/gpt_neo/dora_norms.h"
 #include "model/lora/trainable_count.h"
 #include "model/parameter_table.h"
+#include "tests/unit/model/device_path.h"
 #include "tests/unit/model/setups.h"
 
 namespace neoloom::model::testing {
@@ -145,20 +146,7 @@ INSTANTIATE_TEST_SUITE_P(Paths, DoraGradients,
                                             ::testing::Values(Head::kCausalLm, Head::kSingleLabel)));
 
 TEST(Dora, TheDevicePathEqualsTheHosts) {
-  for (const Head head : {Head::kCausalLm, Head::kSingleLabel}) {
-    const ModelSetup setup = dora_setup(head);
-    const auto weights = random_weights(setup.config, at::kFloat);
-    const auto host = Model::create(setup, with_packed_weights(weights, Dtype::kFloat32));
-    const at::Tensor params = random_params(*host);
-    const Batch batch = batch_for(setup);
-    const Trial expected = train_once(*host, batch, params);
-    for (const auto& [compute, tolerance] : {std::pair{Dtype::kFloat32, 1e-5}, {Dtype::kBFloat16, 6e-2}}) {
-      const auto device = Model::create(device_setup(setup, compute), weights);
-      const Trial found = train_once(*device, batch, params);
-      EXPECT_NEAR(found.loss, expected.loss, tolerance * expected.loss);
-      EXPECT_LT(distance(found.grads, expected.grads), tolerance);
-    }
-  }
+  for (const Head head : {Head::kCausalLm, Head::kSingleLabel}) expect_device_equals_host(dora_setup(head));
 }
 
 TEST(Dora, DecodesAsTheWholeSequenceWould) {

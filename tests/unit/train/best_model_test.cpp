@@ -32,6 +32,11 @@ Options judged_by(const std::string& metric, std::optional<bool> greater = std::
   return options;
 }
 
+// The judge of a run with one validation set, which has no name.
+Judge judge_of(const Options& options, const std::string& validation_hash) {
+  return train::judge_of(options, ValidationHashes{{"", validation_hash}});
+}
+
 std::string refusal(const Options& options, Task task) {
   try {
     check_metric(options, task);
@@ -92,7 +97,7 @@ TEST(MetricForBestModel, ANameThatNeedsMoreLabelsIsRefusedWhenTheirNumberIsKnown
 
 TEST(MetricForBestModel, OfANamedSetBeginsWithItsName) {
   const ValidationHashes sets = {{"dev", "d"}, {"dev_hard", "h"}};
-  const auto judge = [&](const char* name) { return judge_of(judged_by(name), sets); };
+  const auto judge = [&](const char* name) { return train::judge_of(judged_by(name), sets); };
   EXPECT_EQ(judge("dev_loss"), (Judge{"eval_dev_loss", false, "d"}));
   EXPECT_EQ(judge("eval_dev_hard_mse"), (Judge{"eval_dev_hard_mse", false, "h"})) << "the longer name fits, too";
   EXPECT_EQ(judge("dev_f1"), (Judge{"eval_dev_macro_f1", true, "d"}));
