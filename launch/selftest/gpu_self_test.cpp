@@ -76,9 +76,9 @@ class AttentionTrial {
   /// Returns out, dq, dk, dv in fp32.
   Tensors reference() const {
     const model::Attention attention(kHeads, case_.window, /*on_device=*/true);
-    const auto wide = [](const at::Tensor& x) { return x.to(at::kFloat); };
-    return all_of(attention.forward(wide(q_), wide(k_), wide(v_), segments_),
-                  attention.backward(wide(grad_), wide(q_), wide(k_), wide(v_), segments_));
+    const auto in_fp32 = [](const at::Tensor& x) { return x.to(at::kFloat); };
+    return all_of(attention.forward(in_fp32(q_), in_fp32(k_), in_fp32(v_), segments_),
+                  attention.backward(in_fp32(grad_), in_fp32(q_), in_fp32(k_), in_fp32(v_), segments_));
   }
 
   Tensors on_device(const model::CudaOperators& operators) const {

@@ -36,7 +36,7 @@ from report import ROOT
 TOP = "neoloom-gpu"  # what every part unpacks to
 MOST_BYTES = 64 << 20
 REQUIRED = ("neoloom", "libneoloom_cuda.so")
-OPTIONAL = ("step_bench", "attention_probe", "product_probe", "kernel_probe")
+OPTIONAL = ("step_bench", "attention_probe", "gemm_probe", "kernel_probe")
 RECORDER = "libkernel_times.so"
 TREE = ["tests/bench/*.py", "tests/bench/run.sh", "tests/support/sizes.py", "tests/support/tiny_model.py", "tests/e2e/common.py",
         "tests/e2e/conftest.py", "tests/e2e/runs.py", "tests/e2e/test_gpu.py", "tests/e2e/test_parity_training.py",

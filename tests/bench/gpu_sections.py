@@ -144,7 +144,7 @@ def step_cells(line, other, machine):
     """`other`: the HF side of the same row, if there is one."""
     if "error" in line:
         return [line["case"], line["side"], "FAILED", "", "", "", "", ""]
-    share = f"{100 * line['tflops'] / machine['product_tflops']:.0f} %" if machine else ""
+    share = f"{100 * line['tflops'] / machine['gemm_tflops']:.0f} %" if machine else ""
     peak = f"{line['device_peak_bytes'] / 2**30:.2f}" if "device_peak_bytes" in line else ""
     ratio = f"{line['tokens_per_s'] / other['tokens_per_s']:.2f}" if other and line["side"] == "neoloom" else ""
     return [line["case"], line["side"], f"{line['tokens_per_s']:,.0f}", milliseconds(line), ratio, figure(line["tflops"]),
@@ -156,7 +156,7 @@ def show_steps(section, output):
     machine = next((line["machine"] for line in lines if "machine" in line), None)
     if machine:
         section.add(f"{machine['device']}, {machine['memory_gib']:.0f} GiB, CUDA {machine['cuda']}, cuDNN {machine['cudnn']}, "
-                    f"NCCL {machine['nccl']}. A bf16 GEMM of 8192 x 8192 x 8192 reaches {machine['product_tflops']:.0f} "
+                    f"NCCL {machine['nccl']}. A bf16 GEMM of 8192 x 8192 x 8192 reaches {machine['gemm_tflops']:.0f} "
                     f"TFLOP/s here, a copy {machine['copy_tb_per_s']:.2f} TB/s.")
     sides = [line for line in lines if "side" in line]
     theirs = {line["case"]: line for line in sides if line["side"] != "neoloom" and "error" not in line}
@@ -191,11 +191,11 @@ def show_profile(section, output):
 def show_step(section, line):
     step, limit = line["step_seconds"], line["limit"]
     if limit:
-        section.add(f"{line['case']}: {1e3 * step:.2f} ms a step. Its products alone, each at the best rate measured here, "
+        section.add(f"{line['case']}: {1e3 * step:.2f} ms a step. Its GEMMs alone, each at the best rate measured here, "
                     f"take {1e3 * limit['seconds']:.2f} ms ({limit['mean_tflops']:.0f} TFLOP/s): a step reaches "
                     f"{100 * limit['seconds'] / step:.0f} % of the limit.")
     else:
-        section.add(f"{line['case']}: {1e3 * step:.2f} ms a step. Share of the limit: unknown, as product_probe measured no "
+        section.add(f"{line['case']}: {1e3 * step:.2f} ms a step. Share of the limit: unknown, as gemm_probe measured no "
                     f"rates.")
     rows = [[group, f"{1e3 * line['groups'][group]['seconds']:.2f}", f"{line['groups'][group]['runs']:.0f}",
              f"{100 * line['groups'][group]['seconds'] / step:.1f} %"] for group, _ in GROUPS]
@@ -259,8 +259,8 @@ def sections():
                    show_profile),
         GpuSection("attention", "Candidates for attention", 55, ("program attention_probe",), probe("attention_probe"),
                    show_candidates, listed("attention_probe"), show_list, Tree.cudnn_environment),
-        GpuSection("products", "Products and epilogues", 40, ("program product_probe",), probe("product_probe"),
-                   show_candidates, listed("product_probe"), show_list),
+        GpuSection("gemms", "GEMMs and epilogues", 40, ("program gemm_probe",), probe("gemm_probe"),
+                   show_candidates, listed("gemm_probe"), show_list),
         GpuSection("kernels", "Own kernels", 20, ("program kernel_probe",), probe("kernel_probe"), show_candidates,
                    listed("kernel_probe"), show_list),
         GpuSection("memcheck", "compute-sanitizer: memcheck of doctor", 20, checked, sanitized("memcheck"), show_text,

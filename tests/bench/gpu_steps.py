@@ -31,7 +31,7 @@ ROWS = [
     device.Row("125M", "single_label", 32, 128),
 ]
 TINY = device.Row("tiny", "causal_lm", 2, 64, device="cpu", dtype="float32", block_seconds=0.1)
-PRODUCT_SHARE = 0.5  # of the profile's seconds, for the rates of its products
+GEMM_SHARE = 0.5  # of the profile's seconds, for the rates of its GEMMs
 
 
 def say(**line):
@@ -77,18 +77,18 @@ def take_rows(context, rows, seconds):
     return int(failed)
 
 
-def product_lines(build, row, seconds):
-    """Returns what product_probe measures of the products of a row's step; nothing without it."""
-    probe = build / "product_probe"
+def gemm_lines(build, row, seconds):
+    """Returns what gemm_probe measures of the GEMMs of a row's step; nothing without it."""
+    probe = build / "gemm_probe"
     if not probe.is_file():
         return []
-    only = f"{row.size} {row.tokens} rows, product"
+    only = f"{row.size} {row.tokens} rows, gemm"
     done = subprocess.run([str(probe), "--seconds", str(seconds), "--only", only], stdout=subprocess.PIPE, text=True)
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 def profile(context, row, seconds):
-    lines = product_lines(context.build, row, PRODUCT_SHARE * seconds)
+    lines = gemm_lines(context.build, row, GEMM_SHARE * seconds)
     try:
         found = device.kernels_of(context, row)
     except SideFailed as failure:

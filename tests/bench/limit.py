@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The limit of a step on a GPU: the time of its products alone, each at the best rate that product_probe measured."""
+"""The limit of a step on a GPU: the time of its GEMMs alone, each at the best rate that gemm_probe measured."""
 
 import math
 
@@ -8,8 +8,8 @@ from sides import LORA_RANK
 ADAPTED = 2  # q_proj and v_proj of each block
 
 
-def best_products(lines):
-    """Returns [(count, FLOPs, seconds)] of each product of a step; the seconds are those of the fastest candidate, infinity
+def best_gemms(lines):
+    """Returns [(count, FLOPs, seconds)] of each GEMM of a step; the seconds are those of the fastest candidate, infinity
     if every one failed."""
     found = {}
     for line in lines:
@@ -31,14 +31,14 @@ def lora_flops_per_token(row):
 
 
 def of(row, lines):
-    """Returns seconds, FLOPs and the mean rate of a step; None if no product was measured or one is missing. Attention
-    and LoRA count at the mean rate of the products."""
-    products = best_products(lines)
+    """Returns seconds, FLOPs and the mean rate of a step; None if no GEMM was measured or one is missing. Attention
+    and LoRA count at the mean rate of the GEMMs."""
+    gemms = best_gemms(lines)
     left_out = [name for line in lines for name in line.get("left_out", [])]
-    if not products or left_out or any(math.isinf(seconds) for *_, seconds in products):
+    if not gemms or left_out or any(math.isinf(seconds) for *_, seconds in gemms):
         return None
-    seconds = sum(count * each for count, _, each in products)
-    flops = sum(count * each for count, each, _ in products)
+    seconds = sum(count * each for count, _, each in gemms)
+    flops = sum(count * each for count, each, _ in gemms)
     others = row.tokens * (row.attention_flops_per_token + lora_flops_per_token(row))
-    return dict(seconds=seconds * (flops + others) / flops, product_seconds=seconds, flops=flops + others,
-                mean_tflops=flops / seconds * 1e-12, products=len(products))
+    return dict(seconds=seconds * (flops + others) / flops, gemm_seconds=seconds, flops=flops + others,
+                mean_tflops=flops / seconds * 1e-12, gemms=len(gemms))

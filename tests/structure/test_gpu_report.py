@@ -40,7 +40,7 @@ def test_all_budgets_and_the_end_of_each_section_fit_into_eight_minutes():
 
 def test_sections_come_in_the_order_of_their_worth():
     assert [item.name for item in gpu_sections.sections()] == [
-        "doctor", "tests", "steps", "profile", "attention", "products", "kernels", "memcheck", "racecheck"]
+        "doctor", "tests", "steps", "profile", "attention", "gemms", "kernels", "memcheck", "racecheck"]
 
 
 def test_a_program_with_a_budget_of_its_own_ends_before_its_section():
@@ -194,8 +194,8 @@ def test_every_case_of_the_gpu_tests_has_a_process():
     assert tuple("-".join(pair) for pair in eval(cases.split("=", 1)[1])) == gpu_tests.CASES  # noqa: S307
 
 
-def product(n, k, m, count, milliseconds, candidate="at::mm", **more):
-    return dict(case=f"1.3B {n} rows, product {n} x {k} x {m}", candidate=candidate, flops=2.0 * n * k * m,
+def gemm(n, k, m, count, milliseconds, candidate="at::mm", **more):
+    return dict(case=f"1.3B {n} rows, gemm {n} x {k} x {m}", candidate=candidate, flops=2.0 * n * k * m,
                 shape=dict(model="1.3B", rows=n, n=n, k=k, m=m, backward=False, count=count, rank=0),
                 **dict(dict(milliseconds=milliseconds) if milliseconds else {}, **more))
 
@@ -203,21 +203,21 @@ def product(n, k, m, count, milliseconds, candidate="at::mm", **more):
 ROW = device.Row("1.3B", "causal_lm", 8, 1024)
 
 
-def test_the_limit_is_the_time_of_all_products_at_the_best_rates():
-    lines = [dict(machine={}), product(8192, 2048, 2048, 10, 2.0), product(8192, 2048, 2048, 10, 1.0, "cublasLt"),
-             product(8192, 2048, 8192, 3, 4.0), dict(left_out=[])]
+def test_the_limit_is_the_time_of_all_gemms_at_the_best_rates():
+    lines = [dict(machine={}), gemm(8192, 2048, 2048, 10, 2.0), gemm(8192, 2048, 2048, 10, 1.0, "cublasLt"),
+             gemm(8192, 2048, 8192, 3, 4.0), dict(left_out=[])]
     found = limit.of(ROW, lines)
     flops = 2.0 * 8192 * 2048 * (10 * 2048 + 3 * 8192)
     others = 8192 * (ROW.attention_flops_per_token + 6 * 24 * 2 * 2 * 8 * 2048)
-    assert found["product_seconds"] == pytest.approx(10 * 1e-3 + 3 * 4e-3)
+    assert found["gemm_seconds"] == pytest.approx(10 * 1e-3 + 3 * 4e-3)
     assert found["seconds"] == pytest.approx(0.022 * (flops + others) / flops)
 
 
 @pytest.mark.parametrize("lines", [
-    [], [product(8192, 2048, 2048, 10, 2.0), dict(left_out=["another"])],
-    [product(8192, 2048, 2048, 10, 2.0), product(8192, 2048, 8192, 3, None, error="no algorithm")],
+    [], [gemm(8192, 2048, 2048, 10, 2.0), dict(left_out=["another"])],
+    [gemm(8192, 2048, 2048, 10, 2.0), gemm(8192, 2048, 8192, 3, None, error="no algorithm")],
 ], ids=["no probe", "left out", "failed"])
-def test_a_limit_with_a_product_missing_is_unknown(lines):
+def test_a_limit_with_a_gemm_missing_is_unknown(lines):
     assert limit.of(ROW, lines) is None
 
 

@@ -62,9 +62,9 @@ std::function<double(const Tensors&)> compared_with(Tensors expected) {
   };
 }
 
-/// Inputs of all operations. Matrices [rows, columns], `wide` in fp32, others in the item's type.
+/// Inputs of all operations. Matrices [rows, columns]: `fp32` in fp32, the others in the type of the item.
 struct Inputs {
-  at::Tensor wide, narrow, gradient, bias, weight, shift;
+  at::Tensor fp32, rounded, gradient, bias, weight, shift;
 };
 
 Inputs inputs_of(const KernelItem& item, at::Device device) {
@@ -73,8 +73,8 @@ Inputs inputs_of(const KernelItem& item, at::Device device) {
     return at::randn(shape, at::TensorOptions().dtype(at::kFloat).device(device));
   };
   Inputs inputs;
-  inputs.wide = values({item.rows, item.columns});
-  inputs.narrow = values({item.rows, item.columns}).to(item.dtype);
+  inputs.fp32 = values({item.rows, item.columns});
+  inputs.rounded = values({item.rows, item.columns}).to(item.dtype);
   inputs.gradient = values({item.rows, item.columns});
   inputs.bias = values({item.columns});
   inputs.weight = values({item.columns});
@@ -87,26 +87,26 @@ at::Tensor in_fp64(const at::Tensor& x) { return x.to(at::kDouble); }
 Work residual_norm(const KernelItem& item, const cuda::FusedKernels& kernels, cuda::StreamHandle stream,
                    const Inputs& in) {
   Work work;
-  const at::Tensor sum = in_fp64(in.wide).add(in_fp64(in.bias)).add(in_fp64(in.narrow));
+  const at::Tensor sum = in_fp64(in.fp32).add(in_fp64(in.bias)).add(in_fp64(in.rounded));
   const auto [normed, mean, rstd] =
       at::native_layer_norm(sum, {item.columns}, in_fp64(in.weight), in_fp64(in.shift), kEpsilon);
   work.error = compared_with({sum, normed, mean.view(-1), rstd.view(-1)});
   if (!item.own) {
     work.run = [in, item] {
-      const at::Tensor x = in.wide.add(in.bias).add_(in.narrow);
+      const at::Tensor x = in.fp32.add(in.bias).add_(in.rounded);
       const auto [y, mean, rstd] = at::native_layer_norm(x, {item.columns}, in.weight, in.shift, kEpsilon);
       return Tensors{x, y.to(item.dtype), mean.view(-1), rstd.view(-1)};
     };
     return work;
   }
-  const Tensors out = {at::empty_like(in.wide), at::empty_like(in.narrow), at::empty({item.rows}, in.wide.options()),
-                       at::empty({item.rows}, in.wide.options())};
+  const Tensors out = {at::empty_like(in.fp32), at::empty_like(in.rounded), at::empty({item.rows}, in.fp32.options()),
+                       at::empty({item.rows}, in.fp32.options())};
   work.run = [=, &kernels] {
     check_start(kernels.residual_norm({.rows = item.rows,
                                        .columns = item.columns,
                                        .type = element_type(item.dtype),
-                                       .residual = in.wide.const_data_ptr<float>(),
-                                       .delta = in.narrow.const_data_ptr(),
+                                       .residual = in.fp32.const_data_ptr<float>(),
+                                       .delta = in.rounded.const_data_ptr(),
                                        .bias = in.bias.const_data_ptr<float>(),
                                        .weight = in.weight.const_data_ptr<float>(),
                                        .shift = in.shift.const_data_ptr<float>(),
@@ -123,22 +123,22 @@ Work residual_norm(const KernelItem& item, const cuda::FusedKernels& kernels, cu
 
 Work residual_norm_grad(const KernelItem& item, const cuda::FusedKernels& kernels, cuda::StreamHandle stream,
                         const Inputs& in) {
-  const auto statistics = at::native_layer_norm(in.wide, {item.columns}, in.weight, in.shift, kEpsilon);
+  const auto statistics = at::native_layer_norm(in.fp32, {item.columns}, in.weight, in.shift, kEpsilon);
   const at::Tensor mean = std::get<1>(statistics), rstd = std::get<2>(statistics);
   const auto gradient = [shape = item.columns](const at::Tensor& d_normed, const at::Tensor& x, const at::Tensor& mean,
                                                const at::Tensor& rstd, const at::Tensor& weight) {
     return std::get<0>(
         at::native_layer_norm_backward(d_normed, x, {shape}, mean, rstd, weight, {}, {true, false, false}));
   };
-  const at::Tensor before = in.narrow.to(at::kFloat);
+  const at::Tensor before = in.rounded.to(at::kFloat);
   const at::Tensor d_sum = before.clone();
   Work work;
   work.error = compared_with({in_fp64(before).add(
-      gradient(in_fp64(in.gradient), in_fp64(in.wide), in_fp64(mean), in_fp64(rstd), in_fp64(in.weight)))});
+      gradient(in_fp64(in.gradient), in_fp64(in.fp32), in_fp64(mean), in_fp64(rstd), in_fp64(in.weight)))});
   work.reset = [=] { d_sum.copy_(before); };
   if (!item.own) {
     work.run = [=] {
-      d_sum.add_(gradient(in.gradient, in.wide, mean, rstd, in.weight));
+      d_sum.add_(gradient(in.gradient, in.fp32, mean, rstd, in.weight));
       return Tensors{d_sum};
     };
     return work;
@@ -147,7 +147,7 @@ Work residual_norm_grad(const KernelItem& item, const cuda::FusedKernels& kernel
     check_start(kernels.residual_norm_grad({.rows = item.rows,
                                             .columns = item.columns,
                                             .d_normed = in.gradient.const_data_ptr<float>(),
-                                            .sum = in.wide.const_data_ptr<float>(),
+                                            .sum = in.fp32.const_data_ptr<float>(),
                                             .weight = in.weight.const_data_ptr<float>(),
                                             .mean = mean.const_data_ptr<float>(),
                                             .rstd = rstd.const_data_ptr<float>(),
@@ -159,12 +159,12 @@ Work residual_norm_grad(const KernelItem& item, const cuda::FusedKernels& kernel
 }
 
 Work bias_gelu(const KernelItem& item, const cuda::FusedKernels& kernels, cuda::StreamHandle stream, const Inputs& in) {
-  const at::Tensor input = in.narrow.clone(), activated = at::empty_like(input);
-  const at::Tensor sum = in_fp64(in.narrow).add(in_fp64(in.bias));
+  const at::Tensor input = in.rounded.clone(), activated = at::empty_like(input);
+  const at::Tensor sum = in_fp64(in.rounded).add(in_fp64(in.bias));
   Work work;
   // GELU is taken of the rounded sum, which backward reads.
   work.error = compared_with({sum, at::gelu(in_fp64(sum.to(item.dtype)), "tanh")});
-  work.reset = [=] { input.copy_(in.narrow); };
+  work.reset = [=] { input.copy_(in.rounded); };
   if (!item.own) {
     const at::Tensor bias = in.bias.to(item.dtype);
     work.run = [=] {
@@ -190,16 +190,16 @@ Work bias_gelu_grad(const KernelItem& item, const cuda::FusedKernels& kernels, c
                     const Inputs& in) {
   const at::Tensor d_activated = in.gradient.to(item.dtype), d_input = at::empty_like(d_activated);
   Work work;
-  work.error = compared_with({at::gelu_backward(in_fp64(d_activated), in_fp64(in.narrow), "tanh")});
+  work.error = compared_with({at::gelu_backward(in_fp64(d_activated), in_fp64(in.rounded), "tanh")});
   if (!item.own) {
-    work.run = [=] { return Tensors{at::gelu_backward(d_activated, in.narrow, "tanh")}; };
+    work.run = [=] { return Tensors{at::gelu_backward(d_activated, in.rounded, "tanh")}; };
     return work;
   }
   work.run = [=, &kernels] {
     check_start(kernels.bias_gelu_grad({.rows = item.rows,
                                         .columns = item.columns,
                                         .type = element_type(item.dtype),
-                                        .input = in.narrow.const_data_ptr(),
+                                        .input = in.rounded.const_data_ptr(),
                                         .d_activated = d_activated.const_data_ptr(),
                                         .d_input = d_input.mutable_data_ptr()},
                                        stream));

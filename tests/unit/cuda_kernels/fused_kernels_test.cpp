@@ -54,7 +54,7 @@ class Values {
 
   T* data() { return begin_; }
   double operator[](int64_t i) const { return static_cast<double>(kernels::to_float(begin_[i])); }
-  std::vector<double> wide() const {
+  std::vector<double> in_fp64() const {
     std::vector<double> result;
     for (int64_t i = 0; i < count_; ++i) result.push_back((*this)[i]);
     return result;
@@ -104,7 +104,7 @@ void check_norm(const FusedKernels& kernels, const Shape& shape, bool with_bias)
   Values<float> residual(rows * columns, shift, 1, /*mean=*/3.0), bias(columns, shift, 3), weight(columns, shift, 4);
   Values<float> offset(columns, shift, 5), sum(rows * columns, shift), mean(rows, 0), rstd(rows, 0);
   Values<T> delta(rows * columns, shift, 2), normed(rows * columns, shift);
-  const std::vector<double> before = residual.wide();
+  const std::vector<double> before = residual.in_fp64();
   const ResidualNorm work{rows,
                           columns,
                           Type<T>::kType,
@@ -136,7 +136,7 @@ void check_norm(const FusedKernels& kernels, const Shape& shape, bool with_bias)
   expect_near(mean, means, fp32, "mean");
   expect_near(rstd, rstds, fp32, "rstd");
   expect_near(normed, y, Type<T>::kRoundoff + (columns == 1 ? 400 : 4) * fp32, "normed");
-  EXPECT_EQ(residual.wide(), before);
+  EXPECT_EQ(residual.in_fp64(), before);
 }
 
 TYPED_TEST(FusedKernelsTest, ResidualBiasAndLayerNormEqualTheirDefinition) {
@@ -161,8 +161,8 @@ TYPED_TEST(FusedKernelsTest, TheSumMayOverwriteTheResidual) {
   work.residual = work.sum = residual.data();
   work.normed = again.data();
   ASSERT_EQ(this->kernels_.residual_norm(work, nullptr), 0);
-  EXPECT_EQ(residual.wide(), sum.wide());
-  EXPECT_EQ(again.wide(), normed.wide());
+  EXPECT_EQ(residual.in_fp64(), sum.in_fp64());
+  EXPECT_EQ(again.in_fp64(), normed.in_fp64());
 }
 
 TEST(FusedKernels, GradientOfTheNormIsAddedToTheResidualsGradient) {
@@ -173,7 +173,7 @@ TEST(FusedKernels, GradientOfTheNormIsAddedToTheResidualsGradient) {
     Values<float> weight(columns, shift, 3), mean(rows, 0, 4, /*mean=*/3.0), rstd(rows, 0),
         d_sum(rows * columns, shift, 6);
     for (int64_t row = 0; row < rows; ++row) rstd.data()[row] = 0.5F + 0.25F * static_cast<float>(row);
-    std::vector<double> expected = d_sum.wide();
+    std::vector<double> expected = d_sum.in_fp64();
     for (int64_t row = 0; row < rows; ++row) {
       std::vector<double> g, normalized, projection;
       for (int64_t i = 0; i < columns; ++i) {
@@ -207,7 +207,7 @@ TYPED_TEST(FusedKernelsTest, BiasAndGeluForwardAndBackwardEqualTheirDefinition) 
     Values<T> input(rows * columns, shift, 1, /*mean=*/-0.5), activated(rows * columns, shift);
     Values<T> d_activated(rows * columns, shift, 2), d_input(rows * columns, shift);
     Values<float> bias(columns, shift, 3);
-    std::vector<double> sums = input.wide(), y, dx;
+    std::vector<double> sums = input.in_fp64(), y, dx;
     for (size_t i = 0; i < sums.size(); ++i) sums[i] += bias[static_cast<int64_t>(i) % columns];
     ASSERT_EQ(
         this->kernels_.bias_gelu({rows, columns, Type<T>::kType, bias.data(), input.data(), activated.data()}, nullptr),

@@ -403,9 +403,9 @@ TEST(MicroStep, WhereAttentionGoesSampleBySampleNothingIsRecorded) {
 TEST(OperatorRecord, SeesReadsAndMovesButNoConversions) {
   const at::Tensor x = random({3}, 1.0, 1);
   const neoloom::support::OperatorRecord record;
-  const at::Tensor narrow = x.to(at::kHalf);
+  const at::Tensor half = x.to(at::kHalf);
   EXPECT_THAT(record.waits(), IsEmpty());
-  static_cast<void>(narrow.cpu());
+  static_cast<void>(half.cpu());
   static_cast<void>(x.sum().item<float>());
   EXPECT_THAT(record.waits(), ElementsAre("to", "item", "_local_scalar_dense"));
 }

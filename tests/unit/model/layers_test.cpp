@@ -231,9 +231,9 @@ TEST(Kernels, GeluAndItsSlopeEqualTheFormulaInDouble) {
 TEST(Kernels, CrossEntropyOfARowEqualsTheFormulaInDouble) {
   for (const int64_t width : {1, 15, 16, 17, 50257}) {
     const at::Tensor row = random({width}, 5.0, 4);
-    const at::Tensor wide = row.to(at::kDouble);
+    const at::Tensor converted = row.to(at::kDouble);
     const int64_t target = width / 2;
-    const at::Tensor log_p = wide.sub(wide.max()).sub(wide.sub(wide.max()).exp().sum().log());
+    const at::Tensor log_p = converted.sub(converted.max()).sub(converted.sub(converted.max()).exp().sum().log());
     at::Tensor gradient = row.clone();
     const float loss = cpu::cross_entropy_row(gradient.mutable_data_ptr<float>(), width, target, 2.0F);
     EXPECT_NEAR(loss, -log_p[target].item<double>(), 4e-6);
@@ -252,18 +252,18 @@ TEST(Kernels, NotANumberInARowStaysVisible) {
   }
 }
 
-TEST(Matmul, WideningInSlicesEqualsWideningAtOnce) {
+TEST(Matmul, ConvertingInSlicesEqualsConvertingAtOnce) {
   const at::Tensor weight = random({3000, 2100}, 0.1, 1).to(at::kHalf);  // two slices
   const at::Tensor x = random({5, 2100}, 1.0, 2);
   const at::Tensor bias = random({3000}, 1.0, 3);
-  const at::Tensor wide = weight.to(at::kFloat);
+  const at::Tensor converted = weight.to(at::kFloat);
   Matmul matmul(Dtype::kFloat16);
-  EXPECT_LT(distance(matmul.forward(x, weight, {.bias = bias}), x.mm(wide.t()) + bias), 1e-5);
+  EXPECT_LT(distance(matmul.forward(x, weight, {.bias = bias}), x.mm(converted.t()) + bias), 1e-5);
   const at::Tensor dy = random({5, 3000}, 1.0, 4);
-  EXPECT_LT(distance(matmul.input_gradient(dy, weight), dy.mm(wide)), 1e-5);
+  EXPECT_LT(distance(matmul.input_gradient(dy, weight), dy.mm(converted)), 1e-5);
   at::Tensor dx = x.clone();
   matmul.add_input_gradient(dx, dy, weight);
-  EXPECT_LT(distance(dx, dy.mm(wide) + x), 1e-5);
+  EXPECT_LT(distance(dx, dy.mm(converted) + x), 1e-5);
 }
 
 class ConfigFile {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "tests/bench/probes/product_reference.h"
+#include "tests/bench/probes/gemm_reference.h"
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/gelu.h>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "tests/bench/probes/product_cases.h"
+#include "tests/bench/probes/gemm_cases.h"
 
 #include <fmt/format.h>
 
@@ -28,7 +28,7 @@ model::GptNeoConfig shape(int64_t hidden_size, int64_t layers, int64_t heads) {
 }
 
 /// A step's GEMMs as the plan counts them on a CPU, with a GPU's chunks of logits.
-std::vector<model::StepGemm> gemms(const model::GptNeoConfig& config, int64_t rows) {
+std::vector<model::StepGemm> counted_gemms(const model::GptNeoConfig& config, int64_t rows) {
   model::MemorySetup setup;
   setup.model.config = config;
   setup.model.lora = model::LoraOptions();
@@ -45,10 +45,10 @@ int64_t aligned(int64_t vocabulary) {
 
 const char* operation_name(Operation operation) {
   switch (operation) {
-    case Operation::kProduct:
-      return "product";
-    case Operation::kProductFp32:
-      return "product in fp32";
+    case Operation::kGemm:
+      return "gemm";
+    case Operation::kGemmFp32:
+      return "gemm in fp32";
     case Operation::kSumFp32:
       return "sum in fp32";
     case Operation::kMlpForward:
@@ -67,7 +67,7 @@ const char* operation_name(Operation operation) {
 
 /// The candidate's name: what runs.
 std::string candidate_name(Operation operation, Way way) {
-  const bool plain = operation == Operation::kProduct || operation == Operation::kProductFp32;
+  const bool plain = operation == Operation::kGemm || operation == Operation::kGemmFp32;
   switch (way) {
     case Way::kToday:
       if (operation == Operation::kMlpForward) return "at::addmm, at::gelu";
@@ -85,32 +85,37 @@ std::string candidate_name(Operation operation, Way way) {
       return operation == Operation::kMlpBackward ? "cublasLt DGELU" : "cublasLt BIAS, beta 1";
     case Way::kFrozenFirst:
       return "cublasLt, B last";
-    case Way::kWidened:
+    case Way::kExtended:
       break;
   }
-  return "cublasLt, K widened by r";
+  return "cublasLt, K extended by r";
 }
 
 class Items {
  public:
-  Items(const ProductModel& model, int64_t rows) : model_(model), rows_(rows) {}
+  Items(const GemmModel& model, int64_t rows) : model_(model), rows_(rows) {}
 
-  void add(Operation operation, const Product& product, const std::vector<Way>& ways, int64_t rank = 0) {
+  void add(Operation operation, const Gemm& gemm, const std::vector<Way>& ways, int64_t rank = 0) {
     for (const Way way : ways) {
-      ProductItem item;
-      item.name = fmt::format("{} {} rows, {} {} x {} x {}{}{}", model_.name, rows_, operation_name(operation),
-                              product.n, product.k, product.m, product.backward ? " backward" : "",
-                              rank > 0 ? fmt::format(" r {}", rank) : "");
+      GemmItem item;
+      item.name =
+          fmt::format("{} {} rows, {} {} x {} x {}{}{}", model_.name, rows_, operation_name(operation), gemm.n, gemm.k,
+                      gemm.m, gemm.backward ? " backward" : "", rank > 0 ? fmt::format(" r {}", rank) : "");
       item.candidate = candidate_name(operation, way);
-      item.flops = product.flops();
+      item.flops = gemm.flops();
       if (operation == Operation::kLoraForward) {
-        item.flops += 2.0 * static_cast<double>(product.n * rank) * static_cast<double>(product.k + product.m);
+        item.flops += 2.0 * static_cast<double>(gemm.n * rank) * static_cast<double>(gemm.k + gemm.m);
       }
-      item.shape = {
-          {"model", model_.name}, {"rows", rows_},  {"operation", operation_name(operation)}, {"n", product.n},
-          {"k", product.k},       {"m", product.m}, {"backward", product.backward},           {"count", product.count},
-          {"rank", rank}};
-      item.product = product;
+      item.shape = {{"model", model_.name},
+                    {"rows", rows_},
+                    {"operation", operation_name(operation)},
+                    {"n", gemm.n},
+                    {"k", gemm.k},
+                    {"m", gemm.m},
+                    {"backward", gemm.backward},
+                    {"count", gemm.count},
+                    {"rank", rank}};
+      item.gemm = gemm;
       item.operation = operation;
       item.way = way;
       item.rank = rank;
@@ -118,16 +123,16 @@ class Items {
     }
   }
 
-  /// Products in the types of a step: the head's in fp32, the others in 16 bits and as a sum in fp32, since both occur.
-  void add_products() {
+  /// GEMMs in the types of a step: the head's in fp32, the others in 16 bits and as a sum in fp32, since both occur.
+  void add_gemms() {
     const std::vector<Way> ways = {Way::kToday, Way::kCublasLt};
     const int64_t vocabulary = aligned(model_.config.vocab_size);
-    for (const Product& product : step_products(model_.config, rows_)) {
-      if (product.k == vocabulary || product.m == vocabulary) {
-        add(Operation::kProductFp32, product, ways);
+    for (const Gemm& gemm : step_gemms(model_.config, rows_)) {
+      if (gemm.k == vocabulary || gemm.m == vocabulary) {
+        add(Operation::kGemmFp32, gemm, ways);
       } else {
-        add(Operation::kProduct, product, ways);
-        add(Operation::kSumFp32, product, ways);
+        add(Operation::kGemm, gemm, ways);
+        add(Operation::kSumFp32, gemm, ways);
       }
     }
   }
@@ -142,54 +147,54 @@ class Items {
     }
     for (const int64_t rank : kRanks) {
       add(Operation::kLoraForward, {rows_, h, h, false, 2 * layers},
-          {Way::kToday, Way::kCublasLt, Way::kFrozenFirst, Way::kWidened}, rank);
+          {Way::kToday, Way::kCublasLt, Way::kFrozenFirst, Way::kExtended}, rank);
       add(Operation::kLoraUp, {rows_, rank, h, false, 2 * layers}, {Way::kToday, Way::kCublasLt}, rank);
     }
   }
 
-  std::vector<ProductItem> take() { return std::move(items_); }
+  std::vector<GemmItem> take() { return std::move(items_); }
 
  private:
-  const ProductModel& model_;
+  const GemmModel& model_;
   int64_t rows_;
-  std::vector<ProductItem> items_;
+  std::vector<GemmItem> items_;
 };
 
 }  // namespace
 
-std::vector<ProductModel> product_models() {
+std::vector<GemmModel> gemm_models() {
   return {{"1.3B", shape(2048, 24, 16), {8192, 16384}},
           {"125M", shape(768, 12, 12), {16384, 8192, 1024}},
           {"2.7B", shape(2560, 32, 20), {8192, 16384}}};
 }
 
-std::vector<Product> step_products(const model::GptNeoConfig& config, int64_t rows) {
+std::vector<Gemm> step_gemms(const model::GptNeoConfig& config, int64_t rows) {
   const int64_t h = config.hidden_size;
-  std::vector<Product> products;
-  for (const model::StepGemm& gemm : gemms(config, rows)) {
-    const int64_t out = gemm.out == config.vocab_size ? aligned(gemm.out) : gemm.out;
-    Product product = {gemm.rows, gemm.in, out, gemm.backward, gemm.count};
-    if (gemm.backward) std::swap(product.k, product.m);
-    if (gemm.backward && gemm.in == h && gemm.out == h) {  // q, k and v of a block together, and out_proj
-      const int64_t alone = std::min(config.num_layers, gemm.count);
-      products.push_back({gemm.rows, 3 * h, h, true, (gemm.count - alone) / 3});
-      product.count = alone;
+  std::vector<Gemm> gemms;
+  for (const model::StepGemm& counted : counted_gemms(config, rows)) {
+    const int64_t out = counted.out == config.vocab_size ? aligned(counted.out) : counted.out;
+    Gemm gemm = {counted.rows, counted.in, out, counted.backward, counted.count};
+    if (counted.backward) std::swap(gemm.k, gemm.m);
+    if (counted.backward && counted.in == h && counted.out == h) {  // q, k and v of a block together, and out_proj
+      const int64_t alone = std::min(config.num_layers, counted.count);
+      gemms.push_back({counted.rows, 3 * h, h, true, (counted.count - alone) / 3});
+      gemm.count = alone;
     }
-    products.push_back(product);
+    gemms.push_back(gemm);
   }
-  return products;
+  return gemms;
 }
 
-std::vector<ProductItem> product_items() {
-  std::vector<ProductItem> items;
-  const std::vector<ProductModel> models = product_models();
+std::vector<GemmItem> gemm_items() {
+  std::vector<GemmItem> items;
+  const std::vector<GemmModel> models = gemm_models();
   for (size_t turn = 0; turn < 3; ++turn) {  // every model's most usual rows first
-    for (const ProductModel& model : models) {
+    for (const GemmModel& model : models) {
       if (turn >= model.rows.size()) continue;
       Items some(model, model.rows[turn]);
       some.add_fused();
-      some.add_products();
-      for (ProductItem& item : some.take()) items.push_back(std::move(item));
+      some.add_gemms();
+      for (GemmItem& item : some.take()) items.push_back(std::move(item));
     }
   }
   return items;

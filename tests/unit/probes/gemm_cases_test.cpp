@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "tests/bench/probes/product_cases.h"
+#include "tests/bench/probes/gemm_cases.h"
 
 #include <ATen/ops/randn.h>
 #include <gmock/gmock.h>
@@ -9,25 +9,25 @@
 #include <map>
 #include <set>
 
-#include "tests/bench/probes/product_reference.h"
+#include "tests/bench/probes/gemm_reference.h"
 
 namespace neoloom::probes {
 namespace {
 
-TEST(Products, OfAStepAreThoseOfTheLayersAndTheHead) {
-  const model::GptNeoConfig config = product_models()[0].config;  // 1.3B
-  const std::vector<Product> expected = {{8192, 2048, 2048, false, 96}, {8192, 2048, 8192, false, 24},
-                                         {8192, 8192, 2048, false, 24}, {8192, 2048, 2048, true, 24},
-                                         {8192, 6144, 2048, true, 23},  // nothing below the first block trains
-                                         {8192, 8192, 2048, true, 24},  {8192, 2048, 8192, true, 24},
-                                         {2048, 2048, 50304, false, 4}, {2048, 50304, 2048, true, 4}};
-  EXPECT_THAT(step_products(config, 8192), ::testing::UnorderedElementsAreArray(expected));
+TEST(Gemms, OfAStepAreThoseOfTheLayersAndTheHead) {
+  const model::GptNeoConfig config = gemm_models()[0].config;  // 1.3B
+  const std::vector<Gemm> expected = {{8192, 2048, 2048, false, 96}, {8192, 2048, 8192, false, 24},
+                                      {8192, 8192, 2048, false, 24}, {8192, 2048, 2048, true, 24},
+                                      {8192, 6144, 2048, true, 23},  // nothing below the first block trains
+                                      {8192, 8192, 2048, true, 24},  {8192, 2048, 8192, true, 24},
+                                      {2048, 2048, 50304, false, 4}, {2048, 50304, 2048, true, 4}};
+  EXPECT_THAT(step_gemms(config, 8192), ::testing::UnorderedElementsAreArray(expected));
 }
 
-TEST(Products, OfEveryModelAreMeasuredAtItsRows) {
+TEST(Gemms, OfEveryModelAreMeasuredAtItsRows) {
   std::set<std::pair<std::string, int64_t>> found;
   std::set<std::string> titles;
-  for (const ProductItem& item : product_items()) {
+  for (const GemmItem& item : gemm_items()) {
     EXPECT_TRUE(titles.insert(item.title()).second) << item.title();
     found.emplace(item.shape["model"], item.shape["rows"]);
   }
@@ -37,22 +37,21 @@ TEST(Products, OfEveryModelAreMeasuredAtItsRows) {
   EXPECT_EQ(found, expected);
 }
 
-TEST(Products, EveryModelAndRowsHasTheSameOperations) {
+TEST(Gemms, EveryModelAndRowsHasTheSameOperations) {
   std::map<std::pair<std::string, int64_t>, std::map<Operation, int>> counts;
-  for (const ProductItem& item : product_items()) {
+  for (const GemmItem& item : gemm_items()) {
     ++counts[{item.shape["model"], item.shape["rows"]}][item.operation];
   }
   // Seven shapes of layers, two of the head; two ways each. LoRA with two ranks.
-  const std::map<Operation, int> expected = {{Operation::kProduct, 14},    {Operation::kProductFp32, 4},
-                                             {Operation::kSumFp32, 14},    {Operation::kMlpForward, 3},
-                                             {Operation::kMlpBackward, 2}, {Operation::kResidual, 4},
-                                             {Operation::kLoraUp, 4},      {Operation::kLoraForward, 8}};
+  const std::map<Operation, int> expected = {
+      {Operation::kGemm, 14},       {Operation::kGemmFp32, 4}, {Operation::kSumFp32, 14}, {Operation::kMlpForward, 3},
+      {Operation::kMlpBackward, 2}, {Operation::kResidual, 4}, {Operation::kLoraUp, 4},   {Operation::kLoraForward, 8}};
   for (const auto& [where, found] : counts) EXPECT_EQ(found, expected) << where.first << ' ' << where.second;
 }
 
 double gelu_new(double x) { return 0.5 * x * (1.0 + std::tanh(std::sqrt(2.0 / M_PI) * (x + 0.044715 * x * x * x))); }
 
-class ProductReference : public ::testing::Test {
+class GemmReference : public ::testing::Test {
  protected:
   static at::Tensor values(at::IntArrayRef shape) { return at::randn(shape, at::kDouble); }
   static double value_at(const at::Tensor& x, int64_t i, int64_t j) { return x[i][j].item<double>(); }
@@ -64,7 +63,7 @@ class ProductReference : public ::testing::Test {
   void SetUp() override { at::manual_seed(3); }
 };
 
-TEST_F(ProductReference, MlpForwardIsGeluNewOfTheBiasedProduct) {
+TEST_F(GemmReference, MlpForwardIsGeluNewOfTheBiasedGemm) {
   const at::Tensor x = values({3, 5}), weight = values({4, 5}), bias = values({4});
   const auto found = mlp_forward_reference(x, weight, bias);
   for (int64_t i = 0; i < 3; ++i) {
@@ -76,7 +75,7 @@ TEST_F(ProductReference, MlpForwardIsGeluNewOfTheBiasedProduct) {
   }
 }
 
-TEST_F(ProductReference, MlpBackwardIsTheProductTimesTheSlopeOfGeluNew) {
+TEST_F(GemmReference, MlpBackwardIsTheGemmTimesTheSlopeOfGeluNew) {
   const at::Tensor dy = values({3, 5}), weight = values({5, 4}), pre = values({3, 4});
   const at::Tensor found = mlp_backward_reference(dy, weight, pre);
   constexpr double kStep = 1e-5;
@@ -89,7 +88,7 @@ TEST_F(ProductReference, MlpBackwardIsTheProductTimesTheSlopeOfGeluNew) {
   }
 }
 
-TEST_F(ProductReference, ResidualAndLoraAreTheirSums) {
+TEST_F(GemmReference, ResidualAndLoraAreTheirSums) {
   const at::Tensor x = values({3, 5}), weight = values({4, 5}), bias = values({4}), before = values({3, 4});
   const at::Tensor a = values({2, 5}), b = values({4, 2});
   const at::Tensor residual = residual_reference(before, bias, x, weight);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "tests/bench/probes/product_trial.h"
+#include "tests/bench/probes/gemm_trial.h"
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/addmm.h>
@@ -14,8 +14,8 @@
 #include <memory>
 
 #include "model/cuda/operators.h"
+#include "tests/bench/probes/gemm_reference.h"
 #include "tests/bench/probes/lt_matmul.h"
-#include "tests/bench/probes/product_reference.h"
 
 namespace neoloom::probes {
 
@@ -37,9 +37,9 @@ at::Tensor ends_fp32(const at::Tensor& x) { return ends(x).to(at::kFloat); }
 /// One item: inputs, results, and the closures that compute them.
 class Trial {
  public:
-  explicit Trial(const ProductItem& item)
+  explicit Trial(const GemmItem& item)
       : item_(item),
-        shape_(item.product),
+        shape_(item.gemm),
         x_(values({shape_.n, shape_.k}, 1.0)),
         weight_(shape_.backward ? values({shape_.k, shape_.m}, unit()) : values({shape_.m, shape_.k}, unit())) {}
 
@@ -54,10 +54,10 @@ class Trial {
  private:
   Work make_work() {
     switch (item_.operation) {
-      case Operation::kProduct:
-        return product(at::kBFloat16);
-      case Operation::kProductFp32:
-        return product(at::kFloat);
+      case Operation::kGemm:
+        return gemm(at::kBFloat16);
+      case Operation::kGemmFp32:
+        return gemm(at::kFloat);
       case Operation::kSumFp32:
         return sum(x_, weight_, !shape_.backward, 1.0);
       case Operation::kMlpForward:
@@ -111,7 +111,7 @@ class Trial {
     };
   }
 
-  Work product(at::ScalarType dtype) {
+  Work gemm(at::ScalarType dtype) {
     Work work;
     work.error = error_of([this] { return std::vector<at::Tensor>{at::mm(ends_fp32(x_), columns().to(at::kFloat))}; });
     if (today()) {
@@ -266,7 +266,7 @@ class Trial {
       };
     } else {
       const at::Tensor y = empty({shape_.n, shape_.m});
-      const auto steps = item_.way == Way::kWidened ? widened(a, b, y) : separate(a, b, y);
+      const auto steps = item_.way == Way::kExtended ? extended(a, b, y) : separate(a, b, y);
       work.run = [=] {
         for (const auto& step : steps) step->run();
         return std::vector<at::Tensor>{y};
@@ -290,7 +290,7 @@ class Trial {
     return call;
   }
 
-  /// Three products: down, then B and W in either order, the second one added to the first.
+  /// Three GEMMs: down, then B and W in either order, the second one added to the first.
   Steps separate(const at::Tensor& a, const at::Tensor& b, const at::Tensor& y) {
     const at::Tensor down = empty({shape_.n, item_.rank});
     LtCall up = call_of(down, b, y);
@@ -307,9 +307,9 @@ class Trial {
     return {first, second, fastest(frozen_first ? up : frozen)};
   }
 
-  /// Two products: down, written beside x, then [x, down] [W, s B]^T. A LayerNorm would write x there; its copy here is
+  /// Two GEMMs: down, written beside x, then [x, down] [W, s B]^T. A LayerNorm would write x there; its copy here is
   /// not timed.
-  Steps widened(const at::Tensor& a, const at::Tensor& b, const at::Tensor& y) {
+  Steps extended(const at::Tensor& a, const at::Tensor& b, const at::Tensor& y) {
     const at::Tensor wide_x = empty({shape_.n, shape_.k + item_.rank});
     const at::Tensor x = wide_x.narrow(1, 0, shape_.k);
     x.copy_(x_);
@@ -319,8 +319,8 @@ class Trial {
     return {first, fastest(call_of(wide_x, wide_weight, y))};
   }
 
-  ProductItem item_;
-  Product shape_;
+  GemmItem item_;
+  Gemm shape_;
   uint64_t seed_ = 0;
   at::Tensor x_;
   at::Tensor weight_;
@@ -330,6 +330,6 @@ class Trial {
 
 }  // namespace
 
-Json measure_product(const ProductItem& item) { return Trial(item).measure_it(); }
+Json measure_gemm(const GemmItem& item) { return Trial(item).measure_it(); }
 
 }  // namespace neoloom::probes

@@ -7,7 +7,7 @@
 
 namespace neoloom::probes {
 
-// What the product probe's results are compared with, in the type of the arguments. W [m, k] where it is transposed.
+// What the GEMM probe's results are compared with, in the type of the arguments. W [m, k] where it is transposed.
 
 /// Returns pre = x W^T + b and gelu_new(pre). Shapes: x [n, k], W [m, k], b [m]; returns [n, m] twice.
 std::vector<at::Tensor> mlp_forward_reference(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias);

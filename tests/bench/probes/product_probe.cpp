@@ -1,9 +1,0 @@
-// SPDX-License-Identifier: Apache-2.0
-// Measures on a GPU how fast GPT-Neo's products could be, and what their epilogues could do beside them.
-#include "tests/bench/probes/product_trial.h"
-
-int main(int argc, char** argv) {
-  using namespace neoloom::probes;
-  const Options options = read_options(argc, argv, "Rates of GPT-Neo's products on the GPU at hand, as JSON lines.");
-  return run<ProductItem>(options, product_items(), prepare_device, measure_product, device_works);
-}
