@@ -100,6 +100,13 @@ void add_train(CLI::App& app, TrainArguments& arguments) {
                     "Read model header and data, print counts, memory and steps; write nothing");
 }
 
+void add_prepare(CLI::App& app, PrepareArguments& arguments) {
+  CLI::App* command = app.add_subcommand(
+      "prepare", "Download, tokenise and convert what a run reads, on a login node, so that its job starts at once");
+  add_config(command, arguments.config);
+  add_overrides(command, arguments.overrides);
+}
+
 void add_plan(CLI::App& app, PlanArguments& arguments) {
   CLI::App* command = app.add_subcommand(
       "plan", "Memory per rank, bytes per all-reduce, steps and shortest possible time of a run, without starting it");
@@ -253,6 +260,7 @@ std::unique_ptr<CLI::App> make_app(CommandLine& line, std::vector<std::string>& 
   app->set_version_flag("--version", version_text());
   app->require_subcommand(1);
   add_train(*app, line.train);
+  add_prepare(*app, line.prepare);
   add_plan(*app, line.plan);
   add_evaluate(*app, line.evaluate);
   add_predict(*app, line.predict);

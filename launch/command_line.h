@@ -21,6 +21,11 @@ struct TrainArguments {
   bool dry_run = false;
 };
 
+struct PrepareArguments {
+  ConfigFiles config;
+  std::vector<std::string> overrides;
+};
+
 struct PlanArguments {
   ConfigFiles config;
   std::vector<std::string> overrides;
@@ -106,6 +111,7 @@ struct CommandLine {
   std::string command;  // empty: only print `text` (help, version)
   std::string text;
   TrainArguments train;
+  PrepareArguments prepare;
   PlanArguments plan;
   EvaluateArguments evaluate;
   PredictArguments predict;

@@ -13,6 +13,7 @@
 #include "launch/commands/generate.h"
 #include "launch/commands/plan.h"
 #include "launch/commands/predict.h"
+#include "launch/commands/prepare.h"
 #include "launch/commands/status.h"
 #include "launch/commands/tokenize.h"
 #include "launch/commands/train.h"
@@ -34,6 +35,7 @@ namespace launch = neoloom::launch;
 
 int run(neoloom::comm::MpiSession& session, const launch::CommandLine& line) {
   if (line.command == "train") return launch::run_train(session, line.train);
+  if (line.command == "prepare") return launch::run_prepare(session, line.prepare);
   if (line.command == "plan") return launch::run_plan(session, line.plan);
   if (line.command == "evaluate") return launch::run_evaluate(session, line.evaluate);
   if (line.command == "predict") return launch::run_predict(session, line.predict);

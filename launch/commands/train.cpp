@@ -21,6 +21,7 @@
 #include "launch/job/run_folder.h"
 #include "launch/job/run_identity.h"
 #include "launch/job/test_hooks.h"
+#include "launch/job/training_job.h"
 #include "launch/planning/memory_budget.h"
 #include "launch/planning/step_limit.h"
 #include "launch/system/cpu_info.h"
@@ -47,65 +48,6 @@ using core::ErrorKind;
 using nlohmann::ordered_json;
 
 constexpr int64_t kFullTrainingLimit = 500'000'000;  // parameters, above which model_config.train_all is needed
-
-// Holds everything between the configuration and the trainer.
-struct TrainingJob : Inputs {
-  HeadStart head;                                // of classification
-  BaseReference reference;                       // the base, as written adapters name it
-  std::vector<int64_t> label_counts;             // of the training data
-  std::shared_ptr<const data::TokenStore> rows;  // of data.train, before a split
-  std::shared_ptr<const data::TokenStore> train;
-  std::vector<train::ValidationSet> validation;
-  std::vector<std::string> labels;
-  std::vector<float> class_weights;     // [C]; empty: 1
-  std::vector<data::Finding> findings;  // about the data, on rank 0 of a first start
-  ResolvedSettings resolved;
-  std::string checkpoints() const { return checkpoints_of(config); }
-};
-
-void read_everything_small(TrainingJob& s, const TrainArguments& arguments) {
-  read_inputs(arguments.config.text(), s);
-  require_loss_options_fit(s.config.trainer_config, s.task.value);
-  const std::string warning =
-      train::check_metric(s.config.trainer_config, s.task.value, /*num_labels=*/0, s.config.data.validation);
-  if (!warning.empty()) s.config.warnings.push_back(warning);
-  s.resolved.base_config = base_config_values(s.base.config);
-  s.resolved.tokenizer_hash = s.tokenizer->content_hash();
-  s.resolved.pad_token_id = s.pad_id;
-  s.resolved.start_hash = start_hash(s.config);
-  s.resolved.kernel_environment = kernel_environment();
-  s.reference = base_reference(s.config, s.start_adapter.value_or(model::AdapterFolder{}));
-}
-
-void open_stores(comm::MpiSession& session, TrainingJob& s) {
-  const core::Cache cache = cache_directory(session, s.config);
-  const data::StoreRequest training = store_request(s.config, s.task, s.base, s.config.data.train);
-  s.rows = open_store(session, training, *s.tokenizer, cache);
-  s.labels = s.rows->label_names();
-  session.run_on_all_or_fail([&] {
-    const data::Split parts = split_in_packs(s.config, s.rows, training);
-    s.train = parts.train;
-    if (parts.validation) s.validation = {{"", parts.validation}};
-    const std::optional<int64_t>& expected = s.config.model_config.num_labels;
-    core::require(!s.task.classifies() || !expected || *expected == static_cast<int64_t>(s.labels.size()),
-                  ErrorKind::kUsage, "model_config.num_labels is {}, but {} has {} labels", expected.value_or(0),
-                  s.config.data.train.text(), s.labels.size());
-    if (s.task.classifies()) {
-      train::check_metric(s.config.trainer_config, s.task.value, static_cast<int64_t>(s.labels.size()),
-                          s.config.data.validation);
-      s.label_counts = data::label_counts(*s.train, s.task.value);
-      s.class_weights = class_weights(s.config.trainer_config.class_weights,
-                                      {s.task.value, s.labels, s.label_counts, s.train->size()});
-      s.head = head_to_start_from(s, s.labels);
-    }
-  });
-  for (const auto& [name, files] : s.config.data.validation) {
-    data::StoreRequest request = store_request(s.config, s.task, s.base, files);
-    if (s.task.classifies()) request.label_names = s.labels;
-    s.validation.push_back({name, open_store(session, request, *s.tokenizer, cache)});
-    session.run_on_all_or_fail([&] { s.validation.back().store = in_packs(s.validation.back().store, request); });
-  }
-}
 
 // Looks at the data once: those of a resumed run are the same.
 void inspect_data(comm::MpiSession& session, TrainingJob& s) {
@@ -415,7 +357,7 @@ int run_train(comm::MpiSession& session, const TrainArguments& arguments) {
     return 0;
   }
   if (!arguments.dry_run) fetch_from_hub(session, s.config);
-  session.run_on_all_or_fail([&] { read_everything_small(s, arguments); });
+  session.run_on_all_or_fail([&] { read_everything_small(arguments.config.text(), s); });
   if (arguments.dry_run) {
     session.run_on_root([&]() -> std::string {
       print_plan(s, {.ranks = session.size(),

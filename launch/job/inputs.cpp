@@ -139,32 +139,42 @@ Base find_base(const RunConfig& config) {
   return base;
 }
 
-void load_weights(comm::MpiSession& session, const RunConfig& config, const std::string& device, Base& base) {
+WeightFiles prepare_weights(comm::MpiSession& session, const RunConfig& config, const std::string& device, Base& base) {
   core::Cache cache = cache_directory(session, config);
-  const bool always = config.runtime.verify_weights == "always";
-  const model::Dtype dtype = stored_dtype(config);
-  const model::Dtype compute_dtype = resolve_compute_dtype(config, device);
-  const bool frozen = config.peft_config.has_value();
-  std::string path;
-  std::string packed_weights;
+  WeightFiles files;
   const auto prepare = [&](bool verify) {
     if (is_new_model(config.model_config)) {
       base.folder = new_model_folder(base.config, static_cast<uint64_t>(config.trainer_config.seed), cache);
     }
-    path = model::prepare_weights(base.folder, base.config, dtype, cache, verify);
-    if (frozen && device == "cpu")
-      packed_weights = model::prepare_packed_weights(path, base.config, compute_dtype, cache, verify);
+    files.converted = model::prepare_weights(base.folder, base.config, stored_dtype(config), cache, verify);
+    if (config.peft_config && device == "cpu") {
+      files.packed = model::prepare_packed_weights(files.converted, base.config, resolve_compute_dtype(config, device),
+                                                   cache, verify);
+    }
   };
-  build_where_missing(session, cache, "converting weights", [&] { prepare(always); });
+  build_where_missing(session, cache, "converting weights",
+                      [&] { prepare(config.runtime.verify_weights == "always"); });
   cache.verified = true;
+  session.run_on_all_or_fail([&] {
+    if (files.converted.empty()) prepare(/*verify=*/false);
+  });
+  return files;
+}
+
+void load_weights(comm::MpiSession& session, const RunConfig& config, const std::string& device, Base& base) {
+  const WeightFiles files = prepare_weights(session, config, device, base);
+  core::Cache cache = cache_directory(session, config);
+  cache.verified = true;
+  const model::Dtype compute_dtype = resolve_compute_dtype(config, device);
   const auto phase = session.phase("loading weights");
   session.run_on_all_or_fail([&] {
-    if (path.empty()) prepare(/*verify=*/false);
     base.weights_hash = model::weights_hash(base.folder, cache, /*verify_always=*/false);
-    const std::shared_ptr<model::Weights> weights = model::map_weights(path, base.config);
-    model::map_packed_weights(packed_weights, compute_dtype, *weights);
+    const std::shared_ptr<model::Weights> weights = model::map_weights(files.converted, base.config);
+    model::map_packed_weights(files.packed, compute_dtype, *weights);
     // Without adapters training starts from the weights, so they keep the source's values.
-    base.weights = device == "cpu" ? weights : model::to_device(weights, device, frozen ? compute_dtype : dtype);
+    base.weights = device == "cpu"
+                       ? weights
+                       : model::to_device(weights, device, config.peft_config ? compute_dtype : stored_dtype(config));
   });
 }
 

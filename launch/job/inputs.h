@@ -49,9 +49,19 @@ struct Base {
 /// Throws: Error(kWeights), Error(kUsage).
 Base find_base(const RunConfig& config);
 
+/// Files in the cache.
+struct WeightFiles {
+  std::string converted;  // all weights, in the stored type
+  std::string packed;     // copies for this CPU's GEMMs; empty: not used
+};
+
 /// Verifies the shared cache files of the weights, and builds them where they are missing or damaged (rank 0 first,
-/// then one rank of each other node), maps them on every rank and moves them to the device. Collective: every rank.
+/// then one rank of each other node). `device`: cpu or cuda. Collective: every rank.
 /// Throws: Error(kUsage) with runtime.cache_dir when the cache cannot be written or trusted.
+WeightFiles prepare_weights(comm::MpiSession& session, const RunConfig& config, const std::string& device, Base& base);
+
+/// The same, then maps the files on every rank and moves the weights to the device. Collective: every rank.
+/// Throws: as prepare_weights.
 void load_weights(comm::MpiSession& session, const RunConfig& config, const std::string& device, Base& base);
 
 /// The base model's name in an adapter's configuration.
