@@ -373,6 +373,8 @@ void add_runtime_fields(std::vector<Field>& out) {
   group.integer("state_check_steps", kFree, &Options::state_check_steps, kCount);
   group.integer("peer_timeout_seconds", kFree, &Options::peer_timeout_seconds, kPositive);
   group.integer("prefetch_batches", kFree, &Options::prefetch_batches, kCount);
+  group.integer("profile_from_step", kFree, &Options::profile_from_step, kCount);
+  group.integer("profile_steps", kFree, &Options::profile_steps, kPositive);
 }
 
 template <typename Entry>

@@ -8,6 +8,7 @@
 #include <ATen/ops/bmm.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/zeros_like.h>
+#include <ATen/record_function.h>
 
 #include <algorithm>
 #include <limits>
@@ -176,6 +177,7 @@ void Attention::for_each_tiled_head(int64_t channels, const std::vector<Sequence
 
 at::Tensor Attention::forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                               const std::vector<SequenceSpan>& segments) const {
+  RECORD_USER_SCOPE("attention forward");
   const bool tiled = in_tiles(q, segments);
   const at::ScalarType type = tiled ? scalar_type(tile_inputs()) : at::kFloat;
   if (q.scalar_type() != type)
@@ -198,6 +200,7 @@ at::Tensor Attention::forward(const at::Tensor& q, const at::Tensor& k, const at
 
 AttentionGradients Attention::backward(const at::Tensor& grad, const at::Tensor& q, const at::Tensor& k,
                                        const at::Tensor& v, const std::vector<SequenceSpan>& segments) const {
+  RECORD_USER_SCOPE("attention backward");
   const bool tiled = in_tiles(q, segments);
   const at::ScalarType type = tiled ? scalar_type(tile_inputs()) : at::kFloat;
   if (q.scalar_type() != type) {

@@ -2,6 +2,7 @@
 #include "model/cpu/packed_gemm.h"
 
 #include <ATen/ops/empty.h>
+#include <ATen/record_function.h>
 
 #include <algorithm>
 
@@ -289,6 +290,7 @@ at::Tensor rows_of_tiles(const at::Tensor& values, int64_t n) {
 }
 
 void packed_gemm(const at::Tensor& x, const GemmB& right, const Epilogue& terms, const EpilogueOutputs& ends) {
+  RECORD_USER_SCOPE("packed GEMM");
   PackedGemm(x, right, terms, ends).run();
 }
 

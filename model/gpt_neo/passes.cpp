@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "model/gpt_neo/passes.h"
 
+#include <ATen/record_function.h>
+#include <fmt/format.h>
+
 namespace neoloom::model {
 
 const RowSelection& Passes::rows_of(size_t layer) const {
@@ -12,6 +15,7 @@ at::Tensor Passes::forward(std::vector<BlockSaved>* saved) const {
   if (saved != nullptr) saved->resize(network.blocks.size());
   at::Tensor x = network.embed(batch.packed.ids, batch.packed.positions);
   for (size_t layer = 0; layer < network.blocks.size(); ++layer) {
+    RECORD_USER_SCOPE(fmt::format("block {} forward", layer));
     BlockSaved* const kept = saved != nullptr && layer >= lowest ? &(*saved)[layer] : nullptr;
     x = network.blocks[layer].forward(backend, x, rows_of(layer), kept);
     if (kept != nullptr && checkpointed(layer)) *kept = kept->inputs();
@@ -20,6 +24,7 @@ at::Tensor Passes::forward(std::vector<BlockSaved>* saved) const {
 }
 
 HeadResult Passes::head(const at::Tensor& hidden, LossOptions options) const {
+  RECORD_USER_SCOPE("head");
   options.label_smoothing = setup.label_smoothing;
   if (classifies()) return classify(backend, network, setup.head, hidden, batch.targets, options);
   if (!batch.targets.values.defined()) return {};
@@ -30,6 +35,7 @@ void Passes::backward(std::vector<BlockSaved>& saved, at::Tensor d_hidden,
                       const std::function<void(size_t layer)>& ready) const {
   const size_t lowest = network.lowest_trainable_block();
   for (size_t layer = network.blocks.size(); layer-- > lowest;) {
+    RECORD_USER_SCOPE(fmt::format("block {} backward", layer));
     const Block& block = network.blocks[layer];
     const bool needs_dx = layer > lowest || network.trains_embedding();
     if (checkpointed(layer)) block.recompute(backend, rows_of(layer), saved[layer]);

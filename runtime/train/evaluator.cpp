@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/train/evaluator.h"
 
+#include <ATen/record_function.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -138,6 +140,7 @@ int64_t batches_of(const EvalRequest& request) {
 
 EvalResult evaluate(comm::MpiSession& session, model::Model& model, const at::Tensor& params,
                     const EvalRequest& request) {
+  RECORD_USER_SCOPE("evaluation");
   const auto phase = session.phase("evaluation");
   const double start = core::now_seconds();
   const data::TokenStore& store = *request.store;

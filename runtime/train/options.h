@@ -116,6 +116,8 @@ struct RuntimeOptions {
   int64_t state_check_steps = 50;      // steps between hash comparisons over ranks; 0: never
   int64_t peer_timeout_seconds = 300;  // silence of an awaited rank after which the job exits with 6
   int64_t prefetch_batches = 4;
+  int64_t profile_from_step = 0;  // step, from 1, from which the profiler records; 0: none
+  int64_t profile_steps = 3;      // steps that it records
 };
 
 /// The configuration group `checkpoint`.

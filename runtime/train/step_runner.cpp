@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/train/step_runner.h"
 
+#include <ATen/record_function.h>
 #include <c10/util/Exception.h>
 
 #include <new>
@@ -55,6 +56,7 @@ bool StepRunner::compute(MicroBatchLoader& loader, TrainingState& state, metrics
 }
 
 LoadedMicroBatch StepRunner::next(MicroBatchLoader& loader, metrics::DeviceMeasure& measure) {
+  RECORD_USER_SCOPE("data");
   const core::ScopedTimer timer(measure.data_seconds);
   return loader.next();
 }
@@ -81,6 +83,7 @@ bool StepRunner::compute_shard(MicroBatchLoader& loader, LoadedMicroBatch loaded
 
 void StepRunner::compute_micro_batch(const LoadedMicroBatch& loaded, TrainingState& state,
                                      metrics::DeviceMeasure& measure) {
+  RECORD_USER_SCOPE("micro-batch");
   const core::ScopedTimer timer(measure.compute_seconds);
   if (setup_.before_micro_batch) setup_.before_micro_batch(state.step + 1, loaded.sample_ids);
   const model::DropoutKey key{setup_.seed, state.step / setup_.steps_per_epoch, state.step, loaded.index};
@@ -132,6 +135,7 @@ void StepRunner::guard_sums() {
 }
 
 void StepRunner::end_sums(void (GradientReducer::*end)(), metrics::DeviceMeasure& measure) {
+  RECORD_USER_SCOPE("sum over ranks");
   const core::ScopedTimer timer(measure.comm_seconds);
   guard_sums();
   (reducer_.*end)();
@@ -139,6 +143,7 @@ void StepRunner::end_sums(void (GradientReducer::*end)(), metrics::DeviceMeasure
 }
 
 void StepRunner::update(TrainingState& state, metrics::DeviceMeasure& measure) {
+  RECORD_USER_SCOPE("update");
   const core::ScopedTimer timer(measure.compute_seconds);
   update_->run(reducer_.sum(), state.buffers, state.step + 1, header_.target_weight, state.spikes.limit());
 }

@@ -81,7 +81,12 @@ Trainer::Trainer(comm::MpiSession& session, comm::Communicator& communicator, mo
                .guard = [this](const std::string& phase) { return guard(phase); },
                .while_waiting = [&communicator] { communicator.check(); },
                .run_micro_step = setup_.hooks.run_micro_step,
-               .before_micro_batch = setup_.hooks.before_micro_batch}) {
+               .before_micro_batch = setup_.hooks.before_micro_batch}),
+      profiler_({.first = setup_.runtime.profile_from_step,
+                 .count = setup_.runtime.profile_steps,
+                 .cuda = setup_.device != "cpu",
+                 .path = fmt::format("{}/profile/step-{}-rank-{}.json", setup_.options.output_dir,
+                                     setup_.runtime.profile_from_step, session.rank())}) {
   if (resumed) writer_.resumed_at(state_.step);
   check_replicas();
   announce(resumed);
@@ -143,6 +148,7 @@ RunStatus Trainer::run() {
   reporter_.start();
   while (state_.step < schedule_.total_steps) {
     const double step_start = core::now_seconds();
+    profiler_.before(state_.step + 1);
     const StepFlags flags = run_step();
     if (flags.out_of_memory) {
       steps_alike_ = false;
@@ -154,6 +160,7 @@ RunStatus Trainer::run() {
     take_results(needs_results(flags) ? 0 : 1);
     longest_step_seconds_ = std::max(longest_step_seconds_, core::now_seconds() - step_start);
     steps_alike_ = true;
+    end_profile();
     if (logs_now()) log();
     reporter_.tick(state_.step);
     Verdict verdict;
@@ -169,6 +176,14 @@ RunStatus Trainer::run() {
   }
   finish(RunStatus::kCompleted);
   return RunStatus::kCompleted;
+}
+
+void Trainer::end_profile() {
+  const double start = core::now_seconds();
+  const std::string text = profiler_.after(state_.step);
+  if (text.empty()) return;
+  reporter_.notice(text);
+  did_something_else(start);
 }
 
 Trainer::StepFlags Trainer::run_step() {

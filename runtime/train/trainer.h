@@ -14,6 +14,7 @@
 #include "runtime/train/early_stopping.h"
 #include "runtime/train/reporter.h"
 #include "runtime/train/result_writer.h"
+#include "runtime/train/step_profiler.h"
 #include "runtime/train/step_runner.h"
 #include "runtime/train/trainer_setup.h"
 
@@ -75,6 +76,7 @@ class Trainer {
   void save();
   /// Excludes the time from `since_seconds` to now from throughput and from the step times.
   void did_something_else(double since_seconds);
+  void end_profile();
   void check_replicas();
   void finish(RunStatus status);
   void require_updates();
@@ -94,6 +96,7 @@ class Trainer {
   Reporter reporter_;
   ResultWriter writer_;  // used on rank 0
   StepRunner runner_;
+  StepProfiler profiler_;
   std::unique_ptr<MicroBatchLoader> loader_;
   StepResult last_result_;
   bool told_of_step_without_target_ = false;
