@@ -4,7 +4,8 @@
 Sections: steps (training steps beside transformers + peft), epoch (an epoch on real text beside HF Trainer), micro
 (GEMMs, attention, ..., tokenizer, all-reduce, checkpoint), growth (length, batch, rank of the adapters, ranks), start
 (process start to the first step), data (token store, conversion of weights), instructions (counts under valgrind),
-operators (where the time of a step goes, by perf), device (training steps on a GPU; only when asked for by name).
+operators (where the time of a step goes, by perf). Only when asked for by name: device (training steps on a GPU), quality
+(what four real sets teach, beside HF Trainer; about an hour).
 """
 
 import argparse
@@ -20,8 +21,8 @@ from context import DATA_HELP, Context, NotMeasured
 from report import ROOT
 from sides import SideFailed
 
-SECTIONS = ("steps", "epoch", "micro", "growth", "start", "data", "instructions", "operators", "device")
-ON_REQUEST = ("device",)
+SECTIONS = ("steps", "epoch", "micro", "growth", "start", "data", "instructions", "operators", "device", "quality")
+ON_REQUEST = ("device", "quality")
 HF_VARIANTS = ("eager", "best", "autocast", "compiled")
 
 
@@ -33,12 +34,12 @@ def names(text):
 def parse():
     parser = argparse.ArgumentParser(prog="tests/bench/run.sh", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"of {', '.join(SECTIONS)}; default: all but device")
+    parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"of {', '.join(SECTIONS)}; default: all but device and quality")
     parser.add_argument("--steps", type=int, default=20, help="measured steps of each row of `steps`, `growth` and `operators` (default 20)")
     parser.add_argument("--warmup", type=int, default=5, help="their steps before them (default 5)")
     parser.add_argument("--threads", type=int, default=2, help="threads of either side (default 2)")
     parser.add_argument("--only", type=names, default=[], metavar="PART,...",
-                        help="rows of `steps` and `device` whose names contain one of these")
+                        help="rows of `steps`, `device` and `quality` whose names contain one of these")
     parser.add_argument("--data", type=Path, help=DATA_HELP)
     parser.add_argument("--sets", type=names, default=["spam", "banking77", "ag_news"], metavar="SET,...",
                         help="data sets of `epoch` (default spam,banking77,ag_news)")
