@@ -133,8 +133,13 @@ void add_evaluate(CLI::App& app, EvaluateArguments& arguments) {
 void add_predict(CLI::App& app, PredictArguments& arguments) {
   CLI::App* command = app.add_subcommand("predict", "Labels and scores for every input row, as JSONL");
   add_models_options(command, arguments.models);
-  command->add_option("--input", arguments.input, "Rows to label, a file or a pattern such as 'new-*.csv'")->required();
-  command->add_option("--output", arguments.output, "JSONL file; default: standard output");
+  command
+      ->add_option("--input", arguments.input,
+                   "Rows to label, a file or a pattern such as 'new-*.csv'; -: the lines of standard input, each when "
+                   "it comes, as "
+                   "JSONL or what --set data.format says")
+      ->required();
+  command->add_option("--output", arguments.output, "JSONL file; default, and -: standard output");
   command
       ->add_option(
           "--keep", arguments.keep,
@@ -152,7 +157,8 @@ void add_generate(CLI::App& app, GenerateArguments& arguments) {
   command->add_option("--prompt", arguments.prompt, "Text to continue");
   command
       ->add_option("--prompt_file", arguments.prompt_file,
-                   "File with one prompt a line; .jsonl: one object with \"prompt\", or with the template's columns")
+                   "File with one prompt a line; .jsonl: one object with \"prompt\", or with the template's columns; "
+                   "-: JSONL on standard input, each line answered when it comes")
       ->excludes("--prompt");
   command->add_flag("--no_template", arguments.no_template,
                     "Prompts are whole texts, whatever the run's data.template");

@@ -30,7 +30,9 @@ class RecordScanner {
         text_(without_byte_order_mark(request.text)),
         delimiter_(delimiter_of(request)),
         quoting_(request.quoting),
-        ends_in_cr_(ends_lines_in_cr(request.text)) {}
+        ends_in_cr_(ends_lines_in_cr(request.text)),
+        line_(request.first_line),
+        record_line_(request.first_line) {}
 
   /// Reads the fields of the next record that is not a blank line. Returns false at the end.
   bool next(std::vector<std::string>& fields, std::string& error) {
@@ -119,8 +121,8 @@ class RecordScanner {
   bool quoting_;
   bool ends_in_cr_;
   size_t at_ = 0;
-  int64_t line_ = 1;
-  int64_t record_line_ = 1;
+  int64_t line_;
+  int64_t record_line_;
 };
 
 class CsvReader : public RowReader {

@@ -79,7 +79,8 @@ struct ReaderRequest {
   bool quoting = true;
   char delimiter = '\0';  // CSV, TSV; 0: that of the format
   std::vector<Column> columns = {};
-  bool as_json = false;  // fill Cell::json
+  bool as_json = false;    // fill Cell::json
+  int64_t first_line = 1;  // CSV, TSV: the number of the first line of `text`, for messages
 };
 
 /// Returns what opens the file with these options; `columns` are to be filled in.

@@ -8,6 +8,9 @@
 #include <optional>
 #include <utility>
 
+#include "data/prompt_template.h"
+#include "data/readers/line_reader.h"
+#include "launch/commands/input_lines.h"
 #include "launch/commands/prompts.h"
 #include "launch/job/inference.h"
 #include "model/generation/generate.h"
@@ -16,12 +19,15 @@
 #include "runtime/core/error.h"
 #include "runtime/core/json.h"
 #include "runtime/core/output.h"
+#include "runtime/core/text.h"
 #include "runtime/core/utf8.h"
 
 namespace neoloom::launch {
 namespace {
 
 using core::ErrorKind;
+
+constexpr size_t kLongestReasonBytes = 400;
 
 /// Takes settings from the model folder where the command line does not give the option. Returns in words what it took.
 std::string adopt(const model::GenerationConfig& theirs, const std::set<std::string>& given,
@@ -92,6 +98,11 @@ Settings settle(const GenerateArguments& arguments, const Base& base, core::Logg
                 "num_return_sequences is {}: greedy texts (temperature 0) of a prompt are all equal; expected 1",
                 settings.sequences);
   return settings;
+}
+
+/// The template that prompts fill in; empty: they are whole texts.
+std::string template_of(const GenerateArguments& arguments, const Inference& inference) {
+  return arguments.no_template ? "" : inference.config.data.prompt_template;
 }
 
 /// One text to generate and what is known of it.
@@ -210,14 +221,68 @@ std::vector<Prompt> prompts_of_root(comm::MpiSession& session, const GenerateArg
   return prompts;
 }
 
-/// Makes the tokens of all prompts and checks them, before the first answer.
-void encode(std::vector<Prompt>& prompts, const Inference& inference) {
+/// Makes the texts of prompts and their tokens, and checks these.
+void encode(const GenerateArguments& arguments, const Inference& inference, std::vector<Prompt>& prompts) {
+  make_texts(prompts, template_of(arguments, inference));
   for (Prompt& prompt : prompts) {
     const std::vector<int32_t> ids =
         inference.tokenizer->encode_input(prompt.text, inference.config.tokenizer_config.split_special_tokens);
     prompt.ids.assign(ids.begin(), ids.end());
     model::check_prompt(prompt.ids, inference.base.config, prompt.where);
   }
+}
+
+/// Makes the prompt of a row that LineReader read. Returns why there is none; empty: it is there.
+std::string read_prompt(const GenerateArguments& arguments, const Inference& inference,
+                        const std::vector<data::Column>& columns, const data::Row& row, std::vector<Prompt>& prompts) {
+  if (!row.error.empty()) return row.error;
+  Prompt prompt;
+  for (size_t i = 0; i < columns.size(); ++i) {
+    const data::Cell& cell = row.cells[i];
+    if (cell.kind == data::Cell::Kind::kText) prompt.columns.emplace(columns[i].name, cell.text);
+  }
+  prompt.is_object = inference.config.data.format != "text";
+  if (!prompt.is_object) prompt.text = row.cells.front().text;
+  prompts = {prompt};
+  try {
+    encode(arguments, inference, prompts);
+  } catch (const core::Error& error) {
+    return error.what();
+  }
+  prompts.front().where = fmt::format("line {}: ", row.line);
+  return "";
+}
+
+/// Columns that a prompt of a stream has: those of the template without its response, or one.
+std::vector<data::Column> prompt_columns(const std::string& prompt_template, bool is_text) {
+  if (is_text || prompt_template.empty()) return {{"prompt", "--prompt_file"}};
+  std::vector<data::Column> columns;
+  const data::PromptTemplate form(prompt_template);
+  for (const auto& [name, optional] : form.columns()) columns.push_back({name, "data.template", optional});
+  columns.pop_back();
+  return columns;
+}
+
+/// Continues the lines of standard input, each when it comes.
+void answer_lines(comm::MpiSession& session, Answers& answers, const Inference& inference, const Settings& settings,
+                  const GenerateArguments& arguments, core::Output& output) {
+  const std::vector<data::Column> columns =
+      prompt_columns(template_of(arguments, inference), inference.config.data.format == "text");
+  data::LineReader reader(kStandardInput, inference.config.data, columns, /*as_json=*/false);
+  InputLines input;
+  data::Row row;
+  std::vector<Prompt> prompts;
+  for (std::string line; input.next(line);) {
+    if (!reader.read(line, row)) continue;
+    const std::string problem = read_prompt(arguments, inference, columns, row, prompts);
+    if (problem.empty()) {
+      answers.run(texts_of(prompts, settings, 0, static_cast<size_t>(settings.sequences)), /*streams=*/false);
+    } else {
+      output.write(error_line(core::printable(problem, kLongestReasonBytes), row.line) + "\n");
+      output.flush();
+    }
+  }
+  input.tell_end(session.log());
 }
 
 /// A rank alone prints each text as soon as it can. Several take a piece each of so many texts that all are busy; root
@@ -246,8 +311,13 @@ void generate_all(comm::MpiSession& session, Answers& answers, const std::vector
 
 }  // namespace
 
-int run_generate(comm::MpiSession& session, const GenerateArguments& arguments) {
-  std::vector<Prompt> prompts = prompts_of_root(session, arguments);
+int run_generate(comm::MpiSession& session, const GenerateArguments& asked) {
+  GenerateArguments arguments = asked;
+  const bool filters = is_standard_stream(arguments.prompt_file);
+  if (filters) require_one_rank(session, "--prompt_file");
+  arguments.json = arguments.json || filters;  // a text may have line breaks
+  std::vector<Prompt> prompts;
+  if (!filters) prompts = prompts_of_root(session, arguments);
   Inference inference = load_inference(session, arguments.model);
   const auto phase = session.phase("generating", comm::MpiSession::kBuilding);
   Settings settings;
@@ -257,7 +327,6 @@ int run_generate(comm::MpiSession& session, const GenerateArguments& arguments) 
   session.run_on_all_or_fail([&] {
     core::require(!inference.task.classifies(), ErrorKind::kUsage,
                   "generate continues texts, but this is a classifier: use neoloom predict");
-    make_texts(prompts, arguments.no_template ? "" : inference.config.data.prompt_template);
     settings = settle(arguments, inference.base, session.is_root() ? &session.log() : nullptr);
     answers.emplace(inference, arguments, settings, session.log(), [&](std::string_view text) {
       if (session.size() > 1) {
@@ -267,9 +336,14 @@ int run_generate(comm::MpiSession& session, const GenerateArguments& arguments) 
         output.flush();
       }
     });
-    encode(prompts, inference);
+    encode(arguments, inference, prompts);
+    settle_format(inference.from, arguments.prompt_file, inference.config);
   });
-  generate_all(session, *answers, prompts, settings, arguments, mine, output);
+  if (filters) {
+    answer_lines(session, *answers, inference, settings, arguments, output);
+  } else {
+    generate_all(session, *answers, prompts, settings, arguments, mine, output);
+  }
   session.run_on_root([&]() -> std::string {
     output.finish();
     return "";

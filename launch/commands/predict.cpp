@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "launch/commands/predict.h"
 
-#include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <memory>
@@ -10,6 +10,8 @@
 #include <unordered_map>
 #include <utility>
 
+#include "data/line_samples.h"
+#include "launch/commands/input_lines.h"
 #include "launch/job/inference.h"
 #include "launch/job/prediction_text.h"
 #include "launch/job/shown_progress.h"
@@ -51,27 +53,29 @@ std::vector<std::string> predictions(const Predictor& predictor, int64_t batch) 
   return texts;
 }
 
-/// Returns the predictions of all models for a batch: an object a row, in a line of its own. Named models have an
+/// Adds what a model says of a row to the object of the row: that of an unnamed model is the whole, named ones have an
 /// object each in it.
-std::string lines_of_batch(const std::vector<Predictor>& predictors, int64_t batch) {
-  std::vector<std::vector<std::string>> columns;
-  for (const Predictor& predictor : predictors) columns.push_back(predictions(predictor, batch));
-  std::string text;
-  for (size_t row = 0; row < columns.front().size(); ++row) {
-    if (predictors.front().inference.name.empty()) {
-      text += columns.front()[row] + "\n";
-      continue;
-    }
-    for (size_t k = 0; k < columns.size(); ++k) {
-      const std::string name = nlohmann::json(predictors[k].inference.name).dump();
-      text += fmt::format("{}{}:{}", k == 0 ? "{" : ",", name, columns[k][row]);
-    }
-    text += "}\n";
+void add_prediction(const Inference& inference, const std::string& prediction, std::string& row) {
+  if (inference.name.empty()) {
+    row = prediction;
+    return;
   }
-  return text;
+  if (!row.empty()) row.back() = ',';  // in place of the brace
+  row += fmt::format("{}{}:{}}}", row.empty() ? "{" : "", nlohmann::json(inference.name).dump(), prediction);
 }
 
-data::StoreRequest prediction_request(const Inference& inference, const std::string& input) {
+/// Returns the predictions of all models for a batch: an object a row, in a line of its own.
+std::string lines_of_batch(const std::vector<Predictor>& predictors, int64_t batch) {
+  std::vector<std::string> rows;
+  for (const Predictor& predictor : predictors) {
+    const std::vector<std::string> column = predictions(predictor, batch);
+    rows.resize(column.size());
+    for (size_t i = 0; i < column.size(); ++i) add_prediction(predictor.inference, column[i], rows[i]);
+  }
+  return fmt::format("{}\n", fmt::join(rows, "\n"));
+}
+
+data::StoreRequest prediction_request(const Inference& inference, const data::Files& input) {
   data::StoreRequest request = store_request(inference.config, inference.task, inference.base, input);
   request.label_names = inference.labels;
   request.require_labels = false;
@@ -136,11 +140,64 @@ Predictor open_predictor(comm::MpiSession& session, const Inference& inference, 
           reasons_of(*store)};
 }
 
+/// A model that labels lines, as it sees them.
+struct LinePredictor {
+  const Inference& inference;
+  data::LineSamples samples;
+  data::LineSample sample = {};
+};
+
+/// Returns what the model says of a sample: the bits that it has in any batch.
+std::string prediction_of(const Inference& inference, const std::vector<int32_t>& ids) {
+  model::Batch batch;
+  batch.sample_ids = {0};
+  batch.cu_seqlens = {0, static_cast<int64_t>(ids.size())};
+  batch.ids.assign(ids.begin(), ids.end());
+  const at::Tensor logits = inference.model->evaluate(batch, inference.params).logits;
+  return prediction_text(inference, train::class_scores(inference.task.value, logits).const_data_ptr<float>());
+}
+
+/// Returns the object of a line; "" when it is a header.
+std::string answer(std::vector<LinePredictor>& predictors, const std::string& line) {
+  std::string row;
+  for (auto& [inference, samples, sample] : predictors) {
+    if (!samples.read(line, sample)) return "";
+    if (!sample.error.empty()) return error_line(sample.error, sample.line);
+    add_prediction(inference, prediction_of(inference, sample.ids), row);
+  }
+  return row;
+}
+
+/// Labels the lines of standard input, each when it comes.
+void predict_lines(comm::MpiSession& session, const std::vector<Inference>& models,
+                   const std::vector<KeptColumn>& columns, const std::string& output) {
+  const auto phase = session.phase("predicting");
+  std::vector<std::string> kept;
+  for (const KeptColumn& column : columns) kept.push_back(column.input);
+  std::vector<LinePredictor> predictors;
+  for (const Inference& inference : models) {
+    predictors.push_back(
+        {inference, {kStandardInput, prediction_request(inference, {}), *inference.tokenizer, kept, "--keep"}});
+  }
+  PredictionLines lines(columns, nullptr);
+  core::ResultFile file(output);
+  InputLines input;
+  for (std::string line; input.next(line);) {
+    const std::string row = answer(predictors, line);
+    if (!row.empty()) file.write(lines.next(predictors.front().sample.kept, row));
+  }
+  file.finish();
+  input.tell_end(session.log());
+}
+
 }  // namespace
 
 int run_predict(comm::MpiSession& session, const PredictArguments& arguments) {
+  const std::string output = is_standard_stream(arguments.output) ? "" : arguments.output;
+  const bool filters = is_standard_stream(arguments.input);
+  if (filters) require_one_rank(session, "--input");
   session.run_on_root([&]() -> std::string {
-    if (!arguments.output.empty()) core::prepare_output_file(arguments.output);
+    if (!output.empty()) core::prepare_output_file(output);
     return "";
   });
   std::vector<Inference> models = load_models(session, arguments.models);
@@ -158,6 +215,10 @@ int run_predict(comm::MpiSession& session, const PredictArguments& arguments) {
   for (const std::string& note : notes) {
     if (session.is_root() && !note.empty()) session.log().info(note);
   }
+  if (filters) {
+    predict_lines(session, models, columns, output);
+    return 0;
+  }
   std::optional<PredictionLines> lines;
   session.run_on_root([&]() -> std::string {
     lines.emplace(columns, open_kept(columns, arguments.input, first.config, cache_directory(session, first.config)));
@@ -167,7 +228,7 @@ int run_predict(comm::MpiSession& session, const PredictArguments& arguments) {
   for (const Inference& inference : models) {
     predictors.push_back(open_predictor(session, inference, first, arguments.input));
   }
-  predict_rows(session, predictors, arguments.output, lines);
+  predict_rows(session, predictors, output, lines);
   const data::TokenStore& store = *predictors.front().request.store;
   if (session.is_root() && store.invalid_row_count() > 0) {
     session.log().info("predict: " + unusable_rows(store, store.size(), "have no prediction"));

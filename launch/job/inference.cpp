@@ -259,10 +259,9 @@ train::EvalResult evaluate(comm::MpiSession& session, const Inference& inference
 std::string settle_format(const ModelArguments& arguments, const std::string& path, RunConfig& config) {
   std::string& format = config.data.format;
   const auto sets_it = [](const std::string& text) { return text.starts_with("data.format="); };
-  if (arguments.run.empty() || format == "auto" ||
-      std::any_of(arguments.overrides.begin(), arguments.overrides.end(), sets_it)) {
-    return "";
-  }
+  if (std::any_of(arguments.overrides.begin(), arguments.overrides.end(), sets_it)) return "";
+  if (path == "-") format = "jsonl";
+  if (path == "-" || arguments.run.empty() || format == "auto") return "";
   std::vector<std::string> names = config.data.train.names;
   for (const auto& [set, files] : config.data.validation)
     names.insert(names.end(), files.names.begin(), files.names.end());

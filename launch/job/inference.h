@@ -47,9 +47,10 @@ std::vector<Inference> load_models(comm::MpiSession& session, const ModelsArgume
 train::EvalResult evaluate(comm::MpiSession& session, const Inference& inference,
                            const std::shared_ptr<const data::TokenStore>& store);
 
-/// A run's data.format describes the run's own files. Sets config.data.format to auto if `path` has another extension
-/// than they have, that extension names a format, and the command line does not set data.format.
-/// Returns a line that says so; empty when nothing changes.
+/// Standard input (`path` is -) is jsonl unless the command line sets data.format. A run's data.format describes the
+/// run's own files. Sets config.data.format to auto if `path` has another extension than they have, that extension
+/// names a format, and the command line does not set data.format. Returns a line that says so; empty when nothing
+/// changes.
 std::string settle_format(const ModelArguments& arguments, const std::string& path, RunConfig& config);
 
 }  // namespace neoloom::launch

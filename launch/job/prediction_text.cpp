@@ -89,16 +89,20 @@ std::string PredictionLines::next(std::string_view predictions) {
   std::string lines;
   while (!predictions.empty()) {
     const size_t end = predictions.find('\n');
-    lines += fmt::format("{{\"index\":{}", index_++);
     if (kept_) kept_->next(values_);
-    for (size_t k = 0; k < columns_.size(); ++k) {
-      lines += fmt::format(",{}:{}", ordered_json(columns_[k].output).dump(), values_[k]);
-    }
-    lines += ',';
-    lines += predictions.substr(1, end);  // without the opening brace, with the line break
+    lines += next(values_, predictions.substr(0, end));
     predictions.remove_prefix(end + 1);
   }
   return lines;
+}
+
+std::string PredictionLines::next(const std::vector<std::string>& values, std::string_view prediction) {
+  std::string line = fmt::format("{{\"index\":{}", index_++);
+  for (size_t k = 0; k < columns_.size(); ++k) {
+    line += fmt::format(",{}:{}", ordered_json(columns_[k].output).dump(), values[k]);
+  }
+  line += fmt::format(",{}\n", prediction.substr(1));  // without the opening brace
+  return line;
 }
 
 }  // namespace neoloom::launch

@@ -42,6 +42,8 @@ class PredictionLines {
 
   /// Returns the lines of the next rows. `predictions`: objects, each ended by a line break.
   std::string next(std::string_view predictions);
+  /// Returns the line of the next row, whose columns have these `values`. `prediction`: an object.
+  std::string next(const std::vector<std::string>& values, std::string_view prediction);
 
  private:
   std::vector<KeptColumn> columns_;
