@@ -58,12 +58,21 @@ void add_config(CLI::App* command, ConfigFiles& files) {
   });
 }
 
+void add_checkpoint_option(CLI::App* command, CLI::Option* run, std::string& checkpoint) {
+  command
+      ->add_option("--checkpoint", checkpoint,
+                   "Take the state of this checkpoint of --run in place of the result: a step, last, or a file")
+      ->type_name("STEP|FILE")
+      ->needs(run);
+}
+
 void add_model_options(CLI::App* command, ModelArguments& arguments) {
   auto* run = command->add_option("--run", arguments.run, "Run folder (trainer_config.output_dir of a training run)");
   auto* model = command->add_option("--model", arguments.model, "Model folder, or hub id");
   auto* adapter = command->add_option("--adapter", arguments.adapter, "PEFT adapter folder on top of --model");
   run->excludes(model);
   adapter->needs(model);
+  add_checkpoint_option(command, run, arguments.checkpoint);
   add_overrides(command, arguments.overrides);
 }
 
@@ -78,6 +87,7 @@ void add_models_options(CLI::App* command, ModelsArguments& arguments) {
   auto* adapter = several("--adapter", arguments.adapters, "PEFT adapter folder on top of --model; may be repeated");
   run->excludes(model);
   adapter->needs(model);
+  add_checkpoint_option(command, run, arguments.checkpoint);
   command->footer(
       "Several runs or adapters of one base share its weights. The output then has an object for each, under its NAME "
       "or the name of its folder.");

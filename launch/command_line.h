@@ -40,6 +40,7 @@ struct ModelArguments {
   std::string model;    // folder or hub id
   std::string adapter;  // PEFT folder on top of `model`
   std::vector<std::string> overrides;
+  std::string checkpoint = {};  // of `run`, in place of its result: a step, `last`, or a file; empty: the result
 };
 
 /// The models that one command compares: several runs, or several adapters on one base. Each word is a folder, or
@@ -49,6 +50,7 @@ struct ModelsArguments {
   std::string model;
   std::vector<std::string> adapters;
   std::vector<std::string> overrides;
+  std::string checkpoint;  // of every run
 };
 
 struct EvaluateArguments {

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "data/readers/rows.h"
+#include "launch/job/checkpoint_result.h"
 #include "launch/job/hub.h"
 #include "launch/job/initial_values.h"
 #include "launch/job/labels.h"
@@ -30,18 +31,22 @@ namespace {
 using core::ErrorKind;
 namespace fs = std::filesystem;
 
+void require_run_folder(const std::string& run) {
+  core::require(fs::exists(run + "/config.yaml"), ErrorKind::kUsage,
+                "{} is not a run folder: it has no config.yaml (give trainer_config.output_dir of a training run)",
+                run);
+}
+
 // Reads the configuration of a run folder, or makes the least one that names a model. Returns the adapter folder, if
 // any.
 std::string read_sources(const ModelArguments& arguments, Inference& result) {
   if (!arguments.run.empty()) {
-    core::require(fs::exists(arguments.run + "/config.yaml"), ErrorKind::kUsage,
-                  "{} is not a run folder: it has no config.yaml (give trainer_config.output_dir of a training run)",
-                  arguments.run);
-    std::string adapter = result_of(arguments.run);
+    require_run_folder(arguments.run);
+    std::string adapter = result.checkpoint_folder ? *result.checkpoint_folder : result_of(arguments.run);
     core::require(
         !adapter.empty(), ErrorKind::kUsage,
         "{} has no result yet (adapter/, or model/ of full-parameter training): the run has not finished; run "
-        "its train command again to resume it",
+        "its train command again to resume it, or take the state of a checkpoint: --checkpoint last",
         arguments.run);
     result.config = read_run_config(arguments.run, arguments.overrides);
     if (fs::exists(adapter + "/adapter_config.json")) {
@@ -178,6 +183,13 @@ Inference load(comm::MpiSession& session, const ModelArguments& arguments, const
   std::string& adapter_folder = result.adapter_folder;
   const auto phase = session.phase("start-up");
   bool adapter_head = false;
+  std::optional<CheckpointResult> taken;
+  if (!arguments.checkpoint.empty()) {
+    session.run_on_all_or_fail([&] { require_run_folder(arguments.run); });
+    taken = write_checkpoint_result(session, arguments, first == nullptr ? nullptr : first->device);
+    result.checkpoint_folder = taken->folder;
+    result.notes.push_back(taken->note);
+  }
   session.run_on_all_or_fail([&] {
     adapter_folder = read_sources(arguments, result);
     session.log().set_level(core::log_level_from_name(result.config.logging.level));
@@ -187,18 +199,25 @@ Inference load(comm::MpiSession& session, const ModelArguments& arguments, const
   session.run_on_all_or_fail([&] {
     result.base = find_base(result.config);
     if (!arguments.run.empty() && !adapter_folder.empty() && fs::exists(adapter_folder + "/config.json")) {
-      require_same_base(model::GptNeoConfig::from_file(adapter_folder + "/config.json"), result.base.config,
-                        result.base.folder);
+      require_same_base(base_config_values(model::GptNeoConfig::from_file(adapter_folder + "/config.json")),
+                        result.base.config, result.base.folder);
     }
     adapter_head = describe_head(adapter_folder, result);
+    if (taken && adapter_folder.empty()) result.reference.name = taken->base_name;  // the files are gone soon
     std::string& tokenizer = result.config.tokenizer_config.pretrained_tokenizer_name;
     if (tokenizer.empty() && fs::exists(adapter_folder + "/tokenizer_config.json")) tokenizer = adapter_folder;
     result.tokenizer.emplace(load_tokenizer(result.config, result.base));
     result.pad_id = resolve_pad_id(result.config, result.base, *result.tokenizer);
   });
   if (first == nullptr) {
-    result.device = std::make_shared<Device>(session, result.config);
-    load_weights(session, result.config, result.device->name(), result.base);
+    result.device = taken ? taken->device : std::make_shared<Device>(session, result.config);
+    if (taken && !adapter_folder.empty()) {
+      result.base.weights = taken->base.weights;
+      result.base.weights_hash = taken->base.weights_hash;
+    } else {
+      taken.reset();  // fully trained: its base is not needed any more
+      load_weights(session, result.config, result.device->name(), result.base);
+    }
   } else {
     session.run_on_all_or_fail([&] { share_base(*first, result); });
   }

@@ -29,9 +29,10 @@ struct Inference {
   at::Tensor params;                // [layout().total_elements] fp32
   std::vector<std::string> labels;  // class names in index order
   int64_t pad_id = 0;
-  BaseReference reference;         // the base's name for adapters written from this
-  std::string adapter_folder;      // empty: the weights are whole
-  std::vector<std::string> notes;  // for the log
+  BaseReference reference;                               // the base's name for adapters written from this
+  std::string adapter_folder;                            // empty: the weights are whole
+  std::vector<std::string> notes;                        // for the log
+  std::shared_ptr<const std::string> checkpoint_folder;  // of --checkpoint: the files that adapter_folder or base names
 };
 
 /// Loads a run folder, or a model folder / hub id with an optional PEFT adapter.

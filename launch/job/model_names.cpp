@@ -46,7 +46,8 @@ std::vector<std::pair<std::string, ModelArguments>> name_models(const ModelsArgu
                   "the name {} {}; give another one: {} NAME={}", core::quoted(name),
                   name == "index" ? "is that of a row's number" : "stands for two models", runs ? "--run" : "--adapter",
                   folder);
-    models.push_back({name, {runs ? folder : "", arguments.model, runs ? "" : folder, arguments.overrides}});
+    models.push_back(
+        {name, {runs ? folder : "", arguments.model, runs ? "" : folder, arguments.overrides, arguments.checkpoint}});
   }
   return models;
 }

@@ -122,12 +122,12 @@ std::map<std::string, std::string> base_config_values(const model::GptNeoConfig&
           {"problem_type", base.problem_type}};
 }
 
-void require_same_base(const model::GptNeoConfig& trained, const model::GptNeoConfig& base, const std::string& where) {
-  const std::map<std::string, std::string> before = base_config_values(trained);
+void require_same_base(const std::map<std::string, std::string>& trained, const model::GptNeoConfig& base,
+                       const std::string& where) {
   const std::map<std::string, std::string> now = base_config_values(base);
   Differences differences;
   for (const char* key : {"num_heads", "window_size", "layer_norm_epsilon", "attention_layers"}) {
-    compare(key, before.at(key), now.at(key), differences);
+    compare(key, trained.at(key), now.at(key), differences);
   }
   core::require(differences.empty(), ErrorKind::kWeights,
                 "the base model is no longer the one that this run was trained on: {}/config.json says otherwise:\n{}\n"

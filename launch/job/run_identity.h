@@ -70,10 +70,10 @@ struct ResolvedSettings {
 /// Returns the values of a base's config.json that affect numbers, as text by key. Ignores formatting and unknown keys.
 std::map<std::string, std::string> base_config_values(const model::GptNeoConfig& base);
 
-/// Compares base_config_values() of the base on which an adapter was trained, from the config.json beside the adapter,
-/// with those of the base that is loaded now.
+/// Compares base_config_values() of the base on which an adapter was trained with those of the base that is loaded now.
 /// Throws: Error(kWeights) with every value that differs; `where` names the loaded base.
-void require_same_base(const model::GptNeoConfig& trained, const model::GptNeoConfig& base, const std::string& where);
+void require_same_base(const std::map<std::string, std::string>& trained, const model::GptNeoConfig& base,
+                       const std::string& where);
 
 /// Returns "NAME=value" of each environment variable that is set and affects the choice of kernels in MKL, oneDNN,
 /// OpenMP or cuBLAS.

@@ -210,7 +210,7 @@ TEST(Identity, UnlikeDevicesAreAllowedWithAWord) {
 TEST(BaseOfARun, OfAnotherFunctionIsRefusedByNameAndOtherKeysAreNot) {
   const auto told = [](const model::GptNeoConfig& now) -> std::string {
     try {
-      require_same_base(base(), now, "models/base");
+      require_same_base(base_config_values(base()), now, "models/base");
     } catch (const core::Error& error) {
       EXPECT_EQ(error.kind(), core::ErrorKind::kWeights);
       return error.what();
