@@ -54,5 +54,18 @@ def test_readme_leads_to_every_page():
     assert not missing, f"README.md does not list {sorted(map(str, missing))}"
 
 
+def test_the_messages_that_troubleshooting_quotes_are_those_of_the_program():
+    """Literals that a formatter broke over lines are one text here."""
+    files = subprocess.run(["git", "ls-files", "runtime", "model", "data", "launch"], cwd=ROOT, capture_output=True, text=True)
+    source = "".join((ROOT / name).read_text() for name in files.stdout.split() if name.endswith((".cpp", ".h")))
+    source = re.sub(r'"\s*\n\s*"', "", source)
+    symptoms = [line.split("|")[1] for line in (ROOT / "cluster/TROUBLESHOOTING.md").read_text().splitlines()
+                if line.startswith("| ")]
+    quoted = [text for symptom in symptoms for text in re.findall(r"`([^`]+)`", symptom)]
+    assert len(quoted) > 10
+    missing = [text for text in quoted if text not in source]
+    assert not missing, f"no message of the program holds {missing}"
+
+
 def test_readme_is_short():
     assert len((ROOT / "README.md").read_text().splitlines()) < MOST_LINES
