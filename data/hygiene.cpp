@@ -7,6 +7,7 @@
 #include <cmath>
 #include <utility>
 
+#include "data/store/windows.h"
 #include "runtime/core/hash.h"
 #include "runtime/core/text.h"
 
@@ -29,14 +30,17 @@ uint32_t label_key(const TokenStore& store, Task task, int64_t sample) {
 
 // Returns the keys of all samples, those with equal tokens beside each other, in their order in the file.
 std::vector<Key> sorted_keys(const TokenStore& store, Task task) {
-  std::vector<Key> keys(static_cast<size_t>(store.size()));
+  std::vector<Key> keys(static_cast<size_t>(store.packs()));
   for (size_t i = 0; i < keys.size(); ++i) {
-    const auto sample = static_cast<int64_t>(i);
+    const int64_t first = store.pack_begin(static_cast<int64_t>(i));
+    const int64_t end = store.pack_begin(static_cast<int64_t>(i) + 1);
     // The same ids with another border between prompt and response are another sample.
-    const auto seed = static_cast<uint64_t>(store.prompt_tokens(sample));
-    const auto ids = store.ids(sample);
-    keys[i] = {core::xxh3(ids.data(), ids.size_bytes(), seed), label_key(store, task, sample),
-               static_cast<uint32_t>(i)};
+    auto hash = static_cast<uint64_t>(store.prompt_tokens(first));
+    for (int64_t sample = first; sample < end; ++sample) {
+      const auto ids = store.ids(sample);
+      hash = core::xxh3(ids.data(), ids.size_bytes(), hash);
+    }
+    keys[i] = {hash, label_key(store, task, first), static_cast<uint32_t>(i)};
   }
   std::sort(keys.begin(), keys.end(), [](const Key& a, const Key& b) {
     return a.tokens != b.tokens ? a.tokens < b.tokens : a.sample < b.sample;
@@ -80,7 +84,8 @@ void measure_lengths(const TokenStore& store, FileHygiene& file) {
 
 FileHygiene inspect_file(const TokenStore& store, Task task, int64_t empty_text_tokens, const std::vector<Key>& keys) {
   FileHygiene file;
-  file.samples = store.size();
+  file.samples = store.packs();
+  file.windows = window_summary(store);
   file.truncated = store.truncated_samples();
   measure_lengths(store, file);
   if (task != Task::kCausalLm) file.empty = empty_texts(store, empty_text_tokens);
@@ -112,10 +117,11 @@ std::string example(const std::optional<SamplePair>& pair, const char* of_first 
 class Report {
  public:
   void file(const char* name, const FileHygiene& file) {
-    add(name, fmt::format("tokens a row: median {}, 90 % at most {}, 95 % {}, 99 % {}, longest {}; {:.3g} % of {} rows "
-                          "were cut",
-                          file.median, file.percentile_90, file.percentile_95, file.percentile_99, file.longest,
-                          percent(file.truncated, file.samples), file.samples));
+    const std::string cut =
+        fmt::format("{:.3g} % of {} rows were cut", percent(file.truncated, file.samples), file.samples);
+    add(name, fmt::format("tokens a {}: median {}, 90 % at most {}, 95 % {}, 99 % {}, longest {}; {}",
+                          file.windows.empty() ? "row" : "window", file.median, file.percentile_90, file.percentile_95,
+                          file.percentile_99, file.longest, file.windows.empty() ? cut : file.windows));
     if (file.repeated > 0) {
       warn(name, fmt::format("{} of {} rows repeat the text of an earlier one ({})", file.repeated, file.samples,
                              example(file.repeated_example)));
@@ -161,7 +167,8 @@ class Report {
 
 std::vector<int64_t> label_counts(const TokenStore& store, Task task) {
   std::vector<int64_t> counts(store.label_names().size(), 0);
-  for (int64_t sample = 0; sample < store.size(); ++sample) {
+  for (int64_t row = 0; row < store.packs(); ++row) {
+    const int64_t sample = store.pack_begin(row);
     if (task == Task::kMultiLabel) {
       const auto set = store.multi_label(sample);
       for (size_t k = 0; k < set.size(); ++k) counts[k] += set[k];

@@ -20,17 +20,20 @@ struct SamplePair {
   int64_t second = 0;
 };
 
-/// What one file holds. Samples are compared as the model sees them: by the tokens that remain after truncation.
+/// What one file holds. Samples are compared as the model sees them: by the tokens that remain after truncation. A row
+/// in windows is one sample here.
 struct FileHygiene {
   int64_t samples = 0;
   int64_t truncated = 0;
+  std::string windows;   // window_summary()
   int64_t empty = 0;     // classification: texts without tokens
   int64_t repeated = 0;  // samples whose tokens an earlier sample has
   std::optional<SamplePair> repeated_example;
   int64_t contradictory_texts = 0;  // texts that have samples with different labels
   std::optional<SamplePair> contradictory_example;
   std::vector<int64_t> label_samples;  // by class index; multi-label: samples with the label
-  // Lengths in tokens. The q-th percentile is the smallest length that q % of the samples do not exceed.
+  // Lengths in tokens, of samples or windows. The q-th percentile is the smallest length that q % of the samples do not
+  // exceed.
   int32_t median = 0, percentile_90 = 0, percentile_95 = 0, percentile_99 = 0, longest = 0;
 };
 
@@ -42,7 +45,7 @@ struct Hygiene {
   std::optional<SamplePair> shared_example;  // of validation, of training
 };
 
-/// Counts the samples with each label, by class index.
+/// Counts the samples with each label, by class index. A row in windows is one sample.
 std::vector<int64_t> label_counts(const TokenStore& store, Task task);
 
 /// Inspects the stores of a run. `empty_text_tokens`: tokens of the empty text. Takes 16 bytes of memory a sample, 4

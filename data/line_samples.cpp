@@ -32,7 +32,11 @@ class LineSamples::Source {
     sample = LineSample{row_.line, maker_.make(row_, labels_, made_), {}, {}};
     if (sample.error.empty() && made_.ids.empty()) sample.error = "the text is empty";
     sample.error = core::printable(sample.error, kLongestReasonBytes);
-    sample.ids = std::move(made_.ids);
+    if (sample.error.empty() && maker_.makes_windows()) {
+      sample.windows = maker_.windows(made_.ids);
+    } else {
+      sample.windows = {std::move(made_.ids)};
+    }
     for (const size_t column : kept_) {
       const bool known = row_.error.empty() && !row_.cells[column].json.empty();
       sample.kept.push_back(known ? row_.cells[column].json : "null");

@@ -13,9 +13,10 @@ namespace neoloom::data {
 
 /// What a line of a stream is to a model.
 struct LineSample {
-  int64_t line = 0;               // 1-based
-  std::string error;              // why it cannot be used; empty: it can
-  std::vector<int32_t> ids;       // its tokens
+  int64_t line = 0;   // 1-based
+  std::string error;  // why it cannot be used; empty: it can
+  std::vector<std::vector<int32_t>>
+      windows;                    // the tokens of each; of a text that is not cut into windows, the only one
   std::vector<std::string> kept;  // the kept columns as JSON; null where the row has none or cannot be read
 };
 

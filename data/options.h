@@ -48,10 +48,13 @@ inline bool has_responses(const Options& options) {
 
 /// The configuration group `tokenizer_config`.
 struct TokenizerOptions {
-  std::string pretrained_tokenizer_name;  // folder; empty: the model's own
-  int64_t max_length = 0;                 // tokens; 0: the model's max_position_embeddings
-  bool add_eos_token = true;              // causal LM: append eos once after each text
-  bool split_special_tokens = false;      // true: "<|endoftext|>" in the data is plain text
+  std::string pretrained_tokenizer_name;   // folder; empty: the model's own
+  int64_t max_length = 0;                  // tokens; 0: the model's max_position_embeddings
+  bool add_eos_token = true;               // causal LM: append eos once after each text
+  bool split_special_tokens = false;       // true: "<|endoftext|>" in the data is plain text
+  std::string truncation_side = "right";   // right | left: where samples longer than max_length lose tokens
+  bool return_overflowing_tokens = false;  // classification: a longer text becomes several windows; see windows.h
+  int64_t stride = 0;                      // tokens that a window shares with the one before it
 };
 
 }  // namespace neoloom::data

@@ -36,7 +36,8 @@ constexpr int64_t kUnitBytes = 1000;
 /// Whether texts are cut into as many samples as they need. Others lose what exceeds max_length.
 bool cuts_documents(const StoreRequest& request, Format format) {
   const std::string& pack = request.options.pack;
-  return request.task == Task::kCausalLm && (pack == "documents" || (pack == "auto" && format == Format::kText));
+  return request.task == Task::kCausalLm && !has_responses(request.options) &&
+         (pack == "documents" || (pack == "auto" && format == Format::kText));
 }
 
 int problem_number(Task task) { return task == Task::kMultiLabel ? 1 : task == Task::kRegression ? 2 : 0; }
@@ -94,6 +95,9 @@ std::string content_hash_of(const StoreRequest& request, const Tokenizer& tokeni
   if (!options.prompt_template.empty()) hash.add_field("template " + options.prompt_template);
   if (request.loss_on_prompt) hash.add_field("loss on the prompt, too");
   if (!options.text_pair_column.empty()) hash.add_field("pair " + options.text_pair_column);
+  const TokenizerOptions& tokenizing = request.tokenizer_options;
+  if (tokenizing.truncation_side != "right") hash.add_field("truncation side " + tokenizing.truncation_side);
+  if (tokenizing.return_overflowing_tokens) hash.add_field(fmt::format("windows with stride {}", tokenizing.stride));
   for (const auto& [file_hash, format] : files) {
     const bool plain = format == Format::kText;
     if (request.task != Task::kCausalLm || cuts_documents(request, format) == plain) continue;
@@ -137,6 +141,7 @@ class Builder {
         spool_(directory_) {
     content_.content_hash = content_hash_of(request, tokenizer);
     content_.labelled = true;
+    if (maker_.makes_windows()) content_.row_begins = {0};
     for (const std::string& path : paths_) total_bytes_ += std::filesystem::file_size(path);
   }
 
@@ -215,7 +220,7 @@ class Builder {
       if (complaint.empty()) complaint = wrong_width(sample);
       if (request_.every_row && complaint.empty() && sample.ids.empty()) complaint = "the text is empty";
       if (complaint.empty()) {
-        cuts_documents ? add_pieces(sample.ids) : add(sample);
+        cuts_documents ? add_pieces(sample.ids) : add_row(sample);
       } else {
         add_invalid(row.line, complaint);
       }
@@ -237,13 +242,25 @@ class Builder {
               static_cast<int64_t>(total_bytes_) / kUnitBytes);
   }
 
+  /// Adds a row as one sample, or as its windows.
+  void add_row(Sample& sample) {
+    if (!maker_.makes_windows()) return add(sample);
+    for (std::vector<int32_t>& ids : maker_.windows(sample.ids)) {
+      sample.ids = std::move(ids);
+      add(sample);
+    }
+    content_.row_begins.push_back(samples());
+  }
+
+  int64_t samples() const { return static_cast<int64_t>(content_.offsets.size()) - 1; }
+
   void add(const Sample& sample) {
     spool_.append(sample.ids);
     content_.offsets.push_back(spool_.size_tokens());
     content_.prompt_tokens.push_back(sample.prompt_tokens);
     content_.target_counts.push_back(sample.target_count);
     content_.labels.push_back(sample.label.value_or(-1));
-    content_.truncated_samples += sample.truncated ? 1 : 0;
+    content_.truncated.push_back(sample.truncated ? 1 : 0);
     if (request_.task == Task::kCausalLm) return;
     content_.labelled = content_.labelled && sample.target_count > 0;
     if (request_.task == Task::kMultiLabel) {
@@ -255,7 +272,8 @@ class Builder {
 
   void add_invalid(int64_t line, const std::string& reason) {
     ++content_.invalid_row_count;
-    const int64_t sample = request_.every_row ? static_cast<int64_t>(content_.offsets.size()) - 1 : -1;
+    const int64_t rows = maker_.makes_windows() ? std::ssize(content_.row_begins) - 1 : samples();
+    const int64_t sample = request_.every_row ? rows : -1;
     if (request_.every_row || content_.invalid_rows.size() < kInvalidRowsKept) {
       const std::string file = paths_.size() > 1 ? path_ + ": " : "";
       content_.invalid_rows.push_back({line, core::printable(file + reason, kLongestReasonBytes), sample});
@@ -264,6 +282,7 @@ class Builder {
     Sample stand_in;
     stand_in.ids = {0};
     add(stand_in);
+    if (maker_.makes_windows()) content_.row_begins.push_back(samples());
   }
 
   std::string listed_rows() const {
@@ -386,9 +405,11 @@ int64_t TokenStore::pack_begin(int64_t pack) const {
   return begins.empty() ? pack : begins[static_cast<size_t>(pack)];
 }
 
-int64_t TokenStore::samples_without_target() const {
+int64_t TokenStore::packs_without_target() const {
   const auto counts = target_counts();
-  return std::count(counts.begin(), counts.end(), 0);
+  int64_t without = 0;
+  for (int64_t pack = 0; pack < packs(); ++pack) without += counts[static_cast<size_t>(pack_begin(pack))] == 0 ? 1 : 0;
+  return without;
 }
 
 }  // namespace neoloom::data

@@ -22,11 +22,11 @@ struct StoreRequest {
   Options options;  // columns, format
   TokenizerOptions tokenizer_options;
   Task task = Task::kSingleLabel;
-  int64_t max_length_tokens = 2048;  // longer samples are truncated at the end
+  int64_t max_length_tokens = 2048;  // longer samples are truncated
   bool loss_on_prompt = false;       // causal LM with prompts: all tokens are targets
   bool require_labels = true;        // false: labels may be absent (prediction)
-  // For prediction: sample i is row i. A row that cannot be used, or whose text has no tokens, becomes a sample of one
-  // token and is listed in invalid_rows(), whatever the tolerance.
+  // For prediction: sample i is row i (pack i, where rows have windows). A row that cannot be used, or whose text has
+  // no tokens, becomes a sample of one token and is listed in invalid_rows(), whatever the tolerance.
   bool every_row = false;
   // Fixed map (validation, resume): a label outside it is an error. Overrides options.label_names.
   std::optional<std::vector<std::string>> label_names;
@@ -39,7 +39,7 @@ struct StoreRequest {
 struct InvalidRow {
   int64_t line = 0;     // 1-based line of the input file where the row starts
   std::string reason;   // of several files, it begins with the name of this one
-  int64_t sample = -1;  // with StoreRequest::every_row: the row's sample
+  int64_t sample = -1;  // with StoreRequest::every_row: the row's sample; where rows have windows: its pack
 };
 
 /// Tokenised samples in one HDF5 file, whose contiguous datasets are mapped read-only. Ranks of a node share the pages,
@@ -84,17 +84,20 @@ class TokenStore {
   /// The first 10,000 rows that could not be read and were skipped (StoreRequest::every_row: all).
   virtual const std::vector<InvalidRow>& invalid_rows() const = 0;
   virtual int64_t invalid_row_count() const { return static_cast<int64_t>(invalid_rows().size()); }
+  virtual bool truncated(int64_t) const { return false; }
   virtual int64_t truncated_samples() const = 0;
-  /// Where the samples of each pack begin, then size(): [packs() + 1]. Empty: every sample is a pack of its own.
+  /// Where the samples of each pack begin, then size(): [packs() + 1]. Empty: every sample is a pack of its own. In a
+  /// store of windows a pack is a row, and its samples are the windows of this row.
   virtual std::span<const int64_t> pack_begins() const { return {}; }
-  /// The same samples in the order of the files, with the counts of rows left out and truncated.
+  /// The same samples as the files have them, in their order, with the count of rows left out: without data.pack, and
+  /// windows by row.
   virtual const TokenStore& unpacked() const { return *this; }
   /// Number of packs. Batch sizes count these.
   int64_t packs() const;
   /// The first sample of a pack in [0, packs()); size() for packs().
   int64_t pack_begin(int64_t pack) const;
-  /// Number of samples without a target (unlabelled, or truncated before the response).
-  int64_t samples_without_target() const;
+  /// Number of packs whose first sample has no target (unlabelled, or truncated before the response).
+  int64_t packs_without_target() const;
   /// SHA-256 that identifies inputs, tokenizer and settings.
   virtual const std::string& content_hash() const = 0;
 };

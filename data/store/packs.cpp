@@ -74,7 +74,7 @@ std::shared_ptr<const TokenStore> pack_samples(std::shared_ptr<const TokenStore>
     begins.push_back(static_cast<int64_t>(samples.size()));
   }
   return std::make_shared<PartOfStore>(std::move(store), std::move(samples), fmt::format("packs of {}", pack_tokens),
-                                       std::move(begins));
+                                       PartOfStore::Grouping{std::move(begins), /*changed=*/true});
 }
 
 std::string pack_summary(const TokenStore& store, int64_t pack_tokens) {

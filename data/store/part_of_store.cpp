@@ -8,11 +8,12 @@
 namespace neoloom::data {
 
 PartOfStore::PartOfStore(std::shared_ptr<const TokenStore> whole, std::vector<int64_t> samples, const std::string& name,
-                         std::vector<int64_t> pack_begins)
-    : whole_(std::move(whole)), samples_(std::move(samples)), pack_begins_(std::move(pack_begins)) {
+                         Grouping grouping)
+    : whole_(std::move(whole)), samples_(std::move(samples)), grouping_(std::move(grouping)) {
   for (const int64_t sample : samples_) {
     lengths_.push_back(whole_->lengths()[static_cast<size_t>(sample)]);
     target_counts_.push_back(whole_->target_counts()[static_cast<size_t>(sample)]);
+    truncated_samples_ += whole_->truncated(sample) ? 1 : 0;
   }
   core::Sha256 hash;
   hash.add_field(whole_->content_hash());

@@ -8,6 +8,7 @@
 #include <charconv>
 #include <cmath>
 
+#include "data/store/windows.h"
 #include "runtime/core/error.h"
 #include "runtime/core/text.h"
 
@@ -74,6 +75,7 @@ SampleMaker::SampleMaker(const StoreRequest& request, const Tokenizer& tokenizer
   require(request.max_length_tokens > 0, ErrorKind::kUsage,
           "tokenizer_config.max_length: expected at least 1, found {}", request.max_length_tokens);
   max_length_tokens_ = static_cast<size_t>(request.max_length_tokens);
+  cuts_start_ = request.tokenizer_options.truncation_side == "left";
   const bool causal = request.task == Task::kCausalLm;
   prompted_ = causal && has_responses(options);
   if (prompted_ && !options.prompt_template.empty()) {
@@ -91,6 +93,7 @@ SampleMaker::SampleMaker(const StoreRequest& request, const Tokenizer& tokenizer
     require(!paired_ || !causal, ErrorKind::kUsage, "data.text_pair_column: a causal language model has no text pairs");
     if (paired_) columns_.push_back({options.text_pair_column, "data.text_pair_column"});
   }
+  if (request.tokenizer_options.return_overflowing_tokens) prepare_windows(causal);
   if (causal && request.tokenizer_options.add_eos_token) {
     eos_id_ = tokenizer.eos_token_id();
     require(eos_id_ >= 0, ErrorKind::kUsage,
@@ -106,6 +109,34 @@ SampleMaker::SampleMaker(const StoreRequest& request, const Tokenizer& tokenizer
   require(!multi || !options.labels_separator.empty(), ErrorKind::kUsage, "data.labels_separator is empty");
   has_label_column_ = !column.empty();
   if (has_label_column_) columns_.push_back({column, key, !request.require_labels});
+}
+
+void SampleMaker::prepare_windows(bool causal) {
+  require(
+      !causal, ErrorKind::kUsage,
+      "tokenizer_config.return_overflowing_tokens: a language model has no windows; data.pack: documents cuts a long "
+      "text into several samples");
+  require(!paired_, ErrorKind::kUsage,
+          "tokenizer_config.return_overflowing_tokens: text pairs have no windows; remove it or data.text_pair_column");
+  const size_t special = tokenizer_.front_ids().size();
+  const int64_t stride = request_.tokenizer_options.stride;
+  require(stride >= 0 && static_cast<size_t>(stride) + special < max_length_tokens_, ErrorKind::kUsage,
+          "tokenizer_config.stride: expected less than the {} tokens of a text in a window of max_length {}, found {}",
+          max_length_tokens_ - std::min(max_length_tokens_, special), max_length_tokens_, stride);
+  makes_windows_ = true;
+}
+
+std::vector<std::vector<int32_t>> SampleMaker::windows(const std::vector<int32_t>& ids) const {
+  const std::vector<int32_t>& front = tokenizer_.front_ids();
+  const auto stride = static_cast<size_t>(request_.tokenizer_options.stride);
+  std::vector<std::vector<int32_t>> windows;
+  for (const auto& [begin, end] :
+       windows_of(ids.size() - front.size(), max_length_tokens_ - front.size(), stride, cuts_start_)) {
+    std::vector<int32_t>& window = windows.emplace_back(front);
+    const auto text = ids.begin() + static_cast<int64_t>(front.size());
+    window.insert(window.end(), text + static_cast<int64_t>(begin), text + static_cast<int64_t>(end));
+  }
+  return windows;
 }
 
 void SampleMaker::read_template(const Options& options) {
@@ -140,7 +171,7 @@ std::string SampleMaker::make(const Row& row, Labels& labels, Sample& sample, bo
     make_prompted(row, sample);
   } else if (paired_) {
     make_pair(row.cells[0].text, row.cells[1].text, sample);
-  } else if (document) {
+  } else if (document || makes_windows_) {
     sample.ids = encode_document(row.cells[0].text);
   } else {
     make_text(row.cells[0].text, sample);
@@ -165,13 +196,24 @@ std::string SampleMaker::complaint_about(const std::vector<int32_t>& ids) const 
 
 void SampleMaker::make_text(const std::string& text, Sample& sample) const {
   sample.ids = encode_document(text);
-  sample.truncated = sample.ids.size() > max_length_tokens_;
-  if (sample.truncated) sample.ids.resize(max_length_tokens_);
+  truncate(sample);
+}
+
+void SampleMaker::truncate(Sample& sample) const {
+  std::vector<int32_t>& ids = sample.ids;
+  if (ids.size() <= max_length_tokens_) return;
+  sample.truncated = true;
+  if (cuts_start_) {
+    const auto text = ids.begin() + static_cast<int64_t>(std::min(tokenizer_.front_ids().size(), max_length_tokens_));
+    ids.erase(text, text + static_cast<int64_t>(ids.size() - max_length_tokens_));
+  } else {
+    ids.resize(max_length_tokens_);
+  }
 }
 
 void SampleMaker::make_pair(const std::string& text, const std::string& pair, Sample& sample) const {
-  sample.ids = tokenizer_.encode_pair(text, pair, {max_length_tokens_, request_.tokenizer_options.split_special_tokens},
-                                      sample.truncated);
+  sample.ids = tokenizer_.encode_pair(
+      text, pair, {max_length_tokens_, request_.tokenizer_options.split_special_tokens, cuts_start_}, sample.truncated);
 }
 
 void SampleMaker::make_prompted(const Row& row, Sample& sample) const {
@@ -198,7 +240,7 @@ void SampleMaker::join(const std::string& prompt, const std::string& response, S
   sample.prompt_tokens = request_.loss_on_prompt ? 0 : static_cast<int32_t>(front.size());
   sample.ids = std::move(front);
   sample.ids.insert(sample.ids.end(), back.begin(), back.end());
-  sample.ids.resize(std::min(sample.ids.size(), max_length_tokens_));
+  truncate(sample);
 }
 
 std::string SampleMaker::make_target(const Cell& cell, int64_t line, Labels& labels, Sample& sample) const {

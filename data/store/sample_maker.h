@@ -34,17 +34,24 @@ class SampleMaker {
 
   /// The columns to read, in the order in which make() expects their cells.
   const std::vector<Column>& columns() const { return columns_; }
-  /// Converts a row to `sample`. `document`: a text of any length, which is not truncated. Returns why the row cannot
-  /// be used; empty on success. Throws: Error(kData) for a label outside a fixed map.
+  /// Converts a row to `sample`. `document`: a text of any length, which is not truncated, nor is one that windows()
+  /// cuts. Returns why the row cannot be used; empty on success. Throws: Error(kData) for a label outside a fixed map.
   std::string make(const Row& row, Labels& labels, Sample& sample, bool document = false) const;
   /// Encodes a text of any length, with eos appended if configured.
   std::vector<int32_t> encode_document(std::string_view text) const;
+  /// Whether a text becomes windows (tokenizer_config.return_overflowing_tokens).
+  bool makes_windows() const { return makes_windows_; }
+  /// The ids of each window of a sample, with the tokens that stand in front of every text; see windows_of().
+  std::vector<std::vector<int32_t>> windows(const std::vector<int32_t>& ids) const;
   /// Says why the model cannot take these ids (one has no row in its embedding); empty when it can.
   std::string complaint_about(const std::vector<int32_t>& ids) const;
 
  private:
   std::vector<int32_t> ended(std::vector<int32_t> ids) const;
+  void prepare_windows(bool causal);
   void make_text(const std::string& text, Sample& sample) const;
+  /// Cuts ids that are longer than max_length. Those that stand in front of every text stay.
+  void truncate(Sample& sample) const;
   void read_template(const Options& options);
   void make_prompted(const Row& row, Sample& sample) const;
   void join(const std::string& prompt, const std::string& response, Sample& sample) const;
@@ -62,6 +69,8 @@ class SampleMaker {
   int32_t eos_id_ = -1;  // appended when not negative
   bool prompted_ = false;
   bool paired_ = false;
+  bool cuts_start_ = false;
+  bool makes_windows_ = false;
   std::optional<PromptTemplate> template_;
   bool has_label_column_ = false;
 };

@@ -42,10 +42,10 @@ std::vector<int64_t> shares_of(const std::vector<Samples>& groups, int64_t total
   return counts;
 }
 
-/// Returns the samples of each label; all in one group when they have several labels or none.
+/// Returns the samples of each label, of windows the rows; all in one group when they have several labels or none.
 std::vector<Samples> groups_of(const TokenStore& store) {
   std::map<int64_t, Samples> by_label;
-  for (int64_t sample = 0; sample < store.size(); ++sample) by_label[store.label(sample)].push_back(sample);
+  for (int64_t row = 0; row < store.packs(); ++row) by_label[store.label(store.pack_begin(row))].push_back(row);
   std::vector<Samples> groups;
   for (auto& [label, samples] : by_label) groups.push_back(std::move(samples));
   return groups;
@@ -60,15 +60,34 @@ void shuffle(Samples& samples, int64_t seed) {
             [&](int64_t a, int64_t b) { return std::pair(number(a), a) < std::pair(number(b), b); });
 }
 
+/// `rows`: samples, or of windows the rows.
+std::shared_ptr<const TokenStore> part_of(std::shared_ptr<const TokenStore> store, Samples rows,
+                                          const std::string& name) {
+  if (store->pack_begins().empty()) {
+    return std::make_shared<PartOfStore>(std::move(store), std::move(rows), name, PartOfStore::Grouping{});
+  }
+  Samples windows;
+  std::vector<int64_t> begins = {0};
+  for (const int64_t row : rows) {
+    for (int64_t window = store->pack_begin(row); window < store->pack_begin(row + 1); ++window) {
+      windows.push_back(window);
+    }
+    begins.push_back(static_cast<int64_t>(windows.size()));
+  }
+  return std::make_shared<PartOfStore>(std::move(store), std::move(windows), name,
+                                       PartOfStore::Grouping{std::move(begins)});
+}
+
 }  // namespace
 
 Split split_store(std::shared_ptr<const TokenStore> store, double share, int64_t seed) {
-  const auto wanted = static_cast<int64_t>(std::ceil(share * static_cast<double>(store->size())));
-  core::require(wanted > 0 && wanted < store->size(), core::ErrorKind::kData,
+  const int64_t rows = store->packs();
+  const auto wanted = static_cast<int64_t>(std::ceil(share * static_cast<double>(rows)));
+  core::require(wanted > 0 && wanted < rows, core::ErrorKind::kData,
                 "data.validation_split: {} of {} samples leaves nothing to train on; give more data, or another share",
-                share, store->size());
+                share, rows);
   std::vector<Samples> groups = groups_of(*store);
-  const std::vector<int64_t> counts = shares_of(groups, store->size(), wanted);
+  const std::vector<int64_t> counts = shares_of(groups, rows, wanted);
   Samples train;
   Samples validation;
   for (size_t i = 0; i < groups.size(); ++i) {
@@ -79,8 +98,7 @@ Split split_store(std::shared_ptr<const TokenStore> store, double share, int64_t
   std::sort(train.begin(), train.end());
   std::sort(validation.begin(), validation.end());
   const std::string name = fmt::format("{:a} of the samples, seed {}", share, seed);
-  return {std::make_shared<PartOfStore>(store, std::move(train), "train without " + name),
-          std::make_shared<PartOfStore>(store, std::move(validation), name)};
+  return {part_of(store, std::move(train), "train without " + name), part_of(store, std::move(validation), name)};
 }
 
 }  // namespace neoloom::data

@@ -16,8 +16,8 @@ struct Split {
 
 /// Takes `share` of the samples, rounded up as scikit-learn's train_test_split does, for validation. With one label a
 /// sample, each label gives its share, rounded so that the sum fits (largest remainder), and keeps one sample in train.
-/// Which samples depends on the store's labels, `share` and `seed` alone. The parts' content hashes cover all three;
-/// rows left out and truncated samples are counted by the whole store.
+/// Which samples depends on the store's labels, `share` and `seed` alone. The windows of a row stay together and count
+/// as one sample. The parts' content hashes cover all three; rows left out are counted by the whole store.
 /// Throws: Error(kData) when a part would be empty.
 Split split_store(std::shared_ptr<const TokenStore> store, double share, int64_t seed);
 

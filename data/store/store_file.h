@@ -54,7 +54,8 @@ struct StoreContent {
   std::vector<std::string> label_names;
   std::vector<InvalidRow> invalid_rows;  // the first 10,000, or all
   int64_t invalid_row_count = 0;
-  int64_t truncated_samples = 0;
+  std::vector<uint8_t> truncated;   // [n]: 0 or 1
+  std::vector<int64_t> row_begins;  // windows: TokenStore::pack_begins; empty: other samples
   bool labelled = false;
 };
 

@@ -3,6 +3,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <utility>
@@ -80,7 +81,11 @@ class MappedStore : public TokenStore {
   std::span<const int32_t> target_counts() const override { return target_counts_; }
   const std::vector<InvalidRow>& invalid_rows() const override { return invalid_rows_; }
   int64_t invalid_row_count() const override { return invalid_row_count_; }
+  bool truncated(int64_t sample) const override {
+    return !truncated_.empty() && truncated_[static_cast<size_t>(sample)] != 0;
+  }
   int64_t truncated_samples() const override { return truncated_samples_; }
+  std::span<const int64_t> pack_begins() const override { return row_begins_; }
   const std::string& content_hash() const override { return content_hash_; }
 
  private:
@@ -120,8 +125,15 @@ class MappedStore : public TokenStore {
     const auto shape = hdf5::array_shape(root, "multi_labels", hdf5::Element::kUint8, file_.size_bytes(), kKind);
     const uint64_t width = shape.size() == 2 && shape[1] > 0 ? num_labels_ : 0;
     multi_labels_ = mapper.array<uint8_t>("multi_labels", {samples_, width});
-    if (NL_H5(kKind, H5Lexists(root, "values", H5P_DEFAULT)) > 0) {
-      values_ = mapper.array<float>("values", {samples_, num_labels_});
+    const auto has = [&](const char* name) { return NL_H5(kKind, H5Lexists(root, name, H5P_DEFAULT)) > 0; };
+    const auto of_any_length = [&](const char* name, hdf5::Element element) {
+      return hdf5::array_shape(root, name, element, file_.size_bytes(), kKind);
+    };
+    if (has("values")) values_ = mapper.array<float>("values", {samples_, num_labels_});
+    // Version 1 before windows did not say which samples were truncated: such a store is built again.
+    if (truncated_samples_ > 0) truncated_ = mapper.array<uint8_t>("truncated", {samples_});
+    if (has("row_begins")) {
+      row_begins_ = mapper.array<int64_t>("row_begins", of_any_length("row_begins", hdf5::Element::kInt64));
     }
   }
 
@@ -152,6 +164,11 @@ class MappedStore : public TokenStore {
       consistent = lengths_[i] >= 0 && offsets_[i + 1] - offsets_[i] == lengths_[i];
     }
     require(consistent, kKind, "offsets, lengths and ids do not fit together");
+    const auto divides = [](std::span<const int64_t> begins, uint64_t size) {
+      return begins.empty() || (begins.front() == 0 && static_cast<uint64_t>(begins.back()) == size &&
+                                std::is_sorted(begins.begin(), begins.end()));
+    };
+    require(divides(row_begins_, samples_), kKind, "row_begins does not divide the samples");
   }
 
   core::MappedFile file_;
@@ -170,6 +187,8 @@ class MappedStore : public TokenStore {
   std::span<const int64_t> labels_;
   std::span<const uint8_t> multi_labels_;
   std::span<const float> values_;
+  std::span<const uint8_t> truncated_;
+  std::span<const int64_t> row_begins_;
   std::vector<std::string> label_names_;
   std::vector<InvalidRow> invalid_rows_;
 };

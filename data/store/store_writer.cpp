@@ -122,7 +122,8 @@ void write_content(hdf5::Id root, const StoreContent& content, IdSpool& ids) {
   attribute("tokens", ids.size_tokens());
   attribute("num_labels", static_cast<int64_t>(content.label_names.size()));
   attribute("labelled", int64_t{content.labelled});
-  attribute("truncated_samples", content.truncated_samples);
+  const auto truncated = std::count(content.truncated.begin(), content.truncated.end(), 1);
+  attribute("truncated_samples", static_cast<int64_t>(truncated));
   attribute("invalid_rows", content.invalid_row_count);
   const hsize_t samples = content.offsets.size() - 1;
   const hsize_t width = content.multi_labels.empty() ? 0 : content.label_names.size();
@@ -133,6 +134,8 @@ void write_content(hdf5::Id root, const StoreContent& content, IdSpool& ids) {
   write_contiguous(root, "target_counts", content.target_counts);
   write_contiguous(root, "labels", content.labels);
   write_contiguous(root, "multi_labels", content.multi_labels, {samples, width});
+  if (truncated > 0) write_contiguous(root, "truncated", content.truncated);
+  if (!content.row_begins.empty()) write_contiguous(root, "row_begins", content.row_begins);
   if (!content.values.empty()) write_contiguous(root, "values", content.values, {samples, content.label_names.size()});
   if (!content.label_names.empty()) hdf5::write_texts(root, "label_names", content.label_names, kKind);
   write_invalid_rows(root, content);
@@ -174,8 +177,8 @@ namespace {
 
 size_t bytes_of(const StoreContent& content, const IdSpool& ids) {
   return static_cast<size_t>(ids.size_tokens()) * sizeof(int32_t) +
-         content.offsets.size() * (2 * sizeof(int64_t) + 3 * sizeof(int32_t)) + content.multi_labels.size() +
-         content.values.size() * sizeof(float);
+         content.offsets.size() * (2 * sizeof(int64_t) + 3 * sizeof(int32_t) + 1) + content.multi_labels.size() +
+         content.values.size() * sizeof(float) + content.row_begins.size() * sizeof(int64_t);
 }
 
 }  // namespace

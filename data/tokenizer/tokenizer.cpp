@@ -77,19 +77,24 @@ std::string hash_of(const TokenizerFiles& files) {
   return hash.hex();
 }
 
+void keep_tokens(std::vector<int32_t>& ids, size_t count, bool cuts_start) {
+  if (cuts_start) ids.erase(ids.begin(), ids.end() - static_cast<int64_t>(std::min(count, ids.size())));
+  ids.resize(std::min(count, ids.size()));
+}
+
 /// Cuts two texts to `room` tokens as `tokenizers` does: the longer one as far as the shorter, then both to halves, of
 /// which the second is larger by one if need be.
-void cut_longest_first(std::vector<int32_t>& first, std::vector<int32_t>& second, size_t room) {
+void cut_longest_first(std::vector<int32_t>& first, std::vector<int32_t>& second, size_t room, bool cuts_start) {
   const bool swapped = first.size() > second.size();
   std::vector<int32_t>& shorter = swapped ? second : first;
   std::vector<int32_t>& longer = swapped ? first : second;
   const size_t rest = room - std::min(room, shorter.size());
   if (rest >= shorter.size()) {
-    longer.resize(rest);
+    keep_tokens(longer, rest, cuts_start);
     return;
   }
-  shorter.resize(room / 2);
-  longer.resize(room - room / 2);
+  keep_tokens(shorter, room / 2, cuts_start);
+  keep_tokens(longer, room - room / 2, cuts_start);
 }
 
 /// Caches words that were merged before, found by hash and compared in full. It is cleared when full, so a hit needs no
@@ -333,7 +338,7 @@ std::vector<int32_t> Tokenizer::encode_pair(std::string_view text, std::string_v
                 options.max_length_tokens, special);
   const size_t room = options.max_length_tokens - special;
   truncated = first.size() + second.size() > room;
-  if (truncated) cut_longest_first(first, second, room);
+  if (truncated) cut_longest_first(first, second, room, options.cuts_start);
   std::vector<int32_t> ids = files.front_ids;
   ids.insert(ids.end(), first.begin(), first.end());
   ids.insert(ids.end(), files.middle_ids.begin(), files.middle_ids.end());

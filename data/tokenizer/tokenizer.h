@@ -14,6 +14,7 @@ namespace neoloom::data {
 struct PairOptions {
   size_t max_length_tokens = 0;  // of both texts and the special tokens
   bool split_special_tokens = false;
+  bool cuts_start = false;  // tokenizer_config.truncation_side: left
 };
 
 /// GPT-2 byte-level BPE with the ids of Hugging Face's `tokenizers`. Thread: encoding is const but not thread-safe,
@@ -35,8 +36,8 @@ class Tokenizer {
   /// Encodes front_ids() and the text, as transformers encodes a single text for a model.
   std::vector<int32_t> encode_input(std::string_view text, bool split_special_tokens = false) const;
   /// Encodes two texts as transformers' tokenizer(text, pair, truncation=True, max_length=...): tokens are cut from the
-  /// end of the longer text first. Sets `truncated`. Throws: Error(kWeights) when the post-processor's template for
-  /// pairs is not supported.
+  /// end (or the start) of the longer text first. Sets `truncated`. Throws: Error(kWeights) when the post-processor's
+  /// template for pairs is not supported.
   std::vector<int32_t> encode_pair(std::string_view text, std::string_view pair, const PairOptions& options,
                                    bool& truncated) const;
   /// Bytes of the ids; invalid UTF-8 becomes U+FFFD.

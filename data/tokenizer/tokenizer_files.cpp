@@ -339,6 +339,11 @@ void read_configs(const fs::path& folder, bool has_tokenizer_json, TokenizerFile
     mark_special(special_text(merged, key), out);
   if (!merged.contains("eos_token")) mark_special(kEndOfText, out);
   out.add_prefix_space = flag(merged, "add_prefix_space", out.add_prefix_space);
+  if (merged.contains("truncation_side") && merged["truncation_side"] == "left") {
+    out.notes.emplace_back(
+        "tokenizer_config.json has truncation_side left, which is not used: tokenizer_config.truncation_side of the "
+        "run's configuration decides");
+  }
   if (!has_tokenizer_json) read_bos_and_eos_flags(merged, folder, out);
   out.eos_id = id_of(special_text(merged, "eos_token").value_or(kEndOfText), out);
   if (const auto pad = special_text(merged, "pad_token")) {

@@ -42,9 +42,10 @@ nlohmann::ordered_json evaluate_set(comm::MpiSession& session, const EvaluateArg
   });
   if (session.is_root() && !note.empty()) session.log().info(note);
   if (session.is_root() && store->invalid_row_count() > 0) {
-    const int64_t rows = store->invalid_row_count() + store->size();
+    const int64_t rows = store->invalid_row_count() + store->packs();
     session.log().info("evaluate: " + unusable_rows(*store, rows, "were left out"));
   }
+  note_windows(session, *store);
   session.run_on_all_or_fail([&] { store = in_packs(store, request); });
   const train::EvalResult result = evaluate(session, inference, store);
   if (!session.is_root()) return {};

@@ -19,6 +19,7 @@
 #include "runtime/core/files.h"
 #include "runtime/core/output.h"
 #include "runtime/train/predictor.h"
+#include "runtime/train/window_mean.h"
 
 namespace neoloom::launch {
 namespace {
@@ -101,7 +102,7 @@ void predict_rows(comm::MpiSession& session, const std::vector<Predictor>& predi
   const auto phase = session.phase("predicting");
   const std::string& style = predictors.front().inference.config.logging.progress;
   const core::Progress progress = shown_progress(session, style, "predicting", "rows");
-  const int64_t rows = predictors.front().request.store->size();
+  const int64_t rows = predictors.front().request.store->packs();
   const int64_t batch_size = predictors.front().request.batch_size;
   std::optional<core::ResultFile> file;
   session.run_on_root([&]() -> std::string {
@@ -133,6 +134,7 @@ Predictor open_predictor(comm::MpiSession& session, const Inference& inference, 
   data::StoreRequest request;
   session.run_on_all_or_fail([&] { request = prediction_request(inference, input); });
   const auto store = open_store(session, request, *inference.tokenizer, cache_directory(session, inference.config));
+  note_windows(session, *store);
   return {inference,
           {.store = store,
            .batch_size = first.config.trainer_config.per_device_eval_batch_size,
@@ -148,12 +150,16 @@ struct LinePredictor {
 };
 
 /// Returns what the model says of a sample: the bits that it has in any batch.
-std::string prediction_of(const Inference& inference, const std::vector<int32_t>& ids) {
-  model::Batch batch;
-  batch.sample_ids = {0};
-  batch.cu_seqlens = {0, static_cast<int64_t>(ids.size())};
-  batch.ids.assign(ids.begin(), ids.end());
-  const at::Tensor logits = inference.model->evaluate(batch, inference.params).logits;
+std::string prediction_of(const Inference& inference, const data::LineSample& sample) {
+  std::vector<at::Tensor> windows;
+  for (const std::vector<int32_t>& ids : sample.windows) {
+    model::Batch batch;
+    batch.sample_ids = {0};
+    batch.cu_seqlens = {0, static_cast<int64_t>(ids.size())};
+    batch.ids.assign(ids.begin(), ids.end());
+    windows.push_back(inference.model->evaluate(batch, inference.params).logits);
+  }
+  const at::Tensor logits = windows.size() == 1 ? windows.front() : train::mean_of_windows(windows);
   return prediction_text(inference, train::class_scores(inference.task.value, logits).const_data_ptr<float>());
 }
 
@@ -163,7 +169,7 @@ std::string answer(std::vector<LinePredictor>& predictors, const std::string& li
   for (auto& [inference, samples, sample] : predictors) {
     if (!samples.read(line, sample)) return "";
     if (!sample.error.empty()) return error_line(sample.error, sample.line);
-    add_prediction(inference, prediction_of(inference, sample.ids), row);
+    add_prediction(inference, prediction_of(inference, sample), row);
   }
   return row;
 }
@@ -231,7 +237,7 @@ int run_predict(comm::MpiSession& session, const PredictArguments& arguments) {
   predict_rows(session, predictors, output, lines);
   const data::TokenStore& store = *predictors.front().request.store;
   if (session.is_root() && store.invalid_row_count() > 0) {
-    session.log().info("predict: " + unusable_rows(store, store.size(), "have no prediction"));
+    session.log().info("predict: " + unusable_rows(store, store.packs(), "have no prediction"));
   }
   return 0;
 }

@@ -287,10 +287,31 @@ void resolve_columns(RunConfig& config, const KeyLocation& place) {
                 place("model_config", "problem_type"));
 }
 
+void check_truncation(RunConfig& config, const KeyLocation& place) {
+  const data::TokenizerOptions& tokenizer = config.tokenizer_config;
+  core::require(tokenizer.stride == 0 || tokenizer.return_overflowing_tokens, ErrorKind::kUsage,
+                "{}: has no effect without return_overflowing_tokens: true; give both, or remove it",
+                place("tokenizer_config", "stride"));
+  if (tokenizer.truncation_side == "left" && config.data.pack == "documents") {
+    config.warnings.push_back(fmt::format("{}: has no effect with data.pack: documents, which cuts nothing off",
+                                          place("tokenizer_config", "truncation_side")));
+  }
+  if (!tokenizer.return_overflowing_tokens) return;
+  const std::string where = place("tokenizer_config", "return_overflowing_tokens");
+  const bool causal = (config.peft_config && config.peft_config->task_type == "CAUSAL_LM") ||
+                      data::has_responses(config.data) || config.data.pack == "documents";
+  core::require(!causal, ErrorKind::kUsage,
+                "{}: a language model has no windows; data.pack: documents cuts long texts into several samples",
+                where);
+  core::require(config.data.text_pair_column.empty(), ErrorKind::kUsage,
+                "{}: text pairs have no windows; remove it, or data.text_pair_column", where);
+}
+
 void resolve_and_check(RunConfig& config, const KeyLocation& place) {
   resolve_compute_dtype(config, place);
   resolve_columns(config, place);
   check_packs(config, place);
+  check_truncation(config, place);
   check_labels(config, place);
   check_rhythm(config, place);
   check_early_stopping(config, place);

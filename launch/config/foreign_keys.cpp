@@ -44,6 +44,12 @@ bool to_skip(const std::string& name, Node& node) {
   node.text = "skip " + std::to_string(count);
   return true;
 }
+/// TRL's truncation_mode.
+bool to_side(const std::string& name, Node& node) {
+  const bool end = read_choice(name, node, {{"keep_start", "keep_end"}, {}}) == "keep_end";
+  node.text = end ? "left" : "right";
+  return true;
+}
 bool to_plain(const std::string& name, Node& node) { return !node.is_null() && replace_if_true(name, node, "plain"); }
 
 }  // namespace
@@ -77,6 +83,7 @@ std::vector<Alias> make_aliases() {
       {kRuntime, "max_skipped_steps", kTrainer, "non_finite_policy", true, to_skip},
       {kTrainer, "max_length", kTokenizer, "max_length", false, {}},
       {kTrainer, "max_seq_length", kTokenizer, "max_length", false, {}},
+      {kTrainer, "truncation_mode", kTokenizer, "truncation_side", false, to_side},
       {kTrainer, "dataset_text_field", kData, "text_column", false, {}},
       {kTrainer, "packing", kData, "pack", false, to_samples},
       {kTrainer, "invalid_data_tolerance_percent", kData, "invalid_data_tolerance_percent", false, {}},

@@ -60,7 +60,6 @@ std::vector<ForeignKey> foreign_older_keys() {
     {kTrainer, kNoEffect, "chars_per_token", {"3.6"}, kLoader},
     {kTrainer, kRefused, "eos_token", {"null"}, "the tokenizer's files name the special tokens"},
     {kTrainer, kRefused, "pad_token", {"null"}, "the tokenizer's files name the special tokens"},
-    {kTrainer, kRefused, "truncation_mode", {"keep_start"}, "texts are cut at the end, at max_length"},
     {kTrainer, kNoEffect, "shuffle_dataset", {"false"}, "train_sampling_strategy: random shuffles every epoch"},
     {kTrainer, kRefused, "packing_strategy", {"bfd"}, "data.pack: samples packs as bfd, data.pack: documents as bfd_split"},
     {kTrainer, kNoEffect, "eval_packing", {"null", "false"}, "evaluations pack as training does, which changes no result"},

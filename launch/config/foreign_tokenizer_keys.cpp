@@ -15,7 +15,7 @@ std::vector<ForeignKey> foreign_tokenizer_keys() {
   constexpr std::string_view kFiles = "the files of the folder pretrained_tokenizer_name are read";
   constexpr std::string_view kSpecial = "the tokenizer's files name the special tokens";
   constexpr std::string_view kTemplate = "data.prompt_column and data.response_column take prompts and answers";
-  constexpr std::string_view kCut = "texts are cut at the end, at max_length";
+  constexpr std::string_view kCut = "texts are cut at max_length";
   return {
     // from_pretrained
     {kTokenizer, kRefused, "config", {"null"}, kFiles},
@@ -45,7 +45,6 @@ std::vector<ForeignKey> foreign_tokenizer_keys() {
     {kTokenizer, kRefused, "model_specific_special_tokens", {"null", "{}"}, kSpecial},
     {kTokenizer, kRefused, "max_len", {"null"}, "write max_length"},
     {kTokenizer, kNoEffect, "padding_side", {"null", "right"}, kPadding},
-    {kTokenizer, kRefused, "truncation_side", {"null", "right"}, kCut},
     {kTokenizer, kRefused, "clean_up_tokenization_spaces", {"false", "null"}, "decoded text is left as it is"},
     {kTokenizer, kRefused, "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output", {"false"}, "decoded text is left as it is"},
     {kTokenizer, kRefused, "chat_template", {"null"}, kTemplate},
@@ -81,10 +80,8 @@ std::vector<ForeignKey> foreign_tokenizer_keys() {
     {kTokenizer, kNoEffect, "padding", {"false", "null", "true", "longest"}, kPadding},
     {kTokenizer, kNoEffect, "pad_to_multiple_of", {"null"}, kPadding},
     {kTokenizer, kNoEffect, "truncation", {"null", "true", "longest_first", "only_first"}, kCut},
-    {kTokenizer, kRefused, "stride", {"null", "0"}, kCut},
     {kTokenizer, kRefused, "add_special_tokens", {"true"}, "add_eos_token decides whether a text ends with eos"},
     {kTokenizer, kRefused, "is_split_into_words", {"false"}, "texts are strings"},
-    {kTokenizer, kRefused, "return_overflowing_tokens", {"false"}, kCut},
     {kTokenizer, kNoEffect, "return_tensors", {"null"}, kReturned},
     {kTokenizer, kNoEffect, "return_attention_mask", {"null"}, kReturned},
     {kTokenizer, kNoEffect, "return_token_type_ids", {"null"}, kReturned},

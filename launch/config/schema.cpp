@@ -221,6 +221,9 @@ void add_tokenizer_fields(std::vector<Field>& out) {
   group.limit("max_length", kResolved, &Options::max_length);
   group.flag("add_eos_token", kResolved, &Options::add_eos_token);
   group.flag("split_special_tokens", kResolved, &Options::split_special_tokens);
+  group.text("truncation_side", kResolved, &Options::truncation_side, {{"right", "left"}, {}});
+  group.flag("return_overflowing_tokens", kResolved, &Options::return_overflowing_tokens);
+  group.limit("stride", kResolved, &Options::stride);
 }
 
 std::vector<std::string> names_of_schedules() {

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "data/readers/rows.h"
+#include "data/store/windows.h"
 #include "launch/job/checkpoint_result.h"
 #include "launch/job/hub.h"
 #include "launch/job/initial_values.h"
@@ -263,6 +264,11 @@ std::vector<Inference> load_models(comm::MpiSession& session, const ModelsArgume
     models.push_back(load(session, from, name, models.empty() ? nullptr : &models.front()));
   }
   return models;
+}
+
+void note_windows(comm::MpiSession& session, const data::TokenStore& store) {
+  const std::string summary = data::window_summary(store);
+  if (session.is_root() && !summary.empty()) session.log().info("windows: " + summary);
 }
 
 train::EvalResult evaluate(comm::MpiSession& session, const Inference& inference,

@@ -44,6 +44,9 @@ Inference load_inference(comm::MpiSession& session, const ModelArguments& argume
 /// dtypes.
 std::vector<Inference> load_models(comm::MpiSession& session, const ModelsArguments& arguments);
 
+/// Says how many rows of `store` have several windows, if it has any.
+void note_windows(comm::MpiSession& session, const data::TokenStore& store);
+
 /// Evaluates the samples of `store`; see train::evaluate. Collective: every rank.
 train::EvalResult evaluate(comm::MpiSession& session, const Inference& inference,
                            const std::shared_ptr<const data::TokenStore>& store);

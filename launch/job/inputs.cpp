@@ -7,6 +7,7 @@
 
 #include "data/store/labels.h"
 #include "data/store/packs.h"
+#include "data/store/windows.h"
 #include "launch/job/hub.h"
 #include "launch/job/new_model.h"
 #include "launch/job/shown_progress.h"
@@ -305,9 +306,13 @@ std::shared_ptr<const data::TokenStore> in_packs(std::shared_ptr<const data::Tok
 
 data::Split split_in_packs(const RunConfig& config, const std::shared_ptr<const data::TokenStore>& rows,
                            const data::StoreRequest& request) {
-  if (config.data.validation_split == 0) return {in_packs(rows, request), nullptr};
+  const auto for_training = [&](const std::shared_ptr<const data::TokenStore>& part) {
+    const bool windows = request.tokenizer_options.return_overflowing_tokens;
+    return windows ? data::windows_apart(part) : in_packs(part, request);
+  };
+  if (config.data.validation_split == 0) return {for_training(rows), nullptr};
   const data::Split parts = split_for_validation(config, rows);
-  return {in_packs(parts.train, request), in_packs(parts.validation, request)};
+  return {for_training(parts.train), in_packs(parts.validation, request)};
 }
 
 std::string validation_name(const RunConfig& config, const std::string& set) {

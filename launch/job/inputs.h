@@ -121,7 +121,7 @@ std::shared_ptr<const data::TokenStore> in_packs(std::shared_ptr<const data::Tok
                                                  const data::StoreRequest& request);
 
 /// Splits the samples of data.train if the configuration asks for it; else all of them train and validation is null.
-/// Both parts are in packs.
+/// Both parts are in packs. Windows train as samples of their own, and validate by row.
 data::Split split_in_packs(const RunConfig& config, const std::shared_ptr<const data::TokenStore>& rows,
                            const data::StoreRequest& request);
 

@@ -71,7 +71,7 @@ std::string readable_bytes(int64_t bytes) {
   return value < 1e9 ? fmt::format("{:.1f} MB", value / 1e6) : fmt::format("{:.2f} GB", value / 1e9);
 }
 
-model::BatchShape largest_batch(const data::TokenStore& store, int64_t rows) {
+model::BatchShape largest_batch(const data::TokenStore& store, int64_t rows, bool counts_packs) {
   const auto largest = [rows](std::span<const int32_t> values) {
     std::vector<int32_t> sorted(values.begin(), values.end());
     const auto count = std::min<int64_t>(rows, static_cast<int64_t>(sorted.size()));
@@ -82,7 +82,7 @@ model::BatchShape largest_batch(const data::TokenStore& store, int64_t rows) {
   const auto sum = [](const std::vector<int32_t>& values) {
     return std::accumulate(values.begin(), values.end(), int64_t{0});
   };
-  const auto begins = store.pack_begins();
+  const auto begins = counts_packs ? store.pack_begins() : std::span<const int64_t>{};
   model::BatchShape batch;
   batch.samples = sum(largest(data::sums_of_packs(std::vector<int32_t>(store.lengths().size(), 1), begins)));
   batch.tokens = sum(largest(data::sums_of_packs(store.lengths(), begins)));
@@ -132,9 +132,11 @@ RankMemory rank_memory(const MemoryPlanInput& question, bool gradient_checkpoint
   memory.step = model::training_memory(setup, memory.batch);
   for (const train::ValidationSet& set : question.validation) {
     const int64_t scores = causal ? 0
-                                  : train::score_table_bytes(set.store->size(), setup.model.num_labels,
+                                  : train::score_table_bytes(set.store->packs(), setup.model.num_labels,
                                                              question.eval_batch_size, question.ranks);
-    const int64_t peak = model::evaluation_peak_bytes(setup, largest_batch(*set.store, question.eval_batch_size));
+    // The windows of a row need not go through the model together.
+    const model::BatchShape batch = largest_batch(*set.store, question.eval_batch_size, /*counts_packs=*/causal);
+    const int64_t peak = model::evaluation_peak_bytes(setup, batch);
     memory.score_bytes = std::max(memory.score_bytes, scores);
     memory.evaluation_bytes = std::max(memory.evaluation_bytes, peak + (on_gpu(question) ? 0 : scores));
   }

@@ -52,8 +52,8 @@ struct RankMemory {
 };
 RankMemory rank_memory(const MemoryPlanInput& question, bool gradient_checkpointing);
 
-/// Returns the largest possible micro-batch: the `rows` longest samples, or packs.
-model::BatchShape largest_batch(const data::TokenStore& store, int64_t rows);
+/// Returns the largest possible micro-batch: the `rows` longest samples, or packs if it counts these.
+model::BatchShape largest_batch(const data::TokenStore& store, int64_t rows, bool counts_packs = true);
 
 /// Returns one line per part: "  frozen weights   1.2 GB a node, ...".
 std::string describe(const RankMemory& memory, const MemoryPlanInput& question);

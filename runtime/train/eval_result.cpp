@@ -101,13 +101,14 @@ at::Tensor class_scores(core::Task task, const at::Tensor& logits) {
 double majority_baseline(const data::TokenStore& store, core::Task task) {
   std::unordered_map<std::string, int64_t> rows_of;
   int64_t most = 0;
-  for (int64_t row = 0; row < store.size(); ++row) {
-    const auto set = store.multi_label(row);
+  for (int64_t row = 0; row < store.packs(); ++row) {
+    const int64_t sample = store.pack_begin(row);
+    const auto set = store.multi_label(sample);
     const std::string truth =
-        task == core::Task::kMultiLabel ? std::string(set.begin(), set.end()) : std::to_string(store.label(row));
+        task == core::Task::kMultiLabel ? std::string(set.begin(), set.end()) : std::to_string(store.label(sample));
     most = std::max(most, ++rows_of[truth]);
   }
-  return store.size() == 0 ? 0.0 : static_cast<double>(most) / static_cast<double>(store.size());
+  return store.size() == 0 ? 0.0 : static_cast<double>(most) / static_cast<double>(store.packs());
 }
 
 void EvalResult::add_single(int64_t truth, std::span<const float> logits, std::span<const float> scores) {

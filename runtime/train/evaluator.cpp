@@ -15,7 +15,9 @@
 #include "runtime/core/clock.h"
 #include "runtime/core/error.h"
 #include "runtime/train/micro_batch_loader.h"
+#include "runtime/train/predictor.h"
 #include "runtime/train/score_table.h"
+#include "runtime/train/window_mean.h"
 
 namespace neoloom::train {
 namespace {
@@ -47,8 +49,8 @@ metrics::RegressionScores scores_of_all(comm::MpiSession& session, const data::T
     predicted.resize(before + part.size() / sizeof(float));
     std::memcpy(predicted.data() + before, part.data(), part.size());
   }
-  for (int64_t sample = 0; sample < store.size(); ++sample) {
-    const auto values = store.values(sample);
+  for (int64_t row = 0; row < store.packs(); ++row) {
+    const auto values = store.values(store.pack_begin(row));
     truth.insert(truth.end(), values.begin(), values.end());
   }
   return metrics::regression_scores(predicted, truth, static_cast<int64_t>(store.label_names().size()));
@@ -57,19 +59,18 @@ metrics::RegressionScores scores_of_all(comm::MpiSession& session, const data::T
 /// Counts the predictions of this rank's batches, if the data are labelled.
 class Predictions {
  public:
-  Predictions(const data::TokenStore& store, const model::ModelSetup& setup, int64_t samples_of_rank,
-              EvalResult& result)
+  Predictions(const data::TokenStore& store, const model::ModelSetup& setup, int64_t rows_of_rank, EvalResult& result)
       : store_(store), task_(setup.head), result_(result) {
     if (!store.labelled() || task_ == model::Head::kCausalLm) return;
     regression_ = task_ == model::Head::kRegression;
     if (regression_) return;
     if (task_ == model::Head::kSingleLabel) result.single_label.emplace(setup.num_labels);
     if (task_ == model::Head::kMultiLabel) result.multi_label.emplace(setup.num_labels);
-    table_.emplace(samples_of_rank, setup.num_labels);
+    table_.emplace(rows_of_rank, setup.num_labels);
     result.majority_baseline = majority_baseline(store, task_);
   }
 
-  void add(int64_t first, const at::Tensor& logits) {
+  void add(int64_t first_row, const at::Tensor& logits) {
     if (regression_) append_values(logits, values_);
     if (!table_) return;
     const at::Tensor host = logits.cpu().contiguous();
@@ -80,10 +81,11 @@ class Predictions {
       return std::span(values.const_data_ptr<float>() + static_cast<size_t>(i) * width, width);
     };
     for (int64_t i = 0; i < host.size(0); ++i) {
+      const int64_t sample = store_.pack_begin(first_row + i);
       if (result_.single_label) {
-        result_.add_single(store_.label(first + i), row(host, i), row(scores, i));
+        result_.add_single(store_.label(sample), row(host, i), row(scores, i));
       } else {
-        result_.add_multi(store_.multi_label(first + i), row(host, i), row(scores, i));
+        result_.add_multi(store_.multi_label(sample), row(host, i), row(scores, i));
       }
     }
   }
@@ -102,6 +104,49 @@ class Predictions {
   bool regression_ = false;
   std::string values_;  // regression: the predictions of this rank, as bytes
 };
+
+void add_loss(double loss, int64_t targets, Totals& totals) {
+  totals.targets += targets;
+  if (std::isfinite(loss)) {
+    totals.loss_fixed += std::llrint(loss * kLossUnit);
+  } else {
+    ++totals.not_finite;
+  }
+}
+
+/// Evaluates a batch of samples or packs. Returns the logits of the samples, undefined for a causal LM.
+at::Tensor evaluate_samples(model::Model& model, const at::Tensor& params, const EvalRequest& request, int64_t number,
+                            Totals& totals) {
+  const data::TokenStore& store = *request.store;
+  const model::Head head = model.setup().head;
+  const std::vector<int64_t> samples = samples_of_batch(request, number);
+  const bool has_targets = store.labelled() || head == model::Head::kCausalLm;
+  const model::Batch batch = to_model_batch(data::collate(store, samples, head, request.pad_id), has_targets);
+  const model::EvalOutput output = model.evaluate(batch, params);
+  totals.samples += static_cast<int64_t>(samples.size());
+  totals.tokens += batch.cu_seqlens.back();
+  if (output.loss.loss.defined()) add_loss(output.loss.loss.item<double>(), output.loss.count, totals);
+  if (output.right.defined()) totals.right += output.right.item<int64_t>();
+  return output.logits;
+}
+
+/// Evaluates a batch of rows in windows. Returns the logits of the rows.
+at::Tensor evaluate_windows(model::Model& model, const at::Tensor& params, const EvalRequest& request, int64_t batch,
+                            Totals& totals) {
+  const data::TokenStore& store = *request.store;
+  at::Tensor logits = predict_batch(model, params, request, batch);
+  const int64_t first_row = batch * request.batch_size;
+  for (int64_t i = 0; store.labelled() && i < logits.size(0); ++i) {
+    const RowLoss row = loss_of_row(store, first_row + i, model.setup().head,
+                                    logits.const_data_ptr<float>() + i * logits.size(1), model.setup().label_smoothing);
+    if (row.counts) add_loss(row.loss, 1, totals);
+  }
+  totals.samples += logits.size(0);
+  for (const int64_t sample : samples_of_batch(request, batch)) {
+    totals.tokens += std::max(1, store.lengths()[static_cast<size_t>(sample)]);
+  }
+  return logits;
+}
 
 void sum_over_ranks(comm::MpiSession& session, Totals& totals, EvalResult& result) {
   std::vector<int64_t> all = {totals.loss_fixed, totals.not_finite, totals.targets,
@@ -145,32 +190,18 @@ EvalResult evaluate(comm::MpiSession& session, model::Model& model, const at::Te
   const double start = core::now_seconds();
   const data::TokenStore& store = *request.store;
   const model::Head head = model.setup().head;
+  const bool in_windows = head != model::Head::kCausalLm && !store.pack_begins().empty();
+  const int64_t rows = in_windows ? store.packs() : store.size();
   EvalResult result;
   Totals totals;
   const data::Shard shard = data::shard_of_rank(batches_of(request), session.rank(), session.size());
   Predictions predictions(store, model.setup(), (shard.end - shard.begin) * request.batch_size, result);
   session.run_on_all_or_fail([&] {
     for (int64_t b = shard.begin; b < shard.end; ++b) {
-      const std::vector<int64_t> samples = samples_of_batch(request, b);
-      const bool has_targets = store.labelled() || head == model::Head::kCausalLm;
-      const model::Batch batch = to_model_batch(data::collate(store, samples, head, request.pad_id), has_targets);
-      const model::EvalOutput output = model.evaluate(batch, params);
-      totals.samples += static_cast<int64_t>(samples.size());
-      totals.tokens += batch.cu_seqlens.back();
-      if (output.loss.loss.defined()) {
-        const double loss = output.loss.loss.item<double>();
-        totals.targets += output.loss.count;
-        if (std::isfinite(loss)) {
-          totals.loss_fixed += std::llrint(loss * kLossUnit);
-        } else {
-          ++totals.not_finite;
-        }
-      }
-      if (output.right.defined()) totals.right += output.right.item<int64_t>();
-      predictions.add(samples.front(), output.logits);
-      if (request.progress) {
-        request.progress((b + 1 - shard.begin) * store.size() / (shard.end - shard.begin), store.size());
-      }
+      const at::Tensor logits = in_windows ? evaluate_windows(model, params, request, b, totals)
+                                           : evaluate_samples(model, params, request, b, totals);
+      predictions.add(b * request.batch_size, logits);
+      if (request.progress) request.progress((b + 1 - shard.begin) * rows / (shard.end - shard.begin), rows);
     }
   });
   sum_over_ranks(session, totals, result);

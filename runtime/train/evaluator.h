@@ -24,7 +24,8 @@ struct EvalRequest {
   core::Progress progress = {};  // of this rank's shard, in rows of the store
 };
 
-/// The samples of a batch, consecutive in the store, and how many batches there are. Both count packs.
+/// The samples of a batch, consecutive in the store, and how many batches there are. Both count packs; those of a store
+/// of windows are its rows.
 std::vector<int64_t> samples_of_batch(const EvalRequest& request, int64_t batch);
 int64_t batches_of(const EvalRequest& request);
 
@@ -36,9 +37,9 @@ struct ValidationSet {
 
 std::vector<std::pair<std::string, std::string>> hashes_of(const std::vector<ValidationSet>& sets);
 
-/// Evaluates consecutive batches of batch_size samples (or packs); each rank takes a contiguous shard of them. Losses
-/// are summed in fixed point, counts as integers, and scores are ranked in sample order, so the result is the same for
-/// any number of ranks. Collective: every rank.
+/// Evaluates consecutive batches of batch_size samples (or packs, or rows in windows); each rank takes a contiguous
+/// shard of them. Losses are summed in fixed point, counts as integers, and scores are ranked in sample order, so the
+/// result is the same for any number of ranks. Collective: every rank.
 EvalResult evaluate(comm::MpiSession& session, model::Model& model, const at::Tensor& params,
                     const EvalRequest& request);
 

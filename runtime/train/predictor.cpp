@@ -1,13 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/train/predictor.h"
 
+#include <ATen/ops/cat.h>
+
 #include <algorithm>
 #include <array>
 #include <utility>
+#include <vector>
 
 #include "data/batching/step_list.h"
 #include "runtime/core/clock.h"
 #include "runtime/train/micro_batch_loader.h"
+#include "runtime/train/window_mean.h"
 
 namespace neoloom::train {
 namespace {
@@ -18,9 +22,19 @@ constexpr int64_t kMostBatchesOfRank = 64;
 }  // namespace
 
 at::Tensor predict_batch(model::Model& model, const at::Tensor& params, const EvalRequest& request, int64_t batch) {
-  data::RaggedBatch rows =
-      data::collate(*request.store, samples_of_batch(request, batch), model.setup().head, request.pad_id);
-  return model.evaluate(to_model_batch(std::move(rows), /*has_targets=*/false), params).logits;
+  const std::vector<int64_t> samples = samples_of_batch(request, batch);
+  const bool in_windows = !request.store->pack_begins().empty();
+  // A row may have many windows, so they do not go through the model all at once.
+  const int64_t most = in_windows ? request.batch_size : std::ssize(samples);
+  std::vector<at::Tensor> logits;
+  for (auto at = samples.begin(); at != samples.end();) {
+    const auto end = at + std::min(most, samples.end() - at);
+    data::RaggedBatch rows = data::collate(*request.store, {at, end}, model.setup().head, request.pad_id);
+    logits.push_back(model.evaluate(to_model_batch(std::move(rows), /*has_targets=*/false), params).logits);
+    at = end;
+  }
+  if (!in_windows) return logits.front();
+  return mean_by_row(*request.store, batch * request.batch_size, at::cat(logits));
 }
 
 void run_rounds(comm::MpiSession& session, const Rounds& rounds) {

@@ -13,7 +13,7 @@
 namespace neoloom::train {
 
 /// Returns the logits [rows, num_labels] of a batch of request.store: the bits that evaluate() computes. The targets of
-/// the rows are not looked at.
+/// the rows are not looked at. A row in windows has one row of logits, their mean.
 at::Tensor predict_batch(model::Model& model, const at::Tensor& params, const EvalRequest& request, int64_t batch);
 
 /// Work on numbered batches whose results leave in order while the work goes on.

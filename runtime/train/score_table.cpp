@@ -18,15 +18,15 @@ bool has_label(const data::TokenStore& store, core::Task task, int64_t sample, i
 metrics::Ranking rank_column(const std::vector<std::string>& parts, const data::TokenStore& store, core::Task task,
                              int64_t label) {
   std::vector<float> with, without;
-  int64_t sample = 0;
+  int64_t row = 0;
   for (const std::string& part : parts) {
-    for (size_t at = 0; at < part.size(); at += sizeof(float), ++sample) {
+    for (size_t at = 0; at < part.size(); at += sizeof(float), ++row) {
       float score = 0.0F;
       std::memcpy(&score, part.data() + at, sizeof(float));
-      (has_label(store, task, sample, label) ? with : without).push_back(score);
+      (has_label(store, task, store.pack_begin(row), label) ? with : without).push_back(score);
     }
   }
-  core::require(sample == store.size(), core::ErrorKind::kInternal, "{} scores of {} samples", sample, store.size());
+  core::require(row == store.packs(), core::ErrorKind::kInternal, "{} scores of {} rows", row, store.packs());
   return metrics::rank_scores(std::move(with), std::move(without));
 }
 

@@ -27,8 +27,8 @@ std::string shape_of_rows(const TrainingData& training) {
 }
 
 void check_tokens(const TrainingData& training, Warnings& warnings) {
-  const int64_t without = training.store.samples_without_target();
-  core::require(without < training.store.size(), ErrorKind::kData,
+  const int64_t without = training.store.packs_without_target();
+  core::require(without < training.store.packs(), ErrorKind::kData,
                 "{} holds no token to train on ({}). The first token of a text is never a target; "
                 "with data.response_column, only tokens of the response are. "
                 "Look for empty texts or responses, or raise tokenizer_config.max_length",
@@ -44,31 +44,32 @@ void check_texts(const TrainingData& training, Warnings& warnings) {
   const auto lengths = training.store.lengths();
   const int64_t empty = std::count_if(lengths.begin(), lengths.end(),
                                       [&](int32_t length) { return length <= training.empty_text_tokens; });
-  core::require(empty < training.store.size(), ErrorKind::kData,
+  const int64_t rows = training.store.packs();
+  core::require(empty < rows, ErrorKind::kData,
                 "all {} texts of {} are empty, so nothing tells their labels apart. "
                 "Is data.text_column the right column?",
                 empty, training.path);
-  if (empty > 0)
-    warnings.push_back(fmt::format("{} of {} texts of {} are empty", empty, training.store.size(), training.path));
+  if (empty > 0) warnings.push_back(fmt::format("{} of {} texts of {} are empty", empty, rows, training.path));
 }
 
 void check_classes(const TrainingData& training, Warnings& warnings) {
   const data::TokenStore& store = training.store;
   const std::vector<std::string>& names = store.label_names();
   std::vector<int64_t> rows_of(names.size(), 0);
-  for (int64_t row = 0; row < store.size(); ++row) {
-    if (const int64_t label = store.label(row); label >= 0) ++rows_of[static_cast<size_t>(label)];
+  const int64_t rows = store.packs();
+  for (int64_t row = 0; row < rows; ++row) {
+    if (const int64_t label = store.label(store.pack_begin(row)); label >= 0) ++rows_of[static_cast<size_t>(label)];
   }
   const auto largest = std::max_element(rows_of.begin(), rows_of.end());
-  if (largest == rows_of.end() || *largest < store.size()) return;
+  if (largest == rows_of.end() || *largest < rows) return;
   const std::string& only = names[static_cast<size_t>(largest - rows_of.begin())];
   core::require(names.size() > 1, ErrorKind::kData,
                 "all {} rows of {} have the label \"{}\": a classifier of one class learns nothing. "
                 "Add rows of other labels, or check data.label_column",
-                store.size(), training.path, only);
+                rows, training.path, only);
   warnings.push_back(
-      fmt::format("all {} rows of {} have the label \"{}\", one of {}: the model will learn to predict it always",
-                  store.size(), training.path, only, names.size()));
+      fmt::format("all {} rows of {} have the label \"{}\", one of {}: the model will learn to predict it always", rows,
+                  training.path, only, names.size()));
 }
 
 void check_label_sets(const TrainingData& training, Warnings& warnings) {
@@ -79,7 +80,7 @@ void check_label_sets(const TrainingData& training, Warnings& warnings) {
   const auto labels = store.multi_label(0);
   warnings.push_back(
       fmt::format("all {} rows of {} have the same {} of {} labels: the model will learn to predict them always",
-                  store.size(), training.path, std::count(labels.begin(), labels.end(), 1), labels.size()));
+                  store.packs(), training.path, std::count(labels.begin(), labels.end(), 1), labels.size()));
 }
 
 void check_values(const TrainingData& training, Warnings& warnings) {
@@ -88,7 +89,7 @@ void check_values(const TrainingData& training, Warnings& warnings) {
     if (!std::ranges::equal(store.values(row), store.values(0))) return;
   }
   warnings.push_back(fmt::format("all {} rows of {} have the same value: the model will learn to predict it always",
-                                 store.size(), training.path));
+                                 store.packs(), training.path));
 }
 
 }  // namespace
@@ -111,11 +112,11 @@ std::vector<std::string> check_training_data(const TrainingData& training) {
 }
 
 std::string check_evaluation_data(const data::TokenStore& store, const std::string& path) {
-  const int64_t without = store.samples_without_target();
-  core::require(without < store.size(), ErrorKind::kData,
-                "none of the {} rows of {} has a label or token to compute a loss on", store.size(), path);
+  const int64_t without = store.packs_without_target();
+  core::require(without < store.packs(), ErrorKind::kData,
+                "none of the {} rows of {} has a label or token to compute a loss on", store.packs(), path);
   if (without == 0) return "";
-  return fmt::format("{} of {} rows of {} have no label or token to compute a loss on", without, store.size(), path);
+  return fmt::format("{} of {} rows of {} have no label or token to compute a loss on", without, store.packs(), path);
 }
 
 }  // namespace neoloom::train

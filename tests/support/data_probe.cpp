@@ -121,6 +121,13 @@ void set_option(neoloom::data::StoreRequest& request, const std::string& key, co
     options.prompt_column = value;
   } else if (key == "response") {
     options.response_column = value;
+  } else if (key == "pair") {
+    options.text_pair_column = value;
+  } else if (key == "side") {
+    request.tokenizer_options.truncation_side = value;
+  } else if (key == "stride") {
+    request.tokenizer_options.return_overflowing_tokens = true;
+    request.tokenizer_options.stride = std::stoll(value);
   } else {
     neoloom::core::fail(neoloom::core::ErrorKind::kUsage, "data_probe store: no key \"{}\"", key);
   }

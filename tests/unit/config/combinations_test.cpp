@@ -104,6 +104,24 @@ TEST(Packs, AreForLanguageModels) {
   EXPECT_THAT(refusal("data: {template: alpaca, pack: documents}\n"), HasSubstr("use samples"));
 }
 
+TEST(Truncation, HasASideOrWindowsOfLabelledTexts) {
+  EXPECT_EQ(parse("").tokenizer_config.truncation_side, "right");
+  EXPECT_EQ(parse("tokenizer_config: {truncation_side: left}\n").tokenizer_config.truncation_side, "left");
+  EXPECT_EQ(parse("trainer_config: {truncation_mode: keep_end}\n").tokenizer_config.truncation_side, "left");
+  EXPECT_EQ(parse("trainer_config: {truncation_mode: keep_start}\n").tokenizer_config.truncation_side, "right");
+  EXPECT_THAT(refusal("tokenizer_config: {truncation_side: middle}\n"), HasSubstr("expected right or left"));
+  EXPECT_THAT(parse("tokenizer_config: {truncation_side: left}\ndata: {pack: documents}\n").warnings,
+              testing::ElementsAre(HasSubstr("truncation_side: has no effect with data.pack: documents")));
+  const std::string windows = "tokenizer_config: {return_overflowing_tokens: true, stride: 8}\n";
+  EXPECT_EQ(parse(windows).tokenizer_config.stride, 8);
+  EXPECT_THAT(refusal("tokenizer_config: {stride: 8}\n"), HasSubstr("return_overflowing_tokens: true"));
+  EXPECT_THAT(refusal(windows + "data: {text_pair_column: b}\n"), HasSubstr("text pairs have no windows"));
+  for (const char* causal :
+       {"peft_config: {task_type: CAUSAL_LM}\n", "data: {prompt_column: p, response_column: r}\n"}) {
+    EXPECT_THAT(refusal(windows + causal), HasSubstr("data.pack: documents")) << causal;
+  }
+}
+
 TEST(GlobalBatch, IsAWholeNumberOfMicroBatches) {
   EXPECT_EQ(refusal("runtime: {global_batch_size: 16}\n"), "accepted");
   EXPECT_THAT(refusal("runtime: {global_batch_size: 12}\n"), HasSubstr("12 is not a multiple"));

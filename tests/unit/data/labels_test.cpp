@@ -135,7 +135,7 @@ TEST_F(LabelMaps, PredictionInputMayLackLabelsOrTheirColumn) {
   EXPECT_THAT(labels_of(*store), ElementsAre("-", "y", "-"));
   EXPECT_FALSE(store->labelled());
   EXPECT_THAT(store->target_counts(), ElementsAre(0, 1, 0));
-  EXPECT_EQ(store->samples_without_target(), 2);
+  EXPECT_EQ(store->packs_without_target(), 2);
   store = build("a.csv", "text\na\n");
   EXPECT_THAT(labels_of(*store), ElementsAre("-"));
 }

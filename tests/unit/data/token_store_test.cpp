@@ -23,7 +23,7 @@ TEST_F(Stores, TextsOfAColumnForCausalTrainingEndWithEos) {
   const auto store = build("a.jsonl", "{\"text\": \"abc\"}\n{\"text\": \"\"}\n");
   EXPECT_THAT(texts_of(*store), ElementsAre("abc<eos>", "<eos>"));
   EXPECT_THAT(store->target_counts(), ElementsAre(3, 0));
-  EXPECT_EQ(store->samples_without_target(), 1);
+  EXPECT_EQ(store->packs_without_target(), 1);
   EXPECT_EQ(store->prompt_tokens(0), 0);
   request_.tokenizer_options.add_eos_token = false;
   EXPECT_THAT(texts_of(*build("a.jsonl", "{\"text\": \"abc\"}\n")), ElementsAre("abc"));
