@@ -35,15 +35,17 @@ struct Options {
   std::string labels_separator = "|";
   std::string prompt_column;  // with response_column: causal LM, loss on the response only
   std::string response_column;
-  std::string prompt_template;  // in place of both: see PromptTemplate
+  std::string messages_column;  // in place of both: column of a chat, a list of {role, content}
+  std::string prompt_template;  // in place of both: see PromptTemplate; of a chat: see ChatTemplate
   std::string pack = "auto";    // causal LM: auto (documents for plain text, else none) | documents | samples | none
   std::vector<std::string> label_names;  // fixes the label map and its order; empty: from the training file
   double invalid_data_tolerance_percent = 0.0;
 };
 
-/// Whether rows hold a prompt and a response.
+/// Whether rows hold a prompt and a response, or a chat.
 inline bool has_responses(const Options& options) {
-  return !options.prompt_column.empty() || !options.response_column.empty() || !options.prompt_template.empty();
+  return !options.prompt_column.empty() || !options.response_column.empty() || !options.prompt_template.empty() ||
+         !options.messages_column.empty();
 }
 
 /// The configuration group `tokenizer_config`.

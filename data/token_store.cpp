@@ -93,6 +93,7 @@ std::string content_hash_of(const StoreRequest& request, const Tokenizer& tokeni
     hash.add_field(name);
   }
   if (!options.prompt_template.empty()) hash.add_field("template " + options.prompt_template);
+  if (!options.messages_column.empty()) hash.add_field("messages " + options.messages_column);
   if (request.loss_on_prompt) hash.add_field("loss on the prompt, too");
   if (!options.text_pair_column.empty()) hash.add_field("pair " + options.text_pair_column);
   const TokenizerOptions& tokenizing = request.tokenizer_options;
@@ -142,6 +143,7 @@ class Builder {
     content_.content_hash = content_hash_of(request, tokenizer);
     content_.labelled = true;
     if (maker_.makes_windows()) content_.row_begins = {0};
+    if (maker_.reads_chats()) content_.span_offsets = {0};
     for (const std::string& path : paths_) total_bytes_ += std::filesystem::file_size(path);
   }
 
@@ -182,6 +184,7 @@ class Builder {
     const bool cuts = cuts_documents(request_, reading.format);
     if (cuts && reading.format == Format::kText) return read_document(without_byte_order_mark(text));
     reading.columns = maker_.columns();
+    reading.as_json = maker_.reads_chats();
     read_rows(*open_rows(reading), cuts);
   }
 
@@ -261,6 +264,11 @@ class Builder {
     content_.target_counts.push_back(sample.target_count);
     content_.labels.push_back(sample.label.value_or(-1));
     content_.truncated.push_back(sample.truncated ? 1 : 0);
+    if (maker_.reads_chats()) {
+      std::vector<int32_t>& spans = content_.target_spans;
+      spans.insert(spans.end(), sample.target_spans.begin(), sample.target_spans.end());
+      content_.span_offsets.push_back(std::ssize(spans));
+    }
     if (request_.task == Task::kCausalLm) return;
     content_.labelled = content_.labelled && sample.target_count > 0;
     if (request_.task == Task::kMultiLabel) {

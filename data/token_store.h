@@ -67,6 +67,8 @@ class TokenStore {
   virtual std::span<const int32_t> ids(int64_t sample) const = 0;
   /// Tokens at the front that carry no loss (the prompt); 0 for plain text.
   virtual int32_t prompt_tokens(int64_t sample) const = 0;
+  /// Of a chat: the tokens that carry loss, begin and end of each span in turn, [2 spans]. Empty: all after the prompt.
+  virtual std::span<const int32_t> target_spans(int64_t) const { return {}; }
   /// Single-label: class index; -1 when unlabelled.
   virtual int64_t label(int64_t sample) const = 0;
   /// Multi-label: [num_labels] of 0 or 1.

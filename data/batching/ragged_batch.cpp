@@ -18,13 +18,19 @@ void add_tokens(const TokenStore& store, int64_t sample, int64_t pad_id, RaggedB
   batch.cu_seqlens.push_back(static_cast<int64_t>(batch.ids.size()));
 }
 
-/// Adds the tokens behind the prompt as targets. A sample's first token is no target, because no row precedes it.
+/// Adds the tokens behind the prompt, or those of a chat's answers, as targets. A sample's first token is no target,
+/// because no row precedes it.
 void add_next_tokens(const TokenStore& store, int64_t sample, int64_t begin, RaggedBatch& batch) {
   const auto ids = store.ids(sample);
-  for (size_t at = static_cast<size_t>(std::max(1, store.prompt_tokens(sample))); at < ids.size(); ++at) {
-    batch.target_rows.push_back(begin + static_cast<int64_t>(at) - 1);
-    batch.targets.push_back(ids[at]);
-  }
+  const auto add = [&](int32_t first, int32_t end) {
+    for (int32_t at = std::max(1, first); at < end; ++at) {
+      batch.target_rows.push_back(begin + at - 1);
+      batch.targets.push_back(ids[static_cast<size_t>(at)]);
+    }
+  };
+  const auto spans = store.target_spans(sample);
+  if (spans.empty()) add(store.prompt_tokens(sample), static_cast<int32_t>(ids.size()));
+  for (size_t i = 0; i < spans.size(); i += 2) add(spans[i], spans[i + 1]);
 }
 
 void add_labels(const TokenStore& store, int64_t sample, Task task, RaggedBatch& batch) {

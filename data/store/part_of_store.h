@@ -26,6 +26,9 @@ class PartOfStore : public TokenStore {
   int64_t size() const override { return static_cast<int64_t>(samples_.size()); }
   std::span<const int32_t> ids(int64_t sample) const override { return whole_->ids(in_whole(sample)); }
   int32_t prompt_tokens(int64_t sample) const override { return whole_->prompt_tokens(in_whole(sample)); }
+  std::span<const int32_t> target_spans(int64_t sample) const override {
+    return whole_->target_spans(in_whole(sample));
+  }
   int64_t label(int64_t sample) const override { return whole_->label(in_whole(sample)); }
   std::span<const uint8_t> multi_label(int64_t sample) const override { return whole_->multi_label(in_whole(sample)); }
   std::span<const float> values(int64_t sample) const override { return whole_->values(in_whole(sample)); }

@@ -63,8 +63,12 @@ double number_in(std::string_view text) {
 
 int32_t causal_targets(const Sample& sample) {
   // The first token of a sample has nothing before it that could predict it.
+  const std::vector<int32_t>& spans = sample.target_spans;
   const auto length = static_cast<int32_t>(sample.ids.size());
-  return std::max(0, length - std::max(1, sample.prompt_tokens));
+  if (spans.empty()) return std::max(0, length - std::max(1, sample.prompt_tokens));
+  int32_t targets = 0;
+  for (size_t i = 0; i < spans.size(); i += 2) targets += std::max(0, spans[i + 1] - std::max(1, spans[i]));
+  return targets;
 }
 
 }  // namespace
@@ -78,7 +82,10 @@ SampleMaker::SampleMaker(const StoreRequest& request, const Tokenizer& tokenizer
   cuts_start_ = request.tokenizer_options.truncation_side == "left";
   const bool causal = request.task == Task::kCausalLm;
   prompted_ = causal && has_responses(options);
-  if (prompted_ && !options.prompt_template.empty()) {
+  if (prompted_ && !options.messages_column.empty()) {
+    chat_.emplace(options.prompt_template);
+    columns_.push_back({options.messages_column, "data.messages_column"});
+  } else if (prompted_ && !options.prompt_template.empty()) {
     read_template(options);
   } else if (prompted_) {
     require(!options.prompt_column.empty() && !options.response_column.empty(), ErrorKind::kUsage,
@@ -158,6 +165,7 @@ std::string SampleMaker::make(const Row& row, Labels& labels, Sample& sample, bo
   sample = Sample{};
   const size_t texts = has_label_column_ ? columns_.size() - 1 : columns_.size();
   for (size_t i = 0; i < texts; ++i) {
+    if (chat_) break;  // make_chat() looks at it
     const bool absent = template_ && columns_[i].optional && row.cells[i].kind == Cell::Kind::kMissing;
     if (row.cells[i].kind != Cell::Kind::kText && !absent) {
       return expected_but_found(columns_[i], "a text", row.cells[i]);
@@ -167,7 +175,9 @@ std::string SampleMaker::make(const Row& row, Labels& labels, Sample& sample, bo
     std::string complaint = make_target(row.cells[texts], row.line, labels, sample);
     if (!complaint.empty()) return complaint;
   }
-  if (prompted_) {
+  if (chat_) {
+    if (std::string complaint = make_chat(row.cells[0], sample); !complaint.empty()) return complaint;
+  } else if (prompted_) {
     make_prompted(row, sample);
   } else if (paired_) {
     make_pair(row.cells[0].text, row.cells[1].text, sample);
@@ -221,6 +231,40 @@ void SampleMaker::make_prompted(const Row& row, Sample& sample) const {
   std::vector<std::string> values;
   for (const Cell& cell : row.cells) values.push_back(cell.text);
   join(template_->prompt(values), template_->response(values), sample);
+}
+
+std::string SampleMaker::make_chat(const Cell& cell, Sample& sample) const {
+  const std::string column = core::quoted(columns_.front().name);
+  if (cell.kind == Cell::Kind::kMissing) return fmt::format("no value for {}", column);
+  std::vector<ChatMessage> messages;
+  const std::string complaint = read_messages(cell.json, *chat_, messages);
+  if (!complaint.empty()) return fmt::format("{}: {}", column, complaint);
+  if (std::none_of(messages.begin(), messages.end(), [](const auto& message) { return message.role == kAssistant; })) {
+    return fmt::format("{}: no message has the role \"assistant\", so there is nothing to learn", column);
+  }
+  ChatTokens chat =
+      encode_chat(*chat_, messages, tokenizer_,
+                  {.split_special_tokens = request_.tokenizer_options.split_special_tokens, .eos_id = eos_id_});
+  const auto length = static_cast<int32_t>(chat.ids.size());
+  sample.ids = std::move(chat.ids);
+  truncate(sample);
+  if (request_.loss_on_prompt) return {};
+  sample.target_spans = std::move(chat.answers);
+  fit_spans(cuts_start_ ? length - static_cast<int32_t>(sample.ids.size()) : 0, sample);
+  return {};
+}
+
+void SampleMaker::fit_spans(int32_t removed, Sample& sample) const {
+  const auto length = static_cast<int32_t>(sample.ids.size());
+  const auto front = std::min(static_cast<int32_t>(tokenizer_.front_ids().size()), length);
+  std::vector<int32_t> spans;
+  for (size_t i = 0; i < sample.target_spans.size(); i += 2) {
+    const int32_t begin = std::max(front, sample.target_spans[i] - removed);
+    const int32_t end = std::min(length, sample.target_spans[i + 1] - removed);
+    if (begin < end) spans.insert(spans.end(), {begin, end});
+  }
+  sample.prompt_tokens = spans.empty() ? length : spans.front();
+  sample.target_spans = std::move(spans);
 }
 
 void SampleMaker::join(const std::string& prompt, const std::string& response, Sample& sample) const {

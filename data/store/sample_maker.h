@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "data/chat_template.h"
 #include "data/prompt_template.h"
 #include "data/readers/rows.h"
 #include "data/store/labels.h"
@@ -18,6 +19,7 @@ namespace neoloom::data {
 struct Sample {
   std::vector<int32_t> ids;
   int32_t prompt_tokens = 0;
+  std::vector<int32_t> target_spans;  // TokenStore::target_spans
   int32_t target_count = 0;
   bool truncated = false;
   std::optional<int64_t> label;
@@ -39,6 +41,8 @@ class SampleMaker {
   std::string make(const Row& row, Labels& labels, Sample& sample, bool document = false) const;
   /// Encodes a text of any length, with eos appended if configured.
   std::vector<int32_t> encode_document(std::string_view text) const;
+  /// Whether rows hold chats, in Cell::json.
+  bool reads_chats() const { return chat_.has_value(); }
   /// Whether a text becomes windows (tokenizer_config.return_overflowing_tokens).
   bool makes_windows() const { return makes_windows_; }
   /// The ids of each window of a sample, with the tokens that stand in front of every text; see windows_of().
@@ -54,6 +58,9 @@ class SampleMaker {
   void truncate(Sample& sample) const;
   void read_template(const Options& options);
   void make_prompted(const Row& row, Sample& sample) const;
+  std::string make_chat(const Cell& cell, Sample& sample) const;
+  /// Moves target spans to where truncation left their tokens. `removed`: tokens at the start.
+  void fit_spans(int32_t removed, Sample& sample) const;
   void join(const std::string& prompt, const std::string& response, Sample& sample) const;
   void make_pair(const std::string& text, const std::string& pair, Sample& sample) const;
   std::string make_label(const Cell& cell, int64_t line, Labels& labels, Sample& sample) const;
@@ -72,6 +79,7 @@ class SampleMaker {
   bool cuts_start_ = false;
   bool makes_windows_ = false;
   std::optional<PromptTemplate> template_;
+  std::optional<ChatTemplate> chat_;
   bool has_label_column_ = false;
 };
 

@@ -54,8 +54,10 @@ struct StoreContent {
   std::vector<std::string> label_names;
   std::vector<InvalidRow> invalid_rows;  // the first 10,000, or all
   int64_t invalid_row_count = 0;
-  std::vector<uint8_t> truncated;   // [n]: 0 or 1
-  std::vector<int64_t> row_begins;  // windows: TokenStore::pack_begins; empty: other samples
+  std::vector<uint8_t> truncated;     // [n]: 0 or 1
+  std::vector<int64_t> row_begins;    // windows: TokenStore::pack_begins; empty: other samples
+  std::vector<int64_t> span_offsets;  // chats: [n + 1] in numbers of target_spans; empty: other samples
+  std::vector<int32_t> target_spans;  // chats: TokenStore::target_spans of all samples, one after another
   bool labelled = false;
 };
 

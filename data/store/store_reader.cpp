@@ -86,6 +86,12 @@ class MappedStore : public TokenStore {
   }
   int64_t truncated_samples() const override { return truncated_samples_; }
   std::span<const int64_t> pack_begins() const override { return row_begins_; }
+  std::span<const int32_t> target_spans(int64_t sample) const override {
+    if (span_offsets_.empty()) return {};
+    const int64_t begin = span_offsets_[static_cast<size_t>(sample)];
+    return target_spans_.subspan(static_cast<size_t>(begin),
+                                 static_cast<size_t>(span_offsets_[static_cast<size_t>(sample) + 1] - begin));
+  }
   const std::string& content_hash() const override { return content_hash_; }
 
  private:
@@ -135,6 +141,9 @@ class MappedStore : public TokenStore {
     if (has("row_begins")) {
       row_begins_ = mapper.array<int64_t>("row_begins", of_any_length("row_begins", hdf5::Element::kInt64));
     }
+    if (!has("span_offsets")) return;
+    span_offsets_ = mapper.array<int64_t>("span_offsets", {samples_ + 1});
+    target_spans_ = mapper.array<int32_t>("target_spans", of_any_length("target_spans", hdf5::Element::kInt32));
   }
 
   void read_texts(hdf5::Id root) {
@@ -169,6 +178,7 @@ class MappedStore : public TokenStore {
                                 std::is_sorted(begins.begin(), begins.end()));
     };
     require(divides(row_begins_, samples_), kKind, "row_begins does not divide the samples");
+    require(divides(span_offsets_, target_spans_.size()), kKind, "span_offsets does not divide target_spans");
   }
 
   core::MappedFile file_;
@@ -189,6 +199,8 @@ class MappedStore : public TokenStore {
   std::span<const float> values_;
   std::span<const uint8_t> truncated_;
   std::span<const int64_t> row_begins_;
+  std::span<const int64_t> span_offsets_;
+  std::span<const int32_t> target_spans_;
   std::vector<std::string> label_names_;
   std::vector<InvalidRow> invalid_rows_;
 };

@@ -136,6 +136,10 @@ void write_content(hdf5::Id root, const StoreContent& content, IdSpool& ids) {
   write_contiguous(root, "multi_labels", content.multi_labels, {samples, width});
   if (truncated > 0) write_contiguous(root, "truncated", content.truncated);
   if (!content.row_begins.empty()) write_contiguous(root, "row_begins", content.row_begins);
+  if (!content.span_offsets.empty()) {
+    write_contiguous(root, "span_offsets", content.span_offsets);
+    write_contiguous(root, "target_spans", content.target_spans);
+  }
   if (!content.values.empty()) write_contiguous(root, "values", content.values, {samples, content.label_names.size()});
   if (!content.label_names.empty()) hdf5::write_texts(root, "label_names", content.label_names, kKind);
   write_invalid_rows(root, content);
@@ -178,7 +182,8 @@ namespace {
 size_t bytes_of(const StoreContent& content, const IdSpool& ids) {
   return static_cast<size_t>(ids.size_tokens()) * sizeof(int32_t) +
          content.offsets.size() * (2 * sizeof(int64_t) + 3 * sizeof(int32_t) + 1) + content.multi_labels.size() +
-         content.values.size() * sizeof(float) + content.row_begins.size() * sizeof(int64_t);
+         content.values.size() * sizeof(float) + content.target_spans.size() * sizeof(int32_t) +
+         (content.row_begins.size() + content.span_offsets.size()) * sizeof(int64_t);
 }
 
 }  // namespace

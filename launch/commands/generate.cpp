@@ -210,23 +210,45 @@ std::vector<Prompt> prompts_of_root(comm::MpiSession& session, const GenerateArg
   const std::string text = session.run_on_root([&]() -> std::string {
     nlohmann::json list = nlohmann::json::array();
     for (const Prompt& prompt : read_prompts(arguments.prompt_file, arguments.prompt)) {
-      list.push_back({prompt.text, prompt.where, prompt.columns, prompt.is_object});
+      list.push_back({prompt.text, prompt.where, prompt.columns, prompt.lists, prompt.is_object});
     }
     return list.dump();
   });
   std::vector<Prompt> prompts;
   for (const auto& prompt : core::parse_json(text, "prompts", ErrorKind::kInternal)) {
-    prompts.push_back({prompt[0], prompt[1], prompt[2], prompt[3], false, {}});
+    prompts.push_back({prompt[0], prompt[1], prompt[2], prompt[3], prompt[4], false, {}, {}});
   }
   return prompts;
 }
 
+/// Whether prompts are messages of a chat.
+bool makes_chats(const GenerateArguments& arguments, const Inference& inference) {
+  return !arguments.no_template && !inference.config.data.messages_column.empty();
+}
+
 /// Makes the texts of prompts and their tokens, and checks these.
 void encode(const GenerateArguments& arguments, const Inference& inference, std::vector<Prompt>& prompts) {
-  make_texts(prompts, template_of(arguments, inference));
+  const data::TokenizerOptions& options = inference.config.tokenizer_config;
+  const data::Tokenizer& tokenizer = *inference.tokenizer;
+  const bool chats = makes_chats(arguments, inference);
+  const data::ChatTemplate form(chats ? template_of(arguments, inference) : "");
+  if (chats) {
+    make_chats(prompts, form, inference.config.data.messages_column);
+  } else {
+    make_texts(prompts, template_of(arguments, inference));
+  }
   for (Prompt& prompt : prompts) {
-    const std::vector<int32_t> ids =
-        inference.tokenizer->encode_input(prompt.text, inference.config.tokenizer_config.split_special_tokens);
+    std::vector<int32_t> ids;
+    if (prompt.messages.empty()) {
+      ids = tokenizer.encode_input(prompt.text, options.split_special_tokens);
+    } else {
+      ids = data::encode_chat(form, prompt.messages, tokenizer,
+                              {.split_special_tokens = options.split_special_tokens,
+                               .eos_id = options.add_eos_token ? tokenizer.eos_token_id() : -1,
+                               .begins_answer = true})
+                .ids;
+      prompt.text = tokenizer.decode(ids);
+    }
     prompt.ids.assign(ids.begin(), ids.end());
     model::check_prompt(prompt.ids, inference.base.config, prompt.where);
   }
@@ -240,6 +262,7 @@ std::string read_prompt(const GenerateArguments& arguments, const Inference& inf
   for (size_t i = 0; i < columns.size(); ++i) {
     const data::Cell& cell = row.cells[i];
     if (cell.kind == data::Cell::Kind::kText) prompt.columns.emplace(columns[i].name, cell.text);
+    if (cell.json.starts_with("[")) prompt.lists.emplace(columns[i].name, cell.json);
   }
   prompt.is_object = inference.config.data.format != "text";
   if (!prompt.is_object) prompt.text = row.cells.front().text;
@@ -263,12 +286,19 @@ std::vector<data::Column> prompt_columns(const std::string& prompt_template, boo
   return columns;
 }
 
+/// Columns of which a prompt of a stream has one.
+std::vector<data::Column> chat_columns(const std::string& messages) {
+  return {{messages, "data.messages_column", /*optional=*/true}, {"prompt", "--prompt_file", /*optional=*/true}};
+}
+
 /// Continues the lines of standard input, each when it comes.
 void answer_lines(comm::MpiSession& session, Answers& answers, const Inference& inference, const Settings& settings,
                   const GenerateArguments& arguments, core::Output& output) {
-  const std::vector<data::Column> columns =
-      prompt_columns(template_of(arguments, inference), inference.config.data.format == "text");
-  data::LineReader reader(kStandardInput, inference.config.data, columns, /*as_json=*/false);
+  const bool is_text = inference.config.data.format == "text";
+  const bool chats = !is_text && makes_chats(arguments, inference);
+  const std::vector<data::Column> columns = chats ? chat_columns(inference.config.data.messages_column)
+                                                  : prompt_columns(template_of(arguments, inference), is_text);
+  data::LineReader reader(kStandardInput, inference.config.data, columns, /*as_json=*/chats);
   InputLines input;
   data::Row row;
   std::vector<Prompt> prompts;

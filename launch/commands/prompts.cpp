@@ -32,6 +32,7 @@ void read_object(std::string_view line, const std::string& place, Prompt& prompt
   core::require(object.is_object(), ErrorKind::kData, "{}: expected an object, found {}", place, object.type_name());
   for (const auto& [name, value] : object.items()) {
     if (value.is_string()) prompt.columns.emplace(name, value.get<std::string>());
+    if (value.is_array()) prompt.lists.emplace(name, value.dump());
   }
   prompt.is_object = true;
 }
@@ -90,6 +91,30 @@ std::vector<Prompt> read_prompts(const std::string& path, const std::string& tex
   }
   core::require(!prompts.empty(), ErrorKind::kData, "{} is empty; expected one prompt a line", path);
   return prompts;
+}
+
+void make_chats(std::vector<Prompt>& prompts, const data::ChatTemplate& form, const std::string& column) {
+  for (Prompt& prompt : prompts) {
+    prompt.from_template = true;
+    if (const auto list = prompt.lists.find(column); list != prompt.lists.end()) {
+      const std::string complaint = data::read_messages(list->second, form, prompt.messages);
+      core::require(complaint.empty(), ErrorKind::kData, "{}{}: {}", prompt.where, core::quoted(column), complaint);
+      core::require(prompt.messages.back().role != data::kAssistant, ErrorKind::kData,
+                    "{}{}: the last message is the assistant's, so nothing is to be answered", prompt.where,
+                    core::quoted(column));
+      continue;
+    }
+    if (prompt.is_object) {
+      core::require(prompt.columns.contains("prompt"), ErrorKind::kData,
+                    "{}expected the list of messages {}, or the text \"prompt\"", prompt.where, core::quoted(column));
+      prompt.text = prompt.columns["prompt"];
+    }
+    core::require(form.role("user") != nullptr, ErrorKind::kUsage,
+                  "{}a prompt is a message of the user, and the template of this run has no block for that role: give "
+                  "messages in JSONL (--prompt_file), or the whole text with --no_template",
+                  prompt.where);
+    prompt.messages = {{"user", prompt.text}};
+  }
 }
 
 void make_texts(std::vector<Prompt>& prompts, const std::string& prompt_template) {

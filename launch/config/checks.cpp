@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "data/chat_template.h"
 #include "data/prompt_template.h"
 #include "launch/config/schema.h"
 #include "model/lora/target_modules.h"
@@ -231,12 +232,26 @@ void name_label_column(RunConfig& config) {
   (multi ? config.data.labels_column : config.data.label_column) = multi ? "labels" : "label";
 }
 
-void check_template(const data::Options& data, const KeyLocation& place) {
+/// Names the key that says that rows hold prompts and responses, or chats.
+std::string_view response_key(const data::Options& data) {
+  if (!data.messages_column.empty()) return "messages_column";
+  return data.prompt_template.empty() ? "prompt_column" : "template";
+}
+
+void check_template(data::Options& data, const KeyLocation& place) {
+  if (data.prompt_template == "chat" && data.messages_column.empty()) data.messages_column = "messages";
+  const bool chats = !data.messages_column.empty();
+  if (chats && data.prompt_template.empty()) data.prompt_template = "chat";
+  if (data.prompt_template.empty()) return;
   core::require(data.prompt_column.empty() && data.response_column.empty(), ErrorKind::kUsage,
-                "{}: a template names its columns itself; remove prompt_column and response_column",
-                place("data", "template"));
+                "{}: {}; remove prompt_column and response_column", place("data", response_key(data)),
+                chats ? "a chat brings prompts and answers itself" : "a template names its columns itself");
   try {
-    data::PromptTemplate parsed(data.prompt_template);
+    if (chats) {
+      data::ChatTemplate parsed(data.prompt_template);
+    } else {
+      data::PromptTemplate parsed(data.prompt_template);
+    }
   } catch (const core::Error& error) {
     core::fail(ErrorKind::kUsage, "{}: {}", place("data", "template"), error.what());
   }
@@ -268,10 +283,10 @@ void resolve_columns(RunConfig& config, const KeyLocation& place) {
   core::require(data.prompt_column.empty() == data.response_column.empty(), ErrorKind::kUsage,
                 "{}: prompt_column and response_column must be given together",
                 place("data", data.prompt_column.empty() ? "response_column" : "prompt_column"));
-  if (!data.prompt_template.empty()) check_template(data, place);
+  check_template(data, place);
   core::require(!data::has_responses(data) || (!labelled && task != "SEQ_CLS" && problem.empty()), ErrorKind::kUsage,
                 "{}: prompts and responses train a causal language model, which has no labels",
-                place("data", data.prompt_template.empty() ? "prompt_column" : "template"));
+                place("data", response_key(data)));
   core::require(task != "CAUSAL_LM" || (!labelled && problem.empty()), ErrorKind::kUsage,
                 "{}: CAUSAL_LM has no labels; remove label columns and problem_type, or use SEQ_CLS",
                 place("peft_config", "task_type"));

@@ -11,7 +11,6 @@ namespace neoloom::launch {
 std::vector<ForeignKey> foreign_older_keys() {
   using enum ForeignKey::Kind;
   constexpr std::string_view kTrainer = "trainer_config";
-  constexpr std::string_view kData = "data";
   constexpr std::string_view kRuntime = "runtime";
   return {
     // TrainingArguments of transformers 4
@@ -52,7 +51,7 @@ std::vector<ForeignKey> foreign_older_keys() {
     {kTrainer, kRefused, "model_init_kwargs", {"null", "{}"}, "write the keys into model_config"},
     {kTrainer, kNoEffect, "trust_remote_code", {"false", "null"}, "neoloom runs no code from model folders"},
     {kTrainer, kNoEffect, "router_aux_loss_coef", {"null"}, "GPT-Neo has no experts"},
-    {kTrainer, kRefused, "chat_template_path", {"null"}, "data.prompt_column and data.response_column take prompts and answers"},
+    {kTrainer, kRefused, "chat_template_path", {"null"}, "data.template writes chats"},
     {kTrainer, kRefused, "dataset_kwargs", {"null", "{}"}, kColumns},
     {kTrainer, kNoEffect, "dataset_num_proc", {"null"}, kLoader},
     {kTrainer, kNoEffect, "dataset_batch_size", {"1000", "null"}, kLoader},
@@ -65,12 +64,11 @@ std::vector<ForeignKey> foreign_older_keys() {
     {kTrainer, kNoEffect, "eval_packing", {"null", "false"}, "evaluations pack as training does, which changes no result"},
     {kTrainer, kNoEffect, "padding_free", {"false", "null"}, "samples are packed one after another; nothing is padded"},
     {kTrainer, kNoEffect, "pad_to_multiple_of", {"null", "auto"}, "samples are packed one after another; nothing is padded"},
-    {kTrainer, kRefused, "assistant_only_loss", {"false", "null"}, "with data.response_column, only responses are trained on"},
+    {kTrainer, kRefused, "assistant_only_loss", {"false", "null", "true"}, "trainer_config.completion_only_loss: true, the default, does this with chats, too"},
     {kTrainer, kRefused, "loss_type", {"nll", "chunked_nll"}, "the loss is the negative log-likelihood"},
     {kTrainer, kNoEffect, "activation_offloading", {"false", "null"}, "gradient_checkpointing saves memory"},
     {kTrainer, kNoEffect, "use_liger", {"false", "null"}, kKernels},
     // other groups
-    {kData, kRefused, "messages_column", {"null", ""}, "data.prompt_column and data.response_column take prompts and answers"},
     {kRuntime, kRefused, "private_packed_weights", {"false"}, "packed weights are shared by the ranks of a host"},
   };
 }

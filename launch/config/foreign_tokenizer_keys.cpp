@@ -14,7 +14,7 @@ std::vector<ForeignKey> foreign_tokenizer_keys() {
   constexpr std::string_view kPadding = "samples are packed one after another; nothing is padded";
   constexpr std::string_view kFiles = "the files of the folder pretrained_tokenizer_name are read";
   constexpr std::string_view kSpecial = "the tokenizer's files name the special tokens";
-  constexpr std::string_view kTemplate = "data.prompt_column and data.response_column take prompts and answers";
+  constexpr std::string_view kTemplate = "data.template writes prompts and chats";
   constexpr std::string_view kCut = "texts are cut at max_length";
   return {
     // from_pretrained

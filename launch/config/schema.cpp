@@ -349,6 +349,7 @@ void add_data_fields(std::vector<Field>& out) {
   group.name("labels_separator", kResolved, &Options::labels_separator);
   group.name("prompt_column", kResolved, &Options::prompt_column);
   group.name("response_column", kResolved, &Options::response_column);
+  group.name("messages_column", kResolved, &Options::messages_column);
   group.text("template", kResolved, &Options::prompt_template);
   group.text("pack", kResolved, &Options::pack, {{"auto", "documents", "samples", "none"}, {}}, true);
   group.names("label_names", kResolved, &Options::label_names);

@@ -37,6 +37,8 @@ TaskChoice language_model(const RunConfig& config) {
   TaskChoice choice;
   if (!task_type(config).empty()) {
     choice.reason = "peft_config.task_type " + task_type(config);
+  } else if (!config.data.messages_column.empty()) {
+    choice.reason = fmt::format("chats in the column {}", core::quoted(config.data.messages_column));
   } else if (!config.data.prompt_template.empty()) {
     choice.reason = "data.template given";
   } else if (!config.data.prompt_column.empty()) {
@@ -75,6 +77,20 @@ bool take_column_of_file(RunConfig& config) {
     take_labels_column(values[1], data);
   }
   return has(0) || has(1);
+}
+
+/// Takes chats from a training file that has a column `messages` and no column of texts, unless keys have decided.
+void take_chats_of_file(RunConfig& config) {
+  data::Options& data = config.data;
+  const std::string task = task_type(config);
+  const bool decided = data::has_responses(data) || data.text_column != data::Options{}.text_column ||
+                       !data.text_pair_column.empty() || (task != "CAUSAL_LM" && !classifying_key(config).empty());
+  if (decided) return;
+  const auto values = data::first_values(data.train, data, {"text", "messages"});
+  const Cell::Kind kind = values[1].kind;
+  if (values[0].kind != Cell::Kind::kMissing || (kind != Cell::Kind::kOther && kind != Cell::Kind::kList)) return;
+  data.messages_column = "messages";
+  data.prompt_template = "chat";
 }
 
 void check_modules_to_save(const model::LoraOptions& lora, bool classifies) {
@@ -122,6 +138,7 @@ TaskChoice choose_task(RunConfig& config) {
 }
 
 TaskChoice choose_training_task(RunConfig& config) {
+  take_chats_of_file(config);
   const bool by_file = take_column_of_file(config);
   TaskChoice choice = choose_task(config);
   if (config.peft_config) check_modules_to_save(*config.peft_config, choice.classifies());

@@ -123,6 +123,12 @@ void set_option(neoloom::data::StoreRequest& request, const std::string& key, co
     options.response_column = value;
   } else if (key == "pair") {
     options.text_pair_column = value;
+  } else if (key == "messages") {
+    options.messages_column = value;
+  } else if (key == "template") {
+    options.prompt_template = value;
+  } else if (key == "loss_on_prompt") {
+    request.loss_on_prompt = value == "true";
   } else if (key == "side") {
     request.tokenizer_options.truncation_side = value;
   } else if (key == "stride") {

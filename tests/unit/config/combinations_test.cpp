@@ -116,10 +116,25 @@ TEST(Truncation, HasASideOrWindowsOfLabelledTexts) {
   EXPECT_EQ(parse(windows).tokenizer_config.stride, 8);
   EXPECT_THAT(refusal("tokenizer_config: {stride: 8}\n"), HasSubstr("return_overflowing_tokens: true"));
   EXPECT_THAT(refusal(windows + "data: {text_pair_column: b}\n"), HasSubstr("text pairs have no windows"));
-  for (const char* causal :
-       {"peft_config: {task_type: CAUSAL_LM}\n", "data: {prompt_column: p, response_column: r}\n"}) {
+  for (const char* causal : {"peft_config: {task_type: CAUSAL_LM}\n", "data: {prompt_column: p, response_column: r}\n",
+                             "data: {messages_column: m}\n"}) {
     EXPECT_THAT(refusal(windows + causal), HasSubstr("data.pack: documents")) << causal;
   }
+}
+
+TEST(Chats, HaveATemplateOfRolesAndNoOtherColumns) {
+  EXPECT_EQ(parse("data: {messages_column: m}\n").data.prompt_template, "chat");
+  EXPECT_EQ(parse("data: {template: chat}\n").data.messages_column, "messages");
+  EXPECT_EQ(
+      parse("data: {messages_column: m, template: \"{?assistant}{assistant}{/assistant}\"}\n").data.messages_column,
+      "m");
+  EXPECT_THAT(refusal("data: {messages_column: m, template: alpaca}\n"), HasSubstr("data.template: expected \"chat\""));
+  EXPECT_THAT(refusal("data: {messages_column: m, prompt_column: p, response_column: r}\n"),
+              HasSubstr("remove prompt_column"));
+  EXPECT_THAT(refusal("data: {messages_column: m, label_column: l}\n"),
+              HasSubstr("data.messages_column: prompts and responses train"));
+  EXPECT_THAT(refusal("data: {messages_column: m, pack: documents}\n"), HasSubstr("use samples"));
+  EXPECT_EQ(parse(to_yaml(parse("data: {template: chat}\n"))).data.messages_column, "messages");
 }
 
 TEST(GlobalBatch, IsAWholeNumberOfMicroBatches) {
