@@ -367,7 +367,7 @@ int run_generate(comm::MpiSession& session, const GenerateArguments& asked) {
       }
     });
     encode(arguments, inference, prompts);
-    settle_format(inference.from, arguments.prompt_file, inference.config);
+    if (filters) settle_format(inference.from, arguments.prompt_file, inference.config);
   });
   if (filters) {
     answer_lines(session, *answers, inference, settings, arguments, output);

@@ -11,6 +11,7 @@
 #include <cstring>
 #include <nlohmann/json.hpp>
 
+#include "runtime/comm/collective_error.h"
 #include "runtime/core/error.h"
 
 namespace neoloom::launch {
@@ -60,9 +61,11 @@ void InputLines::tell_end(core::Logger& log) const {
 }
 
 void require_one_rank(const comm::MpiSession& session, const std::string& option) {
-  core::require(session.size() == 1, core::ErrorKind::kUsage,
-                "{} - reads standard input on one rank, and this job has {}: start it without mpirun, or give a file",
-                option, session.size());
+  if (session.size() == 1) return;
+  throw comm::CollectiveError(
+      core::ErrorKind::kUsage,
+      fmt::format("{} - reads standard input on one rank, and this job has {}: start it without mpirun, or give a file",
+                  option, session.size()));
 }
 
 std::string error_line(const std::string& reason, int64_t number) {

@@ -34,7 +34,8 @@ class InputLines {
   int64_t lines_ = 0;
 };
 
-/// Throws: Error(kUsage) unless the job has one rank, which alone has a standard input. `option`: what asks for it.
+/// Throws: CollectiveError(kUsage) unless the job has one rank, which alone has a standard input. `option`: what asks
+/// for it.
 void require_one_rank(const comm::MpiSession& session, const std::string& option);
 
 /// Returns the line for a line that cannot be used: {"error": `reason`, "line": `number`}, without a line break.

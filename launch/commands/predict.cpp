@@ -165,9 +165,11 @@ std::string prediction_of(const Inference& inference, const data::LineSample& sa
 
 /// Returns the object of a line; "" when it is a header.
 std::string answer(std::vector<LinePredictor>& predictors, const std::string& line) {
+  bool is_header = false;
+  for (auto& [inference, samples, sample] : predictors) is_header = !samples.read(line, sample) || is_header;
+  if (is_header) return "";
   std::string row;
-  for (auto& [inference, samples, sample] : predictors) {
-    if (!samples.read(line, sample)) return "";
+  for (const auto& [inference, samples, sample] : predictors) {
     if (!sample.error.empty()) return error_line(sample.error, sample.line);
     add_prediction(inference, prediction_of(inference, sample), row);
   }
