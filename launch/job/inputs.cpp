@@ -11,6 +11,7 @@
 #include "launch/job/hub.h"
 #include "launch/job/new_model.h"
 #include "launch/job/shown_progress.h"
+#include "launch/job/trainer_checkpoint.h"
 #include "model/checkpoints/adapter_files.h"
 #include "model/checkpoints/hub.h"
 #include "model/checkpoints/weight_files.h"
@@ -67,6 +68,15 @@ std::optional<model::AdapterFolder> read_start_adapter(const RunConfig& config) 
     return std::nullopt;
   }
   return model::read_adapter_folder(folder);
+}
+
+// Tells of folders of transformers' Trainer that the run starts from. A run that has checkpoints starts from these.
+void note_trainer_checkpoints(Inputs& inputs) {
+  if (!checkpoint::Directory(checkpoints_of(inputs.config)).list().empty()) return;
+  for (const std::string& folder : {start_folder(inputs.config), inputs.base.folder}) {
+    const std::string note = note_on_trainer_checkpoint(folder);
+    if (!note.empty()) inputs.config.warnings.push_back(note);
+  }
 }
 
 std::vector<std::string> labels_of_newest_checkpoint(const RunConfig& config) {
@@ -253,6 +263,7 @@ void read_inputs(const std::string& name, Inputs& inputs) {
     model::require_all_match(*inputs.config.peft_config, inputs.base.config.num_layers);
   }
   inputs.start_adapter = read_start_adapter(inputs.config);
+  note_trainer_checkpoints(inputs);
   if (inputs.task.classifies()) inputs.base.head_labels = starting_labels(inputs);
   inputs.tokenizer.emplace(load_tokenizer(inputs.config, inputs.base));
   inputs.pad_id = resolve_pad_id(inputs.config, inputs.base, *inputs.tokenizer);
