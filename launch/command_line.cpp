@@ -88,6 +88,8 @@ void add_models_options(CLI::App* command, ModelsArguments& arguments) {
   run->excludes(model);
   adapter->needs(model);
   add_checkpoint_option(command, run, arguments.checkpoint);
+  command->add_flag("--no_calibration", arguments.no_calibration,
+                    "Scores of the plain logits, without the calibration.json beside the weights");
   command->footer(
       "Several runs or adapters of one base share its weights. The output then has an object for each, under its NAME "
       "or the name of its folder.");

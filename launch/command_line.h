@@ -41,6 +41,7 @@ struct ModelArguments {
   std::string adapter;  // PEFT folder on top of `model`
   std::vector<std::string> overrides;
   std::string checkpoint = {};  // of `run`, in place of its result: a step, `last`, or a file; empty: the result
+  bool no_calibration = false;  // scores of the plain logits
 };
 
 /// The models that one command compares: several runs, or several adapters on one base. Each word is a folder, or
@@ -51,6 +52,7 @@ struct ModelsArguments {
   std::vector<std::string> adapters;
   std::vector<std::string> overrides;
   std::string checkpoint;  // of every run
+  bool no_calibration = false;
 };
 
 struct EvaluateArguments {

@@ -38,8 +38,12 @@ std::string card_of(const Inference& inference, bool merged) {
 }
 
 void write(const Inference& inference, const ExportArguments& arguments, const core::Progress& progress) {
-  const model::HeadDescription head{inference.labels, inference.task.problem_type_name(), inference.pad_id,
-                                    inference.reference.revision, card_of(inference, arguments.format == "merged")};
+  const model::HeadDescription head{inference.labels,
+                                    inference.task.problem_type_name(),
+                                    inference.pad_id,
+                                    inference.reference.revision,
+                                    card_of(inference, arguments.format == "merged"),
+                                    inference.calibration ? inference.calibration->text : ""};
   if (arguments.format == "merged") {
     model::export_merged(arguments.output, *inference.model, inference.params, inference.base.folder,
                          model::dtype_from_name(arguments.dtype), static_cast<int64_t>(arguments.max_shard_bytes), head,

@@ -43,7 +43,7 @@ struct Predictor {
 std::vector<std::string> predictions(const Predictor& predictor, int64_t batch) {
   const Inference& inference = predictor.inference;
   const at::Tensor logits = train::predict_batch(*inference.model, inference.params, predictor.request, batch);
-  const at::Tensor scores = train::class_scores(inference.task.value, logits);
+  const at::Tensor scores = train::class_scores(inference.task.value, logits, inference.temperature());
   std::vector<std::string> texts;
   for (int64_t i = 0; i < scores.size(0); ++i) {
     const auto unusable = predictor.reasons.find(batch * predictor.request.batch_size + i);
@@ -160,7 +160,8 @@ std::string prediction_of(const Inference& inference, const data::LineSample& sa
     windows.push_back(inference.model->evaluate(batch, inference.params).logits);
   }
   const at::Tensor logits = windows.size() == 1 ? windows.front() : train::mean_of_windows(windows);
-  return prediction_text(inference, train::class_scores(inference.task.value, logits).const_data_ptr<float>());
+  const at::Tensor scores = train::class_scores(inference.task.value, logits, inference.temperature());
+  return prediction_text(inference, scores.const_data_ptr<float>());
 }
 
 /// Returns the object of a line; "" when it is a header.

@@ -305,13 +305,13 @@ train::TrainerSetup trainer_setup(comm::MpiSession& session, const TrainingJob& 
     return identity_json(s.config, resolved);
   };
   setup.hooks.write_adapter = [&s, &model](const at::Tensor& params, const std::string& folder, int64_t step,
-                                           const nlohmann::json& evaluation) {
+                                           const nlohmann::json& evaluation, const std::string& calibration) {
     const CardFacts facts{s.config,        s.task, s.labels, s.reference, s.config.peft_config.has_value(),
                           s.train->size(), step};
-    model::write_adapter_folder(
-        folder, model, params, s.reference.name,
-        {s.labels, s.task.problem_type_name(), s.pad_id, s.reference.revision, model_card(facts, evaluation)},
-        files_beside_weights(s));
+    model::write_adapter_folder(folder, model, params, s.reference.name,
+                                {s.labels, s.task.problem_type_name(), s.pad_id, s.reference.revision,
+                                 model_card(facts, evaluation), calibration},
+                                files_beside_weights(s));
   };
   setup.hooks.peak_memory_bytes = [&device] { return device.peak_memory_bytes(); };
   setup.hooks.device_readback = device.readback();

@@ -93,6 +93,10 @@ void check_rhythm(const RunConfig& config, const KeyLocation& place) {
   core::require((!evaluates && !trainer.eval_on_start) || splits || !config.data.validation.empty(), ErrorKind::kUsage,
                 "{}: evaluation while training needs data.validation or data.validation_split",
                 place("trainer_config", evaluates ? "eval_strategy" : "eval_on_start"));
+  core::require(!trainer.calibrate || splits || config.data.validation.size() == 1, ErrorKind::kUsage,
+                "{}: expected one validation set to fit on, data.validation or data.validation_split, found {}",
+                place("trainer_config", "calibrate"),
+                config.data.validation.empty() ? "none" : fmt::format("{}", config.data.validation.size()));
   core::require(evaluates || trainer.eval_delay == 0, ErrorKind::kUsage, "{}: has no effect with eval_strategy: no",
                 place("trainer_config", "eval_delay"));
   core::require(evaluates || !trainer.compares_evaluations(), ErrorKind::kUsage,

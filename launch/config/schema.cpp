@@ -328,6 +328,7 @@ void add_trainer_rhythm_fields(std::vector<Field>& out) {
   group.flag("greater_is_better", kFree, &Options::greater_is_better);
   group.integer("early_stopping_patience", kFree, &Options::early_stopping_patience, kPositive);
   group.number("early_stopping_threshold", kFree, &Options::early_stopping_threshold, kNotNegative, true);
+  group.flag("calibrate", kFree, &Options::calibrate);
 }
 
 void add_data_fields(std::vector<Field>& out) {

@@ -43,6 +43,9 @@ void require_loss_options_fit(const train::Options& options, Task task) {
   core::require(!options.class_weights.given() || task == Task::kSingleLabel || task == Task::kMultiLabel,
                 ErrorKind::kUsage, "trainer_config.class_weights: {} has no classes; remove the key",
                 task == Task::kCausalLm ? "a causal language model" : "a regression");
+  core::require(!options.calibrate || task == Task::kSingleLabel || task == Task::kMultiLabel, ErrorKind::kUsage,
+                "trainer_config.calibrate: {} has no scores of labels to calibrate; remove the key",
+                task == Task::kCausalLm ? "a causal language model" : "a regression");
   core::require(
       options.label_smoothing_factor == 0.0 || task == Task::kSingleLabel || task == Task::kCausalLm, ErrorKind::kUsage,
       "trainer_config.label_smoothing_factor: the loss of a {} has no smoothing (transformers ignores the key "

@@ -204,6 +204,11 @@ Inference load(comm::MpiSession& session, const ModelArguments& arguments, const
                         result.base.config, result.base.folder);
     }
     adapter_head = describe_head(adapter_folder, result);
+    if (!arguments.no_calibration) {
+      result.calibration =
+          read_calibration(adapter_folder.empty() ? result.base.folder : adapter_folder, result.task, result.labels);
+    }
+    if (result.calibration) result.notes.push_back(result.calibration->note());
     if (taken && adapter_folder.empty()) result.reference.name = taken->base_name;  // the files are gone soon
     std::string& tokenizer = result.config.tokenizer_config.pretrained_tokenizer_name;
     if (tokenizer.empty() && fs::exists(adapter_folder + "/tokenizer_config.json")) tokenizer = adapter_folder;
@@ -278,6 +283,7 @@ train::EvalResult evaluate(comm::MpiSession& session, const Inference& inference
       {.store = store,
        .batch_size = inference.config.trainer_config.per_device_eval_batch_size,
        .pad_id = inference.pad_id,
+       .calibration = inference.calibration ? std::optional(inference.calibration->values) : std::nullopt,
        .progress = shown_progress(session, inference.config.logging.progress, "evaluating", "rows")});
 }
 

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "launch/command_line.h"
+#include "launch/job/calibration.h"
 #include "launch/job/device.h"
 #include "launch/job/inputs.h"
 #include "model/model.h"
@@ -28,11 +29,14 @@ struct Inference {
   std::unique_ptr<model::Model> model;
   at::Tensor params;                // [layout().total_elements] fp32
   std::vector<std::string> labels;  // class names in index order
+  std::optional<CalibrationFile> calibration;
   int64_t pad_id = 0;
   BaseReference reference;                               // the base's name for adapters written from this
   std::string adapter_folder;                            // empty: the weights are whole
   std::vector<std::string> notes;                        // for the log
   std::shared_ptr<const std::string> checkpoint_folder;  // of --checkpoint: the files that adapter_folder or base names
+
+  double temperature() const { return calibration ? calibration->values.temperature : 1.0; }
 };
 
 /// Loads a run folder, or a model folder / hub id with an optional PEFT adapter.

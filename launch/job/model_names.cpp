@@ -36,7 +36,7 @@ std::string name_of(const std::string& folder) {
 std::vector<std::pair<std::string, ModelArguments>> name_models(const ModelsArguments& arguments) {
   const bool runs = !arguments.runs.empty();
   const std::vector<std::string>& words = runs ? arguments.runs : arguments.adapters;
-  if (words.empty()) return {{"", {"", arguments.model, "", arguments.overrides}}};
+  if (words.empty()) return {{"", {"", arguments.model, "", arguments.overrides, "", arguments.no_calibration}}};
   std::vector<std::pair<std::string, ModelArguments>> models;
   std::set<std::string> names;
   for (const std::string& word : words) {
@@ -46,8 +46,9 @@ std::vector<std::pair<std::string, ModelArguments>> name_models(const ModelsArgu
                   "the name {} {}; give another one: {} NAME={}", core::quoted(name),
                   name == "index" ? "is that of a row's number" : "stands for two models", runs ? "--run" : "--adapter",
                   folder);
-    models.push_back(
-        {name, {runs ? folder : "", arguments.model, runs ? "" : folder, arguments.overrides, arguments.checkpoint}});
+    models.push_back({name,
+                      {runs ? folder : "", arguments.model, runs ? "" : folder, arguments.overrides,
+                       arguments.checkpoint, arguments.no_calibration}});
   }
   return models;
 }

@@ -26,10 +26,12 @@ ordered_json single_label(const std::vector<std::string>& labels, const float* s
   return {{"label", labels[best]}, {"score", scores[best]}, {"scores", named_scores(labels, scores)}};
 }
 
-ordered_json multi_label(const std::vector<std::string>& labels, const float* scores) {
+ordered_json multi_label(const Inference& inference, const float* scores) {
+  const std::vector<std::string>& labels = inference.labels;
   ordered_json chosen = ordered_json::array();
   for (size_t k = 0; k < labels.size(); ++k) {
-    if (scores[k] > 0.5F) chosen.push_back(labels[k]);
+    const float threshold = inference.calibration ? inference.calibration->values.thresholds[k] : 0.5F;
+    if (scores[k] > threshold) chosen.push_back(labels[k]);
   }
   return {{"labels", chosen}, {"scores", named_scores(labels, scores)}};
 }
@@ -50,7 +52,7 @@ const char* main_key(const Inference& inference) {
 std::string prediction_text(const Inference& inference, const float* scores) {
   const std::vector<std::string>& labels = inference.labels;
   if (inference.task.regression()) return values(scores, labels.size()).dump();
-  return (inference.task.multi_label() ? multi_label(labels, scores) : single_label(labels, scores)).dump();
+  return (inference.task.multi_label() ? multi_label(inference, scores) : single_label(labels, scores)).dump();
 }
 
 std::string prediction_text(const Inference& inference, const std::string& reason) {

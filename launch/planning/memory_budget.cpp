@@ -15,6 +15,7 @@
 #include "model/lora/trainable_count.h"
 #include "runtime/core/error.h"
 #include "runtime/metrics/events.h"
+#include "runtime/train/calibrator.h"
 #include "runtime/train/optimizer_setup.h"
 #include "runtime/train/score_table.h"
 
@@ -112,6 +113,7 @@ MemoryPlanInput memory_plan_input(const RunConfig& config, const TaskChoice& tas
                               .bytes();
   question.gradient_sum = config.runtime.gradient_sum;
   question.keeps_best = config.trainer_config.load_best_model_at_end;
+  question.calibrates = config.trainer_config.calibrate;
   question.eval_batch_size = config.trainer_config.per_device_eval_batch_size;
   question.prefetch_batches = config.runtime.prefetch_batches;
   question.train = &train;
@@ -131,9 +133,11 @@ RankMemory rank_memory(const MemoryPlanInput& question, bool gradient_checkpoint
   memory.batch = largest_batch(*question.train, question.batching.micro_batch_size);
   memory.step = model::training_memory(setup, memory.batch);
   for (const train::ValidationSet& set : question.validation) {
-    const int64_t scores = causal ? 0
-                                  : train::score_table_bytes(set.store->packs(), setup.model.num_labels,
-                                                             question.eval_batch_size, question.ranks);
+    const auto bytes = [&](auto& of) {
+      return of(set.store->packs(), setup.model.num_labels, question.eval_batch_size, question.ranks);
+    };
+    const int64_t scores = std::max(causal ? 0 : bytes(train::score_table_bytes),
+                                    question.calibrates ? bytes(train::calibration_bytes) : 0);
     // The windows of a row need not go through the model together.
     const model::BatchShape batch = largest_batch(*set.store, question.eval_batch_size, /*counts_packs=*/causal);
     const int64_t peak = model::evaluation_peak_bytes(setup, batch);

@@ -22,6 +22,7 @@ struct MemoryPlanInput {
   int64_t moment_bytes = 0;   // of the optimizer's state
   std::string gradient_sum;
   bool keeps_best = false;  // load_best_model_at_end
+  bool calibrates = false;  // trainer_config.calibrate
   train::Batching batching;
   int64_t eval_batch_size = 0;
   int64_t prefetch_batches = 0;

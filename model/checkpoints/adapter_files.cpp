@@ -97,6 +97,15 @@ std::string saved_key(const std::string& name) {
   return key;
 }
 
+void write_descriptions(const std::string& folder, const ModelConfigText& parts) {
+  const auto write = [&](const char* name, const std::string& text) {
+    if (!text.empty()) core::publish_file((fs::path(folder) / name).string(), text, ErrorKind::kOutput);
+  };
+  write(kConfigFile, model_config_text(parts));
+  write(kCardFile, parts.description.card);
+  write(kCalibrationFile, parts.description.calibration);
+}
+
 void write_adapter_folder(const std::string& folder, const Model& model, const at::Tensor& params,
                           const std::string& base_model_name, const HeadDescription& head,
                           const std::vector<std::string>& tokenizer_files) {
@@ -118,8 +127,7 @@ void write_adapter_folder(const std::string& folder, const Model& model, const a
                          adapter_config_text(plain_options(model), setup.head, base_model_name, head.revision),
                          ErrorKind::kOutput);
     }
-    core::publish_file((root / kConfigFile).string(), model_config_text(config), ErrorKind::kOutput);
-    if (!head.card.empty()) core::publish_file((root / kCardFile).string(), head.card, ErrorKind::kOutput);
+    write_descriptions(fresh, config);
     copy_files(tokenizer_files, fresh);
   });
 }

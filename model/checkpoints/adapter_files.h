@@ -24,13 +24,17 @@ struct AdapterFolder {
   int64_t pad_token_id = -1;
 };
 
+/// Beside a classifier's weights: what turns its logits into scores and labels (trainer_config.calibrate).
+inline constexpr const char* kCalibrationFile = "calibration.json";
+
 /// Label names, problem type, pad id and the base's revision that an adapter folder stores.
 struct HeadDescription {
   std::vector<std::string> labels;
   std::string problem_type;
   int64_t pad_token_id = -1;
-  std::string revision = {};  // of the base model; empty: null, as PEFT writes the default
-  std::string card = {};      // README.md; empty: none
+  std::string revision = {};     // of the base model; empty: null, as PEFT writes the default
+  std::string card = {};         // README.md; empty: none
+  std::string calibration = {};  // kCalibrationFile; empty: none
 };
 
 /// Writes PEFT's adapter_config.json and adapter_model.safetensors, and the base's config.json with num_labels,

@@ -37,6 +37,9 @@ struct ModelConfigText {
 };
 std::string model_config_text(const ModelConfigText& parts);
 
+/// Writes config.json and what `parts.description` brings: model card and calibration.
+void write_descriptions(const std::string& folder, const ModelConfigText& parts);
+
 /// Builds a folder under a temporary name with `fill(path)`. Then replaces `folder` by it, with an atomic exchange
 /// where the file system has one, else two renames, and removes the old one. An existing `folder` must be empty or hold
 /// a model or adapter. Throws: Error(kWeights) for that, Error(kOutput) when it cannot be written.

@@ -182,12 +182,10 @@ void export_merged(const std::string& folder, const Model& model, const at::Tens
                                .dtype = dtype_name(dtype),
                                .untied_lm_head = exporter.untied_lm_head()};
   publish_folder(folder, [&](const std::string& fresh) {
-    const fs::path root(fresh);
     std::vector<TensorToWrite> tensors = exporter.tensors();
     if (progress) report_while_writing(tensors, progress);
     write_weight_files(fresh, tensors, max_shard_bytes);
-    core::publish_file((root / kConfigFile).string(), model_config_text(config), ErrorKind::kOutput);
-    if (!head.card.empty()) core::publish_file((root / kCardFile).string(), head.card, ErrorKind::kOutput);
+    write_descriptions(fresh, config);
     const fs::path generation = fs::path(base_folder) / kGenerationConfigFile;
     if (setup.head == Head::kCausalLm && fs::exists(generation)) copy_files({generation.string()}, fresh);
     copy_files(tokenizer_files, fresh);

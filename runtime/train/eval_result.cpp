@@ -93,9 +93,10 @@ ordered_json for_set(const std::string& name, const ordered_json& values) {
   return renamed;
 }
 
-at::Tensor class_scores(core::Task task, const at::Tensor& logits) {
+at::Tensor class_scores(core::Task task, const at::Tensor& logits, double temperature) {
   if (task == core::Task::kRegression) return logits.cpu().contiguous();
-  return (task == core::Task::kMultiLabel ? at::sigmoid(logits) : at::softmax(logits, -1)).cpu().contiguous();
+  const at::Tensor divided = temperature == 1.0 ? logits : logits.div(temperature);
+  return (task == core::Task::kMultiLabel ? at::sigmoid(divided) : at::softmax(divided, -1)).cpu().contiguous();
 }
 
 double majority_baseline(const data::TokenStore& store, core::Task task) {
@@ -118,11 +119,11 @@ void EvalResult::add_single(int64_t truth, std::span<const float> logits, std::s
   calibration.add(scores[static_cast<size_t>(predicted)], predicted == truth);
 }
 
-void EvalResult::add_multi(std::span<const uint8_t> truth, std::span<const float> logits,
-                           std::span<const float> scores) {
+void EvalResult::add_multi(std::span<const uint8_t> truth, std::span<const float> logits, std::span<const float> scores,
+                           std::span<const float> thresholds) {
   std::vector<uint8_t> predicted(logits.size());
   for (size_t k = 0; k < logits.size(); ++k) {
-    predicted[k] = logits[k] > 0.0F;  // sigmoid(x) > 0.5
+    predicted[k] = thresholds.empty() ? logits[k] > 0.0F : scores[k] > thresholds[k];  // sigmoid(0) is 0.5
     calibration.add(scores[k], truth[k] != 0);
   }
   multi_label->add(truth, predicted);

@@ -20,8 +20,9 @@ namespace neoloom::train {
 
 /// Returns the scores of a classifier, as predict writes them: softmax over the labels, sigmoid of each label, or the
 /// values of a regression.
-/// Shapes: logits, result [B, num_labels] fp32; the result is contiguous in host memory.
-at::Tensor class_scores(core::Task task, const at::Tensor& logits);
+/// Shapes: logits, result [B, num_labels] fp32; the result is contiguous in host memory. `temperature`: of a
+/// calibration (metrics::Calibration).
+at::Tensor class_scores(core::Task task, const at::Tensor& logits, double temperature = 1.0);
 
 /// Accuracy of a prediction that is always the same: the most frequent label of the store, or its most frequent set of
 /// labels.
@@ -50,7 +51,9 @@ struct EvalResult {
   bool classifies() const { return single_label || multi_label; }
   /// Counts one sample. Shapes: logits, scores [num_labels].
   void add_single(int64_t truth, std::span<const float> logits, std::span<const float> scores);
-  void add_multi(std::span<const uint8_t> truth, std::span<const float> logits, std::span<const float> scores);
+  /// `thresholds`: of a calibration [num_labels]; empty: 0.5.
+  void add_multi(std::span<const uint8_t> truth, std::span<const float> logits, std::span<const float> scores,
+                 std::span<const float> thresholds = {});
   /// The counts of classification, which sums over ranks complete.
   std::vector<std::span<int64_t>> cells();
 

@@ -59,8 +59,9 @@ metrics::RegressionScores scores_of_all(comm::MpiSession& session, const data::T
 /// Counts the predictions of this rank's batches, if the data are labelled.
 class Predictions {
  public:
-  Predictions(const data::TokenStore& store, const model::ModelSetup& setup, int64_t rows_of_rank, EvalResult& result)
-      : store_(store), task_(setup.head), result_(result) {
+  Predictions(const data::TokenStore& store, const model::ModelSetup& setup,
+              const std::optional<metrics::Calibration>& calibration, int64_t rows_of_rank, EvalResult& result)
+      : store_(store), task_(setup.head), calibration_(calibration.value_or(metrics::Calibration{})), result_(result) {
     if (!store.labelled() || task_ == model::Head::kCausalLm) return;
     regression_ = task_ == model::Head::kRegression;
     if (regression_) return;
@@ -74,7 +75,7 @@ class Predictions {
     if (regression_) append_values(logits, values_);
     if (!table_) return;
     const at::Tensor host = logits.cpu().contiguous();
-    const at::Tensor scores = class_scores(task_, logits);
+    const at::Tensor scores = class_scores(task_, logits, calibration_.temperature);
     table_->add(scores);
     const auto row = [](const at::Tensor& values, int64_t i) {
       const auto width = static_cast<size_t>(values.size(1));
@@ -85,7 +86,7 @@ class Predictions {
       if (result_.single_label) {
         result_.add_single(store_.label(sample), row(host, i), row(scores, i));
       } else {
-        result_.add_multi(store_.multi_label(sample), row(host, i), row(scores, i));
+        result_.add_multi(store_.multi_label(sample), row(host, i), row(scores, i), calibration_.thresholds);
       }
     }
   }
@@ -99,6 +100,7 @@ class Predictions {
  private:
   const data::TokenStore& store_;
   model::Head task_;
+  metrics::Calibration calibration_;
   EvalResult& result_;
   std::optional<ScoreTable> table_;
   bool regression_ = false;
@@ -114,6 +116,20 @@ void add_loss(double loss, int64_t targets, Totals& totals) {
   }
 }
 
+/// Adds the losses of the labelled rows of a batch, as the model's head computes them of their calibrated logits.
+/// Shapes: logits [rows, C].
+void add_losses_of_rows(const EvalRequest& request, const model::ModelSetup& setup, int64_t batch,
+                        const at::Tensor& logits, Totals& totals) {
+  if (!request.store->labelled()) return;
+  const double temperature = request.calibration ? request.calibration->temperature : 1.0;
+  const at::Tensor host = logits.cpu().div(temperature).contiguous();
+  for (int64_t i = 0; i < host.size(0); ++i) {
+    const RowLoss row = loss_of_row(*request.store, batch * request.batch_size + i, setup.head,
+                                    host.const_data_ptr<float>() + i * host.size(1), setup.label_smoothing);
+    if (row.counts) add_loss(row.loss, 1, totals);
+  }
+}
+
 /// Evaluates a batch of samples or packs. Returns the logits of the samples, undefined for a causal LM.
 at::Tensor evaluate_samples(model::Model& model, const at::Tensor& params, const EvalRequest& request, int64_t number,
                             Totals& totals) {
@@ -125,7 +141,11 @@ at::Tensor evaluate_samples(model::Model& model, const at::Tensor& params, const
   const model::EvalOutput output = model.evaluate(batch, params);
   totals.samples += static_cast<int64_t>(samples.size());
   totals.tokens += batch.cu_seqlens.back();
-  if (output.loss.loss.defined()) add_loss(output.loss.loss.item<double>(), output.loss.count, totals);
+  if (request.calibration) {
+    add_losses_of_rows(request, model.setup(), number, output.logits, totals);
+  } else if (output.loss.loss.defined()) {
+    add_loss(output.loss.loss.item<double>(), output.loss.count, totals);
+  }
   if (output.right.defined()) totals.right += output.right.item<int64_t>();
   return output.logits;
 }
@@ -135,12 +155,7 @@ at::Tensor evaluate_windows(model::Model& model, const at::Tensor& params, const
                             Totals& totals) {
   const data::TokenStore& store = *request.store;
   at::Tensor logits = predict_batch(model, params, request, batch);
-  const int64_t first_row = batch * request.batch_size;
-  for (int64_t i = 0; store.labelled() && i < logits.size(0); ++i) {
-    const RowLoss row = loss_of_row(store, first_row + i, model.setup().head,
-                                    logits.const_data_ptr<float>() + i * logits.size(1), model.setup().label_smoothing);
-    if (row.counts) add_loss(row.loss, 1, totals);
-  }
+  add_losses_of_rows(request, model.setup(), batch, logits, totals);
   totals.samples += logits.size(0);
   for (const int64_t sample : samples_of_batch(request, batch)) {
     totals.tokens += std::max(1, store.lengths()[static_cast<size_t>(sample)]);
@@ -195,7 +210,8 @@ EvalResult evaluate(comm::MpiSession& session, model::Model& model, const at::Te
   EvalResult result;
   Totals totals;
   const data::Shard shard = data::shard_of_rank(batches_of(request), session.rank(), session.size());
-  Predictions predictions(store, model.setup(), (shard.end - shard.begin) * request.batch_size, result);
+  Predictions predictions(store, model.setup(), request.calibration, (shard.end - shard.begin) * request.batch_size,
+                          result);
   session.run_on_all_or_fail([&] {
     for (int64_t b = shard.begin; b < shard.end; ++b) {
       const at::Tensor logits = in_windows ? evaluate_windows(model, params, request, b, totals)

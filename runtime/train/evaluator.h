@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -13,6 +14,7 @@
 #include "model/model.h"
 #include "runtime/comm/mpi_session.h"
 #include "runtime/core/progress.h"
+#include "runtime/metrics/calibration.h"
 #include "runtime/train/eval_result.h"
 
 namespace neoloom::train {
@@ -21,7 +23,8 @@ struct EvalRequest {
   std::shared_ptr<const data::TokenStore> store;
   int64_t batch_size = 8;  // samples, or packs; affects bits, so it never depends on the number of ranks
   int64_t pad_id = 0;
-  core::Progress progress = {};  // of this rank's shard, in rows of the store
+  std::optional<metrics::Calibration> calibration = {};  // of a classifier's scores
+  core::Progress progress = {};                          // of this rank's shard, in rows of the store
 };
 
 /// The samples of a batch, consecutive in the store, and how many batches there are. Both count packs; those of a store

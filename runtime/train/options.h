@@ -87,6 +87,7 @@ struct Options {
   std::optional<bool> greater_is_better;
   std::optional<int64_t> early_stopping_patience;  // evaluations in a row without an improvement; absent: off
   double early_stopping_threshold = 0.0;           // of an improvement that counts
+  bool calibrate = false;  // classification: fit temperature and thresholds of the result on the validation data
   NonFinitePolicy non_finite_policy;
   LossSpikePolicy loss_spike_policy;
 

@@ -13,6 +13,7 @@
 #include "runtime/core/files.h"
 #include "runtime/core/hash.h"
 #include "runtime/core/json.h"
+#include "runtime/train/calibrator.h"
 #include "runtime/train/evaluator.h"
 
 namespace neoloom::train {
@@ -70,7 +71,9 @@ Trainer::Trainer(comm::MpiSession& session, comm::Communicator& communicator, mo
                .total_steps = schedule_.total_steps,
                .write_adapter =
                    [this](const at::Tensor& params, const std::string& folder, int64_t step) {
-                     setup_.hooks.write_adapter(params, folder, step, state_.history.evaluation_before(step));
+                     const bool result = folder == setup_.options.output_dir + "/" + setup_.result_folder;
+                     setup_.hooks.write_adapter(params, folder, step, state_.history.evaluation_before(step),
+                                                result && !calibration_.is_null() ? calibration_.dump(2) + "\n" : "");
                    }},
               reporter_, best_),
       runner_(model, make_reducer(setup_, session.size(), model.layout(), communicator),
@@ -326,12 +329,15 @@ ordered_json Trainer::evaluate_now() {
   return values;
 }
 
+EvalRequest Trainer::request_for(const ValidationSet& set, const std::string& what) {
+  return {.store = set.store,
+          .batch_size = setup_.options.per_device_eval_batch_size,
+          .pad_id = setup_.pad_id,
+          .progress = reporter_.begin_work(what, "rows")};
+}
+
 ordered_json Trainer::evaluate_on(const ValidationSet& set) {
-  const EvalResult result = evaluate(session_, model_, state_.buffers.params,
-                                     {.store = set.store,
-                                      .batch_size = setup_.options.per_device_eval_batch_size,
-                                      .pad_id = setup_.pad_id,
-                                      .progress = reporter_.begin_work("evaluating", "rows")});
+  const EvalResult result = evaluate(session_, model_, state_.buffers.params, request_for(set, "evaluating"));
   const ordered_json values = for_set(set.name, result.json());
   nlohmann::json remembered = {{"event", "eval"}, {"step", state_.step}};
   remembered.update(nlohmann::json(values));
@@ -388,6 +394,7 @@ ordered_json Trainer::end_of_run() const {
   ordered_json end = ordered_json::object();
   if (state_.step < schedule_.total_steps && early_stopping_.stops()) end["reason"] = early_stopping_.reason(best_);
   if (state_.skipped_steps > 0) end["skipped_steps"] = state_.skipped_steps;
+  if (!calibration_.is_null()) end["calibration"] = calibration_;
   if (state_.spikes.given()) end["loss_spikes"] = state_.spikes.count();
   return end;
 }
@@ -418,8 +425,9 @@ void Trainer::did_something_else(double since_seconds) {
 
 void Trainer::finish(RunStatus status) {
   const auto phase = session_.phase("publishing the result");
-  reporter_.finish();
   const bool completed = status == RunStatus::kCompleted;
+  if (completed && setup_.options.calibrate) calibrate_result();
+  reporter_.finish();
   if (completed) require_updates();
   session_.run_on_root([&]() -> std::string {
     writer_.write_side_products(state_.step);
@@ -438,6 +446,18 @@ void Trainer::finish(RunStatus status) {
     }
     return "";
   });
+}
+
+void Trainer::calibrate_result() {
+  const double start = core::now_seconds();
+  const at::Tensor params =
+      result_params(session_, best_, setup_.options.load_best_model_at_end, state_.step, state_.buffers.params);
+  Calibrated made = calibrate(session_, model_, params, request_for(setup_.validation.front(), "calibrating"));
+  did_something_else(start);
+  if (!session_.is_root()) return;
+  calibration_ = std::move(made.values);
+  if (made.warns) return warn(made.text);
+  reporter_.notice(made.text);
 }
 
 // Fails a run without any update: it has learnt nothing, and its adapter would not show that.

@@ -61,6 +61,7 @@ class Trainer {
   /// Evaluates on all validation sets. Returns the values of all of them.
   nlohmann::ordered_json evaluate_now();
   nlohmann::ordered_json evaluate_on(const ValidationSet& set);
+  EvalRequest request_for(const ValidationSet& set, const std::string& what);
   /// What an evaluation is a reason for, beside its log line.
   struct Verdict {
     bool save = false;
@@ -79,6 +80,8 @@ class Trainer {
   void end_profile();
   void check_replicas();
   void finish(RunStatus status);
+  /// Fits the calibration of the result.
+  void calibrate_result();
   void require_updates();
   void warn(const std::string& text) { reporter_.warn(state_.step, text); }
   checkpoint::State snapshot() const;
@@ -99,6 +102,7 @@ class Trainer {
   StepProfiler profiler_;
   std::unique_ptr<MicroBatchLoader> loader_;
   StepResult last_result_;
+  nlohmann::ordered_json calibration_;  // of the result, on rank 0; null: none
   bool told_of_step_without_target_ = false;
   double longest_step_seconds_ = 0.0;  // of this process
   bool steps_alike_ = false;           // the next step does the same work as the last ones

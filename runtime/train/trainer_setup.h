@@ -32,9 +32,10 @@ namespace neoloom::train {
 struct Hooks {
   std::function<bool()> stop_requested;                  // this rank received a signal
   std::function<std::string(const Batching&)> identity;  // JSON object stored in checkpoints
-  /// Writes a state as a result. `evaluation`: the last `eval` event until then; null: none. Rank 0 only.
+  /// Writes a state as a result. `evaluation`: the last `eval` event until then; null: none. `calibration`: the text of
+  /// calibration.json; empty: none. Rank 0 only.
   std::function<void(const at::Tensor& params, const std::string& folder, int64_t step,
-                     const nlohmann::json& evaluation)>
+                     const nlohmann::json& evaluation, const std::string& calibration)>
       write_adapter;
   std::function<int64_t()> peak_memory_bytes;
   /// Runs a micro-step's kernels, by CUDA graph or eagerly. Empty: eagerly.

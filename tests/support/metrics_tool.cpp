@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// Gives tests in Python the metrics of an evaluation of given logits, and what early stopping makes of evaluations: one
-// JSON request a line on standard input, one JSON answer a line on standard output. See tests/support/optim_tool.py.
+// Gives tests in Python the metrics of an evaluation of given logits, their calibration, and what early stopping makes
+// of evaluations: one JSON request a line on standard input, one JSON answer a line on standard output. See
+// tests/support/optim_tool.py.
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/tensor.h>
 
 #include <iostream>
 #include <nlohmann/json.hpp>
 
+#include "runtime/metrics/calibration.h"
 #include "runtime/metrics/names.h"
 #include "runtime/train/best_model.h"
 #include "runtime/train/early_stopping.h"
@@ -62,15 +64,41 @@ json early_stopping(const json& request) {
   return answer;
 }
 
-json evaluate(const json& request, neoloom::comm::MpiSession& session) {
-  const Task task = request.at("multi_label").get<bool>() ? Task::kMultiLabel : Task::kSingleLabel;
-  const LabelledStore store(request.at("truth"), task == Task::kMultiLabel);
-  const auto labels = static_cast<int64_t>(request.at("logits").at(0).size());
+at::Tensor logits_of(const json& request) {
   std::vector<float> flat;
   for (const json& values : request.at("logits")) {
     for (const json& value : values) flat.push_back(value.is_null() ? std::nanf("") : value.get<float>());
   }
-  const at::Tensor logits = at::tensor(flat).view({-1, labels});
+  return at::tensor(flat).view({-1, static_cast<int64_t>(request.at("logits").at(0).size())});
+}
+
+/// The temperature of logits, and for several labels a row the thresholds of given scores.
+json calibrate(const json& request) {
+  const at::Tensor logits = logits_of(request);
+  const std::span<const float> values(logits.const_data_ptr<float>(), static_cast<size_t>(logits.numel()));
+  if (!request.at("multi_label").get<bool>()) {
+    const auto truth = request.at("truth").get<std::vector<int64_t>>();
+    return {{"temperature", metrics::fit_temperature(values, std::span<const int64_t>(truth))}};
+  }
+  std::vector<uint8_t> truth;
+  for (const json& row : request.at("truth")) truth.insert(truth.end(), row.begin(), row.end());
+  const double temperature = metrics::fit_temperature(values, std::span<const uint8_t>(truth));
+  const auto labels = static_cast<size_t>(logits.size(1));
+  const auto scores = request.at("scores").get<std::vector<std::vector<float>>>();
+  json thresholds = json::array();
+  for (size_t k = 0; k < labels; ++k) {
+    std::vector<std::pair<float, bool>> scored;
+    for (size_t i = 0; i < scores.size(); ++i) scored.emplace_back(scores[i][k], truth[i * labels + k] != 0);
+    thresholds.push_back(metrics::best_threshold(scored));
+  }
+  return {{"temperature", temperature}, {"thresholds", thresholds}};
+}
+
+json evaluate(const json& request, neoloom::comm::MpiSession& session) {
+  const Task task = request.at("multi_label").get<bool>() ? Task::kMultiLabel : Task::kSingleLabel;
+  const LabelledStore store(request.at("truth"), task == Task::kMultiLabel);
+  const at::Tensor logits = logits_of(request);
+  const int64_t labels = logits.size(1);
   const at::Tensor scores = train::class_scores(task, logits);
   train::EvalResult result;
   result.samples = result.targets = store.size();
@@ -105,7 +133,9 @@ int main(int argc, char** argv) {
     json answer;
     try {
       const json request = json::parse(line);
-      answer = request.contains("patience") ? early_stopping(request) : evaluate(request, session);
+      answer = request.contains("patience")    ? early_stopping(request)
+               : request.contains("calibrate") ? calibrate(request)
+                                               : evaluate(request, session);
     } catch (const std::exception& error) {
       answer = {{"error", error.what()}};
     }
