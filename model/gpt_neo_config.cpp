@@ -18,7 +18,6 @@ namespace {
 using core::ErrorKind;
 using nlohmann::json;
 
-constexpr std::array kDropouts = {"embed_dropout", "attention_dropout", "resid_dropout"};
 constexpr size_t kLongestValueBytes = 400;  // in a message
 // These limits are far above every GPT-Neo, and low enough that no product of sizes exceeds 64 bits.
 constexpr int64_t kLargestExtent = int64_t{1} << 24;
@@ -174,10 +173,12 @@ void check_supported(const Reader& reader) {
   }
   const json activation = reader.text_of("activation_function", "gelu_new");
   if (activation != "gelu_new") reader.refuse("activation_function", "\"gelu_new\"", activation);
-  for (const char* key : kDropouts) {
-    const double dropout = reader.number(key, 0.0);
-    if (dropout < 0.0 || dropout > 1.0) reader.refuse(key, "a number from 0 to 1", json(dropout));
-  }
+}
+
+double read_dropout(const Reader& reader, const char* key) {
+  const double dropout = reader.number(key, 0.0);
+  if (dropout < 0.0 || dropout > 1.0) reader.refuse(key, "a number from 0 to 1", json(dropout));
+  return dropout;
 }
 
 void read_special_tokens(const Reader& reader, GptNeoConfig& config) {
@@ -219,6 +220,9 @@ GptNeoConfig GptNeoConfig::from_text(const std::string& name, std::string text) 
   config.window_size = reader.integer({"window_size"}, config.window_size, 1);
   config.layer_norm_epsilon = reader.number("layer_norm_epsilon", config.layer_norm_epsilon);
   config.initializer_range = reader.number("initializer_range", config.initializer_range);
+  config.embed_dropout = read_dropout(reader, "embed_dropout");
+  config.resid_dropout = read_dropout(reader, "resid_dropout");
+  config.attention_dropout = read_dropout(reader, "attention_dropout");
   config.tie_word_embeddings = reader.boolean("tie_word_embeddings", config.tie_word_embeddings);
   core::require(config.hidden_size % config.num_heads == 0, ErrorKind::kWeights,
                 "{}: key \"num_heads\": expected a divisor of hidden_size {}, found {}", name, config.hidden_size,
@@ -242,16 +246,6 @@ std::vector<std::string> config_notes(const GptNeoConfig& config) {
   if (types == nullptr || reader.find({"attention_layers"}) == nullptr) return {};
   if (expand_attention_types(reader, *types, config.num_layers) == config.layer_is_local) return {};
   return {"config.json: attention_layers and attention_types disagree; attention_layers counts, as in transformers"};
-}
-
-std::string dropouts_of(const GptNeoConfig& config) {
-  const Reader reader("config.json", config.json);
-  std::string found;
-  for (const char* key : kDropouts) {
-    const double dropout = reader.number(key, 0.0);
-    if (dropout > 0.0) found += fmt::format("{}{} {}", found.empty() ? "" : ", ", key, dropout);
-  }
-  return found;
 }
 
 }  // namespace neoloom::model

@@ -20,6 +20,9 @@ struct GptNeoConfig {
   int64_t window_size = 256;
   double layer_norm_epsilon = 1e-5;
   double initializer_range = 0.02;
+  double embed_dropout = 0.0;  // in training only, like the other two
+  double resid_dropout = 0.0;
+  double attention_dropout = 0.0;
   bool tie_word_embeddings = true;
   std::vector<bool> layer_is_local;  // [num_layers]
   int64_t bos_token_id = 50256;

@@ -23,7 +23,7 @@ struct MicroBatch;     // model/batch/packing.h
 
 /// A micro-batch of B samples in host memory: their N tokens, concatenated without padding.
 struct Batch {
-  std::vector<int64_t> sample_ids;   // [B], keys of the dropout masks
+  std::vector<int64_t> sample_ids;   // [B], keys of dropout masks and noise
   std::vector<int64_t> cu_seqlens;   // [B + 1]: where each sample begins in `ids`, then N; no sample is empty
   std::vector<int64_t> ids;          // [N]
   bool has_targets = false;          // false: no loss is computed
@@ -35,11 +35,11 @@ struct Batch {
   std::vector<float> loss_weights;
 };
 
-/// Key of the counter-based dropout masks, together with (sample, token, channel, layer, site).
+/// Key of the counter-based dropout masks and noise, together with (sample, token, channel, layer, site).
 struct DropoutKey {
   uint64_t seed = 0;
   int64_t epoch = 0;
-  // GPUs use native dropout, seeded by these instead of by sample and token:
+  // GPUs use LibTorch's own random numbers, seeded by these instead of by sample and token:
   int64_t step = 0;
   int64_t micro_batch = 0;  // index in the step's list, not the rank's
 };
@@ -65,6 +65,7 @@ struct ModelSetup {
   Dtype compute_dtype = Dtype::kFloat32;           // input type of matmuls with frozen weights
   int64_t logits_chunk_rows = 0;                   // causal LM: rows of logits in memory at once; 0: default
   double label_smoothing = 0.0;                    // kSingleLabel, kCausalLm; in training and evaluation
+  double neftune_noise_alpha = 0.0;                // noise on the token embeddings in training; 0: none
   bool gradient_checkpointing = false;             // recompute all blocks but the last in backward
   DeviceTraits device;                             // chooses the kernels
   std::shared_ptr<const CudaOperators> operators;  // GPUs; null: libtorch_operators()
@@ -107,8 +108,9 @@ class Model {
   /// What subtract() was given; undefined: nothing.
   virtual const at::Tensor& subtracted() const = 0;
 
-  /// Runs one micro-batch in training mode. Returns the loss sum. OVERWRITES `grads` with the gradients of (loss sum *
-  /// loss_scale). Shapes: params, grads [layout().total_elements] fp32 on the model's device.
+  /// Runs one micro-batch in training mode, with the dropouts of config.json and LoRA. Returns the loss sum. OVERWRITES
+  /// `grads` with the gradients of (loss sum * loss_scale). Shapes: params, grads [layout().total_elements] fp32 on the
+  /// model's device.
   virtual LossSum forward_backward(const Batch& batch, const at::Tensor& params, at::Tensor& grads,
                                    const DropoutKey& key, double loss_scale) = 0;
 
@@ -121,7 +123,7 @@ class Model {
     /// Micro-steps with equal texts enqueue the same kernels on the same memory, given the same buffers. Empty: do not
     /// capture, since kernels differ between micro-steps.
     std::string shape;
-    std::function<void()> begin;  // call before each enqueue, never captured: seeds native dropout
+    std::function<void()> begin;  // call before each enqueue, never captured: seeds native random numbers
     std::function<void(const GradientsReady& ready)> enqueue;  // computes; valid until the next prepare()
     LossSum loss;                                              // `loss.loss` is written by enqueue
   };
@@ -132,7 +134,7 @@ class Model {
   virtual MicroStep prepare(const MicroBatch& batch, const at::Tensor& params, at::Tensor& grads, const DropoutKey& key,
                             double loss_scale) = 0;
 
-  /// One batch in evaluation mode (no dropout). The loss is undefined without targets.
+  /// One batch in evaluation mode (no dropout, no noise). The loss is undefined without targets.
   virtual EvalOutput evaluate(const Batch& batch, const at::Tensor& params) = 0;
 
   /// All logits of a causal LM, [N, V] fp32, for tests and generation without a KV cache.

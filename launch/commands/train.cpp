@@ -117,6 +117,7 @@ model::ModelSetup model_setup(const TrainingJob& s, const Device& device) {
   setup.compute_dtype = model::dtype_from_name(s.resolved.compute_dtype);
   setup.logits_chunk_rows = s.resolved.logits_chunk_rows;
   setup.label_smoothing = s.config.trainer_config.label_smoothing_factor;
+  setup.neftune_noise_alpha = s.config.trainer_config.neftune_noise_alpha;
   setup.gradient_checkpointing = s.resolved.gradient_checkpointing;
   setup.device = device.traits();
   return setup;

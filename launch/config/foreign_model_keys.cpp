@@ -19,7 +19,6 @@ std::vector<ForeignKey> foreign_model_keys() {
   constexpr std::string_view kOtherFormats = "safetensors files and pytorch_model.bin are read; convert the folder with transformers' save_pretrained";
   constexpr std::string_view kGenerate = "it is an option of neoloom generate";
   constexpr std::string_view kLora = "it is a key of peft_config, without lora_";
-  constexpr std::string_view kDropout = "frozen layers have no dropout; peft_config.lora_dropout exists";
   return {
     // from_pretrained of transformers 5
     {kModel, kRefused, "config", {"null"}, "the model folder's config.json is read"},
@@ -76,9 +75,6 @@ std::vector<ForeignKey> foreign_model_keys() {
     {kModel, kNoEffect, "eos_token_id", {"null"}, kSpecial},
     {kModel, kRefused, "num_hidden_layers", {"null"}, "write num_layers"},
     {kModel, kRefused, "num_attention_heads", {"null"}, "write num_heads"},
-    {kModel, kRefused, "resid_dropout", {"0", "null"}, kDropout},
-    {kModel, kRefused, "embed_dropout", {"0", "null"}, kDropout},
-    {kModel, kRefused, "attention_dropout", {"0", "null"}, kDropout},
     {kModel, kNoEffect, "classifier_dropout", {"0.1", "0", "null"}, "transformers uses it for token classification only"},
     {kModel, kNoEffect, "use_cache", {"true", "null"}, "training keeps no KV cache; generate always has one"},
     {kModel, kRefused, "id2label", {"null"}, kLabels},

@@ -17,7 +17,6 @@ std::vector<ForeignKey> foreign_trainer_keys() {
   return {
     {kTrainer, kRefused, "optim_target_modules", {"null"}, "it belongs to optimizers that neoloom does not have; trainer_config.optim lists its own"},
     {kTrainer, kNoEffect, "average_tokens_across_devices", {"true", "null"}, "the loss is the mean over all ranks' targets"},
-    {kTrainer, kRefused, "neftune_noise_alpha", {"null"}, "remove the key"},
     {kTrainer, kNoEffect, "bf16_full_eval", {"false", "null"}, kDtypes},
     {kTrainer, kNoEffect, "fp16_full_eval", {"false", "null"}, kDtypes},
     {kTrainer, kNoEffect, "tf32", {"null", "false"}, kDtypes},

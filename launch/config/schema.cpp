@@ -132,6 +132,9 @@ class GroupFields {
   std::vector<Field>& out_;
 };
 
+constexpr Rule<double> kNoAttentionDropout{"0 (training has no dropout of attention probabilities)",
+                                           [](double v) { return v == 0; }};
+
 void add_model_fields(std::vector<Field>& out) {
   using Options = model::Options;
   GroupFields group("model_config", &RunConfig::model_config, out);
@@ -141,6 +144,9 @@ void add_model_fields(std::vector<Field>& out) {
              {{"", "single_label_classification", "multi_label_classification", "regression"}, {}});
   group.integer("num_labels", kCompared, &Options::num_labels, kPositive);
   group.integer("pad_token_id", kCompared, &Options::pad_token_id, kCount);
+  group.number("embed_dropout", kResolved, &Options::embed_dropout, kBelowOne);
+  group.number("resid_dropout", kResolved, &Options::resid_dropout, kBelowOne);
+  group.number("attention_dropout", kResolved, &Options::attention_dropout, kNoAttentionDropout);
   group.dtype("frozen_dtype", kCompared, &Options::frozen_dtype);
   group.flag("train_all", kCompared, &Options::train_all);
   group.flag("ignore_mismatched_sizes", kFree, &Options::ignore_mismatched_sizes, true);
@@ -300,6 +306,7 @@ void add_trainer_size_fields(std::vector<Field>& out) {
   group.read_by("loss_spike_policy", kCompared, &Options::loss_spike_policy, read_loss_spike_policy);
   group.read_by("class_weights", kCompared, &Options::class_weights, read_class_weights);
   group.number("label_smoothing_factor", kCompared, &Options::label_smoothing_factor, kBelowOne, true);
+  group.number("neftune_noise_alpha", kCompared, &Options::neftune_noise_alpha, kNotNegative, true);
   group.flag("bf16", kCompared, &Options::bf16);
   group.flag("fp16", kCompared, &Options::fp16);
   group.auto_flag("gradient_checkpointing", kFree, &Options::gradient_checkpointing);

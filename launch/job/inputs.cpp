@@ -15,7 +15,6 @@
 #include "model/checkpoints/adapter_files.h"
 #include "model/checkpoints/hub.h"
 #include "model/checkpoints/weight_files.h"
-#include "model/config_notes.h"
 #include "model/cpu_traits.h"
 #include "model/lora/target_modules.h"
 #include "model/weight_cache/packed_weights_file.h"
@@ -77,6 +76,33 @@ void note_trainer_checkpoints(Inputs& inputs) {
     const std::string note = note_on_trainer_checkpoint(folder);
     if (!note.empty()) inputs.config.warnings.push_back(note);
   }
+}
+
+// Puts the dropouts of model_config into the base's config.json, as from_pretrained(resid_dropout=...) does.
+void override_dropouts(const model::Options& ours, const std::string& name, model::GptNeoConfig& config) {
+  auto json = core::parse_json<nlohmann::ordered_json>(config.json, name, ErrorKind::kWeights);
+  bool changed = false;
+  for (const auto& [key, value] : {std::pair{"embed_dropout", ours.embed_dropout},
+                                   {"resid_dropout", ours.resid_dropout},
+                                   {"attention_dropout", ours.attention_dropout}}) {
+    if (!value) continue;
+    json[key] = *value;
+    changed = true;
+  }
+  if (changed) config = model::GptNeoConfig::from_text(name, json.dump(2) + "\n");
+}
+
+void check_dropouts(const Base& base) {
+  const model::GptNeoConfig& config = base.config;
+  core::require(config.attention_dropout == 0.0, ErrorKind::kUsage,
+                "{}/config.json: attention_dropout {}: training with dropout of the attention probabilities is not "
+                "supported; set model_config.attention_dropout: 0 to train without (embed_dropout, resid_dropout and "
+                "peft_config.lora_dropout are supported)",
+                base.folder, config.attention_dropout);
+  core::require(config.embed_dropout < 1.0 && config.resid_dropout < 1.0, ErrorKind::kUsage,
+                "{}/config.json: embed_dropout {}, resid_dropout {}: nothing is left to train on; expected numbers "
+                "below 1, or other values in model_config",
+                base.folder, config.embed_dropout, config.resid_dropout);
 }
 
 std::vector<std::string> labels_of_newest_checkpoint(const RunConfig& config) {
@@ -147,6 +173,7 @@ Base find_base(const RunConfig& config) {
                 "give the shape of a new model (model_config.hidden_size, num_layers, num_heads)");
   base.folder = model::resolve_model_folder(config.model_config.pretrained_model_name, config.model_config.revision);
   base.config = model::GptNeoConfig::from_file(base.folder + "/config.json");
+  override_dropouts(config.model_config, base.folder + "/config.json", base.config);
   return base;
 }
 
@@ -254,11 +281,7 @@ void read_inputs(const std::string& name, Inputs& inputs) {
                 name);
   inputs.task = choose_training_task(inputs.config);
   inputs.base = find_base(inputs.config);
-  const std::string dropouts = model::dropouts_of(inputs.base.config);
-  core::require(dropouts.empty(), ErrorKind::kUsage,
-                "{}/config.json: {}: training with dropout inside the model is not supported; "
-                "set it to 0 there to train without (peft_config.lora_dropout is supported)",
-                inputs.base.folder, dropouts);
+  check_dropouts(inputs.base);
   if (inputs.config.peft_config) {
     model::require_all_match(*inputs.config.peft_config, inputs.base.config.num_layers);
   }

@@ -49,9 +49,9 @@ std::string config_json(const model::Options& options, const data::Tokenizer& to
       {"layer_norm_epsilon", options.layer_norm_epsilon.value_or(defaults.layer_norm_epsilon)},
       {"initializer_range", options.initializer_range.value_or(defaults.initializer_range)},
       {"tie_word_embeddings", options.tie_word_embeddings.value_or(defaults.tie_word_embeddings)},
-      {"embed_dropout", 0.0},
+      {"embed_dropout", options.embed_dropout.value_or(0.0)},
       {"attention_dropout", 0.0},
-      {"resid_dropout", 0.0},
+      {"resid_dropout", options.resid_dropout.value_or(0.0)},
       {"bos_token_id", tokenizer.eos_token_id()},
       {"eos_token_id", tokenizer.eos_token_id()},
       {"torch_dtype", "float32"}};

@@ -113,6 +113,8 @@ std::map<std::string, std::string> base_config_values(const model::GptNeoConfig&
           {"window_size", std::to_string(base.window_size)},
           {"layer_norm_epsilon", fmt::format("{}", base.layer_norm_epsilon)},
           {"initializer_range", fmt::format("{}", base.initializer_range)},
+          {"embed_dropout", fmt::format("{}", base.embed_dropout)},
+          {"resid_dropout", fmt::format("{}", base.resid_dropout)},
           {"tie_word_embeddings", fmt::format("{}", base.tie_word_embeddings)},
           {"attention_layers", fmt::format("{}", fmt::join(layers, ", "))},
           {"bos_token_id", std::to_string(base.bos_token_id)},

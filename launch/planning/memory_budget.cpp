@@ -103,6 +103,7 @@ MemoryPlanInput memory_plan_input(const RunConfig& config, const TaskChoice& tas
   setup.lora = config.peft_config;
   setup.compute_dtype = resolve_compute_dtype(config, device.cuda ? "cuda" : "cpu");
   setup.logits_chunk_rows = config.runtime.logits_chunk_rows;
+  setup.neftune_noise_alpha = config.trainer_config.neftune_noise_alpha;
   setup.device = device;
   question.setup.frozen_dtype = stored_dtype(config);
   question.setup.packed_weights = setup.lora && !device.cuda && model::has_packed_gemm(setup.compute_dtype);

@@ -105,6 +105,7 @@ class Packer {
     packed.ids = tensor(ids_);
     packed.positions = tensor(positions_);
     packed.last_rows.query_index = tensor(last_);
+    if (setup_.neftune_noise_alpha > 0.0) packed.noise_reach = noise_reach();
     if (!options_.for_device) return;
     for (RowSelection* rows : {&packed.rows, &packed.last_rows}) {
       rows->packed = cu_seqlens(rows->segments, device_);
@@ -113,6 +114,17 @@ class Packer {
       rows->packed.max_seqlen_k = static_cast<int64_t>(std::bit_ceil(longest));
       if (rows->packed.queries_are_keys) rows->packed.max_seqlen_q = rows->packed.max_seqlen_k;
     }
+  }
+
+  /// Takes the sample's own length, where transformers takes that of the padded batch.
+  at::Tensor noise_reach() const {
+    std::vector<float> reach;
+    for (const SequenceSpan& sample : result_.packed.rows.segments) {
+      const double elements = static_cast<double>(sample.key_rows) * static_cast<double>(setup_.config.hidden_size);
+      reach.insert(reach.end(), static_cast<size_t>(sample.key_rows),
+                   static_cast<float>(setup_.neftune_noise_alpha / std::sqrt(elements)));
+    }
+    return tensor(reach);
   }
 
   void collect_next_tokens() {
@@ -233,9 +245,9 @@ template <typename Batch, typename Body>
 void for_each_tensor(Batch& batch, Body body) {
   auto& packed = batch.packed;
   for (auto* tensor :
-       {&packed.ids, &packed.positions, &packed.rows.packed.cu_seqlens_q, &packed.rows.packed.cu_seqlens_k,
-        &packed.last_rows.query_index, &packed.last_rows.packed.cu_seqlens_q, &packed.last_rows.packed.cu_seqlens_k,
-        &batch.targets.rows, &batch.targets.values, &batch.targets.weights}) {
+       {&packed.ids, &packed.positions, &packed.noise_reach, &packed.rows.packed.cu_seqlens_q,
+        &packed.rows.packed.cu_seqlens_k, &packed.last_rows.query_index, &packed.last_rows.packed.cu_seqlens_q,
+        &packed.last_rows.packed.cu_seqlens_k, &batch.targets.rows, &batch.targets.values, &batch.targets.weights}) {
     if (tensor->defined()) body(*tensor);
   }
 }

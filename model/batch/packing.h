@@ -14,8 +14,10 @@ namespace neoloom::model {
 
 /// The rows of a micro-batch as tensors.
 struct PackedBatch {
-  at::Tensor ids;          // [N] int64
-  at::Tensor positions;    // [N] int64
+  at::Tensor ids;        // [N] int64
+  at::Tensor positions;  // [N] int64
+  /// [N] fp32: the largest NEFTune noise of each row, alpha / sqrt(tokens of its sample * h); undefined: no noise.
+  at::Tensor noise_reach;
   RowSelection rows;       // every row
   RowSelection last_rows;  // keys at every row, queries at each sample's last token only
 };

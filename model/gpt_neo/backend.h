@@ -5,7 +5,9 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
+#include "model/batch/packing.h"
 #include "model/gpt_neo/block.h"
 #include "model/gpt_neo/heads.h"
 #include "model/gpt_neo/network.h"
@@ -87,6 +89,14 @@ class Backend {
   virtual at::Tensor cross_entropy(at::Tensor& logits, const at::Tensor& targets, const LossOptions& options) const = 0;
   /// x W^T in fp32. Shapes: x [n, in], weight [out, in] -> [n, out].
   virtual at::Tensor multiply(const at::Tensor& x, const Matrix& weight) = 0;
+
+  /// Drops elements of a value in forward, and those of its gradient in backward: x * mask / (1 - probability). CPUs
+  /// draw the mask by `keys` each time. GPUs draw it once, into `mask`, and take it from there when it is defined.
+  /// Shapes: x [n, c] fp32, keys [n].
+  virtual at::Tensor drop(const DropoutMask& dropout, const at::Tensor& x, const std::vector<RowKey>& keys,
+                          at::Tensor& mask) const = 0;
+  /// Adds NEFTune's noise to the token embeddings x [N, h] fp32 of a batch.
+  virtual void add_noise(const EmbeddingNoise& noise, at::Tensor& x, const PackedBatch& batch) const = 0;
 
   /// For the log: the attention kernel of layers with this window (0: global).
   virtual std::string describe_attention(int64_t window) const = 0;

@@ -31,18 +31,20 @@ struct BlockSaved {
   Norm::Statistics ln_2;
   SavedGelu activation;                  // [n, ff] type of matmuls; on CPUs as forward_activated leaves it
   std::array<AdapterSaved, 6> adapters;  // in the order of LinearSite
+  at::Tensor attention_mask, mlp_mask;   // [n, h] bool: what resid_dropout kept; GPUs only
   AttentionSaved attention;              // of kernels that save something
 
   AdapterSaved& adapter(LinearSite site) { return adapters[static_cast<size_t>(site)]; }
   const AdapterSaved& adapter(LinearSite site) const { return adapters[static_cast<size_t>(site)]; }
 
-  /// Returns a copy with only what Block::recompute needs: the block's input and what adapters saved.
+  /// Returns a copy with only what Block::recompute needs: the block's input, and masks and what adapters saved.
   BlockSaved inputs() const;
 };
 
 /// One transformer block of GPT-Neo and its gradients, written once for all backends:
-///   middle = x + out_proj(attention(q, k, v)),   q, k, v = q_proj, k_proj, v_proj of ln_1(x)
-///   y      = middle + c_proj(gelu_new(c_fc(ln_2(middle))))
+///   middle = x + drop(out_proj(attention(q, k, v))),   q, k, v = q_proj, k_proj, v_proj of ln_1(x)
+///   y      = middle + drop(c_proj(gelu_new(c_fc(ln_2(middle)))))
+/// drop() is resid_dropout, in training only.
 struct Block {
   Norm ln_1, ln_2;
   std::array<Linear, 6> linears;  // in the order of LinearSite
@@ -75,9 +77,18 @@ struct Block {
   bool attention_trains() const { return inputs_train() || trains(LinearSite::kOutProj); }
   bool mlp_trains() const { return trains(LinearSite::kCFc) || trains(LinearSite::kCProj) || ln_2.trains(); }
 
-  at::Tensor up_to_activation(BlockOps& ops, const RowSelection& rows, BlockSaved& saved) const;
-  at::Tensor mlp_backward(BlockOps& ops, const at::Tensor& dy, const BlockSaved& saved, bool needs_d_middle) const;
-  at::Tensor attention_backward(BlockOps& ops, const at::Tensor& d_middle, const BlockSaved& saved,
+  /// What runs a pass: the backend, its operations on this block, and the rows.
+  struct Pass {
+    Backend& backend;
+    BlockOps& ops;
+    const RowSelection& rows;
+  };
+  at::Tensor up_to_activation(const Pass& pass, BlockSaved& saved) const;
+  at::Tensor add_output(const Pass& pass, LinearSite site, const at::Tensor& x, const at::Tensor& residual,
+                        BlockSaved& saved) const;
+  at::Tensor output_grad(const Pass& pass, LinearSite site, const at::Tensor& dy, at::Tensor mask) const;
+  at::Tensor mlp_backward(const Pass& pass, const at::Tensor& dy, const BlockSaved& saved, bool needs_d_middle) const;
+  at::Tensor attention_backward(const Pass& pass, const at::Tensor& d_middle, const BlockSaved& saved,
                                 bool needs_dx) const;
   at::Tensor inputs_backward(BlockOps& ops, const at::Tensor& d_attended, const BlockSaved& saved,
                              bool needs_d_normed) const;

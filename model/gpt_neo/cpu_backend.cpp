@@ -151,6 +151,13 @@ class CpuBackend final : public Backend {
     return cross_entropy_rows(logits, targets, options);
   }
   at::Tensor multiply(const at::Tensor& x, const Matrix& weight) override { return matmul_.forward(x, weight, {}); }
+  at::Tensor drop(const DropoutMask& dropout, const at::Tensor& x, const std::vector<RowKey>& keys,
+                  at::Tensor& /*mask*/) const override {
+    return dropout.apply(x, keys);
+  }
+  void add_noise(const EmbeddingNoise& noise, at::Tensor& x, const PackedBatch& batch) const override {
+    noise.add_to(x, batch.noise_reach, batch.rows.key_rows);
+  }
   std::string describe_attention(int64_t window) const override {
     const Attention attention(setup_.config.num_heads, window, /*on_cuda=*/false, setup_.compute_dtype);
     return model::describe_attention(attention.cpu_kernel(), window);

@@ -4,6 +4,7 @@
 #include <ATen/ops/addmm.h>
 #include <ATen/ops/argmax.h>
 #include <ATen/ops/cat.h>
+#include <ATen/ops/empty_like.h>
 #include <ATen/ops/gelu.h>
 #include <ATen/ops/gelu_backward.h>
 #include <ATen/ops/sum.h>
@@ -275,6 +276,13 @@ class CudaBackend final : public Backend {
   }
   at::Tensor multiply(const at::Tensor& x, const Matrix& weight) override {
     return matmul_.multiply_fp32(matmul_.to_compute_dtype(x), matmul_.to_compute_dtype(weight.plain).t());
+  }
+  at::Tensor drop(const DropoutMask& dropout, const at::Tensor& x, const std::vector<RowKey>& /*keys*/,
+                  at::Tensor& mask) const override {
+    return drop_on_cuda(dropout.probability, x, mask);
+  }
+  void add_noise(const EmbeddingNoise& /*noise*/, at::Tensor& x, const PackedBatch& batch) const override {
+    x.addcmul_(at::empty_like(x).uniform_(-1.0, 1.0), batch.noise_reach.unsqueeze(1));
   }
   std::string describe_attention(int64_t window) const override {
     return model::describe_attention(attention_kernel(setup_, window), window);

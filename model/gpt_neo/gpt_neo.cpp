@@ -21,7 +21,8 @@ namespace {
 
 using core::ErrorKind;
 
-/// Seeds LibTorch's own dropout masks by step and micro-batch, so that they do not depend on the rank that computes it.
+/// Seeds LibTorch's own random numbers by step and micro-batch, so that they do not depend on the rank that computes
+/// it.
 void seed_native_masks(const DropoutKey& key, const at::Device& device) {
   uint64_t seed = core::mix64(key.seed);
   for (const int64_t part : {key.step, key.micro_batch}) seed = core::mix64(seed ^ static_cast<uint64_t>(part));
@@ -95,7 +96,7 @@ at::Tensor GptNeo::compute(const MicroBatch& batch, const at::Tensor& params, at
   grads.zero_();
   const Network network = build(params, grads, &key);
   const Passes passes{setup_, network, *backend_, batch};
-  std::vector<BlockSaved> saved;
+  Passes::Saved saved;
   // Passes the last block's output to the head without keeping it, because backward does not need it.
   HeadResult head = passes.head(passes.forward(&saved), {.gradients = true, .loss_scale = loss_scale});
   passes.backward(saved, std::move(head.d_hidden), [&](size_t layer) {
@@ -117,7 +118,7 @@ Model::MicroStep GptNeo::prepare(const MicroBatch& batch, const at::Tensor& para
   const at::Device device = params.device();
   const bool fixed = has_fixed_shapes(setup_);
   MicroStep step;
-  const bool native_masks = setup_.device.cuda && setup_.lora && setup_.lora->lora_dropout > 0.0;
+  const bool native_masks = setup_.device.cuda && draws();
   step.begin = [native_masks, key, device] {
     if (native_masks) seed_native_masks(key, device);
   };

@@ -38,6 +38,11 @@ class GptNeo final : public Model {
 
  private:
   bool classifies() const { return setup_.head != Head::kCausalLm; }
+  /// Whether training draws random numbers.
+  bool draws() const {
+    return (setup_.lora && setup_.lora->lora_dropout > 0.0) || setup_.neftune_noise_alpha > 0.0 ||
+           setup_.config.embed_dropout > 0.0 || setup_.config.resid_dropout > 0.0;
+  }
   Network build(const at::Tensor& params, const at::Tensor& grads, const DropoutKey* dropout);
   MicroBatch packed_on(const at::Device& device, const Batch& batch) const;
   /// What the CUDA graph of one shape reads, and the loss that it writes.

@@ -19,6 +19,7 @@ struct Linear {
   at::Tensor weight_grad;  // [out, in] fp32 view of the gradient buffer; undefined: frozen
   at::Tensor bias_grad;    // [out]; likewise
   LoraBranch lora;
+  DropoutMask output_dropout;  // resid_dropout of out_proj and c_proj; Block applies it
 
   /// Whether backward reads the input.
   bool trains_matrix() const { return lora.present() || weight_grad.defined(); }

@@ -220,7 +220,20 @@ Network NetworkBuilder::build(const at::Tensor& params, const at::Tensor& grads,
   Network network = setup_.lora ? build_frozen(params, grads, dropout) : build_full(params, grads);
   network.score = slot_view(params, score_slot_);
   network.score_grad = slot_view(grads, score_slot_);
+  if (dropout != nullptr) attach_dropouts(network, *dropout);
   return network;
+}
+
+void NetworkBuilder::attach_dropouts(Network& network, const DropoutKey& key) const {
+  const GptNeoConfig& config = setup_.config;
+  network.noise = {setup_.neftune_noise_alpha, key.seed, key.epoch, config.num_layers};
+  network.embed_dropout = {config.embed_dropout, key.seed, key.epoch, config.num_layers, kEmbeddingSite};
+  for (int64_t layer = 0; layer < config.num_layers; ++layer) {
+    Block& block = network.blocks[static_cast<size_t>(layer)];
+    block[LinearSite::kOutProj].output_dropout = {config.resid_dropout, key.seed, key.epoch, layer,
+                                                  kAttentionOutputSite};
+    block[LinearSite::kCProj].output_dropout = {config.resid_dropout, key.seed, key.epoch, layer, kMlpOutputSite};
+  }
 }
 
 Network NetworkBuilder::build_frozen(const at::Tensor& params, const at::Tensor& grads,

@@ -20,6 +20,8 @@ namespace neoloom::model {
 struct Network {
   at::Tensor wte, wpe;            // [V, h], [max_pos, h], any dtype
   at::Tensor wte_grad, wpe_grad;  // undefined: frozen
+  EmbeddingNoise noise;           // of words; training only, as the next
+  DropoutMask embed_dropout;      // of words and positions together
   std::vector<Block> blocks;
   Norm ln_f;
   Matrix head;              // causal LM: [V, h]
@@ -31,7 +33,7 @@ struct Network {
   /// Blocks below this one have nothing to train and pass no gradient on; L when only the head trains.
   size_t lowest_trainable_block() const;
   bool trains_embedding() const { return wte_grad.defined(); }
-  /// wte[ids] + wpe[positions] in fp32: [N, h].
+  /// wte[ids] + wpe[positions] in fp32, a new tensor: [N, h].
   at::Tensor embed(const at::Tensor& ids, const at::Tensor& positions) const;
 };
 
@@ -78,6 +80,7 @@ class NetworkBuilder {
   Block build_block(size_t layer, const at::Tensor& params, const at::Tensor& lowp_params, const at::Tensor& grads,
                     const DropoutKey* dropout) const;
   void choose_attention(Block& block, bool local) const;
+  void attach_dropouts(Network& network, const DropoutKey& key) const;
   void attach_adapters(Block& block, size_t layer, const at::Tensor& params, const at::Tensor& lowp_params,
                        const at::Tensor& grads, const DropoutKey* dropout) const;
   void attach_biases(Block& block, size_t layer, const at::Tensor& params, const at::Tensor& grads) const;

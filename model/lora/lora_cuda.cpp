@@ -5,23 +5,23 @@
 #include <ATen/ops/native_dropout.h>
 #include <ATen/ops/native_dropout_backward.h>
 
-#include <tuple>
-
 namespace neoloom::model {
 
 namespace {
 
 /// Returns x * mask / (1 - p).
+at::Tensor masked(double probability, const at::Tensor& x, const at::Tensor& mask) {
+  return at::native_dropout_backward(x, mask, 1.0 / (1.0 - probability));
+}
+
+/// The same; x without a mask.
 at::Tensor masked(const LoraBranch& lora, const at::Tensor& x, const at::Tensor& mask) {
-  return mask.defined() ? at::native_dropout_backward(x, mask, 1.0 / (1.0 - lora.dropout.probability)) : x;
+  return mask.defined() ? masked(lora.dropout.probability, x, mask) : x;
 }
 
 void down(const CudaMatmul& matmul, const LoraBranch& lora, const at::Tensor& x, AdapterSaved& saved) {
   if (saved.down.defined()) return;
-  at::Tensor dropped = x;
-  if (lora.dropout.active()) {
-    std::tie(dropped, saved.mask) = at::native_dropout(x, lora.dropout.probability, /*train=*/true);
-  }
+  const at::Tensor dropped = lora.dropout.active() ? drop_on_cuda(lora.dropout.probability, x, saved.mask) : x;
   saved.down = matmul.multiply(dropped, lora.lowp_a.t());
 }
 
@@ -47,6 +47,13 @@ at::Tensor unscaled_output(const CudaMatmul& matmul, const LoraBranch& lora, con
 }
 
 }  // namespace
+
+at::Tensor drop_on_cuda(double probability, const at::Tensor& x, at::Tensor& mask) {
+  if (mask.defined()) return masked(probability, x, mask);
+  auto [dropped, drawn] = at::native_dropout(x, probability, /*train=*/true);
+  mask = drawn;
+  return dropped;
+}
 
 at::Tensor adapter_output_on_cuda(const CudaMatmul& matmul, const LoraBranch& lora, const at::Tensor& x,
                                   AdapterSaved& saved) {

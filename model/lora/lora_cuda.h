@@ -18,6 +18,9 @@ struct AdapterSaved {
 // at::native_dropout and the default generator of x's device, in the order of calls. A mask or down that `saved`
 // already holds is reused, so no mask is drawn twice.
 
+/// Returns x * mask / (1 - probability). Draws the mask, unless it is defined. Shapes: x, mask [n, c].
+at::Tensor drop_on_cuda(double probability, const at::Tensor& x, at::Tensor& mask);
+
 /// drop(x) A^T B^T - x a0^T b0^T without the scale, in the compute dtype. Shapes: x [n, in]; returns [n, out].
 at::Tensor adapter_output_on_cuda(const CudaMatmul& matmul, const LoraBranch& lora, const at::Tensor& x,
                                   AdapterSaved& saved);

@@ -331,6 +331,11 @@ class CpuMemoryBackend final : public Backend {
   at::Tensor multiply(const at::Tensor& x, const Matrix& weight) override {
     return make({x.size(0), weight.plain.size(0)}, at::kFloat);
   }
+  at::Tensor drop(const DropoutMask& /*dropout*/, const at::Tensor& x, const std::vector<RowKey>& /*keys*/,
+                  at::Tensor& /*mask*/) const override {
+    return at::empty_like(x);
+  }
+  void add_noise(const EmbeddingNoise& /*noise*/, at::Tensor& /*x*/, const PackedBatch& /*batch*/) const override {}
   std::string describe_attention(int64_t /*window*/) const override { return {}; }
 
  private:

@@ -32,6 +32,7 @@ MicroBatch micro_batch(const ModelSetup& setup, BatchShape shape, bool training)
   }
   MicroBatch batch;
   batch.packed.ids = batch.packed.positions = make_index(shape.tokens);
+  if (setup.neftune_noise_alpha > 0.0) batch.packed.noise_reach = make({shape.tokens}, at::kFloat);
   // Kernels that go sample by sample need most memory for the longest one.
   batch.packed.rows.segments = {{0, shape.longest, 0, shape.longest}};
   batch.packed.last_rows.segments = {{0, 1, 0, shape.longest}};
@@ -82,7 +83,7 @@ class DryRun {
   /// Runs forward and backward. Returns what all blocks keep at the end of forward.
   int64_t step() {
     const int64_t before = ledger_.live_bytes();
-    std::vector<BlockSaved> saved;
+    Passes::Saved saved;
     int64_t saved_bytes = 0;
     at::Tensor d_hidden;
     {

@@ -65,6 +65,7 @@ struct Options {
   bool completion_only_loss = true;     // prompts and responses: false: prompts are targets, too
   ClassWeights class_weights;           // single- and multi-label classification; training only
   double label_smoothing_factor = 0.0;  // single-label classification, causal LM
+  double neftune_noise_alpha = 0.0;     // noise on the token embeddings in training; 0: none
   bool bf16 = false;                    // sets runtime.compute_dtype
   bool fp16 = false;
   Choice gradient_checkpointing = Choice::kAuto;  // changes time and memory, not bits

@@ -80,7 +80,8 @@ def test_settings_of_the_model_folder_hold_as_in_transformers(lm, tmp_path, cach
         "eos_list": edited(tmp_path / "eos_list", lm, generation_config={
             "eos_token_id": [eos, stop], "do_sample": False, "repetition_penalty": 1.4, "max_new_tokens": 20}),
         "no_generation_config": edited(tmp_path / "no_file", lm, config={
-            "eos_token_id": [eos, stop], "attention_layers": ["global", "global"], "resid_dropout": 0.1}),
+            "eos_token_id": [eos, stop], "attention_layers": ["global", "global"], "resid_dropout": 0.1,
+            "attention_dropout": 0.1}),
         "bos": edited(tmp_path / "bos", lm, tokenizer={"post_processor": template}),
     }
     (folders["no_generation_config"] / "generation_config.json").unlink()
@@ -106,13 +107,13 @@ def test_settings_that_neoloom_does_not_have_are_named(lm, tmp_path, cache):
     assert "typical_p" not in ended.err and "top_k" not in ended.err, "the command line goes first"
 
 
-def test_dropout_inside_the_model_is_refused_by_training_only(lm, tmp_path, cache):
-    folder = edited(tmp_path / "dropout", lm, config={"embed_dropout": 0.1})
+def test_dropout_of_attention_is_refused_by_training_only(lm, tmp_path, cache):
+    folder = edited(tmp_path / "dropout", lm, config={"attention_dropout": 0.1})
     write_jsonl(tmp_path / "rows.jsonl", [{"text": "free cash"}] * 4)
     config = {"model_config": {"pretrained_model_name": str(folder)}, "peft_config": {},
               "data": {"train": str(tmp_path / "rows.jsonl")}}
     _, ended = train(tmp_path, cache, config, code=USAGE)
-    assert_one_message(ended, "embed_dropout 0.1", "training", folder)
+    assert_one_message(ended, "attention_dropout 0.1", "training", folder)
 
 
 # Prompts

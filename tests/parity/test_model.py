@@ -14,6 +14,7 @@ import peft
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers.integrations.neftune import neftune_post_forward_hook
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "support"))
 import tiny_model  # noqa: E402
@@ -278,8 +279,17 @@ def test_gradients_with_dropout_equal_peft_with_the_same_masks(tmp_path, head, u
         if hasattr(module, "lora_dropout") and isinstance(module, peft.tuners.lora.Linear):
             rows = tensors["mask." + name.removeprefix("base_model.model.")]
             assert 0.3 < (rows == 0).float().mean() < 0.5
-            padded = torch.zeros(*mask.shape, rows.size(1)).masked_scatter(mask.unsqueeze(-1), rows)
-            module.lora_dropout["default"] = Masked(padded)
+            module.lora_dropout["default"] = Masked(padded(rows, mask))
+    compare_in_training(situation, batch, answer, tensors)
+
+
+def padded(rows, mask):
+    """Returns values of token rows [N, c] as [B, T, c]."""
+    return torch.zeros(*mask.shape, rows.size(1)).masked_scatter(mask.unsqueeze(-1), rows)
+
+
+def compare_in_training(situation, batch, answer, tensors):
+    """Compares with a model whose random numbers have been replaced by the probe's."""
     _, loss, _, gradients = situation.reference(*batch)
     assert answer["loss"] == pytest.approx(loss, rel=TOLERANCE)
     assert answer["eval_loss"] != pytest.approx(loss, rel=1e-3)
@@ -287,6 +297,58 @@ def test_gradients_with_dropout_equal_peft_with_the_same_masks(tmp_path, head, u
     for name, gradient in gradients.items():
         ours, theirs = distance(tensors["grad." + name], exact[name]), distance(gradient, exact[name])
         assert ours <= theirs + TOLERANCE, name
+
+
+@pytest.mark.parametrize("lora", [None, dict(r=4, lora_alpha=8, target_modules=SIX)], ids=["every parameter", "lora"])
+@pytest.mark.parametrize("head", ["causal_lm", "single_label"])
+def test_gradients_with_dropouts_of_the_config_equal_transformers_with_the_same_masks(tmp_path, head, lora):
+    situation = Situation(tmp_path, head, lora, num_layers=3, embed_dropout=0.2, resid_dropout=0.4)
+    ids, mask, labels = batch = make_batch(head, [11, 4, 16], 512, 3, seed=5)
+    ((answer, tensors),) = probe(tmp_path, [situation.case("out", *batch, dropout_seed=7, dropout_epoch=2)])
+    _, loss, *_ = situation.reference(*batch)
+    assert answer["eval_loss"] == pytest.approx(loss, rel=TOLERANCE), "an evaluation drops nothing"
+    situation.model.train()
+    replaced = 0
+    for name, module in list(situation.model.named_modules()):
+        rows = tensors.get("mask." + name.removeprefix("base_model.model."))
+        if rows is None:
+            continue
+        share = 0.2 if name.endswith("transformer.drop") else 0.4
+        assert (rows == 0).float().mean() == pytest.approx(share, abs=0.1)
+        parent, _, own = name.rpartition(".")
+        setattr(situation.model.get_submodule(parent), own, Masked(padded(rows, mask)))
+        replaced += 1
+    assert replaced == 1 + 2 * 3
+    compare_in_training(situation, batch, answer, tensors)
+
+
+@pytest.mark.parametrize("lora", [None, dict(r=4, lora_alpha=8, target_modules=SIX)], ids=["every parameter", "lora"])
+def test_neftune_adds_noise_of_transformers_size_to_token_embeddings_alone(tmp_path, lora):
+    """transformers takes the padded length of the batch, so samples are compared alone."""
+    alpha = 30.0
+    for length in (3, 16):
+        situation = Situation(tmp_path / str(length), "single_label", lora, num_layers=3)
+        ids, mask, labels = batch = make_batch("single_label", [length], 512, 3, seed=5)
+        case = situation.case("out", *batch, dropout_seed=7, neftune_noise_alpha=alpha)
+        ((answer, tensors),) = probe(tmp_path, [case])
+        _, loss, *_ = situation.reference(*batch)
+        assert answer["eval_loss"] == pytest.approx(loss, rel=TOLERANCE), "an evaluation has no noise"
+        embedding = situation.model.get_input_embeddings()
+        drawn = padded(tensors["noise"], mask)
+        sizes = []
+
+        def noise_like_transformers(module, inputs, output):
+            module.neftune_noise_alpha = alpha
+            noisy = neftune_post_forward_hook(module, inputs, torch.zeros_like(output))
+            sizes.append(noisy.abs().max().item())
+            largest = alpha / torch.sqrt(torch.tensor(output.size(1) * output.size(2)))
+            return output + (drawn * largest).to(output.dtype)
+
+        situation.model.train()
+        embedding.register_forward_hook(noise_like_transformers)
+        compare_in_training(situation, batch, answer, tensors)
+        largest = drawn.abs().max().item() * alpha / (ids.numel() * embedding.embedding_dim) ** 0.5
+        assert sizes[0] == pytest.approx(largest, rel=0.1)
 
 
 def test_all_linear_means_the_modules_that_peft_finds(tmp_path):

@@ -93,6 +93,7 @@ model::ModelSetup read_setup(const json& text) {
   setup.compute_dtype = model::dtype_from_name(text.value("compute", "float32"));
   setup.logits_chunk_rows = text.value("logits_chunk_rows", 0);
   setup.label_smoothing = text.value("label_smoothing", 0.0);
+  setup.neftune_noise_alpha = text.value("neftune_noise_alpha", 0.0);
   if (text.contains("lora") && !text.at("lora").is_null()) {
     const json& lora = text.at("lora");
     model::LoraOptions options;
@@ -125,22 +126,38 @@ void append_slots(NamedTensors& out, const model::Model& model, const at::Tensor
   }
 }
 
-/// Appends what dropout makes of ones, by module: [N, in].
+/// Appends what dropout makes of ones, by module: [N, width of its input]. Appends NEFTune's noise as a share of the
+/// largest: [N, h].
 void append_masks(NamedTensors& out, const model::ModelSetup& setup, const model::Batch& batch,
                   const model::DropoutKey& key) {
+  const model::GptNeoConfig& config = setup.config;
   std::vector<model::RowKey> rows;
   for (size_t sample = 0; sample < batch.sample_ids.size(); ++sample) {
     const int64_t length = batch.cu_seqlens[sample + 1] - batch.cu_seqlens[sample];
     for (int64_t token = 0; token < length; ++token) rows.push_back({batch.sample_ids[sample], token});
   }
-  for (int64_t layer = 0; layer < setup.config.num_layers; ++layer) {
+  const auto count = static_cast<int64_t>(rows.size());
+  const auto append = [&](const std::string& module, double probability, int64_t layer, int64_t site, int64_t width) {
+    if (probability == 0.0) return;
+    const model::DropoutMask mask{probability, key.seed, key.epoch, layer, site};
+    out.emplace_back("mask." + module, mask.apply(at::ones({count, width}, at::kFloat), rows));
+  };
+  const int64_t h = config.hidden_size;
+  for (int64_t layer = 0; layer < config.num_layers; ++layer) {
     for (const model::LinearSite site : model::kLinearSites) {
-      const model::DropoutMask mask{setup.lora->lora_dropout, key.seed, key.epoch, layer, static_cast<int64_t>(site)};
-      const int64_t in = model::features_of(setup.config, site).first;
-      const at::Tensor ones = at::ones({static_cast<int64_t>(rows.size()), in}, at::kFloat);
-      out.emplace_back("mask." + model::module_name(layer, site), mask.apply(ones, rows));
+      append(model::module_name(layer, site), setup.lora ? setup.lora->lora_dropout : 0.0, layer,
+             static_cast<int64_t>(site), model::features_of(config, site).first);
     }
+    const std::string block = "transformer.h." + std::to_string(layer);
+    append(block + ".attn.attention.resid_dropout", config.resid_dropout, layer, model::kAttentionOutputSite, h);
+    append(block + ".mlp.dropout", config.resid_dropout, layer, model::kMlpOutputSite, h);
   }
+  append("transformer.drop", config.embed_dropout, config.num_layers, model::kEmbeddingSite, h);
+  const model::EmbeddingNoise noise{setup.neftune_noise_alpha, key.seed, key.epoch, config.num_layers};
+  if (!noise.active()) return;
+  at::Tensor drawn = at::zeros({count, h}, at::kFloat);
+  noise.add_to(drawn, at::ones({count}, at::kFloat), rows);
+  out.emplace_back("noise", drawn);
 }
 
 at::Tensor decode(model::Model& model, const at::Tensor& params, const json& text) {
@@ -187,7 +204,7 @@ json run_case(const json& text) {
         answer["count"] = loss.count;
       }
       append_slots(out, *model, grads, "grad.");
-      if (setup.lora && setup.lora->lora_dropout > 0.0) append_masks(out, setup, batch, key);
+      append_masks(out, setup, batch, key);
     }
     const model::EvalOutput evaluated = model->evaluate(batch, params);
     if (evaluated.loss.loss.defined()) answer["eval_loss"] = evaluated.loss.loss.item<double>();

@@ -108,6 +108,19 @@ TEST(WrongType, NamesPlaceKeyExpectedAndFound) {
   EXPECT_THAT(refusal("trainer_config: {learning_rate:}\n"), HasSubstr("found null"));
 }
 
+TEST(RandomNumbersOfTraining, AreOffUnlessAskedFor) {
+  EXPECT_EQ(parse("{}\n").trainer_config.neftune_noise_alpha, 0.0);
+  EXPECT_EQ(parse("trainer_config: {neftune_noise_alpha: null}\n").trainer_config.neftune_noise_alpha, 0.0);
+  EXPECT_EQ(parse("trainer_config: {neftune_noise_alpha: 5}\n").trainer_config.neftune_noise_alpha, 5.0);
+  EXPECT_THAT(refusal("trainer_config: {neftune_noise_alpha: -5}\n"), HasSubstr("a number of at least 0"));
+  EXPECT_EQ(parse("{}\n").model_config.resid_dropout, std::nullopt);
+  EXPECT_EQ(parse("model_config: {resid_dropout: 0.1}\n").model_config.resid_dropout, 0.1);
+  EXPECT_THAT(refusal("model_config: {embed_dropout: 1}\n"), HasSubstr("below 1"));
+  EXPECT_EQ(parse("model_config: {attention_dropout: 0}\n").model_config.attention_dropout, 0.0);
+  EXPECT_THAT(refusal("model_config: {attention_dropout: 0.1}\n"),
+              HasSubstr("model_config.attention_dropout: expected 0 (training has no dropout of attention"));
+}
+
 TEST(WholeNumber, MayBeWrittenWithAPointAndIsShownAsWritten) {
   EXPECT_EQ(parse("trainer_config: {per_device_train_batch_size: 4.0}\n").trainer_config.per_device_train_batch_size,
             4);

@@ -52,6 +52,8 @@ std::vector<Item> items() {
   return {
       {"trainer_config.learning_rate", [](RunConfig& c, ResolvedSettings&) { c.trainer_config.learning_rate *= 2; }},
       {"trainer_config.seed", [](RunConfig& c, ResolvedSettings&) { c.trainer_config.seed = 7; }},
+      {"trainer_config.neftune_noise_alpha",
+       [](RunConfig& c, ResolvedSettings&) { c.trainer_config.neftune_noise_alpha = 5; }},
       {"peft_config.r", [](RunConfig& c, ResolvedSettings&) { c.peft_config->r = 3; }},
       {"model_config.frozen_dtype",
        [](RunConfig& c, ResolvedSettings&) { c.model_config.frozen_dtype = model::Dtype::kBFloat16; }},
@@ -86,6 +88,8 @@ std::vector<std::pair<std::string, std::function<void(model::GptNeoConfig&)>>> b
           {"window_size", [](Config& c) { ++c.window_size; }},
           {"layer_norm_epsilon", [](Config& c) { c.layer_norm_epsilon *= 1 + 1e-15; }},
           {"initializer_range", [](Config& c) { c.initializer_range = 0.03; }},
+          {"embed_dropout", [](Config& c) { c.embed_dropout = 0.1; }},
+          {"resid_dropout", [](Config& c) { c.resid_dropout = 0.1; }},
           {"tie_word_embeddings", [](Config& c) { c.tie_word_embeddings = false; }},
           {"attention_layers",
            [](Config& c) {

@@ -28,6 +28,8 @@ std::vector<ModelSetup> every_setup_with_dropout() {
   std::vector<ModelSetup> setups = every_setup();
   for (ModelSetup& setup : setups) {
     if (setup.lora) setup.lora->lora_dropout = 0.1;
+    setup.config.embed_dropout = setup.config.resid_dropout = 0.1;
+    setup.neftune_noise_alpha = 3.0;
   }
   return setups;
 }

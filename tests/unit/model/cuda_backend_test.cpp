@@ -252,7 +252,9 @@ TEST(DevicePath, MasksFollowFromStepAndMicroBatchAndDifferBetweenThem) {
 
 TEST(DevicePath, MaskedGradientsAreThoseOfTheMaskedForward) {
   // Compares with differences of the loss along a direction, with the masks of one micro-batch.
-  const ModelSetup setup = device_setup(tiny_setup(Head::kCausalLm, 0.3), Dtype::kFloat32);
+  ModelSetup setup = device_setup(tiny_setup(Head::kCausalLm, 0.3), Dtype::kFloat32);
+  setup.config.embed_dropout = setup.config.resid_dropout = 0.3;
+  setup.neftune_noise_alpha = 3.0;
   const auto model = Model::create(setup, random_weights(setup.config, at::kFloat));
   const at::Tensor params = random_params(*model);
   const Batch batch = batch_for(setup);
@@ -268,6 +270,8 @@ TEST(DevicePath, NothingInAMicroStepMakesTheHostWait) {
   for (ModelSetup setup : every_setup()) {
     for (const Dtype compute : {Dtype::kFloat32, Dtype::kBFloat16}) {
       if (setup.lora) setup.lora->lora_dropout = 0.1;
+      setup.config.embed_dropout = setup.config.resid_dropout = 0.1;
+      setup.neftune_noise_alpha = 3.0;
       const auto model = Model::create(device_setup(setup, compute), random_weights(setup.config, at::kFloat));
       const at::Tensor params = random_params(*model);
       at::Tensor grads = at::zeros_like(params);

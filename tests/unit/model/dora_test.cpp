@@ -206,6 +206,13 @@ class CountingBackend final : public Backend {
   at::Tensor cross_entropy(at::Tensor& logits, const at::Tensor& targets, const LossOptions& options) const override {
     return backend_->cross_entropy(logits, targets, options);
   }
+  at::Tensor drop(const DropoutMask& dropout, const at::Tensor& x, const std::vector<RowKey>& keys,
+                  at::Tensor& mask) const override {
+    return backend_->drop(dropout, x, keys, mask);
+  }
+  void add_noise(const EmbeddingNoise& noise, at::Tensor& x, const PackedBatch& batch) const override {
+    backend_->add_noise(noise, x, batch);
+  }
   std::string describe_attention(int64_t window) const override { return backend_->describe_attention(window); }
 
   int products = 0;

@@ -165,6 +165,42 @@ TEST(Dropout, EveryPartOfTheKeyChangesTheMask) {
   EXPECT_TRUE(changed([](DropoutMask& m) { m.site = 3; }, {7, 5}));
 }
 
+TEST(EmbeddingNoiseTest, IsUniformWithinTheReachOfEachRow) {
+  std::vector<RowKey> keys;
+  for (int64_t row = 0; row < 400; ++row) keys.push_back({row / 20, row % 20});
+  at::Tensor reach = at::full({400}, 0.5F);
+  reach.narrow(0, 200, 200).fill_(2.0F);
+  const EmbeddingNoise noise{.alpha = 5, .seed = 9, .epoch = 1, .layer = 3};
+  at::Tensor x = at::full({400, 50}, 7.0F);
+  noise.add_to(x, reach, keys);
+  const at::Tensor unit = (x - 7.0F) / reach.unsqueeze(1);
+  EXPECT_LE(unit.abs().max().item<float>(), 1.00001F);
+  EXPECT_NEAR(unit.mean().item<double>(), 0.0, 0.02);
+  EXPECT_NEAR(unit.std().item<double>(), std::sqrt(1.0 / 3.0), 0.02);
+  for (int tenth = -10; tenth < 10; ++tenth) {  // each tenth of the range has its share
+    const at::Tensor within = unit.ge(tenth / 10.0).logical_and(unit.lt((tenth + 1) / 10.0));
+    EXPECT_NEAR(within.to(at::kFloat).mean().item<double>(), 0.05, 0.01);
+  }
+  EXPECT_NEAR((unit.narrow(1, 0, 49) * unit.narrow(1, 1, 49)).mean().item<double>(), 0.0, 0.02);
+}
+
+TEST(EmbeddingNoiseTest, EveryPartOfTheKeyChangesTheNoise) {
+  const EmbeddingNoise base{.alpha = 5, .seed = 9, .epoch = 1, .layer = 3};
+  const auto drawn = [](const EmbeddingNoise& noise, const std::vector<RowKey>& keys) {
+    const auto rows = static_cast<int64_t>(keys.size());
+    at::Tensor x = at::zeros({rows, 64});
+    noise.add_to(x, at::full({rows}, 1.0F), keys);
+    return x.narrow(0, rows - 1, 1);
+  };
+  const at::Tensor noise = drawn(base, {{7, 5}});
+  EXPECT_TRUE(same_bits(noise, drawn(base, {{1, 1}, {7, 5}})));
+  EXPECT_FALSE(same_bits(noise, drawn(base, {{8, 5}})));
+  EXPECT_FALSE(same_bits(noise, drawn(base, {{7, 6}})));
+  for (const auto& other : {EmbeddingNoise{5, 10, 1, 3}, EmbeddingNoise{5, 9, 2, 3}, EmbeddingNoise{5, 9, 1, 4}}) {
+    EXPECT_FALSE(same_bits(noise, drawn(other, {{7, 5}})));
+  }
+}
+
 /// Computes attention by its definition, in double, one query at a time. Shapes: q, k, v [T, h].
 at::Tensor naive_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, int64_t heads,
                            int64_t window) {
@@ -315,7 +351,7 @@ TEST(Config, WhatIsWrongIsNamed) {
   EXPECT_THAT(error(head + R"("num_layers": 3, "attention_types": [[["global"], 2]]})"), HasSubstr("3 layers"));
   EXPECT_THAT(error(head + R"("attention_types": [[["sliding"], 24]]})"), HasSubstr("sliding"));
   EXPECT_THAT(error(head + R"("activation_function": "relu"})"), HasSubstr("gelu_new"));
-  EXPECT_THAT(error(head + R"("resid_dropout": 0.1})"), HasSubstr("no error"));  // training is told by dropouts_of()
+  EXPECT_THAT(error(head + R"("resid_dropout": 0.1})"), HasSubstr("no error"));
   EXPECT_THAT(error(head + R"("vocab_size": -1})"), HasSubstr("vocab_size"));
   EXPECT_THAT(error(head + R"("id2label": {"0": "a", "2": "b"}})"), HasSubstr("id2label"));
 }

@@ -104,6 +104,7 @@ struct Case {
   bool packed_weights = true;
   bool on_cuda = false;
   bool dora = false;
+  bool noisy = false;  // the dropouts of config.json and NEFTune
 };
 
 Dtype dtype_of(at::ScalarType type) {
@@ -121,6 +122,10 @@ ModelSetup setup_of(const Case& c) {
   } else {
     setup.lora->target_modules = {c.targets};
     setup.lora->use_dora = c.dora;
+  }
+  if (c.noisy) {
+    setup.config.embed_dropout = setup.config.resid_dropout = 0.1;
+    setup.neftune_noise_alpha = 5.0;
   }
   return c.on_cuda ? device_setup(setup, c.compute) : setup;
 }
@@ -176,10 +181,10 @@ void expect_within_a_tenth(int64_t planned, int64_t measured, const std::string&
 }
 
 std::string name_of(const Case& c) {
-  return fmt::format("head {}, frozen {}, {}, targets {}, dropout {}, {} samples{}{}{}{}", static_cast<int>(c.head),
+  return fmt::format("head {}, frozen {}, {}, targets {}, dropout {}, {} samples{}{}{}{}{}", static_cast<int>(c.head),
                      c10::toString(c.frozen), dtype_name(c.compute), c.targets.size(), c.dropout, c.lengths.size(),
                      c.packed_weights ? "" : ", no packed weights", c.on_cuda ? ", device path" : "",
-                     c.checkpointing ? ", checkpointing" : "", c.dora ? ", DoRA" : "");
+                     c.checkpointing ? ", checkpointing" : "", c.dora ? ", DoRA" : "", c.noisy ? ", noisy" : "");
 }
 
 /// Returns the cases to measure. 16-bit GEMMs of the CUDA backend are none: they have stand-ins here that make tensors
@@ -210,6 +215,11 @@ std::vector<Case> cases() {
       {.head = Head::kSingleLabel, .frozen = at::kHalf, .targets = all, .dropout = 0.1, .dora = true},
       {.on_cuda = true, .dora = true},
       {.targets = all, .dropout = 0.1, .on_cuda = true, .dora = true},
+      {.noisy = true},
+      {.frozen = at::kBFloat16, .compute = Dtype::kBFloat16, .targets = all, .dropout = 0.1, .noisy = true},
+      {.head = Head::kSingleLabel, .noisy = true},
+      {.targets = {}, .noisy = true},
+      {.on_cuda = true, .noisy = true},
   };
 }
 
@@ -244,9 +254,9 @@ int64_t bytes_of(const BlockSaved& saved) {
       bytes += static_cast<int64_t>(tensor.storage().nbytes());
     }
   };
-  for (const at::Tensor& tensor :
-       {saved.x, saved.ln_1.mean, saved.ln_1.rstd, saved.normed, saved.q, saved.k, saved.v, saved.attended,
-        saved.middle, saved.ln_2.mean, saved.ln_2.rstd, saved.activation.values}) {
+  for (const at::Tensor& tensor : {saved.x, saved.ln_1.mean, saved.ln_1.rstd, saved.normed, saved.q, saved.k, saved.v,
+                                   saved.attended, saved.middle, saved.ln_2.mean, saved.ln_2.rstd,
+                                   saved.activation.values, saved.attention_mask, saved.mlp_mask}) {
     add(tensor);
   }
   // The kernel's stand-in keeps another tensor instead of one number for each row and head.

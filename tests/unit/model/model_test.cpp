@@ -5,6 +5,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <functional>
+#include <set>
+#include <utility>
+
 #include "runtime/core/error.h"
 #include "tests/unit/model/random_model.h"
 
@@ -26,8 +30,16 @@ TEST(Model, ResultsDoNotDependOnEarlierCalls) {
   EXPECT_EQ(first.loss, again.loss);
 }
 
-TEST(Model, DropoutMasksFollowTheSampleIntoAnyBatch) {
-  const auto model = tiny_model(tiny_setup(Head::kSingleLabel, 0.3));
+/// Every kind of random number that training draws.
+ModelSetup random_setup(Head head, double dropout) {
+  ModelSetup setup = tiny_setup(head, dropout);
+  setup.config.embed_dropout = setup.config.resid_dropout = dropout;
+  setup.neftune_noise_alpha = 3.0;
+  return setup;
+}
+
+TEST(Model, DropoutMasksAndNoiseFollowTheSampleIntoAnyBatch) {
+  const auto model = tiny_model(random_setup(Head::kSingleLabel, 0.3));
   const at::Tensor params = random_params(*model);
   const DropoutKey key{11, 2};
   const auto batch_of = [](const std::vector<int64_t>& lengths) {
@@ -48,7 +60,7 @@ TEST(Model, DropoutMasksFollowTheSampleIntoAnyBatch) {
 }
 
 TEST(Model, GradientsWithDropoutAgreeWithDifferencesOfTheLoss) {
-  const auto model = tiny_model(tiny_setup(Head::kCausalLm, 0.4));
+  const auto model = tiny_model(random_setup(Head::kCausalLm, 0.4));
   at::Tensor params = random_params(*model);
   const Batch batch = with_lm_labels(random_batch({9, 6}, 97));
   const DropoutKey key{5, 0};
@@ -60,6 +72,28 @@ TEST(Model, GradientsWithDropoutAgreeWithDifferencesOfTheLoss) {
   const double down = train_once(*model, batch, params - direction * step, key).loss;
   const double slope = trial.grads.norm().item<double>();
   EXPECT_NEAR((up - down) / (2 * step), slope, 1e-2 * slope);
+}
+
+TEST(Model, EachKindOfRandomNumbersChangesTrainingAndNoEvaluation) {
+  const ModelSetup plain = tiny_setup(Head::kCausalLm);
+  const at::Tensor params = random_params(*tiny_model(plain));
+  const Batch batch = with_lm_labels(random_batch({9, 6}, 97));
+  const auto losses = [&](const std::function<void(ModelSetup&)>& change) {
+    ModelSetup setup = plain;
+    change(setup);
+    const auto model = tiny_model(setup);
+    return std::pair(train_once(*model, batch, params, {5, 0}).loss,
+                     model->evaluate(batch, params).loss.loss.item<double>());
+  };
+  const auto expected = losses([](ModelSetup&) {});
+  EXPECT_EQ(losses([](ModelSetup& setup) { setup.neftune_noise_alpha = 0.0; }), expected);
+  std::set<double> trained = {expected.first};
+  for (const auto& [training, evaluation] : {losses([](ModelSetup& setup) { setup.neftune_noise_alpha = 2.0; }),
+                                             losses([](ModelSetup& setup) { setup.config.embed_dropout = 0.1; }),
+                                             losses([](ModelSetup& setup) { setup.config.resid_dropout = 0.1; })}) {
+    EXPECT_TRUE(trained.insert(training).second);
+    EXPECT_EQ(evaluation, expected.second);
+  }
 }
 
 TEST(Model, LossScaleOnlyScalesGradients) {

@@ -67,9 +67,11 @@ TEST_F(GenerationSettings, AttentionLayersGoBeforeAttentionTypes) {
 
 TEST_F(GenerationSettings, DropoutsAreReadAndLeftToTraining) {
   read(R"("resid_dropout": 0.1, "embed_dropout": 0.0, "attention_dropout": 0.25)");
-  EXPECT_EQ(dropouts_of(config_), "attention_dropout 0.25, resid_dropout 0.1");
+  EXPECT_EQ(config_.resid_dropout, 0.1);
+  EXPECT_EQ(config_.embed_dropout, 0.0);
+  EXPECT_EQ(config_.attention_dropout, 0.25);
   read(R"("resid_dropout": 0)");
-  EXPECT_EQ(dropouts_of(config_), "");
+  EXPECT_EQ(config_.resid_dropout, 0.0);
   EXPECT_THAT(error_of(ErrorKind::kWeights, [&] { read(R"("resid_dropout": 1.5)"); }), HasSubstr("from 0 to 1"));
 }
 
