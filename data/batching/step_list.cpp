@@ -77,6 +77,60 @@ void balance_tokens(std::vector<std::vector<int64_t>>& micro_batches, std::span<
   for (size_t index = 0; index < samples.size(); ++index) micro_batches[owner[index]].push_back(samples[index]);
 }
 
+/// Divides samples into micro-batches of at most `most` tokens, by first-fit decreasing. Then tries to give as many
+/// micro-batches nearly equal numbers of tokens: the longest sample goes first, each to the one with the fewest. Keeps
+/// the order of the samples within a micro-batch.
+class TokenBudget {
+ public:
+  TokenBudget(std::span<const int64_t> samples, std::span<const int32_t> lengths, int64_t most)
+      : samples_(samples), most_(most), indices_(samples.size()), owner_(samples.size()) {
+    for (const int64_t sample : samples) tokens_.push_back(std::max(1, lengths[sample]));
+    std::iota(indices_.begin(), indices_.end(), 0);
+    std::stable_sort(indices_.begin(), indices_.end(), [&](size_t a, size_t b) { return tokens_[a] > tokens_[b]; });
+  }
+
+  std::vector<std::vector<int64_t>> divide() {
+    const size_t count = first_fit();
+    const std::vector<size_t> first_fit_owner = owner_;
+    if (!balance(count)) owner_ = first_fit_owner;
+    std::vector<std::vector<int64_t>> micro_batches(count);
+    for (size_t index = 0; index < samples_.size(); ++index) micro_batches[owner_[index]].push_back(samples_[index]);
+    return micro_batches;
+  }
+
+ private:
+  /// Returns the number of micro-batches.
+  size_t first_fit() {
+    std::vector<int64_t> filled;
+    for (const size_t index : indices_) {
+      const auto fits = [&](int64_t tokens) { return tokens + tokens_[index] <= most_; };
+      const auto place = std::find_if(filled.begin(), filled.end(), fits);
+      owner_[index] = static_cast<size_t>(place - filled.begin());
+      if (place == filled.end()) filled.push_back(0);
+      filled[owner_[index]] += tokens_[index];
+    }
+    return filled.size();
+  }
+
+  /// Returns false where a micro-batch would have too many tokens.
+  bool balance(size_t count) {
+    std::vector<int64_t> filled(count, 0);
+    for (const size_t index : indices_) {
+      const auto least = std::min_element(filled.begin(), filled.end());
+      if (*least > 0 && *least + tokens_[index] > most_) return false;
+      *least += tokens_[index];
+      owner_[index] = static_cast<size_t>(least - filled.begin());
+    }
+    return true;
+  }
+
+  std::span<const int64_t> samples_;
+  int64_t most_;
+  std::vector<int64_t> tokens_;  // of each sample
+  std::vector<size_t> indices_;  // longest first
+  std::vector<size_t> owner_;    // micro-batch of each sample
+};
+
 /// Replaces packs by their samples.
 void unpack(std::vector<int64_t>& batch, std::span<const int64_t> pack_begins) {
   const std::vector<int64_t> packs = std::move(batch);
@@ -170,15 +224,19 @@ Step StepList::step(int64_t epoch, int64_t step) {
   const auto n = static_cast<int64_t>(order_.size());
   const int64_t size = options_.micro_batch_size;
   const int64_t begin = step * options_.micro_batches_per_step * size;
+  const int64_t end = std::min(n, begin + options_.micro_batches_per_step * size);
   Step out;
-  for (int64_t batch = 0; batch < options_.micro_batches_per_step; ++batch) {
-    const int64_t first = begin + batch * size;
-    if (first >= n) break;
-    out.micro_batches.emplace_back(order_.begin() + first, order_.begin() + std::min(n, first + size));
-    for (const int64_t sample : out.micro_batches.back()) out.target_weight += target_weight(sample);
+  for (int64_t i = begin; i < end; ++i) out.target_weight += target_weight(order_[static_cast<size_t>(i)]);
+  if (options_.max_tokens > 0) {
+    const std::span<const int64_t> samples(order_.begin() + begin, order_.begin() + end);
+    out.micro_batches = TokenBudget(samples, lengths_, options_.max_tokens).divide();
+  } else {
+    for (int64_t first = begin; first < end; first += size) {
+      out.micro_batches.emplace_back(order_.begin() + first, order_.begin() + std::min(end, first + size));
+    }
+    // Groups by length need no balance: neighbouring micro-batches have similar lengths, and ranks take them in turn.
+    if (options_.sampling != Sampling::kGroupByLength) balance_tokens(out.micro_batches, lengths_);
   }
-  // Groups by length need no balance: neighbouring micro-batches have similar lengths, and ranks take them in turn.
-  if (options_.sampling != Sampling::kGroupByLength) balance_tokens(out.micro_batches, lengths_);
   for (std::vector<int64_t>& batch : out.micro_batches) {
     if (!pack_begins_.empty()) unpack(batch, pack_begins_);
     out.samples += std::ssize(batch);

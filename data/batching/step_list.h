@@ -15,11 +15,13 @@ struct StepListOptions {
   int64_t micro_batches_per_step = 1;  // M of a full step
   Sampling sampling = Sampling::kRandom;
   bool drop_last = false;  // drops the samples after the last full step of an epoch
+  int64_t max_tokens = 0;  // of a micro-batch, which then has any number of samples; 0: no limit
 };
 
 /// One optimizer step: an ordered list of micro-batches, and the weight that divides its loss. The order of the epoch
 /// determines the samples of a step. With kGroupByLength it also determines those of each micro-batch; else the
-/// micro-batches of a step are balanced by tokens, so that ranks wait less for each other.
+/// micro-batches of a step are balanced by tokens, so that ranks wait less for each other. With max_tokens, a step has
+/// as few micro-batches as first-fit decreasing needs, balanced likewise; a longer sample is a micro-batch of its own.
 struct Step {
   std::vector<std::vector<int64_t>> micro_batches;  // sample ids; the last ones of an epoch may be smaller
   double target_weight = 0.0;                       // of all targets: of samples, or supervised tokens

@@ -2,6 +2,7 @@
 #include "launch/commands/plan.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdlib>
 #include <filesystem>
 #include <numeric>
@@ -21,6 +22,7 @@
 #include "runtime/cuda/plugin.h"
 #include "runtime/train/gradient_sum.h"
 #include "runtime/train/step_schedule.h"
+#include "runtime/train/token_budget.h"
 
 namespace neoloom::launch {
 namespace {
@@ -107,6 +109,8 @@ struct RunPlan {
   train::Batching batching;
   train::StepSchedule steps;
   model::TrainableCount trainable;
+  double micro_batches = 0.0;              // of a step, on average
+  std::optional<train::BudgetUse> budget;  // of max_tokens_per_micro_batch
 };
 
 RunPlan plan_steps(const Inputs& inputs, const data::TokenStore& store, int64_t ranks) {
@@ -116,9 +120,12 @@ RunPlan plan_steps(const Inputs& inputs, const data::TokenStore& store, int64_t 
   plan.trainable = model::count_trainable(inputs.base.config, config.peft_config, labels);
   plan.batching = train::resolve_batching(config.trainer_config, config.runtime, static_cast<int>(ranks));
   const int64_t steps_per_epoch =
-      data::steps_per_epoch(store.packs(), {.micro_batch_size = plan.batching.micro_batch_size,
-                                            .micro_batches_per_step = plan.batching.micro_batches_per_step,
-                                            .drop_last = config.trainer_config.dataloader_drop_last});
+      data::steps_per_epoch(store.packs(), train::step_list_options(config.trainer_config, plan.batching));
+  plan.micro_batches = static_cast<double>(plan.batching.micro_batches_per_step);
+  if (plan.batching.max_tokens > 0) {
+    plan.budget = train::measure_budget_use(store, config.trainer_config, plan.batching);
+    plan.micro_batches = plan.budget->micro_batches;
+  }
   plan.steps = train::resolve_schedule(config.trainer_config, steps_per_epoch);
   return plan;
 }
@@ -132,9 +139,14 @@ void print_steps(const Inputs& inputs, const RunPlan& plan, const PlanRequest& r
   report.line("trainable parameters",
               fmt::format("{} ({:.3f} %)", plan.trainable.parameters,
                           100.0 * static_cast<double>(plan.trainable.parameters) / static_cast<double>(parameters)));
-  report.line("global batch",
-              fmt::format("{} {}: {} micro-batches of {}, on {} rank{}", batching.global_batch_size(), rows,
-                          batching.micro_batches_per_step, batching.micro_batch_size, ranks, ranks == 1 ? "" : "s"));
+  const std::string micro_batches =
+      plan.budget ? train::describe(*plan.budget)
+                  : fmt::format("{} micro-batches of {}", batching.micro_batches_per_step, batching.micro_batch_size);
+  report.line("global batch", fmt::format("{} {}: {}, on {} rank{}", batching.global_batch_size(), rows, micro_batches,
+                                          ranks, ranks == 1 ? "" : "s"));
+  if (plan.budget) {
+    if (const std::string text = train::warning_of(*plan.budget, ranks); !text.empty()) report.line("warning", text);
+  }
   if (request.planned) {
     const int64_t machines = (ranks + request.ranks_per_node - 1) / request.ranks_per_node;
     report.line("machines",
@@ -181,16 +193,16 @@ std::string readable_seconds(double seconds) {
 void print_time(const MemoryPlanInput& question, const RunPlan& plan, const PlanRequest& request, Report& report) {
   const bool gpu = question.setup.model.device.cuda;
   const data::TokenStore& store = *question.train;
-  const int64_t rows = plan.batching.micro_batch_size;
+  const int64_t rows = train::mean_rows(store, plan.batching);
   core::require(!request.measures || !gpu, core::ErrorKind::kUsage,
                 "--measure: {}; set runtime.device to cpu to plan a run on CPUs", kNoGpuRates);
   if (request.measures) measure_rates(question.setup, store, rows, *request.rates);
   const std::optional<MicroStepLimit> limit = known_limit(question.setup, store, rows, *request.rates);
   if (!limit) return report.line("expected time", fmt::format("unknown ({})", gpu ? kNoGpuRates : kHowToMeasure));
   // The rank with the most micro-batches sets the pace of a step.
-  const int64_t most = (plan.batching.micro_batches_per_step + request.ranks - 1) / request.ranks;
-  const double step_seconds = static_cast<double>(most) * limit->seconds;
-  const double step_tokens = static_cast<double>(plan.batching.micro_batches_per_step) * limit->tokens;
+  const double most = std::ceil(plan.micro_batches / static_cast<double>(request.ranks));
+  const double step_seconds = most * limit->seconds;
+  const double step_tokens = plan.micro_batches * limit->tokens;
   const double tokens = std::accumulate(store.lengths().begin(), store.lengths().end(), 0.0) *
                         plan.steps.epoch_after(plan.steps.total_steps);
   report.line("expected time", fmt::format("more than {}: GEMMs take {:.1f} ms of a step, which allows {:.0f} tokens/s",

@@ -157,7 +157,7 @@ train::StepLimit step_limit(comm::MpiSession& session, const TrainingJob& s, con
   if (rates.empty()) return limit;
   MemoryPlanInput question = memory_question(session, s, device);
   question.setup.model.gradient_checkpointing = s.resolved.gradient_checkpointing;
-  if (const auto known = known_limit(question.setup, *s.train, question.batching.micro_batch_size, rates)) {
+  if (const auto known = known_limit(question.setup, *s.train, train::mean_rows(*s.train, question.batching), rates)) {
     limit.seconds_per_token = known->seconds_per_token();
     limit.rates = known->rates;
   }

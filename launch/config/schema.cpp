@@ -252,6 +252,7 @@ void add_trainer_size_fields(std::vector<Field>& out) {
   group.integer("per_device_train_batch_size", kCompared, &Options::per_device_train_batch_size, kPositive);
   group.integer("per_device_eval_batch_size", kFree, &Options::per_device_eval_batch_size, kPositive);
   group.integer("gradient_accumulation_steps", kCompared, &Options::gradient_accumulation_steps, kPositive);
+  group.limit("max_tokens_per_micro_batch", kCompared, &Options::max_tokens_per_micro_batch);
   group.number("num_train_epochs", kResolved, &Options::num_train_epochs, kAboveZero);
   group.integer("max_steps", kResolved, &Options::max_steps, kMaxSteps);
   group.flag("auto_find_batch_size", kCompared, &Options::auto_find_batch_size);

@@ -192,7 +192,8 @@ std::string identity_json(const RunConfig& config, const ResolvedSettings& resol
       {"logits_chunk_rows", resolved.logits_chunk_rows},
       {"gradient_checkpointing", resolved.gradient_checkpointing},
       {"micro_batch_size", resolved.batching.micro_batch_size},
-      {"micro_batches_per_step", resolved.batching.micro_batches_per_step}}
+      {"micro_batches_per_step", resolved.batching.micro_batches_per_step},
+      {"max_tokens_per_micro_batch", resolved.batching.max_tokens}}
       .dump();
 }
 
@@ -217,7 +218,8 @@ std::vector<std::string> adopt_identity(const std::string& path, const std::stri
   compare("runtime.deterministic", fmt::format("{}", before.value("deterministic", true)),
           fmt::format("{}", config.runtime.deterministic), differences);
   compare("runtime.gradient_sum", before.value("gradient_sum", "fixed"), config.runtime.gradient_sum, differences);
-  const train::Batching kept{before.at("micro_batch_size"), before.at("micro_batches_per_step")};
+  const train::Batching kept{before.at("micro_batch_size"), before.at("micro_batches_per_step"),
+                             before.value("max_tokens_per_micro_batch", int64_t{0})};
   if (config.runtime.global_batch_size > 0) {
     compare("runtime.global_batch_size", fmt::format("{}", kept.global_batch_size()),
             fmt::format("{}", config.runtime.global_batch_size), differences);
@@ -289,6 +291,7 @@ comm::Fingerprint fingerprint(const std::string& mpi_library, const RunConfig& c
   fields.emplace_back("rows of logits held at once", std::to_string(resolved.logits_chunk_rows));
   fields.emplace_back("rows of a micro-batch", std::to_string(resolved.batching.micro_batch_size));
   fields.emplace_back("micro-batches of a step", std::to_string(resolved.batching.micro_batches_per_step));
+  fields.emplace_back("tokens of a micro-batch", std::to_string(resolved.batching.max_tokens));
   return fields;
 }
 

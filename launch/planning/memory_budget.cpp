@@ -38,6 +38,18 @@ int64_t batch_bytes(const model::BatchShape& batch, bool causal) {
   return (batch.tokens + (causal ? 2 * batch.targets : 0)) * static_cast<int64_t>(sizeof(int64_t));
 }
 
+/// Returns a number of tokens to which micro-batches that fit with checkpointing can be limited; 0: not even the
+/// longest sample fits.
+int64_t fitting_tokens(MemoryPlanInput question, int64_t budget_bytes) {
+  const int64_t longest = largest_batch(*question.train, 1).tokens;
+  int64_t& tokens = question.batching.max_tokens;
+  while (tokens > longest) {
+    tokens = std::max(longest, tokens / 2);
+    if (rank_memory(question, /*gradient_checkpointing=*/true).total_bytes <= budget_bytes) return tokens;
+  }
+  return 0;
+}
+
 /// Returns the largest number of samples of which a micro-batch fits with checkpointing; 0 when not even one does.
 int64_t fitting_samples(MemoryPlanInput question, int64_t budget_bytes) {
   int64_t& samples = question.batching.micro_batch_size;
@@ -55,12 +67,11 @@ std::string advice(const MemoryPlanInput& question, const MemoryDecision& decisi
                          readable_bytes(less.total_bytes));
     }
   }
-  const int64_t samples = fitting_samples(question, budget_bytes);
+  const bool by_tokens = question.batching.max_tokens > 0;
+  const int64_t fitting = by_tokens ? fitting_tokens(question, budget_bytes) : fitting_samples(question, budget_bytes);
   const std::string smaller =
-      samples > 0 ? fmt::format(
-                        "trainer_config.per_device_train_batch_size {} would fit, "
-                        "or a smaller tokenizer_config.max_length",
-                        samples)
+      fitting > 0 ? fmt::format("trainer_config.{} {} would fit, or a smaller tokenizer_config.max_length",
+                                by_tokens ? "max_tokens_per_micro_batch" : "per_device_train_batch_size", fitting)
                   : std::string("lower tokenizer_config.max_length, or take a smaller model or frozen_dtype");
   return smaller + (on_gpu(question) ? "" : ", or fewer ranks on a node");
 }
@@ -72,7 +83,18 @@ std::string readable_bytes(int64_t bytes) {
   return value < 1e9 ? fmt::format("{:.1f} MB", value / 1e6) : fmt::format("{:.2f} GB", value / 1e9);
 }
 
-model::BatchShape largest_batch(const data::TokenStore& store, int64_t rows, bool counts_packs) {
+model::BatchShape largest_batch(const data::TokenStore& store, int64_t rows, int64_t max_tokens, bool counts_packs) {
+  const auto begins = counts_packs ? store.pack_begins() : std::span<const int64_t>{};
+  const std::vector<int32_t> lengths = data::sums_of_packs(store.lengths(), begins);
+  const int64_t limit = max_tokens > 0 ? max_tokens : std::numeric_limits<int64_t>::max();
+  if (max_tokens > 0) {  // the most samples are in a micro-batch of short ones
+    std::vector<int32_t> ascending = lengths;
+    std::sort(ascending.begin(), ascending.end());
+    int64_t tokens = 0;
+    const auto above = [&](int32_t length) { return (tokens += std::max(1, length)) > max_tokens; };
+    const auto end = std::find_if(ascending.begin(), ascending.end(), above);
+    rows = std::clamp<int64_t>(end - ascending.begin(), 1, rows);
+  }
   const auto largest = [rows](std::span<const int32_t> values) {
     std::vector<int32_t> sorted(values.begin(), values.end());
     const auto count = std::min<int64_t>(rows, static_cast<int64_t>(sorted.size()));
@@ -83,12 +105,13 @@ model::BatchShape largest_batch(const data::TokenStore& store, int64_t rows, boo
   const auto sum = [](const std::vector<int32_t>& values) {
     return std::accumulate(values.begin(), values.end(), int64_t{0});
   };
-  const auto begins = counts_packs ? store.pack_begins() : std::span<const int64_t>{};
   model::BatchShape batch;
   batch.samples = sum(largest(data::sums_of_packs(std::vector<int32_t>(store.lengths().size(), 1), begins)));
-  batch.tokens = sum(largest(data::sums_of_packs(store.lengths(), begins)));
+  const int64_t longest_pack = lengths.empty() ? 0 : *std::ranges::max_element(lengths);
+  batch.tokens = std::max(longest_pack, std::min(limit, sum(largest(lengths))));
   batch.longest = store.size() == 0 ? 0 : *std::ranges::max_element(store.lengths());
-  batch.targets = sum(largest(data::sums_of_packs(store.target_counts(), begins)));
+  batch.targets =
+      std::min(std::max(batch.tokens, batch.samples), sum(largest(data::sums_of_packs(store.target_counts(), begins))));
   return batch;
 }
 
@@ -131,7 +154,10 @@ RankMemory rank_memory(const MemoryPlanInput& question, bool gradient_checkpoint
   memory.state =
       train::state_memory(question.gradient_sum, question.flat_elements, question.moment_bytes, question.keeps_best,
                           setup.model.lora && setup.model.lora->init_lora_weights.splits_weights());
-  memory.batch = largest_batch(*question.train, question.batching.micro_batch_size);
+  const train::Batching& batching = question.batching;
+  memory.batch =
+      largest_batch(*question.train, batching.max_tokens > 0 ? batching.global_batch_size() : batching.micro_batch_size,
+                    batching.max_tokens);
   memory.step = model::training_memory(setup, memory.batch);
   for (const train::ValidationSet& set : question.validation) {
     const auto bytes = [&](auto& of) {
@@ -140,7 +166,8 @@ RankMemory rank_memory(const MemoryPlanInput& question, bool gradient_checkpoint
     const int64_t scores = std::max(causal ? 0 : bytes(train::score_table_bytes),
                                     question.calibrates ? bytes(train::calibration_bytes) : 0);
     // The windows of a row need not go through the model together.
-    const model::BatchShape batch = largest_batch(*set.store, question.eval_batch_size, /*counts_packs=*/causal);
+    const model::BatchShape batch =
+        largest_batch(*set.store, question.eval_batch_size, /*max_tokens=*/0, /*counts_packs=*/causal);
     const int64_t peak = model::evaluation_peak_bytes(setup, batch);
     memory.score_bytes = std::max(memory.score_bytes, scores);
     memory.evaluation_bytes = std::max(memory.evaluation_bytes, peak + (on_gpu(question) ? 0 : scores));

@@ -53,8 +53,10 @@ struct RankMemory {
 };
 RankMemory rank_memory(const MemoryPlanInput& question, bool gradient_checkpointing);
 
-/// Returns the largest possible micro-batch: the `rows` longest samples, or packs if it counts these.
-model::BatchShape largest_batch(const data::TokenStore& store, int64_t rows, bool counts_packs = true);
+/// Returns the largest possible micro-batch: the `rows` longest samples, or packs if it counts these. With
+/// `max_tokens`, it has as many tokens as that allows, or those of the longest one; 0: no limit.
+model::BatchShape largest_batch(const data::TokenStore& store, int64_t rows, int64_t max_tokens = 0,
+                                bool counts_packs = true);
 
 /// Returns one line per part: "  frozen weights   1.2 GB a node, ...".
 std::string describe(const RankMemory& memory, const MemoryPlanInput& question);

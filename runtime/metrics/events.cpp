@@ -136,6 +136,11 @@ double padding_share(const DeviceMeasure& measure) {
   return static_cast<double>(measure.padded_tokens - measure.tokens) / static_cast<double>(measure.padded_tokens);
 }
 
+std::optional<double> budget_share(const DeviceMeasure& measure) {
+  if (measure.budget_tokens <= 0) return std::nullopt;
+  return static_cast<double>(measure.tokens) / static_cast<double>(measure.budget_tokens);
+}
+
 std::optional<double> share_of_limit(const std::vector<DeviceMeasure>& measures) {
   double limit_seconds = 0.0;
   double seconds = 0.0;
@@ -152,6 +157,7 @@ void accumulate(const DeviceMeasure& part, DeviceMeasure& total) {
   total.samples += part.samples;
   total.tokens += part.tokens;
   total.padded_tokens += part.padded_tokens;
+  total.budget_tokens += part.budget_tokens;
   total.flops += part.flops;
   total.seconds += part.seconds;
   total.compute_seconds += part.compute_seconds;
@@ -162,9 +168,9 @@ void accumulate(const DeviceMeasure& part, DeviceMeasure& total) {
   total.peak_memory_bytes = std::max(total.peak_memory_bytes, part.peak_memory_bytes);
 }
 
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(DeviceMeasure, rank, host, device, batches, samples, tokens, padded_tokens, flops,
-                                   seconds, compute_seconds, comm_seconds, data_seconds, peak_memory_bytes,
-                                   exposed_sum_seconds, summed_bytes, limit_seconds_per_token)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(DeviceMeasure, rank, host, device, batches, samples, tokens, padded_tokens,
+                                   budget_tokens, flops, seconds, compute_seconds, comm_seconds, data_seconds,
+                                   peak_memory_bytes, exposed_sum_seconds, summed_bytes, limit_seconds_per_token)
 
 std::string pack(const DeviceMeasure& measure) { return core::to_wire(measure); }
 DeviceMeasure unpack(const std::string& text) { return core::from_wire<DeviceMeasure>(text); }

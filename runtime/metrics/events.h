@@ -52,6 +52,7 @@ struct DeviceMeasure {
   int64_t samples = 0;
   int64_t tokens = 0;         // real tokens
   int64_t padded_tokens = 0;  // rows x length, pads included
+  int64_t budget_tokens = 0;  // that the micro-batches could hold; 0: max_tokens_per_micro_batch is not given
   double flops = 0.0;
   double seconds = 0.0;
   double compute_seconds = 0.0;
@@ -67,6 +68,9 @@ struct DeviceMeasure {
 /// One object of the `devices` list of a `train` event: rank, host, device, batches_per_s, samples_per_s, tokens_per_s,
 /// tflops, peak_memory_bytes, compute_share, comm_share, data_share, padding_share, exposed_sum_share, summed_bytes.
 nlohmann::ordered_json device_json(const DeviceMeasure& measure);
+
+/// Share of the micro-batches' token budget that is used; nullopt: there is none.
+std::optional<double> budget_share(const DeviceMeasure& measure);
 
 /// Share of positions that would be padding in a padded batch. The model does not compute them.
 double padding_share(const DeviceMeasure& measure);

@@ -73,6 +73,7 @@ class Cursor {
         to_model_batch(data::collate(*setup_.store, samples, setup_.task, setup_.pad_id), /*has_targets=*/true);
     batch.loss_weights = loss_weights(setup_, batch);
     loaded.sample_ids = samples;
+    loaded.max_tokens = setup_.step_options.max_tokens;
     for (size_t i = 1; i < batch.cu_seqlens.size(); ++i) {
       loaded.lengths.push_back(batch.cu_seqlens[i] - batch.cu_seqlens[i - 1]);
     }
@@ -108,6 +109,8 @@ int64_t LoadedMicroBatch::padded_tokens() const {
   if (lengths.empty()) return 0;
   return static_cast<int64_t>(lengths.size()) * *std::max_element(lengths.begin(), lengths.end());
 }
+
+int64_t LoadedMicroBatch::budget_tokens() const { return max_tokens > 0 ? std::max(max_tokens, tokens()) : 0; }
 
 MicroBatchLoader::MicroBatchLoader(const LoaderSetup& setup)
     : prefetcher_([cursor = std::make_shared<Cursor>(setup)] { return cursor->next(); }, setup.prefetch_batches) {}

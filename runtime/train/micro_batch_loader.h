@@ -30,10 +30,12 @@ struct LoadedMicroBatch {
   bool last = true;                 // of this rank in this step
   std::vector<int64_t> sample_ids;  // [B]
   std::vector<int64_t> lengths;     // [B] tokens
+  int64_t max_tokens = 0;           // StepListOptions::max_tokens
   std::shared_ptr<const model::MicroBatch> packed;
 
   int64_t tokens() const;
   int64_t padded_tokens() const;  // B x the longest length
+  int64_t budget_tokens() const;  // max_tokens, or tokens() of a longer sample; 0: no limit
 };
 
 struct LoaderSetup {

@@ -47,6 +47,7 @@ struct Options {
   int64_t per_device_train_batch_size = 8;
   int64_t per_device_eval_batch_size = 8;
   int64_t gradient_accumulation_steps = 1;
+  int64_t max_tokens_per_micro_batch = 0;  // 0: micro-batches of per_device_train_batch_size samples
   double num_train_epochs = 3.0;
   int64_t max_steps = -1;  // > 0 overrides num_train_epochs
   bool auto_find_batch_size = false;

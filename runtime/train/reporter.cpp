@@ -101,17 +101,20 @@ void Reporter::log(metrics::StepLine line) {
     const metrics::DeviceMeasure total = total_of(devices);
     ordered_json rows = ordered_json::array();
     for (const metrics::DeviceMeasure& device : devices) rows.push_back(metrics::device_json(device));
-    event({{"event", "train"},
-           {"step", line.step},
-           {"epoch", line.epoch},
-           {"loss", line.loss},
-           {"grad_norm", line.grad_norm},
-           {"learning_rate", line.learning_rate},
-           {"samples", total.samples},
-           {"tokens", total.tokens},
-           {"padded_tokens", total.padded_tokens},
-           {"step_seconds", seconds / static_cast<double>(std::max<int64_t>(1, line.step - logged_step_))},
-           {"devices", rows}});
+    ordered_json train = {
+        {"event", "train"},
+        {"step", line.step},
+        {"epoch", line.epoch},
+        {"loss", line.loss},
+        {"grad_norm", line.grad_norm},
+        {"learning_rate", line.learning_rate},
+        {"samples", total.samples},
+        {"tokens", total.tokens},
+        {"padded_tokens", total.padded_tokens},
+        {"step_seconds", seconds / static_cast<double>(std::max<int64_t>(1, line.step - logged_step_))},
+        {"devices", rows}};
+    if (const auto share = metrics::budget_share(total)) train["micro_batch_fill"] = *share;
+    event(train);
     line.total_steps = setup_.total_steps;
     line.samples_per_s = static_cast<double>(total.samples) / seconds;
     line.tokens_per_s = static_cast<double>(total.tokens) / seconds;
@@ -185,6 +188,7 @@ void Reporter::run_end(const std::string& status, int64_t step, const ordered_js
   const metrics::DeviceMeasure total = total_of(devices_);
   end["train_samples_per_second"] = static_cast<double>(total.samples) / run_seconds_;
   end["train_tokens_per_second"] = static_cast<double>(total.tokens) / run_seconds_;
+  if (const auto fill = metrics::budget_share(total)) end["micro_batch_fill"] = *fill;
   const std::optional<double> share = metrics::share_of_limit(devices_);
   end["share_of_limit"] = share ? ordered_json(*share) : ordered_json();
   if (share) end["gemm_rates"] = setup_.limit.rates;

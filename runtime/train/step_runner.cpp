@@ -29,6 +29,7 @@ void count(const LoadedMicroBatch& loaded, const model::Model& model, metrics::D
   measure.samples += static_cast<int64_t>(loaded.sample_ids.size());
   measure.tokens += loaded.tokens();
   measure.padded_tokens += loaded.padded_tokens();
+  measure.budget_tokens += loaded.budget_tokens();
   for (const int64_t length : loaded.lengths) {
     measure.flops += model.training_flops_per_token(length) * static_cast<double>(length);
   }
@@ -71,8 +72,9 @@ bool StepRunner::compute_shard(MicroBatchLoader& loader, LoadedMicroBatch loaded
       core::require(setup_.survives_lack_of_memory, ErrorKind::kDevice,
                     "out of memory in step {} with micro-batches of {} samples ({}): "
                     "set trainer_config.auto_find_batch_size: true, "
-                    "or lower trainer_config.per_device_train_batch_size or tokenizer_config.max_length",
-                    state.step + 1, loaded.sample_ids.size(), error.what());
+                    "or lower trainer_config.{} or tokenizer_config.max_length",
+                    state.step + 1, loaded.sample_ids.size(), error.what(),
+                    loaded.max_tokens > 0 ? "max_tokens_per_micro_batch" : "per_device_train_batch_size");
       return false;
     }
     if (loaded.last) break;

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "runtime/checkpoint/directory.h"
 #include "runtime/core/error.h"
@@ -41,7 +42,25 @@ Batching resolve_batching(const Options& options, const RuntimeOptions& runtime,
   } else {
     batching.micro_batches_per_step = options.gradient_accumulation_steps * world_size;
   }
+  batching.max_tokens = options.max_tokens_per_micro_batch;
   return batching;
+}
+
+int64_t mean_rows(const data::TokenStore& store, const Batching& batching) {
+  if (batching.max_tokens == 0) return batching.micro_batch_size;
+  const auto lengths = store.lengths();
+  const double mean = std::accumulate(lengths.begin(), lengths.end(), 0.0) / static_cast<double>(store.packs());
+  return std::clamp<int64_t>(std::llround(static_cast<double>(batching.max_tokens) / mean), 1,
+                             batching.global_batch_size());
+}
+
+data::StepListOptions step_list_options(const Options& options, const Batching& batching) {
+  return {.seed = static_cast<uint64_t>(options.data_seed.value_or(options.seed)),
+          .micro_batch_size = batching.micro_batch_size,
+          .micro_batches_per_step = batching.micro_batches_per_step,
+          .sampling = sampling_from_name(options.train_sampling_strategy),
+          .drop_last = options.dataloader_drop_last,
+          .max_tokens = batching.max_tokens};
 }
 
 StepSchedule resolve_schedule(const Options& options, int64_t steps_per_epoch) {

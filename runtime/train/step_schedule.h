@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "data/batching/step_list.h"
+#include "data/token_store.h"
 #include "runtime/train/options.h"
 
 namespace neoloom::train {
@@ -11,14 +12,20 @@ namespace neoloom::train {
 /// Batch sizes of a run. Resolved once at the first start, stored in checkpoints, and kept on resume with any number of
 /// ranks.
 struct Batching {
-  int64_t micro_batch_size = 0;                                                            // samples, or packs
-  int64_t micro_batches_per_step = 0;                                                      // M of a full step
+  int64_t micro_batch_size = 0;        // samples, or packs
+  int64_t micro_batches_per_step = 0;  // M of a full step
+  int64_t max_tokens = 0;  // of a micro-batch; 0: no limit. Else the other two give the samples of a step alone
   int64_t global_batch_size() const { return micro_batch_size * micro_batches_per_step; }  // samples
 };
 
 /// per_device_train_batch_size x gradient_accumulation_steps x ranks, or runtime.global_batch_size, which is a multiple
 /// of the micro-batch (launch/config/checks.cpp).
 Batching resolve_batching(const Options& options, const RuntimeOptions& runtime, int world_size);
+
+/// Samples, or packs, of a mean micro-batch of this data.
+int64_t mean_rows(const data::TokenStore& store, const Batching& batching);
+
+data::StepListOptions step_list_options(const Options& options, const Batching& batching);
 
 /// Step counts and intervals of a run, resolved from the length of an epoch.
 struct StepSchedule {

@@ -15,6 +15,7 @@
 #include "runtime/core/json.h"
 #include "runtime/train/calibrator.h"
 #include "runtime/train/evaluator.h"
+#include "runtime/train/token_budget.h"
 
 namespace neoloom::train {
 namespace {
@@ -111,8 +112,14 @@ void Trainer::announce(const std::optional<Resumed>& resumed) {
                         {"allreduce_bytes_per_step", reducer.sum().bytes()},
                         {"allreduce_buckets", reducer.buckets()},
                         {"seed", setup_.options.seed}};
+  if (setup_.batching.max_tokens > 0) event["max_tokens_per_micro_batch"] = setup_.batching.max_tokens;
   event.update(setup_.run_start);
   reporter_.event(event);
+  if (setup_.batching.max_tokens > 0) {
+    const BudgetUse use = measure_budget_use(*setup_.train, setup_.options, setup_.batching);
+    reporter_.notice(describe(use));
+    if (const std::string text = warning_of(use, session_.size()); !text.empty()) warn(text);
+  }
   reporter_.notice(fmt::format(
       "training on {} samples: {} steps of {} ({} per epoch), {} trainable parameters, {} bytes all-reduced per step",
       setup_.train->size(), schedule_.total_steps, setup_.batching.global_batch_size(), schedule_.steps_per_epoch,
@@ -271,23 +278,19 @@ void Trainer::end_for_numbers(int64_t step, const std::string& why) {
 // that smaller size from here on.
 void Trainer::shrink_micro_batches() {
   loader_.reset();
-  const int64_t global = setup_.batching.global_batch_size();
-  int64_t smaller = setup_.batching.micro_batch_size / 2;
-  while (smaller > 1 && global % smaller != 0) --smaller;
-  if (smaller < 1) {
-    throw comm::CollectiveError(ErrorKind::kDevice,
-                                "out of memory with a micro-batch of one sample: "
-                                "lower tokenizer_config.max_length, or use devices with more memory");
-  }
-  setup_.batching = {smaller, global / smaller};
+  setup_.batching = smaller_micro_batches(setup_.batching, *setup_.train);
+  const Batching& smaller = setup_.batching;
   const int64_t steps_per_epoch = data::steps_per_epoch(setup_.train->packs(), step_list_options(setup_));
   core::require(steps_per_epoch == schedule_.steps_per_epoch, ErrorKind::kInternal,
                 "smaller micro-batches changed the steps per epoch from {} to {}", schedule_.steps_per_epoch,
                 steps_per_epoch);
-  reporter_.warn(
-      state_.step,
-      fmt::format("out of memory: continuing from step {} with micro-batches of {} samples", state_.step, smaller),
-      {{"micro_batch_size", smaller}});
+  const bool by_tokens = smaller.max_tokens > 0;
+  reporter_.warn(state_.step,
+                 fmt::format("out of memory: continuing from step {} with micro-batches of {}", state_.step,
+                             by_tokens ? fmt::format("at most {} tokens", smaller.max_tokens)
+                                       : fmt::format("{} samples", smaller.micro_batch_size)),
+                 by_tokens ? ordered_json{{"max_tokens_per_micro_batch", smaller.max_tokens}}
+                           : ordered_json{{"micro_batch_size", smaller.micro_batch_size}});
   start_loader();
 }
 

@@ -43,12 +43,7 @@ void start(const TrainerSetup& setup, const model::Model& model, TrainingState& 
 Judge judge_of(const TrainerSetup& setup) { return judge_of(setup.options, hashes_of(setup.validation)); }
 
 data::StepListOptions step_list_options(const TrainerSetup& setup) {
-  const Options& options = setup.options;
-  return {.seed = static_cast<uint64_t>(options.data_seed.value_or(options.seed)),
-          .micro_batch_size = setup.batching.micro_batch_size,
-          .micro_batches_per_step = setup.batching.micro_batches_per_step,
-          .sampling = sampling_from_name(options.train_sampling_strategy),
-          .drop_last = options.dataloader_drop_last};
+  return step_list_options(setup.options, setup.batching);
 }
 
 GradientReducer make_reducer(const TrainerSetup& setup, int ranks, const model::ParameterLayout& layout,

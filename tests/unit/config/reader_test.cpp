@@ -121,6 +121,14 @@ TEST(RandomNumbersOfTraining, AreOffUnlessAskedFor) {
               HasSubstr("model_config.attention_dropout: expected 0 (training has no dropout of attention"));
 }
 
+TEST(TokenBudget, IsACountOfTokens) {
+  EXPECT_EQ(parse("{}\n").trainer_config.max_tokens_per_micro_batch, 0);
+  EXPECT_EQ(parse("trainer_config: {max_tokens_per_micro_batch: null}\n").trainer_config.max_tokens_per_micro_batch, 0);
+  EXPECT_EQ(parse("trainer_config: {max_tokens_per_micro_batch: 4096}\n").trainer_config.max_tokens_per_micro_batch,
+            4096);
+  EXPECT_THAT(refusal("trainer_config: {max_tokens_per_micro_batch: -1}\n"), HasSubstr("an integer of at least 0"));
+}
+
 TEST(WholeNumber, MayBeWrittenWithAPointAndIsShownAsWritten) {
   EXPECT_EQ(parse("trainer_config: {per_device_train_batch_size: 4.0}\n").trainer_config.per_device_train_batch_size,
             4);

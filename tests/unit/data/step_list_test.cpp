@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <random>
 #include <set>
 #include <vector>
 
@@ -153,6 +154,97 @@ TEST(StepLists, MicroBatchesOfAStepHaveAboutAsManyTokens) {
     largest += static_cast<double>(*std::max_element(tokens.begin(), tokens.end())) / mean;
   }
   EXPECT_LT(largest / static_cast<double>(list.steps_per_epoch()), 1.05);  // 1.3 without balancing
+}
+
+/// Lengths of chat messages or reviews: many short ones, a long tail, cut at 512 tokens.
+std::vector<int32_t> log_normal_lengths(size_t count) {
+  std::mt19937 generator(7);
+  std::lognormal_distribution<double> length(4.5, 0.8);
+  std::vector<int32_t> lengths;
+  while (lengths.size() < count) {
+    lengths.push_back(std::clamp(static_cast<int32_t>(length(generator)), 1, 512));
+  }
+  return lengths;
+}
+
+int64_t tokens_of(const std::vector<int64_t>& batch, const std::vector<int32_t>& lengths) {
+  int64_t tokens = 0;
+  for (const int64_t sample : batch) tokens += std::max(1, lengths[static_cast<size_t>(sample)]);
+  return tokens;
+}
+
+TEST_P(Sampled, AMicroBatchHasAtMostTheTokensOfTheBudget) {
+  const std::vector<int32_t> lengths = log_normal_lengths(3000);
+  constexpr int64_t kMost = 1024;
+  StepList list(lengths, lengths,
+                {.micro_batch_size = 8, .micro_batches_per_step = 16, .sampling = GetParam(), .max_tokens = kMost});
+  StepList plain(lengths, lengths, {.micro_batch_size = 8, .micro_batches_per_step = 16, .sampling = GetParam()});
+  ASSERT_EQ(list.steps_per_epoch(), plain.steps_per_epoch());
+  for (int64_t step = 0; step < list.steps_per_epoch(); ++step) {
+    const Step found = list.step(1, step);
+    const Step expected = plain.step(1, step);
+    EXPECT_EQ(found.samples, expected.samples);
+    EXPECT_EQ(found.target_weight, expected.target_weight);
+    std::multiset<int64_t> samples;
+    int64_t tokens = 0;
+    for (const auto& batch : found.micro_batches) {
+      EXPECT_LE(tokens_of(batch, lengths), kMost);
+      tokens += tokens_of(batch, lengths);
+      samples.insert(batch.begin(), batch.end());
+    }
+    std::multiset<int64_t> same;
+    for (const auto& batch : expected.micro_batches) same.insert(batch.begin(), batch.end());
+    EXPECT_EQ(samples, same);
+    // Samples of like length may not fill a micro-batch.
+    if (GetParam() != Sampling::kGroupByLength) {
+      EXPECT_LE(std::ssize(found.micro_batches), (tokens + kMost - 1) / kMost + 1);
+    }
+  }
+}
+
+TEST(TokenBudget, IsFilledToNineteenTwentiethsWhereAStepHasManyMicroBatches) {
+  const std::vector<int32_t> lengths = log_normal_lengths(20000);
+  StepList list(lengths, lengths, {.micro_batch_size = 32, .micro_batches_per_step = 16, .max_tokens = 2048});
+  double tokens = 0;
+  double budget = 0;
+  double largest = 0;  // over the mean of a step's micro-batches
+  const int64_t steps = list.steps_per_epoch() - 1;
+  for (int64_t step = 0; step < steps; ++step) {
+    const Step found = list.step(0, step);
+    std::vector<int64_t> each;
+    for (const auto& batch : found.micro_batches) each.push_back(tokens_of(batch, lengths));
+    const auto sum = static_cast<double>(std::accumulate(each.begin(), each.end(), int64_t{0}));
+    tokens += sum;
+    budget += 2048.0 * static_cast<double>(each.size());
+    largest +=
+        static_cast<double>(*std::max_element(each.begin(), each.end())) * static_cast<double>(each.size()) / sum;
+  }
+  EXPECT_GT(tokens / budget, 0.95);
+  EXPECT_LT(largest / static_cast<double>(steps), 1.05);
+}
+
+TEST(TokenBudget, ALongerSampleIsAMicroBatchOfItsOwn) {
+  const std::vector<int32_t> lengths = {5, 40, 0, 6, 31, 5};  // an empty sample takes the place of one token
+  StepList list(lengths, lengths, {.micro_batch_size = 6, .sampling = Sampling::kSequential, .max_tokens = 10});
+  EXPECT_THAT(list.step(0, 0).micro_batches,
+              testing::UnorderedElementsAre(ElementsAre(1), ElementsAre(4), ElementsAre(0, 5), ElementsAre(2, 3)));
+}
+
+TEST(TokenBudget, TakesFirstFitWhereEqualShareWouldNotFit) {
+  // First-fit decreasing: 6 4 | 5 3 2. The sample with the fewest tokens so far would take 6 3 | 5 4, and 2 fits
+  // nowhere.
+  const std::vector<int32_t> lengths = {6, 5, 4, 3, 2};
+  StepList list(lengths, lengths, {.micro_batch_size = 5, .sampling = Sampling::kSequential, .max_tokens = 10});
+  EXPECT_THAT(list.step(0, 0).micro_batches, ElementsAre(ElementsAre(0, 2), ElementsAre(1, 3, 4)));
+}
+
+TEST(TokenBudget, PacksStayTogether) {
+  const std::vector<int32_t> lengths = {3, 4, 6, 2, 2, 9};
+  const std::vector<int64_t> packs = {0, 2, 3, 5, 6};  // 7, 6, 4, 9 tokens
+  StepList list(lengths, lengths, {.micro_batch_size = 4, .sampling = Sampling::kSequential, .max_tokens = 11}, {},
+                packs);
+  EXPECT_THAT(list.step(0, 0).micro_batches,
+              testing::UnorderedElementsAre(ElementsAre(5), ElementsAre(0, 1), ElementsAre(2, 3, 4)));
 }
 
 TEST(StepLists, SamplesOfEqualLengthStayInTheOrderOfTheEpoch) {

@@ -56,6 +56,28 @@ TEST(LargestBatch, IsMadeOfTheLongestSamples) {
   EXPECT_EQ(largest_batch(store, 50).samples, 5);
 }
 
+TEST(LargestBatch, OfATokenBudgetHasAsManyTokensOrTheLongestSample) {
+  const support::FixedStore store = rows_of({5, 100, 7, 80, 3});
+  const model::BatchShape some = largest_batch(store, /*rows=*/4, /*max_tokens=*/120);
+  EXPECT_EQ(some.tokens, 120);
+  EXPECT_EQ(some.longest, 100);
+  EXPECT_EQ(some.samples, 4) << "95 tokens; the fifth would make it more than 120";
+  EXPECT_LE(some.targets, 120);
+  EXPECT_EQ(largest_batch(store, 4, 15).tokens, 100) << "a longer sample is a micro-batch of its own";
+  EXPECT_EQ(largest_batch(store, 4, 15).samples, 3);
+  EXPECT_EQ(largest_batch(store, 2, 1000).tokens, 180) << "a step has no more samples";
+}
+
+TEST_F(RankMemoryTest, ARefusalNamesTheTokensThatWouldFit) {
+  question_.batching = {8, 4, 2048};
+  const int64_t budget = total(true);
+  question_.batching.max_tokens = 8192;
+  const MemoryDecision decision = decide_memory(question_, Choice::kAuto, budget);
+  ASSERT_FALSE(decision.fits);
+  EXPECT_EQ(decision.memory.batch.tokens, 8192);
+  EXPECT_THAT(does_not_fit(question_, decision, budget), HasSubstr("max_tokens_per_micro_batch 2048 would fit"));
+}
+
 TEST_F(RankMemoryTest, CheckpointingIsChosenOnlyWhereTheBudgetAsksForIt) {
   ASSERT_LT(total(true), total(false));
   const MemoryDecision large = decide_memory(question_, Choice::kAuto, total(false));

@@ -54,6 +54,8 @@ std::vector<Item> items() {
       {"trainer_config.seed", [](RunConfig& c, ResolvedSettings&) { c.trainer_config.seed = 7; }},
       {"trainer_config.neftune_noise_alpha",
        [](RunConfig& c, ResolvedSettings&) { c.trainer_config.neftune_noise_alpha = 5; }},
+      {"trainer_config.max_tokens_per_micro_batch",
+       [](RunConfig& c, ResolvedSettings&) { c.trainer_config.max_tokens_per_micro_batch = 512; }},
       {"peft_config.r", [](RunConfig& c, ResolvedSettings&) { c.peft_config->r = 3; }},
       {"model_config.frozen_dtype",
        [](RunConfig& c, ResolvedSettings&) { c.model_config.frozen_dtype = model::Dtype::kBFloat16; }},
