@@ -1,19 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/metrics/events.h"
 
-#include <fcntl.h>
 #include <fmt/format.h>
-#include <unistd.h>
 
-#include <cerrno>
-#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <utility>
 
-#include "runtime/core/error.h"
-#include "runtime/core/files.h"
 #include "runtime/core/json.h"
 #include "runtime/core/wire.h"
 
@@ -26,78 +20,11 @@ double per_second(int64_t count, double seconds) { return seconds > 0.0 ? static
 
 double share(double part_seconds, double seconds) { return seconds > 0.0 ? part_seconds / seconds : 0.0; }
 
-// Ends half a line, which a process that was killed within write() leaves, so that the next event begins a line.
-void end_broken_line(int descriptor) {
-  char last = '\n';
-  const off_t size = ::lseek(descriptor, 0, SEEK_END);
-  if (size > 0 && ::pread(descriptor, &last, 1, size - 1) == 1 && last != '\n') core::write_fully(descriptor, "\n", 1);
-}
-
-// Writes to stderr and ignores errors: it may be a file on the same full disk, which must not end the run.
-void tell(const std::string& text) {
-  const std::string line = text + "\n";
-  core::write_fully(STDERR_FILENO, line.data(), line.size());
-}
-
 }  // namespace
-
-EventLog::EventLog(const std::string& path) : path_(path) {
-  const std::filesystem::path folder = std::filesystem::path(path).parent_path();
-  if (!folder.empty()) core::make_directories(folder.string(), core::ErrorKind::kUsage);
-  open();
-}
-
-EventLog::~EventLog() {
-  write_waiting();
-  if (descriptor_ >= 0) ::close(descriptor_);
-}
-
-bool EventLog::open() {
-  if (descriptor_ >= 0) return true;
-  descriptor_ = ::open(path_.c_str(), O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC | O_NONBLOCK, 0644);
-  if (descriptor_ < 0) {
-    told_of(errno);
-    return false;
-  }
-  end_broken_line(descriptor_);
-  return true;
-}
 
 void EventLog::write(const ordered_json& event) {
   // Class names and paths may hold broken UTF-8; a replaced letter is better than a run that ends here.
-  const std::string line = event.dump(-1, ' ', false, ordered_json::error_handler_t::replace) + "\n";
-  if (waiting_.size() + line.size() > kMostWaitingBytes) {
-    ++dropped_lines_;
-  } else {
-    waiting_ += line;
-  }
-  write_waiting();
-}
-
-// Writes the waiting lines. Where a full disk took part of a line, the next call continues behind that part.
-void EventLog::write_waiting() {
-  if (waiting_.empty() || !open()) return;
-  size_t written = 0;
-  while (written < waiting_.size()) {
-    const ssize_t count = ::write(descriptor_, waiting_.data() + written, waiting_.size() - written);
-    if (count < 0 && errno == EINTR) continue;
-    if (count < 0) {
-      const int code = errno;
-      waiting_.erase(0, written);
-      return told_of(code);
-    }
-    written += static_cast<size_t>(count);
-  }
-  waiting_.clear();
-  if (!std::exchange(failing_, false)) return;
-  const int64_t lost = std::exchange(dropped_lines_, 0);
-  tell(lost == 0 ? "metrics.jsonl can be written again; no line is lost"
-                 : fmt::format("metrics.jsonl can be written again; {} lines are lost", lost));
-}
-
-void EventLog::told_of(int code) {
-  if (std::exchange(failing_, true)) return;
-  tell(fmt::format("warning: cannot write to metrics.jsonl: {}; the run goes on and tries again", std::strerror(code)));
+  file_.append(event.dump(-1, ' ', false, ordered_json::error_handler_t::replace) + "\n");
 }
 
 void read_events(const std::string& path, const std::function<void(ordered_json event)>& take) {
@@ -109,6 +36,21 @@ void read_events(const std::string& path, const std::function<void(ordered_json 
     ordered_json event = ordered_json::parse(line, nullptr, /*allow_exceptions=*/false);
     if (event.is_object()) take(std::move(event));
   }
+}
+
+std::optional<int64_t> LostSteps::before(const ordered_json& event) {
+  const auto kind = event.find("event");
+  if (kind == event.end() || !kind->is_string()) return std::nullopt;
+  if (*kind == "run_start") {
+    started_ = true;
+  } else if (*kind == "resume") {
+    started_ = false;
+    const auto step = event.find("step");
+    return step != event.end() && step->is_number() ? step->get<int64_t>() : 0;
+  } else if ((*kind == "train" || *kind == "eval") && std::exchange(started_, false)) {
+    return -1;
+  }
+  return std::nullopt;
 }
 
 ordered_json device_json(const DeviceMeasure& measure) {

@@ -10,38 +10,40 @@
 
 #include <nlohmann/json_fwd.hpp>
 
+#include "runtime/metrics/appended_file.h"
+
 namespace neoloom::metrics {
 
 /// Appends JSON objects to metrics.jsonl, one a line. Each line is one write(), so a killed run leaves whole lines.
-/// Only rank 0 has one. If the file cannot be opened or written (a full disk, a folder in its place), one warning says
-/// so; up to 4 MiB of lines stay in memory, and each new line retries.
+/// Only rank 0 has one.
 class EventLog {
  public:
-  static constexpr size_t kMostWaitingBytes = size_t{4} << 20;
+  static constexpr size_t kMostWaitingBytes = AppendedFile::kMostWaitingBytes;
 
-  /// Creates the folder, then opens for appending. Throws: Error(kUsage) when there can be no such folder.
-  explicit EventLog(const std::string& path);
-  ~EventLog();
-  EventLog(const EventLog&) = delete;
-  EventLog& operator=(const EventLog&) = delete;
+  /// Throws: as AppendedFile.
+  explicit EventLog(const std::string& path) : file_(path, "metrics.jsonl", /*lines=*/true) {}
   /// `event` has the key "event" first.
   void write(const nlohmann::ordered_json& event);
 
  private:
-  bool open();
-  void write_waiting();
-  void told_of(int code);
-
-  std::string path_;
-  int descriptor_ = -1;
-  std::string waiting_;        // lines not yet written; a part of the first may be
-  int64_t dropped_lines_ = 0;  // lines beyond kMostWaitingBytes
-  bool failing_ = false;
+  AppendedFile file_;
 };
 
 /// Calls `take` with each event of a metrics.jsonl, in order. A line that is not whole, because it is being written,
 /// does not count; nor does a file that is not there.
 void read_events(const std::string& path, const std::function<void(nlohmann::ordered_json event)>& take);
+
+/// Tells which train and eval lines no longer count, because a resume computes their steps again. Takes all events of a
+/// metrics.jsonl in their order.
+class LostSteps {
+ public:
+  /// Returns a step when lines before this event that lie beyond it no longer count; a start that does not resume gives
+  /// -1.
+  std::optional<int64_t> before(const nlohmann::ordered_json& event);
+
+ private:
+  bool started_ = false;  // a start, and neither a resume nor a line yet
+};
 
 /// What one rank measured since the last report. Seconds are wall time of the rank's own thread.
 struct DeviceMeasure {

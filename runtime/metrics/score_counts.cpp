@@ -43,6 +43,17 @@ void CalibrationBins::add(float probability, bool right) {
   cells_[2 * kBins + bin] += std::llrint(static_cast<double>(probability) * kProbabilityUnit);
 }
 
+std::vector<CalibrationBins::Bin> CalibrationBins::bins() const {
+  std::vector<Bin> bins;
+  for (size_t bin = 0; bin < kBins; ++bin) {
+    const auto predictions = static_cast<double>(cells_[bin]);
+    if (cells_[bin] == 0) continue;
+    bins.push_back({cells_[bin], static_cast<double>(cells_[2 * kBins + bin]) / kProbabilityUnit / predictions,
+                    static_cast<double>(cells_[kBins + bin]) / predictions});
+  }
+  return bins;
+}
+
 double CalibrationBins::expected_calibration_error() const {
   if (cells_.back() > 0) return std::numeric_limits<double>::quiet_NaN();
   int64_t all = 0;

@@ -39,6 +39,13 @@ class CalibrationBins {
   /// Mean distance of a bin's share of right predictions from its mean probability, weighted by its predictions
   /// (Guo et al. 2017, "On Calibration of Modern Neural Networks", eq. 3). NaN when a probability was not finite.
   double expected_calibration_error() const;
+  struct Bin {
+    int64_t predictions = 0;
+    double confidence = 0.0;  // mean probability
+    double right = 0.0;       // share of right predictions
+  };
+  /// The bins that have predictions, by rising probability: the calibration curve.
+  std::vector<Bin> bins() const;
 
  private:
   std::array<int64_t, 3 * kBins + 1> cells_{};
