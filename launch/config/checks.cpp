@@ -83,6 +83,14 @@ void check_early_stopping(RunConfig& config, const KeyLocation& place) {
                   place("trainer_config", "early_stopping_patience")));
 }
 
+void check_report_to(RunConfig& config, const KeyLocation& place) {
+  const train::Options& trainer = config.trainer_config;
+  const auto& names = trainer.report_to;
+  if (trainer.logging_dir.empty() || std::find(names.begin(), names.end(), "tensorboard") != names.end()) return;
+  config.warnings.push_back(
+      fmt::format("{}: has no effect without tensorboard in report_to", place("trainer_config", "logging_dir")));
+}
+
 void check_rhythm(const RunConfig& config, const KeyLocation& place) {
   const train::Options& trainer = config.trainer_config;
   const bool splits = config.data.validation_split > 0;
@@ -333,6 +341,7 @@ void resolve_and_check(RunConfig& config, const KeyLocation& place) {
   check_truncation(config, place);
   check_labels(config, place);
   check_rhythm(config, place);
+  check_report_to(config, place);
   check_early_stopping(config, place);
   check_sizes(config, place);
   check_loss(config.trainer_config, place);

@@ -16,7 +16,6 @@ std::vector<ForeignKey> foreign_older_keys() {
     // TrainingArguments of transformers 4
     {kTrainer, kNoEffect, "overwrite_output_dir", {"false", "null"}, "a run in output_dir resumes; train --resume none starts over"},
     {kTrainer, kNoEffect, "save_safetensors", {"true", "false"}, "adapters are always safetensors"},
-    {kTrainer, kNoEffect, "logging_dir", {"null"}, kReport},
     {kTrainer, kNoEffect, "include_tokens_per_second", {"false"}, kReport},
     {kTrainer, kNoEffect, "include_inputs_for_metrics", {"false", "null"}, kEval},
     {kTrainer, kNoEffect, "fp16_backend", {"auto", "null"}, kDtypes},

@@ -33,7 +33,6 @@ std::vector<ForeignKey> foreign_trainer_keys() {
     {kTrainer, kNoEffect, "log_level_replica", {"warning"}, kLog},
     {kTrainer, kNoEffect, "logging_nan_inf_filter", {"true"}, "losses are logged as they are; non_finite_policy limits steps that are not finite"},
     {kTrainer, kNoEffect, "include_num_input_tokens_seen", {"no"}, kReport},
-    {kTrainer, kNoEffect, "report_to", {"none", "null", "[]", "[none]"}, kReport},
     {kTrainer, kNoEffect, "run_name", {"null"}, "output_dir names the run"},
     {kTrainer, kNoEffect, "project", {"huggingface"}, kReport},
     {kTrainer, kNoEffect, "trackio_space_id", {"null"}, kReport},

@@ -324,6 +324,8 @@ void add_trainer_rhythm_fields(std::vector<Field>& out) {
   group.interval("logging_strategy", kFree, &Options::logging_strategy, {{"no", "steps", "epoch"}, {}});
   group.number("logging_steps", kFree, &Options::logging_steps, kStepsAboveZero);
   group.flag("logging_first_step", kFree, &Options::logging_first_step);
+  group.read_by("report_to", kFree, &Options::report_to, read_report_to);
+  group.text("logging_dir", kFree, &Options::logging_dir);
   group.interval("eval_strategy", kFree, &Options::eval_strategy, {{"no", "steps", "epoch"}, {}});
   group.number("eval_steps", kFree, &Options::eval_steps, kSteps, true);
   group.number("eval_delay", kFree, &Options::eval_delay, kNotNegative, true);

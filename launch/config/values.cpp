@@ -15,6 +15,7 @@
 #include "launch/config/redact.h"
 #include "launch/config/tree_builder.h"
 #include "runtime/core/error.h"
+#include "runtime/metrics/event_sinks.h"
 
 namespace neoloom::launch {
 
@@ -105,6 +106,25 @@ std::vector<std::string> read_names(const std::string& name, const Node& node) {
                   "{}: {}: \"{}\" is listed twice", item.position.text(), name, names.back());
   }
   return names;
+}
+
+std::vector<std::string> read_report_to(const std::string& name, const Node& node) {
+  const std::vector<std::string> known(std::begin(metrics::kSinkNames), std::end(metrics::kSinkNames));
+  constexpr std::string_view kServices[] = {"wandb",   "mlflow",  "comet_ml", "clearml", "neptune", "trackio",
+                                            "swanlab", "dagshub", "azure_ml", "flyte",   "dvclive", "codecarbon"};
+  std::vector<std::string> wanted = read_names(name, node);
+  for (const std::string& word : wanted) {
+    core::require(std::find(std::begin(kServices), std::end(kServices), word) == std::end(kServices), ErrorKind::kUsage,
+                  "{}: {}: {} is not supported: neoloom sends nothing over a network. metrics.jsonl in the run folder "
+                  "holds every figure and can be uploaded from there; or choose from {}, all, none",
+                  node.position.text(), name, word, fmt::join(known, ", "));
+    const bool alone = word == "all" || word == "none";
+    if ((alone && wanted.size() > 1) || (!alone && !contains(known, word))) {
+      wrong_value(name, node, fmt::format("all, none, or some of {}", fmt::join(known, ", ")));
+    }
+  }
+  if (wanted == std::vector<std::string>{"none"}) return {};
+  return wanted == std::vector<std::string>{"all"} ? known : wanted;
 }
 
 std::string read_delimiter(const std::string& name, const Node& node) {

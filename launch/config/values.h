@@ -69,6 +69,9 @@ std::vector<int64_t> read_counts(const std::string& name, const Node& node);
 model::AttentionTypes read_attention_types(const std::string& name, const Node& node);
 /// Reads a list of names, or one name.
 std::vector<std::string> read_names(const std::string& name, const Node& node);
+/// Reads names of files that a run also writes its metrics to: one or a list. `all` stands for all of them, `none` for
+/// none. Refuses Hugging Face's services by name.
+std::vector<std::string> read_report_to(const std::string& name, const Node& node);
 /// Reads one ASCII character, or \t for a tab; empty: none.
 std::string read_delimiter(const std::string& name, const Node& node);
 /// Reads one path or pattern, or a list of them.

@@ -81,6 +81,14 @@ ordered_json matrix_of(const metrics::ConfusionCounts& counts) {
   return matrix;
 }
 
+ordered_json bins_of(const metrics::CalibrationBins& calibration) {
+  ordered_json bins = ordered_json::array();
+  for (const auto& bin : calibration.bins()) {
+    bins.push_back({{"predictions", bin.predictions}, {"confidence", bin.confidence}, {"right", bin.right}});
+  }
+  return bins;
+}
+
 }  // namespace
 
 ordered_json for_set(const std::string& name, const ordered_json& values) {
@@ -180,6 +188,7 @@ ordered_json EvalResult::tables(const std::vector<std::string>& labels) const {
                     {"average_precision", rankings.at(k).average_precision}});
   }
   json["eval_per_class"] = rows;
+  json["eval_calibration"] = bins_of(calibration);
   if (single_label) json["eval_confusion_matrix"] = matrix_of(*single_label);
   return json;
 }

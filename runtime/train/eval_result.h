@@ -59,7 +59,8 @@ struct EvalResult {
 
   /// Numbers, with Hugging Face's `eval_` prefix; deterministic values only. Undefined ones are NaN.
   nlohmann::ordered_json json() const;
-  /// Tables: eval_labels, eval_per_class and, for one label a row, eval_confusion_matrix. Empty for other tasks.
+  /// Tables: eval_labels, eval_per_class, eval_calibration and, for one label a row, eval_confusion_matrix. Empty for
+  /// other tasks.
   nlohmann::ordered_json tables(const std::vector<std::string>& labels) const;
   /// The same for people. "" for other tasks.
   std::string text_tables(const std::vector<std::string>& labels) const;

@@ -89,6 +89,8 @@ struct Options {
   std::optional<bool> greater_is_better;
   std::optional<int64_t> early_stopping_patience;  // evaluations in a row without an improvement; absent: off
   double early_stopping_threshold = 0.0;           // of an improvement that counts
+  std::vector<std::string> report_to;              // tensorboard, csv, prometheus
+  std::string logging_dir;                         // of TensorBoard's files; empty: tensorboard in output_dir
   bool calibrate = false;  // classification: fit temperature and thresholds of the result on the validation data
   NonFinitePolicy non_finite_policy;
   LossSpikePolicy loss_spike_policy;

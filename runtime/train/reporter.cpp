@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "runtime/core/clock.h"
+#include "runtime/core/error.h"
 
 namespace neoloom::train {
 namespace {
@@ -40,10 +41,32 @@ Reporter::Reporter(comm::Communicator& communicator, ReporterSetup setup)
   world_size_before_ = last_world_size(path);
   events_ = std::make_unique<metrics::EventLog>(path);
   console_ = std::make_unique<metrics::Console>(setup_.progress, setup_.log_level);
+  sinks_ = metrics::make_sinks({.report_to = setup_.report_to,
+                                .output_dir = setup_.output_dir,
+                                .logging_dir = setup_.logging_dir,
+                                .config_text = setup_.config_text,
+                                .host = setup_.self.host,
+                                .first_step = setup_.first_step});
 }
 
-void Reporter::event(const ordered_json& event) {
-  if (events_) events_->write(event);
+void Reporter::event(ordered_json event) {
+  if (!events_) return;
+  event["time"] = core::unix_seconds();
+  events_->write(event);
+  pass_on(event);
+}
+
+// A sink that cannot write, for example on a full disk, does not end the run. It gets the next event, too.
+void Reporter::pass_on(const ordered_json& event) {
+  for (const auto& sink : sinks_) {
+    try {
+      sink->take(event);
+    } catch (const core::Error& error) {
+      if (!std::exchange(told_of_sinks_, true)) {
+        console_->warning(fmt::format("trainer_config.report_to: {}; the run goes on and tries again", error.what()));
+      }
+    }
+  }
 }
 
 void Reporter::notice(const std::string& text) {
@@ -180,6 +203,12 @@ void Reporter::finish() {
 }
 
 void Reporter::run_end(const std::string& status, int64_t step, const ordered_json& more) {
+  write_end(status, step, more);
+  if (!writes() || !setup_.run_ended) return;
+  if (const std::string warning = setup_.run_ended(); !warning.empty()) console_->warning(warning);
+}
+
+void Reporter::write_end(const std::string& status, int64_t step, const ordered_json& more) {
   ordered_json end = {{"event", "run_end"}, {"status", status}, {"step", step}};
   end.update(more);
   if (devices_.empty()) return event(end);  // the run failed before finish()

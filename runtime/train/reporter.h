@@ -14,6 +14,7 @@
 #include "runtime/comm/watchdog.h"
 #include "runtime/core/progress.h"
 #include "runtime/metrics/console.h"
+#include "runtime/metrics/event_sinks.h"
 #include "runtime/metrics/events.h"
 #include "runtime/train/evaluator.h"
 
@@ -37,6 +38,11 @@ struct ReporterSetup {
   std::function<int64_t()> peak_memory_bytes;
   /// Gathers the texts of all ranks, in rank order. Collective: every rank.
   std::function<std::vector<std::string>(const std::string& mine)> gather;
+  std::vector<std::string> report_to = {};  // metrics::kSinkNames
+  std::string logging_dir = {};
+  std::string config_text = {};
+  /// Called after the run_end event, on rank 0 only. Returns a warning, or "". May be empty.
+  std::function<std::string()> run_ended{};
   /// Watches the wait of a log line for peers. Empty: nobody does.
   std::function<comm::Watchdog::Guard()> guard;
 };
@@ -48,7 +54,8 @@ class Reporter {
   Reporter(comm::Communicator& communicator, ReporterSetup setup);
 
   bool writes() const { return events_ != nullptr; }
-  void event(const nlohmann::ordered_json& event);
+  /// Writes an event with its `time`, in seconds since 1970.
+  void event(nlohmann::ordered_json event);
   void notice(const std::string& text);
   /// `more`: members of the event beside step and message.
   void warn(int64_t step, const std::string& text,
@@ -90,13 +97,17 @@ class Reporter {
  private:
   std::vector<metrics::DeviceMeasure> gather(const metrics::DeviceMeasure& mine) const;
   void measure_sums();
+  void pass_on(const nlohmann::ordered_json& event);
+  void write_end(const std::string& status, int64_t step, const nlohmann::ordered_json& more);
   double seconds_left(int64_t step) const;
   std::string limit_text(std::optional<double> share) const;
 
   comm::Communicator& communicator_;
   ReporterSetup setup_;
-  std::unique_ptr<metrics::EventLog> events_;  // rank 0
-  std::unique_ptr<metrics::Console> console_;  // rank 0
+  std::unique_ptr<metrics::EventLog> events_;               // rank 0
+  std::unique_ptr<metrics::Console> console_;               // rank 0
+  std::vector<std::unique_ptr<metrics::EventSink>> sinks_;  // rank 0
+  bool told_of_sinks_ = false;
   metrics::DeviceMeasure since_log_, since_start_;
   std::vector<metrics::DeviceMeasure> devices_;  // of the whole run, after finish
   uint64_t bytes_before_log_ = 0;

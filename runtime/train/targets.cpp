@@ -2,6 +2,7 @@
 #include "runtime/train/targets.h"
 
 #include <algorithm>
+#include <nlohmann/json.hpp>
 
 #include "runtime/core/error.h"
 
@@ -117,6 +118,23 @@ std::string check_evaluation_data(const data::TokenStore& store, const std::stri
                 "none of the {} rows of {} has a label or token to compute a loss on", store.packs(), path);
   if (without == 0) return "";
   return fmt::format("{} of {} rows of {} have no label or token to compute a loss on", without, store.packs(), path);
+}
+
+nlohmann::ordered_json length_histogram(const data::TokenStore& store) {
+  constexpr int32_t kMostBins = 20;
+  nlohmann::ordered_json bins = nlohmann::ordered_json::array();
+  const std::span<const int32_t> lengths = store.lengths();
+  if (lengths.empty()) return bins;
+  const auto [least, greatest] = std::minmax_element(lengths.begin(), lengths.end());
+  const int32_t first = *least;
+  const int32_t width = (*greatest - first) / kMostBins + 1;
+  std::vector<int64_t> samples(static_cast<size_t>((*greatest - first) / width + 1));
+  for (const int32_t length : lengths) ++samples[static_cast<size_t>((length - first) / width)];
+  for (size_t i = 0; i < samples.size(); ++i) {
+    const int32_t from = first + static_cast<int32_t>(i) * width;
+    bins.push_back({{"from", from}, {"to", from + width - 1}, {"samples", samples[i]}});
+  }
+  return bins;
 }
 
 }  // namespace neoloom::train

@@ -5,6 +5,8 @@
 #include <string>
 #include <vector>
 
+#include <nlohmann/json_fwd.hpp>
+
 #include "data/options.h"
 #include "data/token_store.h"
 
@@ -26,5 +28,9 @@ std::vector<std::string> check_training_data(const TrainingData& training);
 /// Returns a warning with the count of samples without a target, which have no loss, or "". Throws: Error(kData) when
 /// no sample has a target.
 std::string check_evaluation_data(const data::TokenStore& store, const std::string& path);
+
+/// Counts the samples by their length: at most 20 bins of equal width, as a list of {from, to, samples}. Both ends are
+/// lengths in tokens that belong to the bin.
+nlohmann::ordered_json length_histogram(const data::TokenStore& store);
 
 }  // namespace neoloom::train

@@ -15,6 +15,7 @@
 #include "runtime/core/json.h"
 #include "runtime/train/calibrator.h"
 #include "runtime/train/evaluator.h"
+#include "runtime/train/targets.h"
 #include "runtime/train/token_budget.h"
 
 namespace neoloom::train {
@@ -63,6 +64,10 @@ Trainer::Trainer(comm::MpiSession& session, comm::Communicator& communicator, mo
                                .total_steps = schedule_.total_steps,
                                .peak_memory_bytes = setup_.hooks.peak_memory_bytes,
                                .gather = [this](const std::string& mine) { return session_.all_gather(mine); },
+                               .report_to = setup_.options.report_to,
+                               .logging_dir = setup_.options.logging_dir,
+                               .config_text = setup_.config_file,
+                               .run_ended = setup_.hooks.run_ended,
                                .guard = [this] { return guard("gathering throughput"); }}),
       writer_({.output_dir = setup_.options.output_dir,
                .result_folder = setup_.result_folder,
@@ -111,7 +116,8 @@ void Trainer::announce(const std::optional<Resumed>& resumed) {
                         {"trainable_parameters", layout.trainable_elements},
                         {"allreduce_bytes_per_step", reducer.sum().bytes()},
                         {"allreduce_buckets", reducer.buckets()},
-                        {"seed", setup_.options.seed}};
+                        {"seed", setup_.options.seed},
+                        {"token_lengths", length_histogram(*setup_.train)}};
   if (setup_.batching.max_tokens > 0) event["max_tokens_per_micro_batch"] = setup_.batching.max_tokens;
   event.update(setup_.run_start);
   reporter_.event(event);

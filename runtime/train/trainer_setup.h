@@ -40,6 +40,8 @@ struct Hooks {
   std::function<int64_t()> peak_memory_bytes;
   /// Runs a micro-step's kernels, by CUDA graph or eagerly. Empty: eagerly.
   std::function<void(const cuda::RepeatedWork& work)> run_micro_step;
+  /// Called after the run_end event, on rank 0 only. Returns a warning, or "". May be empty.
+  std::function<std::string()> run_ended;
   DeviceReadback device_readback;  // for TrainerSetup::device_step
   /// For tests: called before a step is enqueued (true) and after (false). May be empty.
   std::function<void(bool begins)> enqueues_step;

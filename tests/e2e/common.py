@@ -21,7 +21,7 @@ MPIRUN = SOURCE / "cluster/local/mpirun.sh"
 HAS_GPU = any(Path(node).exists() for node in ("/dev/nvidiactl", "/dev/nvidia0"))
 STOPPED = 75  # exit code: stopped on request, resume me
 STATE = ("params", "exp_avg", "exp_avg_sq")
-CLOCK_KEYS = ("eval_runtime", "eval_samples_per_second")
+CLOCK_KEYS = ("time", "eval_runtime", "eval_samples_per_second")
 
 
 @dataclass

@@ -111,14 +111,42 @@ TEST(ForeignKeys, ValuesThatWouldChangeTheResultAreRefusedByName) {
   }
 }
 
+TEST(ReportTo, TakesNamesListsAllAndNone) {
+  const auto names = [](const std::string& value) {
+    return parse("trainer_config: {report_to: " + value + "}\n").trainer_config.report_to;
+  };
+  EXPECT_THAT(names("csv"), ElementsAre("csv"));
+  EXPECT_THAT(names("[prometheus, tensorboard]"), ElementsAre("prometheus", "tensorboard"));
+  for (const std::string all : {"all", "[all]"})
+    EXPECT_THAT(names(all), ElementsAre("tensorboard", "csv", "prometheus"));
+  for (const std::string none : {"none", "[none]", "[]", "null"}) EXPECT_THAT(names(none), IsEmpty()) << none;
+}
+
+TEST(ReportTo, RefusesServicesByNameAndOtherWords) {
+  for (const std::string value : {"wandb", "[tensorboard, mlflow]", "comet_ml"}) {
+    EXPECT_THAT(refusal("trainer_config: {report_to: " + value + "}\n"),
+                AllOf(HasSubstr("neoloom sends nothing over a network"), HasSubstr("metrics.jsonl")))
+        << value;
+  }
+  for (const std::string value : {"tensorbord", "[all, csv]", "[none, csv]", "[csv, csv]", "7", "{csv: true}"}) {
+    EXPECT_THAT(refusal("trainer_config: {report_to: " + value + "}\n"), HasSubstr("trainer_config.report_to: "))
+        << value;
+  }
+}
+
+TEST(ReportTo, SaysThatAFolderOfTensorBoardAloneHasNoEffect) {
+  EXPECT_THAT(parse("trainer_config: {logging_dir: logs}\n").warnings,
+              ElementsAre(HasSubstr("trainer_config.logging_dir: has no effect without tensorboard in report_to")));
+  EXPECT_THAT(parse("trainer_config: {logging_dir: logs, report_to: tensorboard}\n").warnings, IsEmpty());
+}
+
 TEST(ForeignKeys, HarmlessValuesGetALineAndTheRunGoesOn) {
   for (const std::string text :
        {"model_config: {device_map: auto}", "trainer_config: {label_names: [labels]}",
         "tokenizer_config: {padding_side: left}", "tokenizer_config: {pad_to_multiple_of: 8}",
-        "trainer_config: {tf32: true}", "trainer_config: {torch_compile: true}", "trainer_config: {report_to: wandb}",
-        "trainer_config: {report_to: [tensorboard]}", "trainer_config: {average_tokens_across_devices: false}",
-        "trainer_config: {dataloader_num_workers: 4}", "peft_config: {inference_mode: true}",
-        "trainer_config: {resume_from_checkpoint: true}"}) {
+        "trainer_config: {tf32: true}", "trainer_config: {torch_compile: true}",
+        "trainer_config: {average_tokens_across_devices: false}", "trainer_config: {dataloader_num_workers: 4}",
+        "peft_config: {inference_mode: true}", "trainer_config: {resume_from_checkpoint: true}"}) {
     EXPECT_THAT(parse(text + "\n").warnings, ElementsAre(HasSubstr("has no effect: "))) << text;
   }
   EXPECT_THAT(parse("trainer_config: {save_only_model: true}\n").warnings,

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <nlohmann/json.hpp>
 
 #include "runtime/core/error.h"
 #include "tests/support/fixed_store.h"
@@ -110,6 +111,23 @@ TEST(EvaluationData, WithoutATargetIsRefusedAndAShareOfSuchRowsTold) {
   EXPECT_THROW(check_evaluation_data(Store({1, 1}), "dev.csv"), core::Error);
   EXPECT_THAT(check_evaluation_data(Store({1, 4}), "dev.csv"), HasSubstr("1 of 2 rows of dev.csv"));
   EXPECT_EQ(check_evaluation_data(Store({4, 4}), "dev.csv"), "");
+}
+
+TEST(Lengths, AreCountedInBinsThatHoldEachSampleOnce) {
+  EXPECT_EQ(length_histogram(Store({4, 4, 6})).dump(),
+            R"([{"from":4,"to":4,"samples":2},{"from":5,"to":5,"samples":0},{"from":6,"to":6,"samples":1}])");
+  std::vector<size_t> lengths;
+  for (size_t length = 1; length <= 2048; ++length) lengths.push_back(length);
+  const nlohmann::ordered_json bins = length_histogram(Store(lengths));
+  EXPECT_LE(bins.size(), 20U);
+  int64_t samples = 0, next = 1;
+  for (const auto& bin : bins) {
+    EXPECT_EQ(bin["from"], next);
+    next = bin["to"].get<int64_t>() + 1;
+    samples += bin["samples"].get<int64_t>();
+  }
+  EXPECT_EQ(samples, 2048);
+  EXPECT_GT(next, 2048);
 }
 
 }  // namespace
