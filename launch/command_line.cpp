@@ -274,6 +274,21 @@ void add_status(CLI::App& app, StatusArguments& arguments) {
       "Exit codes: 0 finished, 10 running, 11 stopped on request, 12 failed, 13 dead (ended without a word)");
 }
 
+void add_report(CLI::App& app, ReportArguments& arguments) {
+  CLI::App* command =
+      app.add_subcommand("report", "One HTML file of a run, or of several: curves, metrics, speed, time");
+  command
+      ->add_option("--run", arguments.runs, "Run folder (trainer_config.output_dir of a training run); may be repeated")
+      ->required()
+      ->type_name("[NAME=]FOLDER")
+      ->allow_extra_args(false)
+      ->take_all();
+  command->add_option("--output", arguments.output, "HTML file; default, for one run: report.html in its folder");
+  command->footer(
+      "The file loads nothing from a network and runs no script. Runs that differ only by their seed give a mean and a "
+      "spread.");
+}
+
 std::unique_ptr<CLI::App> make_app(CommandLine& line, std::vector<std::string>& topic) {
   auto app = std::make_unique<CLI::App>("neoloom: distributed LoRA fine-tuning of GPT-Neo", "neoloom");
   app->set_version_flag("--version", version_text());
@@ -289,6 +304,7 @@ std::unique_ptr<CLI::App> make_app(CommandLine& line, std::vector<std::string>& 
   add_download(*app, line.download);
   add_checkpoint(*app, line.checkpoint);
   add_status(*app, line.status);
+  add_report(*app, line.report);
   app->add_subcommand("doctor", "Versions, devices, transports, and a self-test of every device")
       ->add_option("--device", line.doctor_device, "auto, cpu or cuda");
   app->add_subcommand("help", "Help for a command")->add_option("COMMAND", topic);

@@ -94,6 +94,11 @@ struct StatusArguments {
   bool json = false;
 };
 
+struct ReportArguments {
+  std::vector<std::string> runs;  // FOLDER or NAME=FOLDER
+  std::string output;             // empty: report.html in the folder of the only run
+};
+
 struct TokenizeArguments {
   std::string tokenizer;
   std::string input;
@@ -125,6 +130,7 @@ struct CommandLine {
   DownloadArguments download;
   CheckpointArguments checkpoint;
   StatusArguments status;
+  ReportArguments report;
   std::string doctor_device = "auto";
 };
 

@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "launch/commands/plan.h"
+#include "launch/commands/report.h"
 #include "launch/config/run_config.h"
 #include "launch/job/class_weights.h"
 #include "launch/job/data_checks.h"
@@ -314,15 +315,15 @@ train::TrainerSetup trainer_setup(comm::MpiSession& session, const TrainingJob& 
                                  model_card(facts, evaluation), calibration},
                                 files_beside_weights(s));
   };
+  setup.hooks.run_ended = [&s] { return write_report_of(s.config.trainer_config.output_dir); };
   setup.hooks.peak_memory_bytes = [&device] { return device.peak_memory_bytes(); };
   setup.hooks.device_readback = device.readback();
   setup.hooks.run_micro_step = device.micro_step_runner();
-  if (waits_are_forbidden()) {
-    setup.hooks.enqueues_step = [&device, steps = 0](bool begins) mutable {
-      device.forbid_waits(begins && steps > 0);
-      steps += begins ? 0 : 1;
-    };
-  }
+  const auto forbid_waits = [&device, steps = 0](bool begins) mutable {
+    device.forbid_waits(begins && steps > 0);
+    steps += begins ? 0 : 1;
+  };
+  if (waits_are_forbidden()) setup.hooks.enqueues_step = forbid_waits;
   setup.hooks.before_micro_batch = micro_batch_hook_from_environment(session.rank());
   return setup;
 }

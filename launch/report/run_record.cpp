@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launch/report/run_record.h"
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <limits>
+#include <sstream>
+#include <string_view>
+
+#include "launch/config/redact.h"
+#include "runtime/core/error.h"
+#include "runtime/core/files.h"
+#include "runtime/metrics/events.h"
+
+namespace neoloom::launch {
+namespace {
+
+namespace fs = std::filesystem;
+using core::ErrorKind;
+using nlohmann::ordered_json;
+
+constexpr double kUnknown = std::numeric_limits<double>::quiet_NaN();
+
+std::string text(const ordered_json& event, const char* key) {
+  const auto found = event.find(key);
+  return found != event.end() && found->is_string() ? found->get<std::string>() : "";
+}
+
+std::string ranks_text(double ranks) {
+  return std::isnan(ranks) ? "" : fmt::format("{} rank{}", ranks, ranks == 1 ? "" : "s");
+}
+
+int64_t step_of(const ordered_json& event) {
+  const double step = number_of(event, "step");
+  return step >= 0 && step < 1e15 ? static_cast<int64_t>(step) : 0;
+}
+
+/// Returns the name of the validation set of an eval event, whose first metric is eval_samples or eval_NAME_samples.
+std::string set_of(const ordered_json& event) {
+  constexpr std::string_view kBegin = "eval_";
+  constexpr std::string_view kEnd = "samples";
+  for (const auto& [key, value] : event.items()) {
+    if (!key.starts_with(kBegin) || !key.ends_with(kEnd)) continue;
+    const std::string name = key.substr(kBegin.size(), key.size() - kBegin.size() - kEnd.size());
+    return name.ends_with('_') ? name.substr(0, name.size() - 1) : name;
+  }
+  return "";
+}
+
+/// Takes the events of a metrics.jsonl in their order.
+class Reader {
+ public:
+  explicit Reader(RunRecord& run) : run_(run) {}
+
+  void take(ordered_json event) {
+    const std::string kind = text(event, "event");
+    if (const auto step = lost_.before(event)) forget_beyond(*step);
+    if (kind == "run_start") {
+      run_.end = nullptr;
+      moment(event, "start", ranks_text(number_of(event, "world_size")));
+      run_.start = std::move(event);
+    } else if (kind == "resume") {
+      moment(event, kind, fs::path(text(event, "path")).filename().string());
+    } else if (kind == "train") {
+      train(event);
+    } else if (kind == "eval") {
+      evaluation(std::move(event));
+    } else if (kind == "checkpoint") {
+      moment(event, kind, fs::path(text(event, "path")).filename().string());
+    } else if (kind == "warning") {
+      moment(event, kind, text(event, "message"));
+    } else if (kind == "run_end") {
+      moment(event, text(event, "status"), text(event, "reason"));
+      run_.end = std::move(event);
+    }
+  }
+
+ private:
+  void moment(const ordered_json& event, const std::string& kind, const std::string& what) {
+    run_.moments.push_back({kind, step_of(event), number_of(event, "time"), what});
+  }
+
+  void forget_beyond(int64_t step) {
+    std::erase_if(run_.train, [&](const TrainPoint& point) { return point.step > step; });
+    for (ValidationRecord& set : run_.validation) {
+      std::erase_if(set.points, [&](const EvalPoint& point) { return point.step > step; });
+    }
+  }
+
+  size_t device(const ordered_json& json) {
+    const std::string name = fmt::format("rank {}, {}, {}", static_cast<int64_t>(number_of(json, "rank")),
+                                         text(json, "host"), text(json, "device"));
+    const auto [found, is_new] = devices_.try_emplace(name, run_.devices.size());
+    if (is_new) run_.devices.push_back(name);
+    return found->second;
+  }
+
+  void train(const ordered_json& event) {
+    TrainPoint point{.step = step_of(event),
+                     .epoch = number_of(event, "epoch"),
+                     .loss = number_of(event, "loss"),
+                     .grad_norm = number_of(event, "grad_norm"),
+                     .learning_rate = number_of(event, "learning_rate"),
+                     .devices = {}};
+    if (const auto devices = event.find("devices"); devices != event.end() && devices->is_array()) {
+      for (const ordered_json& json : *devices) {
+        if (!json.is_object() || !json.contains("rank") || !json["rank"].is_number_integer()) continue;
+        point.devices.push_back({device(json), number_of(json, "tokens_per_s"), number_of(json, "peak_memory_bytes"),
+                                 number_of(json, "compute_share"), number_of(json, "comm_share"),
+                                 number_of(json, "data_share")});
+      }
+    }
+    run_.progress.emplace_back(number_of(event, "time"), point.step);
+    run_.train.push_back(std::move(point));
+  }
+
+  void evaluation(ordered_json event) {
+    const std::string name = set_of(event);
+    const std::string prefix = name.empty() ? "eval_" : "eval_" + name + "_";
+    EvalPoint point{step_of(event), {}};
+    ordered_json renamed = ordered_json::object();
+    for (auto& [key, value] : event.items()) {
+      if (!key.starts_with(prefix)) continue;
+      const std::string own = key.substr(prefix.size());
+      if (value.is_number() || value.is_null()) {
+        point.values.emplace_back(own, value.is_null() ? kUnknown : value.get<double>());
+      } else {
+        renamed[own] = std::move(value);
+      }
+    }
+    auto set = std::find_if(run_.validation.begin(), run_.validation.end(),
+                            [&](const ValidationRecord& each) { return each.name == name; });
+    if (set == run_.validation.end()) set = run_.validation.insert(set, {name, {}, {}});
+    set->points.push_back(std::move(point));
+    set->last = std::move(renamed);
+    moment(event, "eval", name);
+  }
+
+  RunRecord& run_;
+  std::map<std::string, size_t> devices_;
+  metrics::LostSteps lost_;
+};
+
+}  // namespace
+
+double number_of(const ordered_json& event, const char* key) {
+  if (!event.is_object()) return kUnknown;
+  const auto found = event.find(key);
+  return found != event.end() && found->is_number() ? found->get<double>() : kUnknown;
+}
+
+std::string RunRecord::state() const {
+  const std::string status = text(end, "status");
+  return status.empty() ? "no end" : status;
+}
+
+int64_t RunRecord::last_step() const {
+  int64_t step = end.is_object() ? step_of(end) : 0;
+  if (!train.empty()) step = std::max(step, train.back().step);
+  return step;
+}
+
+std::string RunRecord::config_without_seed() const {
+  std::string all;
+  for (const auto& [key, value] : config) {
+    if (key == "trainer_config.seed" || key == "trainer_config.data_seed" || key == "trainer_config.output_dir")
+      continue;
+    all += key + ": " + value + "\n";
+  }
+  return all;
+}
+
+std::map<std::string, std::string> read_config_lines(const std::string& text) {
+  std::map<std::string, std::string> config;
+  std::istringstream lines(text);
+  std::string group;
+  for (std::string line; std::getline(lines, line);) {
+    const size_t colon = line.find(':');
+    if (line.starts_with('#') || colon == std::string::npos) continue;
+    const std::string value = colon + 2 <= line.size() ? redacted(line.substr(colon + 2)) : "";
+    if (!line.starts_with(' ')) {
+      group = line.substr(0, colon);
+      if (!value.empty()) config[group] = value;
+      continue;
+    }
+    const size_t begin = line.find_first_not_of(' ');
+    const std::string key = line.substr(begin, colon - begin);
+    config[group + "." + key] = names_secret(key) ? std::string(kHidden) : value;
+  }
+  return config;
+}
+
+RunRecord read_run(const std::string& folder, const std::string& name) {
+  RunRecord run;
+  run.folder = folder;
+  const fs::path path = fs::path(folder).lexically_normal();
+  run.name = !name.empty() ? name : (path.has_filename() ? path : path.parent_path()).filename().string();
+  const std::string file = run.folder + "/metrics.jsonl";
+  core::require(fs::is_regular_file(file), ErrorKind::kUsage,
+                "{} is not the folder of a run that was started: it has no metrics.jsonl (give "
+                "trainer_config.output_dir of a training run)",
+                run.folder);
+  Reader reader(run);
+  metrics::read_events(file, [&](ordered_json event) { reader.take(std::move(event)); });
+  const std::string config = run.folder + "/config.yaml";
+  if (fs::is_regular_file(config)) run.config = read_config_lines(core::read_file(config, ErrorKind::kUsage));
+  return run;
+}
+
+}  // namespace neoloom::launch

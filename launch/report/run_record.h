@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace neoloom::launch {
+
+/// What one device did between two log lines.
+struct DevicePoint {
+  size_t device = 0;  // index into RunRecord::devices
+  double tokens_per_s = 0.0;
+  double peak_memory_bytes = 0.0;
+  double compute_share = 0.0;
+  double comm_share = 0.0;
+  double data_share = 0.0;
+};
+
+/// A `train` event. What an event does not have, or has as null, is NaN.
+struct TrainPoint {
+  int64_t step = 0;
+  double epoch = 0.0;
+  double loss = 0.0;
+  double grad_norm = 0.0;
+  double learning_rate = 0.0;
+  std::vector<DevicePoint> devices;
+};
+
+/// An `eval` event of one validation set. Names have neither "eval_" nor the name of the set.
+struct EvalPoint {
+  int64_t step = 0;
+  std::vector<std::pair<std::string, double>> values;
+};
+
+struct ValidationRecord {
+  std::string name;  // "" when the run has one set without a name
+  std::vector<EvalPoint> points;
+  nlohmann::ordered_json last;  // the last event: its tables
+};
+
+/// Something that happened once: start, resume, checkpoint, evaluation, warning, end.
+struct Moment {
+  std::string kind;  // the event's name; for run_end its status: completed, stopped, failed
+  int64_t step = 0;
+  double time_seconds = 0.0;  // Unix time; NaN: unknown
+  std::string text;
+};
+
+/// What a run folder holds that a report shows, as a resume leaves it: train and eval lines of lost steps are gone.
+struct RunRecord {
+  std::string name;
+  std::string folder;
+  std::map<std::string, std::string> config;  // "group.key" -> value in config.yaml; empty: there is no such file
+  nlohmann::ordered_json start;               // the last run_start; null: none
+  nlohmann::ordered_json end;                 // the run_end of that start; null: none
+  std::vector<std::string> devices;           // "rank 0, node1, cpu"
+  std::vector<TrainPoint> train;
+  std::vector<ValidationRecord> validation;
+  std::vector<Moment> moments;
+  std::vector<std::pair<double, int64_t>> progress;  // Unix time and step of each log line, lost ones, too
+
+  /// completed, stopped or failed; "no end": it goes on, or was killed.
+  std::string state() const;
+  int64_t last_step() const;
+  /// What the configuration says without the seeds and output_dir; "" without a config.yaml. Runs with the same text
+  /// differ only by their seed.
+  std::string config_without_seed() const;
+};
+
+/// Reads a run folder. `name` stands for it in the report; "": the name of the folder.
+/// Throws: Error(kUsage) when the folder has no metrics.jsonl.
+RunRecord read_run(const std::string& folder, const std::string& name = "");
+
+/// A member of an event; NaN when it is absent, null or no number.
+double number_of(const nlohmann::ordered_json& event, const char* key);
+
+/// Reads "group.key" -> value from the text of a config.yaml, which has one key a line. Secrets are hidden.
+std::map<std::string, std::string> read_config_lines(const std::string& text);
+
+}  // namespace neoloom::launch

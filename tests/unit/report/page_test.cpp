@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launch/report/page.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <fstream>
+
+#include "runtime/core/error.h"
+#include "tests/support/scratch.h"
+
+namespace neoloom::launch {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::Not;
+
+class RunFolder : public testing::Test {
+ protected:
+  void write(const std::string& lines) { std::ofstream(folder_.path("metrics.jsonl")) << lines; }
+  RunRecord read() { return read_run(folder_.path(), "mine"); }
+  std::vector<int64_t> steps() {
+    std::vector<int64_t> steps;
+    for (const TrainPoint& point : read().train) steps.push_back(point.step);
+    return steps;
+  }
+  ScratchFolder folder_;
+};
+
+TEST_F(RunFolder, AResumeDropsTheStepsBeyondIt) {
+  write(R"({"event":"run_start"}
+{"event":"train","step":1,"loss":3}
+{"event":"eval","step":2,"eval_samples":4,"eval_loss":2}
+{"event":"train","step":2,"loss":2}
+{"event":"run_start"}
+{"event":"resume","step":1}
+{"event":"train","step":2,"loss":2.5}
+)");
+  EXPECT_THAT(steps(), ElementsAre(1, 2));
+  const RunRecord run = read();
+  EXPECT_EQ(run.train[1].loss, 2.5);
+  EXPECT_TRUE(run.validation.at(0).points.empty());
+  EXPECT_EQ(run.progress.size(), 3U);
+  EXPECT_EQ(run.state(), "no end");
+}
+
+TEST_F(RunFolder, AStartWithoutAResumeBeginsAnew) {
+  write(R"({"event":"run_start"}
+{"event":"train","step":1}
+{"event":"train","step":2}
+{"event":"run_start"}
+{"event":"train","step":1}
+)");
+  EXPECT_THAT(steps(), ElementsAre(1));
+}
+
+TEST_F(RunFolder, SetsWithNamesAreKeptApart) {
+  write(R"({"event":"eval","step":2,"eval_dev_samples":4,"eval_dev_loss":2,"eval_dev_runtime":1}
+{"event":"eval","step":2,"eval_my_samples_samples":4,"eval_my_samples_loss":null}
+)");
+  const RunRecord run = read();
+  ASSERT_EQ(run.validation.size(), 2U);
+  EXPECT_EQ(run.validation[0].name, "dev");
+  EXPECT_EQ(run.validation[0].points.at(0).values.at(1), (std::pair<std::string, double>("loss", 2.0)));
+  EXPECT_EQ(run.validation[1].name, "my_samples");
+  EXPECT_TRUE(std::isnan(run.validation[1].points.at(0).values.at(1).second));
+}
+
+TEST_F(RunFolder, TextOfOthersIsNoMarkup) {
+  write(R"({"event":"run_start","labels":["<script>x</script>"]}
+{"event":"warning","step":1,"message":"<img src=x onerror=y>"}
+{"event":"train","step":1,"loss":1,"devices":[{"rank":0,"host":"<b>","device":"cpu","tokens_per_s":1}]}
+{"event":"eval","step":1,"eval_samples":1,"eval_<i>":0.5,"eval_labels":["<script>x</script>"],"eval_per_class":[{"label":"<script>x</script>","rows":1}],"eval_confusion_matrix":[[1]]}
+)");
+  std::ofstream(folder_.path("config.yaml")) << "data:\n  train: \"</td><script>\"\n";
+  const std::string page = report_page({read_run(folder_.path(), "\"><script>")});
+  for (const char* markup : {"<script", "<img", "<b>", "<i>"}) EXPECT_THAT(page, Not(HasSubstr(markup)));
+  EXPECT_THAT(page, HasSubstr("&lt;script&gt;x&lt;/script&gt;"));
+}
+
+TEST_F(RunFolder, EventsOfUnexpectedTypesDoNotEndTheReport) {
+  write(R"({"event":"run_start","total_steps":"many","token_lengths":[1,{"from":"a"}],"versions":3,"labels":7}
+{"event":7}
+{"event":"train","step":"x","loss":"y","devices":[{"rank":"a"},5]}
+{"event":"eval","eval_samples":"x","eval_per_class":[5],"eval_labels":3,"eval_confusion_matrix":[5],"eval_calibration":[5]}
+{"event":"run_end","status":5,"step":-3}
+[1]
+not JSON
+)");
+  EXPECT_THAT(report_page({read(), read()}), HasSubstr("</html>"));
+}
+
+TEST_F(RunFolder, WithoutEventsIsRefused) {
+  try {
+    read();
+    FAIL();
+  } catch (const core::Error& error) {
+    EXPECT_EQ(error.kind(), core::ErrorKind::kUsage);
+    EXPECT_THAT(error.what(), HasSubstr("has no metrics.jsonl"));
+  }
+}
+
+TEST(ConfigLines, AreReadWithoutSecrets) {
+  const auto config = read_config_lines(
+      "# a comment: x\nmodel_config:\n  name: a: b\npeft_config: null\ndata:\n"
+      "  hub_token: abc\n  url: https://me:pass@host/x\n");
+  EXPECT_EQ(config.at("model_config.name"), "a: b");
+  EXPECT_EQ(config.at("peft_config"), "null");
+  EXPECT_EQ(config.at("data.hub_token"), "***");
+  EXPECT_THAT(config.at("data.url"), Not(HasSubstr("pass")));
+}
+
+}  // namespace
+}  // namespace neoloom::launch
