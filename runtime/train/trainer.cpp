@@ -11,11 +11,9 @@
 #include "runtime/core/clock.h"
 #include "runtime/core/error.h"
 #include "runtime/core/files.h"
-#include "runtime/core/hash.h"
 #include "runtime/core/json.h"
 #include "runtime/train/calibrator.h"
 #include "runtime/train/evaluator.h"
-#include "runtime/train/targets.h"
 #include "runtime/train/token_budget.h"
 
 namespace neoloom::train {
@@ -103,22 +101,11 @@ Trainer::Trainer(comm::MpiSession& session, comm::Communicator& communicator, mo
 
 void Trainer::announce(const std::optional<Resumed>& resumed) {
   if (!reporter_.writes()) return;
-  const model::ParameterLayout& layout = model_.layout();
-  const GradientReducer& reducer = runner_.reducer();
-  ordered_json event = {{"event", "run_start"},
-                        {"world_size", session_.size()},
-                        {"micro_batch_size", setup_.batching.micro_batch_size},
-                        {"micro_batches_per_step", setup_.batching.micro_batches_per_step},
-                        {"global_batch_size", setup_.batching.global_batch_size()},
-                        {"steps_per_epoch", schedule_.steps_per_epoch},
-                        {"total_steps", schedule_.total_steps},
-                        {"warmup_steps", schedule_.warmup_steps},
-                        {"trainable_parameters", layout.trainable_elements},
-                        {"allreduce_bytes_per_step", reducer.sum().bytes()},
-                        {"allreduce_buckets", reducer.buckets()},
-                        {"seed", setup_.options.seed},
-                        {"token_lengths", length_histogram(*setup_.train)}};
-  if (setup_.batching.max_tokens > 0) event["max_tokens_per_micro_batch"] = setup_.batching.max_tokens;
+  const GradientSum& sum = runner_.reducer().sum();
+  ordered_json event = {{"event", "run_start"}, {"world_size", session_.size()}};
+  event.update(facts_of_start(setup_, schedule_, model_.layout().trainable_elements));
+  event["allreduce_bytes_per_step"] = sum.bytes();
+  event["allreduce_buckets"] = runner_.reducer().buckets();
   event.update(setup_.run_start);
   reporter_.event(event);
   if (setup_.batching.max_tokens > 0) {
@@ -129,7 +116,7 @@ void Trainer::announce(const std::optional<Resumed>& resumed) {
   reporter_.notice(fmt::format(
       "training on {} samples: {} steps of {} ({} per epoch), {} trainable parameters, {} bytes all-reduced per step",
       setup_.train->size(), schedule_.total_steps, setup_.batching.global_batch_size(), schedule_.steps_per_epoch,
-      layout.trainable_elements, reducer.sum().bytes()));
+      model_.layout().trainable_elements, sum.bytes()));
   if (!resumed) return;
   for (const std::string& skipped : resumed->skipped) warn("checkpoint skipped: " + skipped);
   reporter_.notice(fmt::format("resuming {} at step {} of {}", resumed->path, state_.step, schedule_.total_steps));
@@ -496,18 +483,8 @@ comm::Watchdog::Guard Trainer::guard(const std::string& phase) {
 }
 
 void Trainer::check_replicas() {
-  const auto hash = [](const at::Tensor& tensor, uint64_t seed) {
-    const at::Tensor host = tensor.cpu();
-    return core::xxh3(host.const_data_ptr(), static_cast<size_t>(host.nbytes()), seed);
-  };
   const auto bounded = guard("comparing replicas");
-  const optim::FlatBuffers& buffers = state_.buffers;
-  uint64_t state = 0;
-  for (const at::Tensor* values :
-       {&buffers.params, &buffers.exp_avg, &buffers.exp_avg_sq, &buffers.exp_avg_codes, &buffers.exp_avg_sq_codes}) {
-    state = hash(*values, state);
-  }
-  comm::require_equal_state(session_, state, state_.step);
+  comm::require_equal_state(session_, state_.hash(), state_.step);
 }
 
 }  // namespace neoloom::train

@@ -9,6 +9,7 @@
 #include "runtime/comm/collective_error.h"
 #include "runtime/core/error.h"
 #include "runtime/train/optimizer_setup.h"
+#include "runtime/train/targets.h"
 
 namespace neoloom::train {
 namespace {
@@ -74,6 +75,21 @@ std::unique_ptr<Update> make_update(const TrainerSetup& setup, const StepSchedul
   return setup.device_step
              ? make_device_update(std::move(update), setup.hooks.device_readback, c10::Device(setup.device))
              : make_host_update(std::move(update));
+}
+
+nlohmann::ordered_json facts_of_start(const TrainerSetup& setup, const StepSchedule& schedule,
+                                      int64_t trainable_parameters) {
+  nlohmann::ordered_json facts = {{"micro_batch_size", setup.batching.micro_batch_size},
+                                  {"micro_batches_per_step", setup.batching.micro_batches_per_step},
+                                  {"global_batch_size", setup.batching.global_batch_size()},
+                                  {"steps_per_epoch", schedule.steps_per_epoch},
+                                  {"total_steps", schedule.total_steps},
+                                  {"warmup_steps", schedule.warmup_steps},
+                                  {"trainable_parameters", trainable_parameters},
+                                  {"seed", setup.options.seed},
+                                  {"token_lengths", length_histogram(*setup.train)}};
+  if (setup.batching.max_tokens > 0) facts["max_tokens_per_micro_batch"] = setup.batching.max_tokens;
+  return facts;
 }
 
 TrainingState make_state(const TrainerSetup& setup, model::Model& model, const std::optional<Resumed>& resumed) {

@@ -81,6 +81,9 @@ GradientReducer make_reducer(const TrainerSetup& setup, int ranks, const model::
                              comm::Communicator& communicator);
 std::unique_ptr<Update> make_update(const TrainerSetup& setup, const StepSchedule& schedule,
                                     const model::ParameterLayout& layout, const TrainingState& state);
+/// What the run_start event says of batches, steps and data.
+nlohmann::ordered_json facts_of_start(const TrainerSetup& setup, const StepSchedule& schedule,
+                                      int64_t trainable_parameters);
 /// The state of a checkpoint, or of a new run. Throws: as TrainingState::restore; comm::CollectiveError(kCheckpoint)
 /// when the checkpoint and peft_config.init_lora_weights do not fit.
 TrainingState make_state(const TrainerSetup& setup, model::Model& model, const std::optional<Resumed>& resumed);

@@ -4,7 +4,6 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/zeros.h>
-
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -13,6 +12,7 @@
 
 #include "runtime/comm/collective_error.h"
 #include "runtime/core/error.h"
+#include "runtime/core/hash.h"
 #include "runtime/core/json.h"
 
 namespace neoloom::train {
@@ -183,6 +183,16 @@ void TrainingState::restore(const Resumed& resumed, const model::ParameterLayout
   } catch (const nlohmann::json::exception& error) {
     core::fail(ErrorKind::kCheckpoint, "the checkpoint's history cannot be read: {}", core::json_complaint(error));
   }
+}
+
+uint64_t TrainingState::hash() const {
+  uint64_t hash = 0;
+  for (const at::Tensor* values :
+       {&buffers.params, &buffers.exp_avg, &buffers.exp_avg_sq, &buffers.exp_avg_codes, &buffers.exp_avg_sq_codes}) {
+    const at::Tensor host = values->cpu();
+    hash = core::xxh3(host.const_data_ptr(), static_cast<size_t>(host.nbytes()), hash);
+  }
+  return hash;
 }
 
 }  // namespace neoloom::train

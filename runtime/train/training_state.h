@@ -78,6 +78,9 @@ struct TrainingState {
   /// of another optimizer; Error(kCheckpoint) when its history is damaged.
   void restore(const Resumed& resumed, const model::ParameterLayout& layout);
 
+  /// Returns a hash of the parameters and the optimizer's moments.
+  uint64_t hash() const;
+
   optim::FlatBuffers buffers;    // grads holds one micro-batch's, then the mean
   at::Tensor initial_params;     // [n] before the first step; undefined unless the model computes with them
   std::string optimizer;         // optim::state_name
