@@ -92,7 +92,7 @@ class GroupFields {
         [choices](const auto& name, const Node& node) { return read_interval(name, node, choices); });
   }
   template <typename Owner>
-  void auto_flag(std::string key, Identity identity, train::Choice Owner::*m) {
+  void auto_flag(std::string key, Identity identity, train::AutoFlag Owner::*m) {
     add(std::move(key), identity, m, read_auto_flag, true);
   }
   template <typename Owner>

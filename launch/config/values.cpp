@@ -301,10 +301,10 @@ train::Interval read_interval(const std::string& name, const Node& node, const C
   wrong_value(name, node, "one of no, steps, epoch");
 }
 
-train::Choice read_auto_flag(const std::string& name, const Node& node) {
-  if (node.kind == Node::Kind::kString && node.text == "auto") return train::Choice::kAuto;
+train::AutoFlag read_auto_flag(const std::string& name, const Node& node) {
+  if (node.kind == Node::Kind::kString && node.text == "auto") return train::AutoFlag::kAuto;
   if (node.kind != Node::Kind::kBool) wrong_value(name, node, "true, false or auto, without quotes");
-  return node.boolean ? train::Choice::kTrue : train::Choice::kFalse;
+  return node.boolean ? train::AutoFlag::kTrue : train::AutoFlag::kFalse;
 }
 
 train::MemorySize read_memory_size(const std::string& name, const Node& node) {
@@ -411,9 +411,9 @@ std::string to_text(train::Interval value) {
   return "\"no\"";
 }
 
-std::string to_text(train::Choice value) {
-  if (value == train::Choice::kAuto) return "auto";
-  return to_text(value == train::Choice::kTrue);
+std::string to_text(train::AutoFlag value) {
+  if (value == train::AutoFlag::kAuto) return "auto";
+  return to_text(value == train::AutoFlag::kTrue);
 }
 
 std::string to_text(train::MemorySize value) {

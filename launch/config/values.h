@@ -81,7 +81,7 @@ std::vector<data::ValidationFiles> read_validation(const std::string& name, cons
 model::Dtype read_dtype(const std::string& name, const Node& node);
 train::Interval read_interval(const std::string& name, const Node& node, const Choices& choices);
 
-train::Choice read_auto_flag(const std::string& name, const Node& node);
+train::AutoFlag read_auto_flag(const std::string& name, const Node& node);
 /// Reads auto, a number of bytes, or a number with KB, MB, GB, TB, KiB, MiB, GiB or TiB; at least 1 MB.
 train::MemorySize read_memory_size(const std::string& name, const Node& node);
 
@@ -111,7 +111,7 @@ std::string to_text(const model::ModulePattern<T>& value) {
 }
 std::string to_text(model::Dtype value);
 std::string to_text(train::Interval value);
-std::string to_text(train::Choice value);
+std::string to_text(train::AutoFlag value);
 std::string to_text(train::MemorySize value);
 template <typename T>
 std::string to_text(const std::optional<T>& value) {

@@ -23,7 +23,7 @@ namespace neoloom::launch {
 namespace {
 
 using core::ErrorKind;
-using train::Choice;
+using train::AutoFlag;
 
 // Is left to LibTorch's and BLAS's own buffers, to the heap's gaps (a process was up to 15 % above its plan), and to
 // others on the node.
@@ -236,13 +236,13 @@ MemoryBudget measure_budget(const RunConfig& config, DeviceMemory memory, int64_
   return budget;
 }
 
-MemoryDecision decide_memory(const MemoryPlanInput& question, Choice choice, int64_t budget_bytes) {
+MemoryDecision decide_memory(const MemoryPlanInput& question, AutoFlag choice, int64_t budget_bytes) {
   MemoryDecision decision;
-  decision.gradient_checkpointing = choice == Choice::kTrue;
+  decision.gradient_checkpointing = choice == AutoFlag::kTrue;
   decision.memory = rank_memory(question, decision.gradient_checkpointing);
   decision.fits = budget_bytes == 0 || decision.memory.total_bytes <= budget_bytes;
-  if (decision.fits || choice != Choice::kAuto) return decision;
-  return decide_memory(question, Choice::kTrue, budget_bytes);
+  if (decision.fits || choice != AutoFlag::kAuto) return decision;
+  return decide_memory(question, AutoFlag::kTrue, budget_bytes);
 }
 
 std::string does_not_fit(const MemoryPlanInput& question, const MemoryDecision& decision, int64_t budget_bytes) {
@@ -264,8 +264,8 @@ std::string resolve_memory(comm::MpiSession& session, const RunConfig& config, M
   const int64_t bytes = smallest[0] == kUnknown ? 0 : smallest[0];
   question.ranks_per_node = smallest[1];
   question.process_bytes = largest_process[0];
-  Choice choice = config.trainer_config.gradient_checkpointing;
-  if (choice == Choice::kAuto && resolved.gradient_checkpointing) choice = Choice::kTrue;
+  AutoFlag choice = config.trainer_config.gradient_checkpointing;
+  if (choice == AutoFlag::kAuto && resolved.gradient_checkpointing) choice = AutoFlag::kTrue;
   const MemoryDecision decision = decide_memory(question, choice, bytes);
   // Ranks of unlike devices plan unlike memory.
   std::array<int64_t, 2> anywhere = {decision.gradient_checkpointing ? 1 : 0, decision.fits ? 0 : 1};

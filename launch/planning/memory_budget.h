@@ -94,7 +94,7 @@ struct MemoryDecision {
   bool fits = true;
   RankMemory memory;
 };
-MemoryDecision decide_memory(const MemoryPlanInput& question, train::Choice choice, int64_t budget_bytes);
+MemoryDecision decide_memory(const MemoryPlanInput& question, train::AutoFlag choice, int64_t budget_bytes);
 
 /// Returns resolve_memory's message for a plan that does not fit.
 std::string does_not_fit(const MemoryPlanInput& question, const MemoryDecision& decision, int64_t budget_bytes);

@@ -14,7 +14,7 @@ namespace neoloom::train {
 enum class Interval { kNo, kSteps, kEpoch, kBest };  // kBest: save_strategy only
 
 /// A boolean option that the run may choose itself.
-enum class Choice { kAuto, kTrue, kFalse };
+enum class AutoFlag { kAuto, kTrue, kFalse };
 
 struct MemorySize {
   int64_t bytes = 0;  // 0: auto
@@ -69,7 +69,7 @@ struct Options {
   double neftune_noise_alpha = 0.0;     // noise on the token embeddings in training; 0: none
   bool bf16 = false;                    // sets runtime.compute_dtype
   bool fp16 = false;
-  Choice gradient_checkpointing = Choice::kAuto;  // changes time and memory, not bits
+  AutoFlag gradient_checkpointing = AutoFlag::kAuto;  // changes time and memory, not bits
   int64_t seed = 42;
   std::optional<int64_t> data_seed;
   bool dataloader_drop_last = false;

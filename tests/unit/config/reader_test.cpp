@@ -222,9 +222,9 @@ TEST(GradientCheckpointing, IsAutoUnlessItIsSaid) {
     EXPECT_EQ(flatten(parse(to_yaml(config))), flatten(config));
     return config.trainer_config.gradient_checkpointing;
   };
-  EXPECT_EQ(chosen("auto"), train::Choice::kAuto);
-  EXPECT_EQ(chosen("true"), train::Choice::kTrue);
-  EXPECT_EQ(chosen("false"), train::Choice::kFalse);
+  EXPECT_EQ(chosen("auto"), train::AutoFlag::kAuto);
+  EXPECT_EQ(chosen("true"), train::AutoFlag::kTrue);
+  EXPECT_EQ(chosen("false"), train::AutoFlag::kFalse);
   EXPECT_THAT(refusal("trainer_config: {gradient_checkpointing: maybe}\n"), HasSubstr("expected true, false or auto"));
 }
 

@@ -13,7 +13,7 @@ namespace neoloom::launch {
 namespace {
 
 using ::testing::HasSubstr;
-using train::Choice;
+using train::AutoFlag;
 
 /// Returns a store of texts of these lengths.
 support::FixedStore rows_of(const std::vector<size_t>& lengths) {
@@ -72,7 +72,7 @@ TEST_F(RankMemoryTest, ARefusalNamesTheTokensThatWouldFit) {
   question_.batching = {8, 4, 2048};
   const int64_t budget = total(true);
   question_.batching.max_tokens = 8192;
-  const MemoryDecision decision = decide_memory(question_, Choice::kAuto, budget);
+  const MemoryDecision decision = decide_memory(question_, AutoFlag::kAuto, budget);
   ASSERT_FALSE(decision.fits);
   EXPECT_EQ(decision.memory.batch.tokens, 8192);
   EXPECT_THAT(does_not_fit(question_, decision, budget), HasSubstr("max_tokens_per_micro_batch 2048 would fit"));
@@ -80,25 +80,25 @@ TEST_F(RankMemoryTest, ARefusalNamesTheTokensThatWouldFit) {
 
 TEST_F(RankMemoryTest, CheckpointingIsChosenOnlyWhereTheBudgetAsksForIt) {
   ASSERT_LT(total(true), total(false));
-  const MemoryDecision large = decide_memory(question_, Choice::kAuto, total(false));
+  const MemoryDecision large = decide_memory(question_, AutoFlag::kAuto, total(false));
   EXPECT_TRUE(large.fits);
   EXPECT_FALSE(large.gradient_checkpointing);
-  const MemoryDecision small = decide_memory(question_, Choice::kAuto, total(false) - 1);
+  const MemoryDecision small = decide_memory(question_, AutoFlag::kAuto, total(false) - 1);
   EXPECT_TRUE(small.fits);
   EXPECT_TRUE(small.gradient_checkpointing);
   EXPECT_EQ(small.memory.total_bytes, total(true));
-  EXPECT_FALSE(decide_memory(question_, Choice::kAuto, total(true) - 1).fits);
+  EXPECT_FALSE(decide_memory(question_, AutoFlag::kAuto, total(true) - 1).fits);
 }
 
 TEST_F(RankMemoryTest, AnUnknownBudgetHoldsEverything) {
-  const MemoryDecision decision = decide_memory(question_, Choice::kAuto, 0);
+  const MemoryDecision decision = decide_memory(question_, AutoFlag::kAuto, 0);
   EXPECT_TRUE(decision.fits);
   EXPECT_FALSE(decision.gradient_checkpointing);
 }
 
 TEST_F(RankMemoryTest, WhatTheConfigurationSaysIsNotChangedToFit) {
-  EXPECT_TRUE(decide_memory(question_, Choice::kTrue, total(false)).gradient_checkpointing);
-  const MemoryDecision off = decide_memory(question_, Choice::kFalse, total(true));
+  EXPECT_TRUE(decide_memory(question_, AutoFlag::kTrue, total(false)).gradient_checkpointing);
+  const MemoryDecision off = decide_memory(question_, AutoFlag::kFalse, total(true));
   EXPECT_FALSE(off.gradient_checkpointing);
   EXPECT_FALSE(off.fits);
   EXPECT_THAT(does_not_fit(question_, off, total(true)), HasSubstr("gradient_checkpointing: auto or true would need"));
@@ -108,7 +108,7 @@ TEST_F(RankMemoryTest, ARefusalNamesTheBatchThatWouldFit) {
   question_.batching.micro_batch_size = 3;
   const int64_t budget = total(true);
   question_.batching.micro_batch_size = 8;
-  const MemoryDecision decision = decide_memory(question_, Choice::kAuto, budget);
+  const MemoryDecision decision = decide_memory(question_, AutoFlag::kAuto, budget);
   ASSERT_FALSE(decision.fits);
   const std::string text = does_not_fit(question_, decision, budget);
   EXPECT_THAT(text, HasSubstr("per_device_train_batch_size 3 would fit"));
