@@ -56,6 +56,8 @@ TEST(Evaluation, NeedsValidationData) {
   EXPECT_THAT(refusal("trainer_config: {eval_on_start: true}\n"),
               HasSubstr("eval_on_start: evaluation while training"));
   EXPECT_THAT(refusal("trainer_config: {eval_delay: 2}\n"), HasSubstr("has no effect with eval_strategy: no"));
+  EXPECT_THAT(refusal("trainer_config: {calibrate: true}\n"), HasSubstr("calibrate: expected one validation set"));
+  EXPECT_THAT(refusal("data: {validation: {a: v, b: w}}\ntrainer_config: {calibrate: true}\n"), HasSubstr("found 2"));
 }
 
 TEST(EarlyStopping, NeedsEvaluationsAndAThresholdNeedsIt) {
