@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "data/readers/file_sample.h"
+#include "runtime/core/task.h"
+
+namespace neoloom::launch {
+
+/// What the columns of a file are for, and why. Names are empty where there is no such column.
+struct ColumnRoles {
+  core::Task task = core::Task::kCausalLm;
+  std::string task_reason;
+  std::string text, text_pair;
+  std::string text_reason;
+  std::string label;             // one label, or a number, a row
+  std::string labels;            // several a row
+  std::string labels_separator;  // of `labels` in a text; empty: neoloom's own, or a list
+  std::string label_reason;
+  int64_t values = 0;  // regression: numbers a row
+  std::string prompt, response, prompt_template;
+  std::vector<std::string> notes;  // what else deserves a look
+};
+
+/// Guesses the task and the roles of the columns by their names and their values in the sample. `task_type`: SEQ_CLS or
+/// CAUSAL_LM, if it is known; empty: the columns decide.
+/// Throws: Error(kData) when no column holds texts, or SEQ_CLS finds no label.
+ColumnRoles guess_roles(const data::FileSample& sample, const std::string& task_type);
+
+}  // namespace neoloom::launch
