@@ -3,8 +3,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
-#include <filesystem>
 #include <numeric>
 #include <optional>
 #include <vector>
@@ -14,39 +12,18 @@
 #include "launch/job/data_checks.h"
 #include "launch/job/labels.h"
 #include "launch/planning/memory_budget.h"
+#include "launch/planning/scratch_folder.h"
 #include "launch/planning/step_limit.h"
 #include "launch/system/placement.h"
 #include "model/lora/trainable_count.h"
 #include "runtime/core/error.h"
 #include "runtime/core/output.h"
-#include "runtime/cuda/plugin.h"
 #include "runtime/train/gradient_sum.h"
 #include "runtime/train/step_schedule.h"
 #include "runtime/train/token_budget.h"
 
 namespace neoloom::launch {
 namespace {
-
-// Makes a folder that is deleted when the dry run ends.
-class ScratchFolder {
- public:
-  ScratchFolder() {
-    std::string pattern = std::filesystem::temp_directory_path() / "neoloom-dry-run-XXXXXX";
-    core::require(::mkdtemp(pattern.data()) != nullptr, core::ErrorKind::kData, "cannot make a temporary folder {}",
-                  pattern);
-    path_ = pattern;
-  }
-  ~ScratchFolder() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-  ScratchFolder(const ScratchFolder&) = delete;
-  ScratchFolder& operator=(const ScratchFolder&) = delete;
-  const std::string& path() const { return path_; }
-
- private:
-  std::string path_;
-};
 
 /// Prints lines of a name and a value.
 class Report {
@@ -87,16 +64,6 @@ void print_hygiene(const Inputs& inputs, const data::TokenStore& store,
   for (const data::Finding& finding : findings(inputs, store, validation)) {
     finding.warning ? warn(finding.name + ": " + finding.text) : report.line(finding.name.c_str(), finding.text);
   }
-}
-
-/// Returns the traits to plan with. Only ranks know their GPU, so it assumes compute capability 8.0, from which on
-/// there is flash attention.
-model::DeviceTraits planned_device(const RunConfig& config) {
-  model::DeviceTraits traits;
-  traits.deterministic = config.runtime.deterministic;
-  traits.cuda = config.runtime.device == "cuda" || (config.runtime.device == "auto" && cuda::gpu_present());
-  if (traits.cuda) traits.capability_major = 8;
-  return traits;
 }
 
 int64_t threads_of_a_rank(const RunConfig& config, const PlanRequest& request) {

@@ -14,6 +14,7 @@
 #include "model/cpu_traits.h"
 #include "model/lora/trainable_count.h"
 #include "runtime/core/error.h"
+#include "runtime/cuda/plugin.h"
 #include "runtime/metrics/events.h"
 #include "runtime/train/calibrator.h"
 #include "runtime/train/optimizer_setup.h"
@@ -143,6 +144,14 @@ MemoryPlanInput memory_plan_input(const RunConfig& config, const TaskChoice& tas
   question.train = &train;
   question.validation = validation;
   return question;
+}
+
+model::DeviceTraits planned_device(const RunConfig& config) {
+  model::DeviceTraits traits;
+  traits.deterministic = config.runtime.deterministic;
+  traits.cuda = config.runtime.device == "cuda" || (config.runtime.device == "auto" && cuda::gpu_present());
+  if (traits.cuda) traits.capability_major = 8;
+  return traits;
 }
 
 RankMemory rank_memory(const MemoryPlanInput& question, bool gradient_checkpointing) {

@@ -38,6 +38,10 @@ MemoryPlanInput memory_plan_input(const RunConfig& config, const TaskChoice& tas
                                   const data::TokenStore& train, const std::vector<train::ValidationSet>& validation,
                                   const model::DeviceTraits& device);
 
+/// Returns the traits to plan with. Only ranks know their GPU, so it assumes compute capability 8.0, from which on
+/// there is flash attention.
+model::DeviceTraits planned_device(const RunConfig& config);
+
 /// A rank's memory in bytes: of the host on CPUs, of the device on GPUs.
 struct RankMemory {
   model::WeightMemory weights;
