@@ -96,6 +96,24 @@ void add_models_options(CLI::App* command, ModelsArguments& arguments) {
   add_overrides(command, arguments.overrides);
 }
 
+void add_init(CLI::App& app, InitArguments& arguments) {
+  CLI::App* command = app.add_subcommand("init", "Write a first configuration, guessed from a data file");
+  auto* data = command->add_option(
+      "DATA", arguments.data, "Training data, a file or a pattern: CSV, TSV, JSON lines, JSON array, Parquet, text");
+  command->add_option("--validation", arguments.validation, "Validation data; default: a tenth of the training data")
+      ->needs(data);
+  command->add_option("--model", arguments.model, "Model folder, or hub id (default EleutherAI/gpt-neo-125m)");
+  auto* from =
+      command
+          ->add_option("--from", arguments.from,
+                       "What TrainingArguments.to_json_string() and LoraConfig.save_pretrained() wrote, in any order")
+          ->type_name("FILE");
+  command->add_option("--output", arguments.output, "File to write, which must not exist (default run.yaml)");
+  command->callback([data, from] {
+    if (data->count() + from->count() == 0) throw CLI::RequiredError("DATA, or --from,");
+  });
+}
+
 void add_train(CLI::App& app, TrainArguments& arguments) {
   CLI::App* command =
       app.add_subcommand("train", "Fine-tune (or, without peft_config, train) a model; resumes by itself");
@@ -293,6 +311,7 @@ std::unique_ptr<CLI::App> make_app(CommandLine& line, std::vector<std::string>& 
   auto app = std::make_unique<CLI::App>("neoloom: distributed LoRA fine-tuning of GPT-Neo", "neoloom");
   app->set_version_flag("--version", version_text());
   app->require_subcommand(1);
+  add_init(*app, line.init);
   add_train(*app, line.train);
   add_prepare(*app, line.prepare);
   add_plan(*app, line.plan);

@@ -89,6 +89,14 @@ struct ExportArguments {
   std::string output;
 };
 
+struct InitArguments {
+  std::string data;               // file or pattern
+  std::string validation;         // likewise
+  std::string model;              // empty: the default
+  std::vector<std::string> from;  // JSON of TrainingArguments and LoraConfig
+  std::string output = "run.yaml";
+};
+
 struct StatusArguments {
   std::string run;
   bool json = false;
@@ -119,6 +127,7 @@ struct CheckpointArguments {
 struct CommandLine {
   std::string command;  // empty: only print `text` (help, version)
   std::string text;
+  InitArguments init;
   TrainArguments train;
   PrepareArguments prepare;
   PlanArguments plan;

@@ -11,6 +11,7 @@
 #include "launch/commands/evaluate.h"
 #include "launch/commands/export.h"
 #include "launch/commands/generate.h"
+#include "launch/commands/init.h"
 #include "launch/commands/plan.h"
 #include "launch/commands/predict.h"
 #include "launch/commands/prepare.h"
@@ -36,6 +37,7 @@ namespace launch = neoloom::launch;
 
 int run(neoloom::comm::MpiSession& session, const launch::CommandLine& line) {
   if (line.command == "train") return launch::run_train(session, line.train);
+  if (line.command == "init") return launch::run_init(session, line.init);
   if (line.command == "prepare") return launch::run_prepare(session, line.prepare);
   if (line.command == "plan") return launch::run_plan(session, line.plan);
   if (line.command == "evaluate") return launch::run_evaluate(session, line.evaluate);

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The commands of the walk-throughs run as they stand, on a small model in place of the one that they name."""
 
+import contextlib
 import json
 import math
 import os
@@ -11,6 +12,8 @@ import subprocess
 import common
 import pytest
 import tiny_model
+from peft import LoraConfig
+from transformers import TrainingArguments
 
 CONFIGS = common.SOURCE / "configs"
 
@@ -36,6 +39,8 @@ def run_page(folder, cache, page, settings):
     seen = []
     for command in commands(page):
         changes = [f"runtime.cache_dir={cache}", "runtime.device=cpu", "runtime.threads_per_rank=1"]
+        if command[1] == "init":  # it has no configuration yet
+            changes = []
         if "--config" in command:
             changes += settings
         sets = [word for change in changes for word in ("--set", change)]
@@ -84,3 +89,21 @@ def test_from_a_pretraining_script_to_fine_tuning(folder, cache):
     first = next(event["loss"] for event in events if event["event"] == "train")
     assert first == pytest.approx(math.log(512), abs=0.15), "the page says that it is near ln(vocab_size)"
     assert (folder / "runs/adapted/adapter/adapter_model.safetensors").exists()
+
+
+def test_from_a_trainer_script(folder, cache):
+    page = (CONFIGS / "FROM_TRAINER.md").read_text()
+    base = tiny_model.make_model_folder(folder / "base", std=0.2, max_position_embeddings=512)
+    for name in ("train", "test", "new"):
+        rows = "".join(f"{text.replace(',', ' ')},{'ab'[i % 2]}\n" for i, text in enumerate(tiny_model.sample_texts(60, seed=5)))
+        (folder / f"{name}.csv").write_text("text,label\n" + rows)
+    training_args = TrainingArguments(output_dir="out", max_steps=2, per_device_train_batch_size=4, use_cpu=True)
+    lora_config = LoraConfig(task_type="SEQ_CLS", r=2, target_modules=["q_proj"], base_model_name_or_path=str(base))
+    script = re.search(r"```python\n(.*?)```", page, re.DOTALL)[1]
+    with contextlib.chdir(folder):
+        exec(script, {"training_args": training_args, "lora_config": lora_config})
+    seen = run_page(folder, cache, page, [])
+    assert len(seen) == 6
+    assert json.loads(seen[3])["eval_accuracy"] > 0
+    assert len((folder / "labels.jsonl").read_text().splitlines()) == 60
+    assert (folder / "merged/model.safetensors").exists()
