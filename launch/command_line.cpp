@@ -4,10 +4,12 @@
 #include <fmt/ranges.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <memory>
 
+#include "launch/help.h"
 #include "launch/version.h"
 #include "runtime/core/error.h"
 #include "runtime/core/text.h"
@@ -119,10 +121,12 @@ void add_train(CLI::App& app, TrainArguments& arguments) {
       app.add_subcommand("train", "Fine-tune (or, without peft_config, train) a model; resumes by itself");
   add_config(command, arguments.config);
   add_overrides(command, arguments.overrides);
-  command->add_option(
-      "--resume", arguments.resume,
-      "auto: the newest valid checkpoint; none: start over; or a checkpoint file, or a folder of checkpoints");
-  command->add_option("--expect_ranks", arguments.expect_ranks, "End with an error unless the job has this many ranks")
+  command->add_option("--resume", arguments.resume,
+                      "auto (default): the newest valid checkpoint; none: start over; or a checkpoint file, or a "
+                      "folder of checkpoints");
+  command
+      ->add_option("--expect_ranks", arguments.expect_ranks,
+                   "End with an error unless the job has this many ranks (default: any number)")
       ->check(positive_integer());
   command->add_flag("--extend", arguments.extend, "Allow a larger max_steps or num_train_epochs than the checkpoint's");
   command->add_flag("--print-config", arguments.print_config, "Print the resolved configuration and end");
@@ -227,7 +231,7 @@ void add_generate(CLI::App& app, GenerateArguments& arguments) {
       ->add_option_function<std::string>(
           "--repetition_penalty_counting",
           [&options](const std::string& name) { options.count_occurrences = name == "occurrences"; },
-          "distinct: each id once; occurrences: once per occurrence")
+          "distinct (default): each id once; occurrences: once per occurrence")
       ->check(CLI::IsMember({"distinct", "occurrences"}));
   command->add_option("--seed", options.seed, "Same seed and prompt: same text (default 0)")
       ->check(expect<uint64_t>("an integer of at least 0", [](uint64_t) { return true; }));
@@ -247,7 +251,7 @@ void add_export(CLI::App& app, ExportArguments& arguments) {
   command->add_option("--format", arguments.format, "peft: an adapter folder (default); merged: a whole model")
       ->check(CLI::IsMember({"peft", "merged"}))
       ->option_text("peft|merged");
-  command->add_option("--dtype", arguments.dtype, "Type of merged weights: float32, float16 or bfloat16");
+  command->add_option("--dtype", arguments.dtype, "Type of merged weights: float32 (default), float16 or bfloat16");
   command
       ->add_option("--max_shard_size", arguments.max_shard_bytes,
                    "Largest file of merged weights, such as 2GB (default 5GB)")
@@ -289,7 +293,8 @@ void add_status(CLI::App& app, StatusArguments& arguments) {
   command->add_option("--run", arguments.run, "Run folder (trainer_config.output_dir of a training run)")->required();
   command->add_flag("--json", arguments.json, "One JSON object");
   command->footer(
-      "Exit codes: 0 finished, 10 running, 11 stopped on request, 12 failed, 13 dead (ended without a word)");
+      "The exit code tells the state: 0 finished, 10 running, 11 stopped on request, 12 failed, 13 dead (ended "
+      "without a word)");
 }
 
 void add_report(CLI::App& app, ReportArguments& arguments) {
@@ -307,7 +312,26 @@ void add_report(CLI::App& app, ReportArguments& arguments) {
       "spread.");
 }
 
-std::unique_ptr<CLI::App> make_app(CommandLine& line, std::vector<std::string>& topic) {
+/// What `neoloom help` is asked for.
+struct Topic {
+  std::vector<std::string> command;
+  bool man = false;
+  std::string completion;  // shell
+};
+
+void add_help(CLI::App& app, Topic& topic) {
+  CLI::App* command = app.add_subcommand("help", "Help for a command, the manual page, completion for a shell");
+  auto* name = command->add_option("COMMAND", topic.command, "Command; default: all of them");
+  auto* man = command->add_flag("--man", topic.man, "Print the manual page (neoloom.1)");
+  command->add_option("--completion", topic.completion, "Print the script that completes commands and options")
+      ->check(CLI::IsMember({"bash"}))
+      ->option_text("bash")
+      ->excludes(name)
+      ->excludes(man);
+  man->excludes(name);
+}
+
+std::unique_ptr<CLI::App> make_app(CommandLine& line, Topic& topic) {
   auto app = std::make_unique<CLI::App>("neoloom: distributed LoRA fine-tuning of GPT-Neo", "neoloom");
   app->set_version_flag("--version", version_text());
   app->require_subcommand(1);
@@ -325,8 +349,9 @@ std::unique_ptr<CLI::App> make_app(CommandLine& line, std::vector<std::string>& 
   add_status(*app, line.status);
   add_report(*app, line.report);
   app->add_subcommand("doctor", "Versions, devices, transports, and a self-test of every device")
-      ->add_option("--device", line.doctor_device, "auto, cpu or cuda");
-  app->add_subcommand("help", "Help for a command")->add_option("COMMAND", topic);
+      ->add_option("--device", line.doctor_device, "auto (default), cpu or cuda");
+  add_help(*app, topic);
+  add_examples(*app);
   return app;
 }
 
@@ -343,21 +368,25 @@ std::string did_you_mean(const std::string& word, const std::vector<std::string>
   return near.empty() ? "" : fmt::format("; did you mean {}?", near);
 }
 
-/// Returns the help of the command that `topic` names. It comes from an app that has parsed nothing, because a parsed
+/// Returns the help that `topic` names. It comes from an app that has parsed nothing, because a parsed
 /// one shows the help of the command that was chosen.
-std::string help_text(const std::vector<std::string>& topic) {
+std::string help_text(const Topic& topic) {
   CommandLine unused;
-  std::vector<std::string> unused_topic;
+  Topic unused_topic;
   const std::unique_ptr<CLI::App> app = make_app(unused, unused_topic);
+  if (topic.man) return man_page(*app);
+  if (!topic.completion.empty()) return bash_completion(*app);
   const CLI::App* about = app.get();
-  for (const std::string& word : topic) {
+  std::string before;  // the words in front of the command's own, as --help shows them
+  for (const std::string& word : topic.command) {
     const auto named = about->get_subcommands([&](const CLI::App* command) { return command->get_name() == word; });
     core::require(!named.empty(), core::ErrorKind::kUsage, "no command named {}{}; the commands are: {}",
                   core::quoted(word), did_you_mean(word, command_names(*about)),
                   fmt::join(command_names(*about), ", "));
+    before += (before.empty() ? "" : " ") + about->get_name();
     about = named.front();
   }
-  return about->help();
+  return about->help(before);
 }
 
 /// Says which word CLI11 did not expect: an option with a typing error, or something left over.
@@ -385,6 +414,12 @@ std::string unexpected_word(const CLI::App& command, const std::vector<std::stri
                fmt::join(command_names(app), ", "));
   }
   const CLI::App& command = *chosen.front();
+  if (const std::vector<std::string> verbs = command_names(command); !verbs.empty() && words.size() > 1) {
+    const bool known = std::find(verbs.begin(), verbs.end(), words[1]) != verbs.end();
+    core::require(known || words[1].starts_with("-"), core::ErrorKind::kUsage,
+                  "{} has no command {}{}; it has {} (neoloom help {} says more)", command.get_name(),
+                  core::quoted(words[1]), did_you_mean(words[1], verbs), fmt::join(verbs, ", "), command.get_name());
+  }
   std::string problem = error.what();
   if (dynamic_cast<const CLI::ExtrasError*>(&error) != nullptr) {
     if (const std::string found = unexpected_word(command, words); !found.empty()) problem = found;
@@ -396,7 +431,7 @@ std::string unexpected_word(const CLI::App& command, const std::vector<std::stri
 
 CommandLine parse_command_line(int argc, char** argv) {
   CommandLine line;
-  std::vector<std::string> topic;
+  Topic topic;
   const std::unique_ptr<CLI::App> app = make_app(line, topic);
   try {
     app->parse(argc, argv);

@@ -140,8 +140,8 @@ class Measurement {
     question.setup.threads = threads;
     const MemoryBudget budget = measure_budget(inputs_.config, {.on_gpu = device.cuda}, /*ranks_per_node=*/1);
     question.process_bytes = budget.process_bytes;
-    using train::Choice;
-    for (const Choice recompute : {Choice::kFalse, Choice::kTrue}) {
+    using train::AutoFlag;
+    for (const AutoFlag recompute : {AutoFlag::kFalse, AutoFlag::kTrue}) {
       for (const int64_t samples : {kUsualBatch, kUsualBatch / 2, kUsualBatch / 4, int64_t{1}}) {
         question.batching = {samples, kFirstGlobalBatch / samples};
         question.eval_batch_size = samples;

@@ -9,8 +9,8 @@ import re
 ROOT = pathlib.Path(os.environ["NEOLOOM_SOURCE_DIR"])
 SOURCES = sorted(path for room in ("runtime", "model", "data", "launch") for path in (ROOT / room).rglob("*.cpp"))
 LITERAL = re.compile(r'"((?:[^"\\\n]|\\.)*)"')
-# Options of other programs that messages advise.
-FOREIGN_OPTIONS = {"--revision", "--map-by", "--mpi", "--mca"}
+# Options of other programs that messages advise, and the one that CLI11 adds itself.
+FOREIGN_OPTIONS = {"--help", "--revision", "--map-by", "--mpi", "--mca"}
 
 
 def known_keys():

@@ -133,7 +133,7 @@ TEST_F(EventFile, APathThatCannotBeWrittenIsAUsageError) {
 }
 
 DeviceMeasure measure(int32_t rank) {
-  return {rank, "node-a", "cpu", 40, 320, 9000, 10000, 5e12, 8.0, 6.0, 1.0, 0.5, int64_t{3} << 29};
+  return {rank, "node-a", "cpu", 40, 320, 9000, 10000, 0, 5e12, 8.0, 6.0, 1.0, 0.5, int64_t{3} << 29};
 }
 
 TEST(DeviceMeasure, RatesAndSharesAreOfItsOwnTime) {
