@@ -111,7 +111,7 @@ TEST(Truncation, HasASideOrWindowsOfLabelledTexts) {
   EXPECT_EQ(parse("tokenizer_config: {truncation_side: left}\n").tokenizer_config.truncation_side, "left");
   EXPECT_EQ(parse("trainer_config: {truncation_mode: keep_end}\n").tokenizer_config.truncation_side, "left");
   EXPECT_EQ(parse("trainer_config: {truncation_mode: keep_start}\n").tokenizer_config.truncation_side, "right");
-  EXPECT_THAT(refusal("tokenizer_config: {truncation_side: middle}\n"), HasSubstr("expected right or left"));
+  EXPECT_THAT(refusal("tokenizer_config: {truncation_side: middle}\n"), HasSubstr("expected one of right, left"));
   EXPECT_THAT(parse("tokenizer_config: {truncation_side: left}\ndata: {pack: documents}\n").warnings,
               testing::ElementsAre(HasSubstr("truncation_side: has no effect with data.pack: documents")));
   const std::string windows = "tokenizer_config: {return_overflowing_tokens: true, stride: 8}\n";
