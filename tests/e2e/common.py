@@ -21,7 +21,7 @@ MPIRUN = SOURCE / "cluster/local/mpirun.sh"
 HAS_GPU = any(Path(node).exists() for node in ("/dev/nvidiactl", "/dev/nvidia0"))
 STOPPED = 75  # exit code: stopped on request, resume me
 STATE = ("params", "exp_avg", "exp_avg_sq")
-CLOCK_KEYS = ("time", "eval_runtime", "eval_samples_per_second")
+CLOCK_KEYS = ("eval_runtime", "eval_samples_per_second")
 
 
 @dataclass
@@ -114,7 +114,7 @@ class Run:
                 for e in self.events("train")]
 
     def evaluations(self):
-        return [{key: value for key, value in e.items() if key not in CLOCK_KEYS} for e in self.events("eval")]
+        return [{key: value for key, value in e.items() if key not in ("time", *CLOCK_KEYS)} for e in self.events("eval")]
 
     def state(self):
         """Returns the SHA-256 of each part of the newest checkpoint that decides how training goes on."""

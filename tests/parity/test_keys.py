@@ -93,7 +93,7 @@ def test_training_arguments_of_transformers_4_30_paste_in_whole():
     done, lines = print_config("--trainer_config", ROOT / "tests/parity/training_arguments_4_30.json")
     assert done.returncode == 0, done.stderr
     assert yaml.safe_load(done.stdout)["runtime"]["device"] == "cpu"
-    assert [re.search(r"trainer_config\.(\S+):", line)[1] for line in lines] == ["logging_dir", "run_name"]
+    assert [re.search(r"trainer_config\.(\S+):", line)[1] for line in lines] == ["run_name", "logging_dir"]
 
 
 def test_a_lora_config_pastes_in_whole(tmp_path):
