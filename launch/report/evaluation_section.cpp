@@ -8,6 +8,7 @@
 #include <limits>
 
 #include "launch/report/html.h"
+#include "launch/report/mistakes.h"
 
 namespace neoloom::launch {
 namespace {
@@ -79,9 +80,7 @@ std::string cell(const ordered_json& row, const char* key) {
 }
 
 std::string class_table(const ordered_json& last) {
-  if (!last.contains("per_class") || !last["per_class"].is_array()) {
-    return missing("There is no table of labels: the task does not classify.");
-  }
+  if (!last.contains("per_class") || !last["per_class"].is_array()) return missing("There is no table of labels.");
   constexpr const char* kColumns[] = {"rows", "predicted", "precision", "recall", "f1", "roc_auc", "average_precision"};
   std::vector<std::string> names = {"label"};
   names.insert(names.end(), std::begin(kColumns), std::end(kColumns));
@@ -120,7 +119,6 @@ std::string confusion_matrix(const ordered_json& last) {
 }
 
 std::string calibration(const ordered_json& last) {
-  if (!last.contains("per_class")) return missing("There is no calibration curve: the task does not classify.");
   const auto found = last.find("calibration");
   if (found == last.end() || !found->is_array()) {
     return missing(
@@ -138,6 +136,14 @@ std::string calibration(const ordered_json& last) {
                     .integer_x = false,
                     .from_zero = true};
   return fmt::format("<div class=\"charts\">{}</div>\n", line_chart(chart));
+}
+
+/// Returns the most confident mistakes, of a classifier.
+std::string mistakes_of(const RunRecord& run) {
+  const bool classifies = std::any_of(run.validation.begin(), run.validation.end(), [](const ValidationRecord& set) {
+    return set.last.is_object() && set.last.contains("confusion_matrix");
+  });
+  return classifies ? "<h3>Most confident mistakes</h3>\n" + mistakes_section(run) : "";
 }
 
 }  // namespace
@@ -170,9 +176,13 @@ std::string evaluation_section(const RunRecord& run) {
     if (set.points.empty()) continue;
     html += fmt::format("<h3>Last evaluation{}: step {}</h3>\n", set.name.empty() ? "" : " of " + escaped(set.name),
                         set.points.back().step);
-    html += class_table(set.last) + confusion_matrix(set.last) + calibration(set.last) + values_of(set);
+    html += set.last.contains("labels") ? class_table(set.last) + confusion_matrix(set.last) + calibration(set.last)
+                                        : missing(
+                                              "The task does not classify, so there is no table of labels, no "
+                                              "confusion matrix and no calibration curve.");
+    html += values_of(set);
   }
-  if (!html.empty()) return html;
+  if (!html.empty()) return html + mistakes_of(run);
   return missing("There is no evaluation yet: trainer_config.eval_strategy is no, or none was due.");
 }
 

@@ -52,10 +52,10 @@ figcaption { font-weight: 600; margin-bottom: 4px; overflow-wrap: anywhere; }
 .legend { font-size: 13px; color: var(--soft); margin: 4px 0 4px; padding-left: 10%; }
 .legend li { overflow-wrap: anywhere; }
 .legend svg { width: 22px; height: 10px; margin-right: 6px; }
-.scroll { overflow-x: auto; margin: 8px 0; }
+.scroll { overflow-x: auto; margin: 8px 0 16px; }
 details .scroll { max-height: 480px; overflow-y: auto; }
 table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; }
-caption { text-align: left; color: var(--soft); padding: 4px 0; }
+caption { white-space: nowrap; text-align: left; color: var(--soft); padding: 4px 0; }
 th, td { padding: 4px 10px; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
 th[scope=row], th:first-child { text-align: left; font-weight: 500; }
 thead th { font-weight: 600; background: var(--box); }

@@ -4,6 +4,7 @@ metrics.jsonl, and a comparison of several runs."""
 
 import json
 import re
+import shutil
 import statistics
 import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
@@ -119,7 +120,7 @@ def test_a_killed_and_resumed_run_has_every_section(resumed):
     assert page.tags.count("figure") == len(page.figures)
     charts = [value for name, value in page.attributes if name == "aria-label"]
     assert len(charts) == len(page.figures) and all(charts)
-    assert "There is no" not in page.text
+    assert page.text.count("There is no") == 1 and "There is no predictions.jsonl in the run folder" in page.text
 
 
 def test_the_numbers_are_those_of_metrics_jsonl(resumed):
@@ -206,6 +207,30 @@ def test_a_run_without_evaluations_says_what_is_missing(config, tmp_path):
     page = read_page(run.folder / "report.html")
     assert "There is no evaluation yet" in page.text
     assert page.numbers("Loss")[1] == [[1.0, run.events("train")[0]["loss"]]]
+
+
+def test_a_language_model_has_no_tables_of_labels(data, cache, tmp_path):
+    run = common.Run(tmp_path / "run", common.make_config("causal", data, cache), trainer_config={"max_steps": 4})
+    run.train(0).expect(0)
+    page = read_page(run.folder / "report.html")
+    assert "The task does not classify" in page.text and "Most confident mistakes" not in page.text
+    [event] = run.events("eval")
+    for figure, key in (("Perplexity", "eval_perplexity"), ("Token accuracy", "eval_token_accuracy")):
+        assert page.numbers(figure)[1] == [[4, event[key]]]
+
+
+def test_predictions_in_the_run_folder_show_the_most_confident_mistakes(resumed, data, tmp_path):
+    folder = shutil.copytree(resumed.folder, tmp_path / "copy")
+    predictions = folder / "predictions.jsonl"
+    common.neoloom(0, "predict", "--run", folder, "--input", data / "validation.jsonl", "--output", predictions,
+                   "--keep", "truth=label,text").expect(0)
+    common.neoloom(0, "report", "--run", folder).expect(0)
+    rows = [json.loads(line) for line in predictions.read_text().splitlines()]
+    wrong = sorted((row for row in rows if row["label"] != row["truth"]), key=lambda row: -row["score"])
+    assert wrong
+    shown = read_page(folder / "report.html").table("row")[1:]
+    assert [row[:3] + row[5:] for row in shown] == [
+        [str(row["index"]), row["truth"], row["label"], f"text: {row['text']}"] for row in wrong[:20]]
 
 
 def test_what_cannot_be_reported_is_refused(resumed, tmp_path):

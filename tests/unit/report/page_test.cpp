@@ -91,6 +91,28 @@ not JSON
   EXPECT_THAT(report_page({read(), read()}), HasSubstr("</html>"));
 }
 
+TEST_F(RunFolder, ShowsTheMostConfidentMistakesOfItsPredictions) {
+  write(R"({"event":"eval","step":1,"eval_samples":3,"eval_labels":["a","b"],"eval_confusion_matrix":[[1,1],[1,0]]}
+)");
+  EXPECT_THAT(report_page({read()}), HasSubstr("There is no predictions.jsonl in the run folder"));
+  std::string rows;
+  for (int i = 0; i < 40; ++i) {
+    rows += R"({"index":)" + std::to_string(i) + R"(,"label":"a","score":0.)" + std::to_string(50 + i) +
+            R"(,"scores":{"a":0.9,"b":0.1},"truth":")" + (i == 39 ? "a" : "b") + R"(","text":"<row>)" +
+            std::to_string(i) + "\"}\n";
+  }
+  folder_.write("predictions.jsonl", rows);
+  const std::string page = report_page({read()});
+  EXPECT_THAT(page, HasSubstr("39 of 40 rows are labelled wrongly"));
+  EXPECT_THAT(page, HasSubstr("<th scope=\"row\">38</th><td>b</td><td>a</td><td>0.88</td><td>0.1</td>"
+                              "<td>text: &lt;row&gt;38</td></tr>\n<tr><th scope=\"row\">37</th>"));
+  EXPECT_THAT(page, HasSubstr("&lt;row&gt;19<"));
+  EXPECT_THAT(page, Not(HasSubstr("&lt;row&gt;18<")));
+  EXPECT_THAT(page, Not(HasSubstr("&lt;row&gt;39<")));
+  folder_.write("predictions.jsonl", "{\"index\":0,\"label\":\"a\",\"scores\":{\"a\":1},\"truth\":1}\n");
+  EXPECT_THAT(report_page({read()}), HasSubstr("No row of predictions.jsonl has its true label"));
+}
+
 TEST_F(RunFolder, WithoutEventsIsRefused) {
   try {
     read();
