@@ -3,6 +3,7 @@
 
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <string_view>
 
@@ -25,6 +26,15 @@ void compare(const std::string& key, const std::string& before, const std::strin
 }
 
 using Keys = std::map<std::string, std::string>;  // compared_keys()
+
+// A key that an older neoloom did not know had the effect of today's default.
+Keys with_defaults(Keys stored) {
+  RunConfig defaults;
+  const auto is_of_peft = [](const auto& entry) { return entry.first.starts_with("peft_config."); };
+  if (std::any_of(stored.begin(), stored.end(), is_of_peft)) defaults.peft_config.emplace();
+  stored.merge(compared_keys(defaults));
+  return stored;
+}
 
 Differences compare_keys(const Keys& before, const Keys& now) {
   const auto value_in = [](const Keys& keys, const std::string& key) {
@@ -200,7 +210,7 @@ std::string identity_json(const RunConfig& config, const ResolvedSettings& resol
 std::vector<std::string> adopt_identity(const std::string& path, const std::string& identity, const RunConfig& config,
                                         bool extend, ResolvedSettings& resolved) {
   const auto before = core::parse_json<ordered_json>(identity, path, ErrorKind::kCheckpoint);
-  Differences differences = compare_keys(before.at("config").get<Keys>(), compared_keys(config));
+  Differences differences = compare_keys(with_defaults(before.at("config").get<Keys>()), compared_keys(config));
   compare_length(before.at("length"), config, extend, differences);
   compare("model weights (SHA-256)", before.at("model"), resolved.model_hash, differences);
   compare_base_config(before, resolved.base_config, differences);

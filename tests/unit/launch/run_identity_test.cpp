@@ -174,6 +174,18 @@ TEST(Identity, RanksOfUnlikeBasesAreToldApartBeforeTheyWorkTogether) {
   }
 }
 
+TEST(Identity, AKeyThatAnOlderNeoloomDidNotKnowHadItsDefault) {
+  ordered_json older = ordered_json::parse(identity_json(config(), resolved()));
+  for (const char* key : {"trainer_config.neftune_noise_alpha", "peft_config.use_dora"}) {
+    ASSERT_EQ(older.at("config").erase(key), 1U) << key;
+  }
+  ResolvedSettings values = resolved();
+  EXPECT_EQ(refusal(older.dump(), config(), values), "");
+  RunConfig noisy = config();
+  noisy.trainer_config.neftune_noise_alpha = 5;
+  EXPECT_THAT(refusal(older.dump(), noisy, values), HasSubstr("trainer_config.neftune_noise_alpha: was 0, is 5"));
+}
+
 TEST(Identity, WhatAnOlderNeoloomDidNotStoreIsNotCompared) {
   ordered_json older = ordered_json::parse(identity_json(config(), resolved()));
   for (const char* key : {"base_config", "labels", "pad_token_id", "init_from", "program", "kernel_environment"}) {
