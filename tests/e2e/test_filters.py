@@ -179,6 +179,7 @@ def test_a_signal_ends_the_filter_cleanly(classifier, started, number):
     labeller = started("predict", "--model", classifier, "--input", "-")
     labeller.ask('{"text": "free cash"}')
     labeller.process.send_signal(number)
+    assert labeller.process.wait(timeout=60) == 0, "while its input is open"
     code, out, err = labeller.end()
     assert code == 0 and not out and f"signal {int(number)} after 1 lines" in err
 
