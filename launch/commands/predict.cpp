@@ -149,7 +149,7 @@ struct LinePredictor {
   data::LineSample sample = {};
 };
 
-/// Returns what the model says of a sample: the bits that it has in any batch.
+/// Returns what the model says of a sample, which it evaluates alone.
 std::string prediction_of(const Inference& inference, const data::LineSample& sample) {
   std::vector<at::Tensor> windows;
   for (const std::vector<int32_t>& ids : sample.windows) {
