@@ -76,7 +76,7 @@ std::string label_text(const ordered_json& value) {
 std::string cell(const ordered_json& row, const char* key) {
   const auto found = row.find(key);
   if (found == row.end() || !found->is_number()) return "–";
-  return found->is_number_integer() ? found->dump() : exact(found->get<double>());
+  return found->is_number_integer() ? found->dump() : rounded(found->get<double>());
 }
 
 std::string class_table(const ordered_json& last) {

@@ -49,12 +49,12 @@ std::string summary(const RunRecord& run) {
   add("step", total > 0 ? fmt::format("{} of {}", run.last_step(), total) : fmt::format("{}", run.last_step()));
   if (!run.train.empty()) {
     add("epoch", rounded(run.train.back().epoch));
-    add("last training loss", exact(run.train.back().loss));
+    add("last training loss", rounded(run.train.back().loss));
   }
   for (const ValidationRecord& set : run.validation) {
     for (const char* metric : {"loss", "accuracy", "macro_f1", "perplexity", "mse"}) {
       if (const double value = last_value(set, metric); !std::isnan(value)) {
-        add(fmt::format("last {} {}", set_title(set), metric), exact(value));
+        add(fmt::format("last {} {}", set_title(set), metric), rounded(value));
       }
     }
   }
