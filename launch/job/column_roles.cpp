@@ -164,6 +164,7 @@ class Guesser {
 
   ColumnRoles roles() {
     const bool may_classify = task_type_ != "CAUSAL_LM";
+    refuse_chats();
     const bool done = (task_type_ != "SEQ_CLS" && take_prompts(kSurePrompts)) || (may_classify && take_label()) ||
                       (task_type_ != "SEQ_CLS" && take_prompts(kPrompts));
     core::require(done || task_type_ != "SEQ_CLS", core::ErrorKind::kData,
@@ -179,6 +180,14 @@ class Guesser {
     const auto same = [&](const Facts& facts) { return lower(facts.name) == name && facts.filled > 0; };
     const auto found = std::find_if(facts_.begin(), facts_.end(), same);
     return found == facts_.end() ? nullptr : &*found;
+  }
+
+  void refuse_chats() const {
+    const Facts* const chats = find("messages");
+    core::require(chats == nullptr || chats->texts + chats->numbers + chats->lists > 0, core::ErrorKind::kData,
+                  "{}: column messages holds chats, which init does not write a configuration for: take "
+                  "configs/gpt_neo_125m_instruction.yaml, with data.template: chat",
+                  sample_.options.train.text());
   }
 
   bool take_prompts(std::span<const Pair> known) {

@@ -134,6 +134,17 @@ TEST(ColumnRoles, WithoutNamesOneColumnOfFewValuesIsTheLabel) {
   EXPECT_THAT(named.notes.front(), AllOf(HasSubstr("column \"kind\" has 3 values"), HasSubstr("data.label_column")));
 }
 
+TEST(ColumnRoles, ChatsAreRefusedWithTheWayOut) {
+  const auto chat = [](int) { return Cell{Cell::Kind::kOther, "a list of objects", {}}; };
+  try {
+    roles({{"messages", chat}, {"source", words}});
+    FAIL() << "init writes no configuration for chats";
+  } catch (const core::Error& error) {
+    EXPECT_THAT(error.what(), AllOf(HasSubstr("messages"), HasSubstr("data.template: chat")));
+  }
+  EXPECT_EQ(roles({{"messages", words}}).text, "messages");
+}
+
 TEST(ColumnRoles, ASortedFileIsTold) {
   const ColumnRoles found = roles({{"text", words}, {"label", [](int) { return text("ham"); }}});
   EXPECT_EQ(found.task, Task::kSingleLabel);
