@@ -25,6 +25,7 @@ constexpr std::string_view kChat =
 
 std::vector<std::string> names_of(const std::vector<ChatTemplate::Role>& roles) {
   std::vector<std::string> names;
+  names.reserve(roles.size());
   for (const ChatTemplate::Role& role : roles) names.push_back(role.name);
   return names;
 }

@@ -81,6 +81,7 @@ std::string content_hash_of(const StoreRequest& request, const Tokenizer& tokeni
   const Options& options = request.options;
   const std::vector<std::string> paths = request.files.expand();
   std::vector<std::pair<std::string, Format>> files;
+  files.reserve(paths.size());
   for (const std::string& path : paths) files.push_back(identify(path, options));
   const auto& [first_hash, first_format] = files.front();
   core::Sha256 hash;

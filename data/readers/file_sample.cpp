@@ -31,7 +31,7 @@ std::string_view whole_lines(std::string_view text) {
 std::string guess_encoding(std::string_view text, std::string& reason) {
   const std::string lossy = core::utf8_lossy(text);
   int64_t damaged = 0, sound = 0;
-  for (size_t at = lossy.find_first_of("\xEF"); at != std::string::npos; at = lossy.find("\xEF\xBF\xBD", at + 1)) {
+  for (size_t at = lossy.find('\xEF'); at != std::string::npos; at = lossy.find("\xEF\xBF\xBD", at + 1)) {
     damaged += lossy.compare(at, 3, "\xEF\xBF\xBD") == 0 ? 1 : 0;
   }
   for (const char c : lossy) sound += static_cast<unsigned char>(c) >= 0xC2 ? 1 : 0;
@@ -139,6 +139,7 @@ std::vector<std::string> nameable(const std::vector<std::string>& names) {
 
 std::vector<Column> optional_columns(const std::vector<std::string>& names) {
   std::vector<Column> columns;
+  columns.reserve(names.size());
   for (const std::string& name : names) columns.push_back({name, "data", /*optional=*/true});
   return columns;
 }

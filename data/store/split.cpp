@@ -47,6 +47,7 @@ std::vector<Samples> groups_of(const TokenStore& store) {
   std::map<int64_t, Samples> by_label;
   for (int64_t row = 0; row < store.packs(); ++row) by_label[store.label(store.pack_begin(row))].push_back(row);
   std::vector<Samples> groups;
+  groups.reserve(by_label.size());
   for (auto& [label, samples] : by_label) groups.push_back(std::move(samples));
   return groups;
 }
@@ -80,7 +81,7 @@ std::shared_ptr<const TokenStore> part_of(std::shared_ptr<const TokenStore> stor
 
 }  // namespace
 
-Split split_store(std::shared_ptr<const TokenStore> store, double share, int64_t seed) {
+Split split_store(const std::shared_ptr<const TokenStore>& store, double share, int64_t seed) {
   const int64_t rows = store->packs();
   const auto wanted = static_cast<int64_t>(std::ceil(share * static_cast<double>(rows)));
   core::require(wanted > 0 && wanted < rows, core::ErrorKind::kData,

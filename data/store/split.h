@@ -19,6 +19,6 @@ struct Split {
 /// Which samples depends on the store's labels, `share` and `seed` alone. The windows of a row stay together and count
 /// as one sample. The parts' content hashes cover all three; rows left out are counted by the whole store.
 /// Throws: Error(kData) when a part would be empty.
-Split split_store(std::shared_ptr<const TokenStore> store, double share, int64_t seed);
+Split split_store(const std::shared_ptr<const TokenStore>& store, double share, int64_t seed);
 
 }  // namespace neoloom::data

@@ -71,7 +71,9 @@ std::optional<model::AdapterFolder> read_start_adapter(const RunConfig& config) 
 
 // Tells of folders of transformers' Trainer that the run starts from. A run that has checkpoints starts from these.
 void note_trainer_checkpoints(Inputs& inputs) {
-  if (!checkpoint::Directory(checkpoints_of(inputs.config)).list().empty()) return;
+  const std::string checkpoints = checkpoints_of(inputs.config);
+  std::error_code ignored;  // what is wrong with output_dir is told where the run locks it
+  if (std::filesystem::is_directory(checkpoints, ignored) && !checkpoint::Directory(checkpoints).list().empty()) return;
   for (const std::string& folder : {start_folder(inputs.config), inputs.base.folder}) {
     const std::string note = note_on_trainer_checkpoint(folder);
     if (!note.empty()) inputs.config.warnings.push_back(note);

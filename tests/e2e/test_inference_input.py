@@ -350,7 +350,7 @@ def test_a_result_file_that_cannot_be_written_is_known_before_the_work(lm, class
 
 @pytest.mark.parametrize("arguments, fragments", [
     (("trian",), ['no command named "trian"', "did you mean train?", "predict, generate"]),
-    ((), ["give a command", "train, plan"]),
+    ((), ["give a command", "train, prepare, plan"]),
     (("generate", "--max-token", "3"), ['"--max-token"', "did you mean --max_tokens?", "neoloom help generate"]),
     (("generate", "--repetition_penalty", "0"), ["--repetition_penalty: expected a number above 0", '"0"']),
     (("generate", "--top_p", "nan"), ["--top_p: expected a number above 0 and at most 1", '"nan"']),
