@@ -87,13 +87,18 @@ data::StoreRequest prediction_request(const Inference& inference, const data::Fi
   return request;
 }
 
+std::vector<std::string> inputs_of(const std::vector<KeptColumn>& columns) {
+  std::vector<std::string> names;
+  names.reserve(columns.size());
+  for (const KeptColumn& column : columns) names.push_back(column.input);
+  return names;
+}
+
 std::unique_ptr<data::KeptColumns> open_kept(const std::vector<KeptColumn>& columns, const std::string& input,
                                              const RunConfig& config, const core::Cache& cache) {
   if (columns.empty()) return nullptr;
   core::make_directories(cache.directory);
-  std::vector<std::string> names;
-  for (const KeptColumn& column : columns) names.push_back(column.input);
-  return std::make_unique<data::KeptColumns>(input, config.data, names, cache.directory, "--keep");
+  return std::make_unique<data::KeptColumns>(input, config.data, inputs_of(columns), cache.directory, "--keep");
 }
 
 /// Computes the rows in rounds, and writes them on rank 0 as they are done.
@@ -181,9 +186,9 @@ std::string answer(std::vector<LinePredictor>& predictors, const std::string& li
 void predict_lines(comm::MpiSession& session, const std::vector<Inference>& models,
                    const std::vector<KeptColumn>& columns, const std::string& output) {
   const auto phase = session.phase("predicting");
-  std::vector<std::string> kept;
-  for (const KeptColumn& column : columns) kept.push_back(column.input);
+  const std::vector<std::string> kept = inputs_of(columns);
   std::vector<LinePredictor> predictors;
+  predictors.reserve(models.size());
   for (const Inference& inference : models) {
     predictors.push_back(
         {inference, {kStandardInput, prediction_request(inference, {}), *inference.tokenizer, kept, "--keep"}});
@@ -234,6 +239,7 @@ int run_predict(comm::MpiSession& session, const PredictArguments& arguments) {
     return "";
   });
   std::vector<Predictor> predictors;
+  predictors.reserve(models.size());
   for (const Inference& inference : models) {
     predictors.push_back(open_predictor(session, inference, first, arguments.input));
   }

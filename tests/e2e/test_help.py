@@ -69,7 +69,7 @@ def complete(script, *words):
 def test_bash_completes_commands_options_and_values(tmp_path):
     script = tmp_path / "neoloom"
     script.write_text(help_of("--completion", "bash"))
-    assert complete(script, "neoloom", "pr") == ["predict"]
+    assert complete(script, "neoloom", "pr") == ["prepare", "predict"]
     assert set(complete(script, "neoloom", "")) == {*commands(), "--help", "--version"}
     assert complete(script, "neoloom", "train", "--conf") == ["--config"]
     assert complete(script, "neoloom", "train", "--config", "run.yaml", "--dry") == ["--dry-run"]
