@@ -12,7 +12,6 @@ namespace neoloom::launch {
 namespace {
 
 constexpr std::string_view kModel = "model_config";
-constexpr std::string_view kPeft = "peft_config";
 constexpr std::string_view kTokenizer = "tokenizer_config";
 constexpr std::string_view kTrainer = "trainer_config";
 constexpr std::string_view kData = "data";

@@ -128,7 +128,7 @@ std::vector<std::string> read_report_to(const std::string& name, const Node& nod
 }
 
 std::string read_delimiter(const std::string& name, const Node& node) {
-  const std::string text = node.kind == Node::Kind::kString && node.text == "\\t" ? "\t" : read_name(name, node);
+  std::string text = node.kind == Node::Kind::kString && node.text == "\\t" ? "\t" : read_name(name, node);
   const bool fits = text.empty() || (text.size() == 1 && static_cast<unsigned char>(text[0]) < 0x80 &&
                                      std::string_view("\"\r\n").find(text[0]) == std::string_view::npos);
   if (!fits) wrong_value(name, node, "one ASCII character other than a quote or a line end, such as ';'");
@@ -367,6 +367,7 @@ std::string to_text(const data::Files& value) {
 std::string to_text(const std::vector<data::ValidationFiles>& value) {
   if (value.empty() || value.front().name.empty()) return to_text(value.empty() ? data::Files() : value.front().files);
   std::vector<std::string> parts;
+  parts.reserve(value.size());
   for (const auto& [name, files] : value) parts.push_back(fmt::format("{}: {}", quoted_text(name), to_text(files)));
   return fmt::format("{{{}}}", fmt::join(parts, ", "));
 }

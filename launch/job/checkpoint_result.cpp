@@ -36,7 +36,7 @@ std::string steps_of(const checkpoint::Directory& directory) {
 }
 
 at::Tensor tensor_of(const std::vector<float>& values) {
-  const at::Tensor tensor = at::empty({static_cast<int64_t>(values.size())}, at::kFloat);
+  at::Tensor tensor = at::empty({static_cast<int64_t>(values.size())}, at::kFloat);
   std::copy(values.begin(), values.end(), tensor.mutable_data_ptr<float>());
   return tensor;
 }
@@ -116,7 +116,7 @@ std::string find_checkpoint(const ModelArguments& arguments, core::Logger& log) 
                   wanted, steps_of(directory));
     return wanted;
   }
-  const std::string path = directory.path() + "/" + checkpoint::file_name(std::stoll(wanted));
+  std::string path = directory.path() + "/" + checkpoint::file_name(std::stoll(wanted));
   core::require(fs::exists(path), ErrorKind::kUsage, "--checkpoint {}: there is no checkpoint of this step; {}", wanted,
                 steps_of(directory));
   return path;

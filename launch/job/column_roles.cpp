@@ -340,7 +340,7 @@ class Guesser {
   /// Returns what joins several labels in the column's texts; empty: nothing does. Then a part stands in several
   /// values, alone or beside others.
   static std::string separator_of(const Facts& facts) {
-    for (const std::string separator : {"|", ";", ", ", ","}) {
+    for (const std::string_view separator : {"|", ";", ", ", ","}) {
       int64_t joined = 0, parts = 0, most_values = 0;
       size_t longest = 0;
       std::map<std::string, int64_t> values_with;
@@ -356,8 +356,9 @@ class Guesser {
       }
       constexpr size_t kLongestName = 40;
       const auto names = static_cast<int64_t>(values_with.size());
-      if (joined * 10 >= facts.filled && most_values > 1 && names * 2 <= parts && longest <= kLongestName)
-        return separator;
+      if (joined * 10 >= facts.filled && most_values > 1 && names * 2 <= parts && longest <= kLongestName) {
+        return std::string(separator);
+      }
     }
     return "";
   }

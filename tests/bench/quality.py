@@ -19,7 +19,7 @@ from sides import HERE
 SEEDS = (42, 43, 44)
 PRETRAINING = {"model_config.hidden_size": 256, "model_config.num_layers": 4, "model_config.num_heads": 4,
                "model_config.max_position_embeddings": 256, "tokenizer_config.max_length": 256, "trainer_config.seed": 1,
-               "trainer_config.gradient_accumulation_steps": 2, "trainer_config.num_train_epochs": 2}
+               "trainer_config.gradient_accumulation_steps": 2}
 CORPUS = ("wikitext-2/test.txt", "wikitext-2/valid.txt", "tinyshakespeare.txt", "the-verdict.txt")
 
 
