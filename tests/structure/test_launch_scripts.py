@@ -165,12 +165,12 @@ def job(program, tmp_path):
     scontrol.chmod(0o755)
     (tmp_path / "asked").touch()
 
-    def run(log, **variables):
+    def run(log, *arguments, **variables):
         environment = os.environ | {
             "PATH": f"{tmp_path}/bin:{os.environ['PATH']}", "SLURM_SUBMIT_DIR": str(tmp_path), "SLURM_JOB_ID": "17",
             "NEOLOOM_RESTART_PAUSE_SECONDS": "0", "OMPI_MCA_plm": "isolated",
         } | variables
-        return start(["bash", SBATCH, "run.yaml"], log, env=environment, cwd=tmp_path)
+        return start(["bash", SBATCH, "run.yaml", *arguments], log, env=environment, cwd=tmp_path)
 
     return run, tmp_path
 
@@ -249,6 +249,28 @@ def test_a_job_that_finds_no_program_says_where_it_looked(job):
     assert process.wait(30) == 2
     assert f"there is no {folder}/build/neoloom" in (folder / "log").read_text()
     assert (folder / "asked").read_text() == ""
+
+
+ARRAY = ("--set", "trainer_config.output_dir=runs/%A/seed-%a", "--set", "trainer_config.seed=%a")
+
+
+def test_a_task_of_a_job_array_has_its_index_in_the_arguments(job):
+    run, folder = job
+    program = folder / "build/neoloom"
+    program.unlink()
+    program.write_text(f'#!/bin/sh\necho "$@" > {folder}/arguments\n')
+    program.chmod(0o755)
+    process = run(folder / "log", *ARRAY, SLURM_ARRAY_TASK_ID="3", SLURM_ARRAY_JOB_ID="90")
+    assert process.wait(30) == 0
+    assert (folder / "arguments").read_text().split()[3:] == [
+        "--set", "trainer_config.output_dir=runs/90/seed-3", "--set", "trainer_config.seed=3"]
+
+
+def test_an_index_without_a_job_array_is_refused(job):
+    run, folder = job
+    process = run(folder / "log", *ARRAY)
+    assert process.wait(30) == 2
+    assert "sbatch --array" in (folder / "log").read_text()
 
 
 def test_errors_that_a_restart_does_not_cure_end_the_job(job):
