@@ -6,7 +6,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <span>
 #include <utility>
 #include <vector>
@@ -15,6 +14,7 @@
 #include "runtime/core/error.h"
 #include "runtime/metrics/score_counts.h"
 #include "runtime/train/predictor.h"
+#include "runtime/train/score_table.h"
 
 namespace neoloom::train {
 namespace {
@@ -141,8 +141,7 @@ Calibrated fit(const Gathered& all, const std::vector<std::string>& names) {
 }  // namespace
 
 int64_t calibration_bytes(int64_t samples, int64_t num_labels, int64_t batch_size, int64_t ranks) {
-  const int64_t batches = (samples + batch_size - 1) / batch_size;
-  const int64_t own = std::min(samples, (batches + ranks - 1) / ranks * batch_size);
+  const int64_t own = most_samples_of_rank(samples, batch_size, ranks);
   // The logits are in memory as this rank's text, the texts of all and, on rank 0, one table, with the truth beside it
   // and the scores of one label to sort.
   const auto cell = static_cast<int64_t>(sizeof(float));

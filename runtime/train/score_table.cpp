@@ -32,9 +32,13 @@ metrics::Ranking rank_column(const std::vector<std::string>& parts, const data::
 
 }  // namespace
 
-int64_t score_table_bytes(int64_t samples, int64_t num_labels, int64_t batch_size, int64_t ranks) {
+int64_t most_samples_of_rank(int64_t samples, int64_t batch_size, int64_t ranks) {
   const int64_t batches = (samples + batch_size - 1) / batch_size;
-  const int64_t own = std::min(samples, (batches + ranks - 1) / ranks * batch_size);
+  return std::min(samples, (batches + ranks - 1) / ranks * batch_size);
+}
+
+int64_t score_table_bytes(int64_t samples, int64_t num_labels, int64_t batch_size, int64_t ranks) {
+  const int64_t own = most_samples_of_rank(samples, batch_size, ranks);
   // A column is in memory as this rank's text, the texts of all, and the two lists to sort, which grow by doubling.
   return static_cast<int64_t>(sizeof(float)) * (own * num_labels + own + 4 * samples);
 }

@@ -14,6 +14,9 @@
 
 namespace neoloom::train {
 
+/// The most of `samples` that a rank evaluates: ranks take contiguous shards of whole batches.
+int64_t most_samples_of_rank(int64_t samples, int64_t batch_size, int64_t ranks);
+
 /// Bytes that the ranking of an evaluation takes on the host of a rank.
 int64_t score_table_bytes(int64_t samples, int64_t num_labels, int64_t batch_size, int64_t ranks);
 
