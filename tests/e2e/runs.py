@@ -57,6 +57,13 @@ def assert_equal(found, expected):
         assert np.array_equal(found[name], expected[name]), name
 
 
+def assert_same_end(run, expected):
+    """Checks that two runs ended in the same state, by the same losses and evaluations, to the bit."""
+    assert run.state() == expected.state()
+    assert run.losses() == expected.losses()
+    assert run.evaluations() == expected.evaluations()
+
+
 def losses(run):
     return [event["loss"] for event in run.events("train")]
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from common import ROWS, STOPPED, TOTAL_STEPS, Run, children, end, make_config, mpirun_of, read_trace, wait_until
+from runs import assert_same_end
 
 SEED = 20240607
 KILL_POINTS = 10
@@ -47,12 +48,6 @@ def copy_of_it(tmp_path, undisturbed, config):
     run = Run(tmp_path / "run", config)
     shutil.copytree(undisturbed.folder, run.folder)
     return run
-
-
-def assert_same_end(run, expected):
-    assert run.state() == expected.state()
-    assert run.losses() == expected.losses()
-    assert run.evaluations() == expected.evaluations()
 
 
 def contents(folder):

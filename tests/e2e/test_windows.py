@@ -11,7 +11,7 @@ import pytest
 import tiny_model
 import torch
 from common import STOPPED, Run, make_config
-from runs import assert_one_message, command, json_lines, losses, train, write_jsonl
+from runs import assert_one_message, assert_same_end, command, json_lines, losses, train, write_jsonl
 from torch.nn import functional
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -174,12 +174,6 @@ def undisturbed(config, tmp_path_factory):
     run = Run(tmp_path_factory.mktemp("undisturbed") / "run", config)
     run.train(2).expect(0)
     return run
-
-
-def assert_same_end(run, expected):
-    assert run.state() == expected.state()
-    assert run.losses() == expected.losses()
-    assert run.evaluations() == expected.evaluations()
 
 
 def test_the_same_bits_on_one_rank_and_over_a_kill(config, undisturbed, data, tmp_path):
