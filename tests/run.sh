@@ -3,8 +3,8 @@
 # Set-up, build, and every test (those of GPUs are skipped where there is none):
 #
 #   bash tests/run.sh                 release build and all tests
-#   bash tests/run.sh --ci [MINUTES]  the same, then --asan; if this has not ended MINUTES after the start, it is given
-#                                     up, and the last lines say so
+#   bash tests/run.sh --ci [MINUTES]  the same, then --tidy-changed and --asan; what has not ended MINUTES after the start
+#                                     is given up, and the last lines say so
 #   bash tests/run.sh --asan          unit tests under AddressSanitizer and UBSan (a build of its own)
 #   bash tests/run.sh --tsan          unit tests of the rooms without LibTorch and MPI, under ThreadSanitizer
 #   bash tests/run.sh --tidy          clang-tidy over the project's own sources, and clang's front end as a second compiler
@@ -151,6 +151,7 @@ case ${1:-} in
     set_up
     build_release
     phase "tests" run_ctest build
+    within "$minutes" --tidy-changed
     within "$minutes" --asan
     ;;
   --tidy-changed)
