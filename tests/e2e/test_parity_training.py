@@ -12,6 +12,7 @@ import pytest
 import tiny_model
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from peft.optimizers import create_loraplus_optimizer
 from runs import assert_one_message, losses, padded, shared_data, train, write_jsonl
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, get_scheduler
@@ -101,12 +102,12 @@ def task(request, tmp_path_factory):
     return Task(request.param, base, start, data, root / "cache", batches, model)
 
 
-def reference_run(task, decay=0.1, beta2=0.999, eps=1e-8, clip=True):
+def reference_run(task, decay=0.1, beta2=0.999, eps=1e-8, clip=True, loraplus_lr_ratio=1.0):
     """Trains by hand as Hugging Face's Trainer does. Returns losses, gradient norms, values by name."""
     model = copy.deepcopy(task.reference).train()
     parameters = {name: value for name, value in model.named_parameters() if value.requires_grad}
-    optimizer = torch.optim.AdamW(parameters.values(), lr=RECIPE["learning_rate"], betas=(0.9, beta2), eps=eps,
-                                  weight_decay=decay)
+    optimizer = create_loraplus_optimizer(model, torch.optim.AdamW, lr=RECIPE["learning_rate"], betas=(0.9, beta2), eps=eps,
+                                          loraplus_weight_decay=decay, loraplus_lr_ratio=loraplus_lr_ratio)
     schedule = get_scheduler("linear", optimizer, num_warmup_steps=RECIPE["warmup_steps"], num_training_steps=STEPS)
     found_losses, norms = [], []
     for batch in task.batches:
@@ -167,6 +168,14 @@ def test_another_recipe_would_be_noticed(task, ours, start_values, mutation):
     share = travelled_share(adapter_values(ours), reference, start_values)
     print(f"{task.name}: {mutation} is {share:.1e} away")
     assert share > 1e-3, "the comparison must tell such a recipe from ours by far more than its tolerance"
+
+
+def test_lora_plus_is_that_of_peft(task, ours, start_values, tmp_path):
+    run, _ = train(tmp_path, task.cache, task.config(loraplus_lr_ratio=4))
+    reference_losses, _, reference = reference_run(task, loraplus_lr_ratio=4)
+    assert losses(run) == pytest.approx(reference_losses, abs=1e-5)
+    assert travelled_share(adapter_values(run), reference, start_values) <= 1e-4
+    assert travelled_share(adapter_values(ours), reference, start_values) > 0.1
 
 
 def test_four_micro_batches_of_four_are_one_of_sixteen(task, start_values, tmp_path):
