@@ -211,8 +211,8 @@ std::string training(const CardFacts& facts) {
       {"seed", fmt::format("{}", trainer.seed)}};
   if (facts.config.peft_config) {
     const model::LoraOptions& lora = *facts.config.peft_config;
-    rows.push_back(
-        {"LoRA", fmt::format("r {}, lora_alpha {:g}, dropout {:g}", lora.r, lora.lora_alpha, lora.lora_dropout)});
+    rows.emplace_back("LoRA",
+                      fmt::format("r {}, lora_alpha {:g}, dropout {:g}", lora.r, lora.lora_alpha, lora.lora_dropout));
   }
   return "\n## Training procedure\n" + table("", "", rows);
 }
@@ -221,7 +221,7 @@ std::string evaluation_text(const CardFacts& facts, const json& evaluation) {
   std::string text;
   for (const EvaluatedSet& set : evaluated_sets(facts, evaluation)) {
     std::vector<std::pair<std::string, std::string>> rows;
-    for (const auto& [name, value] : set.metrics) rows.push_back({name, fmt::format("{:.4f}", value)});
+    for (const auto& [name, value] : set.metrics) rows.emplace_back(name, fmt::format("{:.4f}", value));
     text += fmt::format("\nOf {} samples of {}, after step {}:\n", set.samples, cell(set.files),
                         evaluation.value("step", int64_t{0})) +
             table("metric", "value", rows);
@@ -232,7 +232,7 @@ std::string evaluation_text(const CardFacts& facts, const json& evaluation) {
 std::string label_text(const CardFacts& facts) {
   if (!facts.task.classifies() || facts.task.regression() || facts.labels.size() > kMostLabelsInText) return "";
   std::vector<std::pair<std::string, std::string>> rows;
-  for (size_t i = 0; i < facts.labels.size(); ++i) rows.push_back({std::to_string(i), cell(facts.labels[i])});
+  for (size_t i = 0; i < facts.labels.size(); ++i) rows.emplace_back(std::to_string(i), cell(facts.labels[i]));
   return "\n## Labels\n" + table("id", "label", rows);
 }
 

@@ -82,7 +82,7 @@ model::GptNeoConfig new_model_config(const model::Options& options, const data::
 
 std::string new_model_folder(const model::GptNeoConfig& config, uint64_t seed, const core::Cache& cache) {
   const std::string key = core::Sha256().add_field(config.json).add_field(std::to_string(seed)).hex();
-  const std::string folder = fmt::format("{}/new-model-{}", cache.directory, key.substr(0, 16));
+  std::string folder = fmt::format("{}/new-model-{}", cache.directory, key.substr(0, 16));
   const bool present = cache.use(folder, [&] {
     core::require(std::filesystem::exists(folder + "/model.safetensors"), core::ErrorKind::kWeights,
                   "model.safetensors is missing");

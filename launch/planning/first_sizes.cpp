@@ -40,7 +40,7 @@ std::string rows_of(const data::FileSample& sample) {
 
 /// Writes the rows as they are read: lines of text, or one object a line.
 std::string write_sample(const std::string& folder, const data::FileSample& sample) {
-  const std::string path = folder + (is_document(sample) ? "/rows.txt" : "/rows.jsonl");
+  std::string path = folder + (is_document(sample) ? "/rows.txt" : "/rows.jsonl");
   std::ofstream out(path, std::ios::binary);
   for (const data::Row& row : sample.rows) {
     std::string line;

@@ -136,11 +136,13 @@ std::string over_seeds(const std::vector<RunRecord>& runs, const std::vector<Out
   for (const std::vector<size_t>& group : groups_by_seed(runs)) {
     if (group.size() < 2) continue;
     std::vector<std::string> names;
+    names.reserve(group.size());
     for (const size_t i : group) names.push_back(runs[i].name);
     Table table(fmt::format("{} runs: {}", group.size(), fmt::join(names, ", ")),
                 {"last value", "mean", "standard deviation", "least", "greatest", "runs"});
     for (const Outcome& outcome : outcomes) {
       std::vector<double> values;
+      values.reserve(group.size());
       for (const size_t i : group) values.push_back(outcome.values[i]);
       const Spread spread = spread_of(values);
       if (spread.count == 0) continue;

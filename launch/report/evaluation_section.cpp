@@ -56,12 +56,12 @@ std::string values_of(const ValidationRecord& set) {
                   ? fmt::format("{} of {} evaluations; metrics.jsonl has all", shown.size(), set.points.size())
                   : "",
               columns);
-  for (const auto& [metric, unused] : set.points.back().values) {
-    std::vector<std::string> cells = {metric};
+  for (const auto& last : set.points.back().values) {
+    std::vector<std::string> cells = {last.first};
     for (const size_t i : shown) {
       const auto& values = set.points[i].values;
       const auto found =
-          std::find_if(values.begin(), values.end(), [&](const auto& value) { return value.first == metric; });
+          std::find_if(values.begin(), values.end(), [&](const auto& value) { return value.first == last.first; });
       cells.push_back(found == values.end() ? "–" : exact(found->second));
     }
     table.row(cells);

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "launch/report/run_record.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
@@ -60,14 +62,12 @@ class Reader {
       run_.end = nullptr;
       moment(event, "start", ranks_text(number_of(event, "world_size")));
       run_.start = std::move(event);
-    } else if (kind == "resume") {
+    } else if (kind == "resume" || kind == "checkpoint") {
       moment(event, kind, fs::path(text(event, "path")).filename().string());
     } else if (kind == "train") {
       train(event);
     } else if (kind == "eval") {
       evaluation(std::move(event));
-    } else if (kind == "checkpoint") {
-      moment(event, kind, fs::path(text(event, "path")).filename().string());
     } else if (kind == "warning") {
       moment(event, kind, text(event, "message"));
     } else if (kind == "run_end") {
@@ -166,7 +166,7 @@ std::string RunRecord::config_without_seed() const {
   for (const auto& [key, value] : config) {
     if (key == "trainer_config.seed" || key == "trainer_config.data_seed" || key == "trainer_config.output_dir")
       continue;
-    all += key + ": " + value + "\n";
+    all += fmt::format("{}: {}\n", key, value);
   }
   return all;
 }
@@ -186,7 +186,7 @@ std::map<std::string, std::string> read_config_lines(const std::string& text) {
     }
     const size_t begin = line.find_first_not_of(' ');
     const std::string key = line.substr(begin, colon - begin);
-    config[group + "." + key] = names_secret(key) ? std::string(kHidden) : value;
+    config[fmt::format("{}.{}", group, key)] = names_secret(key) ? std::string(kHidden) : value;
   }
   return config;
 }

@@ -230,7 +230,7 @@ Compared attention(const std::vector<Sample>& samples, int64_t window, Dtype dty
   // Scores of order 1, as in trained models.
   const Tensors in = {values_in(dtype, {queries, kChannels}, 1), values_in(dtype, {queries, kChannels}, 2, 0.35),
                       values_in(dtype, {keys, kChannels}, 3, 0.35), values_in(dtype, {keys, kChannels}, 4)};
-  const model::Attention kernel(kHeads, window, /*on_device=*/false, dtype);
+  const model::Attention kernel(kHeads, window, /*on_cuda=*/false, dtype);
   const model::AttentionGradients d = kernel.backward(in[0], in[1], in[2], in[3], segments);
   const Tensors results = {kernel.forward(in[1], in[2], in[3], segments), d.dq, d.dk, d.dv};
   const OneThread references;

@@ -75,7 +75,7 @@ class AttentionTrial {
 
   /// Returns out, dq, dk, dv in fp32.
   Tensors reference() const {
-    const model::Attention attention(kHeads, case_.window, /*on_device=*/true);
+    const model::Attention attention(kHeads, case_.window, /*on_cuda=*/true);
     const auto in_fp32 = [](const at::Tensor& x) { return x.to(at::kFloat); };
     return all_of(attention.forward(in_fp32(q_), in_fp32(k_), in_fp32(v_), segments_),
                   attention.backward(in_fp32(grad_), in_fp32(q_), in_fp32(k_), in_fp32(v_), segments_));
@@ -86,7 +86,7 @@ class AttentionTrial {
     packed.cu_seqlens_q = model::to_device_async(packed.cu_seqlens_q, device_);
     packed.cu_seqlens_k = model::to_device_async(packed.cu_seqlens_k, device_);
     const model::AttentionRows rows{segments_, packed};
-    const model::Attention host(kHeads, case_.window, /*on_device=*/true);
+    const model::Attention host(kHeads, case_.window, /*on_cuda=*/true);
     const model::CudaAttention attention(case_.kernel, host, operators);
     const auto there = [&](const at::Tensor& x) { return x.to(device_); };
     const at::Tensor q = there(q_), k = there(k_), v = there(v_);

@@ -37,7 +37,8 @@ struct TrainedTensors {
 
 TrainedTensors sort_slots(const Model& model, const at::Tensor& params) {
   TrainedTensors trained;
-  for (auto [name, value] : plain_tensors(model, params)) {
+  for (const auto& [full_name, value] : plain_tensors(model, params)) {
+    std::string name = full_name;
     if (name.starts_with(kPeftPrefix)) name.erase(0, kPeftPrefix.size());
     const auto module_of = [&](std::string_view suffix) { return name.substr(0, name.size() - suffix.size()); };
     if (name.ends_with(kLoraASuffix)) {
@@ -150,17 +151,14 @@ class Exporter {
 /// Makes the writer tell after each tensor how far it is.
 void report_while_writing(std::vector<TensorToWrite>& tensors, const core::Progress& progress) {
   constexpr int64_t kUnitBytes = 1000;
-  int64_t done = 0;
-  std::vector<int64_t> done_after;
-  for (const TensorToWrite& tensor : tensors) {
+  int64_t total = 0, done = 0;
+  for (const TensorToWrite& tensor : tensors) total += static_cast<int64_t>(bytes_of(tensor));
+  for (TensorToWrite& tensor : tensors) {
     done += static_cast<int64_t>(bytes_of(tensor));
-    done_after.push_back(done / kUnitBytes);
-  }
-  for (size_t i = 0; i < tensors.size(); ++i) {
-    tensors[i].after_writing = [&progress, then = tensors[i].after_writing, now = done_after[i],
-                                total = done_after.back()] {
+    tensor.after_writing = [&progress, then = std::move(tensor.after_writing), now = done / kUnitBytes,
+                            all = total / kUnitBytes] {
       if (then) then();
-      progress(now, total);
+      progress(now, all);
     };
   }
 }

@@ -56,9 +56,9 @@ at::ScalarType TensorFile::dtype(const std::string& name) const { return scalar_
 at::Tensor TensorFile::tensor(const std::string& name) const {
   const TensorInfo& entry = info(name);
   const auto options = at::TensorOptions().dtype(this->dtype(name));
-  const auto view = [&](void* data, std::function<void(void*)> keep) {
-    return entry.strides.empty() ? at::from_blob(data, entry.shape, std::move(keep), options)
-                                 : at::from_blob(data, entry.shape, entry.strides, std::move(keep), options);
+  const auto view = [&](void* data, const std::function<void(void*)>& keep) {
+    return entry.strides.empty() ? at::from_blob(data, entry.shape, keep, options)
+                                 : at::from_blob(data, entry.shape, entry.strides, keep, options);
   };
   // The mapping is read-only: a write through the view crashes, which is better than a silent change for all ranks.
   void* data = const_cast<std::byte*>(file_->data() + data_begin_ + entry.begin_byte);

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "model/checkpoints/torch_file.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cstring>
 #include <optional>
@@ -61,7 +63,7 @@ Contents read_archive(std::string_view file, const std::string& path) {
   Contents contents;
   contents.pickled = read_pickle(bytes(members.at(folder + "data.pkl")), 0, PickleRoot::kStateDict, path);
   for (const auto& [key, storage] : contents.pickled.storages) {
-    const auto member = members.find(folder + "data/" + key);
+    const auto member = members.find(fmt::format("{}data/{}", folder, key));
     core::require(member != members.end(), ErrorKind::kWeights, "{}: the storage {} is not in the archive", path,
                   core::quoted(key));
     core::require(member->second.size_bytes == storage_bytes(storage), ErrorKind::kWeights,

@@ -22,7 +22,7 @@ using Kind = AdapterInit::Kind;
 
 double root(int64_t value) { return std::sqrt(static_cast<double>(value)); }
 
-at::Tensor normal(std::vector<int64_t> shape, const AdapterStart& start, const std::string& name) {
+at::Tensor normal(at::IntArrayRef shape, const AdapterStart& start, const std::string& name) {
   at::Tensor values = at::empty(shape, at::kFloat);
   fill_normal(values, 1.0, start.seed, name);
   return values;

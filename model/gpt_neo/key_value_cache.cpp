@@ -22,7 +22,7 @@ KeyValueCache::Visible KeyValueCache::append(const at::Tensor& k, const at::Tens
     keep_last({k_.narrow(0, 0, used_), v_.narrow(0, 0, used_)}, kept);
   }
   if (used_ + count > capacity()) {  // a long prompt: attention reads it once, then its end is enough
-    const Visible all = {at::cat({k_.narrow(0, 0, used_), k}), at::cat({v_.narrow(0, 0, used_), v})};
+    Visible all = {at::cat({k_.narrow(0, 0, used_), k}), at::cat({v_.narrow(0, 0, used_), v})};
     keep_last(all, window_ - 1);
     return all;
   }

@@ -86,7 +86,7 @@ at::Tensor dora_output_on_cuda(const CudaMatmul& matmul, const LoraBranch& lora,
                                const at::Tensor& x, AdapterSaved& saved) {
   down(matmul, lora, x, saved);
   const at::Tensor dropped = masked(lora, x, saved.mask);
-  const at::Tensor y = unscaled_output(matmul, lora, weight, dropped, saved).mul_(lora.dora.gain);
+  at::Tensor y = unscaled_output(matmul, lora, weight, dropped, saved).mul_(lora.dora.gain);
   if (saved.mask.defined()) matmul.add_multiply(y, x.sub(dropped), weight.t());
   return y;
 }

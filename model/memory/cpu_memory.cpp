@@ -233,7 +233,7 @@ class CpuMemoryOps final : public BlockOps {
     if (!lora.dora.present() || !lora.dropout.active()) return {};
     const at::Tensor rest = dropped(x);
     const Matrix& weight = block_[site].weight;
-    const at::Tensor both = make({x.size(0), weight.plain.size(0) + weight.plain.size(1)}, at::kFloat);
+    at::Tensor both = make({x.size(0), weight.plain.size(0) + weight.plain.size(1)}, at::kFloat);
     kernels_.multiply(rest, weight);
     return both;
   }

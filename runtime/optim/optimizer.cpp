@@ -31,7 +31,7 @@ struct Step {
   at::Tensor skip;  // [] bool; undefined: the step is not skipped
 
   /// Writes `value` to `target`, unless the step is skipped.
-  void set(at::Tensor target, const at::Tensor& value) const {
+  void set(const at::Tensor& target, const at::Tensor& value) const {
     target.copy_(skip.defined() ? at::where(skip, target, value) : value);
   }
 };
@@ -74,7 +74,9 @@ void find_lion_direction(const Step& step) {
 }
 
 // Returns values / (rms(values), at least 1), in place.
-at::Tensor with_bounded_rms(at::Tensor values) { return values.div_(values.square().mean().sqrt_().clamp_min_(1.0)); }
+at::Tensor with_bounded_rms(const at::Tensor& values) {
+  return values.div_(values.square().mean().sqrt_().clamp_min_(1.0));
+}
 
 // Returns `average` after an update with `value`; `decay` [] fp32.
 at::Tensor averaged(const at::Tensor& average, const at::Tensor& decay, const at::Tensor& value) {
@@ -121,7 +123,7 @@ at::Tensor whole_blocks(const at::Tensor& values, int64_t begin, int64_t end) {
 }
 
 // Returns the new moment of a chunk, and stores its codes.
-at::Tensor coded_moment(const Step& step, const BlockCodes& codes, std::pair<at::Tensor, at::Tensor> stored,
+at::Tensor coded_moment(const Step& step, const BlockCodes& codes, const std::pair<at::Tensor, at::Tensor>& stored,
                         const at::Tensor& value, double beta, int64_t begin, int64_t end) {
   const at::Tensor scales = stored.second.slice(0, begin / kBlockElements, block_count(end));
   const at::Tensor decoded = codes.decode(whole_blocks(stored.first, begin, end), scales);

@@ -90,6 +90,7 @@ void for_each_argument(std::string text, const std::function<void(const std::str
 
 std::vector<std::string> optimizer_names() {
   std::vector<std::string> names;
+  names.reserve(kNames.size());
   for (const Name& known : kNames) names.emplace_back(known.name);
   return names;
 }
