@@ -206,7 +206,7 @@ std::string EvalResult::warning_of_one_prediction(const std::vector<std::string>
   for (size_t k = 0; k < counts.size(); ++k) {
     if (counts[k].predicted() == 0) continue;
     if (counts[k].predicted() != samples) return "";
-    all += (all.empty() ? "" : " and ") + core::quoted(labels.at(k), /*limit_bytes=*/60);
+    all += (all.empty() ? "" : " and ") + core::quoted(labels.at(k), /*max_bytes=*/60);
   }
   return fmt::format(
       "all {} rows are predicted as {}, so the model tells no labels apart: its accuracy is {:.4f}, and "

@@ -181,6 +181,7 @@ void sum_over_ranks(comm::MpiSession& session, Totals& totals, EvalResult& resul
 
 std::vector<std::pair<std::string, std::string>> hashes_of(const std::vector<ValidationSet>& sets) {
   std::vector<std::pair<std::string, std::string>> hashes;
+  hashes.reserve(sets.size());
   for (const ValidationSet& set : sets) hashes.emplace_back(set.name, set.store->content_hash());
   return hashes;
 }

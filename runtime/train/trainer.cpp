@@ -334,7 +334,7 @@ EvalRequest Trainer::request_for(const ValidationSet& set, const std::string& wh
 
 ordered_json Trainer::evaluate_on(const ValidationSet& set) {
   const EvalResult result = evaluate(session_, model_, state_.buffers.params, request_for(set, "evaluating"));
-  const ordered_json values = for_set(set.name, result.json());
+  ordered_json values = for_set(set.name, result.json());
   nlohmann::json remembered = {{"event", "eval"}, {"step", state_.step}};
   remembered.update(nlohmann::json(values));
   state_.history.remember(remembered);
