@@ -35,6 +35,9 @@ auto count() {
 auto positive_integer() {
   return expect<int64_t>("an integer of at least 1", [](int64_t value) { return value >= 1; });
 }
+auto positive_number() {
+  return expect<double>("a number above 0", [](double value) { return value > 0.0 && std::isfinite(value); });
+}
 
 void add_overrides(CLI::App* command, std::vector<std::string>& overrides) {
   command->add_option("--set", overrides, "Override a configuration key: group.key=value; may be repeated")
@@ -143,7 +146,7 @@ void add_prepare(CLI::App& app, PrepareArguments& arguments) {
 
 void add_plan(CLI::App& app, PlanArguments& arguments) {
   CLI::App* command = app.add_subcommand(
-      "plan", "Memory per rank, bytes per all-reduce, steps and shortest possible time of a run, without starting it");
+      "plan", "Memory per device, bytes per all-reduce, steps and expected time of a run, without starting it");
   add_config(command, arguments.config);
   add_overrides(command, arguments.overrides);
   command->add_option("--ranks", arguments.ranks, "Ranks of the run (default 1)")->check(positive_integer());
@@ -154,6 +157,24 @@ void add_plan(CLI::App& app, PlanArguments& arguments) {
   command->add_flag("--measure", arguments.measure,
                     "Measure this CPU's GEMM rates for the expected time first, in a few seconds, and keep them in "
                     "runtime.cache_dir");
+  command
+      ->add_option("--device", arguments.device,
+                   "Plan for this device of a rank: cpu, a GPU such as a100-80, h100, h200 or l40s, whose rates and "
+                   "memory its data sheet states, or cuda with --gflops and --memory_gb (default: runtime.device)")
+      ->type_name("NAME");
+  command
+      ->add_option("--gflops", arguments.gflops,
+                   "GFLOP/s that the GEMMs of a rank reach, in place of measured or assumed ones")
+      ->check(positive_number());
+  command
+      ->add_option(
+          "--memory_gb", arguments.memory_gb,
+          "Memory in GB of the GPU, or of a machine for CPUs (default: of the data sheet, or what is free here)")
+      ->check(positive_number());
+  command->add_option("--link_gbps", arguments.link_gbps, "Speed of the links between ranks in Gbit/s (default 100)")
+      ->check(positive_number());
+  command->add_option("--latency_us", arguments.latency_us, "Latency of these links in microseconds (default 10)")
+      ->check(positive_number());
 }
 
 void add_evaluate(CLI::App& app, EvaluateArguments& arguments) {

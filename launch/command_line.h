@@ -30,8 +30,13 @@ struct PlanArguments {
   ConfigFiles config;
   std::vector<std::string> overrides;
   int64_t ranks = 1;
-  int64_t ranks_per_node = 0;  // 0: as many as fit on a machine like this one
+  int64_t ranks_per_node = 0;  // 0: as many as fit on a machine like this one, or 8 GPUs
   bool measure = false;
+  std::string device;        // cpu | cuda | a name of device_sheets.h; empty: of the configuration
+  double gflops = 0.0;       // GFLOP/s that a rank's GEMMs reach; 0: not stated
+  double memory_gb = 0.0;    // 10^9 bytes; 0: not stated
+  double link_gbps = 100.0;  // 10^9 bits per second
+  double latency_us = 10.0;
 };
 
 /// The model that a command works on: of a run, or a base model with an optional adapter.

@@ -236,6 +236,8 @@ MemoryBudget measure_budget(const RunConfig& config, DeviceMemory memory, int64_
   budget.chosen = config.runtime.memory_budget.bytes > 0;
   if (budget.chosen) {
     budget.bytes = config.runtime.memory_budget.bytes;
+  } else if (memory.host_bytes > 0) {
+    budget.bytes = without_headroom(memory.host_bytes) / ranks_per_node;
   } else if (!memory.on_gpu) {
     const int64_t available = available_host_bytes();
     if (available > 0) budget.bytes = without_headroom(available) / ranks_per_node + budget.process_bytes;
@@ -243,6 +245,29 @@ MemoryBudget measure_budget(const RunConfig& config, DeviceMemory memory, int64_
     budget.bytes = without_headroom(memory.free_device_bytes);
   }
   return budget;
+}
+
+int64_t largest_micro_batch(MemoryPlanInput question, bool gradient_checkpointing, int64_t budget_bytes) {
+  const bool by_tokens = question.batching.max_tokens > 0;
+  const int64_t all = by_tokens ? largest_batch(*question.train, question.batching.global_batch_size()).tokens
+                                : question.train->packs();
+  int64_t& size = by_tokens ? question.batching.max_tokens : question.batching.micro_batch_size;
+  const auto fits = [&](int64_t tried) {
+    size = tried;
+    return rank_memory(question, gradient_checkpointing).total_bytes <= budget_bytes;
+  };
+  int64_t fitting = 0;
+  int64_t above = by_tokens ? largest_batch(*question.train, 1).tokens : 1;
+  while (above <= all && fits(above)) {
+    fitting = above;
+    above = above == all ? all + 1 : std::min(2 * above, all);
+  }
+  if (fitting == 0) return 0;
+  while (above - fitting > 1) {
+    const int64_t middle = fitting + (above - fitting) / 2;
+    (fits(middle) ? fitting : above) = middle;
+  }
+  return fitting;
 }
 
 MemoryDecision decide_memory(const MemoryPlanInput& question, AutoFlag choice, int64_t budget_bytes) {

@@ -81,6 +81,7 @@ struct MemoryBudget {
 struct DeviceMemory {
   bool on_gpu = false;
   int64_t free_device_bytes = 0;  // GPUs; 0: not known
+  int64_t host_bytes = 0;         // CPUs: memory of a machine that is not here; 0: what is available here
 };
 MemoryBudget measure_budget(const RunConfig& config, DeviceMemory memory, int64_t ranks_per_node);
 
@@ -90,7 +91,7 @@ MemoryBudget measure_budget(const RunConfig& config, DeviceMemory memory, int64_
 /// Collective: every rank. Throws: CollectiveError(kDevice) with the plan's figures when it does not fit, unless
 /// trainer_config.auto_find_batch_size allows smaller micro-batches.
 std::string resolve_memory(comm::MpiSession& session, const RunConfig& config, MemoryPlanInput question,
-                           MemoryBudget budget, ResolvedSettings& resolved);
+                          MemoryBudget budget, ResolvedSettings& resolved);
 
 /// The same decision for a given budget. `fits` is false if the plan exceeds it with the chosen gradient_checkpointing.
 struct MemoryDecision {
@@ -99,6 +100,11 @@ struct MemoryDecision {
   RankMemory memory;
 };
 MemoryDecision decide_memory(const MemoryPlanInput& question, train::AutoFlag choice, int64_t budget_bytes);
+
+/// Returns how large a micro-batch may be within the budget: trainer_config.per_device_train_batch_size, at most all
+/// samples or packs of the data, or max_tokens_per_micro_batch where that is set, at most the tokens of a step. 0: not
+/// even the smallest fits.
+int64_t largest_micro_batch(MemoryPlanInput question, bool gradient_checkpointing, int64_t budget_bytes);
 
 /// Returns resolve_memory's message for a plan that does not fit.
 std::string does_not_fit(const MemoryPlanInput& question, const MemoryDecision& decision, int64_t budget_bytes);

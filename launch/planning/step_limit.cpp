@@ -69,25 +69,31 @@ std::string today() { return fmt::format("{:%F}", fmt::gmtime(std::time(nullptr)
 
 }  // namespace
 
+MicroStepWork micro_step_work(const model::MemorySetup& setup, const data::TokenStore& store, int64_t rows) {
+  MicroStepWork work;
+  work.batch = mean_batch(store, rows);
+  work.gemms = model::training_gemms(setup, work.batch);
+  for (const model::StepGemm& gemm : work.gemms) work.gemm_flops += flops_of(gemm);
+  work.attention_flops = mean_samples(store, rows) * attention_flops(setup.model.config, store);
+  work.parameter_flops = parameter_flops(setup, work.batch);
+  return work;
+}
+
 std::optional<MicroStepLimit> micro_step_limit(const model::MemorySetup& setup, const data::TokenStore& store,
                                                int64_t rows, const RateOf& rate_of) {
-  const model::BatchShape batch = mean_batch(store, rows);
-  const std::vector<model::StepGemm> gemms = model::training_gemms(setup, batch);
-  const double all = std::accumulate(gemms.begin(), gemms.end(), 0.0,
-                                     [](double sum, const model::StepGemm& gemm) { return sum + flops_of(gemm); });
+  const MicroStepWork work = micro_step_work(setup, store, rows);
   double flops = 0.0;
   double seconds = 0.0;
-  for (const model::StepGemm& gemm : gemms) {
-    if (flops_of(gemm) < kSmallShare * all) continue;
+  for (const model::StepGemm& gemm : work.gemms) {
+    if (flops_of(gemm) < kSmallShare * work.gemm_flops) continue;
     const std::optional<double> rate = rate_of(gemm);
     if (!rate) return std::nullopt;
     flops += flops_of(gemm);
     seconds += flops_of(gemm) / *rate;
   }
   MicroStepLimit limit;
-  limit.tokens = static_cast<double>(batch.tokens);
-  limit.flops =
-      all + mean_samples(store, rows) * attention_flops(setup.model.config, store) + parameter_flops(setup, batch);
+  limit.tokens = static_cast<double>(work.batch.tokens);
+  limit.flops = work.flops();
   limit.seconds = limit.flops * seconds / flops;
   return limit;
 }

@@ -5,6 +5,7 @@
 #include <functional>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "data/token_store.h"
 #include "launch/planning/gemm_rates.h"
@@ -15,6 +16,18 @@ namespace neoloom::launch {
 /// Why a limit is unknown.
 inline constexpr const char* kHowToMeasure = "neoloom plan --measure measures it";
 inline constexpr const char* kNoGpuRates = "GEMM rates are measured on CPUs only";
+
+/// The work of a micro-step with `rows` samples, or packs, of the store's mean length. Padding does not count.
+struct MicroStepWork {
+  model::BatchShape batch;
+  std::vector<model::StepGemm> gemms;  // with frozen matrices
+  double gemm_flops = 0.0;             // of these
+  double attention_flops = 0.0;
+  double parameter_flops = 0.0;  // of the gradients of what is trained
+
+  double flops() const { return gemm_flops + attention_flops + parameter_flops; }
+};
+MicroStepWork micro_step_work(const model::MemorySetup& setup, const data::TokenStore& store, int64_t rows);
 
 /// FLOP/s of a GEMM; nullopt: unknown.
 using RateOf = std::function<std::optional<double>(const model::StepGemm&)>;
@@ -29,9 +42,8 @@ struct MicroStepLimit {
   double seconds_per_token() const { return seconds / tokens; }
 };
 
-/// Returns the limit of a micro-batch with `rows` samples, or packs, of the store's mean length. Attention, LoRA and
-/// shapes with few FLOPs count at the mean rate of the others. Padding does not count. Returns nullopt if `rate_of`
-/// does.
+/// Returns the limit of that micro-step. Attention, LoRA and shapes with few FLOPs count at the mean rate of the
+/// others. Returns nullopt if `rate_of` does.
 std::optional<MicroStepLimit> micro_step_limit(const model::MemorySetup& setup, const data::TokenStore& store,
                                                int64_t rows, const RateOf& rate_of);
 

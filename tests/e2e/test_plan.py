@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`plan` for a device that is not here: at the rates and with the memory that its data sheet, or the caller, states."""
+
+import re
+
+import pytest
+from common import Run, make_config, neoloom
+from runs import assert_one_message
+
+USAGE, DEVICE = 2, 8
+HEAD = ["ranks", "batch", "steps", "step", "ms", "GEMMs", "else", "all-reduce", "tokens/s", "run"]
+
+
+def plan(run, *arguments, code=0):
+    """Returns the lines by name, the table by ranks, and the ended process."""
+    ended = neoloom(0, "plan", "--config", run.config_file, *arguments).expect(code)
+    lines = ended.out.splitlines()
+    named = {line[:24].strip(): line[24:] for line in lines}
+    rows = {}
+    for at, line in enumerate(lines):
+        if line.split() == HEAD:
+            for row in lines[at + 1 :]:
+                ranks, batch, steps, step, gemms, rest, all_reduce, tokens = map(float, row.split()[:8])
+                rows[int(ranks)] = {"batch": batch, "steps": steps, "step": step, "gemms": gemms, "rest": rest,
+                                    "all_reduce": all_reduce, "tokens": tokens}
+    return named, rows, ended
+
+
+@pytest.fixture
+def run(tmp_path, data, cache):
+    """53 rows, micro-batches of 2 and one a step for each rank, so that the batch grows with the ranks."""
+    config = make_config("causal_lm", data, cache, "bfloat16")
+    del config["runtime"]["global_batch_size"]
+    return Run(tmp_path / "run", config)
+
+
+def test_a_gpu_of_the_table_is_planned_without_one(run):
+    named, rows, _ = plan(run, "--ranks", 16, "--ranks_per_node", 8, "--device", "h100")
+    assert named["device"].startswith("h100 (NVIDIA H100 SXM): 80 GB, 3350 GB/s, 67 TFLOP/s in fp32 and 989 in bf16")
+    assert named["device"].endswith("as its data sheet states")
+    assert named["machines"].startswith("2, with a GPU for each rank, with 8 ranks each")
+    assert "budget 64.00 GB, 80 % of 80 GB" in named["memory of a rank"]
+    assert {"frozen weights", "training state", "micro-step", "bytes per all-reduce"} <= set(named)
+    assert named["largest micro-batch"].startswith("all 53 samples fit in the budget")
+    assert re.match(r"[\d.]+ s for all steps, at \d+ tokens/s$", named["expected time"])
+    assert "assumed: 64 % of the 989 TFLOP/s in bfloat16" in named["GEMMs"]
+    assert named["everything else"].startswith("assumed: memory traffic at the 3350 GB/s that the data sheet states")
+    assert named["all-reduce"].startswith("stated: links of 100 Gbit/s with 10 us")
+
+    assert sorted(rows) == [1, 8, 16, 64, 512]
+    assert [rows[ranks]["batch"] for ranks in (1, 8, 16)] == [2, 16, 32]
+    assert [rows[ranks]["steps"] for ranks in (1, 8, 512)] == [27 * 3, 4 * 3, 3]
+    assert rows[1]["all_reduce"] == 0 < rows[8]["all_reduce"] < rows[512]["all_reduce"]
+    step = re.match(r"([\d.]+) ms: GEMMs ([\d.]+), everything else ([\d.]+), all-reduce ([\d.]+)$", named["expected step"])
+    assert [float(text) for text in step.groups()] == [rows[16][key] for key in ("step", "gemms", "rest", "all_reduce")]
+    for row in rows.values():
+        assert row["step"] == pytest.approx(row["gemms"] + row["rest"] + row["all_reduce"], abs=0.02)
+        assert (row["gemms"], row["rest"]) == (rows[1]["gemms"], rows[1]["rest"]), "a rank has one micro-batch a step"
+
+
+def test_a_fixed_global_batch_divides_its_micro_batches(tmp_path, data, cache):
+    run = Run(tmp_path / "run", make_config("causal_lm", data, cache, "bfloat16"))
+    _, rows, _ = plan(run, "--device", "cuda", "--gflops", 1, "--memory_gb", 10)
+    assert {row["steps"] for row in rows.values()} == {15} and {row["batch"] for row in rows.values()} == {12}
+    assert rows[1]["gemms"] == pytest.approx(6 * rows[8]["gemms"], rel=0.01), "six micro-batches, the most on one rank"
+
+
+def test_the_network_and_the_rate_are_as_stated(run):
+    described = ("--device", "cuda", "--gflops", 1, "--memory_gb", 10)
+    named, rows, _ = plan(run, *described)
+    assert named["GEMMs"] == "1 GFLOP/s, stated by --gflops" and "80 % of 10 GB" in named["memory of a rank"]
+    _, faster, _ = plan(run, "--device", "cuda", "--gflops", 2, "--memory_gb", 10)
+    assert rows[1]["gemms"] == pytest.approx(2 * faster[1]["gemms"], rel=0.01)
+    named, slow, _ = plan(run, *described, "--link_gbps", 1, "--latency_us", 1000)
+    assert named["all-reduce"].startswith("stated: links of 1 Gbit/s with 1000 us")
+    all_reduced = int(named["bytes per all-reduce"])
+    assert slow[8]["all_reduce"] == pytest.approx(6.0 + 1e3 * 2 * 7 / 8 * 8 * all_reduced / 1e9, abs=0.01)
+
+
+def test_a_cpu_has_a_stated_rate_and_its_ranks_cores_of_their_own(run):
+    named, rows, _ = plan(run, "--device", "cpu", "--gflops", 100, "--memory_gb", 1000, "--ranks", 1000, "--ranks_per_node", 1000)
+    assert named["GEMMs"].endswith("stated by --gflops") and named["everything else"].startswith("assumed: 15 % of the GEMMs")
+    assert "1000 ranks of 1 thread need 1000 cores" in named["warning"]
+    assert "a rank's share of 80 % of 1000 GB" in named["memory of a rank"]
+    assert rows[1]["gemms"] == rows[1000]["gemms"], "a rank's rate is never divided"
+
+
+def test_a_device_that_is_not_known_or_too_small_is_refused(run):
+    _, _, ended = plan(run, "--device", "h800", code=USAGE)
+    assert_one_message(ended, '"h800"', "cpu, a10, a30, a40, a100-40, a100-80,", "l40s", "--gflops X --memory_gb Y")
+    assert_one_message(plan(run, "--device", "cuda", code=USAGE)[2], "also give --gflops and --memory_gb")
+    assert_one_message(plan(run, "--gflops", "0", code=USAGE)[2], "a number above 0")
+    assert_one_message(plan(run, "--device", "h100", "--measure", code=USAGE)[2], "GEMM rates are measured on CPUs only")
+    assert_one_message(plan(run, "--device", "h100", "--memory_gb", "0.001", code=DEVICE)[2], "a rank would need")
+
+
+def test_the_largest_micro_batch_is_the_one_that_fits(run):
+    def planned(size, memory_gb, code=0):
+        return plan(run, "--device", "h100", "--memory_gb", memory_gb, "--set",
+                    f"trainer_config.per_device_train_batch_size={size}", "--set",
+                    "trainer_config.gradient_checkpointing=false", code=code)
+
+    needed = float(re.match(r"([\d.]+) MB", planned(20, 1)[0]["memory of a rank"])[1])
+    memory_gb = 1e-3 * (needed + 0.005) / 0.8
+    largest = planned(2, memory_gb)[0]["largest micro-batch"]
+    size = int(largest.split()[0])
+    assert 20 <= size < 53, largest
+    assert int(re.search(r"; (?:all )?(\d+) with gradient checkpointing", largest)[1]) > size
+    planned(size, memory_gb)
+    assert_one_message(planned(size + 1, memory_gb, code=DEVICE)[2], f"for {size + 1} samples")
+
+
+def test_a_gpu_without_stated_rates_says_how_to_state_them(run):
+    named, rows, _ = plan(run, "--set", "runtime.device=cuda")
+    assert named["expected time"].startswith("unknown (GEMM rates are measured on CPUs only; --device NAME states them: a10")
+    assert not rows
