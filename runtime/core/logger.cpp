@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "runtime/core/error.h"
+#include "runtime/core/terminal.h"
 
 namespace neoloom::core {
 namespace {
@@ -32,12 +33,16 @@ LogLevel log_level_from_name(const std::string& name) {
 struct Logger::State {
   std::string prefix;
   LogLevel level = LogLevel::kInfo;
+  const bool colours = stderr_has_colours();
   // Not in spdlog's registry: a process may have several logs, and each ends with its owner.
   spdlog::logger log{"neoloom", std::make_shared<spdlog::sinks::stderr_sink_mt>()};
 
-  void write(LogLevel at, const char* name, const std::string& text) {
+  /// `name` precedes the text, in the colour, if there is one.
+  void write(LogLevel at, const char* name, const std::string& text, const char* colour = "") {
     const size_t length = text.size() - (text.ends_with('\n') ? 1 : 0);
-    log.log(theirs(at), "{}{}{}", prefix, name, std::string_view(text).substr(0, length));
+    const bool coloured = colours && *colour != '\0';
+    log.log(theirs(at), "{}{}{}{}{}", prefix, coloured ? colour : "", name, coloured ? "\x1b[0m" : "",
+            std::string_view(text).substr(0, length));
   }
 };
 
@@ -54,8 +59,9 @@ void Logger::set_level(LogLevel level) {
 LogLevel Logger::level() const { return state_->level; }
 
 void Logger::debug(const std::string& text) { state_->write(LogLevel::kDebug, "debug: ", text); }
+void Logger::detail(const std::string& text) { state_->write(LogLevel::kDebug, "", text); }
 void Logger::info(const std::string& text) { state_->write(LogLevel::kInfo, "", text); }
-void Logger::warning(const std::string& text) { state_->write(LogLevel::kWarning, "warning: ", text); }
-void Logger::error(const std::string& text) { state_->write(LogLevel::kError, "neoloom: error: ", text); }
+void Logger::warning(const std::string& text) { state_->write(LogLevel::kWarning, "warning: ", text, "\x1b[33m"); }
+void Logger::error(const std::string& text) { state_->write(LogLevel::kError, "neoloom: error: ", text, "\x1b[31m"); }
 
 }  // namespace neoloom::core

@@ -12,7 +12,7 @@ enum class LogLevel { kDebug, kInfo, kWarning, kError };
 LogLevel log_level_from_name(const std::string& name);
 
 /// What a process says on stderr about its work, a line or more a message. Results of commands go to stdout and never
-/// through here. Thread: any.
+/// through here. On a terminal with colours the word "warning" is yellow, and "error" red. Thread: any.
 class Logger {
  public:
   /// `prefix`: before each message.
@@ -26,6 +26,7 @@ class Logger {
   LogLevel level() const;
 
   void debug(const std::string& text);
+  void detail(const std::string& text);  // of the level kDebug, without the word
   void info(const std::string& text);
   void warning(const std::string& text);
   void error(const std::string& text);

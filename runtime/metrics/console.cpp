@@ -2,12 +2,9 @@
 #include "runtime/metrics/console.h"
 
 #include <fmt/format.h>
-#include <sys/ioctl.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <charconv>
 #include <cmath>
 #include <cstring>
 #include <string_view>
@@ -17,6 +14,7 @@
 #include "runtime/core/environment.h"
 #include "runtime/core/error.h"
 #include "runtime/core/files.h"
+#include "runtime/core/terminal.h"
 #include "runtime/metrics/text_width.h"
 
 namespace neoloom::metrics {
@@ -30,38 +28,9 @@ constexpr double kShortWorkSeconds = 1.0;
 constexpr double kFirstLineSeconds = 5.0;
 constexpr double kLongestPauseSeconds = 120.0;
 
-size_t columns_in_environment(core::Variable variable) {
-  const std::string text = core::environment(variable);
-  size_t columns = 0;
-  std::from_chars(text.data(), text.data() + text.size(), columns);
-  return columns;
-}
-
-// Returns the width of the terminal behind mpirun, or 0 without one. Under mpirun stderr is a pipe, and
-// cluster/local/mpirun.sh passes the width on.
-size_t columns_behind_mpirun() {
-  struct stat status {};
-  if (::fstat(STDERR_FILENO, &status) != 0 || !S_ISFIFO(status.st_mode)) return 0;
-  return columns_in_environment("NEOLOOM_TERMINAL_COLUMNS");
-}
-
-bool is_terminal() {
-  return columns_behind_mpirun() > 0 || (::isatty(STDERR_FILENO) == 1 && core::environment("TERM") != "dumb");
-}
-
 bool speaks_utf8() {
   const std::string locale = core::environment({"LC_ALL", "LC_CTYPE", "LANG"});
   return locale.find("UTF-8") != std::string::npos || locale.find("utf8") != std::string::npos;
-}
-
-// Is asked at every redraw, because people resize windows.
-size_t terminal_columns() {
-  winsize size{};
-  if (::ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0) return size.ws_col;
-  for (const size_t columns : {columns_behind_mpirun(), columns_in_environment("COLUMNS")}) {
-    if (columns > 0) return columns;
-  }
-  return 80;
 }
 
 // Uses one write(), so that lines of other ranks do not fall into the middle.
@@ -91,11 +60,11 @@ std::string rate(double value) {
 Console::Console(const std::string& progress, core::LogLevel level) : level_(level) {
   core::require(progress == "auto" || progress == "bar" || progress == "plain" || progress == "off",
                 core::ErrorKind::kUsage, "logging.progress is \"{}\", expected auto, bar, plain or off", progress);
-  const bool terminal = is_terminal();
+  const bool terminal = core::stderr_is_terminal();
   lines_ = progress != "off" && level <= core::LogLevel::kInfo;
   bar_ = lines_ && (progress == "bar" || (progress == "auto" && terminal));
   bar_at_once_ = progress == "bar";
-  colours_ = terminal && core::environment("NO_COLOR").empty();
+  colours_ = core::stderr_has_colours();
   unicode_ = speaks_utf8();
 }
 
@@ -156,6 +125,14 @@ void Console::notice(const std::string& text) {
   if (level_ <= core::LogLevel::kInfo) print_above_bar(text + "\n");
 }
 
+void Console::detail(const std::string& text) {
+  if (level_ <= core::LogLevel::kDebug) print_above_bar(text + "\n");
+}
+
+void Console::result(const std::string& text) {
+  if (level_ <= core::LogLevel::kWarning) print_above_bar(text + "\n");
+}
+
 void Console::warning(const std::string& text) {
   if (level_ > core::LogLevel::kWarning) return;
   print_above_bar(fmt::format("{}warning:{} {}\n", colours_ ? "\x1b[33m" : "", colours_ ? "\x1b[0m" : "", text));
@@ -184,7 +161,7 @@ std::string Console::bar_content() const {
   const std::string left = shown_.done >= shown_.total ? "done" : duration_text(shown_.seconds_left) + " left";
   const std::string tail = fmt::format(" {}/{} {}, {}", shown_.done, shown_.total, shown_.unit, left);
   // The last column stays free: some terminals wrap when it is filled.
-  const size_t columns = terminal_columns() - 1;
+  const size_t columns = core::stderr_columns() - 1;
   if (head.size() + tail.size() + kNarrowestBar > columns) return cut_to_width(head + tail.substr(1), columns);
   const size_t bar = std::min(kWidestBar, columns - head.size() - tail.size());
   const auto filled = static_cast<size_t>(std::lround(share * static_cast<double>(bar)));

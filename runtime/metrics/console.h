@@ -35,9 +35,8 @@ struct WorkLine {
 /// NEOLOOM_TERMINAL_COLUMNS set, as cluster/local/mpirun.sh does, a pipe counts as a terminal of that width.
 class Console {
  public:
-  /// `progress`: auto (bar on a terminal) | bar | plain | off (neither bar nor step lines). `level`: notices are
-  /// kInfo, warnings kWarning.
-  /// Throws: Error(kUsage) for another word.
+  /// `progress`: auto (bar on a terminal) | bar | plain | off (neither bar nor step lines). `level`: details are
+  /// kDebug, notices kInfo, warnings and the result kWarning. Throws: Error(kUsage) for another word.
   Console(const std::string& progress, core::LogLevel level);
   ~Console();
   Console(const Console&) = delete;
@@ -49,6 +48,8 @@ class Console {
   /// least every 2 minutes.
   void work(const WorkLine& line);
   void notice(const std::string& text);  // information; may have several lines
+  void detail(const std::string& text);  // what few ask for
+  void result(const std::string& text);  // how the run ended; not even `warning` drops it
   void warning(const std::string& text);
   void finish();  // ends the bar
 

@@ -20,6 +20,7 @@ std::string said_by(const std::function<void()>& action) {
 
 void say_all(Logger& log) {
   log.debug("phase");
+  log.detail("version");
   log.info("notice");
   log.warning("careful");
   log.error("over");
@@ -27,7 +28,7 @@ void say_all(Logger& log) {
 
 TEST(Logger, SaysWhatIsAtItsLevelOrAbove) {
   const std::pair<const char*, const char*> expected[] = {
-      {"debug", "debug: phase\nnotice\nwarning: careful\nneoloom: error: over\n"},
+      {"debug", "debug: phase\nversion\nnotice\nwarning: careful\nneoloom: error: over\n"},
       {"info", "notice\nwarning: careful\nneoloom: error: over\n"},
       {"warning", "warning: careful\nneoloom: error: over\n"},
       {"error", "neoloom: error: over\n"}};

@@ -118,6 +118,18 @@ TEST(ConsoleInAFile, WritesPlainAlignedLinesUnderOneHeader) {
                                        HasSubstr("45,678"), HasSubstr("12:34")));
 }
 
+TEST(ConsoleInAFile, DetailsAreOfTheLevelDebugAndTheResultIsDroppedByErrorAlone) {
+  const auto both = [](core::LogLevel level) {
+    Console console("auto", level);
+    console.detail("detail");
+    console.result("done");
+  };
+  EXPECT_EQ(in_a_file([&] { both(core::LogLevel::kDebug); }), "detail\ndone\n");
+  EXPECT_EQ(in_a_file([&] { both(core::LogLevel::kInfo); }), "done\n");
+  EXPECT_EQ(in_a_file([&] { both(core::LogLevel::kWarning); }), "done\n");
+  EXPECT_EQ(in_a_file([&] { both(core::LogLevel::kError); }), "");
+}
+
 TEST(ConsoleInAFile, LevelsAboveInfoDropLinesAndOffLeavesNotices) {
   const auto everything = [](const char* progress, core::LogLevel level) {
     Console console(progress, level);
