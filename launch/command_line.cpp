@@ -131,6 +131,13 @@ void add_train(CLI::App& app, TrainArguments& arguments) {
       ->add_option("--expect_ranks", arguments.expect_ranks,
                    "End with an error unless the job has this many ranks (default: any number)")
       ->check(positive_integer());
+  const auto level = [command, &arguments](const char* option, const char* name, const char* help) {
+    return command->add_flag_callback(
+        option, [&arguments, name] { arguments.level = name; }, help);
+  };
+  auto* verbose = level("--verbose", "debug", "Also print details, as logging.level: debug does");
+  level("--quiet", "warning", "Only warnings, errors and how the run ended, as logging.level: warning does")
+      ->excludes(verbose);
   command->add_flag("--extend", arguments.extend, "Allow a larger max_steps or num_train_epochs than the checkpoint's");
   command->add_flag("--print-config", arguments.print_config, "Print the resolved configuration and end");
   command->add_flag("--dry-run", arguments.dry_run,

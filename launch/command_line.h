@@ -16,6 +16,7 @@ struct TrainArguments {
   std::vector<std::string> overrides;  // --set group.key=value
   std::string resume = "auto";         // auto | none | a checkpoint file, or a folder of them
   int64_t expect_ranks = 0;            // 0: any number
+  std::string level;                   // --verbose, --quiet: logging.level; empty: of the configuration
   bool extend = false;
   bool print_config = false;
   bool dry_run = false;

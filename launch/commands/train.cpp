@@ -9,8 +9,8 @@
 
 #include "launch/commands/plan.h"
 #include "launch/commands/report.h"
+#include "launch/commands/train_start.h"
 #include "launch/config/run_config.h"
-#include "launch/job/class_weights.h"
 #include "launch/job/data_checks.h"
 #include "launch/job/device.h"
 #include "launch/job/hub.h"
@@ -18,7 +18,6 @@
 #include "launch/job/inputs.h"
 #include "launch/job/labels.h"
 #include "launch/job/model_card.h"
-#include "launch/job/new_model.h"
 #include "launch/job/run_folder.h"
 #include "launch/job/run_identity.h"
 #include "launch/job/test_hooks.h"
@@ -29,7 +28,6 @@
 #include "launch/system/slurm.h"
 #include "launch/version.h"
 #include "model/checkpoints/adapter_files.h"
-#include "model/config_notes.h"
 #include "model/lora/target_modules.h"
 #include "model/weight_cache/weight_cache.h"
 #include "runtime/checkpoint/directory.h"
@@ -57,56 +55,6 @@ void inspect_data(comm::MpiSession& session, TrainingJob& s) {
     s.findings = findings(s, *s.train, s.validation);
     return "";
   });
-}
-
-// Prints what is trained on what, and why. Comes before other lines, so that a wrong guess is seen.
-void print_task(const TrainingJob& s, core::Logger& log) {
-  const auto note = [&log](const std::string& text) { log.info(text); };
-  if (!s.task.classifies()) return note(fmt::format("task: {} ({})", s.task.name(), s.task.reason));
-  if (s.task.regression()) {
-    note(fmt::format("task: {}, {} value{} a row ({})", s.task.name(), s.labels.size(), s.labels.size() == 1 ? "" : "s",
-                     s.task.reason));
-    note("values: " + value_summary(*s.train));
-    if (!s.head.note.empty()) note(s.head.note);
-    return;
-  }
-  note(fmt::format("task: {}, {} labels ({})", s.task.name(), s.labels.size(), s.task.reason));
-  if (!s.task.advice.empty()) note("task: " + s.task.advice);
-  note("labels: " + label_histogram(s.labels, s.label_counts));
-  if (!s.class_weights.empty()) note("class weights: " + class_weight_text(s.labels, s.class_weights));
-  if (const std::string text = label_warning(s.labels, s.label_counts); !text.empty()) log.warning(text);
-  if (!s.head.note.empty()) note(s.head.note);
-}
-
-void print_notes(const TrainingJob& s, const Device& device, const model::Model& model, core::Logger& log) {
-  const auto note = [&log](const std::string& text) { log.info(text); };
-  print_task(s, log);
-  for (const std::string& warning : s.config.warnings) log.warning(warning);
-  for (const std::string& text : model::config_notes(s.base.config)) note(text);
-  for (const std::string& text : s.base.weights->notes) note(text);
-  if (const std::string text = note_on_vocabulary(s.base, *s.tokenizer); !text.empty()) note("tokenizer: " + text);
-  for (const std::string& text : s.tokenizer->notes()) note("tokenizer: " + text);
-  note(fmt::format("{}; {}", version_text(), device.explanation()));
-  note(fmt::format("model {}: {} parameters, {} in {}, computed in {}; {}",
-                   is_new_model(s.config.model_config) ? "new, with random weights" : s.base.folder,
-                   s.base.config.body_parameters(), s.config.peft_config ? "frozen" : "trained",
-                   model::dtype_name(stored_dtype(s.config)), s.resolved.compute_dtype, s.resolved.instruction_sets));
-  const std::string& wanted = s.config.runtime.compute_dtype;
-  if (wanted != "auto" && wanted != s.resolved.compute_dtype) {
-    note(fmt::format("warning: runtime.compute_dtype: {}, but this CPU has no fast kernels for it: computing in {}",
-                     wanted, s.resolved.compute_dtype));
-  }
-  for (const std::string& kernel : model.kernels()) note("attention: " + kernel);
-  for (const data::Finding& finding : s.findings) {
-    finding.warning ? log.warning(finding.name + ": " + finding.text) : note(finding.name + ": " + finding.text);
-  }
-  for (const data::Finding& fact : sample_facts(s, *s.train)) note(fact.name + ": " + fact.text);
-  if (s.config.data.validation_split > 0) {
-    note(fmt::format("data.validation_split: {} of {} samples of {} validate, {} train ({})",
-                     s.validation.front().store->size(), s.rows->size(), s.config.data.train.text(), s.train->size(),
-                     s.task.value == core::Task::kSingleLabel ? "each label gives its share" : "taken at random"));
-  }
-  for (const std::string& text : rows_left_out(*s.rows, s.validation)) note("warning: " + text);
 }
 
 model::ModelSetup model_setup(const TrainingJob& s, const Device& device) {
@@ -143,7 +91,7 @@ MemoryPlanInput memory_question(const comm::MpiSession& session, const TrainingJ
 
 // Decides whether backward recomputes blocks: compares the plan of the largest micro-batch with the memory that ranks
 // may take.
-std::string settle_memory(comm::MpiSession& session, TrainingJob& s, const Device& device, const MemoryBudget& budget) {
+MemoryNote settle_memory(comm::MpiSession& session, TrainingJob& s, const Device& device, const MemoryBudget& budget) {
   return resolve_memory(session, s.config, memory_question(session, s, device), budget, s.resolved);
 }
 
@@ -344,6 +292,7 @@ int run_train(comm::MpiSession& session, const TrainArguments& arguments) {
   const auto phase = session.phase("start-up");
   session.run_on_all_or_fail([&] {
     s.config = read_config(arguments.config, arguments.overrides);
+    if (!arguments.level.empty()) s.config.logging.level = arguments.level;
     s.config.checkpoint.extend |= arguments.extend;
     session.log().set_level(core::log_level_from_name(s.config.logging.level));
     session.set_peer_timeout(static_cast<double>(s.config.runtime.peer_timeout_seconds));
@@ -387,9 +336,7 @@ int run_train(comm::MpiSession& session, const TrainArguments& arguments) {
   open_stores(session, s);
   MemoryBudget budget;
   session.run_on_all_or_fail([&] {
-    for (std::string& warning : target_warnings(s, *s.train, s.validation)) {
-      s.config.warnings.push_back(std::move(warning));
-    }
+    s.untrained = target_warnings(s, *s.train, s.validation);
     budget = measure_budget(s.config, {!device.is_cpu(), device.free_memory_bytes()}, session.local_size());
   });
   load_weights(session, s.config, device.name(), s.base);
@@ -402,7 +349,7 @@ int run_train(comm::MpiSession& session, const TrainArguments& arguments) {
   std::optional<train::Resumed> resumed = find_resume(session, s, arguments);
   set_threads(s.resolved.threads_per_rank);
   comm::require_equal_fingerprints(session, fingerprint(session.library_version(), s.config, s.resolved));
-  const std::string memory_note = settle_memory(session, s, device, budget);
+  const MemoryNote memory = settle_memory(session, s, device, budget);
   // Refuses what can be refused before config.yaml is written to the output folder.
   std::unique_ptr<model::Model> model;
   at::Tensor first_values;
@@ -414,9 +361,11 @@ int run_train(comm::MpiSession& session, const TrainArguments& arguments) {
     first_values = initial_values(session, *model, static_cast<uint64_t>(s.config.trainer_config.seed));
   }
   if (!resumed) inspect_data(session, s);
+  train::StepLimit limit;
+  session.run_on_all_or_fail([&] { limit = step_limit(session, s, device); });
   if (session.is_root()) {
-    print_notes(s, device, *model, session.log());
-    session.log().info(memory_note);
+    print_start({s, device, *model, limit, session.size(), resumed ? resumed->state.step : 0}, session.log());
+    memory.remarkable ? session.log().info(memory.text) : session.log().detail(memory.text);
   }
   if (!resumed) {  // the trainer of a resume writes it
     session.run_on_root([&]() -> std::string {
@@ -428,7 +377,7 @@ int run_train(comm::MpiSession& session, const TrainArguments& arguments) {
 
   train::TrainerSetup setup = trainer_setup(session, s, device, *model, stop);
   setup.initial_values = first_values;
-  session.run_on_all_or_fail([&] { setup.limit = step_limit(session, s, device); });
+  setup.limit = limit;
   train::Trainer trainer(session, device.communicator(), *model, std::move(setup), resumed);
   resumed.reset();  // the trainer holds its values
   return trainer.run() == train::RunStatus::kStopped ? core::kExitStopped : 0;

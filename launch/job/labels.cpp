@@ -45,12 +45,12 @@ at::Tensor index_of(const std::vector<int64_t>& rows, const at::Tensor& like) {
 
 }  // namespace
 
-std::string label_histogram(const std::vector<std::string>& names, const std::vector<int64_t>& counts) {
+std::string label_histogram(const std::vector<std::string>& names, const std::vector<int64_t>& counts, size_t most) {
   std::vector<std::string> parts;
-  for (size_t i = 0; i < std::min(names.size(), kShownLabels); ++i) {
+  for (size_t i = 0; i < std::min(names.size(), most); ++i) {
     parts.push_back(fmt::format("{} {}", shown(names[i]), counts[i]));
   }
-  const std::string more = names.size() > kShownLabels ? fmt::format(" and {} more", names.size() - kShownLabels) : "";
+  const std::string more = names.size() > most ? fmt::format(" and {} more", names.size() - most) : "";
   return fmt::format("{}{}", fmt::join(parts, ", "), more);
 }
 

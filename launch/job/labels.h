@@ -15,8 +15,9 @@
 
 namespace neoloom::launch {
 
-/// "ham 30, spam 30", the first twelve, "and 8 more".
-std::string label_histogram(const std::vector<std::string>& names, const std::vector<int64_t>& counts);
+/// "ham 30, spam 30", the first `most`, "and 8 more".
+std::string label_histogram(const std::vector<std::string>& names, const std::vector<int64_t>& counts,
+                            size_t most = 12);
 
 /// "mean 2.5, standard deviation 1.1, from 0 to 5" of the values of a regression; several columns one after another.
 std::string value_summary(const data::TokenStore& store);

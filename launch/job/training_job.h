@@ -26,6 +26,7 @@ struct TrainingJob : Inputs {
   std::vector<std::string> labels;
   std::vector<float> class_weights;     // [C]; empty: 1
   std::vector<data::Finding> findings;  // about the data, on rank 0 of a first start
+  std::vector<std::string> untrained;   // target_warnings()
   ResolvedSettings resolved;
   std::string checkpoints() const { return checkpoints_of(config); }
 };

@@ -288,8 +288,8 @@ std::string does_not_fit(const MemoryPlanInput& question, const MemoryDecision& 
       readable_bytes(budget_bytes), describe(decision.memory, question), advice(question, decision, budget_bytes));
 }
 
-std::string resolve_memory(comm::MpiSession& session, const RunConfig& config, MemoryPlanInput question,
-                           MemoryBudget budget, ResolvedSettings& resolved) {
+MemoryNote resolve_memory(comm::MpiSession& session, const RunConfig& config, MemoryPlanInput question,
+                          MemoryBudget budget, ResolvedSettings& resolved) {
   constexpr int64_t kUnknown = std::numeric_limits<int64_t>::max();
   std::array<int64_t, 2> smallest = {budget.bytes > 0 ? budget.bytes : kUnknown, question.ranks_per_node};
   std::array<int64_t, 1> largest_process = {budget.process_bytes};
@@ -308,14 +308,16 @@ std::string resolve_memory(comm::MpiSession& session, const RunConfig& config, M
   if (anywhere[1] != 0) {
     const std::string problem = decision.fits ? "" : does_not_fit(question, decision, bytes);
     if (config.trainer_config.auto_find_batch_size) {
-      return "memory: the plan does not fit, but the run starts (trainer_config.auto_find_batch_size: true); " +
-             problem;
+      return {
+          "memory: the plan does not fit, but the run starts (trainer_config.auto_find_batch_size: true); " + problem,
+          true};
     }
     session.agree_no_error(decision.fits ? std::nullopt : std::optional(core::Error(ErrorKind::kDevice, problem)));
   }
-  return fmt::format("memory: {} planned per rank, budget {}; gradient checkpointing {}",
-                     readable_bytes(decision.memory.total_bytes), bytes > 0 ? readable_bytes(bytes) : "unknown",
-                     resolved.gradient_checkpointing ? "on: backward recomputes the blocks" : "off");
+  return {fmt::format("memory: {} planned per rank, budget {}; gradient checkpointing {}",
+                      readable_bytes(decision.memory.total_bytes), bytes > 0 ? readable_bytes(bytes) : "unknown",
+                      resolved.gradient_checkpointing ? "on: backward recomputes the blocks" : "off"),
+          resolved.gradient_checkpointing && config.trainer_config.gradient_checkpointing == AutoFlag::kAuto};
 }
 
 }  // namespace neoloom::launch

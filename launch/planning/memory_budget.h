@@ -90,7 +90,11 @@ MemoryBudget measure_budget(const RunConfig& config, DeviceMemory memory, int64_
 /// Returns a line for the log. Does not change bits of the run.
 /// Collective: every rank. Throws: CollectiveError(kDevice) with the plan's figures when it does not fit, unless
 /// trainer_config.auto_find_batch_size allows smaller micro-batches.
-std::string resolve_memory(comm::MpiSession& session, const RunConfig& config, MemoryPlanInput question,
+struct MemoryNote {
+  std::string text;
+  bool remarkable = false;  // checkpointing was turned on, or the plan does not fit
+};
+MemoryNote resolve_memory(comm::MpiSession& session, const RunConfig& config, MemoryPlanInput question,
                           MemoryBudget budget, ResolvedSettings& resolved);
 
 /// The same decision for a given budget. `fits` is false if the plan exceeds it with the chosen gradient_checkpointing.

@@ -73,6 +73,14 @@ void Reporter::notice(const std::string& text) {
   if (console_) console_->notice(text);
 }
 
+void Reporter::detail(const std::string& text) {
+  if (console_) console_->detail(text);
+}
+
+void Reporter::result(const std::string& text) {
+  if (console_) console_->result(text);
+}
+
 void Reporter::warn(int64_t step, const std::string& text, const ordered_json& more) {
   if (console_) console_->warning(text);
   ordered_json warning = {{"event", "warning"}, {"step", step}, {"message", text}};
@@ -170,6 +178,8 @@ void Reporter::evaluated(const Evaluation& evaluation) {
     ++shown;
   }
   notice(line);
+  if (std::exchange(evaluated_step_, evaluation.step) != evaluation.step) last_evaluation_.clear();
+  last_evaluation_ += "; " + line;
   const std::string text = result.warning_of_one_prediction(evaluation.labels);
   if (evaluation.step == 0) return;  // an untrained classifier may well predict one class
   if (text.empty()) {

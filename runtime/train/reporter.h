@@ -57,6 +57,10 @@ class Reporter {
   /// Writes an event with its `time`, in seconds since 1970.
   void event(nlohmann::ordered_json event);
   void notice(const std::string& text);
+  void detail(const std::string& text);  // at logging.level debug alone
+  void result(const std::string& text);  // how the run ended
+  /// "; eval at step 750:  eval_loss 1.2784", of the last evaluation of this start; empty: there was none.
+  const std::string& last_evaluation() const { return last_evaluation_; }
   /// `more`: members of the event beside step and message.
   void warn(int64_t step, const std::string& text,
             const nlohmann::ordered_json& more = nlohmann::ordered_json::object());
@@ -108,6 +112,8 @@ class Reporter {
   std::unique_ptr<metrics::Console> console_;               // rank 0
   std::vector<std::unique_ptr<metrics::EventSink>> sinks_;  // rank 0
   bool told_of_sinks_ = false;
+  std::string last_evaluation_;  // of all validation sets
+  int64_t evaluated_step_ = -1;
   metrics::DeviceMeasure since_log_, since_start_;
   std::vector<metrics::DeviceMeasure> devices_;  // of the whole run, after finish
   uint64_t bytes_before_log_ = 0;

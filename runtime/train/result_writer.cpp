@@ -84,6 +84,15 @@ std::string ResultWriter::write_result(const at::Tensor& params, int64_t step, b
   }
 }
 
+std::string ResultWriter::done(int64_t step) const {
+  const std::string found =
+      setup_.keeps_best && best_.step() >= 0
+          ? fmt::format("; the best model: step {}, {} {:.4f}", best_.step(), best_.judge().metric, best_.metric())
+          : reporter_.last_evaluation();
+  return fmt::format("done after {} steps: {}/{} is the result{}", step, setup_.output_dir, setup_.result_folder,
+                     found);
+}
+
 std::string ResultWriter::newest_state() const {
   constexpr const char* kRepair = "Make room or remove what is in the way, then run the same command again";
   if (last_saved_step_ < 0) return fmt::format("There is no checkpoint either. {}: it starts over", kRepair);

@@ -46,6 +46,8 @@ class ResultWriter {
   std::string unsaved_stop(int64_t step) const;
   /// Writes the result. `fresh`: this process made steps. Returns what went wrong and what to do; else "".
   std::string write_result(const at::Tensor& params, int64_t step, bool fresh);
+  /// Says where the result is, and how good.
+  std::string done(int64_t step) const;
 
  private:
   void drop_old_checkpoints(const checkpoint::Directory& directory, int64_t step);

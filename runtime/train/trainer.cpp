@@ -113,10 +113,8 @@ void Trainer::announce(const std::optional<Resumed>& resumed) {
     reporter_.notice(describe(use));
     if (const std::string text = warning_of(use, session_.size()); !text.empty()) warn(text);
   }
-  reporter_.notice(fmt::format(
-      "training on {} samples: {} steps of {} ({} per epoch), {} trainable parameters, {} bytes all-reduced per step",
-      setup_.train->size(), schedule_.total_steps, setup_.batching.global_batch_size(), schedule_.steps_per_epoch,
-      model_.layout().trainable_elements, sum.bytes()));
+  reporter_.detail(fmt::format("{} trainable parameters, {} bytes all-reduced per step",
+                               model_.layout().trainable_elements, sum.bytes()));
   if (!resumed) return;
   for (const std::string& skipped : resumed->skipped) warn("checkpoint skipped: " + skipped);
   reporter_.notice(fmt::format("resuming {} at step {} of {}", resumed->path, state_.step, schedule_.total_steps));
@@ -140,13 +138,13 @@ void Trainer::announce(const std::optional<Resumed>& resumed) {
 RunStatus Trainer::run() {
   const auto phase = session_.phase("training");
   if (is_complete()) {
-    reporter_.notice(fmt::format("this run is complete: {} of {} steps", state_.step, schedule_.total_steps));
+    reporter_.result(fmt::format("this run is complete: {} of {} steps", state_.step, schedule_.total_steps));
     finish(RunStatus::kCompleted);
     return RunStatus::kCompleted;
   }
   if (state_.step == 0 && setup_.options.eval_on_start) evaluate_now();
   start_loader();
-  reporter_.notice(
+  reporter_.detail(
       fmt::format("the first step begins {:.2f} s after the start of the process", core::process_age_seconds()));
   reporter_.start();
   while (state_.step < schedule_.total_steps) {
@@ -436,8 +434,10 @@ void Trainer::finish(RunStatus status) {
                   : writer_.unsaved_stop(state_.step);
     reporter_.run_end(!problem.empty() ? "failed" : completed ? "completed" : "stopped", state_.step, end_of_run());
     core::require(problem.empty(), ErrorKind::kOutput, "{}", problem);
-    if (!completed) {
-      reporter_.notice(fmt::format("stopped on request at step {} of {}; the same command resumes", state_.step,
+    if (completed && state_.step > first_step_) {
+      reporter_.result(writer_.done(state_.step));
+    } else if (!completed) {
+      reporter_.result(fmt::format("stopped on request at step {} of {}; the same command resumes", state_.step,
                                    schedule_.total_steps));
     }
     return "";

@@ -109,7 +109,7 @@ def neoloom(context, task, name, ranks=1, bf16=False, group_by_length=False, max
         "data": {"train": str(task.path("train")), "text_column": "text", "label_column": "label",
                  "label_names": task.labels},
         "runtime": {"threads_per_rank": threads, "cache_dir": str(context.work / "cache"), "device": "cpu"},
-        "logging": {"progress": "plain"}}))
+        "logging": {"progress": "plain", "level": "debug"}}))  # it says when the first step begins
     program = [context.build / "neoloom", "train", "--config", config]
     launcher = [ROOT / "cluster/local/mpirun.sh", "-np", str(ranks)] if ranks > 1 else []
     out, errors, begin = run([*launcher, *program], threads)

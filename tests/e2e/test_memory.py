@@ -63,9 +63,9 @@ def test_automatic_batch_sizes_go_on_beyond_the_budget(tmp_path, data, cache):
     assert run.state()["step"] == TOTAL_STEPS
 
 
-def test_the_log_says_what_was_planned(tmp_path, data, cache):
+def test_the_details_say_what_was_planned(tmp_path, data, cache):
     run = Run(tmp_path / "run", make_config("classification", data, cache), trainer_config={"max_steps": 1})
-    ended = run.train(2).expect(0)
+    ended = run.train(2, "--verbose").expect(0)
     assert re.search(r"^memory: [\d.]+ [MG]B planned per rank, budget [\d.]+ [MG]B; gradient checkpointing off$", ended.err, re.M)
 
 

@@ -116,6 +116,21 @@ TEST_F(RankMemoryTest, ARefusalNamesTheBatchThatWouldFit) {
   EXPECT_THAT(text, HasSubstr(readable_bytes(decision.memory.total_bytes)));
 }
 
+TEST_F(RankMemoryTest, TheLargestMicroBatchIsTheLastThatFits) {
+  const auto total_of = [&](int64_t samples, int64_t tokens) {
+    question_.batching = {.micro_batch_size = samples, .micro_batches_per_step = 10, .max_tokens = tokens};
+    return total(true);
+  };
+  const int64_t budget = total_of(37, 0);
+  EXPECT_EQ(largest_micro_batch(question_, true, budget), 37);
+  EXPECT_EQ(largest_micro_batch(question_, true, total_of(1, 0) - 1), 0);
+  EXPECT_EQ(largest_micro_batch(question_, true, total_of(100, 0)), 100) << "there are no more samples";
+  const int64_t of_tokens = total_of(8, 5'000);
+  const int64_t tokens = largest_micro_batch(question_, true, of_tokens);
+  EXPECT_LE(total_of(8, tokens), of_tokens);
+  EXPECT_GT(total_of(8, tokens + 1), of_tokens);
+}
+
 TEST_F(RankMemoryTest, RanksOfANodeShareTheMappedWeights) {
   const RankMemory alone = rank_memory(question_, false);
   question_.ranks_per_node = 4;
