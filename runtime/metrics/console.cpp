@@ -11,7 +11,6 @@
 #include <utility>
 
 #include "runtime/core/clock.h"
-#include "runtime/core/environment.h"
 #include "runtime/core/error.h"
 #include "runtime/core/files.h"
 #include "runtime/core/terminal.h"
@@ -28,32 +27,8 @@ constexpr double kShortWorkSeconds = 1.0;
 constexpr double kFirstLineSeconds = 5.0;
 constexpr double kLongestPauseSeconds = 120.0;
 
-bool speaks_utf8() {
-  const std::string locale = core::environment({"LC_ALL", "LC_CTYPE", "LANG"});
-  return locale.find("UTF-8") != std::string::npos || locale.find("utf8") != std::string::npos;
-}
-
 // Uses one write(), so that lines of other ranks do not fall into the middle.
 void put(const std::string& text) { core::write_fully(STDERR_FILENO, text.data(), text.size()); }
-
-std::string repeated(std::string_view piece, size_t count) {
-  std::string text;
-  for (size_t i = 0; i < count; ++i) text += piece;
-  return text;
-}
-
-// Formats a loss or gradient norm with about five digits, whatever its size.
-std::string number(double value) {
-  if (!std::isfinite(value)) return fmt::format("{}", value);
-  const double size = std::fabs(value);
-  if (size != 0.0 && (size < 1e-3 || size >= 1e5)) return fmt::format("{:.2e}", value);
-  return fmt::format("{:.{}f}", value, size >= 1000.0 ? 1 : size >= 10.0 ? 3 : 4);
-}
-
-std::string rate(double value) {
-  if (value >= 1000.0) return with_thousands(std::llround(value));
-  return fmt::format("{:.{}f}", value, value >= 100.0 ? 0 : value >= 10.0 ? 1 : 2);
-}
 
 }  // namespace
 
@@ -65,7 +40,7 @@ Console::Console(const std::string& progress, core::LogLevel level) : level_(lev
   bar_ = lines_ && (progress == "bar" || (progress == "auto" && terminal));
   bar_at_once_ = progress == "bar";
   colours_ = core::stderr_has_colours();
-  unicode_ = speaks_utf8();
+  unicode_ = core::speaks_utf8();
 }
 
 Console::~Console() { finish(); }
@@ -80,9 +55,9 @@ void Console::step(const StepLine& line) {
                        "grad norm", "lr", "samples/s", "tokens/s", "left");
   }
   text += fmt::format("{:>{}} {:>7.2f} {:>9} {:>9} {:>9.2e} {:>9} {:>10} {:>9}\n",
-                      fmt::format("{}/{}", line.step, line.total_steps), step_width_, line.epoch, number(line.loss),
-                      number(line.grad_norm), line.learning_rate, rate(line.samples_per_s), rate(line.tokens_per_s),
-                      duration_text(line.seconds_left));
+                      fmt::format("{}/{}", line.step, line.total_steps), step_width_, line.epoch,
+                      number_text(line.loss), number_text(line.grad_norm), line.learning_rate,
+                      rate_text(line.samples_per_s), rate_text(line.tokens_per_s), duration_text(line.seconds_left));
   if (bar_) shown_ = {.done = line.step, .total = line.total_steps, .seconds_left = line.seconds_left};
   print_above_bar(text);
 }

@@ -20,38 +20,22 @@ const Row kHeader = {"rank",    "host",    "device", "batches/s", "samples/s", "
 
 bool is_text(size_t column) { return column == 1 || column == 2; }
 
-// Formats a rate with about three significant digits: 0.123, 1.23, 12.3, 12,345.
-std::string rate(double value) {
-  if (value >= 1000.0) return with_thousands(std::llround(value));
-  if (value >= 100.0) return fmt::format("{:.0f}", value);
-  if (value >= 10.0) return fmt::format("{:.1f}", value);
-  return fmt::format("{:.{}f}", value, value >= 1.0 || value == 0.0 ? 2 : 3);
-}
-
 std::string percent(double share) { return fmt::format("{:.1f}%", 100.0 * share); }
-
-std::string memory(int64_t bytes) {
-  constexpr double kGiB = 1024.0 * 1024.0 * 1024.0;
-  constexpr double kMiB = 1024.0 * 1024.0;
-  if (bytes <= 0) return "-";
-  const auto value = static_cast<double>(bytes);
-  return value >= kGiB ? fmt::format("{:.2f} GiB", value / kGiB) : fmt::format("{:.0f} MiB", value / kMiB);
-}
 
 Row device_row(const DeviceMeasure& measure) {
   const double seconds = std::max(measure.seconds, 1e-9);
   return {fmt::format("{}", measure.rank),
           measure.host,
           measure.device,
-          rate(static_cast<double>(measure.batches) / seconds),
-          rate(static_cast<double>(measure.samples) / seconds),
-          rate(static_cast<double>(measure.tokens) / seconds),
+          rate_text(static_cast<double>(measure.batches) / seconds),
+          rate_text(static_cast<double>(measure.samples) / seconds),
+          rate_text(static_cast<double>(measure.tokens) / seconds),
           percent(padding_share(measure)),
           percent(measure.compute_seconds / seconds),
           percent(measure.comm_seconds / seconds),
           percent(measure.data_seconds / seconds),
-          memory(measure.peak_memory_bytes),
-          measure.flops > 0.0 ? rate(measure.flops / seconds * 1e-12) : "-"};
+          memory_text(measure.peak_memory_bytes),
+          measure.flops > 0.0 ? rate_text(measure.flops / seconds * 1e-12) : "-"};
 }
 
 // Adds up the rates, because devices work at the same time, and averages the shares over device time. Leaves memory
@@ -74,10 +58,10 @@ Row total_row(const std::vector<DeviceMeasure>& measures) {
   row[0] = "all";
   row[1] = fmt::format("{} host{}", hosts.size(), hosts.size() == 1 ? "" : "s");
   row[2] = fmt::format("{} devices", measures.size());
-  row[3] = rate(batches);
-  row[4] = rate(samples);
-  row[5] = rate(tokens);
-  row[11] = flops > 0.0 ? rate(flops * 1e-12) : "-";
+  row[3] = rate_text(batches);
+  row[4] = rate_text(samples);
+  row[5] = rate_text(tokens);
+  row[11] = flops > 0.0 ? rate_text(flops * 1e-12) : "-";
   return row;
 }
 

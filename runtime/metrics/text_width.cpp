@@ -97,6 +97,34 @@ std::string with_thousands(int64_t value) {
   return text;
 }
 
+std::string number_text(double value) {
+  if (!std::isfinite(value)) return fmt::format("{}", value);
+  const double size = std::fabs(value);
+  if (size != 0.0 && (size < 1e-3 || size >= 1e5)) return fmt::format("{:.2e}", value);
+  return fmt::format("{:.{}f}", value, size >= 1000.0 ? 1 : size >= 10.0 ? 3 : 4);
+}
+
+std::string rate_text(double value) {
+  if (value >= 1000.0) return with_thousands(std::llround(value));
+  if (value >= 100.0) return fmt::format("{:.0f}", value);
+  if (value >= 10.0) return fmt::format("{:.1f}", value);
+  return fmt::format("{:.{}f}", value, value >= 1.0 || value == 0.0 ? 2 : 3);
+}
+
+std::string memory_text(int64_t bytes) {
+  constexpr double kGiB = 1024.0 * 1024.0 * 1024.0;
+  constexpr double kMiB = 1024.0 * 1024.0;
+  if (bytes <= 0) return "-";
+  const auto value = static_cast<double>(bytes);
+  return value >= kGiB ? fmt::format("{:.2f} GiB", value / kGiB) : fmt::format("{:.0f} MiB", value / kMiB);
+}
+
+std::string repeated(std::string_view piece, size_t count) {
+  std::string text;
+  for (size_t i = 0; i < count; ++i) text += piece;
+  return text;
+}
+
 std::string duration_text(double seconds) {
   constexpr int64_t kMinute = 60;
   constexpr int64_t kHour = 60 * kMinute;

@@ -19,6 +19,15 @@ std::string pad_right(std::string_view text, size_t columns);
 /// 12345678 -> "12,345,678".
 std::string with_thousands(int64_t value);
 
+/// A loss or a norm with about five digits, whatever its size.
+std::string number_text(double value);
+/// A rate with about three digits: 0.123, 1.23, 12.3, 12,345.
+std::string rate_text(double value);
+/// Bytes as MiB or GiB; "-": none.
+std::string memory_text(int64_t bytes);
+
+std::string repeated(std::string_view piece, size_t count);
+
 /// Seconds as mm:ss, h:mm:ss or "3d 04h"; "--:--" when negative or not finite.
 std::string duration_text(double seconds);
 
