@@ -31,11 +31,13 @@ void read_events(const std::string& path, const std::function<void(ordered_json 
   std::error_code unknown;
   if (!std::filesystem::is_regular_file(path, unknown)) return;
   std::ifstream file(path);
-  for (std::string line; std::getline(file, line);) {
-    if (!core::json_excess(line).empty()) continue;
-    ordered_json event = ordered_json::parse(line, nullptr, /*allow_exceptions=*/false);
-    if (event.is_object()) take(std::move(event));
-  }
+  for (std::string line; std::getline(file, line);) take_event(line, take);
+}
+
+void take_event(std::string_view line, const std::function<void(ordered_json event)>& take) {
+  if (!core::json_excess(line).empty()) return;
+  ordered_json event = ordered_json::parse(line, nullptr, /*allow_exceptions=*/false);
+  if (event.is_object()) take(std::move(event));
 }
 
 std::optional<int64_t> LostSteps::before(const ordered_json& event) {

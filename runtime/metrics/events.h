@@ -6,6 +6,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include <nlohmann/json_fwd.hpp>
@@ -32,6 +33,9 @@ class EventLog {
 /// Calls `take` with each event of a metrics.jsonl, in order. A line that is not whole, because it is being written,
 /// does not count; nor does a file that is not there.
 void read_events(const std::string& path, const std::function<void(nlohmann::ordered_json event)>& take);
+
+/// Calls `take` with the event of one line; not with a line that is no JSON object.
+void take_event(std::string_view line, const std::function<void(nlohmann::ordered_json event)>& take);
 
 /// Tells which train and eval lines no longer count, because a resume computes their steps again. Takes all events of a
 /// metrics.jsonl in their order.
