@@ -33,11 +33,6 @@ std::string ranks_text(double ranks) {
   return std::isnan(ranks) ? "" : fmt::format("{} rank{}", ranks, ranks == 1 ? "" : "s");
 }
 
-int64_t step_of(const ordered_json& event) {
-  const double step = number_of(event, "step");
-  return step >= 0 && step < 1e15 ? static_cast<int64_t>(step) : 0;
-}
-
 /// Returns the name of the validation set of an eval event, whose first metric is eval_samples or eval_NAME_samples.
 std::string set_of(const ordered_json& event) {
   constexpr std::string_view kBegin = "eval_";
@@ -50,98 +45,6 @@ std::string set_of(const ordered_json& event) {
   return "";
 }
 
-/// Takes the events of a metrics.jsonl in their order.
-class Reader {
- public:
-  explicit Reader(RunRecord& run) : run_(run) {}
-
-  void take(ordered_json event) {
-    const std::string kind = text(event, "event");
-    if (const auto step = lost_.before(event)) forget_beyond(*step);
-    if (kind == "run_start") {
-      run_.end = nullptr;
-      moment(event, "start", ranks_text(number_of(event, "world_size")));
-      run_.start = std::move(event);
-    } else if (kind == "resume" || kind == "checkpoint") {
-      moment(event, kind, fs::path(text(event, "path")).filename().string());
-    } else if (kind == "train") {
-      train(event);
-    } else if (kind == "eval") {
-      evaluation(std::move(event));
-    } else if (kind == "warning") {
-      moment(event, kind, text(event, "message"));
-    } else if (kind == "run_end") {
-      moment(event, text(event, "status"), text(event, "reason"));
-      run_.end = std::move(event);
-    }
-  }
-
- private:
-  void moment(const ordered_json& event, const std::string& kind, const std::string& what) {
-    run_.moments.push_back({kind, step_of(event), number_of(event, "time"), what});
-  }
-
-  void forget_beyond(int64_t step) {
-    std::erase_if(run_.train, [&](const TrainPoint& point) { return point.step > step; });
-    for (ValidationRecord& set : run_.validation) {
-      std::erase_if(set.points, [&](const EvalPoint& point) { return point.step > step; });
-    }
-  }
-
-  size_t device(const ordered_json& json) {
-    const std::string name = fmt::format("rank {}, {}, {}", static_cast<int64_t>(number_of(json, "rank")),
-                                         text(json, "host"), text(json, "device"));
-    const auto [found, is_new] = devices_.try_emplace(name, run_.devices.size());
-    if (is_new) run_.devices.push_back(name);
-    return found->second;
-  }
-
-  void train(const ordered_json& event) {
-    TrainPoint point{.step = step_of(event),
-                     .epoch = number_of(event, "epoch"),
-                     .loss = number_of(event, "loss"),
-                     .grad_norm = number_of(event, "grad_norm"),
-                     .learning_rate = number_of(event, "learning_rate"),
-                     .devices = {}};
-    if (const auto devices = event.find("devices"); devices != event.end() && devices->is_array()) {
-      for (const ordered_json& json : *devices) {
-        if (!json.is_object() || !json.contains("rank") || !json["rank"].is_number_integer()) continue;
-        point.devices.push_back({device(json), number_of(json, "tokens_per_s"), number_of(json, "peak_memory_bytes"),
-                                 number_of(json, "compute_share"), number_of(json, "comm_share"),
-                                 number_of(json, "data_share")});
-      }
-    }
-    run_.progress.emplace_back(number_of(event, "time"), point.step);
-    run_.train.push_back(std::move(point));
-  }
-
-  void evaluation(ordered_json event) {
-    const std::string name = set_of(event);
-    const std::string prefix = name.empty() ? "eval_" : "eval_" + name + "_";
-    EvalPoint point{step_of(event), {}};
-    ordered_json renamed = ordered_json::object();
-    for (auto& [key, value] : event.items()) {
-      if (!key.starts_with(prefix)) continue;
-      const std::string own = key.substr(prefix.size());
-      if (value.is_number() || value.is_null()) {
-        point.values.emplace_back(own, value.is_null() ? kUnknown : value.get<double>());
-      } else {
-        renamed[own] = std::move(value);
-      }
-    }
-    auto set = std::find_if(run_.validation.begin(), run_.validation.end(),
-                            [&](const ValidationRecord& each) { return each.name == name; });
-    if (set == run_.validation.end()) set = run_.validation.insert(set, {name, {}, {}});
-    set->points.push_back(std::move(point));
-    set->last = std::move(renamed);
-    moment(event, "eval", name);
-  }
-
-  RunRecord& run_;
-  std::map<std::string, size_t> devices_;
-  metrics::LostSteps lost_;
-};
-
 }  // namespace
 
 double number_of(const ordered_json& event, const char* key) {
@@ -150,13 +53,101 @@ double number_of(const ordered_json& event, const char* key) {
   return found != event.end() && found->is_number() ? found->get<double>() : kUnknown;
 }
 
+int64_t count_of(const ordered_json& event, const char* key) {
+  const double count = number_of(event, key);
+  return count >= 0 && count < 1e15 ? static_cast<int64_t>(count) : 0;
+}
+
+void RecordReader::take(ordered_json event) {
+  const std::string kind = text(event, "event");
+  if (const auto step = lost_.before(event)) forget_beyond(*step);
+  if (kind == "run_start") {
+    run_.end = nullptr;
+    moment(event, "start", ranks_text(number_of(event, "world_size")));
+    run_.start = std::move(event);
+  } else if (kind == "resume") {
+    moment(event, kind, fs::path(text(event, "path")).filename().string());
+  } else if (kind == "train") {
+    train(event);
+  } else if (kind == "eval") {
+    evaluation(std::move(event));
+  } else if (kind == "checkpoint") {
+    moment(event, kind, fs::path(text(event, "path")).filename().string());
+  } else if (kind == "warning") {
+    moment(event, kind, text(event, "message"));
+  } else if (kind == "run_end") {
+    moment(event, text(event, "status"), text(event, "reason"));
+    run_.end = std::move(event);
+  }
+}
+
+void RecordReader::moment(const ordered_json& event, const std::string& kind, const std::string& what) {
+  run_.moments.push_back({kind, count_of(event, "step"), number_of(event, "time"), what});
+}
+
+void RecordReader::forget_beyond(int64_t step) {
+  std::erase_if(run_.train, [&](const TrainPoint& point) { return point.step > step; });
+  for (ValidationRecord& set : run_.validation) {
+    std::erase_if(set.points, [&](const EvalPoint& point) { return point.step > step; });
+  }
+}
+
+size_t RecordReader::device(const ordered_json& json) {
+  const std::string name = fmt::format("rank {}, {}, {}", static_cast<int64_t>(number_of(json, "rank")),
+                                       text(json, "host"), text(json, "device"));
+  const auto [found, is_new] = devices_.try_emplace(name, run_.devices.size());
+  if (is_new) run_.devices.push_back(name);
+  return found->second;
+}
+
+void RecordReader::train(const ordered_json& event) {
+  TrainPoint point{.step = count_of(event, "step"),
+                   .epoch = number_of(event, "epoch"),
+                   .loss = number_of(event, "loss"),
+                   .grad_norm = number_of(event, "grad_norm"),
+                   .learning_rate = number_of(event, "learning_rate"),
+                   .devices = {}};
+  if (const auto devices = event.find("devices"); devices != event.end() && devices->is_array()) {
+    for (const ordered_json& json : *devices) {
+      if (!json.is_object() || !json.contains("rank") || !json["rank"].is_number_integer()) continue;
+      point.devices.push_back({device(json), number_of(json, "tokens_per_s"), number_of(json, "peak_memory_bytes"),
+                               number_of(json, "compute_share"), number_of(json, "comm_share"),
+                               number_of(json, "data_share")});
+    }
+  }
+  run_.progress.emplace_back(number_of(event, "time"), point.step);
+  run_.train.push_back(std::move(point));
+}
+
+void RecordReader::evaluation(ordered_json event) {
+  const std::string name = set_of(event);
+  const std::string prefix = name.empty() ? "eval_" : "eval_" + name + "_";
+  EvalPoint point{count_of(event, "step"), {}};
+  ordered_json renamed = ordered_json::object();
+  for (auto& [key, value] : event.items()) {
+    if (!key.starts_with(prefix)) continue;
+    const std::string own = key.substr(prefix.size());
+    if (value.is_number() || value.is_null()) {
+      point.values.emplace_back(own, value.is_null() ? kUnknown : value.get<double>());
+    } else {
+      renamed[own] = std::move(value);
+    }
+  }
+  auto set = std::find_if(run_.validation.begin(), run_.validation.end(),
+                          [&](const ValidationRecord& each) { return each.name == name; });
+  if (set == run_.validation.end()) set = run_.validation.insert(set, {name, {}, {}});
+  set->points.push_back(std::move(point));
+  set->last = std::move(renamed);
+  moment(event, "eval", name);
+}
+
 std::string RunRecord::state() const {
   const std::string status = text(end, "status");
   return status.empty() ? "no end" : status;
 }
 
 int64_t RunRecord::last_step() const {
-  int64_t step = end.is_object() ? step_of(end) : 0;
+  int64_t step = end.is_object() ? count_of(end, "step") : 0;
   if (!train.empty()) step = std::max(step, train.back().step);
   return step;
 }
@@ -191,6 +182,13 @@ std::map<std::string, std::string> read_config_lines(const std::string& text) {
   return config;
 }
 
+std::map<std::string, std::string> read_run_config_lines(const std::string& folder) {
+  const std::string path = folder + "/config.yaml";
+  std::error_code unknown;
+  if (!fs::is_regular_file(path, unknown)) return {};
+  return read_config_lines(core::read_file(path, ErrorKind::kUsage));
+}
+
 RunRecord read_run(const std::string& folder, const std::string& name) {
   RunRecord run;
   run.folder = folder;
@@ -201,10 +199,9 @@ RunRecord read_run(const std::string& folder, const std::string& name) {
                 "{} is not the folder of a run that was started: it has no metrics.jsonl (give "
                 "trainer_config.output_dir of a training run)",
                 run.folder);
-  Reader reader(run);
+  RecordReader reader(run);
   metrics::read_events(file, [&](ordered_json event) { reader.take(std::move(event)); });
-  const std::string config = run.folder + "/config.yaml";
-  if (fs::is_regular_file(config)) run.config = read_config_lines(core::read_file(config, ErrorKind::kUsage));
+  run.config = read_run_config_lines(folder);
   return run;
 }
 

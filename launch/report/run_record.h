@@ -9,6 +9,8 @@
 #include <utility>
 #include <vector>
 
+#include "runtime/metrics/events.h"
+
 namespace neoloom::launch {
 
 /// What one device did between two log lines.
@@ -72,6 +74,24 @@ struct RunRecord {
   std::string config_without_seed() const;
 };
 
+/// Takes the events of a metrics.jsonl in their order into a record.
+class RecordReader {
+ public:
+  explicit RecordReader(RunRecord& run) : run_(run) {}
+  void take(nlohmann::ordered_json event);
+
+ private:
+  void moment(const nlohmann::ordered_json& event, const std::string& kind, const std::string& what);
+  void forget_beyond(int64_t step);
+  size_t device(const nlohmann::ordered_json& json);
+  void train(const nlohmann::ordered_json& event);
+  void evaluation(nlohmann::ordered_json event);
+
+  RunRecord& run_;
+  std::map<std::string, size_t> devices_;
+  metrics::LostSteps lost_;
+};
+
 /// Reads a run folder. `name` stands for it in the report; "": the name of the folder.
 /// Throws: Error(kUsage) when the folder has no metrics.jsonl.
 RunRecord read_run(const std::string& folder, const std::string& name = "");
@@ -79,7 +99,13 @@ RunRecord read_run(const std::string& folder, const std::string& name = "");
 /// A member of an event; NaN when it is absent, null or no number.
 double number_of(const nlohmann::ordered_json& event, const char* key);
 
+/// A count that an event has; 0 when it is absent, or no number that can be one.
+int64_t count_of(const nlohmann::ordered_json& event, const char* key);
+
 /// Reads "group.key" -> value from the text of a config.yaml, which has one key a line. Secrets are hidden.
 std::map<std::string, std::string> read_config_lines(const std::string& text);
+
+/// The same of a run folder's config.yaml; empty: there is no such file.
+std::map<std::string, std::string> read_run_config_lines(const std::string& folder);
 
 }  // namespace neoloom::launch

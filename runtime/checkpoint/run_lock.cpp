@@ -311,7 +311,7 @@ LockReport look_at_lock(const std::string& folder, double watch_seconds) {
   if (!text) return {};
   const Holder holder = Holder::from(*text);
   const Verdict verdict = judge(holder, Holder::of_this_process({}));
-  LockReport report{holder.name(), verdict == Verdict::kLives};
+  LockReport report{holder.name(), verdict == Verdict::kLives, verdict == Verdict::kUnknown ? *text : ""};
   const double deadline = core::now_seconds() + watch_seconds;
   while (verdict == Verdict::kUnknown && !report.lives && core::now_seconds() < deadline) {
     sleep_seconds(kPollSeconds);

@@ -43,6 +43,8 @@ class RunLock {
 struct LockReport {
   std::string holder;  // "process 123 on node1, since 2026-11-28 12:00:00"; empty: nobody
   bool lives = false;  // false beside a holder: it ended without removing the file
+  /// What changes with each heartbeat, where only that can tell whether the holder lives; else "".
+  std::string heartbeat = {};
 };
 
 /// Reads run.lock. Watches the heartbeat for up to `watch_seconds` where only that can tell whether the holder lives,

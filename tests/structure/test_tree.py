@@ -65,7 +65,8 @@ ARROWS = {
     "launch/planning": BELOW_COMMANDS | {"launch/job", "model/lora", "model/memory", "model/cpu"},
     "launch/selftest": BELOW_GPT_NEO | RUNTIME | {"launch/system", "model/gpt_neo"},
     "launch/report": CORE | {"runtime/metrics", "launch/config"},
-    "launch/commands": BELOW_COMMANDS | {"launch/job", "launch/planning", "launch/selftest", "launch/report", "model/generation", "model/lora"},
+    "launch/monitor": RUNTIME | {"launch", "launch/job", "launch/report"},
+    "launch/commands": BELOW_COMMANDS | {"launch/job", "launch/planning", "launch/selftest", "launch/report", "launch/monitor", "model/generation", "model/lora"},
     "launch": RUNTIME | DATA | {"launch/commands", "launch/config", "launch/job", "model/generation"},
 }
 # Foreign headers and the rooms whose .cpp files may include them. No .h may.
