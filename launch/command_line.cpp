@@ -325,6 +325,17 @@ void add_status(CLI::App& app, StatusArguments& arguments) {
       "without a word)");
 }
 
+void add_top(CLI::App& app, TopArguments& arguments) {
+  CLI::App* command = app.add_subcommand("top", "A run on the terminal, drawn again every few seconds");
+  command->add_option("--run", arguments.run, "Run folder (trainer_config.output_dir of a training run)")->required();
+  command->add_option("--interval", arguments.interval_seconds, "Seconds between two pictures (default 2)")
+      ->check(expect<double>("a number of seconds from 0.1 to 86400",
+                             [](double value) { return value >= 0.1 && value <= 86400.0; }))
+      ->option_text("SECONDS");
+  command->add_flag("--once", arguments.once, "Print one picture; so it does where standard output is no terminal");
+  command->footer("q or Ctrl-C ends it. With one picture, the exit code tells the state as that of status.");
+}
+
 void add_report(CLI::App& app, ReportArguments& arguments) {
   CLI::App* command =
       app.add_subcommand("report", "One HTML file of a run, or of several: curves, metrics, speed, time");
@@ -375,6 +386,7 @@ std::unique_ptr<CLI::App> make_app(CommandLine& line, Topic& topic) {
   add_download(*app, line.download);
   add_checkpoint(*app, line.checkpoint);
   add_status(*app, line.status);
+  add_top(*app, line.top);
   add_report(*app, line.report);
   app->add_subcommand("doctor", "Versions, devices, transports, and a self-test of every device")
       ->add_option("--device", line.doctor_device, "auto (default), cpu or cuda");

@@ -108,6 +108,12 @@ struct StatusArguments {
   bool json = false;
 };
 
+struct TopArguments {
+  std::string run;
+  double interval_seconds = 2.0;
+  bool once = false;
+};
+
 struct ReportArguments {
   std::vector<std::string> runs;  // FOLDER or NAME=FOLDER
   std::string output;             // empty: report.html in the folder of the only run
@@ -146,6 +152,7 @@ struct CommandLine {
   CheckpointArguments checkpoint;
   StatusArguments status;
   ReportArguments report;
+  TopArguments top;
   std::string doctor_device = "auto";
 };
 

@@ -170,6 +170,7 @@ std::vector<std::string> examples_of(const std::string& command) {
        {"neoloom checkpoint verify runs/mine/checkpoints/step-000000000350.h5",
         "neoloom checkpoint verify backup/step-000000000100.h5"}},
       {"status", {"neoloom status --run runs/mine", "neoloom status --run runs/mine --json"}},
+      {"top", {"neoloom top --run runs/mine", "neoloom top --run runs/mine --once"}},
       {"report",
        {"neoloom report --run runs/mine", "neoloom report --run a=runs/lr1 --run b=runs/lr2 --output compared.html"}},
       {"doctor", {"neoloom doctor", "neoloom doctor --device cpu"}},
@@ -199,7 +200,9 @@ std::string man_page(const CLI::App& app) {
   out += ".SH EXIT STATUS\n";
   for (const core::ExitCode& each : core::kExitCodes)
     out += fmt::format(".TP\n.B {}\n{}\n", each.code, roff(std::string(each.meaning)));
-  out += ".PP\nneoloom status has its own: 0 finished, 10 running, 11 stopped on request, 12 failed, 13 dead.\n";
+  out +=
+      ".PP\nneoloom status and top have their own: 0 finished, 10 running, 11 stopped on request, 12 failed, 13 "
+      "dead.\n";
   return out + ".SH EXAMPLES\n" + examples_in_roff("");
 }
 

@@ -18,6 +18,7 @@
 #include "launch/commands/report.h"
 #include "launch/commands/status.h"
 #include "launch/commands/tokenize.h"
+#include "launch/commands/top.h"
 #include "launch/commands/train.h"
 #include "launch/config/redact.h"
 #include "launch/job/test_hooks.h"
@@ -47,6 +48,7 @@ int run(neoloom::comm::MpiSession& session, const launch::CommandLine& line) {
   if (line.command == "tokenize") return launch::run_tokenize(session, line.tokenize);
   if (line.command == "download") return launch::run_download(session, line.download);
   if (line.command == "status") return session.is_root() ? launch::run_status(line.status) : 0;
+  if (line.command == "top") return session.is_root() ? launch::run_top(line.top) : 0;
   if (line.command == "report") return session.is_root() ? launch::run_report(line.report) : 0;
   if (line.command == "doctor") return launch::run_doctor(session, line.doctor_device);
   return session.is_root() ? launch::run_checkpoint(line.checkpoint.verb, line.checkpoint.path) : 0;
