@@ -57,6 +57,7 @@ inline constexpr VariableInfo kVariables[] = {
      "set by Slurm: tasks of the step. More than one without Open MPI's own variables are refused"},
     {"SLURM_ARRAY_JOB_ID SLURM_ARRAY_TASK_ID", "", "launch/system",
      "set by Slurm in a job array: stand in run_start, beside slurm_job_id"},
+    {"SLURM_JOB_NUM_NODES SLURM_CPUS_PER_TASK", "", "launch/system", "set by Slurm: doctor tells them"},
     {"SLURM_JOB_ID SLURM_RESTART_COUNT", "", "launch/commands",
      "set by Slurm: a requeued job takes its run folder back"},
     {"OMPI_MCA_mpi_yield_when_idle", "1 with several ranks on a host", "Open MPI", "waiting ranks yield their core"},

@@ -10,7 +10,7 @@ ROOT = pathlib.Path(os.environ["NEOLOOM_SOURCE_DIR"])
 SOURCES = sorted(path for room in ("runtime", "model", "data", "launch") for path in (ROOT / room).rglob("*.cpp"))
 LITERAL = re.compile(r'"((?:[^"\\\n]|\\.)*)"')
 # Options of other programs that messages advise, and the one that CLI11 adds itself.
-FOREIGN_OPTIONS = {"--help", "--revision", "--map-by", "--mpi", "--mca"}
+FOREIGN_OPTIONS = {"--help", "--revision", "--map-by", "--mpi", "--mca", "--shm-size", "--ipc"}
 
 
 def known_keys():
