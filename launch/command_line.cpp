@@ -336,6 +336,14 @@ void add_top(CLI::App& app, TopArguments& arguments) {
   command->footer("q or Ctrl-C ends it. With one picture, the exit code tells the state as that of status.");
 }
 
+void add_doctor(CLI::App& app, DoctorArguments& arguments) {
+  CLI::App* command = app.add_subcommand("doctor", "Versions, devices, transports, limits, and a self-test of them");
+  command->add_option("--device", arguments.device, "auto (default), cpu or cuda");
+  command->add_option("--output_dir", arguments.output_dir,
+                      "Folder whose disk is tested, as trainer_config.output_dir (default: the current one)");
+  command->add_flag("--json", arguments.json, "One JSON object");
+}
+
 void add_report(CLI::App& app, ReportArguments& arguments) {
   CLI::App* command =
       app.add_subcommand("report", "One HTML file of a run, or of several: curves, metrics, speed, time");
@@ -388,8 +396,7 @@ std::unique_ptr<CLI::App> make_app(CommandLine& line, Topic& topic) {
   add_status(*app, line.status);
   add_top(*app, line.top);
   add_report(*app, line.report);
-  app->add_subcommand("doctor", "Versions, devices, transports, and a self-test of every device")
-      ->add_option("--device", line.doctor_device, "auto (default), cpu or cuda");
+  add_doctor(*app, line.doctor);
   add_help(*app, topic);
   add_examples(*app);
   return app;

@@ -114,6 +114,12 @@ struct TopArguments {
   bool once = false;
 };
 
+struct DoctorArguments {
+  std::string device = "auto";
+  std::string output_dir = ".";  // folder whose disk is tested
+  bool json = false;
+};
+
 struct ReportArguments {
   std::vector<std::string> runs;  // FOLDER or NAME=FOLDER
   std::string output;             // empty: report.html in the folder of the only run
@@ -153,7 +159,7 @@ struct CommandLine {
   StatusArguments status;
   ReportArguments report;
   TopArguments top;
-  std::string doctor_device = "auto";
+  DoctorArguments doctor;
 };
 
 /// Throws: Error(kUsage) with the offending word, the nearest command or option, and how to list them all.

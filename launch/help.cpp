@@ -173,7 +173,7 @@ std::vector<std::string> examples_of(const std::string& command) {
       {"top", {"neoloom top --run runs/mine", "neoloom top --run runs/mine --once"}},
       {"report",
        {"neoloom report --run runs/mine", "neoloom report --run a=runs/lr1 --run b=runs/lr2 --output compared.html"}},
-      {"doctor", {"neoloom doctor", "neoloom doctor --device cpu"}},
+      {"doctor", {"neoloom doctor --device cpu", "neoloom doctor --output_dir runs --json"}},
       {"help", {"neoloom help train", "neoloom help --completion bash"}},
   };
   const auto found = examples.find(command);
@@ -201,7 +201,8 @@ std::string man_page(const CLI::App& app) {
   for (const core::ExitCode& each : core::kExitCodes)
     out += fmt::format(".TP\n.B {}\n{}\n", each.code, roff(std::string(each.meaning)));
   out +=
-      ".PP\nneoloom status and top have their own: 0 finished, 10 running, 11 stopped on request, 12 failed, 13 "
+      ".PP\nneoloom status, and top with one picture, have their own: 0 finished, 10 running, 11 stopped on request, "
+      "12 failed, 13 "
       "dead.\n";
   return out + ".SH EXAMPLES\n" + examples_in_roff("");
 }

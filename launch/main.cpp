@@ -50,7 +50,7 @@ int run(neoloom::comm::MpiSession& session, const launch::CommandLine& line) {
   if (line.command == "status") return session.is_root() ? launch::run_status(line.status) : 0;
   if (line.command == "top") return session.is_root() ? launch::run_top(line.top) : 0;
   if (line.command == "report") return session.is_root() ? launch::run_report(line.report) : 0;
-  if (line.command == "doctor") return launch::run_doctor(session, line.doctor_device);
+  if (line.command == "doctor") return launch::run_doctor(session, line.doctor);
   return session.is_root() ? launch::run_checkpoint(line.checkpoint.verb, line.checkpoint.path) : 0;
 }
 
