@@ -4,12 +4,12 @@
 #include <dlfcn.h>
 
 #include <algorithm>
-#include <filesystem>
 #include <optional>
 
 #include "data/readers/json_reader.h"
 #include "data/readers/parquet_plugin.h"
 #include "runtime/core/error.h"
+#include "runtime/core/process.h"
 
 namespace neoloom::data {
 namespace {
@@ -17,10 +17,7 @@ namespace {
 using core::ErrorKind;
 using nlohmann::json;
 
-std::string plugin_path() {
-  std::error_code ignored;
-  return (std::filesystem::read_symlink("/proc/self/exe", ignored).parent_path() / "libneoloom_parquet.so").string();
-}
+std::string plugin_path() { return (core::program_folder() / "libneoloom_parquet.so").string(); }
 
 template <typename Function>
 Function* symbol(void* library, const char* name) {

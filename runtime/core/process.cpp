@@ -9,6 +9,9 @@
 #include <array>
 #include <climits>
 #include <csignal>
+#include <cstdint>
+#include <fstream>
+#include <sstream>
 
 namespace neoloom::core {
 namespace {
@@ -37,6 +40,23 @@ void settle_process() {
   if (!environment_if_set("MALLOC_MMAP_THRESHOLD_")) ::mallopt(M_MMAP_THRESHOLD, kLargestHeapBlock);
   if (!environment_if_set("MALLOC_TRIM_THRESHOLD_")) ::mallopt(M_TRIM_THRESHOLD, INT_MAX);
   if (!environment_if_set("MALLOC_TOP_PAD_")) ::mallopt(M_TOP_PAD, kHeapGrowth);
+}
+
+std::filesystem::path program_folder() {
+  // The program's file is the one that this code was mapped from: "begin-end rights offset device inode path".
+  const auto here = reinterpret_cast<uintptr_t>(&program_folder);
+  std::ifstream maps("/proc/self/maps");
+  for (std::string line; std::getline(maps, line);) {
+    std::istringstream words(line);
+    uintptr_t begin = 0, end = 0;
+    char dash = 0;
+    std::string rights, offset, device, inode, path;
+    words >> std::hex >> begin >> dash >> end >> rights >> offset >> device >> inode >> std::ws;
+    if (here < begin || here >= end) continue;
+    std::getline(words, path);
+    return std::filesystem::path(path).parent_path();
+  }
+  return {};
 }
 
 std::string host_name() {

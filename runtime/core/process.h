@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <filesystem>
 #include <string>
 
 namespace neoloom::core {
@@ -14,6 +15,10 @@ namespace neoloom::core {
 ///   SIGXFSZ       is ignored, so that write() fails at the limit of file sizes (ulimit -f), as on a full disk
 /// Does not overwrite environment variables that the user has set.
 void settle_process();
+
+/// Returns the folder of the running program, or an empty path if /proc does not say. Unlike /proc/self/exe it is right
+/// where a script starts the program through a loader of its own, as in a bundle.
+std::filesystem::path program_folder();
 
 /// This machine's name; "unknown-host" when the system does not say.
 std::string host_name();

@@ -7,6 +7,7 @@
 
 #include "runtime/core/environment.h"
 #include "runtime/core/error.h"
+#include "runtime/core/process.h"
 
 namespace neoloom::cuda {
 namespace {
@@ -18,13 +19,7 @@ constexpr const char* kInstead = "Set runtime.device: cpu to run without a GPU";
 
 std::string plugin_path() {
   if (std::string given = core::environment("NEOLOOM_PLUGIN"); !given.empty()) return given;
-  std::error_code error;
-  const fs::path executable = fs::read_symlink("/proc/self/exe", error);
-  core::require(!error, ErrorKind::kDevice,
-                "Cannot read /proc/self/exe ({}), so the GPU plug-in beside the executable cannot be found. "
-                "Name it in NEOLOOM_PLUGIN",
-                error.message());
-  return (executable.parent_path() / "libneoloom_cuda.so").string();
+  return (core::program_folder() / "libneoloom_cuda.so").string();
 }
 
 template <typename Function>
@@ -42,10 +37,20 @@ bool gpu_present() {
   return fs::exists("/dev/nvidiactl", error) || fs::exists("/dev/nvidia0", error);
 }
 
+bool plugin_present() {
+  std::error_code error;
+  return fs::exists(plugin_path(), error);
+}
+
 std::unique_ptr<DevicePlugin> load_device_plugin() {
   core::require(gpu_present(), ErrorKind::kDevice,
                 "A GPU was requested, but this machine has none (no /dev/nvidiactl, no /dev/nvidia0). {}", kInstead);
   const std::string path = plugin_path();
+  core::require(
+      plugin_present(), ErrorKind::kDevice,
+      "A GPU was requested, but this neoloom is for CPUs alone: there is no plug-in {}. {}, or install CUDA's "
+      "libraries (bash cluster/bootstrap/bootstrap.sh) and build again",
+      path, kInstead);
   // RTLD_GLOBAL: LibTorch's CUDA library registers its hooks with the copy of LibTorch that is already loaded.
   // RTLD_NODELETE: those hooks cannot be taken back.
   void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_GLOBAL | RTLD_NODELETE);

@@ -69,6 +69,9 @@ inline constexpr int kPluginInterface = 6;
 /// True when an NVIDIA device node exists. Does not call CUDA.
 bool gpu_present();
 
+/// Whether the plug-in is where load_device_plugin looks for it; a build for CPUs alone has none.
+bool plugin_present();
+
 /// Loads the plug-in: $NEOLOOM_PLUGIN, else libneoloom_cuda.so beside the executable. Call it before anything asks
 /// LibTorch about CUDA, since LibTorch would then keep its CPU-only hooks. The library stays loaded; another call
 /// returns another object.
