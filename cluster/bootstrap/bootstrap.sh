@@ -4,6 +4,8 @@
 # (requirements.txt) and Arrow (requirements-parquet.txt). A second call changes nothing and takes under a second.
 #
 #   bash cluster/bootstrap/bootstrap.sh                 build and run
+#   bash cluster/bootstrap/bootstrap.sh --cpu           the same for machines without a GPU: no CUDA libraries, in a
+#                                                       prefix of its own
 #   bash cluster/bootstrap/bootstrap.sh --tests         also the reference implementations that the tests compare with, and
 #                                                       --gpu_tools
 #   bash cluster/bootstrap/bootstrap.sh --gpu_tools     also CUDA's compiler, for neoloom's own kernels, and headers of
@@ -32,7 +34,7 @@ prefix_of() {
   local python=$1 version key
   version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
   key=$(cat "$requirements/requirements.txt" "$requirements/constraints.txt" | sha256sum | cut -c1-12)
-  echo "$deps/py$version-$key"
+  echo "$deps/py$version-$key$kind"
 }
 
 list_packages() {
@@ -91,10 +93,23 @@ install_wheels() {
   say "installing $(sed -e 's/#.*//' -e '/^$/d' "$@" | tr '\n' ' ')into $prefix"
   local arguments=() file
   for file in "$@"; do arguments+=(-r "$file"); done
+  if [ -n "$kind" ]; then arguments+=(--no-deps "${cpu_libraries[@]}"); fi
   "$prefix/bin/python3" -m pip install --quiet --disable-pip-version-check --no-input \
     -c "$requirements/constraints.txt" "${arguments[@]}" >&2 ||
     { say "pip could not install them (network, index or disk): see above"; return 2; }
+  if [ -n "$kind" ]; then drop_gpu_kernels || return 2; fi
   echo "$wanted" >"$mark"
+}
+
+# drop_gpu_kernels: the torch wheel has them, and without them no GPU plug-in is built. libtorch_cpu.so still links two
+# small libraries of CUDA.
+drop_gpu_kernels() {
+  local folder missing
+  folder=$(echo "$prefix"/lib/python3*/site-packages/torch/lib)
+  rm -f "$folder"/libtorch_cuda*.so "$folder"/libtorch_nvshmem.so
+  missing=$(ldd "$folder/libtorch_cpu.so" | grep 'not found') || return 0
+  say "libtorch_cpu.so lacks libraries that --cpu leaves out (use the set-up without --cpu):" "$missing"
+  return 2
 }
 
 # install_beside NAME FOLDER WHAT: pip-installs requirements-NAME.txt once per content into a folder of its own, because
@@ -124,9 +139,11 @@ make_prefix() {
   [ "$gpu_tools" = 0 ] || install_beside gpu gpu-tools "CUDA's compiler and headers of cuDNN graphs"
 }
 
-tests=0 gpu_tools=0 checks=0 print_prefix=0 system=1 requirements=$here
+cpu_libraries=(nvidia-cuda-cupti nvidia-cuda-runtime) # of CUDA, which libtorch_cpu.so links; constraints.txt pins them
+tests=0 gpu_tools=0 checks=0 print_prefix=0 system=1 kind='' requirements=$here
 while [ $# -gt 0 ]; do
   case $1 in
+    --cpu) kind=-cpu ;;
     --tests) tests=1 gpu_tools=1 ;;
     --gpu_tools) gpu_tools=1 ;;
     --checks) checks=1 ;;
@@ -136,11 +153,16 @@ while [ $# -gt 0 ]; do
       requirements=${2:?bootstrap: --requirements needs a folder}
       shift
       ;;
-    -h | --help) sed -n '3,19s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
-    *) say "unknown option $1 (known: --tests --gpu_tools --checks --print-prefix --no-system --requirements)"; exit 2 ;;
+    -h | --help) sed -n '3,21s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
+    *) say "unknown option $1 (known: --cpu --tests --gpu_tools --checks --print-prefix --no-system --requirements)"; exit 2 ;;
   esac
   shift
 done
+
+if [ -n "$kind" ] && [ $((tests + gpu_tools)) != 0 ]; then
+  say "--cpu excludes --tests and --gpu_tools: the reference implementations import torch, which needs the CUDA libraries"
+  exit 2
+fi
 
 if [ $print_prefix = 1 ]; then
   python=$(find_python) || { say "no python3: run bash cluster/bootstrap/bootstrap.sh first"; exit 2; }

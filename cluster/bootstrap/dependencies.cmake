@@ -4,9 +4,14 @@
 # targets. The wheel also brings headers of other libraries (a newer fmt among them): its folder is searched after the
 # system's, so that headers and libraries match.
 if(NOT NEOLOOM_PYTHON_PREFIX)
-  execute_process(
-    COMMAND bash ${CMAKE_CURRENT_LIST_DIR}/bootstrap.sh --print-prefix
-    OUTPUT_VARIABLE NEOLOOM_PYTHON_PREFIX OUTPUT_STRIP_TRAILING_WHITESPACE COMMAND_ERROR_IS_FATAL ANY)
+  foreach(kind "--cpu" "")  # the full prefix where it is there, else that of --cpu
+    execute_process(
+      COMMAND bash ${CMAKE_CURRENT_LIST_DIR}/bootstrap.sh --print-prefix ${kind}
+      OUTPUT_VARIABLE prefix OUTPUT_STRIP_TRAILING_WHITESPACE COMMAND_ERROR_IS_FATAL ANY)
+    if(EXISTS "${prefix}/bin/python3" OR NOT NEOLOOM_PYTHON_PREFIX)
+      set(NEOLOOM_PYTHON_PREFIX "${prefix}")
+    endif()
+  endforeach()
 endif()
 set(NEOLOOM_PYTHON_PREFIX "${NEOLOOM_PYTHON_PREFIX}" CACHE PATH "Private Python prefix with the torch wheel")
 file(GLOB NL_SITE_PACKAGES LIST_DIRECTORIES true "${NEOLOOM_PYTHON_PREFIX}/lib/python3*/site-packages")
@@ -16,6 +21,11 @@ endif()
 set(NL_TORCH "${NL_SITE_PACKAGES}/torch")
 set(NL_NVIDIA "${NL_SITE_PACKAGES}/nvidia")
 set(NL_PYTHON "${NEOLOOM_PYTHON_PREFIX}/bin/python3")
+# Whether the prefix has what the GPU plug-in links; that of bootstrap.sh --cpu has not.
+set(NL_CUDA_LIBRARIES OFF)
+if(EXISTS "${NL_TORCH}/lib/libtorch_cuda.so" AND EXISTS "${NL_NVIDIA}/nccl")
+  set(NL_CUDA_LIBRARIES ON)
+endif()
 # CUDA's compiler, from bootstrap.sh --gpu_tools; empty: none, neoloom is built without kernels of its own.
 set(NL_NVCC "${NEOLOOM_PYTHON_PREFIX}/gpu-tools/nvidia/cu13/bin/nvcc")
 if(NOT EXISTS "${NL_NVCC}")

@@ -3,10 +3,11 @@
 # completion, which it prints itself, configurations and pages. The libraries of the Python prefix stay where they are.
 include(GNUInstallDirs)
 install(TARGETS neoloom RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
-install(TARGETS neoloom_cuda_plugin LIBRARY DESTINATION ${CMAKE_INSTALL_BINDIR})
-if(TARGET neoloom_parquet_plugin)
-  install(TARGETS neoloom_parquet_plugin LIBRARY DESTINATION ${CMAKE_INSTALL_BINDIR})
-endif()
+foreach(plugin neoloom_cuda_plugin neoloom_parquet_plugin)
+  if(TARGET ${plugin})
+    install(TARGETS ${plugin} LIBRARY DESTINATION ${CMAKE_INSTALL_BINDIR})
+  endif()
+endforeach()
 
 set(NL_HELP ${CMAKE_BINARY_DIR}/help)
 install(CODE "

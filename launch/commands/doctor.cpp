@@ -123,6 +123,7 @@ Findings host_findings(comm::MpiSession& session, const Placement& placement, cu
                                 session.local_size() == 1 ? "" : "s");
     test_cpu(placement, findings);
     if (plugin != nullptr) test_gpus(*plugin, findings);
+    if (!cuda::plugin_present()) findings.text += "  no GPU plug-in: this neoloom is for CPUs alone\n";
   });
   return findings;
 }

@@ -8,6 +8,8 @@ import re
 import shutil
 import subprocess
 
+import pytest
+
 ROOT = pathlib.Path(os.environ["NEOLOOM_SOURCE_DIR"])
 BOOTSTRAP = ROOT / "cluster/bootstrap/bootstrap.sh"
 
@@ -31,6 +33,60 @@ def test_clones_with_equal_versions_share_a_prefix(tmp_path):
     requirements = clone / "requirements.txt"
     requirements.write_text(requirements.read_text().replace("torch==", "torch==9."))
     assert prefix(clone) != prefix(BOOTSTRAP.parent)
+
+
+def test_the_prefix_without_cuda_is_another_one(tmp_path):
+    full, cpu = run("--print-prefix").stdout.strip(), run("--print-prefix", "--cpu").stdout.strip()
+    assert cpu == f"{full}-cpu" == run("--cpu", "--print-prefix").stdout.strip()
+    for option in ("--tests", "--gpu_tools"):
+        done = run("--cpu", option, NEOLOOM_DEPS=str(tmp_path / "deps"))
+        assert done.returncode == 2 and "--cpu excludes --tests and --gpu_tools" in done.stderr
+        assert list(tmp_path.iterdir()) == []
+
+
+def fake_wheels(folder, lacking):
+    """A python3 whose pip makes what the torch wheel has, and an ldd that finds all of libtorch_cpu.so's libraries but one."""
+    library = "$(dirname $(dirname $0))/lib/python3.11/site-packages/torch/lib"
+    pip = f'case "$*" in *--target*) ;; *"pip install"*) echo "$@" >>{folder}/pip-calls; mkdir -p {library}; touch {library}/libtorch_c{{pu,uda}}.so;; esac'
+    scripts = {
+        "python3": f'case "$*" in *venv*) mkdir -p "${{@: -1}}/bin"; cp {folder}/prefix-python "${{@: -1}}/bin/python3";; *) echo 3.11;; esac',
+        "prefix-python": pip,
+        "ldd": f'echo "libcudart.so.13 => {lacking or "/there"}"',
+    }
+    for name, body in scripts.items():
+        (folder / name).write_text(f"#!/bin/bash\n{body}\n")
+        (folder / name).chmod(0o755)
+    for name in ("cp", "touch"):
+        (folder / name).symlink_to(shutil.which(name))
+
+
+@pytest.mark.parametrize("lacking", ["", "not found"])
+def test_the_set_up_for_cpus_leaves_cuda_out(tmp_path, lacking):
+    path = fake_system(tmp_path / "bin", packages(), identity=0)
+    fake_wheels(tmp_path / "bin", lacking)
+    clone = shutil.copytree(BOOTSTRAP.parent, tmp_path / "clone")
+    script = (clone / "bootstrap.sh").read_text().replace("/usr/bin/python3", "/nowhere/python3")
+    (clone / "bootstrap.sh").write_text(script)
+    done = subprocess.run(["bash", clone / "bootstrap.sh", "--cpu"], env={"PATH": path, "NEOLOOM_DEPS": str(tmp_path / "deps")},
+                          capture_output=True, text=True)
+    first = (tmp_path / "bin/pip-calls").read_text().splitlines()[0]
+    assert "--no-deps nvidia-cuda-cupti nvidia-cuda-runtime" in first
+    (prefix,) = (path for path in (tmp_path / "deps").iterdir() if path.is_dir())
+    libraries = sorted(path.name for path in prefix.rglob("*.so"))
+    assert libraries == ["libtorch_cpu.so"]
+    if lacking:
+        assert done.returncode == 2 and "libcudart.so.13 => not found" in done.stderr
+        assert not (prefix / ".stamp-runtime").exists()
+    else:
+        assert done.returncode == 0, done.stderr
+        assert (prefix / ".stamp-runtime").exists()
+
+
+def test_the_libraries_of_cuda_that_a_cpu_needs_are_pinned():
+    (names,) = re.findall(r"^cpu_libraries=\((.*)\)", BOOTSTRAP.read_text(), re.MULTILINE)
+    for file in ("constraints.txt", "oldest/constraints.txt"):
+        pins = {line.split("==")[0] for line in (BOOTSTRAP.parent / file).read_text().splitlines()}
+        assert set(names.split()) <= pins, file
 
 
 def test_other_requirements_have_a_prefix_of_their_own(tmp_path):
@@ -131,8 +187,6 @@ def test_unknown_options_are_refused():
 def test_a_second_call_installs_nothing():
     prefix = run("--print-prefix").stdout.strip()
     if not pathlib.Path(prefix, ".stamp-runtime").is_file():
-        import pytest
-
         pytest.skip("the prefix was not made by bootstrap.sh")
     done = run("--no-system")
     assert done.returncode == 0 and "ready" in done.stderr and "installing" not in done.stderr, done.stderr

@@ -24,9 +24,17 @@ TEST(DevicePlugin, AskingForAGpuWhereThereIsNoneIsOneSentenceAndCodeEight) {
   }
 }
 
+TEST(DevicePlugin, BuildForCpusAloneHasNone) {
+  setenv("NEOLOOM_PLUGIN", "/nowhere/libneoloom_cuda.so", 1);
+  EXPECT_FALSE(plugin_present());
+  unsetenv("NEOLOOM_PLUGIN");
+  EXPECT_EQ(plugin_present(), !std::string(NL_PLUGIN).empty());  // beside this program
+}
+
 // Loads CUDA and NCCL without a driver: proves that every symbol of the plug-in is found and its tables reach the
 // libraries.
 TEST(DevicePlugin, LibraryBuiltHereLoadsOnAMachineWithoutADriver) {
+  if (std::string(NL_PLUGIN).empty()) GTEST_SKIP() << "this build has no GPU plug-in";
   void* library = dlopen(NL_PLUGIN, RTLD_NOW | RTLD_GLOBAL | RTLD_NODELETE);
   ASSERT_NE(library, nullptr) << dlerror();
   auto* interface = reinterpret_cast<int (*)()>(dlsym(library, "neoloom_plugin_interface"));
