@@ -113,5 +113,14 @@ def test_a_line_that_is_being_written_is_not_read(config, tmp_path):
     assert status(run, FINISHED)[0]["step"] == 15
 
 
+def test_a_loss_that_is_not_finite_is_told(config, tmp_path):
+    run = common.Run(tmp_path / "run", config)
+    run.train(0).expect(0)
+    with open(run.folder / "metrics.jsonl", "a") as file:
+        file.write('{"event":"train","step":16,"epoch":null,"loss":null}\n')
+    told, text = status(run, FINISHED)
+    assert told["loss"] is None and "  loss         nan\n" in text
+
+
 def test_another_folder_is_refused(tmp_path):
     assert_one_message(common.neoloom(0, "status", "--run", tmp_path).expect(2), tmp_path, "is not a run folder")
