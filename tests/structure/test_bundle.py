@@ -6,10 +6,15 @@ import pathlib
 import re
 import shutil
 import subprocess
+import sys
 
 import pytest
 
 ROOT = pathlib.Path(os.environ["NEOLOOM_SOURCE_DIR"])
+sys.path.insert(0, str(ROOT / "tests/support"))
+
+from hosts import Hosts, why_not  # noqa: E402
+
 BUILD = pathlib.Path(os.environ["NEOLOOM_BUILD_DIR"])
 BUNDLE = ROOT / "cluster/bootstrap/bundle.sh"
 CONTAINERS = ROOT / "cluster/container"
@@ -32,7 +37,7 @@ def bundle(tmp_path_factory):
     made = tmp_path_factory.mktemp("made") / "neoloom"
     done = make("--build", str(BUILD), str(made))
     assert done.returncode == 0, done.stderr
-    folder = tmp_path_factory.mktemp("moved") / "a folder"
+    folder = tmp_path_factory.mktemp("moved") / "elsewhere"
     made.rename(folder)
     yield folder
     shutil.rmtree(folder)
@@ -89,6 +94,24 @@ def test_ranks_of_a_moved_bundle_work_together(bundle):
     assert done.returncode == 0, done.stdout + done.stderr
     assert "All is well." in done.stdout and "(2 ranks)" in done.stdout
     assert "no GPU plug-in: this neoloom is for CPUs alone" in done.stdout
+
+
+def test_ranks_of_two_hosts_start_through_the_daemon_of_the_bundle(bundle, tmp_path):
+    if why_not():
+        pytest.skip(why_not())
+    with Hosts(tmp_path) as hosts:
+        hosts.run("head", "sysctl", "-qw", "net.ipv4.ip_forward=1")  # in its own network: hosts reach each other
+        agent = tmp_path / "noting-agent"
+        agent.write_text(f'#!/bin/sh\necho "$@" >>{tmp_path}/commands\nexec {tmp_path}/agent "$@"\n')
+        agent.chmod(0o755)
+        network = [word for layer in ("btl", "oob") for word in ("--mca", f"{layer}_tcp_if_include", "10.213.0.0/16")]
+        done = start(bundle, *hosts.command("head", bundle / "bin/mpirun", "--host", ",".join(hosts.addresses), *network, "-np", "2",
+                                            bundle / "bin/neoloom", "doctor", "--device", "cpu"),
+                     **hosts.mpi | {"OMPI_MCA_plm_rsh_agent": str(agent)})
+        assert done.returncode == 0, done.stdout + done.stderr
+    for name in hosts.names:
+        assert f"host {name} (1 rank)" in done.stdout
+    assert (tmp_path / "commands").read_text().count(f"{bundle}/bin/orted") == 2
 
 
 def test_a_link_to_the_program_works(bundle, tmp_path):
