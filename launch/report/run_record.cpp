@@ -65,14 +65,12 @@ void RecordReader::take(ordered_json event) {
     run_.end = nullptr;
     moment(event, "start", ranks_text(number_of(event, "world_size")));
     run_.start = std::move(event);
-  } else if (kind == "resume") {
+  } else if (kind == "resume" || kind == "checkpoint") {
     moment(event, kind, fs::path(text(event, "path")).filename().string());
   } else if (kind == "train") {
     train(event);
   } else if (kind == "eval") {
     evaluation(std::move(event));
-  } else if (kind == "checkpoint") {
-    moment(event, kind, fs::path(text(event, "path")).filename().string());
   } else if (kind == "warning") {
     moment(event, kind, text(event, "message"));
   } else if (kind == "run_end") {

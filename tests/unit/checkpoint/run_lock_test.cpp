@@ -169,6 +169,7 @@ TEST(RunLock, OfManyThatStartTogetherOneGetsTheFolder) {
   lock_of_a_dead_process(folder.path());
   std::atomic<int> holders{0};
   std::vector<std::thread> starts;
+  starts.reserve(8);
   for (int i = 0; i < 8; ++i) {
     starts.emplace_back([&] {
       try {

@@ -7,7 +7,6 @@
 namespace neoloom::data {
 namespace {
 
-using core::ErrorKind;
 using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::IsEmpty;

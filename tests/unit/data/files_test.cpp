@@ -20,6 +20,7 @@ class SeveralFiles : public StoreTest {
   }
   Files named(const std::vector<std::string>& names) const {
     std::vector<std::string> paths;
+    paths.reserve(names.size());
     for (const std::string& name : names) paths.push_back(folder_.file(name));
     return paths;
   }

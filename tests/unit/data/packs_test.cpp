@@ -12,12 +12,12 @@
 namespace neoloom::data {
 namespace {
 
-using core::ErrorKind;
 using testing::ElementsAre;
 
 /// Makes a store whose sample i holds its own number, so many times.
 std::shared_ptr<const TokenStore> of_lengths(const std::vector<int32_t>& lengths) {
   std::vector<std::vector<int32_t>> rows;
+  rows.reserve(lengths.size());
   for (const int32_t length : lengths)
     rows.emplace_back(static_cast<size_t>(length), static_cast<int32_t>(rows.size()));
   return std::make_shared<support::FixedStore>(rows, /*causal=*/true);
@@ -30,8 +30,8 @@ std::vector<int32_t> numbers_of(const TokenStore& store) {
 }
 
 std::vector<int32_t> many_lengths() {
-  std::vector<int32_t> lengths;
-  for (int i = 0; i < 500; ++i) lengths.push_back(1 + (i * 7919) % 97);
+  std::vector<int32_t> lengths(500);
+  for (int i = 0; i < 500; ++i) lengths[static_cast<size_t>(i)] = 1 + (i * 7919) % 97;
   return lengths;
 }
 

@@ -10,7 +10,6 @@ namespace {
 
 using core::ErrorKind;
 using testing::ElementsAre;
-using testing::ElementsAreArray;
 
 class TokenizerFolders : public testing::Test {
  protected:

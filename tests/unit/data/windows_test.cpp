@@ -19,6 +19,7 @@ using testing::IsEmpty;
 
 std::vector<std::pair<size_t, size_t>> pairs(const std::vector<Window>& windows) {
   std::vector<std::pair<size_t, size_t>> all;
+  all.reserve(windows.size());
   for (const auto& [begin, end] : windows) all.emplace_back(begin, end);
   return all;
 }

@@ -14,6 +14,7 @@ namespace {
 
 CommandLine parsed(std::vector<std::string> words) {
   std::vector<char*> pointers;
+  pointers.reserve(words.size());
   for (std::string& word : words) pointers.push_back(word.data());
   return parse_command_line(static_cast<int>(pointers.size()), pointers.data());
 }

@@ -161,12 +161,12 @@ TEST(Identity, EachItemIsComparedOverRanksToo) {
 }
 
 TEST(Identity, RanksOfUnlikeBasesAreToldApartBeforeTheyWorkTogether) {
-  for (const auto& [key, change] : base_items()) {
+  for (const auto& [name, change] : base_items()) {
     model::GptNeoConfig changed = base();
     change(changed);
     ResolvedSettings values = resolved();
     values.base_config = base_config_values(changed);
-    const auto has = [&](const ResolvedSettings& of) {
+    const auto has = [key = name](const ResolvedSettings& of) {
       return Contains(std::pair{fmt::format("config.json of the base: {}", key), of.base_config.at(key)});
     };
     EXPECT_THAT(early_fingerprint(config(), values), has(values));

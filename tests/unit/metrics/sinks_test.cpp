@@ -17,9 +17,7 @@ namespace neoloom::metrics {
 namespace {
 
 using nlohmann::ordered_json;
-using testing::ElementsAre;
 using testing::HasSubstr;
-using testing::Not;
 using testing::SizeIs;
 
 TEST(Crc32c, GivesTheValuesOfRfc3720) {

@@ -99,12 +99,12 @@ void for_each_adapter(const Weights& weights, const NetworkBuilder& builder, con
 at::Tensor moved(const ModelSetup& setup, const Weights& weights, const at::Tensor& params, const at::Tensor& direction,
                  double t) {
   const NetworkBuilder builder(setup, std::make_shared<Weights>(weights));
-  const at::Tensor result = params.add(direction, t);
+  at::Tensor result = params.add(direction, t);
   std::vector<at::Tensor> before;
   for_each_adapter(weights, builder, params,
                    [&](const at::Tensor&, const at::Tensor& norms) { before.push_back(norms); });
   size_t next = 0;
-  for_each_adapter(weights, builder, result, [&](at::Tensor magnitude, const at::Tensor& norms) {
+  for_each_adapter(weights, builder, result, [&](const at::Tensor& magnitude, const at::Tensor& norms) {
     magnitude.copy_(in_fp64(magnitude).mul(norms).div(before[next++]));
   });
   return result;

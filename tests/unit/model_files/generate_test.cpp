@@ -220,6 +220,7 @@ class Generation : public ::testing::Test {
   std::vector<std::vector<int64_t>> run_all(const std::vector<std::vector<int64_t>>& prompts, int64_t batch_size) {
     CountingModel model;
     std::vector<TextRequest> requests;
+    requests.reserve(prompts.size());
     for (const auto& prompt : prompts) requests.push_back({prompt});
     std::vector<std::vector<int64_t>> texts(prompts.size(), {-1});
     const auto on_token = [&](size_t, int64_t id) {

@@ -52,7 +52,7 @@ TEST_F(GenerationSettings, AValueOfAnotherTypeIsNamed) {
                                   {R"({"temperature": "hot"})", "temperature"},
                                   {R"({"eos_token_id": ["x"]})", "eos_token_id"},
                                   {R"({"do_sample": 1})", "do_sample"}}) {
-    EXPECT_THAT(error_of(ErrorKind::kWeights, [&] { read(R"("eos_token_id": 7)", file); }),
+    EXPECT_THAT(error_of(ErrorKind::kWeights, [this, text = file] { read(R"("eos_token_id": 7)", text); }),
                 ::testing::AllOf(HasSubstr("generation_config.json"), HasSubstr(key)));
   }
 }

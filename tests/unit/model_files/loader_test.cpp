@@ -142,7 +142,7 @@ TEST_F(Loader, AMappedFileThatDoesNotFitTheConfigurationIsReported) {
 TEST_F(Loader, WrappersOfTheSavedModelAreTakenOffTheNamesAndSaid) {
   for (const std::string wrapper : {"_orig_mod.", "module.", "module._orig_mod."}) {
     NamedTensors stored = random_body();
-    for (auto& [name, value] : stored) name = wrapper + name;
+    for (auto& [name, value] : stored) name.insert(0, wrapper);
     stored[2].first = "transformer.h.0._checkpoint_wrapped_module.ln_1.weight";
     write(stored);
     const auto weights = map_weights(prepare(), config_);
@@ -154,7 +154,7 @@ TEST_F(Loader, WrappersOfTheSavedModelAreTakenOffTheNamesAndSaid) {
 
 TEST_F(Loader, LongListsOfTensorsAreCutWithACount) {
   NamedTensors stored = random_body();
-  for (auto& [name, value] : stored) name = "gpt2." + name;
+  for (auto& [name, value] : stored) name.insert(0, "gpt2.");
   write(stored);
   const std::string count = std::to_string(stored.size());
   EXPECT_THAT(prepare_error(), AllOf(HasSubstr("missing (" + count + ")"), HasSubstr("unexpected (" + count + ")"),

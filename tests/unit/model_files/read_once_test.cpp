@@ -51,11 +51,11 @@ TEST_F(ReadOnce, UsedPartsArriveInOrderAndWholeAndAllBytesAreHashed) {
       EXPECT_EQ(reinterpret_cast<uintptr_t>(piece.data) % 64, 0U);
       EXPECT_EQ(piece.offset_byte % parts[piece.part].unit_bytes, 0U);
       EXPECT_EQ(piece.size_bytes % parts[piece.part].unit_bytes, 0U);
-      const size_t done = piece.part == 1 ? seen.size() : seen.size() - 6 * 5'000'000;
+      const size_t done = piece.part == 1 ? seen.size() : seen.size() - size_t{6} * 5'000'000;
       EXPECT_EQ(piece.offset_byte, done);
       seen.append(reinterpret_cast<const char*>(piece.data), piece.size_bytes);
     });
-    EXPECT_TRUE(seen == bytes_.substr(13, 6 * 5'000'000) + bytes_.substr(kLargeBytes - 5));
+    EXPECT_TRUE(seen == bytes_.substr(13, size_t{6} * 5'000'000) + bytes_.substr(kLargeBytes - 5));
     EXPECT_EQ(hash, hashes ? core::sha256_hex(bytes_) : "");
   }
 }
