@@ -166,7 +166,7 @@ TEST(BestModel, OfAnotherMetricDirectionOrDataIsForgotten) {
   best.consider(2, {{"eval_loss", 0.5}}, values(7));
   const checkpoint::State state = state_at(5, best);
   const auto told = [&](BestModel other) {
-    const std::string text = other.restore(state, "/nowhere");
+    std::string text = other.restore(state, "/nowhere");
     EXPECT_EQ(other.step(), -1);
     EXPECT_THAT(other.params(), IsEmpty());
     return text;
