@@ -147,7 +147,7 @@ if [ -f "$build/libneoloom_parquet.so" ]; then programs+=("$build/libneoloom_par
 if [ -z "$cuda" ]; then
   tools=()
   for name in mpirun orted ompi_info; do
-    path=$(command -v $name) || fail "needs Open MPI's $name"
+    if ! path=$(command -v $name) || [ ! -d "/usr/$openmpi" ]; then fail "needs Open MPI 4.1 as Debian 12 has it: $name, /usr/$openmpi"; fi
     tools+=("$(readlink -f "$path")")
     put_stripped lib/neoloom/programs "${tools[-1]}"
     [ "$(basename "${tools[-1]}")" = $name ] || mv "$lib/programs/$(basename "${tools[-1]}")" "$lib/programs/$name"
