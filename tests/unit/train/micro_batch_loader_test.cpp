@@ -33,9 +33,9 @@ LoaderSetup setup(int rank = 0, int world_size = 1) {
           .pack = [](const model::Batch&) { return nullptr; }};
 }
 
-std::vector<LoadedMicroBatch> all_of(LoaderSetup of) {
+std::vector<LoadedMicroBatch> all_of(const LoaderSetup& of) {
   const int64_t last = of.total_steps - 1;
-  MicroBatchLoader loader(std::move(of));
+  MicroBatchLoader loader(of);
   std::vector<LoadedMicroBatch> loaded;
   do {
     loaded.push_back(loader.next());
