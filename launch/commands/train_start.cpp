@@ -44,7 +44,10 @@ std::string task_line(const TrainingJob& s) {
 std::string adapter_text(const TrainStart& start) {
   const std::optional<model::LoraOptions>& lora = start.job.config.peft_config;
   const int64_t trained = start.model.layout().trainable_elements;
-  if (!lora) return fmt::format("{} of them are trained", metrics::with_thousands(trained));
+  if (!lora) {
+    const bool all = trained == start.job.base.config.body_parameters();
+    return fmt::format("{} of them are trained", all ? "all" : metrics::with_thousands(trained));
+  }
   return fmt::format("{} r {} on {} trains {}", lora->use_dora ? "DoRA" : "LoRA", lora->r,
                      to_text(lora->target_modules), metrics::with_thousands(trained));
 }
