@@ -216,7 +216,7 @@ class Drawing {
   // Makes room: drops lines without worth first, then devices, then the line of the least worth.
   std::vector<std::string> table_for(const ordered_json& devices, size_t footer) {
     constexpr size_t kUnbounded = std::numeric_limits<size_t>::max();
-    const std::vector<std::string> whole = device_rows(devices, style_.columns, kUnbounded);
+    std::vector<std::string> whole = device_rows(devices, style_.columns, kUnbounded);
     if (style_.rows == 0) return whole;
     const size_t least = std::min<size_t>(whole.size(), 2);
     const auto fits = [&](size_t rows) { return lines_.size() + rows + footer <= style_.rows; };

@@ -103,7 +103,7 @@ std::optional<BestEvaluation> best_evaluation(const RunRecord& record,
     for (const auto& [key, value] : point.values) {
       if (key != name || !std::isfinite(value)) continue;
       if (best && (smaller ? value >= best->value : value <= best->value)) continue;
-      best = {"eval_" + prefix + name, value, point.step};
+      best = {fmt::format("eval_{}{}", prefix, name), value, point.step};
     }
   }
   return best;

@@ -41,7 +41,7 @@ Factors factors(const CudaMatmul& matmul, const LoraBranch& lora, const at::Tens
 /// Returns (W + s B A) drop(x) in fp32.
 at::Tensor unscaled_output(const CudaMatmul& matmul, const LoraBranch& lora, const at::Tensor& weight,
                            const at::Tensor& dropped, const AdapterSaved& saved) {
-  const at::Tensor y = matmul.multiply_fp32(dropped, weight.t());
+  at::Tensor y = matmul.multiply_fp32(dropped, weight.t());
   matmul.add_multiply(y, saved.down, lora.lowp_b.t(), /*beta=*/1, lora.scaling);
   return y;
 }
