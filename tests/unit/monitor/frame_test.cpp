@@ -14,7 +14,6 @@ namespace {
 using nlohmann::ordered_json;
 using testing::AllOf;
 using testing::Contains;
-using testing::Each;
 using testing::HasSubstr;
 using testing::IsEmpty;
 using testing::Not;

@@ -9,7 +9,6 @@
 namespace neoloom::launch {
 namespace {
 
-using testing::ElementsAre;
 using testing::IsEmpty;
 using testing::SizeIs;
 
