@@ -6,7 +6,6 @@
 
 #include <algorithm>
 #include <array>
-#include <chrono>
 #include <cmath>
 #include <limits>
 #include <memory>
@@ -16,17 +15,15 @@
 #include "runtime/comm/cuda_support.h"
 #include "runtime/core/clock.h"
 #include "runtime/core/hash.h"
+#include "runtime/core/process.h"
 
 namespace neoloom::launch {
 namespace {
 
-double wall_seconds() {
-  return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
-}
-
 std::string program_text(const std::string& version) {
   constexpr size_t kShownDigits = 12;
-  return fmt::format("neoloom {}, {}", version, core::sha256_of_file("/proc/self/exe").substr(0, kShownDigits));
+  return fmt::format("neoloom {}, {}", version,
+                     core::sha256_of_file(core::program_file().string()).substr(0, kShownDigits));
 }
 
 std::string mpi_text(comm::MpiSession& session) {
@@ -66,11 +63,11 @@ ClockOffset measure_clock(comm::MpiSession& session) {
   for (int rank = 1; rank < session.size(); ++rank) {
     for (int i = 0; i < kRepeats; ++i) {
       char ping = 0;
-      const double sent = wall_seconds();
+      const double sent = core::unix_seconds();
       session.broadcast(&ping, 1, rank);
-      double there = wall_seconds();
+      double there = core::unix_seconds();
       session.broadcast(&there, sizeof there, 0);
-      const double back = wall_seconds();
+      const double back = core::unix_seconds();
       const double error = (back - sent) / 2;
       if (session.rank() == rank && error < mine.error_seconds) mine = {(sent + back) / 2 - there, error};
     }
@@ -93,24 +90,23 @@ Check sum_speed_check(const std::vector<SumTime>& times, int ranks) {
   constexpr double kSlowBytesPerSecond = 100e6;
   std::vector<std::string> texts;
   Check check{"all-reduce", Health::kOk, ""};
+  // What each rank sends and receives of a sum that moves as little as it can, a second.
+  const auto speed = [ranks](const SumTime& time) {
+    return 2.0 * (ranks - 1) / ranks * static_cast<double>(time.size_bytes) / time.seconds;
+  };
   for (const SumTime& time : times) {
-    // What each rank sends and receives of a sum that moves as little as it can.
-    const double bytes = 2.0 * (ranks - 1) / ranks * static_cast<double>(time.size_bytes);
-    const double speed = time.seconds > 0 ? bytes / time.seconds : 0.0;
     texts.push_back(time.size_bytes < 4096
                         ? fmt::format("{} in {:.0f} us", size_text(time.size_bytes), time.seconds * 1e6)
                         : fmt::format("{} in {:.2f} ms ({:.2f} GB/s)", size_text(time.size_bytes), time.seconds * 1e3,
-                                      speed * 1e-9));
+                                      speed(time) * 1e-9));
   }
   check.text = fmt::format("{}", fmt::join(texts, ", "));
   if (times.empty()) return check;
-  const double speed = 2.0 * (ranks - 1) / ranks * static_cast<double>(times.back().size_bytes) / times.back().seconds;
-  if (times.front().seconds > kSlowSeconds || speed < kSlowBytesPerSecond) {
+  if (times.front().seconds > kSlowSeconds || speed(times.back()) < kSlowBytesPerSecond) {
     check.health = Health::kWarn;
     check.remedy =
         "more ranks than cores, a busy machine, or a slow network: mpirun --mca btl_base_verbose 30 says which one "
-        "Open "
-        "MPI takes, --mca btl_tcp_if_include chooses it";
+        "Open MPI takes, --mca btl_tcp_if_include chooses it";
   }
   return check;
 }

@@ -42,9 +42,9 @@ void settle_process() {
   if (!environment_if_set("MALLOC_TOP_PAD_")) ::mallopt(M_TOP_PAD, kHeapGrowth);
 }
 
-std::filesystem::path program_folder() {
+std::filesystem::path program_file() {
   // The program's file is the one that this code was mapped from: "begin-end rights offset device inode path".
-  const auto here = reinterpret_cast<uintptr_t>(&program_folder);
+  const auto here = reinterpret_cast<uintptr_t>(&program_file);
   std::ifstream maps("/proc/self/maps");
   for (std::string line; std::getline(maps, line);) {
     std::istringstream words(line);
@@ -54,7 +54,7 @@ std::filesystem::path program_folder() {
     words >> std::hex >> begin >> dash >> end >> rights >> offset >> device >> inode >> std::ws;
     if (here < begin || here >= end) continue;
     std::getline(words, path);
-    return std::filesystem::path(path).parent_path();
+    return path;
   }
   return {};
 }

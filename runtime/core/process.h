@@ -16,9 +16,12 @@ namespace neoloom::core {
 /// Does not overwrite environment variables that the user has set.
 void settle_process();
 
-/// Returns the folder of the running program, or an empty path if /proc does not say. Unlike /proc/self/exe it is right
+/// Returns the file of the running program, or an empty path if /proc does not say. Unlike /proc/self/exe it is right
 /// where a script starts the program through a loader of its own, as in a bundle.
-std::filesystem::path program_folder();
+std::filesystem::path program_file();
+
+/// Returns the folder of program_file().
+inline std::filesystem::path program_folder() { return program_file().parent_path(); }
 
 /// This machine's name; "unknown-host" when the system does not say.
 std::string host_name();
