@@ -1,15 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """What `train` says on standard error: four lines of what it will do, details and quiet on request, colours on terminals."""
 
-import fcntl
 import json
-import os
-import pty
 import re
-import struct
-import termios
 
 import pytest
+import terminal
 from common import TOTAL_STEPS, Run, command, environment, make_config, merged, neoloom
 from runs import assert_one_message
 
@@ -109,20 +105,7 @@ def test_the_time_is_told_where_rates_are_measured(tmp_path, config, data):
 
 def on_a_terminal(arguments, **variables):
     """Returns what neoloom writes to a terminal."""
-    words = command(0, *arguments)
-    pid, terminal = pty.fork()
-    if pid == 0:
-        fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
-        os.execve(words[0], words, environment(**{"TERM": "xterm", **variables}))
-    text = b""
-    try:
-        while piece := os.read(terminal, 4096):
-            text += piece
-    except OSError:  # the end of a terminal
-        pass
-    os.waitpid(pid, 0)
-    os.close(terminal)
-    return text.decode()
+    return terminal.on_a_terminal(100, command(0, *arguments), environment(**{"TERM": "xterm", **variables}))
 
 
 def test_only_terminals_that_want_them_get_colours(tmp_path, config):

@@ -1,19 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """cluster/local/mpirun.sh and cluster/slurm/train.sbatch, with a small MPI program in neoloom's place."""
 
-import fcntl
 import os
 import pathlib
 import pty
 import signal
-import struct
 import subprocess
-import termios
+import sys
 import time
 
 import pytest
 
 ROOT = pathlib.Path(os.environ["NEOLOOM_SOURCE_DIR"])
+sys.path.insert(0, str(ROOT / "tests/support"))
+
+import terminal  # noqa: E402
+
 MPIRUN = ROOT / "cluster/local/mpirun.sh"
 SBATCH = ROOT / "cluster/slurm/train.sbatch"
 
@@ -105,20 +107,7 @@ def test_a_host_that_ssh_does_not_reach_ends_with_the_code_for_a_lost_peer(progr
 
 
 def on_a_terminal(columns, command, **variables):
-    """Returns what the command writes to a terminal of this width."""
-    pid, terminal = pty.fork()
-    if pid == 0:
-        fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-        os.execve(command[0], command, os.environ | {"TERM": "xterm"} | variables)
-    text = b""
-    try:
-        while piece := os.read(terminal, 4096):
-            text += piece
-    except OSError:  # the end of a terminal
-        pass
-    os.waitpid(pid, 0)
-    os.close(terminal)
-    return text.decode()
+    return terminal.on_a_terminal(columns, command, os.environ | {"TERM": "xterm"} | variables)
 
 
 def test_ranks_are_told_how_wide_the_terminal_behind_their_pipe_is(tmp_path):
