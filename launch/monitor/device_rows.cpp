@@ -33,11 +33,6 @@ constexpr std::array<Column, kColumns> kTable{{{"rank", 9, true},
                                                {"comm", 4},
                                                {"data", 3}}};
 
-std::string text_of(const ordered_json& device, const char* key) {
-  const auto found = device.find(key);
-  return found != device.end() && found->is_string() ? found->get<std::string>() : "?";
-}
-
 std::string rate(double value) { return std::isfinite(value) ? metrics::rate_text(value) : "-"; }
 
 std::string share(double value) { return std::isfinite(value) ? fmt::format("{:.0f} %", 100.0 * value) : "-"; }
@@ -48,8 +43,8 @@ std::string memory(double bytes) {
 
 Cells cells_of(const ordered_json& device) {
   return {fmt::format("{}", count_of(device, "rank")),
-          metrics::cut_to_width(text_of(device, "host"), 16),
-          text_of(device, "device"),
+          metrics::cut_to_width(text_of(device, "host", "?"), 16),
+          text_of(device, "device", "?"),
           rate(number_of(device, "tokens_per_s")),
           rate(number_of(device, "samples_per_s")),
           memory(number_of(device, "peak_memory_bytes")),

@@ -37,11 +37,6 @@ struct Line {
   std::vector<Piece> pieces;
 };
 
-std::string text_of(const ordered_json& told, const char* key) {
-  const auto found = told.find(key);
-  return found != told.end() && found->is_string() ? found->get<std::string>() : "";
-}
-
 const char* colour_of(const std::string& state) {
   if (state == kRunning.name || state == kFinished.name) return kGreen;
   return state == kFailed.name || state == kDead.name ? kRed : kYellow;

@@ -57,8 +57,7 @@ RunHistory::RunHistory(std::string run) : last_seconds_(std::numeric_limits<doub
 }
 
 void RunHistory::take(ordered_json event) {
-  const auto found = event.find("event");
-  const std::string kind = found != event.end() && found->is_string() ? found->get<std::string>() : "";
+  const std::string kind = text_of(event, "event");
   if (const double seconds = number_of(event, "time"); !std::isnan(seconds)) last_seconds_ = seconds;
   if (kind == "run_start") {
     end_.reset();

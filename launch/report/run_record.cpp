@@ -24,11 +24,6 @@ using nlohmann::ordered_json;
 
 constexpr double kUnknown = std::numeric_limits<double>::quiet_NaN();
 
-std::string text(const ordered_json& event, const char* key) {
-  const auto found = event.find(key);
-  return found != event.end() && found->is_string() ? found->get<std::string>() : "";
-}
-
 std::string ranks_text(double ranks) {
   return std::isnan(ranks) ? "" : fmt::format("{} rank{}", ranks, ranks == 1 ? "" : "s");
 }
@@ -47,6 +42,11 @@ std::string set_of(const ordered_json& event) {
 
 }  // namespace
 
+std::string text_of(const ordered_json& event, const char* key, const char* otherwise) {
+  const auto found = event.find(key);
+  return found != event.end() && found->is_string() ? found->get<std::string>() : otherwise;
+}
+
 double number_of(const ordered_json& event, const char* key) {
   if (!event.is_object()) return kUnknown;
   const auto found = event.find(key);
@@ -59,22 +59,22 @@ int64_t count_of(const ordered_json& event, const char* key) {
 }
 
 void RecordReader::take(ordered_json event) {
-  const std::string kind = text(event, "event");
+  const std::string kind = text_of(event, "event");
   if (const auto step = lost_.before(event)) forget_beyond(*step);
   if (kind == "run_start") {
     run_.end = nullptr;
     moment(event, "start", ranks_text(number_of(event, "world_size")));
     run_.start = std::move(event);
   } else if (kind == "resume" || kind == "checkpoint") {
-    moment(event, kind, fs::path(text(event, "path")).filename().string());
+    moment(event, kind, fs::path(text_of(event, "path")).filename().string());
   } else if (kind == "train") {
     train(event);
   } else if (kind == "eval") {
     evaluation(std::move(event));
   } else if (kind == "warning") {
-    moment(event, kind, text(event, "message"));
+    moment(event, kind, text_of(event, "message"));
   } else if (kind == "run_end") {
-    moment(event, text(event, "status"), text(event, "reason"));
+    moment(event, text_of(event, "status"), text_of(event, "reason"));
     run_.end = std::move(event);
   }
 }
@@ -92,7 +92,7 @@ void RecordReader::forget_beyond(int64_t step) {
 
 size_t RecordReader::device(const ordered_json& json) {
   const std::string name = fmt::format("rank {}, {}, {}", static_cast<int64_t>(number_of(json, "rank")),
-                                       text(json, "host"), text(json, "device"));
+                                       text_of(json, "host"), text_of(json, "device"));
   const auto [found, is_new] = devices_.try_emplace(name, run_.devices.size());
   if (is_new) run_.devices.push_back(name);
   return found->second;
@@ -140,7 +140,7 @@ void RecordReader::evaluation(ordered_json event) {
 }
 
 std::string RunRecord::state() const {
-  const std::string status = text(end, "status");
+  const std::string status = text_of(end, "status");
   return status.empty() ? "no end" : status;
 }
 

@@ -99,6 +99,9 @@ RunRecord read_run(const std::string& folder, const std::string& name = "");
 /// A member of an event; NaN when it is absent, null or no number.
 double number_of(const nlohmann::ordered_json& event, const char* key);
 
+/// A text that an event has; `otherwise` when it is absent or no text.
+std::string text_of(const nlohmann::ordered_json& event, const char* key, const char* otherwise = "");
+
 /// A count that an event has; 0 when it is absent, or no number that can be one.
 int64_t count_of(const nlohmann::ordered_json& event, const char* key);
 
