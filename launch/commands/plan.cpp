@@ -240,8 +240,7 @@ StepTimes step_times(const Inputs& inputs, const RunPlan& plan, const MicroStepT
   times.all_reduce = all_reduce_seconds(
       train::gradient_sum_bytes(inputs.config.runtime.gradient_sum, plan.trainable.flat_elements), ranks, network);
   times.run = times.step() * static_cast<double>(plan.steps.total_steps);
-  times.tokens_per_s = std::accumulate(store.lengths().begin(), store.lengths().end(), 0.0) *
-                       plan.steps.epoch_after(plan.steps.total_steps) / times.run;
+  times.tokens_per_s = tokens_of_epochs(store, plan.steps.epoch_after(plan.steps.total_steps)) / times.run;
   return times;
 }
 
@@ -300,8 +299,7 @@ void print_time(const Inputs& inputs, const MemoryPlanInput& question, const Run
     const double most = std::ceil(plan.micro_batches / static_cast<double>(request.ranks));
     const double step_seconds = most * micro->gemm_seconds;
     const double step_tokens = plan.micro_batches * micro->tokens;
-    const double tokens = std::accumulate(store.lengths().begin(), store.lengths().end(), 0.0) *
-                          plan.steps.epoch_after(plan.steps.total_steps);
+    const double tokens = tokens_of_epochs(store, plan.steps.epoch_after(plan.steps.total_steps));
     report.line("expected time",
                 fmt::format("more than {}: GEMMs take {:.1f} ms of a step, which allows {:.0f} tokens/s",
                             readable_seconds(tokens / step_tokens * step_seconds), 1e3 * step_seconds,

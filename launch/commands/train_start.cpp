@@ -3,9 +3,7 @@
 
 #include <fmt/format.h>
 
-#include <numeric>
 #include <optional>
-#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -77,9 +75,8 @@ std::string data_line(const TrainingJob& s, int64_t warnings) {
 /// Returns the seconds of the steps that are left, at measured rates; nullopt: no rates are known.
 std::optional<double> expected_seconds(const TrainStart& start, const train::StepSchedule& schedule) {
   if (start.limit.seconds_per_token == 0.0) return std::nullopt;
-  const std::span<const int32_t> lengths = start.job.train->lengths();
-  const double tokens = std::accumulate(lengths.begin(), lengths.end(), 0.0) *
-                        schedule.epoch_after(schedule.total_steps - start.first_step);
+  const double tokens =
+      tokens_of_epochs(*start.job.train, schedule.epoch_after(schedule.total_steps - start.first_step));
   return tokens / static_cast<double>(start.ranks) * cpu_step_seconds(start.limit.seconds_per_token);
 }
 

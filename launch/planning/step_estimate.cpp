@@ -2,6 +2,7 @@
 #include "launch/planning/step_estimate.h"
 
 #include <cmath>
+#include <numeric>
 
 #include "launch/planning/step_limit.h"
 #include "runtime/core/error.h"
@@ -109,6 +110,10 @@ std::optional<MicroStepTime> cpu_micro_step(const model::MemorySetup& setup, con
                                  device.gflops > 0.0 ? "stated by --gflops" : limit->rates);
   time.rest_source = fmt::format("assumed: {:.0f} % of the GEMMs, as steps on three CPUs took", 100.0 * kCpuRest);
   return time;
+}
+
+double tokens_of_epochs(const data::TokenStore& store, double epochs) {
+  return std::accumulate(store.lengths().begin(), store.lengths().end(), 0.0) * epochs;
 }
 
 double cpu_step_seconds(double gemm_seconds) { return (1.0 + kCpuRest) * gemm_seconds; }

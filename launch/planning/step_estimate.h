@@ -12,6 +12,9 @@
 
 namespace neoloom::launch {
 
+/// Returns the tokens of so many epochs.
+double tokens_of_epochs(const data::TokenStore& store, double epochs);
+
 /// The device of a rank that a plan is for.
 struct StatedDevice {
   bool gpu = false;
