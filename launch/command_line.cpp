@@ -169,19 +169,14 @@ void add_plan(CLI::App& app, PlanArguments& arguments) {
                    "Plan for this device of a rank: cpu, a GPU such as a100-80, h100, h200 or l40s, whose rates and "
                    "memory its data sheet states, or cuda with --gflops and --memory_gb (default: runtime.device)")
       ->type_name("NAME");
-  command
-      ->add_option("--gflops", arguments.gflops,
-                   "GFLOP/s that the GEMMs of a rank reach, in place of measured or assumed ones")
-      ->check(positive_number());
-  command
-      ->add_option(
-          "--memory_gb", arguments.memory_gb,
-          "Memory in GB of the GPU, or of a machine for CPUs (default: of the data sheet, or what is free here)")
-      ->check(positive_number());
-  command->add_option("--link_gbps", arguments.link_gbps, "Speed of the links between ranks in Gbit/s (default 100)")
-      ->check(positive_number());
-  command->add_option("--latency_us", arguments.latency_us, "Latency of these links in microseconds (default 10)")
-      ->check(positive_number());
+  const auto number = [command](const char* option, double& value, const char* help) {
+    command->add_option(option, value, help)->check(positive_number());
+  };
+  number("--gflops", arguments.gflops, "GFLOP/s that the GEMMs of a rank reach, in place of measured or assumed ones");
+  number("--memory_gb", arguments.memory_gb,
+         "Memory in GB of the GPU, or of a machine for CPUs (default: of the data sheet, or what is free here)");
+  number("--link_gbps", arguments.link_gbps, "Speed of the links between ranks in Gbit/s (default 100)");
+  number("--latency_us", arguments.latency_us, "Latency of these links in microseconds (default 10)");
 }
 
 void add_evaluate(CLI::App& app, EvaluateArguments& arguments) {
