@@ -202,8 +202,7 @@ std::string man_page(const CLI::App& app) {
     out += fmt::format(".TP\n.B {}\n{}\n", each.code, roff(std::string(each.meaning)));
   out +=
       ".PP\nneoloom status, and top with one picture, have their own: 0 finished, 10 running, 11 stopped on request, "
-      "12 failed, 13 "
-      "dead.\n";
+      "12 failed, 13 dead.\n";
   return out + ".SH EXAMPLES\n" + examples_in_roff("");
 }
 
