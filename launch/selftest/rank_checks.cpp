@@ -89,6 +89,7 @@ Check sum_speed_check(const std::vector<SumTime>& times, int ranks) {
   constexpr double kSlowSeconds = 2e-3;
   constexpr double kSlowBytesPerSecond = 100e6;
   std::vector<std::string> texts;
+  texts.reserve(times.size());
   Check check{"all-reduce", Health::kOk, ""};
   // What each rank sends and receives of a sum that moves as little as it can, a second.
   const auto speed = [ranks](const SumTime& time) {
