@@ -39,7 +39,7 @@ struct Batch {
 struct DropoutKey {
   uint64_t seed = 0;
   int64_t epoch = 0;
-  // GPUs use LibTorch's own random numbers, seeded by these instead of by sample and token:
+  // GPUs use LibTorch's own random numbers, seeded by these instead of by sample and token (but for attention):
   int64_t step = 0;
   int64_t micro_batch = 0;  // index in the step's list, not the rank's
 };

@@ -77,14 +77,15 @@ class Packer {
     for (size_t sample = 0; sample < batch_.sample_ids.size(); ++sample) {
       const int64_t begin = batch_.cu_seqlens[sample];
       const int64_t length = batch_.cu_seqlens[sample + 1] - begin;
-      rows.segments.push_back({begin, length, begin, length});
-      last_rows.segments.push_back({static_cast<int64_t>(sample), 1, begin, length});
+      const int64_t id = batch_.sample_ids[sample];
+      rows.segments.push_back({begin, length, begin, length, id});
+      last_rows.segments.push_back({static_cast<int64_t>(sample), 1, begin, length, id});
       for (int64_t token = 0; token < length; ++token) {
         positions_.push_back(token);
-        rows.key_rows.push_back({batch_.sample_ids[sample], token});
+        rows.key_rows.push_back({id, token});
       }
       last_.push_back(begin + length - 1);
-      last_rows.query_rows.push_back({batch_.sample_ids[sample], length - 1});
+      last_rows.query_rows.push_back({id, length - 1});
     }
     last_rows.key_rows = rows.key_rows;
   }

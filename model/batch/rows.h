@@ -21,6 +21,7 @@ struct SequenceSpan {
   int64_t query_rows = 0;
   int64_t key_begin = 0;
   int64_t key_rows = 0;
+  int64_t sample = 0;  // as in RowKey; for dropout of attention
 };
 
 /// The same for all samples of a micro-batch, in flash-attention's varlen form.

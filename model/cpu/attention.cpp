@@ -13,6 +13,7 @@
 #include <algorithm>
 #include <limits>
 #include <type_traits>
+#include <utility>
 
 #include "model/cpu/aligned_rows.h"
 #include "model/cpu/elementwise.h"
@@ -41,6 +42,9 @@ struct Attention::QueryChunk {
   int64_t key_begin = 0;  // rows of the packed keys
   int64_t key_rows = 0;
   int64_t first_distance = 0;  // position of the first query minus position of the first key
+  int64_t first_query = 0;     // its token in the sample
+  int64_t sample = 0;
+  int64_t first_head = 0;
 };
 
 at::Tensor Attention::heads_first(const at::Tensor& rows, Heads heads) const {
@@ -56,7 +60,7 @@ std::vector<Attention::QueryChunk> Attention::chunks_of(const SequenceSpan& segm
     const int64_t position = first_position + begin;
     const int64_t first_key = window_ > 0 ? std::max<int64_t>(0, position - window_ + 1) : 0;
     chunks.push_back({segment.query_begin + begin, rows, segment.key_begin + first_key, position + rows - first_key,
-                      position - first_key});
+                      position - first_key, position, segment.sample});
   }
   return chunks;
 }
@@ -112,11 +116,26 @@ at::Tensor Attention::score_gradient(at::Tensor dp, const at::Tensor& p, const Q
   return dp;
 }
 
+/// Returns what dropout multiplies the probabilities by: [heads, queries, keys].
+at::Tensor Attention::dropout_factors(const at::Tensor& p, const QueryChunk& chunk) const {
+  if (!on_cpu(p)) return dropout_.draw_on_cuda(p, chunk.sample, chunk.first_query);
+  at::Tensor factors = at::zeros_like(p);
+  float* const values = factors.mutable_data_ptr<float>();
+  const int64_t first_key = chunk.first_query - chunk.first_distance;
+  for_each_row(p, chunk, window_, [&](int64_t row, int64_t begin, int64_t end) {
+    const int64_t head = chunk.first_head + row / chunk.query_rows;
+    const RowKey query{chunk.sample, chunk.first_query + row % chunk.query_rows};
+    dropout_.draw(query, head, first_key + begin, first_key + end, values + row * chunk.key_rows + begin);
+  });
+  return factors;
+}
+
 /// Calls body(chunk, queries, keys) for every chunk of queries; queries(x) and keys(x) return its rows of x in heads.
 template <typename Body>
 void Attention::for_each_chunk(const std::vector<SequenceSpan>& segments, bool on_cpu, Body body) const {
   const auto attend = [&](const SequenceSpan& segment, Heads heads) {
-    for (const QueryChunk& chunk : chunks_of(segment)) {
+    for (QueryChunk& chunk : chunks_of(segment)) {
+      chunk.first_head = heads.first;
       const auto queries = [&](const at::Tensor& x) {
         return heads_first(x.narrow(0, chunk.query_begin, chunk.query_rows), heads);
       };
@@ -147,7 +166,7 @@ bool Attention::in_tiles(const at::Tensor& q, const std::vector<SequenceSpan>& s
     most_queries = std::max(most_queries, segment.query_rows);
     most_keys = std::max(most_keys, segment.key_rows);
   }
-  return on_cpu(q) && attends_in_tiles(most_queries, most_keys);
+  return on_cpu(q) && !dropout_.active() && attends_in_tiles(most_queries, most_keys);
 }
 
 Dtype Attention::tile_inputs() const { return cpu_compute_dtype(inputs_); }
@@ -193,7 +212,9 @@ at::Tensor Attention::forward(const at::Tensor& q, const at::Tensor& k, const at
     return out;
   }
   for_each_chunk(segments, on_cpu(q), [&](const QueryChunk& chunk, const auto& queries, const auto& keys) {
-    queries(out).copy_(at::bmm(probabilities(queries(q), keys(k), chunk), keys(v)));
+    at::Tensor p = probabilities(queries(q), keys(k), chunk);
+    if (dropout_.active()) p.mul_(dropout_factors(p, chunk));
+    queries(out).copy_(at::bmm(p, keys(v)));
   });
   return out;
 }
@@ -225,8 +246,15 @@ AttentionGradients Attention::backward(const at::Tensor& grad, const at::Tensor&
   AttentionGradients out{at::empty_like(q), at::zeros_like(k), at::zeros_like(v)};
   for_each_chunk(segments, on_cpu(q), [&](const QueryChunk& chunk, const auto& queries, const auto& keys) {
     const at::Tensor p = probabilities(queries(q), keys(k), chunk);
-    const at::Tensor ds = score_gradient(at::bmm(queries(grad), keys(v).transpose(1, 2)), p, chunk);
-    keys(out.dv).add_(at::bmm(p.transpose(1, 2), queries(grad)));
+    at::Tensor dp = at::bmm(queries(grad), keys(v).transpose(1, 2));
+    at::Tensor kept = p;
+    if (dropout_.active()) {
+      const at::Tensor factors = dropout_factors(p, chunk);
+      kept = p.mul(factors);
+      dp.mul_(factors);
+    }
+    const at::Tensor ds = score_gradient(std::move(dp), p, chunk);
+    keys(out.dv).add_(at::bmm(kept.transpose(1, 2), queries(grad)));
     keys(out.dk).add_(at::bmm(ds.transpose(1, 2), queries(q)));
     queries(out.dq).copy_(at::bmm(ds, keys(k)));
   });

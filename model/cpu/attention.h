@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "model/batch/rows.h"
+#include "model/cpu/attention_dropout.h"
 #include "model/options.h"
 
 namespace neoloom::model {
@@ -27,12 +28,15 @@ struct AttentionGradients {
 
 /// GPT-Neo's attention: scale 1, causal, softmax in fp32; local layers see the token itself and the window - 1 before
 /// it. Works on chunks of queries and skips keys that no query of a chunk may see: memory is O(T x queries of a chunk),
-/// and a local layer costs O(T x window). backward recomputes the probabilities.
+/// and a local layer costs O(T x window). backward recomputes the probabilities and what dropout makes of them.
 class Attention {
  public:
   /// `window` 0: global. `on_cuda`: use only ATen operators; else also the CPU kernels here, whose GEMMs read `inputs`.
   Attention(int64_t num_heads, int64_t window, bool on_cuda = false, Dtype inputs = Dtype::kFloat32)
       : num_heads_(num_heads), window_(window), on_cuda_(on_cuda), inputs_(inputs) {}
+
+  /// Training with dropout of the probabilities: batched matmuls, never tiles.
+  void set_dropout(const AttentionDropout& dropout) { dropout_ = dropout; }
 
   int64_t num_heads() const { return num_heads_; }
   int64_t window() const { return window_; }
@@ -68,12 +72,14 @@ class Attention {
   void for_each_tiled_head(int64_t channels, const std::vector<SequenceSpan>& segments, Body body) const;
   at::Tensor hidden_keys(const QueryChunk& chunk, const at::TensorOptions& options) const;
   at::Tensor score_gradient(at::Tensor dp, const at::Tensor& p, const QueryChunk& chunk) const;
+  at::Tensor dropout_factors(const at::Tensor& p, const QueryChunk& chunk) const;
   at::Tensor probabilities(const at::Tensor& q, const at::Tensor& k, const QueryChunk& chunk) const;
 
   int64_t num_heads_;
   int64_t window_;
   bool on_cuda_;
   Dtype inputs_;
+  AttentionDropout dropout_;
 };
 
 }  // namespace neoloom::model

@@ -44,7 +44,7 @@ struct BlockSaved {
 /// One transformer block of GPT-Neo and its gradients, written once for all backends:
 ///   middle = x + drop(out_proj(attention(q, k, v))),   q, k, v = q_proj, k_proj, v_proj of ln_1(x)
 ///   y      = middle + drop(c_proj(gelu_new(c_fc(ln_2(middle)))))
-/// drop() is resid_dropout, in training only.
+/// drop() is resid_dropout, in training only; so is attention_dropout, of the probabilities inside attention().
 struct Block {
   Norm ln_1, ln_2;
   std::array<Linear, 6> linears;  // in the order of LinearSite

@@ -50,6 +50,10 @@ std::vector<std::string> GptNeo::kernels() const {
   if (std::find(config.layer_is_local.begin(), config.layer_is_local.end(), true) != config.layer_is_local.end()) {
     lines.push_back(line("local", config.window_size));
   }
+  if (config.attention_dropout > 0.0) {
+    lines.push_back(fmt::format("training, with attention_dropout {}: batched matmuls in fp32 in all layers",
+                                config.attention_dropout));
+  }
   return lines;
 }
 

@@ -38,7 +38,7 @@ class GptNeo final : public Model {
 
  private:
   bool classifies() const { return setup_.head != Head::kCausalLm; }
-  /// Whether training draws random numbers.
+  /// Whether training draws random numbers by the device's default generator, on GPUs.
   bool draws() const {
     return (setup_.lora && setup_.lora->lora_dropout > 0.0) || setup_.neftune_noise_alpha > 0.0 ||
            setup_.config.embed_dropout > 0.0 || setup_.config.resid_dropout > 0.0;

@@ -89,6 +89,7 @@ AttentionKernel attention_kernel(const ModelSetup& setup, int64_t window) {
 }
 
 bool has_fixed_shapes(const ModelSetup& setup) {
+  if (setup.config.attention_dropout > 0.0) return false;
   const std::vector<bool>& layers = setup.config.layer_is_local;
   return std::all_of(layers.begin(), layers.end(), [&](bool local) {
     return attention_kernel(setup, local ? setup.config.window_size : 0) != AttentionKernel::kMath;
@@ -233,6 +234,9 @@ void NetworkBuilder::attach_dropouts(Network& network, const DropoutKey& key) co
     block[LinearSite::kOutProj].output_dropout = {config.resid_dropout, key.seed, key.epoch, layer,
                                                   kAttentionOutputSite};
     block[LinearSite::kCProj].output_dropout = {config.resid_dropout, key.seed, key.epoch, layer, kMlpOutputSite};
+    if (config.attention_dropout == 0.0) continue;
+    block.attention.set_dropout({config.attention_dropout, key.seed, key.epoch, layer, config.num_heads});
+    block.attention_kernel = AttentionKernel::kMath;
   }
 }
 

@@ -37,7 +37,7 @@ struct Network {
   at::Tensor embed(const at::Tensor& ids, const at::Tensor& positions) const;
 };
 
-/// On GPUs: the kernel of layers with this window (0: global).
+/// On GPUs: the kernel of layers with this window (0: global); with dropout of attention, evaluations alone use it.
 AttentionKernel attention_kernel(const ModelSetup& setup, int64_t window);
 /// Whether micro-batches can have few fixed shapes, for CUDA graphs. They cannot where attention works sample by
 /// sample, since its kernels depend on the lengths.

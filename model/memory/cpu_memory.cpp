@@ -28,6 +28,7 @@ class CpuKernels {
         matmul_(compute_dtype_),
         head_size_(setup.model.config.head_dim()),
         threads_(setup.threads),
+        drops_(setup.model.config.attention_dropout > 0.0),
         longest_(longest),
         gemms_(gemms) {}
 
@@ -47,6 +48,7 @@ class CpuKernels {
   Matmul matmul_;
   int64_t head_size_;
   int64_t threads_;
+  bool drops_;  // attention probabilities
   int64_t longest_;
   std::vector<StepGemm>* gemms_;
   at::Tensor scratch_;  // weights converted to fp32: Matmul keeps them, too
@@ -101,14 +103,15 @@ int64_t CpuKernels::tile_scratch_bytes(bool lowp, bool backward) const {
 }
 
 void CpuKernels::attend(const at::Tensor& q, const at::Tensor& k, bool backward) const {
-  const bool tiled = attends_in_tiles(q.size(0) == k.size(0) ? longest_ : 1, longest_);
+  const bool tiled = !drops_ && attends_in_tiles(q.size(0) == k.size(0) ? longest_ : 1, longest_);
   const bool lowp = tiled && cpu_compute_dtype(compute_dtype_) != Dtype::kFloat32;
   int64_t bytes = 0;
   if (lowp != (q.scalar_type() != at::kFloat)) {
     const int64_t converted = backward ? 3 * q.numel() + 4 * k.numel() : 2 * q.numel() + 2 * k.numel();
     bytes += (lowp ? kLowpBytes : kFp32Bytes) * converted;
   }
-  const int64_t untiled = (backward ? 4 : 3) * kFp32Bytes * std::min(kAttentionQueries, longest_) * longest_;
+  const int64_t scores = (backward ? 4 : 3) + (drops_ ? (backward ? 2 : 1) : 0);
+  const int64_t untiled = scores * kFp32Bytes * std::min(kAttentionQueries, longest_) * longest_;
   take_briefly(bytes + threads_ * (tiled ? tile_scratch_bytes(lowp, backward) : untiled));
 }
 

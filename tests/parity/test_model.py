@@ -283,16 +283,75 @@ def test_gradients_with_dropout_equal_peft_with_the_same_masks(tmp_path, head, u
     compare_in_training(situation, batch, answer, tensors)
 
 
+ATTENTION_DROPOUT = 0.3
+
+
+def dropped_attention(situation, tensors):
+    """Gives transformers' attention the probe's factors [B, H, T, T], and returns them by layer."""
+    found = []
+    for name, module in list(situation.model.named_modules()):
+        factors = tensors.get("mask." + name.removeprefix("base_model.model."))
+        if name.endswith("attn_dropout"):
+            assert module.p == ATTENTION_DROPOUT
+            situation.model.get_submodule(name.rpartition(".")[0]).attn_dropout = Masked(factors)
+            found.append(factors)
+    return found
+
+
+@pytest.mark.parametrize("lora", [None, dict(r=4, lora_alpha=8, target_modules=SIX)], ids=["every parameter", "lora"])
+@pytest.mark.parametrize("head", ["causal_lm", "single_label"])
+def test_gradients_with_dropout_of_attention_equal_transformers_with_the_same_masks(tmp_path, head, lora):
+    """Global and local layers, samples shorter and longer than the window and than a chunk of 128 queries."""
+    situation = Situation(tmp_path, head, lora, num_layers=3, window_size=16, max_position_embeddings=160,
+                          attention_dropout=ATTENTION_DROPOUT)
+    batch = make_batch(head, [150, 4, 40], 512, 3, seed=5)
+    ((answer, tensors),) = probe(tmp_path, [situation.case("out", *batch, dropout_seed=7, dropout_epoch=2)])
+    _, loss, *_ = situation.reference(*batch)
+    assert answer["eval_loss"] == pytest.approx(loss, rel=TOLERANCE), "an evaluation drops nothing"
+    situation.model.train()
+    factors = dropped_attention(situation, tensors)
+    assert len(factors) == 3
+    seen = torch.tril(torch.ones(150, 150, dtype=torch.bool))
+    for layer in factors:
+        drawn = layer[0][:, seen]  # [H, probabilities of the longest sample]
+        assert drawn.unique().tolist() == pytest.approx([0.0, 1 / (1 - ATTENTION_DROPOUT)])
+        assert (drawn == 0).float().mean(1).tolist() == pytest.approx([ATTENTION_DROPOUT] * len(drawn), abs=0.02)
+        assert not torch.equal(drawn[0], drawn[1]), "each head has a mask of its own"
+        assert not torch.equal(layer[1][:, :4, :4], layer[2][:, :4, :4]), "and so has each sample"
+    assert not torch.equal(factors[0], factors[1])
+    compare_in_training(situation, batch, answer, tensors, apart=5 * TOLERANCE)
+
+
+def test_dropout_of_attention_depends_on_seed_and_epoch_and_follows_the_sample_into_any_batch(tmp_path):
+    situation = Situation(tmp_path, "single_label", None, attention_dropout=ATTENTION_DROPOUT)
+    ids, mask, labels = batch = make_batch("single_label", [9, 12, 5], 512, 3, seed=5)
+    alone = [(ids[i : i + 1, : mask[i].sum()], mask[i : i + 1, : mask[i].sum()], labels[i : i + 1]) for i in range(3)]
+    cases = [situation.case("together", *batch, dropout_seed=7)]
+    for i, sample in enumerate(alone):
+        case = situation.case(f"alone{i}", *sample, dropout_seed=7)
+        case["batch"]["sample_ids"] = [i]
+        cases.append(case)
+    cases.append(situation.case("seed", *batch, dropout_seed=8))
+    cases.append(situation.case("epoch", *batch, dropout_seed=7, dropout_epoch=1))
+    (together, gradients), *parts, seed, epoch = probe(tmp_path, cases)
+    assert sum(answer["loss"] for answer, _ in parts) == pytest.approx(together["loss"], rel=TOLERANCE)
+    for name in (key for key in gradients if key.startswith("grad.")):
+        total = sum(tensors[name].double() for _, tensors in parts)
+        assert distance(gradients[name], total) < 1e-4 or total.abs().max() < 1e-6, name
+    assert len({together["loss"], seed[0]["loss"], epoch[0]["loss"]}) == 3
+
+
 def padded(rows, mask):
     """Returns values of token rows [N, c] as [B, T, c]."""
     return torch.zeros(*mask.shape, rows.size(1)).masked_scatter(mask.unsqueeze(-1), rows)
 
 
-def compare_in_training(situation, batch, answer, tensors):
-    """Compares with a model whose random numbers have been replaced by the probe's."""
+def compare_in_training(situation, batch, answer, tensors, apart=1e-3):
+    """Compares with a model whose random numbers have been replaced by the probe's. `apart`: how far they move the loss
+    at least."""
     _, loss, _, gradients = situation.reference(*batch)
     assert answer["loss"] == pytest.approx(loss, rel=TOLERANCE)
-    assert answer["eval_loss"] != pytest.approx(loss, rel=1e-3)
+    assert answer["eval_loss"] != pytest.approx(loss, rel=apart)
     exact = situation.exact_gradients(*batch)
     for name, gradient in gradients.items():
         ours, theirs = distance(tensors["grad." + name], exact[name]), distance(gradient, exact[name])

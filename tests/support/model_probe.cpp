@@ -13,10 +13,12 @@
 #include <ATen/ops/ones.h>
 #include <ATen/ops/zeros.h>
 
+#include <algorithm>
 #include <iostream>
 #include <nlohmann/json.hpp>
 
 #include "model/checkpoints/safetensors.h"
+#include "model/cpu/attention_dropout.h"
 #include "model/lora/dropout.h"
 #include "model/model.h"
 #include "model/parameter_table.h"
@@ -126,8 +128,33 @@ void append_slots(NamedTensors& out, const model::Model& model, const at::Tensor
   }
 }
 
-/// Appends what dropout makes of ones, by module: [N, width of its input]. Appends NEFTune's noise as a share of the
-/// largest: [N, h].
+/// Returns the factors of attention's dropout in one layer, with 1 for the keys that a query does not see:
+/// [B, H, padded length, padded length].
+at::Tensor attention_factors(const model::ModelSetup& setup, const model::Batch& batch, const model::DropoutKey& key,
+                             int64_t layer) {
+  const model::GptNeoConfig& config = setup.config;
+  const auto samples = static_cast<int64_t>(batch.sample_ids.size());
+  const auto length = [&](int64_t sample) {
+    const auto i = static_cast<size_t>(sample);
+    return batch.cu_seqlens[i + 1] - batch.cu_seqlens[i];
+  };
+  int64_t longest = 0;
+  for (int64_t sample = 0; sample < samples; ++sample) longest = std::max(longest, length(sample));
+  at::Tensor factors = at::ones({samples, config.num_heads, longest, longest}, at::kFloat);
+  const model::AttentionDropout dropout{config.attention_dropout, key.seed, key.epoch, layer, config.num_heads};
+  for (int64_t sample = 0; sample < samples; ++sample) {
+    for (int64_t head = 0; head < config.num_heads; ++head) {
+      for (int64_t query = 0; query < length(sample); ++query) {
+        dropout.draw({batch.sample_ids[static_cast<size_t>(sample)], query}, head, 0, query + 1,
+                     factors[sample][head][query].mutable_data_ptr<float>());
+      }
+    }
+  }
+  return factors;
+}
+
+/// Appends what dropout makes of ones, by module: [N, width of its input], of attention as attention_factors() says.
+/// Appends NEFTune's noise as a share of the largest: [N, h].
 void append_masks(NamedTensors& out, const model::ModelSetup& setup, const model::Batch& batch,
                   const model::DropoutKey& key) {
   const model::GptNeoConfig& config = setup.config;
@@ -150,6 +177,9 @@ void append_masks(NamedTensors& out, const model::ModelSetup& setup, const model
     }
     const std::string block = "transformer.h." + std::to_string(layer);
     append(block + ".attn.attention.resid_dropout", config.resid_dropout, layer, model::kAttentionOutputSite, h);
+    if (config.attention_dropout > 0.0) {
+      out.emplace_back("mask." + block + ".attn.attention.attn_dropout", attention_factors(setup, batch, key, layer));
+    }
     append(block + ".mlp.dropout", config.resid_dropout, layer, model::kMlpOutputSite, h);
   }
   append("transformer.drop", config.embed_dropout, config.num_layers, model::kEmbeddingSite, h);

@@ -31,6 +31,11 @@ std::vector<ModelSetup> every_setup_with_dropout() {
     setup.config.embed_dropout = setup.config.resid_dropout = 0.1;
     setup.neftune_noise_alpha = 3.0;
   }
+  const std::vector<ModelSetup> others = setups;
+  for (ModelSetup setup : others) {
+    setup.config.attention_dropout = 0.2;
+    setups.push_back(std::move(setup));
+  }
   return setups;
 }
 

@@ -253,7 +253,7 @@ TEST(DevicePath, MasksFollowFromStepAndMicroBatchAndDifferBetweenThem) {
 TEST(DevicePath, MaskedGradientsAreThoseOfTheMaskedForward) {
   // Compares with differences of the loss along a direction, with the masks of one micro-batch.
   ModelSetup setup = device_setup(tiny_setup(Head::kCausalLm, 0.3), Dtype::kFloat32);
-  setup.config.embed_dropout = setup.config.resid_dropout = 0.3;
+  setup.config.embed_dropout = setup.config.resid_dropout = setup.config.attention_dropout = 0.3;
   setup.neftune_noise_alpha = 3.0;
   const auto model = Model::create(setup, random_weights(setup.config, at::kFloat));
   const at::Tensor params = random_params(*model);
@@ -271,6 +271,7 @@ TEST(DevicePath, NothingInAMicroStepMakesTheHostWait) {
     for (const Dtype compute : {Dtype::kFloat32, Dtype::kBFloat16}) {
       if (setup.lora) setup.lora->lora_dropout = 0.1;
       setup.config.embed_dropout = setup.config.resid_dropout = 0.1;
+      if (compute == Dtype::kFloat32) setup.config.attention_dropout = 0.1;
       setup.neftune_noise_alpha = 3.0;
       const auto model = Model::create(device_setup(setup, compute), random_weights(setup.config, at::kFloat));
       const at::Tensor params = random_params(*model);

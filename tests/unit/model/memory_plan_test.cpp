@@ -124,7 +124,7 @@ ModelSetup setup_of(const Case& c) {
     setup.lora->use_dora = c.dora;
   }
   if (c.noisy) {
-    setup.config.embed_dropout = setup.config.resid_dropout = 0.1;
+    setup.config.embed_dropout = setup.config.resid_dropout = setup.config.attention_dropout = 0.1;
     setup.neftune_noise_alpha = 5.0;
   }
   return c.on_cuda ? device_setup(setup, c.compute) : setup;

@@ -33,7 +33,7 @@ TEST(Model, ResultsDoNotDependOnEarlierCalls) {
 /// Every kind of random number that training draws.
 ModelSetup random_setup(Head head, double dropout) {
   ModelSetup setup = tiny_setup(head, dropout);
-  setup.config.embed_dropout = setup.config.resid_dropout = dropout;
+  setup.config.embed_dropout = setup.config.resid_dropout = setup.config.attention_dropout = dropout;
   setup.neftune_noise_alpha = 3.0;
   return setup;
 }
@@ -90,7 +90,8 @@ TEST(Model, EachKindOfRandomNumbersChangesTrainingAndNoEvaluation) {
   std::set<double> trained = {expected.first};
   for (const auto& [training, evaluation] : {losses([](ModelSetup& setup) { setup.neftune_noise_alpha = 2.0; }),
                                              losses([](ModelSetup& setup) { setup.config.embed_dropout = 0.1; }),
-                                             losses([](ModelSetup& setup) { setup.config.resid_dropout = 0.1; })}) {
+                                             losses([](ModelSetup& setup) { setup.config.resid_dropout = 0.1; }),
+                                             losses([](ModelSetup& setup) { setup.config.attention_dropout = 0.1; })}) {
     EXPECT_TRUE(trained.insert(training).second);
     EXPECT_EQ(evaluation, expected.second);
   }
