@@ -51,7 +51,7 @@ struct Options : NewModelOptions {
   std::optional<int64_t> pad_token_id;
   std::optional<double> embed_dropout;      // null: config.json's, as the next two
   std::optional<double> resid_dropout;      // of the outputs of attention and MLP
-  std::optional<double> attention_dropout;  // 0 only
+  std::optional<double> attention_dropout;  // of the probabilities
   Dtype frozen_dtype = Dtype::kFloat16;
   bool train_all = false;                // allows full-parameter training above 500 M parameters
   bool ignore_mismatched_sizes = false;  // replace a base's head with other labels by a fresh one

@@ -132,9 +132,6 @@ class GroupFields {
   std::vector<Field>& out_;
 };
 
-constexpr Rule<double> kNoAttentionDropout{"0 (training has no dropout of attention probabilities)",
-                                           [](double v) { return v == 0; }};
-
 void add_model_fields(std::vector<Field>& out) {
   using Options = model::Options;
   GroupFields group("model_config", &RunConfig::model_config, out);
@@ -146,7 +143,7 @@ void add_model_fields(std::vector<Field>& out) {
   group.integer("pad_token_id", kCompared, &Options::pad_token_id, kCount);
   group.number("embed_dropout", kResolved, &Options::embed_dropout, kBelowOne);
   group.number("resid_dropout", kResolved, &Options::resid_dropout, kBelowOne);
-  group.number("attention_dropout", kResolved, &Options::attention_dropout, kNoAttentionDropout);
+  group.number("attention_dropout", kResolved, &Options::attention_dropout, kBelowOne);
   group.dtype("frozen_dtype", kCompared, &Options::frozen_dtype);
   group.flag("train_all", kCompared, &Options::train_all);
   group.flag("ignore_mismatched_sizes", kFree, &Options::ignore_mismatched_sizes, true);

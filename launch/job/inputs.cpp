@@ -96,15 +96,11 @@ void override_dropouts(const model::Options& ours, const std::string& name, mode
 
 void check_dropouts(const Base& base) {
   const model::GptNeoConfig& config = base.config;
-  core::require(config.attention_dropout == 0.0, ErrorKind::kUsage,
-                "{}/config.json: attention_dropout {}: training with dropout of the attention probabilities is not "
-                "supported; set model_config.attention_dropout: 0 to train without (embed_dropout, resid_dropout and "
-                "peft_config.lora_dropout are supported)",
-                base.folder, config.attention_dropout);
-  core::require(config.embed_dropout < 1.0 && config.resid_dropout < 1.0, ErrorKind::kUsage,
-                "{}/config.json: embed_dropout {}, resid_dropout {}: nothing is left to train on; expected numbers "
-                "below 1, or other values in model_config",
-                base.folder, config.embed_dropout, config.resid_dropout);
+  core::require(config.embed_dropout < 1.0 && config.resid_dropout < 1.0 && config.attention_dropout < 1.0,
+                ErrorKind::kUsage,
+                "{}/config.json: embed_dropout {}, resid_dropout {}, attention_dropout {}: nothing is left to train "
+                "on; expected numbers below 1, or other values in model_config",
+                base.folder, config.embed_dropout, config.resid_dropout, config.attention_dropout);
 }
 
 std::vector<std::string> labels_of_newest_checkpoint(const RunConfig& config) {

@@ -50,7 +50,7 @@ std::string config_json(const model::Options& options, const data::Tokenizer& to
       {"initializer_range", options.initializer_range.value_or(defaults.initializer_range)},
       {"tie_word_embeddings", options.tie_word_embeddings.value_or(defaults.tie_word_embeddings)},
       {"embed_dropout", options.embed_dropout.value_or(0.0)},
-      {"attention_dropout", 0.0},
+      {"attention_dropout", options.attention_dropout.value_or(0.0)},
       {"resid_dropout", options.resid_dropout.value_or(0.0)},
       {"bos_token_id", tokenizer.eos_token_id()},
       {"eos_token_id", tokenizer.eos_token_id()},

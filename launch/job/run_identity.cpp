@@ -65,8 +65,11 @@ void compare_base_config(const ordered_json& before, const std::map<std::string,
                          Differences& differences) {
   const auto stored = before.find("base_config");
   if (stored == before.end()) return;
-  for (const auto& [key, value] : now)
-    compare_stored(*stored, key.c_str(), "config.json of the base: " + key, value, differences);
+  for (const auto& [key, value] : now) {
+    // An older neoloom trained without attention_dropout only, and did not store it.
+    const std::string before_or_default = stored->value(key, key == "attention_dropout" ? "0" : value);
+    compare("config.json of the base: " + key, before_or_default, value, differences);
+  }
 }
 
 // Compares the planned length of a run. It may grow with --extend only, because the schedule depends on it.
@@ -125,6 +128,7 @@ std::map<std::string, std::string> base_config_values(const model::GptNeoConfig&
           {"initializer_range", fmt::format("{}", base.initializer_range)},
           {"embed_dropout", fmt::format("{}", base.embed_dropout)},
           {"resid_dropout", fmt::format("{}", base.resid_dropout)},
+          {"attention_dropout", fmt::format("{}", base.attention_dropout)},
           {"tie_word_embeddings", fmt::format("{}", base.tie_word_embeddings)},
           {"attention_layers", fmt::format("{}", fmt::join(layers, ", "))},
           {"bos_token_id", std::to_string(base.bos_token_id)},

@@ -107,15 +107,6 @@ def test_settings_that_neoloom_does_not_have_are_named(lm, tmp_path, cache):
     assert "typical_p" not in ended.err and "top_k" not in ended.err, "the command line goes first"
 
 
-def test_dropout_of_attention_is_refused_by_training_only(lm, tmp_path, cache):
-    folder = edited(tmp_path / "dropout", lm, config={"attention_dropout": 0.1})
-    write_jsonl(tmp_path / "rows.jsonl", [{"text": "free cash"}] * 4)
-    config = {"model_config": {"pretrained_model_name": str(folder)}, "peft_config": {},
-              "data": {"train": str(tmp_path / "rows.jsonl")}}
-    _, ended = train(tmp_path, cache, config, code=USAGE)
-    assert_one_message(ended, "attention_dropout 0.1", "training", folder)
-
-
 # Prompts
 
 

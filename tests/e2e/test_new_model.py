@@ -117,6 +117,15 @@ def test_a_classifier_from_scratch(settings, files, tmp_path):
     assert json.loads((run.folder / "model/config.json").read_text())["architectures"] == ["GPTNeoForSequenceClassification"]
 
 
+def test_dropouts_that_are_asked_for_are_those_of_its_config(settings, tmp_path):
+    asked = {"embed_dropout": 0.1, "resid_dropout": 0.2, "attention_dropout": 0.3}
+    run = common.Run(tmp_path / "run", settings, model_config={**SHAPE, **asked}, trainer_config={"max_steps": 1},
+                     runtime={**settings["runtime"], "cache_dir": str(tmp_path / "cache")})
+    run.train(0).expect(0)
+    config = GPTNeoConfig.from_pretrained(run.folder / "model")
+    assert {key: getattr(config, key) for key in asked} == asked
+
+
 def test_an_adapter_on_the_result_changes_the_configuration_only(settings, unbroken, tmp_path):
     config = {**settings, "model_config": {"pretrained_model_name": str(unbroken.folder / "model"),
                                            "frozen_dtype": "float32"}, "peft_config": {"r": 4}, "tokenizer_config": {}}

@@ -10,7 +10,7 @@ from common import Run, make_config, merged, neoloom
 USAGE = 2
 NOISE = {
     "trainer_config": {"neftune_noise_alpha": 5.0, "eval_on_start": True},
-    "model_config": {"embed_dropout": 0.1, "resid_dropout": 0.2},
+    "model_config": {"embed_dropout": 0.1, "resid_dropout": 0.2, "attention_dropout": 0.3},
 }
 
 
@@ -68,6 +68,7 @@ def test_evaluations_are_free_of_it_and_each_kind_changes_training(tmp_path, con
             {"trainer_config": {"neftune_noise_alpha": None}},
             {"model_config": {"embed_dropout": 0.0}},
             {"model_config": {"resid_dropout": 0.0}},
+            {"model_config": {"attention_dropout": 0.0}},
         ]
     ):
         run = Run(tmp_path / f"run{number}", merged(config, change), trainer_config={"max_steps": 1})
@@ -75,7 +76,7 @@ def test_evaluations_are_free_of_it_and_each_kind_changes_training(tmp_path, con
         first = run.evaluations()[0]
         assert {k: v for k, v in first.items() if k != "epoch"} == {k: v for k, v in start.items() if k != "epoch"}
         losses.append(run.losses()[0][2])
-    assert len(set(losses)) == 4
+    assert len(set(losses)) == 5
 
 
 class TestConfigJson:
@@ -90,25 +91,25 @@ class TestConfigJson:
         path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
         return {"model_config": {"pretrained_model_name": str(folder)}, "trainer_config": {"max_steps": 3}}
 
-    def test_its_dropouts_are_those_of_training(self, tmp_path, data, config):
-        by_file = Run(tmp_path / "file", merged(config, self.base_with(tmp_path, data, resid_dropout=0.2)))
+    @pytest.mark.parametrize("key", ["resid_dropout", "attention_dropout"])
+    def test_its_dropouts_are_those_of_training(self, tmp_path, data, config, key):
+        by_file = Run(tmp_path / "file", merged(config, self.base_with(tmp_path, data, **{key: 0.2})))
         by_file.train(1).expect(0)
-        by_key = Run(tmp_path / "key", config, model_config={"resid_dropout": 0.2}, trainer_config={"max_steps": 3})
+        by_key = Run(tmp_path / "key", config, model_config={key: 0.2}, trainer_config={"max_steps": 3})
         by_key.train(1).expect(0)
         assert by_file.losses() == by_key.losses()
-        off = merged(by_file.config, {"model_config": {"resid_dropout": 0.0}})
+        off = merged(by_file.config, {"model_config": {key: 0.0}})
         without = Run(tmp_path / "off", off)
         without.train(1).expect(0)
         plain = Run(tmp_path / "plain", config, trainer_config={"max_steps": 3})
         plain.train(1).expect(0)
         assert without.losses() == plain.losses() != by_file.losses()
-        refused = Run(by_file.folder, by_file.config, model_config={"resid_dropout": 0.1}).train(1).expect(USAGE)
-        assert "config.json of the base: resid_dropout: was 0.2, is 0.1" in refused.err
+        refused = Run(by_file.folder, by_file.config, model_config={key: 0.1}).train(1).expect(USAGE)
+        assert f"config.json of the base: {key}: was 0.2, is 0.1" in refused.err
+        assert neoloom(0, "evaluate", "--run", by_file.folder, "--data", config["data"]["validation"]).expect(0)
 
-    def test_dropout_of_attention_is_refused_with_the_way_out(self, tmp_path, data, config):
-        asked = merged(config, self.base_with(tmp_path, data, attention_dropout=0.1))
+    def test_a_dropout_of_everything_is_refused_with_the_way_out(self, tmp_path, data, config):
+        asked = merged(config, self.base_with(tmp_path, data, attention_dropout=1.0))
         refused = Run(tmp_path / "run", asked).train(1).expect(USAGE)
-        assert "attention_dropout 0.1" in refused.err and "model_config.attention_dropout: 0" in refused.err
-        run = Run(tmp_path / "run", asked, model_config={"attention_dropout": 0})
-        run.train(1).expect(0)
-        assert neoloom(0, "evaluate", "--run", run.folder, "--data", config["data"]["validation"]).expect(0)
+        assert "attention_dropout 1" in refused.err and "model_config" in refused.err
+        Run(tmp_path / "run", asked, model_config={"attention_dropout": 0}).train(1).expect(0)

@@ -116,9 +116,8 @@ TEST(RandomNumbersOfTraining, AreOffUnlessAskedFor) {
   EXPECT_EQ(parse("{}\n").model_config.resid_dropout, std::nullopt);
   EXPECT_EQ(parse("model_config: {resid_dropout: 0.1}\n").model_config.resid_dropout, 0.1);
   EXPECT_THAT(refusal("model_config: {embed_dropout: 1}\n"), HasSubstr("below 1"));
-  EXPECT_EQ(parse("model_config: {attention_dropout: 0}\n").model_config.attention_dropout, 0.0);
-  EXPECT_THAT(refusal("model_config: {attention_dropout: 0.1}\n"),
-              HasSubstr("model_config.attention_dropout: expected 0 (training has no dropout of attention"));
+  EXPECT_EQ(parse("model_config: {attention_dropout: 0.1}\n").model_config.attention_dropout, 0.1);
+  EXPECT_THAT(refusal("model_config: {attention_dropout: 1}\n"), HasSubstr("below 1"));
 }
 
 TEST(TokenBudget, IsACountOfTokens) {

@@ -92,6 +92,7 @@ std::vector<std::pair<std::string, std::function<void(model::GptNeoConfig&)>>> b
           {"initializer_range", [](Config& c) { c.initializer_range = 0.03; }},
           {"embed_dropout", [](Config& c) { c.embed_dropout = 0.1; }},
           {"resid_dropout", [](Config& c) { c.resid_dropout = 0.1; }},
+          {"attention_dropout", [](Config& c) { c.attention_dropout = 0.1; }},
           {"tie_word_embeddings", [](Config& c) { c.tie_word_embeddings = false; }},
           {"attention_layers",
            [](Config& c) {
@@ -184,6 +185,15 @@ TEST(Identity, AKeyThatAnOlderNeoloomDidNotKnowHadItsDefault) {
   RunConfig noisy = config();
   noisy.trainer_config.neftune_noise_alpha = 5;
   EXPECT_THAT(refusal(older.dump(), noisy, values), HasSubstr("trainer_config.neftune_noise_alpha: was 0, is 5"));
+}
+
+TEST(Identity, AnOlderNeoloomTrainedWithoutDropoutOfAttention) {
+  ordered_json older = ordered_json::parse(identity_json(config(), resolved()));
+  ASSERT_EQ(older.at("base_config").erase("attention_dropout"), 1U);
+  ResolvedSettings values = resolved();
+  EXPECT_EQ(refusal(older.dump(), config(), values), "");
+  values.base_config["attention_dropout"] = "0.1";
+  EXPECT_THAT(refusal(older.dump(), config(), values), HasSubstr("attention_dropout: was 0, is 0.1"));
 }
 
 TEST(Identity, WhatAnOlderNeoloomDidNotStoreIsNotCompared) {
