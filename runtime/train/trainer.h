@@ -12,6 +12,7 @@
 #include "runtime/comm/mpi_session.h"
 #include "runtime/train/best_model.h"
 #include "runtime/train/early_stopping.h"
+#include "runtime/train/nvtx_ranges.h"
 #include "runtime/train/reporter.h"
 #include "runtime/train/result_writer.h"
 #include "runtime/train/step_profiler.h"
@@ -99,6 +100,7 @@ class Trainer {
   Reporter reporter_;
   ResultWriter writer_;  // used on rank 0
   StepRunner runner_;
+  NvtxRanges nvtx_ranges_;
   StepProfiler profiler_;
   std::unique_ptr<MicroBatchLoader> loader_;
   StepResult last_result_;

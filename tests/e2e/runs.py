@@ -19,11 +19,12 @@ QUICK = {
 }
 
 
-def train(folder, cache, config, code=0, ranks=0):
-    """Trains into folder/run and expects this exit code. Returns the run and how the command ended."""
+def train(folder, cache, config, code=0, ranks=0, **variables):
+    """Trains into folder/run with these environment variables and expects this exit code. Returns the run and how the
+    command ended."""
     run = Run(folder / "run", merged(QUICK, config), runtime={**config.get("runtime", {}), **QUICK["runtime"],
                                                               "cache_dir": str(cache)})
-    return run, run.train(ranks).expect(code)
+    return run, run.train(ranks, **variables).expect(code)
 
 
 def command(cache, *arguments, code=0, ranks=0):

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The profile of some steps: what it holds, and that it changes no bit."""
+"""The profile of some steps, and the ranges for NVTX: what they hold, and that they change no bit."""
 
 import collections
 import json
 
 import pytest
 import tiny_model
-from common import merged
+from common import BUILD, merged
 from runs import train
 
 FIRST, COUNT = 3, 2
@@ -52,3 +52,20 @@ def test_each_rank_writes_the_ranges_of_the_steps_that_are_asked_for(config, tmp
 def test_a_run_without_it_writes_none(config, tmp_path, cache):
     run, _ = train(tmp_path / "plain", cache, config)
     assert not (run.folder / "profile").exists()
+
+
+def test_a_tool_for_nvtx_sees_the_ranges_of_every_step(config, tmp_path, cache):
+    recorder = BUILD / "libnvtx_recorder.so"
+    if not recorder.exists():
+        pytest.skip("built without NVTX's headers")
+    plain, _ = train(tmp_path / "plain", cache, config)
+    record = tmp_path / "ranges.txt"
+    run, _ = train(tmp_path / "run", cache, config, NVTX_INJECTION64_PATH=recorder, NVTX_RECORD=record)
+    name = "adapter/adapter_model.safetensors"
+    assert (run.folder / name).read_bytes() == (plain.folder / name).read_bytes()
+    found = collections.Counter(record.read_text().splitlines())
+    steps, micro_batches = 6, 6 * 8 // 2
+    assert found["update"] == found["sum over ranks"] == steps, found
+    assert found["micro-batch"] == found["  head"] == micro_batches, found
+    assert found["  block 0 forward"] == found["  block 0 backward"] == micro_batches, found
+    assert found["    attention forward"] == found["    attention backward"] > 0, found
