@@ -266,6 +266,23 @@ TEST(DevicePath, MaskedGradientsAreThoseOfTheMaskedForward) {
   EXPECT_NEAR(grads.mul(direction).sum().item<double>(), slope, 2e-2 * std::abs(slope));
 }
 
+TEST(DevicePath, OnlyTrainingWithDropoutOfAttentionGoesWithoutFlashAttentionAndGraphs) {
+  ModelSetup setup = device_setup(tiny_setup(Head::kCausalLm), Dtype::kBFloat16);
+  setup.config.attention_dropout = 0.1;
+  const auto model = Model::create(setup, random_weights(setup.config, at::kFloat));
+  const at::Tensor params = random_params(*model);
+  at::Tensor grads = at::zeros_like(params);
+  const Batch batch = batch_for(setup);
+  const auto flash_calls = [](const auto& run) {
+    const neoloom::support::OperatorRecord record;
+    run();
+    return record.kernels().count("_flash_attention_forward");
+  };
+  EXPECT_EQ(flash_calls([&] { model->forward_backward(batch, params, grads, {}, 1.0); }), 0U);
+  EXPECT_EQ(flash_calls([&] { model->evaluate(batch, params); }), 1U);
+  EXPECT_EQ(model->prepare(*model->pack(batch, at::kCPU), params, grads, {}, 1.0).shape, "");
+}
+
 TEST(DevicePath, NothingInAMicroStepMakesTheHostWait) {
   for (ModelSetup setup : every_setup()) {
     for (const Dtype compute : {Dtype::kFloat32, Dtype::kBFloat16}) {
