@@ -27,11 +27,15 @@ void EventLog::write(const ordered_json& event) {
   file_.append(event.dump(-1, ' ', false, ordered_json::error_handler_t::replace) + "\n");
 }
 
-void read_events(const std::string& path, const std::function<void(ordered_json event)>& take) {
+void read_lines(const std::string& path, const std::function<void(std::string_view line)>& take) {
   std::error_code unknown;
   if (!std::filesystem::is_regular_file(path, unknown)) return;
   std::ifstream file(path);
-  for (std::string line; std::getline(file, line);) take_event(line, take);
+  for (std::string line; std::getline(file, line);) take(line);
+}
+
+void read_events(const std::string& path, const std::function<void(ordered_json event)>& take) {
+  read_lines(path, [&](std::string_view line) { take_event(line, take); });
 }
 
 void take_event(std::string_view line, const std::function<void(ordered_json event)>& take) {
@@ -49,10 +53,14 @@ std::optional<int64_t> LostSteps::before(const ordered_json& event) {
     started_ = false;
     const auto step = event.find("step");
     return step != event.end() && step->is_number() ? step->get<int64_t>() : 0;
-  } else if ((*kind == "train" || *kind == "eval") && std::exchange(started_, false)) {
-    return -1;
+  } else if (*kind == "train" || *kind == "eval") {
+    return before_values();
   }
   return std::nullopt;
+}
+
+std::optional<int64_t> LostSteps::before_values() {
+  return std::exchange(started_, false) ? std::optional<int64_t>(-1) : std::nullopt;
 }
 
 ordered_json device_json(const DeviceMeasure& measure) {

@@ -30,8 +30,10 @@ class EventLog {
   AppendedFile file_;
 };
 
-/// Calls `take` with each event of a metrics.jsonl, in order. A line that is not whole, because it is being written,
-/// does not count; nor does a file that is not there.
+/// Calls `take` with each line of a metrics.jsonl, in order, without its end. A file that is not there has none.
+void read_lines(const std::string& path, const std::function<void(std::string_view line)>& take);
+
+/// The same with the event of each line. A line that is not whole, because it is being written, does not count.
 void read_events(const std::string& path, const std::function<void(nlohmann::ordered_json event)>& take);
 
 /// Calls `take` with the event of one line; not with a line that is no JSON object.
@@ -44,6 +46,8 @@ class LostSteps {
   /// Returns a step when lines before this event that lie beyond it no longer count; a start that does not resume gives
   /// -1.
   std::optional<int64_t> before(const nlohmann::ordered_json& event);
+  /// The same before a train or eval event.
+  std::optional<int64_t> before_values();
 
  private:
   bool started_ = false;  // a start, and neither a resume nor a line yet

@@ -10,6 +10,7 @@
 
 #include "runtime/core/clock.h"
 #include "runtime/core/error.h"
+#include "runtime/metrics/event_line.h"
 
 namespace neoloom::train {
 namespace {
@@ -18,8 +19,12 @@ using nlohmann::ordered_json;
 
 int64_t last_world_size(const std::string& path) {
   int64_t world_size = 0;
-  metrics::read_events(path, [&](const ordered_json& event) {
+  const auto take = [&](const ordered_json& event) {
     if (event.value("event", "") == "run_start") world_size = event.value("world_size", int64_t{0});
+  };
+  metrics::read_lines(path, [&](std::string_view line) {
+    const std::string_view kind = metrics::kind_of(line);
+    if (kind.empty() || kind == "run_start") metrics::take_event(line, take);
   });
   return world_size;
 }
