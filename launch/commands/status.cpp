@@ -49,7 +49,7 @@ int run_status(const StatusArguments& arguments) {
   require_run_folder(run);
   const checkpoint::LockReport lock = checkpoint::look_at_lock(run, kWatchSeconds);
   RunHistory history(run);
-  metrics::read_events(run + "/metrics.jsonl", [&](ordered_json event) { history.take(std::move(event)); });
+  metrics::read_lines(run + "/metrics.jsonl", [&](std::string_view line) { history.take_line(line); });
   const ordered_json told = describe_run(run, history, lock);
   core::Output output;
   if (arguments.json) {

@@ -131,15 +131,16 @@ class Drawing {
     std::vector<double> values;
     double least = std::numeric_limits<double>::infinity();
     double greatest = -least;
-    for (const TrainPoint& point : history_.record().train) {
-      values.push_back(point.loss);
+    for (const MeanLoss& stretch : history_.record().losses.stretches()) values.push_back(stretch.mean());
+    for (const TrainPoint& point : points_of(history_.record().train)) {
       if (!std::isfinite(point.loss)) continue;
       least = std::min(least, point.loss);
       greatest = std::max(greatest, point.loss);
     }
     if (values.empty()) return;
     constexpr size_t kNumberColumns = 9;
-    const std::string now = metrics::pad_right(metrics::number_text(values.back()), kNumberColumns) + " ";
+    const double last = last_of(history_.record().train).loss;
+    const std::string now = metrics::pad_right(metrics::number_text(last), kNumberColumns) + " ";
     std::string range =
         least <= greatest ? fmt::format("  {} to {}", metrics::number_text(least), metrics::number_text(greatest)) : "";
     constexpr size_t kNarrowestLine = 20;
@@ -150,7 +151,7 @@ class Drawing {
 
   void rate() {
     if (history_.record().train.empty()) return;
-    const TrainPoint& last = history_.record().train.back();
+    const TrainPoint& last = last_of(history_.record().train);
     std::string text = fmt::format("{:.2e}", last.learning_rate);
     if (!std::isnan(last.grad_norm)) text += ", gradient norm " + metrics::number_text(last.grad_norm);
     labelled(7, "lr", text);

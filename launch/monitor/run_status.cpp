@@ -56,6 +56,21 @@ RunHistory::RunHistory(std::string run) : last_seconds_(std::numeric_limits<doub
   record_.folder = std::move(run);
 }
 
+void RunHistory::take_line(std::string_view line) {
+  if (const auto numbers = metrics::scan_train_line(line); numbers && reader_.take(*numbers)) {
+    if (!std::isnan(numbers->time_seconds)) last_seconds_ = numbers->time_seconds;
+    train_line_ = line;
+    return;
+  }
+  metrics::take_event(line, [this](ordered_json event) { take(std::move(event)); });
+}
+
+const std::optional<ordered_json>& RunHistory::train() const {
+  if (!train_line_.empty()) metrics::take_event(train_line_, [this](ordered_json event) { train_ = std::move(event); });
+  train_line_.clear();
+  return train_;
+}
+
 void RunHistory::take(ordered_json event) {
   const std::string kind = text_of(event, "event");
   if (const double seconds = number_of(event, "time"); !std::isnan(seconds)) last_seconds_ = seconds;
@@ -65,24 +80,23 @@ void RunHistory::take(ordered_json event) {
     resumed_step_ = 0;
   } else if (kind == "resume") {
     resumed_step_ = count_of(event, "step");
+    train();
     for (auto* last : {&train_, &eval_}) {
       if (*last && count_of(**last, "step") > resumed_step_) last->reset();
     }
   } else if (kind == "train") {
     train_ = event;
+    train_line_.clear();
   } else if (kind == "eval") {
     eval_ = event;
   } else if (kind == "run_end") {
     end_ = event;
   }
   reader_.take(std::move(event));
-  // Of a million log lines, devices and times would take most of the memory.
-  record_.progress.clear();
-  if (const size_t count = record_.train.size(); count > 1) record_.train[count - 2].devices = {};
 }
 
 int64_t RunHistory::step() const {
-  const std::optional<ordered_json>& last = end_ ? end_ : train_;
+  const std::optional<ordered_json>& last = end_ ? end_ : train();
   return last ? count_of(*last, "step") : resumed_step_;
 }
 

@@ -32,23 +32,27 @@ class RunHistory {
   RunHistory& operator=(const RunHistory&) = delete;
 
   void take(nlohmann::ordered_json event);
+  /// The same of a line of metrics.jsonl. Parses few of a million train events.
+  void take_line(std::string_view line);
   /// The last event of each kind; nullopt: none that counts.
   const std::optional<nlohmann::ordered_json>& start() const { return start_; }
-  const std::optional<nlohmann::ordered_json>& train() const { return train_; }
+  const std::optional<nlohmann::ordered_json>& train() const;
   const std::optional<nlohmann::ordered_json>& eval() const { return eval_; }
   const std::optional<nlohmann::ordered_json>& end() const { return end_; }
-  /// Loss, evaluations and warnings of all steps. Of `devices` it has those of the last step alone.
+  /// Loss, evaluations and warnings of all steps, without devices.
   const RunRecord& record() const { return record_; }
   int64_t step() const;
   /// Unix time of the last event; NaN: unknown.
   double last_seconds() const { return last_seconds_; }
 
  private:
-  std::optional<nlohmann::ordered_json> start_, train_, eval_, end_;
+  std::optional<nlohmann::ordered_json> start_, eval_, end_;
+  mutable std::optional<nlohmann::ordered_json> train_;
+  mutable std::string train_line_;  // newer than train_, not yet parsed; "": none
   int64_t resumed_step_ = 0;
   double last_seconds_;
   RunRecord record_;
-  RecordReader reader_{record_};
+  RecordReader reader_{record_, /*devices=*/false};
 };
 
 /// The best evaluation by metric_for_best_model and greater_is_better, which `config` holds as RunRecord::config has

@@ -18,7 +18,7 @@ double RunWatch::read_share() const {
 }
 
 void RunWatch::look(double now_seconds) {
-  follower_.poll([this](ordered_json event) { history_->take(std::move(event)); },
+  follower_.poll([this](std::string_view line) { history_->take_line(line); },
                  [this] { history_ = std::make_unique<RunHistory>(run_); });
   std::error_code unknown;
   there_ = follower_.there() || fs::exists(run_ + "/run.lock", unknown);

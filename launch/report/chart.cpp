@@ -189,10 +189,8 @@ std::string numbers_of(const Chart& chart) {
     for (const double value : values) cells.back().push_back(exact(value));
   }
   const std::vector<size_t> shown = evenly(cells.size(), kMostRows);
-  Table table(shown.size() < cells.size()
-                  ? fmt::format("{} of {} rows; metrics.jsonl has all", shown.size(), cells.size())
-                  : "",
-              columns);
+  // A thinned series has fewer cells than metrics.jsonl has lines.
+  Table table(shown.size() < cells.size() ? fmt::format("{} rows; metrics.jsonl has all", shown.size()) : "", columns);
   for (const size_t i : shown) table.row(cells[i]);
   return details("Numbers", table.html());
 }

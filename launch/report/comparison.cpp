@@ -50,7 +50,8 @@ std::vector<std::pair<std::string, std::string>> metrics_of(const std::vector<Ru
 
 std::vector<Outcome> outcomes_of(const std::vector<RunRecord>& runs) {
   std::vector<Outcome> outcomes = {{"training loss", {}}};
-  for (const RunRecord& run : runs) outcomes[0].values.push_back(run.train.empty() ? kUnknown : run.train.back().loss);
+  for (const RunRecord& run : runs)
+    outcomes[0].values.push_back(run.train.empty() ? kUnknown : last_of(run.train).loss);
   for (const auto& [name, metric] : metrics_of(runs)) {
     Outcome outcome{fmt::format("eval_{}{}", name.empty() ? "" : name + "_", metric), {}};
     for (const RunRecord& run : runs) {
@@ -108,7 +109,7 @@ std::string curves(const std::vector<RunRecord>& runs) {
   Chart loss{.title = "Training loss", .x_label = "step", .series = {}};
   for (const RunRecord& run : runs) {
     Series series{.name = run.name, .x = {}, .y = {}};
-    for (const TrainPoint& point : run.train) {
+    for (const TrainPoint& point : points_of(run.train)) {
       series.x.push_back(static_cast<double>(point.step));
       series.y.push_back(point.loss);
     }

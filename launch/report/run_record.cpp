@@ -53,10 +53,9 @@ double number_of(const ordered_json& event, const char* key) {
   return found != event.end() && found->is_number() ? found->get<double>() : kUnknown;
 }
 
-int64_t count_of(const ordered_json& event, const char* key) {
-  const double count = number_of(event, key);
-  return count >= 0 && count < 1e15 ? static_cast<int64_t>(count) : 0;
-}
+int64_t count_of(double number) { return number >= 0 && number < 1e15 ? static_cast<int64_t>(number) : 0; }
+
+int64_t count_of(const ordered_json& event, const char* key) { return count_of(number_of(event, key)); }
 
 void RecordReader::take(ordered_json event) {
   const std::string kind = text_of(event, "event");
@@ -68,7 +67,13 @@ void RecordReader::take(ordered_json event) {
   } else if (kind == "resume" || kind == "checkpoint") {
     moment(event, kind, fs::path(text_of(event, "path")).filename().string());
   } else if (kind == "train") {
-    train(event);
+    if (wants_devices_) devices_of(event);
+    train({.step = number_of(event, "step"),
+           .epoch = number_of(event, "epoch"),
+           .loss = number_of(event, "loss"),
+           .grad_norm = number_of(event, "grad_norm"),
+           .learning_rate = number_of(event, "learning_rate"),
+           .time_seconds = number_of(event, "time")});
   } else if (kind == "eval") {
     evaluation(std::move(event));
   } else if (kind == "warning") {
@@ -79,12 +84,24 @@ void RecordReader::take(ordered_json event) {
   }
 }
 
+bool RecordReader::take(const metrics::TrainNumbers& numbers) {
+  if (const auto step = lost_.before_values()) forget_beyond(*step);
+  if (wants_devices_) {
+    if (run_.device_lines.begins_stretch()) return false;
+    run_.device_lines.add({count_of(numbers.step), {}});
+  }
+  train(numbers);
+  return true;
+}
+
 void RecordReader::moment(const ordered_json& event, const std::string& kind, const std::string& what) {
   run_.moments.push_back({kind, count_of(event, "step"), number_of(event, "time"), what});
 }
 
 void RecordReader::forget_beyond(int64_t step) {
-  std::erase_if(run_.train, [&](const TrainPoint& point) { return point.step > step; });
+  run_.train.forget_beyond(step);
+  run_.losses.forget_beyond(step);
+  run_.device_lines.forget_beyond(step);
   for (ValidationRecord& set : run_.validation) {
     std::erase_if(set.points, [&](const EvalPoint& point) { return point.step > step; });
   }
@@ -98,23 +115,25 @@ size_t RecordReader::device(const ordered_json& json) {
   return found->second;
 }
 
-void RecordReader::train(const ordered_json& event) {
-  TrainPoint point{.step = count_of(event, "step"),
-                   .epoch = number_of(event, "epoch"),
-                   .loss = number_of(event, "loss"),
-                   .grad_norm = number_of(event, "grad_norm"),
-                   .learning_rate = number_of(event, "learning_rate"),
-                   .devices = {}};
+void RecordReader::train(const metrics::TrainNumbers& numbers) {
+  const int64_t step = count_of(numbers.step);
+  const bool finite = std::isfinite(numbers.loss);
+  run_.train.add({{{step, numbers.epoch, numbers.loss, numbers.grad_norm, numbers.learning_rate}}});
+  run_.losses.add({step, finite ? numbers.loss : 0.0, finite ? 1 : 0});
+  run_.progress.add({{{numbers.time_seconds, step}}});
+}
+
+void RecordReader::devices_of(const ordered_json& event) {
+  DeviceLine line{count_of(event, "step"), {}};
   if (const auto devices = event.find("devices"); devices != event.end() && devices->is_array()) {
     for (const ordered_json& json : *devices) {
       if (!json.is_object() || !json.contains("rank") || !json["rank"].is_number_integer()) continue;
-      point.devices.push_back({device(json), number_of(json, "tokens_per_s"), number_of(json, "peak_memory_bytes"),
-                               number_of(json, "compute_share"), number_of(json, "comm_share"),
-                               number_of(json, "data_share")});
+      line.devices.push_back({device(json), number_of(json, "tokens_per_s"), number_of(json, "peak_memory_bytes"),
+                              number_of(json, "compute_share"), number_of(json, "comm_share"),
+                              number_of(json, "data_share")});
     }
   }
-  run_.progress.emplace_back(number_of(event, "time"), point.step);
-  run_.train.push_back(std::move(point));
+  run_.device_lines.add(std::move(line));
 }
 
 void RecordReader::evaluation(ordered_json event) {
@@ -146,7 +165,7 @@ std::string RunRecord::state() const {
 
 int64_t RunRecord::last_step() const {
   int64_t step = end.is_object() ? count_of(end, "step") : 0;
-  if (!train.empty()) step = std::max(step, train.back().step);
+  if (!train.empty()) step = std::max(step, last_of(train).step);
   return step;
 }
 
@@ -197,8 +216,12 @@ RunRecord read_run(const std::string& folder, const std::string& name) {
                 "{} is not the folder of a run that was started: it has no metrics.jsonl (give "
                 "trainer_config.output_dir of a training run)",
                 run.folder);
-  RecordReader reader(run);
-  metrics::read_events(file, [&](ordered_json event) { reader.take(std::move(event)); });
+  RecordReader reader(run, /*devices=*/true);
+  metrics::read_lines(file, [&](std::string_view line) {
+    const auto numbers = metrics::scan_train_line(line);
+    if (numbers && reader.take(*numbers)) return;
+    metrics::take_event(line, [&](ordered_json event) { reader.take(std::move(event)); });
+  });
   run.config = read_run_config_lines(folder);
   return run;
 }

@@ -6,9 +6,12 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
+#include "launch/report/thinned.h"
+#include "runtime/metrics/event_line.h"
 #include "runtime/metrics/events.h"
 
 namespace neoloom::launch {
@@ -23,6 +26,15 @@ struct DevicePoint {
   double data_share = 0.0;
 };
 
+/// The devices of a `train` event. Of a stretch of a thinned series it keeps the first.
+struct DeviceLine {
+  int64_t step = 0;
+  std::vector<DevicePoint> devices;
+
+  void take(const DeviceLine& /*later*/) {}
+  bool forget_beyond(int64_t last) const { return step > last; }
+};
+
 /// A `train` event. What an event does not have, or has as null, is NaN.
 struct TrainPoint {
   int64_t step = 0;
@@ -30,8 +42,30 @@ struct TrainPoint {
   double loss = 0.0;
   double grad_norm = 0.0;
   double learning_rate = 0.0;
-  std::vector<DevicePoint> devices;
 };
+using TrainSeries =
+    Thinned<Extremes<TrainPoint, &TrainPoint::loss, &TrainPoint::grad_norm, &TrainPoint::learning_rate>>;
+
+/// The mean loss of a stretch of log lines.
+struct MeanLoss {
+  int64_t first_step = 0;
+  double sum = 0.0;
+  int64_t count = 0;  // of finite losses
+
+  double mean() const { return sum / static_cast<double>(count); }  // NaN: none is finite
+  void take(const MeanLoss& later) {
+    sum += later.sum;
+    count += later.count;
+  }
+  bool forget_beyond(int64_t last) const { return first_step > last; }
+};
+
+/// When a log line was written.
+struct ProgressPoint {
+  double time_seconds = 0.0;  // Unix time; NaN: unknown
+  int64_t step = 0;
+};
+using ProgressSeries = Thinned<Extremes<ProgressPoint, &ProgressPoint::step>>;
 
 /// An `eval` event of one validation set. Names have neither "eval_" nor the name of the set.
 struct EvalPoint {
@@ -53,7 +87,8 @@ struct Moment {
   std::string text;
 };
 
-/// What a run folder holds that a report shows, as a resume leaves it: train and eval lines of lost steps are gone.
+/// What a run folder holds that a report shows, as a resume leaves it: train and eval lines of lost steps are gone. Of
+/// a million log lines it keeps thousands.
 struct RunRecord {
   std::string name;
   std::string folder;
@@ -61,10 +96,12 @@ struct RunRecord {
   nlohmann::ordered_json start;               // the last run_start; null: none
   nlohmann::ordered_json end;                 // the run_end of that start; null: none
   std::vector<std::string> devices;           // "rank 0, node1, cpu"
-  std::vector<TrainPoint> train;
+  TrainSeries train;
+  Thinned<MeanLoss> losses;
+  Thinned<DeviceLine> device_lines;  // of the log lines that have devices
+  ProgressSeries progress;           // of all log lines, lost ones, too
   std::vector<ValidationRecord> validation;
   std::vector<Moment> moments;
-  std::vector<std::pair<double, int64_t>> progress;  // Unix time and step of each log line, lost ones, too
 
   /// completed, stopped or failed; "no end": it goes on, or was killed.
   std::string state() const;
@@ -77,17 +114,22 @@ struct RunRecord {
 /// Takes the events of a metrics.jsonl in their order into a record.
 class RecordReader {
  public:
-  explicit RecordReader(RunRecord& run) : run_(run) {}
+  /// `devices`: whether the record gets device_lines.
+  RecordReader(RunRecord& run, bool devices) : run_(run), wants_devices_(devices) {}
   void take(nlohmann::ordered_json event);
+  /// Takes a train event of which it needs no more than these numbers. Returns false when it needs the whole event.
+  bool take(const metrics::TrainNumbers& numbers);
 
  private:
   void moment(const nlohmann::ordered_json& event, const std::string& kind, const std::string& what);
   void forget_beyond(int64_t step);
   size_t device(const nlohmann::ordered_json& json);
-  void train(const nlohmann::ordered_json& event);
+  void train(const metrics::TrainNumbers& numbers);
+  void devices_of(const nlohmann::ordered_json& event);
   void evaluation(nlohmann::ordered_json event);
 
   RunRecord& run_;
+  bool wants_devices_;
   std::map<std::string, size_t> devices_;
   metrics::LostSteps lost_;
 };
@@ -104,6 +146,8 @@ std::string text_of(const nlohmann::ordered_json& event, const char* key, const 
 
 /// A count that an event has; 0 when it is absent, or no number that can be one.
 int64_t count_of(const nlohmann::ordered_json& event, const char* key);
+/// The same of a number.
+int64_t count_of(double number);
 
 /// Reads "group.key" -> value from the text of a config.yaml, which has one key a line. Secrets are hidden.
 std::map<std::string, std::string> read_config_lines(const std::string& text);

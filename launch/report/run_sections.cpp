@@ -48,8 +48,8 @@ std::string summary(const RunRecord& run) {
   const double total = number_of(run.start, "total_steps");
   add("step", total > 0 ? fmt::format("{} of {}", run.last_step(), total) : fmt::format("{}", run.last_step()));
   if (!run.train.empty()) {
-    add("epoch", rounded(run.train.back().epoch));
-    add("last training loss", rounded(run.train.back().loss));
+    add("epoch", rounded(last_of(run.train).epoch));
+    add("last training loss", rounded(last_of(run.train).loss));
   }
   for (const ValidationRecord& set : run.validation) {
     for (const char* metric : {"loss", "accuracy", "macro_f1", "perplexity", "mse"}) {
@@ -81,7 +81,7 @@ std::string summary(const RunRecord& run) {
 template <typename Value>
 Series over_steps(const RunRecord& run, const std::string& name, const Value& value) {
   Series series{.name = name, .x = {}, .y = {}};
-  for (const TrainPoint& point : run.train) {
+  for (const TrainPoint& point : points_of(run.train)) {
     series.x.push_back(static_cast<double>(point.step));
     series.y.push_back(value(point));
   }
@@ -124,9 +124,9 @@ std::vector<Series> by_device(const RunRecord& run, double DevicePoint::*member,
   std::vector<Series> series;
   if (run.devices.size() <= kMostLines) {
     for (const std::string& device : run.devices) series.push_back({.name = device, .x = {}, .y = {}});
-    for (const TrainPoint& point : run.train) {
-      for (const DevicePoint& device : point.devices) {
-        series[device.device].x.push_back(static_cast<double>(point.step));
+    for (const DeviceLine& line : run.device_lines.stretches()) {
+      for (const DevicePoint& device : line.devices) {
+        series[device.device].x.push_back(static_cast<double>(line.step));
         series[device.device].y.push_back(device.*member * scale);
       }
     }
@@ -134,26 +134,32 @@ std::vector<Series> by_device(const RunRecord& run, double DevicePoint::*member,
   }
   for (const char* name : {"least of the devices", "median", "greatest"})
     series.push_back({.name = name, .x = {}, .y = {}});
-  for (const TrainPoint& point : run.train) {
+  for (const DeviceLine& line : run.device_lines.stretches()) {
     std::vector<double> values;
-    for (const DevicePoint& device : point.devices) {
+    for (const DevicePoint& device : line.devices) {
       if (std::isfinite(device.*member)) values.push_back(device.*member * scale);
     }
     if (values.empty()) continue;
     std::sort(values.begin(), values.end());
     const double three[] = {values.front(), values[values.size() / 2], values.back()};
     for (size_t k = 0; k < 3; ++k) {
-      series[k].x.push_back(static_cast<double>(point.step));
+      series[k].x.push_back(static_cast<double>(line.step));
       series[k].y.push_back(three[k]);
     }
   }
   return series;
 }
 
-double mean_of(const TrainPoint& point, double DevicePoint::*member) {
-  double sum = 0.0;
-  for (const DevicePoint& device : point.devices) sum += device.*member;
-  return point.devices.empty() ? kUnknown : sum / static_cast<double>(point.devices.size());
+/// Returns the mean of the devices over the steps.
+Series mean_of_devices(const RunRecord& run, const char* name, double DevicePoint::*member) {
+  Series series{.name = name, .x = {}, .y = {}};
+  for (const DeviceLine& line : run.device_lines.stretches()) {
+    double sum = 0.0;
+    for (const DevicePoint& device : line.devices) sum += device.*member;
+    series.x.push_back(static_cast<double>(line.step));
+    series.y.push_back(line.devices.empty() ? kUnknown : sum / static_cast<double>(line.devices.size()));
+  }
+  return series;
 }
 
 std::string speed(const RunRecord& run) {
@@ -168,14 +174,11 @@ std::string speed(const RunRecord& run) {
                      .series = by_device(run, &DevicePoint::peak_memory_bytes, kGigabytes),
                      .from_zero = true,
                      .unit = "GB"};
-  const auto share = [&](const char* name, double DevicePoint::*member) {
-    return over_steps(run, name, [member](const TrainPoint& point) { return mean_of(point, member); });
-  };
-  const Chart shares{
-      .title = "Shares of the time, mean of the devices",
-      .x_label = "step",
-      .series = {share("compute", &DevicePoint::compute_share), share("communication", &DevicePoint::comm_share),
-                 share("waiting for data", &DevicePoint::data_share)}};
+  const Chart shares{.title = "Shares of the time, mean of the devices",
+                     .x_label = "step",
+                     .series = {mean_of_devices(run, "compute", &DevicePoint::compute_share),
+                                mean_of_devices(run, "communication", &DevicePoint::comm_share),
+                                mean_of_devices(run, "waiting for data", &DevicePoint::data_share)}};
   return charts(line_chart(tokens) + stacked_chart(shares) + line_chart(memory));
 }
 
@@ -230,10 +233,10 @@ std::string timeline_chart(const RunRecord& run) {
               .series = {{.name = "step", .x = {}, .y = {}}},
               .integer_x = false,
               .from_zero = true};
-  for (const auto& [time, step] : run.progress) {
-    if (!std::isfinite(time)) continue;
-    chart.series[0].x.push_back(clock.at(time));
-    chart.series[0].y.push_back(static_cast<double>(step));
+  for (const ProgressPoint& point : points_of(run.progress)) {
+    if (!std::isfinite(point.time_seconds)) continue;
+    chart.series[0].x.push_back(clock.at(point.time_seconds));
+    chart.series[0].y.push_back(static_cast<double>(point.step));
   }
   constexpr std::pair<const char*, const char*> kKinds[] = {{"resume", "resume"},
                                                             {"stopped", "stop"},

@@ -6,11 +6,9 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <nlohmann/json.hpp>
-#include <string_view>
+#include <utility>
 
 #include "runtime/core/unique_handle.h"
-#include "runtime/metrics/events.h"
 
 namespace neoloom::metrics {
 namespace {
@@ -36,7 +34,7 @@ bool EventFollower::goes_on(int descriptor) const {
   return size_ >= offset_ && read_at(descriptor, offset_ - static_cast<int64_t>(tail_.size()), tail_.size()) == tail_;
 }
 
-void EventFollower::poll(const std::function<void(nlohmann::ordered_json)>& take, const std::function<void()>& anew,
+void EventFollower::poll(const std::function<void(std::string_view)>& take, const std::function<void()>& anew,
                          size_t most_bytes) {
   // Opens it each time: a network file system then asks its server for the size.
   const core::UniqueFd file(::open(path_.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
@@ -55,14 +53,14 @@ void EventFollower::poll(const std::function<void(nlohmann::ordered_json)>& take
   size_t taken = 0;
   for (size_t end = 0; (end = text.find('\n', taken)) != std::string::npos; taken = end + 1) {
     const std::string_view line = std::string_view(text).substr(taken, end - taken);
-    if (!std::exchange(skipping_, false)) take_event(line, take);
+    if (!std::exchange(skipping_, false)) take(line);
   }
   if (taken == 0 && text.size() == most_bytes) {
     taken = text.size();
     skipping_ = true;
   }
   offset_ += static_cast<int64_t>(taken);
-  tail_ += text.substr(0, taken);
+  tail_.append(text, taken - std::min(taken, kTailBytes), std::min(taken, kTailBytes));
   if (tail_.size() > kTailBytes) tail_.erase(0, tail_.size() - kTailBytes);
   has_more_ = text.size() == most_bytes && unread_bytes() > 0;
 }

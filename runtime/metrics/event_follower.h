@@ -3,8 +3,8 @@
 
 #include <cstdint>
 #include <functional>
-#include <nlohmann/json_fwd.hpp>
 #include <string>
+#include <string_view>
 
 namespace neoloom::metrics {
 
@@ -17,10 +17,10 @@ class EventFollower {
   /// The file need not exist yet.
   explicit EventFollower(std::string path) : path_(std::move(path)) {}
 
-  /// Calls `take` with the events that are new, of at most `most_bytes` bytes. When the file was cut or replaced, it
-  /// calls `anew` first: what was taken before is void, and it begins at the first line again. A line that is longer
-  /// than `most_bytes` is left out. A file that is gone changes nothing.
-  void poll(const std::function<void(nlohmann::ordered_json event)>& take, const std::function<void()>& anew,
+  /// Calls `take` with the lines that are new, of at most `most_bytes` bytes, without their ends. When the file was cut
+  /// or replaced, it calls `anew` first: what was taken before is void, and it begins at the first line again. A line
+  /// that is longer than `most_bytes` is left out. A file that is gone changes nothing.
+  void poll(const std::function<void(std::string_view line)>& take, const std::function<void()>& anew,
             size_t most_bytes = kMostBytes);
 
   /// Whether the last poll found the file.

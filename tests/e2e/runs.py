@@ -96,3 +96,20 @@ def padded(rows, pad_id):
         ids[row, : len(values)] = torch.tensor(values)
         mask[row, : len(values)] = 1
     return {"input_ids": ids, "attention_mask": mask}
+
+
+def write_long_run(folder, steps, spike):
+    """Writes the metrics.jsonl of a run that logged each step: its loss fell from 2 to 1. At step `spike` it was 50; at the
+    next the gradient norm was 9."""
+    def dump(event):
+        return json.dumps(event, separators=(",", ":")) + "\n"
+    with open(folder / "metrics.jsonl", "w") as file:
+        file.write(dump({"event": "run_start", "total_steps": steps}))
+        for step in range(1, steps + 1):
+            device = {"rank": 0, "host": "node1", "device": "cpu", "tokens_per_s": step, "compute_share": 0.5}
+            file.write(dump({
+                "event": "train", "step": step, "epoch": step / 1000,
+                "loss": 50.0 if step == spike else 2 - (step - 1) / (steps - 1),
+                "grad_norm": 9.0 if step == spike + 1 else 1.0, "learning_rate": 1e-3, "devices": [device], "time": 1e9 + step}))
+        file.write(dump({"event": "eval", "step": steps, "eval_samples": 1, "eval_loss": 1.5, "time": 1e9 + steps}))
+        file.write(dump({"event": "run_end", "status": "completed", "step": steps, "time": 1e9 + steps}))

@@ -12,7 +12,7 @@ from html.parser import HTMLParser
 import common
 import pytest
 import tiny_model
-from runs import assert_one_message
+from runs import assert_one_message, write_long_run
 
 LABELS = ("ham", "<script>alert(1)</script>", 'a & b "c"')
 SECTIONS = ("summary", "training", "evaluation", "speed", "data", "timeline", "configuration")
@@ -200,6 +200,22 @@ def test_runs_that_differ_by_their_seed_give_mean_and_spread(config, tmp_path):
     assert page.numbers("Training loss")[1] == [
         [step + 1, *(run.events("train")[step]["loss"] for run in runs)] for step in range(4)]
     assert [f"run{i}-{name}" in page.ids for i in range(1, 5) for name in SECTIONS] == [True] * 28
+
+
+def test_the_page_of_a_long_run_stays_small_and_keeps_its_peaks(tmp_path):
+    write_long_run(tmp_path, 20_000, spike=12_345)
+    common.neoloom(0, "report", "--run", tmp_path).expect(0)
+    page = read_page(tmp_path / "report.html")
+    assert (tmp_path / "report.html").stat().st_size < 600_000
+    paths = [value for name, value in page.attributes if name == "d"]
+    assert 400 <= max(path.count("L") for path in paths) <= 2 * 400
+    assert len(page.figures["Loss"]) == 501 and page.numbers("Loss")[1][-1][:2] == [20_000, 1.0]
+    [loss] = [value for name, value in page.attributes if name == "aria-label" and value.startswith("Loss over step.")]
+    assert "from 2 at 1 to 1 at 20000; least 1 at 20000, greatest 50 at 12345" in loss
+    [norm] = [value for name, value in page.attributes if name == "aria-label" and value.startswith("Gradient norm")]
+    assert "greatest 9 at 12346" in norm
+    tokens = page.numbers("Tokens per second of each device")[1]
+    assert len(tokens) == 500 and all(step == value for step, value in tokens)
 
 
 def test_a_run_without_evaluations_says_what_is_missing(config, tmp_path):

@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import pty
+import re
 import select
 import signal
 import struct
@@ -13,7 +14,7 @@ import time
 
 import common
 import pytest
-from runs import assert_one_message
+from runs import assert_one_message, write_long_run
 
 ENTER, LEAVE = "\x1b[?1049h", "\x1b[?1049l"
 
@@ -178,6 +179,22 @@ def test_a_stopped_view_leaves_the_screen_until_it_goes_on(tmp_path):
     assert terminal.text.count(LEAVE) == 1
     os.write(terminal.master, b"q")
     assert terminal.ended() == 0
+
+
+def test_a_long_run_shows_its_extremes_and_its_last_step(tmp_path):
+    write_long_run(tmp_path, 20_000, spike=12_345)
+    lines = once(tmp_path, 0, COLUMNS="100", LC_ALL="C.UTF-8")
+    assert "step     20000 of 20000 (100.0 %), epoch 20.00" in lines
+    [loss] = [line for line in lines if line.startswith("loss ")]
+    bars = re.sub("[^▁▂▃▄▅▆▇█]", "", loss)
+    assert loss.startswith("loss     1.0000 ") and loss.endswith("  1.0000 to 50.000") and 40 < len(bars) < 100
+    # The means of some 300 steps fall from 2 to 1. One step of 50 is a bump.
+    rises = [i for i in range(1, len(bars)) if bars[i] > bars[i - 1]]
+    assert (bars[0], bars[-1]) == ("█", "▁") and len(rises) == 1 and abs(rises[0] / len(bars) - 12_345 / 20_000) < 0.03
+    [_, device, *_] = [line.split() for line in lines[-2:]]
+    assert device[:4] == ["0", "node1", "cpu", "20,000"]
+    told = json.loads(common.neoloom(0, "status", "--run", tmp_path, "--json").expect(0).out)
+    assert (told["step"], told["loss"], told["evaluation"]["step"]) == (20_000, 1.0, 20_000)
 
 
 def test_a_dumb_terminal_gets_one_picture(tmp_path):

@@ -8,6 +8,7 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "runtime/metrics/events.h"
 #include "tests/support/scratch.h"
 
 namespace neoloom::metrics {
@@ -25,8 +26,8 @@ class Follower : public testing::Test {
   /// Polls once, and returns the steps that are new; -1: it began anew.
   std::vector<int64_t> poll(size_t most_bytes = EventFollower::kMostBytes) {
     std::vector<int64_t> steps;
-    follower_.poll([&](const nlohmann::ordered_json& event) { steps.push_back(event.at("step")); },
-                   [&] { steps.push_back(-1); }, most_bytes);
+    const auto take = [&](const nlohmann::ordered_json& event) { steps.push_back(event.at("step")); };
+    follower_.poll([&](std::string_view text) { take_event(text, take); }, [&] { steps.push_back(-1); }, most_bytes);
     return steps;
   }
   ScratchFolder folder_;

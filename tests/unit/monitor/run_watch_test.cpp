@@ -62,10 +62,40 @@ TEST_F(Watch, StepsThatAResumeLostAreForgotten) {
   EXPECT_EQ(step(0), 6);
   append("{\"event\":\"run_start\",\"total_steps\":9}\n{\"event\":\"resume\",\"step\":4}\n");
   EXPECT_EQ(step(1), 4);
-  ASSERT_EQ(watch_.history().record().train.size(), 1U);
+  ASSERT_EQ(points_of(watch_.history().record().train).size(), 1U);
   append("{\"event\":\"train\",\"step\":7,\"loss\":1.5}\n");
   EXPECT_EQ(step(2), 7);
-  EXPECT_EQ(watch_.history().record().train.size(), 2U);
+  EXPECT_EQ(points_of(watch_.history().record().train).size(), 2U);
+}
+
+TEST_F(Watch, AnEventIsTheSameWhetherItsLineIsScannedOrParsed) {
+  const auto line = [](int step, const std::string& space) {
+    return "{\"event\":" + space + "\"train\",\"step\":" + std::to_string(step) +
+           ",\"epoch\":0.5,\"loss\":1.25,\"step_seconds\":2.0,\"devices\":[{\"rank\":0}],\"time\":" +
+           std::to_string(1000 + step) + "}\n";
+  };
+  append("{\"event\":\"run_start\",\"total_steps\":9}\n");
+  for (const std::string space : {"", " "}) {
+    append(line(space.empty() ? 2 : 3, space));
+    EXPECT_EQ(step(0), space.empty() ? 2 : 3);
+    const RunHistory& history = watch_.history();
+    EXPECT_EQ(history.last_seconds(), space.empty() ? 1002 : 1003);
+    ASSERT_TRUE(history.train());
+    EXPECT_EQ(history.train()->at("devices").size(), 1U);
+    EXPECT_EQ(watch_.told().at("loss"), 1.25);
+    EXPECT_EQ(last_of(history.record().train).epoch, 0.5);
+  }
+  append("{\"event\":\"run_start\",\"total_steps\":9}\n{\"event\":\"resume\",\"step\":1}\n");
+  EXPECT_EQ(step(0), 1);
+  EXPECT_FALSE(watch_.history().train()) << "a scanned line is lost, too";
+  append(line(2, "") + "{\"event\":\"run_start\",\"total_steps\":9}\n{\"event\":\"resume\",\"step\":1}\n");
+  EXPECT_EQ(step(0), 1) << "one that nobody asked for in between";
+  EXPECT_FALSE(watch_.history().train());
+  append("{\"event\":\"run_start\",\"total_steps\":9}\n" + line(1, ""));
+  EXPECT_EQ(step(0), 1);
+  append(line(2, "") + "{\"event\":\"run_start\",\"total_steps\":9}\n" + line(1, ""));
+  EXPECT_EQ(step(0), 1) << "a start that does not resume";
+  EXPECT_EQ(points_of(watch_.history().record().train).size(), 1U);
 }
 
 TEST_F(Watch, ValuesOfOtherTypesAreUnknown) {

@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "launch/report/page.h"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cmath>
 #include <fstream>
 
 #include "runtime/core/error.h"
@@ -15,6 +18,7 @@ namespace {
 using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::Not;
+using testing::SizeIs;
 
 class RunFolder : public testing::Test {
  protected:
@@ -22,7 +26,8 @@ class RunFolder : public testing::Test {
   RunRecord read() { return read_run(folder_.path(), "mine"); }
   std::vector<int64_t> steps() {
     std::vector<int64_t> steps;
-    for (const TrainPoint& point : read().train) steps.push_back(point.step);
+    const RunRecord run = read();
+    for (const TrainPoint& point : points_of(run.train)) steps.push_back(point.step);
     return steps;
   }
   ScratchFolder folder_;
@@ -39,9 +44,9 @@ TEST_F(RunFolder, AResumeDropsTheStepsBeyondIt) {
 )");
   EXPECT_THAT(steps(), ElementsAre(1, 2));
   const RunRecord run = read();
-  EXPECT_EQ(run.train[1].loss, 2.5);
+  EXPECT_EQ(last_of(run.train).loss, 2.5);
   EXPECT_TRUE(run.validation.at(0).points.empty());
-  EXPECT_EQ(run.progress.size(), 3U);
+  EXPECT_THAT(points_of(run.progress), SizeIs(3));
   EXPECT_EQ(run.state(), "no end");
 }
 
@@ -53,6 +58,58 @@ TEST_F(RunFolder, AStartWithoutAResumeBeginsAnew) {
 {"event":"train","step":1}
 )");
   EXPECT_THAT(steps(), ElementsAre(1));
+}
+
+TEST_F(RunFolder, OfALongRunItKeepsThousandsOfLogLines) {
+  constexpr int64_t kLines = 50'000;
+  std::string lines = "{\"event\":\"run_start\"}\n";
+  for (int64_t step = 1; step <= kLines; ++step) {
+    lines += fmt::format(
+        R"({{"event":"train","step":{},"epoch":0.5,"loss":{},"grad_norm":1.0,"learning_rate":1e-3,"devices":[{{"rank":0,"host":"a","device":"cpu","tokens_per_s":{}}}],"time":{}.5}})",
+        step, step == 12'345 ? 99 : 1, step, step);
+    lines += '\n';
+  }
+  write(lines);
+  const RunRecord run = read();
+  const std::vector<TrainPoint> points = points_of(run.train);
+  EXPECT_LT(points.size(), 8 * TrainSeries::kMost);
+  EXPECT_EQ(std::count_if(points.begin(), points.end(), [](const TrainPoint& point) { return point.loss == 99; }), 1);
+  EXPECT_EQ(last_of(run.train).step, kLines);
+  const std::vector<DeviceLine>& devices = run.device_lines.stretches();
+  EXPECT_GE(devices.size(), TrainSeries::kMost / 2);
+  EXPECT_LE(devices.size(), TrainSeries::kMost);
+  for (const DeviceLine& line : devices) {
+    ASSERT_EQ(line.devices.size(), 1U) << line.step;
+    EXPECT_EQ(line.devices[0].tokens_per_s, static_cast<double>(line.step));
+  }
+  EXPECT_LE(points_of(run.progress).size(), 4 * TrainSeries::kMost);
+  EXPECT_EQ(last_of(run.progress).time_seconds, kLines + 0.5);
+  const std::string page = report_page({run});
+  EXPECT_LT(page.size(), 1'000'000U);
+  EXPECT_THAT(page, HasSubstr("greatest 99 at 12345"));
+}
+
+TEST_F(RunFolder, ALineThatIsWrittenOtherwiseCountsAsWell) {
+  const std::string devices = R"("devices":[{"rank":0,"host":"a","device":"cpu"}])";
+  for (const char* const colon : {":", ": "}) {
+    std::string lines;
+    for (int step = 1; step <= 3000; ++step) {
+      lines += fmt::format("{{\"event\"{0}\"train\",\"step\"{0}{1},\"loss\"{0}0.{1},{2},\"time\"{0}1}}\n", colon, step,
+                           devices);
+    }
+    write(lines + lines);
+    const RunRecord run = read();
+    EXPECT_EQ(last_of(run.train).step, 3000);
+    EXPECT_EQ(last_of(run.train).loss, 0.3);
+    double sum = 0.0;
+    int64_t count = 0;
+    for (const MeanLoss& stretch : run.losses.stretches()) {
+      sum += stretch.sum;
+      count += stretch.count;
+    }
+    EXPECT_EQ(count, 6000) << colon;
+    EXPECT_GT(sum, 1000.0);
+  }
 }
 
 TEST_F(RunFolder, SetsWithNamesAreKeptApart) {
