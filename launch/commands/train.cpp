@@ -28,6 +28,7 @@
 #include "launch/system/slurm.h"
 #include "launch/version.h"
 #include "model/checkpoints/adapter_files.h"
+#include "model/lora/adapter_norms.h"
 #include "model/lora/target_modules.h"
 #include "model/weight_cache/weight_cache.h"
 #include "runtime/checkpoint/directory.h"
@@ -263,6 +264,12 @@ train::TrainerSetup trainer_setup(comm::MpiSession& session, const TrainingJob& 
                                  model_card(facts, evaluation), calibration},
                                 files_beside_weights(s));
   };
+  if (s.config.peft_config) {
+    setup.hooks.histograms = [&model](const at::Tensor& params) -> nlohmann::ordered_json {
+      const model::AdapterNorms norms = model::adapter_norms(model, params);
+      return {{"adapter/norm_A", norms.a}, {"adapter/norm_B", norms.b}, {"adapter/norm_update", norms.update}};
+    };
+  }
   setup.hooks.run_ended = [&s] { return write_report_of(s.config.trainer_config.output_dir); };
   setup.hooks.peak_memory_bytes = [&device] { return device.peak_memory_bytes(); };
   setup.hooks.device_readback = device.readback();

@@ -9,11 +9,14 @@
 
 namespace neoloom::metrics {
 
+/// An event of lists of numbers, of which each is a histogram.
+inline constexpr const char* kHistograms = "histograms";
+
 /// Where events of a run also go, beside metrics.jsonl. Only rank 0 has any.
 class EventSink {
  public:
   virtual ~EventSink() = default;
-  /// Takes an event after it was written to metrics.jsonl. It has its `time`.
+  /// Takes an event after it was written to metrics.jsonl, or one of kHistograms, which is not. It has its `time`.
   virtual void take(const nlohmann::ordered_json& event) = 0;
 };
 
@@ -33,7 +36,8 @@ struct SinkSetup {
 /// Throws: Error(kUsage) when a folder or file cannot be created.
 std::vector<std::unique_ptr<EventSink>> make_sinks(const SinkSetup& setup);
 
-/// Event files that TensorBoard reads: each number of train and eval events as a scalar, and the configuration as text.
+/// Event files that TensorBoard reads: each number of train and eval events as a scalar, the lists of kHistograms as
+/// histograms, and the configuration as text.
 /// Every start writes a new file; it tells TensorBoard to drop the steps that it computes again.
 std::unique_ptr<EventSink> make_tensorboard(const SinkSetup& setup);
 

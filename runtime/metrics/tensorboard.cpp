@@ -13,6 +13,7 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <system_error>
+#include <vector>
 
 #include "runtime/core/clock.h"
 #include "runtime/metrics/appended_file.h"
@@ -77,6 +78,28 @@ void add_scalar(const std::string& tag, double value, Message& summary) {
   summary.message(1, Message().text(1, tag).real32(2, static_cast<float>(value)));
 }
 
+/// Returns a HistogramProto of finite numbers, of which there is one at least, in TensorBoard's 30 buckets of equal
+/// width.
+Message histogram_of(const std::vector<double>& values) {
+  constexpr size_t kBuckets = 30;
+  const auto [least, greatest] = std::minmax_element(values.begin(), values.end());
+  const double width = (*greatest - *least) / kBuckets;
+  std::vector<double> counts(width > 0.0 ? kBuckets : 1, 0.0);
+  double sum = 0.0, squares = 0.0;
+  for (const double value : values) {
+    sum += value;
+    squares += value * value;
+    counts[width > 0.0 ? std::min(static_cast<size_t>((value - *least) / width), kBuckets - 1) : 0] += 1.0;
+  }
+  Message message;
+  message.real64(1, *least).real64(2, *greatest).real64(3, static_cast<double>(values.size()));
+  message.real64(4, sum).real64(5, squares);
+  for (size_t i = 1; i < counts.size(); ++i) message.real64(6, *least + width * static_cast<double>(i));
+  message.real64(6, *greatest);
+  for (const double count : counts) message.real64(7, count);
+  return message;
+}
+
 /// Returns a Summary.Value that the text plug-in shows: a tensor of one string.
 Message text_value(const std::string& tag, const std::string& text) {
   constexpr int64_t kString = 7;  // tensorflow/core/framework/types.proto
@@ -129,6 +152,7 @@ class TensorBoard : public EventSink {
 
   void take(const ordered_json& event) override {
     const std::string kind = event.value("event", "");
+    if (kind == kHistograms) return take_histograms(event);
     if (kind != "train" && kind != "eval") return;
     Message summary;
     for (const auto& [key, value] : event.items()) {
@@ -142,6 +166,18 @@ class TensorBoard : public EventSink {
  private:
   static std::string folder_of(const SinkSetup& setup) {
     return setup.logging_dir.empty() ? setup.output_dir + "/tensorboard" : setup.logging_dir;
+  }
+  void take_histograms(const ordered_json& event) {
+    Message summary;
+    for (const auto& [key, list] : event.items()) {
+      if (!list.is_array()) continue;
+      std::vector<double> values;
+      for (const ordered_json& value : list) {
+        if (std::isfinite(value.get<double>())) values.push_back(value.get<double>());
+      }
+      if (!values.empty()) summary.message(1, Message().text(1, key).message(5, histogram_of(values)));
+    }
+    write(event_at(event.value("time", 0.0), event.value("step", int64_t{0})).message(5, summary));
   }
   static double number(const ordered_json& value) { return value.is_null() ? std::nan("") : value.get<double>(); }
 

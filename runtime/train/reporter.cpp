@@ -163,6 +163,17 @@ void Reporter::log(metrics::StepLine line) {
   logged_step_ = line.step;
 }
 
+bool Reporter::draws_histograms() const {
+  return writes() &&
+         std::find(setup_.report_to.begin(), setup_.report_to.end(), "tensorboard") != setup_.report_to.end();
+}
+
+void Reporter::histograms(int64_t step, const ordered_json& lists) {
+  ordered_json event = {{"event", metrics::kHistograms}, {"step", step}, {"time", core::unix_seconds()}};
+  event.update(lists);
+  pass_on(event);
+}
+
 void Reporter::evaluated(const Evaluation& evaluation) {
   constexpr size_t kShownValues = 5;
   constexpr size_t kMostMatrixLabels = 100;

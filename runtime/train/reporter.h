@@ -76,6 +76,10 @@ class Reporter {
 
   /// Writes a log line and resets measure(). Fills in rates, total and time left. Collective: every rank.
   void log(metrics::StepLine line);
+  /// Whether this rank writes to something that shows histograms.
+  bool draws_histograms() const;
+  /// Passes lists of numbers by name on to it. metrics.jsonl does not get them: they would be most of it.
+  void histograms(int64_t step, const nlohmann::ordered_json& lists);
   /// What an evaluation found.
   struct Evaluation {
     int64_t step = 0;

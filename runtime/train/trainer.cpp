@@ -313,6 +313,8 @@ void Trainer::log() {
                  .loss = loss,
                  .grad_norm = last_result_.grad_norm,
                  .learning_rate = last_result_.learning_rate});
+  if (setup_.hooks.histograms && reporter_.draws_histograms())
+    reporter_.histograms(state_.step, setup_.hooks.histograms(state_.buffers.params));
 }
 
 ordered_json Trainer::evaluate_now() {

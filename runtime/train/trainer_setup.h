@@ -37,6 +37,8 @@ struct Hooks {
   std::function<void(const at::Tensor& params, const std::string& folder, int64_t step,
                      const nlohmann::json& evaluation, const std::string& calibration)>
       write_adapter;
+  /// Lists of numbers that histograms of a log line show, by name. Rank 0 only. Empty: there are none.
+  std::function<nlohmann::ordered_json(const at::Tensor& params)> histograms;
   std::function<int64_t()> peak_memory_bytes;
   /// Runs a micro-step's kernels, by CUDA graph or eagerly. Empty: eagerly.
   std::function<void(const cuda::RepeatedWork& work)> run_micro_step;

@@ -3,15 +3,19 @@
 a kill and a resume."""
 
 import csv
+import json
 import math
 import re
 import signal
 
 import common
+import h5py
 import numpy as np
 import pytest
-from runs import assert_one_message
+from runs import adapter, assert_one_message
+from tensorboard.backend.event_processing import plugin_event_accumulator
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.util import tensor_util
 
 NUMBERS = (int, float, type(None))
 
@@ -32,7 +36,7 @@ def resumed(tmp_path_factory, config):
 
 
 def accumulator(folder):
-    found = EventAccumulator(str(folder), size_guidance={"scalars": 0, "tensors": 0})
+    found = EventAccumulator(str(folder), size_guidance={"scalars": 0, "tensors": 0, "histograms": 0})
     found.Reload()
     return found
 
@@ -77,6 +81,91 @@ def test_tensorboard_shows_the_configuration(resumed):
     [text] = found.Tensors("configuration")[-1].tensor_proto.string_val
     lines = [line[4:] for line in text.decode().splitlines()]
     assert lines == (resumed.folder / "config.yaml").read_text().splitlines()
+
+
+NORMS = ("adapter/norm_A", "adapter/norm_B", "adapter/norm_update")
+
+
+def stored_tensors(checkpoint):
+    with h5py.File(checkpoint) as file:
+        index, params = file["index"], file["params"][:]
+        return {name: params[offset : offset + np.prod(shape[:rank])].reshape(shape[:rank]) for name, offset, rank, shape in
+                zip(index["name"].asstr()[:], index["offset"], index["rank"], index["shape"], strict=True)}
+
+
+def norms_of(tensors, scaling):
+    """Returns the norms of A, B and their product for each adapted linear, by tag."""
+    modules = [name.removesuffix(".lora_A.weight") for name in tensors if name.endswith(".lora_A.weight")]
+    pairs = [[tensors[f"{module}.lora_{letter}.weight"].astype(np.float64) for letter in "AB"] for module in modules]
+    rows = [(np.linalg.norm(a), np.linalg.norm(b), scaling * np.linalg.norm(b @ a)) for a, b in pairs]
+    return dict(zip(NORMS, np.array(rows).T, strict=True))
+
+
+def assert_histogram(found, values):
+    assert (found.min, found.max, found.num) == (pytest.approx(min(values)), pytest.approx(max(values)), len(values))
+    assert found.sum == pytest.approx(sum(values)) and found.sum_squares == pytest.approx(sum(values**2))
+    counts, edges = np.histogram(values, bins=30)
+    assert found.bucket == list(counts) and found.bucket_limit == pytest.approx(edges[1:])
+
+
+def test_tensorboard_shows_histograms_of_the_norms_of_adapters(resumed, config, tmp_path):
+    found = accumulator(resumed.folder / "tensorboard")
+    assert sorted(found.Tags()["histograms"]) == sorted(NORMS)
+    steps = [event["step"] for event in resumed.events("train")]
+    compared = 0
+    for checkpoint in resumed.checkpoints():
+        norms = norms_of(stored_tensors(checkpoint), scaling=2.0)
+        step = int(checkpoint.stem.removeprefix("step-"))
+        for tag in NORMS:
+            [event] = [event for event in found.Histograms(tag) if event.step == step]
+            assert len(norms[tag]) == 8
+            assert_histogram(event.histogram_value, norms[tag])
+            compared += 1
+    assert compared >= 3 * 2
+    straight = common.Run(tmp_path / "straight", config, trainer_config={"report_to": "tensorboard"})
+    straight.train(2).expect(0)
+    other = accumulator(straight.folder / "tensorboard")
+    for tag in NORMS:
+        assert [event.step for event in found.Histograms(tag)] == steps
+        assert ([event.histogram_value for event in found.Histograms(tag)]
+                == [event.histogram_value for event in other.Histograms(tag)]), "a kill and a resume change nothing"
+    assert straight.state() == resumed.state()
+    assert "norm_A" not in (straight.folder / "metrics.jsonl").read_text()
+    # What TensorBoard's histogram page reads: a tensor of left edges, right edges and counts.
+    shown = plugin_event_accumulator.EventAccumulator(str(straight.folder / "tensorboard"))
+    shown.Reload()
+    assert shown.SummaryMetadata(NORMS[0]).plugin_data.plugin_name == "histograms"
+    last = tensor_util.make_ndarray(shown.Tensors(NORMS[0])[-1].tensor_proto)
+    values = norms_of(adapter(straight.folder / "adapter"), scaling=2.0)[NORMS[0]]
+    assert last[0, 0] == pytest.approx(min(values)) and last[-1, 1] == pytest.approx(max(values)) and last[:, 2].sum() == 8
+
+
+def test_the_update_of_pissa_is_what_its_adapter_adds(config, tmp_path):
+    run = common.Run(tmp_path / "run", common.merged(config, {"peft_config": {"init_lora_weights": "pissa"}}),
+                     trainer_config={"report_to": "tensorboard", "max_steps": 3, "eval_strategy": "no"})
+    run.train(0).expect(0)
+    written = json.loads((run.folder / "adapter/adapter_config.json").read_text())
+    plain = adapter(run.folder / "adapter")
+    trained = {name: value[:4] if ".lora_A." in name else value[:, :4] for name, value in plain.items()
+               if ".lora_" in name}
+    found = accumulator(run.folder / "tensorboard")
+    scaling = written["lora_alpha"] / written["r"]
+    for tag, values in {**norms_of(trained, scaling), NORMS[2]: norms_of(plain, scaling)[NORMS[2]]}.items():
+        assert_histogram(found.Histograms(tag)[-1].histogram_value, values)
+
+
+def test_equal_norms_are_one_bucket_and_full_training_has_none(config, tmp_path):
+    changes = {"report_to": "tensorboard", "max_steps": 1, "eval_strategy": "no", "learning_rate": 0}
+    run = common.Run(tmp_path / "lora", config, trainer_config=changes)
+    run.train(0).expect(0)
+    [event] = accumulator(run.folder / "tensorboard").Histograms("adapter/norm_B")
+    value = event.histogram_value
+    assert (value.min, value.max, value.num, value.bucket_limit, value.bucket) == (0, 0, 8, [0], [8])
+    config = {group: values for group, values in config.items() if group != "peft_config"}
+    run = common.Run(tmp_path / "full", config, trainer_config=changes)
+    run.train(0).expect(0)
+    found = accumulator(run.folder / "tensorboard")
+    assert found.Tags()["histograms"] == [] and len(found.Scalars("train/loss")) == 1
 
 
 def test_csv_has_the_rows_that_count(resumed):
