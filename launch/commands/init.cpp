@@ -178,6 +178,10 @@ class Beginning {
       draft_.set(kData, "labels_separator", to_text(roles.labels_separator), "between the labels of a row");
     if (!roles.prompt.empty()) draft_.set(kData, "prompt_column", to_text(roles.prompt), "its name");
     if (!roles.response.empty()) draft_.set(kData, "response_column", to_text(roles.response), "its name");
+    if (!roles.messages.empty())
+      draft_.set(kData, "messages_column", to_text(roles.messages), "its cells are lists of {role, content}");
+    if (!roles.chat_template.empty())
+      draft_.set(kData, "template", to_text(roles.chat_template), "a block for each role");
     if (!roles.prompt_template.empty())
       draft_.set(kData, "template", to_text(roles.prompt_template), roles.task_reason);
   }

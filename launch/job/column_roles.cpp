@@ -15,6 +15,7 @@
 #include <string_view>
 #include <utility>
 
+#include "launch/job/chat_column.h"
 #include "runtime/core/error.h"
 #include "runtime/core/text.h"
 
@@ -164,9 +165,9 @@ class Guesser {
 
   ColumnRoles roles() {
     const bool may_classify = task_type_ != "CAUSAL_LM";
-    refuse_chats();
-    const bool done = (task_type_ != "SEQ_CLS" && take_prompts(kSurePrompts)) || (may_classify && take_label()) ||
-                      (task_type_ != "SEQ_CLS" && take_prompts(kPrompts));
+    const bool may_write = task_type_ != "SEQ_CLS";
+    const bool done = (may_write && (take_chats() || take_prompts(kSurePrompts))) || (may_classify && take_label()) ||
+                      (may_write && take_prompts(kPrompts));
     core::require(done || task_type_ != "SEQ_CLS", core::ErrorKind::kData,
                   "{}: SEQ_CLS needs a label, but none of its columns looks like one; its columns are: {}",
                   sample_.options.train.text(), core::quoted_list(sample_.columns));
@@ -182,12 +183,21 @@ class Guesser {
     return found == facts_.end() ? nullptr : &*found;
   }
 
-  void refuse_chats() const {
-    const Facts* const chats = find("messages");
-    core::require(chats == nullptr || chats->texts + chats->numbers + chats->lists > 0, core::ErrorKind::kData,
-                  "{}: column messages holds chats, which init does not write a configuration for: take "
-                  "configs/gpt_neo_125m_instruction.yaml, with data.template: chat",
-                  sample_.options.train.text());
+  /// Takes the first column of chats, `messages` before others.
+  bool take_chats() {
+    std::optional<ChatColumn> found;
+    for (size_t k = 0; k < sample_.columns.size(); ++k) {
+      const bool first_choice = sample_.columns[k] == "messages";
+      if (found && !first_choice) continue;
+      if (std::optional<ChatColumn> chats = look_for_chats(sample_, k)) found = std::move(chats);
+      if (found && first_choice) break;
+    }
+    if (!found) return false;
+    roles_.messages = found->name;
+    roles_.chat_template = found->form;
+    roles_.task_reason = fmt::format("chats in the column {}", core::quoted(found->name));
+    if (!found->note.empty()) roles_.notes.push_back(found->note);
+    return true;
   }
 
   bool take_prompts(std::span<const Pair> known) {
@@ -379,7 +389,8 @@ class Guesser {
     for (const Facts& facts : facts_) {
       const bool in_template =
           !roles_.prompt_template.empty() && holds(Names{"instruction", "input", "output"}, facts.name);
-      const Names used = {roles_.text, roles_.text_pair, roles_.label, roles_.labels, roles_.prompt, roles_.response};
+      const Names used = {roles_.text,   roles_.text_pair, roles_.label,   roles_.labels,
+                          roles_.prompt, roles_.response,  roles_.messages};
       if (!in_template && !holds(used, facts.name)) unused.push_back(facts.name);
     }
     if (!unused.empty()) roles_.notes.push_back("columns that are not used: " + core::quoted_list(unused));

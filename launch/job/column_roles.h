@@ -22,12 +22,14 @@ struct ColumnRoles {
   std::string label_reason;
   int64_t values = 0;  // regression: numbers a row
   std::string prompt, response, prompt_template;
+  std::string messages;            // chats
+  std::string chat_template;       // that has their roles; empty: the usual one does
   std::vector<std::string> notes;  // what else deserves a look
 };
 
 /// Guesses the task and the roles of the columns by their names and their values in the sample. `task_type`: SEQ_CLS or
 /// CAUSAL_LM, if it is known; empty: the columns decide.
-/// Throws: Error(kData) when no column holds texts, or SEQ_CLS finds no label.
+/// Throws: Error(kData) when no column holds texts, SEQ_CLS finds no label, or chats have no assistant.
 ColumnRoles guess_roles(const data::FileSample& sample, const std::string& task_type);
 
 }  // namespace neoloom::launch

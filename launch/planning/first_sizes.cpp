@@ -66,14 +66,16 @@ FirstSizes estimate(const RunConfig& config, const data::FileSample& sample, Fir
   constexpr int64_t kTemplateTokens = 60;
   const data::Options& data = config.data;
   const std::vector<std::string> used = {data.text_column, data.text_pair_column, data.prompt_column,
-                                         data.response_column};
+                                         data.response_column, data.messages_column};
   std::vector<int64_t> lengths;
   for (const data::Row& row : sample.rows) {
     size_t bytes = 0;
     for (size_t k = 0; k < row.cells.size(); ++k) {
-      const bool counts =
-          !data.prompt_template.empty() || std::find(used.begin(), used.end(), sample.columns[k]) != used.end();
-      if (counts) bytes += row.cells[k].text.size();
+      const bool counts = (!data.prompt_template.empty() && data.messages_column.empty()) ||
+                          std::find(used.begin(), used.end(), sample.columns[k]) != used.end();
+      // A chat is no text; its JSON is about as long as its text with headers.
+      const data::Cell& cell = row.cells[k];
+      if (counts) bytes += sample.columns[k] == data.messages_column ? cell.json.size() : cell.text.size();
     }
     lengths.push_back(static_cast<int64_t>(static_cast<double>(bytes) / kBytesPerToken) +
                       (data.prompt_template.empty() ? 0 : kTemplateTokens));

@@ -7,6 +7,9 @@ import io
 import json
 import os
 import random
+import re
+import shutil
+import subprocess
 
 import common
 import numpy as np
@@ -62,6 +65,15 @@ ALPACA = [{"instruction": "Repeat", "input": text, "output": text} if i % 2 else
           for i, text in enumerate(TEXTS)]
 NEAR = [{"sentence1": a, "sentence2": b, "score": round(random.Random(i).random() * 5, 2)}
         for i, (a, b) in enumerate(zip(TEXTS, TEXTS[1:]))]
+
+
+def chats(*roles, column="messages", role="role", content="content"):
+    """Rows of chats: each role in turn."""
+    return [{column: [{role: name, content: f"{name} {text}"} for name in roles], "source": "web"} for text in TEXTS]
+
+
+TOOL_FORM = ("{?system}### System:\n{system}\n\n{/system}{?user}### User:\n{user}\n\n{/user}"
+             "{?assistant}### Assistant:\n{assistant}\n\n{/assistant}{?tool}### Tool:\n{tool}\n\n{/tool}")
 TAGS = [("sport", "news"), ("news",), ("sport", "weather", "news"), ()]
 CASES = {
     "comma.csv": (as_csv(PAIRS, ("text", "label")), "single", PLAIN),
@@ -99,6 +111,11 @@ CASES = {
     "chat.jsonl": (as_jsonl({"prompt": t, "response": t[::-1]} for t in TEXTS), "causal_lm",
                    {"prompt_column": "prompt", "response_column": "response"}),
     "alpaca.json": (json.dumps(ALPACA).encode(), "causal_lm", {"template": "alpaca"}),
+    "talks.jsonl": (as_jsonl(chats("system", "user", "assistant")), "causal_lm", {"messages_column": "messages"}),
+    "talks.json": (json.dumps(chats("user", "assistant", column="conversation")).encode(), "causal_lm",
+                   {"messages_column": "conversation"}),
+    "tools.jsonl.gz": (gzip.compress(as_jsonl(chats("user", "assistant", "tool", "assistant"))), "causal_lm",
+                       {"messages_column": "messages", "template": TOOL_FORM}),
     "texts.jsonl": (as_jsonl({"text": t, "source": "web"} for t in TEXTS), "causal_lm", {"text_column": "text"}),
     "book.txt": ("\n".join(TEXTS * 8).encode(), "causal_lm", {}),
     "packed.csv.gz": (gzip.compress(as_csv(PAIRS, ("text", "label"))), "single", PLAIN),
@@ -149,6 +166,52 @@ def test_what_was_written_trains_as_it_is(tmp_path, base):
     assert any(event["event"] == "eval" for event in events)
 
 
+def test_what_was_written_for_chats_trains_as_it_is(tmp_path, base):
+    rows = chats("system", "user", "assistant", "tool", "assistant")
+    for message in (message for row in rows for message in row["messages"]):
+        message["content"] = message["content"][:16]  # the model has 128 positions
+    (tmp_path / "talks.jsonl").write_bytes(as_jsonl(rows))
+    out = run(tmp_path, "init", "talks.jsonl", "--model", base).out
+    assert 'chats in the column "messages"' in out and 'columns that are not used: "source"' in out
+    quick = ("--set", f"runtime.cache_dir={tmp_path}/cache", "--set", "runtime.threads_per_rank=1")
+    run(tmp_path, "train", "--config", "run.yaml", "--set", "trainer_config.num_train_epochs=1", *quick)
+    events = [json.loads(line) for line in (tmp_path / "runs/talks/metrics.jsonl").read_text().splitlines()]
+    assert events[-1]["status"] == "completed" and any(event["event"] == "eval" for event in events)
+    # The length is that of the whole chat, in the form that was written.
+    form = lambda message: f"### {message['role'].capitalize()}:\n{message['content']}"  # noqa: E731
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    lengths = [len(tokenizer("\n\n".join(map(form, row["messages"]))).input_ids) for row in rows]
+    config = yaml.safe_load((tmp_path / "run.yaml").read_text())
+    assert abs(config["tokenizer_config"]["max_length"] - np.percentile(lengths, 99)) <= 16
+    asked = run(tmp_path, "generate", "--run", "runs/talks", "--prompt", "hello", "--max_tokens", "2", "--json", *quick)
+    assert json.loads(asked.out)["prompt"] == "### User:\nhello\n\n### Assistant:\n"
+
+
+def test_chats_without_the_model_and_rows_that_are_none(tmp_path):
+    rows = chats("user", "assistant") + [{"messages": [{"role": "user", "content": "x"}]},
+                                         {"messages": [{"role": "assistant", "content": None}]}]
+    (tmp_path / "rows.jsonl").write_bytes(as_jsonl(rows))
+    out = run(tmp_path, "init", "rows.jsonl", "--model", "nobody/has-this-model").out
+    assert "2 of the first 122 rows have no chat that can be learned" in out and "(the first: line 121: no message has" in out
+    config = yaml.safe_load((tmp_path / "run.yaml").read_text())
+    assert config["tokenizer_config"]["max_length"] > 32 and "estimated from bytes" in out
+
+
+def test_the_way_out_for_chats_of_sharegpt_leads_to_a_run(tmp_path, base):
+    rows = chats("human", "gpt", column="conversations", role="from", content="value")
+    (tmp_path / "rows.jsonl").write_bytes(as_jsonl(rows))
+    err = run(tmp_path, "init", "rows.jsonl", code=3).err
+    program = re.search(r"jq -c '(.*)' FILE > chats.jsonl", err, re.DOTALL).group(1).replace("\n", " ")
+    if shutil.which("jq") is None:
+        pytest.skip("no jq")
+    made = subprocess.run(["jq", "-c", program, tmp_path / "rows.jsonl"], capture_output=True, check=True).stdout
+    assert [json.loads(line) for line in made.splitlines()] == [
+        {"messages": [{"role": {"human": "user", "gpt": "assistant"}[m["from"]], "content": m["value"]}
+                      for m in row["conversations"]]} for row in rows]
+    config, _ = init(tmp_path, base, "chats.jsonl", made)
+    assert config["data"]["messages_column"] == "messages"
+
+
 def test_it_says_what_deserves_a_look(tmp_path, base):
     rows = [{"text": t, "kind": i % 2, "id": i} for i, t in enumerate(TEXTS)]
     content = as_jsonl(rows) + b"{broken\n"
@@ -181,6 +244,7 @@ def test_few_rows_are_not_split(tmp_path, base):
     (("numbers.csv",), 3, "no column holds texts"),
     (("flags.jsonl",), 3, "one flag a label"),
     (("empty.csv",), 3, "no rows"),
+    (("bots.jsonl",), 3, 'have the roles "user", "bot", none of them "assistant"'),
     (("rows.csv", "--model", "./gone"), 4, "./gone"),
     (("rows.csv", "--validation", "gone-*.csv"), 3, "gone-*.csv"),
     (("rows.csv", "--from", "rows.csv"), 2, "rows.csv"),
@@ -191,6 +255,7 @@ def test_what_it_cannot_begin_with_is_one_message(arguments, code, words, tmp_pa
     (tmp_path / "rows.csv").write_bytes(as_csv(PAIRS, ("text", "label")))
     (tmp_path / "numbers.csv").write_bytes(as_csv([(i, i * 2) for i in range(9)], ("a", "b")))
     (tmp_path / "flags.jsonl").write_bytes(as_jsonl({"text": t, "labels": [i % 2, 1]} for i, t in enumerate(TEXTS)))
+    (tmp_path / "bots.jsonl").write_bytes(as_jsonl(chats("user", "bot")))
     (tmp_path / "empty.csv").write_text("text,label\n")
     (tmp_path / "other.json").write_text('{"name": 1}')
     (tmp_path / "adapter.json").write_text('{"peft_type": "LORA"}')

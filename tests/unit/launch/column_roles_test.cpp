@@ -134,15 +134,58 @@ TEST(ColumnRoles, WithoutNamesOneColumnOfFewValuesIsTheLabel) {
   EXPECT_THAT(named.notes.front(), AllOf(HasSubstr("column \"kind\" has 3 values"), HasSubstr("data.label_column")));
 }
 
-TEST(ColumnRoles, ChatsAreRefusedWithTheWayOut) {
-  const auto chat = [](int) { return Cell{Cell::Kind::kOther, "a list of objects", {}}; };
-  try {
-    roles({{"messages", chat}, {"source", words}});
-    FAIL() << "init writes no configuration for chats";
-  } catch (const core::Error& error) {
-    EXPECT_THAT(error.what(), AllOf(HasSubstr("messages"), HasSubstr("data.template: chat")));
+/// A column of chats, each with these roles.
+std::function<Cell(int)> chats(const std::vector<std::string>& names, const std::string& role = "role",
+                               const std::string& content = "content") {
+  std::string list;
+  for (const std::string& name : names) {
+    list += fmt::format(R"({}{{"{}": "{}", "{}": "text"}})", list.empty() ? "[" : ", ", role, name, content);
   }
+  return [list](int) { return Cell{Cell::Kind::kOther, "a list", {}, {}, {}, list + "]"}; };
+}
+
+TEST(ColumnRoles, ListsOfRoleAndContentAreChats) {
+  const ColumnRoles found = roles({{"prompt", words}, {"label", of_three}, {"messages", chats({"user", "assistant"})}});
+  EXPECT_EQ(found.task, Task::kCausalLm);
+  EXPECT_EQ(found.messages, "messages");
+  EXPECT_EQ(found.chat_template, "");
+  EXPECT_EQ(found.prompt + found.label + found.text, "");
+  EXPECT_THAT(found.notes, testing::ElementsAre(HasSubstr("not used: \"prompt\", \"label\"")));
+  EXPECT_EQ(roles({{"talk", chats({"user", "assistant"})}, {"more", words}}).messages, "talk");
+  EXPECT_EQ(roles({{"rejected", chats({"user", "assistant"})}, {"messages", chats({"user", "assistant"})}}).messages,
+            "messages");
   EXPECT_EQ(roles({{"messages", words}}).text, "messages");
+  EXPECT_EQ(roles({{"text", words}, {"label", of_three}, {"messages", chats({"user", "assistant"})}}, "SEQ_CLS").label,
+            "label");
+}
+
+TEST(ColumnRoles, RolesThatTheUsualTemplateLacksGetABlock) {
+  EXPECT_EQ(roles({{"messages", chats({"system", "user", "assistant"})}}).chat_template, "");
+  EXPECT_EQ(roles({{"messages", chats({"user", "tool", "assistant"})}}).chat_template,
+            "{?system}### System:\n{system}\n\n{/system}{?user}### User:\n{user}\n\n{/user}"
+            "{?assistant}### Assistant:\n{assistant}\n\n{/assistant}{?tool}### Tool:\n{tool}\n\n{/tool}");
+}
+
+TEST(ColumnRoles, RowsWithoutAChatAreTold) {
+  const auto some = [](int row) { return row == 30 ? chats({"user"})(row) : chats({"user", "assistant"})(row); };
+  EXPECT_THAT(roles({{"messages", some}}).notes,
+              testing::ElementsAre(AllOf(HasSubstr("1 of the first 60 rows have no chat that can be learned"),
+                                         HasSubstr("no message has the role \"assistant\""))));
+}
+
+TEST(ColumnRoles, ChatsThatCannotBeReadAreRefusedWithTheWayOut) {
+  const auto refusal = [](const std::function<Cell(int)>& cell) -> std::string {
+    try {
+      roles({{"conversations", cell}});
+    } catch (const core::Error& error) {
+      return error.what();
+    }
+    return "";
+  };
+  EXPECT_THAT(
+      refusal(chats({"human", "gpt"}, "from", "value")),
+      AllOf(HasSubstr("\"conversations\""), HasSubstr("ShareGPT"), HasSubstr("[.conversations[] | {role: ({human")));
+  EXPECT_THAT(refusal(chats({"user", "bot"})), AllOf(HasSubstr("\"user\", \"bot\""), HasSubstr("\"assistant\"")));
 }
 
 TEST(ColumnRoles, ASortedFileIsTold) {
