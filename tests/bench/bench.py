@@ -47,8 +47,8 @@ def parse():
                         help="training rows of each set of `epoch` (default 600, about 10 minutes on 2 cores; 0: all)")
     parser.add_argument("--store_rows", type=int, default=1_000_000, help="rows of the token store of `data`")
     parser.add_argument("--hf", type=names, default=[], metavar="VARIANT,...",
-                        help=f"sides of `steps` and `device` beside neoloom, of {', '.join(HF_VARIANTS)} "
-                        f"(default: steps eager, device eager,best)")
+                        help=f"sides of `steps` (beside eager, always there) and `device` (default eager,best), of "
+                        f"{', '.join(HF_VARIANTS)}; autocast stands beside the bf16 rows of `steps` alone")
     parser.add_argument("--newest", type=Path, metavar="PYTHON",
                         help="an interpreter with newer torch, transformers and peft: one more side of `steps`")
     parser.add_argument("--device_warmup", type=int, default=20, help="steps before the measured ones of `device`")

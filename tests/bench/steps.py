@@ -46,7 +46,6 @@ ROWS = [
     Row("classification 1.3B 2 x 256 bf16", "single_label", "bfloat16", 2, 256, 1.8, size="1.3B"),
 ]
 LOSS_TOLERANCE = {"float32": 2e-3, "float16": 0.05, "bfloat16": 0.05}  # see distance
-HF_VARIANTS = ["eager"]  # without --hf; the first is the one that targets and losses are about
 
 
 def request_for(context, row, name, **fields):
@@ -56,13 +55,19 @@ def request_for(context, row, name, **fields):
 
 
 def hf_names(context):
-    return [*(context.hf or HF_VARIANTS), *(["newest"] if context.newest else [])]
+    """The first one, eager, is what targets and losses are about."""
+    return ["eager", *(name for name in context.hf or [] if name != "eager"), *(["newest"] if context.newest else [])]
 
 
-def open_sides(context, row, request):
-    sides = {"neoloom": neoloom_side(context.build, request)}
+def hf_sides(context, row):
+    """Returns the sides of transformers + peft by name. Autocast computes in bfloat16 from weights in fp32, as Trainer's
+    `bf16: true` does: it stands beside the bfloat16 rows alone."""
+    sides = {}
     for name in hf_names(context):
-        sides[name] = hf_side(request_for(context, row, name, variant="eager" if name == "newest" else name),
+        if name == "autocast" and row.frozen != "bfloat16":
+            continue
+        sides[name] = hf_side(request_for(context, row, name, variant="eager" if name == "newest" else name,
+                                          frozen="float32" if name == "autocast" else row.frozen),
                               context.newest if name == "newest" else sys.executable)
     return sides
 
@@ -100,8 +105,9 @@ def judge_losses(context, row, result, first):
 
 def measure(context, row):
     request = request_for(context, row, "", limit=True)
-    result = in_turns(open_sides(context, row, request), context.steps, context.warmup)
-    names = hf_names(context)
+    sides = {"neoloom": neoloom_side(context.build, request)} | hf_sides(context, row)
+    result = in_turns(sides, context.steps, context.warmup)
+    names = [name for name in hf_names(context) if name in sides]
     result["loss"] = {name: result[name]["extra"]["losses"] for name in names if "seconds" in result[name]}
     result["loss"]["neoloom"] = [step["loss"] for step in logged_steps(request)]
     judge_losses(context, row, result, names[0])
@@ -132,6 +138,9 @@ def speed_cells(row, result, names):
     ours, first = result["neoloom"], result[names[0]]
     cells = [row.name, speed_text(row, ours), f"{100 * ours['share_of_limit']:.0f} %"]
     for name in names:
+        if name not in result:
+            cells += ["", ""]
+            continue
         bound = "" if "seconds" in result[name] else "> "
         cells += [speed_text(row, result[name]), f"{bound}{result[name]['ratio']:.2f}"]
     return cells + target_cells(first["ratio"], row.target)
