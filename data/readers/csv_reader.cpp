@@ -29,6 +29,7 @@ class RecordScanner {
       : path_(request.path),
         text_(without_byte_order_mark(request.text)),
         delimiter_(delimiter_of(request)),
+        delimiter_is_given_(request.delimiter != '\0'),
         quoting_(request.quoting),
         ends_in_cr_(ends_lines_in_cr(request.text)),
         line_(request.first_line),
@@ -60,8 +61,15 @@ class RecordScanner {
     if (record.size() != 1) return {};
     for (const char other : {'\t', ';', '|', ','}) {
       if (other == delimiter_ || record[0].find(other) == std::string::npos) continue;
-      if (other == '\t') return "the fields seem to be separated by tabs: set data.format: tsv";
-      return fmt::format("the fields seem to be separated by \"{0}\": set data.delimiter: \"{0}\"", other);
+      const std::string separator = other == '\t' ? "tabs" : fmt::format("\"{}\"", other);
+      const std::string seems = fmt::format("the fields seem to be separated by {}", separator);
+      if (delimiter_is_given_) {
+        return fmt::format(
+            "{}, but data.delimiter is \"{}\", for all files: give them one separator, or correct data.delimiter",
+            seems, delimiter_);
+      }
+      return other == '\t' ? seems + ": set data.format: tsv"
+                           : fmt::format("{}: set data.delimiter: {}", seems, separator);
     }
     return {};
   }
@@ -118,6 +126,7 @@ class RecordScanner {
   std::string path_;
   std::string_view text_;
   char delimiter_;
+  bool delimiter_is_given_;
   bool quoting_;
   bool ends_in_cr_;
   size_t at_ = 0;

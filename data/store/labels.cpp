@@ -112,7 +112,7 @@ void Labels::fail_outside(const std::string& label, const Place& place, const st
   fail(ErrorKind::kData, "{}: line {}: label {} is not one of the known labels: {}{}", place.file, place.line,
        core::quoted(label, kNameInMessagesBytes), known,
        numbered ? "; if numbers in the data stand for these labels in this order, set data.label_names to this list"
-                : "");
+                : "; correct the row, or list all labels in data.label_names and train with them");
 }
 
 int64_t Labels::number_of(const std::string& label, int64_t line) {
@@ -136,9 +136,7 @@ Labels::Result Labels::number_integers(int64_t num_labels) const {
     const int64_t index = *integer_of(found_[number]);
     if (index < 0 || index >= num_labels) {
       fail_outside(found_[number], first_places_[number],
-                   fmt::format("the integers from 0 to {} (num_labels is {}); "
-                               "to use other labels, list them in data.label_names",
-                               num_labels - 1, num_labels));
+                   fmt::format("the integers from 0 to {} (num_labels is {})", num_labels - 1, num_labels));
     }
     result.class_index.push_back(index);
   }

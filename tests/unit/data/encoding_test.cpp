@@ -82,7 +82,8 @@ TEST_F(Delimiters, AnyCharacterSeparatesFields) {
 
 TEST_F(Delimiters, TheWrongOneIsSuspected) {
   request_.options.delimiter = ";";
-  expect_data_error("a.csv", "text,label\nx,y\n", {"separated by \",\": set data.delimiter: \",\""});
+  expect_data_error("a.csv", "text,label\nx,y\n",
+                    {"separated by \",\", but data.delimiter is \";\", for all files", "correct data.delimiter"});
 }
 
 }  // namespace
