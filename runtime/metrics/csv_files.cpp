@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <limits>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
@@ -41,32 +42,30 @@ class CsvFile {
  public:
   CsvFile(std::string path, std::string name) : path_(std::move(path)), name_(std::move(name)) {}
 
-  void add_columns(const Row& row) {
-    for (const auto& [key, value] : row) {
-      if (std::find(columns_.begin(), columns_.end(), key) == columns_.end()) columns_.push_back(key);
-    }
+  bool has_columns(const Row& row) const {
+    return std::all_of(row.begin(), row.end(), [&](const auto& cell) { return position_of(cell.first).has_value(); });
   }
 
-  bool has_columns(const Row& row) const {
-    return std::all_of(row.begin(), row.end(), [&](const auto& cell) {
-      return std::find(columns_.begin(), columns_.end(), cell.first) != columns_.end();
+  /// Adds a row to those that rewrite() writes.
+  void keep(const Row& row) {
+    for (const auto& [key, value] : row) {
+      if (!position_of(key)) columns_.push_back(key);
+    }
+    kept_.push_back(cells_of(row));
+  }
+
+  void forget_beyond(int64_t step) {
+    const auto column = position_of("step");
+    if (!column) return;
+    std::erase_if(kept_, [&](const Cells& cells) {
+      return *column < cells.size() && cells[*column] > static_cast<double>(step);  // false for a row without a step
     });
   }
 
-  std::string line(const Row& row) const {
-    std::string line;
-    for (const std::string& column : columns_) {
-      const auto cell = std::find_if(row.begin(), row.end(), [&](const auto& each) { return each.first == column; });
-      if (&column != &columns_.front()) line += ',';
-      if (cell != row.end() && std::isfinite(cell->second)) line += fmt::format("{}", cell->second);
-    }
-    return line + "\n";
-  }
-
-  /// Replaces the file by these rows, whose columns it has. Without a row there is no file.
-  void rewrite(const std::vector<Row>& rows) {
+  /// Replaces the file by the kept rows. Without a row there is no file.
+  void rewrite() {
     file_.reset();
-    if (rows.empty()) {
+    if (kept_.empty()) {
       std::error_code problem;
       std::filesystem::remove(path_, problem);
       core::require(!problem, core::ErrorKind::kUsage, "cannot remove {}: {}", path_, problem.message());
@@ -78,18 +77,42 @@ class CsvFile {
       text += field(column);
     }
     text += "\n";
-    for (const Row& row : rows) text += line(row);
+    for (const Cells& cells : kept_) text += line(cells);
+    kept_ = {};
     core::publish_file(path_, text, core::ErrorKind::kUsage);
   }
 
   void append(const Row& row) {
     if (!file_) file_.emplace(path_, name_, /*lines=*/true);
-    file_->append(line(row));
+    file_->append(line(cells_of(row)));
   }
 
  private:
+  using Cells = std::vector<double>;  // of the first columns; NaN: empty. A long run has a million of them.
+
+  std::optional<size_t> position_of(const std::string& column) const {
+    const auto found = std::find(columns_.begin(), columns_.end(), column);
+    return found == columns_.end() ? std::nullopt : std::optional<size_t>(found - columns_.begin());
+  }
+
+  Cells cells_of(const Row& row) const {
+    Cells cells(columns_.size(), std::numeric_limits<double>::quiet_NaN());
+    for (const auto& [key, value] : row) cells[*position_of(key)] = value;
+    return cells;
+  }
+
+  std::string line(const Cells& cells) const {
+    std::string line;
+    for (size_t i = 0; i < columns_.size(); ++i) {
+      if (i > 0) line += ',';
+      if (i < cells.size() && std::isfinite(cells[i])) line += fmt::format("{}", cells[i]);
+    }
+    return line + "\n";
+  }
+
   std::string path_, name_;
   std::vector<std::string> columns_;
+  std::vector<Cells> kept_;
   std::optional<AppendedFile> file_;
 };
 
@@ -122,28 +145,18 @@ class CsvFiles : public EventSink {
 
   /// Writes both files anew from metrics.jsonl, up to this step.
   void rewrite(std::optional<int64_t> last_step) {
-    std::vector<std::pair<CsvFile*, Row>> kept;
     const auto forget_beyond = [&](int64_t step) {
-      std::erase_if(kept, [&](const auto& line) {
-        const auto found =
-            std::find_if(line.second.begin(), line.second.end(), [](const auto& cell) { return cell.first == "step"; });
-        return found != line.second.end() && found->second > static_cast<double>(step);
-      });
+      train_.forget_beyond(step);
+      eval_.forget_beyond(step);
     };
     LostSteps lost;
     read_events(log_, [&](const ordered_json& event) {
       if (const auto step = lost.before(event)) forget_beyond(*step);
-      if (CsvFile* const file = file_of(event)) kept.emplace_back(file, numbers_of(event));
+      if (CsvFile* const file = file_of(event)) file->keep(numbers_of(event));
     });
     if (last_step) forget_beyond(*last_step);
-    for (CsvFile* const file : {&train_, &eval_}) {
-      std::vector<Row> rows;
-      for (const auto& [owner, row] : kept) {
-        if (owner == file) rows.push_back(row);
-      }
-      for (const Row& row : rows) file->add_columns(row);
-      file->rewrite(rows);
-    }
+    train_.rewrite();
+    eval_.rewrite();
   }
 
   std::string log_;
