@@ -20,6 +20,7 @@
 #include "model/lora/trainable_count.h"
 #include "runtime/core/error.h"
 #include "runtime/core/output.h"
+#include "runtime/metrics/text_width.h"
 #include "runtime/train/gradient_sum.h"
 #include "runtime/train/step_schedule.h"
 #include "runtime/train/token_budget.h"
@@ -194,11 +195,11 @@ bool print_memory(const Inputs& inputs, const MemoryPlanInput& question, const P
   const std::string share = stated_gb == 0.0 ? "a rank's share of the memory that is free here now"
                             : gpu            ? fmt::format("80 % of {} GB", stated_gb)
                                              : fmt::format("a rank's share of 80 % of {} GB", stated_gb);
-  const std::string limit =
-      budget.bytes == 0 ? ""
-                        : fmt::format(", budget {}{}", readable_bytes(budget.bytes), budget.chosen ? "" : ", " + share);
+  const std::string limit = budget.bytes == 0 ? ""
+                                              : fmt::format(", budget {}{}", metrics::memory_text(budget.bytes),
+                                                            budget.chosen ? "" : ", " + share);
   report.line("memory of a rank",
-              fmt::format("{}{}; gradient checkpointing {}", readable_bytes(decision.memory.total_bytes), limit,
+              fmt::format("{}{}; gradient checkpointing {}", metrics::memory_text(decision.memory.total_bytes), limit,
                           decision.gradient_checkpointing ? "on" : "off"));
   report.text(describe(decision.memory, whole));
   if (!decision.fits) {

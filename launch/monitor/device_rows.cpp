@@ -38,7 +38,7 @@ std::string rate(double value) { return std::isfinite(value) ? metrics::rate_tex
 std::string share(double value) { return std::isfinite(value) ? fmt::format("{:.0f} %", 100.0 * value) : "-"; }
 
 std::string memory(double bytes) {
-  return metrics::memory_text(bytes > 0 && bytes < 1e18 ? static_cast<int64_t>(bytes) : 0);
+  return bytes > 0 && bytes < 1e18 ? metrics::memory_text(static_cast<int64_t>(bytes)) : "-";
 }
 
 Cells cells_of(const ordered_json& device) {

@@ -16,6 +16,7 @@
 #include "model/checkpoints/hub.h"
 #include "model/checkpoints/hub_download.h"
 #include "runtime/core/error.h"
+#include "runtime/metrics/text_width.h"
 
 namespace neoloom::launch {
 namespace {
@@ -160,11 +161,12 @@ class Measurement {
   static std::string reason(const MemoryDecision& decision, const MemoryBudget& budget, bool gpu) {
     if (budget.bytes == 0 && gpu)
       return fmt::format("a rank needs {} on its GPU, whose memory is not known before a start",
-                         readable_bytes(decision.memory.total_bytes));
-    return fmt::format("a rank needs {}{} of {}", readable_bytes(decision.memory.total_bytes),
+                         metrics::memory_text(decision.memory.total_bytes));
+    return fmt::format("a rank needs {}{} of {}", metrics::memory_text(decision.memory.total_bytes),
                        decision.gradient_checkpointing ? " with gradient checkpointing" : "",
-                       budget.bytes == 0 ? "memory that is not known"
-                                         : fmt::format("the {} that it may take here", readable_bytes(budget.bytes)));
+                       budget.bytes == 0
+                           ? "memory that is not known"
+                           : fmt::format("the {} that it may take here", metrics::memory_text(budget.bytes)));
   }
 
   std::shared_ptr<const data::TokenStore> tokenised(int64_t max_length) {

@@ -16,12 +16,15 @@
 #include "runtime/core/error.h"
 #include "runtime/cuda/plugin.h"
 #include "runtime/metrics/events.h"
+#include "runtime/metrics/text_width.h"
 #include "runtime/train/calibrator.h"
 #include "runtime/train/optimizer_setup.h"
 #include "runtime/train/score_table.h"
 
 namespace neoloom::launch {
 namespace {
+
+using metrics::memory_text;
 
 using core::ErrorKind;
 using train::AutoFlag;
@@ -65,7 +68,7 @@ std::string advice(const MemoryPlanInput& question, const MemoryDecision& decisi
     const RankMemory less = rank_memory(question, /*gradient_checkpointing=*/true);
     if (less.total_bytes <= budget_bytes) {
       return fmt::format("trainer_config.gradient_checkpointing: auto or true would need {}",
-                         readable_bytes(less.total_bytes));
+                         memory_text(less.total_bytes));
     }
   }
   const bool by_tokens = question.batching.max_tokens > 0;
@@ -78,11 +81,6 @@ std::string advice(const MemoryPlanInput& question, const MemoryDecision& decisi
 }
 
 }  // namespace
-
-std::string readable_bytes(int64_t bytes) {
-  const auto value = static_cast<double>(bytes);
-  return value < 1e9 ? fmt::format("{:.1f} MB", value / 1e6) : fmt::format("{:.2f} GB", value / 1e9);
-}
 
 model::BatchShape largest_batch(const data::TokenStore& store, int64_t rows, int64_t max_tokens, bool counts_packs) {
   const auto begins = counts_packs ? store.pack_begins() : std::span<const int64_t>{};
@@ -199,33 +197,31 @@ std::string describe(const RankMemory& memory, const MemoryPlanInput& question) 
     text += fmt::format("  {:<22}{}\n", name, value);
   };
   const bool gpu = on_gpu(question);
-  if (!gpu) line("program", readable_bytes(memory.process_bytes) + " (measured now)");
+  if (!gpu) line("program", memory_text(memory.process_bytes) + " (measured now)");
   if (gpu) {
-    line("frozen weights", readable_bytes(memory.weights.private_bytes));
+    line("frozen weights", memory_text(memory.weights.private_bytes));
   } else {
-    line("frozen weights",
-         fmt::format("{} as its share of {} that are mapped once per node, and {} of its own",
-                     readable_bytes(memory.weight_share_bytes), readable_bytes(memory.weights.mapped_bytes),
-                     readable_bytes(memory.weights.private_bytes)));
+    line("frozen weights", fmt::format("{} as its share of {} that are mapped once per node, and {} of its own",
+                                       memory_text(memory.weight_share_bytes), memory_text(memory.weights.mapped_bytes),
+                                       memory_text(memory.weights.private_bytes)));
   }
   line("training state",
-       fmt::format("{} (values {}, gradients {}, moments {}, sums {})", readable_bytes(memory.state.total_bytes()),
-                   readable_bytes(memory.state.parameter_bytes), readable_bytes(memory.state.gradient_bytes),
-                   readable_bytes(memory.state.moment_bytes), readable_bytes(memory.state.sum_bytes)));
-  line("micro-step",
-       fmt::format("{} at most, for {} samples of {} tokens together; its blocks keep {}, {} each",
-                   readable_bytes(memory.step.peak_bytes), memory.batch.samples, memory.batch.tokens,
-                   readable_bytes(memory.step.saved_bytes), readable_bytes(memory.step.block_saved_bytes)));
+       fmt::format("{} (values {}, gradients {}, moments {}, sums {})", memory_text(memory.state.total_bytes()),
+                   memory_text(memory.state.parameter_bytes), memory_text(memory.state.gradient_bytes),
+                   memory_text(memory.state.moment_bytes), memory_text(memory.state.sum_bytes)));
+  line("micro-step", fmt::format("{} at most, for {} samples of {} tokens together; its blocks keep {}, {} each",
+                                 memory_text(memory.step.peak_bytes), memory.batch.samples, memory.batch.tokens,
+                                 memory_text(memory.step.saved_bytes), memory_text(memory.step.block_saved_bytes)));
   if (memory.evaluation_bytes > 0) {
-    line("evaluation", readable_bytes(memory.evaluation_bytes) +
+    line("evaluation", memory_text(memory.evaluation_bytes) +
                            (memory.score_bytes == 0
                                 ? ""
                                 : fmt::format("{} scores of all rows take {}", gpu ? "; on the host" : ", of which",
-                                              readable_bytes(memory.score_bytes))));
+                                              memory_text(memory.score_bytes))));
   }
   if (!gpu) {
-    line("micro-batches ahead", readable_bytes(memory.prefetch_bytes));
-    line("writing a checkpoint", readable_bytes(memory.state.saving_bytes) + " (rank 0, between steps)");
+    line("micro-batches ahead", memory_text(memory.prefetch_bytes));
+    line("writing a checkpoint", memory_text(memory.state.saving_bytes) + " (rank 0, between steps)");
   }
   return text;
 }
@@ -283,9 +279,9 @@ std::string does_not_fit(const MemoryPlanInput& question, const MemoryDecision& 
   return fmt::format(
       "a rank would need {} of memory{}, but its budget (runtime.memory_budget) is {}:\n"
       "{}{}; or try a larger runtime.memory_budget",
-      readable_bytes(decision.memory.total_bytes),
+      memory_text(decision.memory.total_bytes),
       decision.gradient_checkpointing ? " with gradient checkpointing" : " without gradient checkpointing",
-      readable_bytes(budget_bytes), describe(decision.memory, question), advice(question, decision, budget_bytes));
+      memory_text(budget_bytes), describe(decision.memory, question), advice(question, decision, budget_bytes));
 }
 
 MemoryNote resolve_memory(comm::MpiSession& session, const RunConfig& config, MemoryPlanInput question,
@@ -315,7 +311,7 @@ MemoryNote resolve_memory(comm::MpiSession& session, const RunConfig& config, Me
     session.agree_no_error(decision.fits ? std::nullopt : std::optional(core::Error(ErrorKind::kDevice, problem)));
   }
   return {fmt::format("memory: {} planned per rank, budget {}; gradient checkpointing {}",
-                      readable_bytes(decision.memory.total_bytes), bytes > 0 ? readable_bytes(bytes) : "unknown",
+                      memory_text(decision.memory.total_bytes), bytes > 0 ? memory_text(bytes) : "unknown",
                       resolved.gradient_checkpointing ? "on: backward recomputes the blocks" : "off"),
           resolved.gradient_checkpointing && config.trainer_config.gradient_checkpointing == AutoFlag::kAuto};
 }

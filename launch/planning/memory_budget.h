@@ -65,9 +65,6 @@ model::BatchShape largest_batch(const data::TokenStore& store, int64_t rows, int
 /// Returns one line per part: "  frozen weights   1.2 GB a node, ...".
 std::string describe(const RankMemory& memory, const MemoryPlanInput& question);
 
-/// "3.21 GB"
-std::string readable_bytes(int64_t bytes);
-
 /// Memory that a rank may use, and that it uses already.
 struct MemoryBudget {
   int64_t bytes = 0;

@@ -34,7 +34,7 @@ Row device_row(const DeviceMeasure& measure) {
           percent(measure.compute_seconds / seconds),
           percent(measure.comm_seconds / seconds),
           percent(measure.data_seconds / seconds),
-          memory_text(measure.peak_memory_bytes),
+          measure.peak_memory_bytes > 0 ? memory_text(measure.peak_memory_bytes) : "-",
           measure.flops > 0.0 ? rate_text(measure.flops / seconds * 1e-12) : "-"};
 }
 

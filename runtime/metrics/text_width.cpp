@@ -112,11 +112,8 @@ std::string rate_text(double value) {
 }
 
 std::string memory_text(int64_t bytes) {
-  constexpr double kGiB = 1024.0 * 1024.0 * 1024.0;
-  constexpr double kMiB = 1024.0 * 1024.0;
-  if (bytes <= 0) return "-";
   const auto value = static_cast<double>(bytes);
-  return value >= kGiB ? fmt::format("{:.2f} GiB", value / kGiB) : fmt::format("{:.0f} MiB", value / kMiB);
+  return value < 1e9 ? fmt::format("{:.1f} MB", value / 1e6) : fmt::format("{:.2f} GB", value / 1e9);
 }
 
 std::string repeated(std::string_view piece, size_t count) {

@@ -23,7 +23,7 @@ std::string with_thousands(int64_t value);
 std::string number_text(double value);
 /// A rate with about three digits: 0.123, 1.23, 12.3, 12,345.
 std::string rate_text(double value);
-/// Bytes as MiB or GiB; "-": none.
+/// Bytes of memory, as "87.5 MB" or "3.21 GB".
 std::string memory_text(int64_t bytes);
 
 std::string repeated(std::string_view piece, size_t count);

@@ -7,6 +7,7 @@
 #include <numeric>
 #include <vector>
 
+#include "runtime/metrics/text_width.h"
 #include "tests/support/fixed_store.h"
 
 namespace neoloom::launch {
@@ -112,8 +113,8 @@ TEST_F(RankMemoryTest, ARefusalNamesTheBatchThatWouldFit) {
   ASSERT_FALSE(decision.fits);
   const std::string text = does_not_fit(question_, decision, budget);
   EXPECT_THAT(text, HasSubstr("per_device_train_batch_size 3 would fit"));
-  EXPECT_THAT(text, HasSubstr(readable_bytes(budget)));
-  EXPECT_THAT(text, HasSubstr(readable_bytes(decision.memory.total_bytes)));
+  EXPECT_THAT(text, HasSubstr(metrics::memory_text(budget)));
+  EXPECT_THAT(text, HasSubstr(metrics::memory_text(decision.memory.total_bytes)));
 }
 
 TEST_F(RankMemoryTest, TheLargestMicroBatchIsTheLastThatFits) {

@@ -195,8 +195,8 @@ TEST(DeviceTable, HasOneAlignedRowPerDeviceAndTheirSum) {
   for (const char* unit : {"batches/s", "samples/s", "tokens/s", "padding", "peak mem", "TFLOP/s"}) {
     EXPECT_THAT(table[0], HasSubstr(unit));
   }
-  EXPECT_THAT(table[2], testing::AllOf(HasSubstr("1,125"), HasSubstr("10.0%"), HasSubstr("1.50 GiB")));
-  EXPECT_THAT(table[5], testing::AllOf(HasSubstr("2 hosts"), HasSubstr("2,250"), Not(HasSubstr("GiB"))));
+  EXPECT_THAT(table[2], testing::AllOf(HasSubstr("1,125"), HasSubstr("10.0%"), HasSubstr("1.61 GB")));
+  EXPECT_THAT(table[5], testing::AllOf(HasSubstr("2 hosts"), HasSubstr("2,250"), Not(HasSubstr("GB"))));
 }
 
 TEST(DeviceTable, OneDeviceNeedsNoSum) {

@@ -23,7 +23,7 @@ using testing::StartsWith;
 ordered_json device(int rank) {
   return {{"rank", rank},          {"host", "node" + std::to_string(rank / 4 + 1)},
           {"device", "cuda:0"},    {"samples_per_s", 2.5},
-          {"tokens_per_s", 1200},  {"peak_memory_bytes", (rank + 1) * 1073741824LL},
+          {"tokens_per_s", 1200},  {"peak_memory_bytes", (rank + 1) * 1000000000LL},
           {"compute_share", 0.75}, {"comm_share", 0.125},
           {"data_share", 0.0}};
 }
@@ -86,9 +86,9 @@ TEST_F(Frame, ShowsWhatARunIsDoing) {
   }
   EXPECT_THAT(lines, Contains("loss     0.8000    #*=~._  0.8000 to 1.8000"));
   EXPECT_THAT(lines, Contains(StartsWith("         ##########")));
-  EXPECT_THAT(lines, Contains("rank  host     device  tokens/s  samples/s    memory  compute  comm  data"));
-  EXPECT_THAT(lines, Contains("0     node1    cuda:0     1,200       2.50  1.00 GiB     75 %  12 %   0 %"));
-  EXPECT_THAT(lines, Contains("all   2 ranks             2,400       5.00  2.00 GiB     75 %  12 %   0 %"));
+  EXPECT_THAT(lines, Contains("rank  host     device  tokens/s  samples/s   memory  compute  comm  data"));
+  EXPECT_THAT(lines, Contains("0     node1    cuda:0     1,200       2.50  1.00 GB     75 %  12 %   0 %"));
+  EXPECT_THAT(lines, Contains("all   2 ranks             2,400       5.00  2.00 GB     75 %  12 %   0 %"));
 }
 
 TEST_F(Frame, WhatFilesHoldCannotMoveTheCursor) {
@@ -177,7 +177,7 @@ TEST(DeviceRows, CountTheDevicesForWhichThereIsNoRoom) {
   ASSERT_THAT(few, SizeIs(6));
   EXPECT_THAT(few[3], StartsWith("2     node1"));
   EXPECT_EQ(few[4], "... 61 more");
-  EXPECT_THAT(few[5], AllOf(StartsWith("all   64 ranks"), HasSubstr("76,800"), HasSubstr("64.00 GiB")));
+  EXPECT_THAT(few[5], AllOf(StartsWith("all   64 ranks"), HasSubstr("76,800"), HasSubstr("64.00 GB")));
   EXPECT_THAT(device_rows(devices(64), 80, 2), testing::ElementsAre(StartsWith("rank"), StartsWith("all ")));
   EXPECT_THAT(device_rows(devices(64), 80, 1), IsEmpty());
   EXPECT_THAT(device_rows(nullptr, 80, 9), IsEmpty());
@@ -185,7 +185,7 @@ TEST(DeviceRows, CountTheDevicesForWhichThereIsNoRoom) {
 }
 
 TEST(DeviceRows, ANarrowTableKeepsRankTokensAndMemory) {
-  EXPECT_EQ(device_rows(devices(1), 40, 9)[0], "rank  device  tokens/s    memory");
+  EXPECT_EQ(device_rows(devices(1), 39, 9)[0], "rank  device  tokens/s   memory");
   EXPECT_EQ(device_rows(devices(1), 8, 9)[0], "tokens/s");
 }
 
