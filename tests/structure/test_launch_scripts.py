@@ -240,6 +240,18 @@ def test_a_job_that_finds_no_program_says_where_it_looked(job):
     assert (folder / "asked").read_text() == ""
 
 
+def test_an_installed_program_is_found_in_its_prefix(job):
+    run, folder = job
+    prefix = folder / "prefix"
+    (prefix / "bin").mkdir(parents=True)
+    (prefix / "share/neoloom").mkdir(parents=True)
+    (prefix / "bin/neoloom").symlink_to(folder / "build/neoloom")
+    (prefix / "share/neoloom/mpirun.sh").symlink_to(MPIRUN)
+    process = run(folder / "log", NEOLOOM_ROOT=str(prefix), PLANNED_CODE="74")
+    assert process.wait(60) == 74
+    assert "started" in (folder / "log").read_text()
+
+
 ARRAY = ("--set", "trainer_config.output_dir=runs/%A/seed-%a", "--set", "trainer_config.seed=%a")
 
 
