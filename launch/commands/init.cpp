@@ -76,6 +76,12 @@ class Beginning {
     return text;
   }
 
+  /// The commands that come next, in one line.
+  std::string next() const {
+    const std::string fetch = missing_model_.empty() ? "" : fmt::format("neoloom download {}, then ", missing_model_);
+    return fmt::format("next: {0}neoloom plan --config {1}, then neoloom train --config {1}", fetch, arguments_.output);
+  }
+
   /// What was assumed, from what evidence.
   std::string report() const {
     std::string text;
@@ -204,6 +210,7 @@ class Beginning {
     // Evaluations need validation data, which are decided later.
     const RunConfig config = parse_config(draft_.yaml(), "neoloom init", {"data.validation_split=0.1"});
     const FirstSizes sizes = first_sizes(config, *sample_, threads);
+    if (!sizes.measured) missing_model_ = config.model_config.pretrained_model_name;
     if (draft_.find(kTokenizer, "max_length") == nullptr)
       draft_.set(kTokenizer, "max_length", to_text(sizes.max_length), sizes.length_reason);
     if (from_.has_trainer) return sizes;
@@ -240,6 +247,7 @@ class Beginning {
   std::optional<ColumnRoles> roles_;
   Draft draft_;
   std::vector<std::string> notes_;
+  std::string missing_model_;  // that the first sizes lacked
 };
 
 void require_absent(const std::string& output) {
@@ -260,8 +268,7 @@ int run_init(comm::MpiSession& session, const InitArguments& arguments) {
     const std::string yaml = beginning.yaml();
     require_absent(arguments.output);
     core::write_output_file(arguments.output, yaml);
-    core::print_output(fmt::format("{}wrote {}\nnext: neoloom plan --config {}, then neoloom train --config {}\n",
-                                   beginning.report(), arguments.output, arguments.output, arguments.output));
+    core::print_output(fmt::format("{}wrote {}\n{}\n", beginning.report(), arguments.output, beginning.next()));
     return "";
   });
   return 0;

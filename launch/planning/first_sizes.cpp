@@ -92,6 +92,7 @@ FirstSizes estimate(const RunConfig& config, const data::FileSample& sample, Fir
         fmt::format("estimated from bytes, as the model is not here: 99 % of {} have about {} tokens at most",
                     rows_of(sample), long_one);
   }
+  sizes.measured = false;
   sizes.micro_batch_size = kUsualBatch;
   sizes.batch_reason = fmt::format(
       "the usual size; the model is not here, so its memory is not known "

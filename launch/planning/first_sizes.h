@@ -15,7 +15,8 @@ struct FirstSizes {
   std::string length_reason;
   int64_t micro_batch_size = 0;  // samples
   std::string batch_reason;
-  int64_t samples = 0;  // that the sampled rows make
+  int64_t samples = 0;   // that the sampled rows make
+  bool measured = true;  // false: estimated, as the model is not here
 };
 
 /// A step of a first run has this many samples.
