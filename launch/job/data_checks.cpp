@@ -28,6 +28,12 @@ std::vector<std::string> target_warnings(const Inputs& inputs, const data::Token
                                   .empty_text_tokens = empty_text_tokens(inputs)});
   const train::Options& trainer = config.trainer_config;
   const bool evaluates = trainer.eval_strategy != train::Interval::kNo || trainer.eval_on_start;
+  if (!evaluates && !trainer.calibrate && !validation.empty()) {
+    warnings.push_back(
+        "nothing evaluates the validation data: set trainer_config.eval_strategy to epoch or steps, or run neoloom "
+        "evaluate "
+        "after the training");
+  }
   if (!evaluates) return warnings;
   for (const train::ValidationSet& set : validation) {
     std::string warning = train::check_evaluation_data(set.store->unpacked(), validation_name(config, set.name));

@@ -11,8 +11,8 @@
 
 namespace neoloom::launch {
 
-/// Looks for rows that teach nothing, in the validation data, too, if the run evaluates. Returns warnings. Throws:
-/// Error(kData) when there are no others.
+/// Looks for rows that teach nothing, in the validation data, too, if the run evaluates. Returns warnings, also one of
+/// validation data that nothing evaluates. Throws: Error(kData) when there are no rows that teach.
 std::vector<std::string> target_warnings(const Inputs& inputs, const data::TokenStore& train,
                                          const std::vector<train::ValidationSet>& validation);
 

@@ -104,9 +104,10 @@ def train_and_evaluate(context, real, request, folder):
     """neoloom with this configuration. Returns its metric and the seconds of its loop."""
     values = {"model_config.pretrained_model_name": request["model"], "model_config.frozen_dtype": "float32",
               "tokenizer_config.pretrained_tokenizer_name": request["tokenizer"], "peft_config.init_from": request["start"],
-              "trainer_config.seed": request["seed"], "trainer_config.output_dir": str(folder), "data.train": request["train"],
-              "data.validation": request["validation"], "data.validation_split": 0, "runtime.device": "cpu",
-              "runtime.threads_per_rank": context.threads, "runtime.cache_dir": str(context.work / "cache")}
+              "trainer_config.seed": request["seed"], "trainer_config.output_dir": str(folder),
+              "trainer_config.eval_strategy": "no", "data.train": request["train"], "data.validation": request["validation"],
+              "data.validation_split": 0, "runtime.device": "cpu", "runtime.threads_per_rank": context.threads,
+              "runtime.cache_dir": str(context.work / "cache")}
     if request["labels"]:
         values["data.label_names"] = request["labels"]
     runs.run([context.build / "neoloom", "train", "--config", ROOT / "configs" / real.config, *words(values)], context.threads)
