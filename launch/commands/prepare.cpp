@@ -29,6 +29,7 @@ int run_prepare(comm::MpiSession& session, const PrepareArguments& arguments) {
   session.run_on_all_or_fail([&] {
     job.config = read_config(arguments.config, arguments.overrides);
     session.log().set_level(core::log_level_from_name(job.config.logging.level));
+    session.set_peer_timeout(static_cast<double>(job.config.runtime.peer_timeout_seconds));
   });
   if (session.is_root()) {
     for (const std::string& warning : job.config.warnings) session.log().warning(warning);
