@@ -125,8 +125,8 @@ void add_train(CLI::App& app, TrainArguments& arguments) {
   add_config(command, arguments.config);
   add_overrides(command, arguments.overrides);
   command->add_option("--resume", arguments.resume,
-                      "auto (default): the newest valid checkpoint; none: start over; or a checkpoint file, or a "
-                      "folder of checkpoints");
+                      "auto (default): the newest valid checkpoint; none: start at step 0, in a folder without "
+                      "checkpoints; or a checkpoint file, or a folder of checkpoints");
   command
       ->add_option("--expect_ranks", arguments.expect_ranks,
                    "End with an error unless the job has this many ranks (default: any number)")

@@ -14,7 +14,7 @@ std::vector<ForeignKey> foreign_older_keys() {
   constexpr std::string_view kRuntime = "runtime";
   return {
     // TrainingArguments of transformers 4
-    {kTrainer, kNoEffect, "overwrite_output_dir", {"false", "null"}, "a run in output_dir resumes; train --resume none starts over"},
+    {kTrainer, kNoEffect, "overwrite_output_dir", {"false", "null"}, "a run in output_dir resumes; another output_dir starts over"},
     {kTrainer, kNoEffect, "save_safetensors", {"true", "false"}, "adapters are always safetensors"},
     {kTrainer, kNoEffect, "include_tokens_per_second", {"false"}, kReport},
     {kTrainer, kNoEffect, "include_inputs_for_metrics", {"false", "null"}, kEval},

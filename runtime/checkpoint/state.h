@@ -30,13 +30,13 @@ struct State {
   int64_t step_in_epoch = 0;
   double loss_scale = 1.0;
   int64_t good_steps = 0;     // since the loss scale last changed
-  int64_t skipped_steps = 0;  // non-finite steps so far
+  int64_t skipped_steps = 0;  // so far: non-finite ones and loss spikes
   double best_metric = 0.0;   // meaningful when best_step >= 0
   int64_t best_step = -1;
   std::string config;     // resolved configuration, YAML
   std::string identity;   // JSON object: what must be equal for this state to belong to a run
   std::string label_map;  // JSON array of class names in index order, or "[]"
-  std::string history;  // JSON array of deterministic metric events (loss, grad_norm, learning_rate, eval_*), no times
+  std::string history;    // JSON object: the metrics of the run without times, and what evaluations decided; FORMAT.md
 };
 
 }  // namespace neoloom::checkpoint

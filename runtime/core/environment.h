@@ -88,9 +88,9 @@ inline constexpr VariableInfo kVariables[] = {
      "for tests: if set, a GPU run ends where an operator would make the host wait during a step"},
     {"NEOLOOM_SHARE_GPU", "", "launch/system",
      "for tests: if set, all ranks of a host take its first GPU, which is slow and otherwise refused"},
-    {"NEOLOOM_WRITE_TABLES", "", "tests/unit/model",
-     "if set, build/unit_model writes its table of operators per block "
-     "(tests/unit/model/block_operators.txt) before it compares with it"},
+    {"NEOLOOM_WRITE_TABLES", "", "tests/unit",
+     "if set, build/unit_model and build/unit_config write the table of operators per block "
+     "(tests/unit/model/block_operators.txt) and configs/KEYS.md before they compare with them"},
     {"NEOLOOM_SHOW_PLANS", "", "tests/unit/model", "if set, build/unit_model prints planned and measured memory"},
     {"NEOLOOM_MUTATIONS", "400", "tests/unit/checkpoint", "how many damaged checkpoints build/unit_checkpoint tries"},
     {"NEOLOOM_JOBS", "the number of cores", "tests", "parallel compilers; at most 2 tests run at once"},

@@ -152,7 +152,7 @@ TEST(ForeignKeys, HarmlessValuesGetALineAndTheRunGoesOn) {
   EXPECT_THAT(parse("trainer_config: {save_only_model: true}\n").warnings,
               ElementsAre(HasSubstr("checkpoints stay whole, so that the run can resume")));
   EXPECT_THAT(parse("trainer_config: {overwrite_output_dir: true}\n").warnings,
-              ElementsAre(HasSubstr("a run in output_dir resumes; train --resume none starts over")));
+              ElementsAre(HasSubstr("a run in output_dir resumes; another output_dir starts over")));
 }
 
 TEST(ForeignKeys, TheDtypeAutoLeavesTheDefault) {
