@@ -117,8 +117,11 @@ std::string example(const std::optional<SamplePair>& pair, const char* of_first 
 class Report {
  public:
   void file(const char* name, const FileHygiene& file) {
-    const std::string cut =
-        fmt::format("{:.3g} % of {} rows were cut", percent(file.truncated, file.samples), file.samples);
+    std::string cut = fmt::format("{:.3g} % of {} rows were cut", percent(file.truncated, file.samples), file.samples);
+    if (file.truncated > 0) {
+      const bool has_labels = !file.label_samples.empty();  // and so may have windows
+      cut += fmt::format(" (see tokenizer_config.max_length{})", has_labels ? ", return_overflowing_tokens" : "");
+    }
     add(name, fmt::format("tokens a {}: median {}, 90 % at most {}, 95 % {}, 99 % {}, longest {}; {}",
                           file.windows.empty() ? "row" : "window", file.median, file.percentile_90, file.percentile_95,
                           file.percentile_99, file.longest, file.windows.empty() ? cut : file.windows));

@@ -26,7 +26,8 @@ using core::ErrorKind;
 using core::fail;
 using core::require;
 
-constexpr size_t kInvalidRowsListed = 20;
+constexpr int64_t kInvalidRowsListed = 20;
+constexpr int64_t kNotUtf8RowsListed = 3;
 constexpr size_t kInvalidRowsKept = 10'000;
 constexpr size_t kLongestReasonBytes = 400;
 constexpr size_t kHashDigitsInName = 32;
@@ -296,10 +297,15 @@ class Builder {
 
   std::string listed_rows() const {
     std::string text;
-    for (size_t i = 0; i < std::min(content_.invalid_rows.size(), kInvalidRowsListed); ++i) {
-      text += fmt::format("\n  line {}: {}", content_.invalid_rows[i].line, content_.invalid_rows[i].reason);
+    int64_t listed = 0;
+    int64_t not_utf8 = 0;
+    for (const InvalidRow& row : content_.invalid_rows) {
+      if (listed == kInvalidRowsListed) break;
+      // One key mends them all.
+      if (row.reason.find("not UTF-8") != std::string::npos && ++not_utf8 > kNotUtf8RowsListed) continue;
+      text += fmt::format("\n  line {}: {}", row.line, row.reason);
+      ++listed;
     }
-    const auto listed = static_cast<int64_t>(std::min(content_.invalid_rows.size(), kInvalidRowsListed));
     if (content_.invalid_row_count > listed)
       text += fmt::format("\n  and {} more", content_.invalid_row_count - listed);
     return text;

@@ -194,6 +194,14 @@ TEST_F(Readers, NoMoreThanTwentyUnreadableRowsAreListed) {
   EXPECT_THAT(error.what(), HasSubstr("and 5 more"));
 }
 
+TEST_F(Readers, NoMoreThanThreeRowsInAnotherEncodingAreListed) {
+  const core::Error error =
+      error_of([&] { build("a.csv", "text,label\n\xe9,x\n\xe9,x\n\xe9,x\n\xe9,x\nx\n\xe9,x\n"); });
+  EXPECT_THAT(error.what(), HasSubstr("line 4: not UTF-8"));
+  EXPECT_THAT(error.what(), testing::Not(HasSubstr("line 5: ")));
+  EXPECT_THAT(error.what(), HasSubstr("line 6: 1 fields, expected 2\n  and 2 more"));
+}
+
 TEST_F(Readers, ToleranceIsExactAtItsBorder) {
   const std::string content =
       "{\"text\": \"a\", \"label\": \"x\"}\nbroken\n{\"text\": \"b\", \"label\": \"x\"}\n{\"text\": \"c\", \"label\": "
