@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """`plan` for a device that is not here: at the rates and with the memory that its data sheet, or the caller, states."""
 
+import json
 import re
 
 import pytest
-from common import Run, make_config, neoloom
+from common import SOURCE, Run, make_config, neoloom
 from runs import assert_one_message
+from tiny_model import make_tokenizer
 
 USAGE, DEVICE = 2, 8
 HEAD = ["ranks", "batch", "steps", "step", "ms", "GEMMs", "else", "all-reduce", "tokens/s", "run"]
@@ -114,3 +116,43 @@ def test_a_gpu_without_stated_rates_says_how_to_state_them(run):
     named, rows, _ = plan(run, "--set", "runtime.device=cuda")
     assert named["expected time"].startswith("unknown (GEMM rates are measured on CPUs only; --device NAME states them: a10")
     assert not rows
+
+
+SHAPES = {"125m": (768, 12, 12), "1_3b": (2048, 24, 16), "2_7b": (2560, 32, 20)}
+PUBLISHED = [path for path in sorted((SOURCE / "configs").glob("gpt_neo_*.yaml")) if any(size in path.name for size in SHAPES)]
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    """A folder with the shapes of the published models, without weights, and 1,000 rows longer than any max_length."""
+    folder = tmp_path_factory.mktemp("published")
+    for size, (hidden_size, layers, heads) in SHAPES.items():
+        (folder / size).mkdir()
+        make_tokenizer(folder / size)
+        (folder / size / "config.json").write_text(json.dumps({
+            "model_type": "gpt_neo", "hidden_size": hidden_size, "num_layers": layers, "num_heads": heads,
+            "vocab_size": 50257, "max_position_embeddings": 2048, "window_size": 256, "bos_token_id": 50256,
+            "eos_token_id": 50256, "attention_types": [[["global", "local"], layers // 2]],
+            "activation_function": "gelu_new", "layer_norm_epsilon": 1e-5}))
+    text = "the quick brown fox " * 300
+    rows = [{"text": text, "label": "ab"[i % 2], "instruction": f"say {i}", "input": "", "output": text} for i in range(1000)]
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+@pytest.mark.parametrize("config", PUBLISHED, ids=lambda path: path.stem)
+def test_the_head_of_a_configuration_says_what_plan_says_of_an_h100(config, published):
+    """To the digits that the head has, for an epoch."""
+    head = " ".join(line[2:] for line in config.read_text().splitlines() if line.startswith("# "))
+    memory_gb, seconds = re.search(r"1,000 rows of max_length tokens: ([\d.]+) GB and ([\d.]+) s on one H100", head).groups()
+    model = next(published / size for size in SHAPES if size in config.name)
+    rows = published / "rows.jsonl"
+    values = {"model_config.pretrained_model_name": model, "data.train": rows, "data.validation": rows,
+              "runtime.cache_dir": published / "cache"}
+    sets = [word for key, value in values.items() for word in ("--set", f"{key}={value}")]
+    out = neoloom(0, "plan", "--config", config, "--device", "h100", *sets).expect(0).out
+    needed, unit = re.search(r"^memory of a rank +([\d.]+) (.B)", out, re.M).groups()
+    assert float(needed) * (1 if unit == "GB" else 1e-3) == pytest.approx(float(memory_gb), abs=0.051)
+    steps, steps_of_epoch = map(int, re.search(r"^steps +(\d+) \((\d+) per epoch", out, re.M).groups())
+    run_seconds = float(re.search(r"^expected time +([\d.]+) s for all steps", out, re.M)[1])
+    assert run_seconds * steps_of_epoch / steps == pytest.approx(float(seconds), abs=0.051)
