@@ -76,10 +76,14 @@ std::string hub_folder(const std::string& name) {
   return (hub_cache() / folder_name).string();
 }
 
-std::string find_snapshot(const std::string& name, const std::string& revision) {
-  const fs::path root = hub_folder(name);
+void require_revision(const std::string& name, const std::string& revision) {
   core::require(plain_name(revision, "/"), ErrorKind::kWeights,
                 "model '{}': the revision '{}' is not a branch, tag or commit", name, revision);
+}
+
+std::string find_snapshot(const std::string& name, const std::string& revision) {
+  const fs::path root = hub_folder(name);
+  require_revision(name, revision);
   std::string commit = revision;
   if (const fs::path reference = root / "refs" / revision; fs::is_regular_file(reference)) {
     commit = trimmed(core::read_file(reference.string(), ErrorKind::kWeights, kMaxNameBytes + 2));

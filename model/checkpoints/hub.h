@@ -17,6 +17,10 @@ std::string resolve_model_folder(const std::string& name, const std::string& rev
 /// Returns the folder of a hub id in that cache, which need not exist. Throws: Error(kWeights) for another name.
 std::string hub_folder(const std::string& name);
 
+/// Throws: Error(kWeights) for a revision that no branch, tag or commit can be called, such as one that leaves the
+/// cache.
+void require_revision(const std::string& name, const std::string& revision);
+
 /// Returns the snapshot of a revision (branch, tag or commit) in that cache; "": there is none.
 /// Throws: Error(kWeights) for a bad id, revision or reference.
 std::string find_snapshot(const std::string& name, const std::string& revision);

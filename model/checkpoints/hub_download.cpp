@@ -133,8 +133,11 @@ bool is_on_disk(const HubModel& model) {
 }
 
 std::string download(const HubModel& model, const std::function<void(const std::string&)>& say) {
-  core::require(!hub_is_offline(), ErrorKind::kWeights, "model '{}' (revision {}): HF_HUB_OFFLINE forbids the network",
-                model.name, model.revision);
+  require_revision(model.name, model.revision);
+  core::require(
+      !hub_is_offline(), ErrorKind::kWeights,
+      "model '{}' (revision {}): HF_HUB_OFFLINE forbids the network; unset it, or run this where there is one",
+      model.name, model.revision);
   return Download(model, say).run();
 }
 

@@ -76,6 +76,10 @@ def test_revisions_are_pinned(hub, online, tmp_path, monkeypatch):
     assert loads_offline(tmp_path, monkeypatch, "refs/pr/1") == str(snapshot(tmp_path))
     download(online, "--revision", COMMIT)
     assert "no such revision" in download(online, "--revision", "v9", code=WEIGHTS).err
+    before = len(hub.requests)
+    for revision in ("../../../escaped", "main#fragment", "a b"):
+        assert "is not a branch, tag or commit" in download(online, "--revision", revision, code=WEIGHTS).err
+    assert len(hub.requests) == before and not (tmp_path / "hf/escaped").exists()
 
 
 def test_interrupted_files_go_on_where_they_ended(hub, online, tmp_path):
