@@ -23,7 +23,7 @@ install(DIRECTORY configs/ DESTINATION ${CMAKE_INSTALL_DATADIR}/neoloom/configs 
 install(PROGRAMS cluster/local/mpirun.sh cluster/slurm/train.sbatch DESTINATION ${CMAKE_INSTALL_DATADIR}/neoloom)
 # Pages keep their folders, so that links between them hold.
 install(FILES README.md CHANGELOG.md CONTRIBUTING.md LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR})
-foreach(folder cluster configs data launch model runtime runtime/checkpoint runtime/metrics tests tests/bench)
+foreach(folder cluster configs data launch model runtime runtime/checkpoint runtime/metrics tests tests/bench tests/bench/reports)
   file(GLOB pages CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/${folder}/*.md)
   install(FILES ${pages} DESTINATION ${CMAKE_INSTALL_DOCDIR}/${folder})
 endforeach()
