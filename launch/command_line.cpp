@@ -215,8 +215,8 @@ void add_generate(CLI::App& app, GenerateArguments& arguments) {
   command
       ->add_option(
           "--prompt_file", arguments.prompt_file,
-          "File with one prompt a line; .jsonl: one object with \"prompt\", with the template's columns, or with "
-          "\"messages\"; -: JSONL on standard input, each line answered when it comes")
+          "File with one prompt a line; .jsonl, .ndjson, .json: objects with \"prompt\", with the template's columns, or "
+          "with \"messages\"; -: JSONL on standard input, each line answered when it comes")
       ->excludes("--prompt");
   command->add_flag("--no_template", arguments.no_template,
                     "Prompts are whole texts, whatever the run's data.template");

@@ -367,7 +367,9 @@ int run_generate(comm::MpiSession& session, const GenerateArguments& asked) {
       }
     });
     encode(arguments, inference, prompts);
-    if (filters) settle_format(inference.from, arguments.prompt_file, inference.config);
+    if (!filters) return;
+    const std::string note = settle_format(inference.from, arguments.prompt_file, inference.config);
+    if (!note.empty()) session.log().info(note);
   });
   if (filters) {
     answer_lines(session, *answers, inference, settings, arguments, output);

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "data/prompt_template.h"
+#include "data/readers/decompress.h"
 #include "data/readers/lines.h"
 #include "data/readers/rows.h"
 #include "runtime/core/error.h"
@@ -26,15 +27,54 @@ void require_utf8(const Prompt& prompt) {
   core::fail(typed ? ErrorKind::kUsage : ErrorKind::kData, "{}{}", typed ? "--prompt: " : prompt.where, complaint);
 }
 
-/// `place`: file and line.
-void read_object(std::string_view line, const std::string& place, Prompt& prompt) {
-  const nlohmann::json object = core::parse_json(line, place, ErrorKind::kData);
+/// `place`: file and line, or item.
+void read_object(const nlohmann::json& object, const std::string& place, Prompt& prompt) {
   core::require(object.is_object(), ErrorKind::kData, "{}: expected an object, found {}", place, object.type_name());
   for (const auto& [name, value] : object.items()) {
     if (value.is_string()) prompt.columns.emplace(name, value.get<std::string>());
     if (value.is_array()) prompt.lists.emplace(name, value.dump());
   }
   prompt.is_object = true;
+}
+
+/// Returns the format of a file of prompts: text, where its name says none.
+/// Throws: Error(kData) for one that is not read here, with the way out.
+data::Format format_of_prompts(const std::string& path, std::string_view text) {
+  const data::Format format = data::names_a_format(path) ? data::format_of(path, {}, text) : data::Format::kText;
+  core::require(format != data::Format::kParquet, ErrorKind::kData,
+                "{}: prompts are read from text, JSON lines or a JSON array, not from Parquet", path);
+  const bool table = format == data::Format::kCsv || format == data::Format::kTsv;
+  core::require(
+      !table, ErrorKind::kData,
+      "{0}: prompts are read from text, JSON lines or a JSON array; pipe a table: neoloom generate --prompt_file "
+      "- --set data.format={1} <{0}",
+      path, format == data::Format::kCsv ? "csv" : "tsv");
+  data::require_text(path, text);
+  return format;
+}
+
+void read_array(std::string_view text, const std::string& path, std::vector<Prompt>& prompts) {
+  const nlohmann::json array = core::parse_json(text, path, ErrorKind::kData);
+  for (const nlohmann::json& object : array) {
+    const std::string place = fmt::format("{}: item {}", path, prompts.size() + 1);
+    Prompt& prompt = prompts.emplace_back();
+    prompt.where = place + ": ";
+    read_object(object, place, prompt);
+  }
+}
+
+/// Reads a prompt a line, or an object a line, where blank lines do not count.
+void read_lines(std::string_view text, const std::string& path, bool objects, std::vector<Prompt>& prompts) {
+  data::Lines lines(text);
+  for (std::string_view line; lines.next(line);) {
+    if (objects && line.find_first_not_of(" \t\r") == std::string_view::npos) continue;
+    const std::string place = fmt::format("{}: line {}", path, lines.number());
+    Prompt& prompt = prompts.emplace_back();
+    prompt.text = line;
+    prompt.where = place + ": ";
+    require_utf8(prompt);
+    if (objects) read_object(core::parse_json(line, place, ErrorKind::kData), place, prompt);
+  }
 }
 
 [[noreturn]] void fail_without(const Prompt& prompt, const std::vector<std::string>& wanted) {
@@ -78,16 +118,21 @@ std::vector<Prompt> read_prompts(const std::string& path, const std::string& tex
     return prompts;
   }
   const core::MappedFile file(path);
-  data::require_text(path, file.text());
-  const bool objects = path.ends_with(".jsonl");
-  data::Lines lines(data::without_byte_order_mark(file.text()));
-  for (std::string_view line; lines.next(line);) {
-    const std::string place = fmt::format("{}: line {}", path, lines.number());
-    Prompt& prompt = prompts.emplace_back();
-    prompt.text = line;
-    prompt.where = place + ": ";
-    require_utf8(prompt);
-    if (objects) read_object(line, place, prompt);
+  std::string unpacked;
+  std::string_view content = file.text();
+  if (const auto compression = data::compression_of(content); compression != data::Compression::kNone) {
+    data::decompress(path, content, compression, [&unpacked](std::string_view piece) {
+      unpacked += piece;
+      return true;
+    });
+    content = unpacked;
+  }
+  const data::Format format = format_of_prompts(path, content);
+  content = data::without_byte_order_mark(content);
+  if (format == data::Format::kJsonArray) {
+    read_array(content, path, prompts);
+  } else {
+    read_lines(content, path, /*objects=*/format == data::Format::kJsonLines, prompts);
   }
   core::require(!prompts.empty(), ErrorKind::kData, "{} is empty; expected one prompt a line", path);
   return prompts;

@@ -21,8 +21,9 @@ struct Prompt {
   std::vector<int64_t> ids;                 // tokens of `text`, once they are made
 };
 
-/// Reads `path`: one prompt a line, or, where the name ends in .jsonl, one object a line. Without a path, `text` is the
-/// only prompt. Throws: Error(kData) naming file and line; Error(kUsage) when `text` is not UTF-8.
+/// Reads `path`, compressed or not: by its name JSON lines, a JSON array of objects, or else one prompt a line. Without
+/// a path, `text` is the only prompt. Throws: Error(kData) naming file and line; Error(kUsage) when `text` is not
+/// UTF-8.
 std::vector<Prompt> read_prompts(const std::string& path, const std::string& text);
 
 /// Makes the texts of prompts: of an object its column "prompt" or, with a template (data.template), what that makes of

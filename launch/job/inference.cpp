@@ -254,6 +254,16 @@ Inference load(comm::MpiSession& session, const ModelArguments& arguments, const
   return result;
 }
 
+/// Whether the path's name says a format that no data file of the run has.
+bool is_of_another_format(const std::string& path, const data::Options& run) {
+  if (!data::names_a_format(path)) return false;
+  std::vector<std::string> names = run.train.names;
+  for (const auto& [set, files] : run.validation) names.insert(names.end(), files.names.begin(), files.names.end());
+  return std::none_of(names.begin(), names.end(), [&](const std::string& own) {
+    return data::format_extension(own) == data::format_extension(path);
+  });
+}
+
 }  // namespace
 
 Inference load_inference(comm::MpiSession& session, const ModelArguments& arguments) {
@@ -289,22 +299,30 @@ train::EvalResult evaluate(comm::MpiSession& session, const Inference& inference
 
 std::string settle_format(const ModelArguments& arguments, const std::string& path, RunConfig& config) {
   std::string& format = config.data.format;
-  const auto sets_it = [](const std::string& text) { return text.starts_with("data.format="); };
-  if (std::any_of(arguments.overrides.begin(), arguments.overrides.end(), sets_it)) return "";
-  if (path == "-") format = "jsonl";
-  if (path == "-" || arguments.run.empty() || format == "auto") return "";
-  std::vector<std::string> names = config.data.train.names;
-  for (const auto& [set, files] : config.data.validation)
-    names.insert(names.end(), files.names.begin(), files.names.end());
-  for (const std::string& own : names) {
-    if (data::format_extension(own) == data::format_extension(path)) return "";
+  std::string& encoding = config.data.encoding;
+  const auto sets = [&](const char* key) {
+    return std::any_of(arguments.overrides.begin(), arguments.overrides.end(),
+                       [&](const std::string& text) { return text.starts_with(fmt::format("data.{}=", key)); });
+  };
+  const bool streams = path == "-";
+  std::vector<std::string> notes;
+  if (!arguments.run.empty() && (streams || is_of_another_format(path, config.data))) {
+    if (encoding != "utf-8" && !sets("encoding")) {
+      notes.push_back(
+          fmt::format("{} is read as utf-8, not in the run's data.encoding {} (--set data.encoding={} overrides "
+                      "this)",
+                      streams ? "standard input" : path, encoding, encoding));
+      encoding = "utf-8";
+    }
+    if (!streams && format != "auto" && !sets("format")) {
+      notes.push_back(fmt::format(
+          "the name of {} decides its format, not the run's data.format {} (--set data.format={} overrides this)", path,
+          format, format));
+      format = "auto";
+    }
   }
-  if (!data::names_a_format(path)) return "";
-  std::string note = fmt::format(
-      "the name of {} decides its format, not the run's data.format {} (--set data.format={} overrides this)", path,
-      format, format);
-  format = "auto";
-  return note;
+  if (streams && !sets("format")) format = "jsonl";
+  return fmt::format("{}", fmt::join(notes, "; "));
 }
 
 }  // namespace neoloom::launch

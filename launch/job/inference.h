@@ -55,10 +55,10 @@ void note_windows(comm::MpiSession& session, const data::TokenStore& store);
 train::EvalResult evaluate(comm::MpiSession& session, const Inference& inference,
                            const std::shared_ptr<const data::TokenStore>& store);
 
-/// Standard input (`path` is -) is jsonl unless the command line sets data.format. A run's data.format describes the
-/// run's own files. Sets config.data.format to auto if `path` has another extension than they have, that extension
-/// names a format, and the command line does not set data.format. Returns a line that says so; empty when nothing
-/// changes.
+/// Settles how `path` is read. A run's data.format and data.encoding describe the run's own files. Where the command
+/// line does not set them, standard input (`path` is -) is jsonl in utf-8, and a file whose extension names a format
+/// that the run's files do not have is of that format, in utf-8. Returns a line that says what of the run does not
+/// apply; empty when all does.
 std::string settle_format(const ModelArguments& arguments, const std::string& path, RunConfig& config);
 
 }  // namespace neoloom::launch

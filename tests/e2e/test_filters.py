@@ -240,6 +240,25 @@ def test_prompts_fill_in_the_template_of_the_run(data, cache, tmp_path):
     assert line["prompt"] == "sort"
 
 
+def test_the_encoding_of_the_runs_files_is_not_that_of_a_stream(data, cache, tmp_path):
+    rows = "text,label\n" + "".join(f"café {i},{'ab'[i % 2]}\n" for i in range(8))
+    (tmp_path / "train.csv").write_text(rows, encoding="latin-1")
+    config = {"model_config": {"pretrained_model_name": str(data / "base")}, "peft_config": {},
+              "trainer_config": {"max_steps": 1},
+              "data": {"train": str(tmp_path / "train.csv"), "encoding": "latin-1", "label_column": "label"}}
+    run, _ = train(tmp_path, cache, config)
+    predict = ("predict", "--run", run.folder, "--keep", "text", "--input")
+    write_jsonl(tmp_path / "new.jsonl", [{"text": "café"}])
+    (tmp_path / "new.csv").write_text("text\ncafé\n", encoding="latin-1")
+    line = (tmp_path / "new.jsonl").read_text()
+    for path, stdin, name in (("-", line, "standard input"), (tmp_path / "new.jsonl", "", "new.jsonl"), (tmp_path / "new.csv", "", "")):
+        done = ended(cache, *predict, path, stdin=stdin).expect(0)
+        assert json_lines(done.out)[0]["text"] == "café"
+        assert (f"{name} is read as utf-8, not in the run's data.encoding latin-1" in done.err) == bool(name)
+    done = ended(cache, *predict, "-", "--set", "data.encoding=latin-1", stdin=line).expect(0)
+    assert json_lines(done.out)[0]["text"] == "caf\u00c3\u00a9" and "is read as" not in done.err
+
+
 # The page
 
 

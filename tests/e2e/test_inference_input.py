@@ -2,6 +2,7 @@
 """What evaluate, predict, generate, tokenize and plan make of the prompts, rows, settings and outputs that users bring:
 the right thing, or one sentence."""
 
+import gzip
 import json
 import os
 import re
@@ -140,6 +141,24 @@ def test_prompts_that_are_not_utf8_are_refused_with_their_place(lm, tmp_path, ca
     (tmp_path / "prompts.txt").write_bytes("free".encode("utf-16-le"))
     ended = common.neoloom(0, "generate", "--model", lm, "--prompt_file", tmp_path / "prompts.txt").expect(DATA)
     assert_one_message(ended, "prompts.txt is UTF-16LE", "iconv -f UTF-16LE -t UTF-8")
+
+
+def test_prompt_files_are_what_their_names_say(lm, tmp_path, cache):
+    rows = [{"prompt": "free cash"}, {"prompt": "hello"}]
+    lines = "\n".join(json.dumps(row) for row in rows) + "\n"
+    files = {"a.ndjson": lines.encode(), "b.json": json.dumps(rows).encode(), "c.json": lines.encode(),
+             "d.jsonl.gz": gzip.compress(lines.encode()), "e.jsonl": lines.replace("\n", "\n\n").encode(),
+             "f.txt.gz": b"free cash\nhello\n"}
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+        found = json_lines(command(cache, "generate", "--model", lm, "--prompt_file", tmp_path / name, "--max_tokens", 1, "--json"))
+        assert [line["prompt"] for line in found] == ["free cash", "hello"], name
+    for name, content, message in (
+            ("g.csv", b"prompt\nfree\n", "pipe a table: neoloom generate --prompt_file - --set data.format=csv <"),
+            ("h.parquet", b"PAR1", "not from Parquet"), ("i.json", b'[{"prompt": "free"}, 7]', "i.json: item 2: expected an object")):
+        (tmp_path / name).write_bytes(content)
+        ended = common.neoloom(0, "generate", "--model", lm, "--prompt_file", tmp_path / name).expect(DATA)
+        assert_one_message(ended, name, message)
 
 
 def test_prompts_of_jsonl_and_their_mistakes(lm, tmp_path, cache):
