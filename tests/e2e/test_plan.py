@@ -135,7 +135,9 @@ def published(tmp_path_factory):
             "eos_token_id": 50256, "attention_types": [[["global", "local"], layers // 2]],
             "activation_function": "gelu_new", "layer_norm_epsilon": 1e-5}))
     text = "the quick brown fox " * 300
-    rows = [{"text": text, "label": "ab"[i % 2], "instruction": f"say {i}", "input": "", "output": text} for i in range(1000)]
+    rows = [{"text": text, "label": "ab"[i % 2], "labels": ["a", "b"][: i % 3], "score": i, "instruction": f"say {i}",
+             "input": "", "output": text, "messages": [{"role": "user", "content": f"say {i}"},
+                                                       {"role": "assistant", "content": text}]} for i in range(1000)]
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return folder
 

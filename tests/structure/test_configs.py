@@ -21,8 +21,17 @@ def print_config(path, *arguments):
 
 def test_the_models_and_tasks_of_the_readme_are_there():
     names = {path.name for path in CONFIGS}
-    sizes = {f"gpt_neo_{size}_{task}.yaml" for size in ("125m", "1_3b", "2_7b") for task in ("classification", "causal_lm")}
-    assert names >= sizes | {"quickstart_pretrain.yaml", "quickstart_classify.yaml"}
+    tasks = ("classification", "causal_lm", "instruction")
+    sizes = {f"gpt_neo_{size}_{task}.yaml" for size in ("125m", "1_3b", "2_7b") for task in tasks}
+    others = {f"gpt_neo_125m_{task}.yaml" for task in ("regression", "multi_label", "chat", "continue")}
+    assert names >= sizes | others | {"quickstart_pretrain.yaml", "quickstart_classify.yaml"}
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_a_configuration_opens_with_its_command_and_the_expected_memory_and_time(path):
+    head = path.read_text().partition("\nmodel_config:")[0]
+    assert all(line.startswith("#") for line in head.splitlines())
+    assert f"neoloom train --config configs/{path.name}" in head and "# Expected memory" in head
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
