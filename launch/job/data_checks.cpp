@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "launch/job/data_checks.h"
 
+#include "data/readers/rows.h"
 #include "data/store/packs.h"
 #include "runtime/train/targets.h"
 
@@ -15,6 +16,28 @@ int64_t empty_text_tokens(const Inputs& inputs) {
   return static_cast<int64_t>(inputs.tokenizer->encode_pair("", "", {max_length_tokens, false}, truncated).size());
 }
 
+/// Warns of keys of data that no file of the run needs.
+void warn_of_idle_keys(const data::Options& data, std::vector<std::string>& warnings) {
+  std::vector<std::string> names = data.train.names;
+  for (const auto& [set, files] : data.validation) names.insert(names.end(), files.names.begin(), files.names.end());
+  bool tables = false;
+  bool texts = false;
+  for (const std::string& name : names) {
+    const std::string format = data.format == "auto" ? data::format_extension(name) : data.format;
+    const bool known = data.format != "auto" || data::names_a_format(name);
+    const bool parquet = format == "parquet" || format == "pq";
+    tables = tables || !known || format == "csv" || format == "tsv" || format == "tab";
+    texts = texts || !known || !parquet;
+  }
+  const auto warn = [&](bool idle, const char* key, const char* what) {
+    if (idle) warnings.push_back(fmt::format("data.{} has no effect: no file is {}", key, what));
+  };
+  warn(!tables && !data.delimiter.empty(), "delimiter", "CSV or TSV");
+  warn(!tables && !data.quoting, "quoting", "CSV or TSV");
+  warn(!tables && !data.header, "header", "CSV or TSV");
+  warn(!texts && data.encoding != "utf-8", "encoding", "a text; Parquet has its own encoding");
+}
+
 }  // namespace
 
 std::vector<std::string> target_warnings(const Inputs& inputs, const data::TokenStore& train,
@@ -26,6 +49,7 @@ std::vector<std::string> target_warnings(const Inputs& inputs, const data::Token
                                   .task = inputs.task.value,
                                   .max_length_tokens = resolve_max_length(config, inputs.base),
                                   .empty_text_tokens = empty_text_tokens(inputs)});
+  warn_of_idle_keys(config.data, warnings);
   const train::Options& trainer = config.trainer_config;
   const bool evaluates = trainer.eval_strategy != train::Interval::kNo || trainer.eval_on_start;
   if (!evaluates && !trainer.calibrate && !validation.empty()) {

@@ -11,8 +11,9 @@
 
 namespace neoloom::launch {
 
-/// Looks for rows that teach nothing, in the validation data, too, if the run evaluates. Returns warnings, also one of
-/// validation data that nothing evaluates. Throws: Error(kData) when there are no rows that teach.
+/// Looks for rows that teach nothing, in the validation data, too, if the run evaluates. Returns warnings, also of
+/// validation data that nothing evaluates, and of keys of data that no file needs. Throws: Error(kData) when there are
+/// no rows that teach.
 std::vector<std::string> target_warnings(const Inputs& inputs, const data::TokenStore& train,
                                          const std::vector<train::ValidationSet>& validation);
 

@@ -120,3 +120,18 @@ def test_prompts_and_responses_are_compared_together(tmp_path, data, cache):
     run = Run(tmp_path / "run", config)
     printed = neoloom(0, "plan", "--config", run.config_file).expect(0).out
     assert "training data: 1 of 21 rows repeat the text of an earlier one (for example rows 1 and 21)" in printed
+
+
+def test_keys_without_an_effect_are_named(tmp_path, data, cache):
+    """Of the files' format, and validation data that nothing evaluates."""
+    keys = {"delimiter": ";", "quoting": False, "header": False}
+    run = Run(tmp_path / "run", make_config("classification", data, cache), data=keys, trainer_config={"eval_strategy": "no"})
+    printed = neoloom(0, "plan", "--config", run.config_file).expect(0).out
+    for key in keys:
+        assert f"data.{key} has no effect: no file is CSV or TSV" in printed
+    assert "nothing evaluates the validation data: set trainer_config.eval_strategy" in printed
+    (tmp_path / "rows.csv").write_text("text;label\n" + "a b;ham\nc d;spam\n" * 20)
+    run = Run(tmp_path / "tables", make_config("classification", data, cache), trainer_config={"eval_strategy": "no"},
+              data={"train": str(tmp_path / "rows.csv"), "validation": "", "delimiter": ";"})
+    printed = neoloom(0, "plan", "--config", run.config_file).expect(0).out
+    assert "has no effect" not in printed and "nothing evaluates" not in printed
