@@ -4,6 +4,7 @@
 #include <functional>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -51,5 +52,7 @@ std::string to_yaml(const RunConfig& config);
 std::map<std::string, std::string> flatten(const RunConfig& config);
 /// The keys of flatten() with Identity::kCompared, whose values are part of the run identity.
 std::map<std::string, std::string> compared_keys(const RunConfig& config);
+/// The names "group.key" of the keys with Identity::kFree. Runs that differ only by them measure the same.
+std::set<std::string> free_keys();
 
 }  // namespace neoloom::launch

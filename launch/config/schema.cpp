@@ -247,7 +247,7 @@ void add_trainer_size_fields(std::vector<Field>& out) {
   GroupFields group("trainer_config", &RunConfig::trainer_config, out);
   group.text("output_dir", kFree, &Options::output_dir);
   group.integer("per_device_train_batch_size", kCompared, &Options::per_device_train_batch_size, kPositive);
-  group.integer("per_device_eval_batch_size", kFree, &Options::per_device_eval_batch_size, kPositive);
+  group.integer("per_device_eval_batch_size", kMeasured, &Options::per_device_eval_batch_size, kPositive);
   group.integer("gradient_accumulation_steps", kCompared, &Options::gradient_accumulation_steps, kPositive);
   group.limit("max_tokens_per_micro_batch", kCompared, &Options::max_tokens_per_micro_batch);
   group.number("num_train_epochs", kResolved, &Options::num_train_epochs, kAboveZero);
@@ -318,23 +318,23 @@ void add_trainer_rhythm_fields(std::vector<Field>& out) {
   group.flag("dataloader_drop_last", kCompared, &Options::dataloader_drop_last);
   group.text("train_sampling_strategy", kCompared, &Options::train_sampling_strategy,
              {{"random", "sequential", "group_by_length"}, {"batch_rebalance"}}, false);
-  group.interval("logging_strategy", kFree, &Options::logging_strategy, {{"no", "steps", "epoch"}, {}});
-  group.number("logging_steps", kFree, &Options::logging_steps, kStepsAboveZero);
+  group.interval("logging_strategy", kMeasured, &Options::logging_strategy, {{"no", "steps", "epoch"}, {}});
+  group.number("logging_steps", kMeasured, &Options::logging_steps, kStepsAboveZero);
   group.flag("logging_first_step", kFree, &Options::logging_first_step);
   group.read_by("report_to", kFree, &Options::report_to, read_report_to);
   group.text("logging_dir", kFree, &Options::logging_dir);
-  group.interval("eval_strategy", kFree, &Options::eval_strategy, {{"no", "steps", "epoch"}, {}});
-  group.number("eval_steps", kFree, &Options::eval_steps, kSteps, true);
-  group.number("eval_delay", kFree, &Options::eval_delay, kNotNegative, true);
+  group.interval("eval_strategy", kMeasured, &Options::eval_strategy, {{"no", "steps", "epoch"}, {}});
+  group.number("eval_steps", kMeasured, &Options::eval_steps, kSteps, true);
+  group.number("eval_delay", kMeasured, &Options::eval_delay, kNotNegative, true);
   group.flag("eval_on_start", kFree, &Options::eval_on_start, true);
   group.interval("save_strategy", kFree, &Options::save_strategy, {{"no", "steps", "epoch", "best"}, {}});
   group.number("save_steps", kFree, &Options::save_steps, kStepsAboveZero);
   group.limit("save_total_limit", kFree, &Options::save_total_limit);
-  group.flag("load_best_model_at_end", kFree, &Options::load_best_model_at_end);
-  group.text("metric_for_best_model", kFree, &Options::metric_for_best_model);
-  group.flag("greater_is_better", kFree, &Options::greater_is_better);
-  group.integer("early_stopping_patience", kFree, &Options::early_stopping_patience, kPositive);
-  group.number("early_stopping_threshold", kFree, &Options::early_stopping_threshold, kNotNegative, true);
+  group.flag("load_best_model_at_end", kMeasured, &Options::load_best_model_at_end);
+  group.text("metric_for_best_model", kMeasured, &Options::metric_for_best_model);
+  group.flag("greater_is_better", kMeasured, &Options::greater_is_better);
+  group.integer("early_stopping_patience", kMeasured, &Options::early_stopping_patience, kPositive);
+  group.number("early_stopping_threshold", kMeasured, &Options::early_stopping_threshold, kNotNegative, true);
   group.flag("calibrate", kFree, &Options::calibrate);
 }
 
@@ -342,7 +342,7 @@ void add_data_fields(std::vector<Field>& out) {
   using Options = data::Options;
   GroupFields group("data", &RunConfig::data, out);
   group.read_by("train", kResolved, &Options::train, read_files);
-  group.read_by("validation", kFree, &Options::validation, read_validation);
+  group.read_by("validation", kMeasured, &Options::validation, read_validation);
   group.number("validation_split", kResolved, &Options::validation_split, kBelowOne);
   group.text("format", kResolved, &Options::format,
              {{"auto", "jsonl", "json", "csv", "tsv", "text", "parquet"}, {"arrow"}}, false);

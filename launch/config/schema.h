@@ -16,7 +16,8 @@ namespace neoloom::launch {
 enum class Identity {
   kCompared,  // changes bits: a resume refuses another value
   kResolved,  // changes bits; a resume compares what it resolves to: a hash, the device, a run length that may grow
-  kFree,      // changes no bits
+  kMeasured,  // changes no bits; changes what log lines and evaluations measure, where a run ends, or what it keeps
+  kFree,      // changes none of these
 };
 
 /// One key of the configuration, and how to read its value into a RunConfig and write it as text.

@@ -44,4 +44,12 @@ std::map<std::string, std::string> compared_keys(const RunConfig& config) {
   return values_of(config, [](const Field& field) { return field.identity == Identity::kCompared; });
 }
 
+std::set<std::string> free_keys() {
+  std::set<std::string> names;
+  for (const Field& field : make_fields()) {
+    if (field.identity == Identity::kFree) names.insert(field.name());
+  }
+  return names;
+}
+
 }  // namespace neoloom::launch

@@ -152,7 +152,9 @@ std::string over_seeds(const std::vector<RunRecord>& runs, const std::vector<Out
     }
     html += table.html();
   }
-  return html.empty() ? missing("No two of these runs differ only by trainer_config.seed.") : html;
+  if (!html.empty()) return html;
+  return missing(
+      "No two of these runs differ only by trainer_config.seed. Keys that change no measured value do not count.");
 }
 
 }  // namespace

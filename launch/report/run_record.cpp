@@ -7,10 +7,12 @@
 #include <cmath>
 #include <filesystem>
 #include <limits>
+#include <set>
 #include <sstream>
 #include <string_view>
 
 #include "launch/config/redact.h"
+#include "launch/config/run_config.h"
 #include "runtime/core/error.h"
 #include "runtime/core/files.h"
 #include "runtime/metrics/events.h"
@@ -170,11 +172,11 @@ int64_t RunRecord::last_step() const {
 }
 
 std::string RunRecord::config_without_seed() const {
+  std::set<std::string> left_out = free_keys();
+  left_out.insert({"trainer_config.seed", "trainer_config.data_seed"});
   std::string all;
   for (const auto& [key, value] : config) {
-    if (key == "trainer_config.seed" || key == "trainer_config.data_seed" || key == "trainer_config.output_dir")
-      continue;
-    all += fmt::format("{}: {}\n", key, value);
+    if (!left_out.contains(key)) all += fmt::format("{}: {}\n", key, value);
   }
   return all;
 }

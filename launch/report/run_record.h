@@ -106,7 +106,7 @@ struct RunRecord {
   /// completed, stopped or failed; "no end": it goes on, or was killed.
   std::string state() const;
   int64_t last_step() const;
-  /// What the configuration says without the seeds and output_dir; "" without a config.yaml. Runs with the same text
+  /// What the configuration says without the seeds and free_keys(); "" without a config.yaml. Runs with the same text
   /// differ only by their seed.
   std::string config_without_seed() const;
 };

@@ -29,6 +29,26 @@ TEST(Groups, HoldRunsThatDifferOnlyByTheirSeed) {
   EXPECT_THAT(groups_by_seed(runs), ElementsAre(ElementsAre(0, 2, 3), ElementsAre(1)));
 }
 
+TEST(Groups, HoldRunsThatDifferByKeysThatChangeNoMeasuredValue) {
+  for (const char* key : {"trainer_config.logging_dir", "trainer_config.report_to", "logging.level",
+                          "runtime.cache_dir", "trainer_config.save_steps"}) {
+    std::vector<RunRecord> runs = {run_with("1", "0.1", "a"), run_with("2", "0.1", "b")};
+    runs[0].config[key] = "1";
+    runs[1].config[key] = "2";
+    EXPECT_THAT(groups_by_seed(runs), ElementsAre(ElementsAre(0, 1))) << key;
+  }
+}
+
+TEST(Groups, PartRunsThatMeasureUnlikeThings) {
+  for (const char* key : {"data.validation", "trainer_config.early_stopping_patience", "trainer_config.logging_steps",
+                          "data.train", "a_key.of_another_version"}) {
+    std::vector<RunRecord> runs = {run_with("1", "0.1", "a"), run_with("2", "0.1", "b")};
+    runs[0].config[key] = "1";
+    runs[1].config[key] = "2";
+    EXPECT_THAT(groups_by_seed(runs), ElementsAre(ElementsAre(0), ElementsAre(1))) << key;
+  }
+}
+
 TEST(Groups, LeaveARunWithoutConfigurationAlone) {
   EXPECT_THAT(groups_by_seed({RunRecord{}, RunRecord{}}), ElementsAre(ElementsAre(0), ElementsAre(1)));
 }
