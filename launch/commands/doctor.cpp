@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "launch/job/device.h"
+#include "launch/job/run_identity.h"
 #include "launch/selftest/cpu_self_test.h"
 #include "launch/selftest/gpu_self_test.h"
 #include "launch/selftest/rank_checks.h"
@@ -159,6 +160,22 @@ std::unique_ptr<cuda::DevicePlugin> plugin_for(comm::MpiSession& session, const 
   return plugin;
 }
 
+// What train compares over ranks of their machines.
+std::vector<Check> machine_checks(const Placement& placement, cuda::DevicePlugin* plugin) {
+  ResolvedSettings mine;
+  mine.device_kind = plugin == nullptr ? "cpu" : plugin->device_name(device_index(placement.device));
+  mine.instruction_sets = instruction_sets();
+  mine.kernel_environment = kernel_environment();
+  std::vector<Check> checks;
+  for (const auto& [name, value] : machine_fingerprint(mine)) {
+    checks.push_back({name, Health::kOk, value.empty() ? "none" : value,
+                      "train refuses ranks that differ in this: use hosts of one kind with the same variables, or set "
+                      "runtime.allow_mixed_devices: true, without the guarantee of equal bits",
+                      /*must_agree=*/true});
+  }
+  return checks;
+}
+
 // The checks of this rank. Collective: every rank.
 RankChecks check_rank(comm::MpiSession& session, const std::string& output_dir, std::vector<Check> found) {
   RankChecks mine{session.rank(), session.host_name(), std::move(found)};
@@ -202,9 +219,9 @@ std::string text_of(const Report& report, const comm::MpiSession& session) {
   if (!report.good()) return text + "Some checks fail: mend what they name before you train.\n";
   const auto warnings = std::count_if(report.checks.begin(), report.checks.end(),
                                       [](const Check& check) { return check.health == Health::kWarn; });
-  if (warnings > 0)
-    text += fmt::format("{} warning{}: training works, and may be slow or stop.\n", warnings, warnings == 1 ? "" : "s");
-  return text + "All is well.\n";
+  if (warnings == 0) return text + "All is well.\n";
+  return text +
+         fmt::format("{} warning{}: training works, and may be slow or stop.\n", warnings, warnings == 1 ? "" : "s");
 }
 
 ordered_json json_of(const Report& report, const comm::MpiSession& session) {
@@ -242,7 +259,9 @@ int run_doctor(comm::MpiSession& session, const DoctorArguments& arguments) {
   Findings host = host_findings(session, placement, plugin.get());
   Report report;
   report.transport = host_all_reduce(session);
-  const RankChecks mine = check_rank(session, arguments.output_dir, std::move(host.checks));
+  std::vector<Check> found = machine_checks(placement, plugin.get());
+  found.insert(found.end(), host.checks.begin(), host.checks.end());
+  const RankChecks mine = check_rank(session, arguments.output_dir, std::move(found));
   report.hosts = session.all_gather(host.text);
   report.placements = session.all_gather(placement.explanation);
   for (const std::string& text : session.all_gather(dumped(host.devices)))

@@ -8,11 +8,8 @@
 #include "runtime/metrics/events.h"
 
 namespace neoloom::launch {
-namespace {
 
 int device_index(const std::string& name) { return std::stoi(name.substr(name.find(':') + 1)); }
-
-}  // namespace
 
 Device::Device(comm::MpiSession& session, const RunConfig& config)
     : placement_(assign_devices(session, config.runtime.device, config.runtime.threads_per_rank)) {

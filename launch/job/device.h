@@ -51,6 +51,9 @@ class Device {
   std::unique_ptr<comm::Communicator> communicator_;
 };
 
+/// Returns the index of a GPU's name, "cuda:0".
+int device_index(const std::string& name);
+
 /// Returns the traits of GPU `index` of this process, with deterministic kernels.
 model::DeviceTraits gpu_traits(cuda::DevicePlugin& plugin, int index);
 

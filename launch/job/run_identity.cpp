@@ -275,6 +275,12 @@ void require_same_configuration(const RunConfig& stored, const RunConfig& config
   refuse(folder, compare_keys(compared_keys(stored), compared_keys(config)));
 }
 
+comm::Fingerprint machine_fingerprint(const ResolvedSettings& resolved) {
+  return {{"device", resolved.device_kind},
+          {"CPU instruction sets", resolved.instruction_sets},
+          {"environment variables that choose kernels", resolved.kernel_environment}};
+}
+
 comm::Fingerprint early_fingerprint(const RunConfig& config, const ResolvedSettings& resolved) {
   comm::Fingerprint fields;
   for (const auto& [key, value] : flatten(config)) fields.emplace_back(key, value);
@@ -288,9 +294,7 @@ comm::Fingerprint fingerprint(const std::string& mpi_library, const RunConfig& c
                               const ResolvedSettings& resolved) {
   comm::Fingerprint fields = {{"neoloom", version_text()}, {"MPI library", mpi_library}};
   if (!config.runtime.allow_mixed_devices) {
-    fields.emplace_back("device", resolved.device_kind);
-    fields.emplace_back("CPU instruction sets", resolved.instruction_sets);
-    fields.emplace_back("environment variables that choose kernels", resolved.kernel_environment);
+    for (auto& field : machine_fingerprint(resolved)) fields.push_back(std::move(field));
   }
   for (auto& field : early_fingerprint(config, resolved)) fields.push_back(std::move(field));
   fields.emplace_back("model weights (SHA-256)", resolved.model_hash);

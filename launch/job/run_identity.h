@@ -98,6 +98,9 @@ std::vector<std::string> adopt_identity(const std::string& path, const std::stri
 /// Throws: Error(kUsage) with every differing key.
 void require_same_configuration(const RunConfig& stored, const RunConfig& config, const std::string& folder);
 
+/// What ranks must share of their machines, unless runtime.allow_mixed_devices is true.
+comm::Fingerprint machine_fingerprint(const ResolvedSettings& resolved);
+
 /// Fingerprint for comparing ranks once each has read its small files: configuration, config.json, tokenizer.
 comm::Fingerprint early_fingerprint(const RunConfig& config, const ResolvedSettings& resolved);
 

