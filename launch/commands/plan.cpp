@@ -83,6 +83,7 @@ struct RunPlan {
   model::TrainableCount trainable;
   double micro_batches = 0.0;              // of a step, on average
   std::optional<train::BudgetUse> budget;  // of max_tokens_per_micro_batch
+  std::string waste;                       // what train would warn of
 };
 
 RunPlan plan_steps(const Inputs& inputs, const data::TokenStore& store, int64_t ranks) {
@@ -94,9 +95,11 @@ RunPlan plan_steps(const Inputs& inputs, const data::TokenStore& store, int64_t 
   const int64_t steps_per_epoch =
       data::steps_per_epoch(store.packs(), train::step_list_options(config.trainer_config, plan.batching));
   plan.micro_batches = static_cast<double>(plan.batching.micro_batches_per_step);
+  plan.waste = train::idle_ranks_warning(plan.batching, store.packs(), ranks);
   if (plan.batching.max_tokens > 0) {
     plan.budget = train::measure_budget_use(store, config.trainer_config, plan.batching);
     plan.micro_batches = plan.budget->micro_batches;
+    plan.waste = train::warning_of(*plan.budget, ranks);
   }
   plan.steps = train::resolve_schedule(config.trainer_config, steps_per_epoch);
   return plan;
@@ -140,9 +143,7 @@ void print_steps(const Inputs& inputs, const RunPlan& plan, const PlanRequest& r
                   : fmt::format("{} micro-batches of {}", batching.micro_batches_per_step, batching.micro_batch_size);
   report.line("global batch", fmt::format("{} {}: {}, on {} rank{}", batching.global_batch_size(), rows, micro_batches,
                                           ranks, ranks == 1 ? "" : "s"));
-  if (plan.budget) {
-    if (const std::string text = train::warning_of(*plan.budget, ranks); !text.empty()) report.line("warning", text);
-  }
+  if (!plan.waste.empty()) report.line("warning", plan.waste);
   if (request.planned) print_machines(inputs.config, request, report);
   report.line("steps", fmt::format("{} ({} per epoch, {} of warm-up)", plan.steps.total_steps,
                                    plan.steps.steps_per_epoch, plan.steps.warmup_steps));

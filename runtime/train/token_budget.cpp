@@ -2,6 +2,7 @@
 #include "runtime/train/token_budget.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <vector>
@@ -68,6 +69,22 @@ std::string warning_of(const BudgetUse& use, int64_t ranks) {
       "trainer_config.max_tokens_per_micro_batch {} makes about {:.1f} micro-batches a step, so some of the {} ranks "
       "have nothing to do; lower it to about {:.0f}, or let a step have more samples",
       use.max_tokens, use.micro_batches, ranks, most);
+}
+
+std::string idle_ranks_warning(const Batching& batching, int64_t packs, int64_t ranks) {
+  const int64_t size = batching.micro_batch_size;
+  const int64_t filled = (packs + size - 1) / size;
+  const int64_t working = std::min(batching.micro_batches_per_step, filled);
+  if (working >= ranks) return "";
+  std::string text = fmt::format(
+      "a step has {} micro-batch{} of {}{}, so {} of the {} ranks {} nothing to do: use {} rank{}", working,
+      working == 1 ? "" : "es", size, filled < batching.micro_batches_per_step ? ", and the data fill no more" : "",
+      ranks - working, ranks, ranks - working == 1 ? "has" : "have", working, working == 1 ? "" : "s");
+  std::vector<std::string> others;
+  if (filled >= ranks) others.push_back(fmt::format("raise runtime.global_batch_size to {}", size * ranks));
+  if (const int64_t most = std::min(batching.global_batch_size(), packs) / ranks; most > 0)
+    others.push_back(fmt::format("lower trainer_config.per_device_train_batch_size to {}", most));
+  return others.empty() ? text : fmt::format("{}; or, for a new run, {}", text, fmt::join(others, " or "));
 }
 
 Batching smaller_micro_batches(Batching batching, const data::TokenStore& store) {

@@ -28,6 +28,10 @@ std::string describe(const BudgetUse& use);
 /// Says what wastes time or memory: samples above the limit, or fewer micro-batches than ranks. Empty: nothing does.
 std::string warning_of(const BudgetUse& use, int64_t ranks);
 
+/// The same without max_tokens_per_micro_batch: says that some ranks have no micro-batch in any step, and what to
+/// change. `packs`: of the training data. Empty: all have one.
+std::string idle_ranks_warning(const Batching& batching, int64_t packs, int64_t ranks);
+
 /// Returns what a lack of memory leads to: half the samples of a micro-batch, or half its tokens. Steps keep their
 /// samples. Throws: CollectiveError(kDevice) when a micro-batch cannot be smaller.
 Batching smaller_micro_batches(Batching batching, const data::TokenStore& store);

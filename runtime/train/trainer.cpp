@@ -108,11 +108,13 @@ void Trainer::announce(const std::optional<Resumed>& resumed) {
   event["allreduce_buckets"] = runner_.reducer().buckets();
   event.update(setup_.run_start);
   reporter_.event(event);
+  std::string waste = idle_ranks_warning(setup_.batching, setup_.train->packs(), session_.size());
   if (setup_.batching.max_tokens > 0) {
     const BudgetUse use = measure_budget_use(*setup_.train, setup_.options, setup_.batching);
     reporter_.notice(describe(use));
-    if (const std::string text = warning_of(use, session_.size()); !text.empty()) warn(text);
+    waste = warning_of(use, session_.size());
   }
+  if (!waste.empty()) warn(waste);
   reporter_.detail(fmt::format("{} trainable parameters, {} bytes all-reduced per step",
                                model_.layout().trainable_elements, sum.bytes()));
   if (!resumed) return;

@@ -142,6 +142,19 @@ def published(tmp_path_factory):
     return folder
 
 
+IDLE = ("a step has 2 micro-batches of 2, so 1 of the 3 ranks has nothing to do: use 2 ranks; or, for a new run, raise "
+        "runtime.global_batch_size to 6 or lower trainer_config.per_device_train_batch_size to 1")
+
+
+def test_plan_and_train_say_that_ranks_have_nothing_to_do(tmp_path, data, cache):
+    run = Run(tmp_path / "run", make_config("causal_lm", data, cache), trainer_config={"max_steps": 1}, runtime={"global_batch_size": 4})
+    assert plan(run, "--ranks", 3)[0]["warning"] == IDLE
+    assert "nothing to do" not in plan(run, "--ranks", 2)[2].out
+    trained = run.train(3).expect(0)
+    assert IDLE in trained.out + trained.err
+    assert IDLE in [event["message"] for event in run.events("warning")]
+
+
 @pytest.mark.parametrize("config", PUBLISHED, ids=lambda path: path.stem)
 def test_the_head_of_a_configuration_says_what_plan_says_of_an_h100(config, published):
     """To the digits that the head has, for an epoch."""

@@ -40,6 +40,27 @@ TEST(TokenBudgetUse, NamesSamplesAboveTheLimit) {
   EXPECT_THAT(warning_of(use, 1), HasSubstr("the longest sample has 30 tokens"));
 }
 
+TEST(IdleRanks, AreCountedWithWhatToChange) {
+  const Batching batching{.micro_batch_size = 2, .micro_batches_per_step = 6};
+  EXPECT_EQ(idle_ranks_warning(batching, 120, 6), "");
+  EXPECT_EQ(idle_ranks_warning(batching, 120, 7),
+            "a step has 6 micro-batches of 2, so 1 of the 7 ranks has nothing to do: use 6 ranks; or, for a new run, "
+            "raise runtime.global_batch_size to 14 or lower trainer_config.per_device_train_batch_size to 1");
+  EXPECT_EQ(
+      idle_ranks_warning(batching, 120, 16),
+      "a step has 6 micro-batches of 2, so 10 of the 16 ranks have nothing to do: use 6 ranks; or, for a new run, "
+      "raise runtime.global_batch_size to 32");
+}
+
+TEST(IdleRanks, OfSmallDataAreNotHelpedByALargerBatch) {
+  EXPECT_EQ(idle_ranks_warning({.micro_batch_size = 2, .micro_batches_per_step = 8}, 5, 4),
+            "a step has 3 micro-batches of 2, and the data fill no more, so 1 of the 4 ranks has nothing to do: use 3 "
+            "ranks; or, for a new run, lower trainer_config.per_device_train_batch_size to 1");
+  EXPECT_EQ(idle_ranks_warning({.micro_batch_size = 1, .micro_batches_per_step = 2}, 1, 2),
+            "a step has 1 micro-batch of 1, and the data fill no more, so 1 of the 2 ranks has nothing to do: use 1 "
+            "rank");
+}
+
 TEST(SmallerMicroBatches, HaveHalfTheSamplesOrHalfTheTokensOfTheSameStep) {
   const support::FixedStore store = store_of(10, 30);
   const Batching samples = smaller_micro_batches({.micro_batch_size = 6, .micro_batches_per_step = 2}, store);
