@@ -7,6 +7,7 @@
 #include <algorithm>
 
 #include "launch/config/document.h"
+#include "launch/config/mistakes.h"
 #include "runtime/core/error.h"
 #include "runtime/core/files.h"
 
@@ -62,8 +63,10 @@ RunConfig read_config(const ConfigFiles& files, const std::vector<std::string>& 
   Node root;
   root.kind = Node::Kind::kMap;
   root.position = {std::make_shared<const std::string>(files.text()), 0};
-  for (const std::string& path : files.whole) add_whole(root, path);
-  for (const auto& [group, path] : files.group) add_bare(root, group, path);
+  Mistakes mistakes;
+  for (const std::string& path : files.whole) mistakes.attempt([&] { add_whole(root, path); });
+  for (const auto& item : files.group) mistakes.attempt([&] { add_bare(root, item.first, item.second); });
+  mistakes.refuse_any(files.text());
   return config_from(root, files.text(), overrides);
 }
 

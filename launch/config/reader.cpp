@@ -9,6 +9,7 @@
 
 #include "launch/config/config_files.h"
 #include "launch/config/document.h"
+#include "launch/config/mistakes.h"
 #include "launch/config/redact.h"
 #include "launch/config/schema.h"
 #include "runtime/core/error.h"
@@ -26,34 +27,6 @@ struct Given {
   Node value;
   std::string spelled;  // "group.key" as written
   Position position;
-};
-
-/// Collects the mistakes of a configuration, so that one start tells them all.
-class Mistakes {
- public:
-  template <typename Work>
-  void attempt(Work&& work) {
-    try {
-      work();
-    } catch (const core::Error& error) {
-      if (error.kind() != ErrorKind::kUsage) throw;
-      texts_.emplace_back(error.what());
-    }
-  }
-
-  /// Throws: Error(kUsage) with all mistakes; `name` names the configuration.
-  void refuse_any(const std::string& name) const {
-    constexpr size_t kShown = 30;
-    if (texts_.empty()) return;
-    if (texts_.size() == 1) throw core::Error(ErrorKind::kUsage, texts_.front());
-    std::string list;
-    for (size_t i = 0; i < std::min(texts_.size(), kShown); ++i) list += "\n  " + texts_[i];
-    if (texts_.size() > kShown) list += fmt::format("\n  and {} more", texts_.size() - kShown);
-    core::fail(ErrorKind::kUsage, "{}: {} mistakes:{}", name, texts_.size(), list);
-  }
-
- private:
-  std::vector<std::string> texts_;
 };
 
 /// Refuses what is certainly a secret, because values are stored with the run and printed by many messages.
@@ -283,11 +256,12 @@ RunConfig config_from(const Node& root, const std::string& name, const std::vect
       field.read(config, given->value);
     });
   }
-  mistakes.refuse_any(name);
-  resolve_and_check(config, [&](std::string_view group, std::string_view key) {
+  mistakes.refuse_any(name);  // a combination with a value that was not read says nothing
+  resolve_and_check(config, mistakes, [&](std::string_view group, std::string_view key) {
     const Given* given = collector.find(std::string(group), std::string(key));
     return fmt::format("{}: {}.{}", given ? given->position.text() : name, group, key);
   });
+  mistakes.refuse_any(name);
   // With bfloat16 matmuls the weights are stored in bfloat16: this rounds the source's values once, not by way of
   // another 16-bit type.
   const Given* stored = collector.find("model_config", "frozen_dtype");

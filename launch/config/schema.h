@@ -6,6 +6,7 @@
 #include <string_view>
 #include <vector>
 
+#include "launch/config/mistakes.h"
 #include "launch/config/node.h"
 #include "launch/config/run_config.h"
 
@@ -85,8 +86,7 @@ std::vector<ForeignKey> foreign_tokenizer_keys();
 std::vector<ForeignKey> foreign_trainer_keys();
 std::vector<ForeignKey> foreign_older_keys();
 
-/// Resolves values that depend on others (compute dtype, label column), then rejects impossible combinations.
-/// Throws: Error(kUsage).
-void resolve_and_check(RunConfig& config, const KeyLocation& place);
+/// Resolves values that depend on others (compute dtype, label column) and notes impossible combinations in `found`.
+void resolve_and_check(RunConfig& config, Mistakes& found, const KeyLocation& place);
 
 }  // namespace neoloom::launch

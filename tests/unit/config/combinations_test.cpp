@@ -34,6 +34,29 @@ TEST(FrozenDtype, IsThatOfBfloat16ProductsUnlessItIsGiven) {
   EXPECT_EQ(parse(to_yaml(resolved)).model_config.frozen_dtype, Dtype::kBFloat16) << "a run keeps what it started with";
 }
 
+TEST(Combinations, AreToldAtOnceInTheOrderOfTheirLines) {
+  EXPECT_EQ(refusal("peft_config:\n  task_type: CAUSAL_LM\n  target_modules: []\n"
+                    "trainer_config:\n  bf16: true\n  fp16: true\n  eval_strategy: epoch\n"
+                    "data:\n  label_column: l\n  labels_column: m\n  pack: samples\n"),
+            "run.yaml: 5 mistakes:"
+            "\n  run.yaml:2: peft_config.task_type: CAUSAL_LM has no labels; remove label columns and problem_type, or "
+            "use SEQ_CLS"
+            "\n  run.yaml:3: peft_config.target_modules: expected at least one module name (default: q_proj, v_proj), "
+            "or all-linear"
+            "\n  run.yaml:6: trainer_config.fp16: bf16 and fp16 cannot both be true"
+            "\n  run.yaml:7: trainer_config.eval_strategy: evaluation while training needs data.validation or "
+            "data.validation_split"
+            "\n  run.yaml:10: data.labels_column: label_column (one label a row) and labels_column (several) cannot "
+            "both be given")
+      << "what packs need is not told while the task is unknown";
+}
+
+TEST(Combinations, AreNotCheckedWithValuesThatCouldNotBeRead) {
+  EXPECT_EQ(
+      refusal("trainer_config:\n  eval_strategy: epoch\ndata: {validation_split: much}\n"),
+      "run.yaml:3: data.validation_split: expected a number of at least 0 and below 1, found \"much\" (a string)");
+}
+
 TEST(BestModel, NeedsEvaluationsAndNoCheckpointOfTheirSteps) {
   const std::string data = "data: {validation: v}\n";
   for (const char* key : {"load_best_model_at_end: true", "save_strategy: best"}) {

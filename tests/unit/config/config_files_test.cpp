@@ -72,6 +72,12 @@ TEST_F(ConfigFilesTest, MessagesNameTheFileAndLineOfEachMistake) {
                     HasSubstr(bare + ":3: unknown key trainer_config.learning_rat")));
 }
 
+TEST_F(ConfigFilesTest, EveryFileThatCannotBeReadIsNamed) {
+  EXPECT_THAT(refusal({{"no-one.yaml", "no-two.yaml"}, {{"peft_config", "no-three.yaml"}}}),
+              AllOf(HasSubstr("3 mistakes"), HasSubstr("no-one.yaml:"), HasSubstr("no-two.yaml:"),
+                    HasSubstr("no-three.yaml:")));
+}
+
 TEST_F(ConfigFilesTest, ABareDocumentIsAMapOfKeys) {
   EXPECT_THAT(refusal({{}, {{"peft_config", file("empty.yaml", "")}}}),
               AllOf(HasSubstr("expected the keys of peft_config, found nothing"), HasSubstr("{} stands for")));

@@ -154,6 +154,9 @@ TEST(Mistakes, AreToldAllAtOnceWithTheirPlaces) {
         "run.yaml:5: peft_config.use_qalora", "run.yaml:6: unknown group"}) {
     EXPECT_THAT(error, HasSubstr(part));
   }
+  EXPECT_THAT(refusal("trainer_config:\n  max_steps: many\n  learning_rat: 1\n", {"trainer_config.seed=x"}),
+              testing::MatchesRegex("run.yaml: 3 mistakes:\n  run.yaml:2: .*\n  run.yaml:3: .*\n  --set .*"))
+      << "a line at a time, then what has no line";
   const std::string one = refusal("trainer_config: {max_steps: many}\n");
   EXPECT_THAT(one, StartsWith("run.yaml:1: trainer_config.max_steps"));
   EXPECT_THAT(refusal("{}\n", {"trainer_config.max_steps=x", "trainer_config.seed=x"}), HasSubstr("2 mistakes"));
