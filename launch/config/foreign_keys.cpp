@@ -3,9 +3,11 @@
 // key is ignored in silence: it is taken without a word with Hugging Face's default and with values that mean what
 // neoloom does anyway. Any other value gets one line that says why it has no effect, or is refused by name.
 #include <algorithm>
+#include <charconv>
 
 #include "launch/config/schema.h"
 #include "launch/config/values.h"
+#include "runtime/core/error.h"
 
 namespace neoloom::launch {
 
@@ -51,6 +53,37 @@ bool to_side(const std::string& name, Node& node) {
 }
 bool to_plain(const std::string& name, Node& node) { return !node.is_null() && replace_if_true(name, node, "plain"); }
 
+/// Turns {id: name} or, with `names_first`, {name: id} into the list of names.
+bool to_names(const std::string& name, Node& node, bool names_first) {
+  const std::string expected = names_first ? "{ham: 0, spam: 1}" : "{0: ham, 1: spam}";
+  core::require(node.kind == Node::Kind::kMap && !node.entries.empty(), core::ErrorKind::kUsage,
+                "{}: {}: expected a map such as {}, found {}", node.position.text(), name, expected, render(node));
+  Node list;
+  list.kind = Node::Kind::kList;
+  list.position = node.position;
+  list.items.resize(node.entries.size());
+  for (const Node::Entry& entry : node.entries) {
+    Node label = entry.value;
+    if (names_first) {
+      label.kind = Node::Kind::kString;
+      label.text = entry.key;
+    }
+    const std::string& id = names_first ? entry.value.text : entry.key;
+    size_t at = list.items.size();
+    const auto [rest, error] = std::from_chars(id.data(), id.data() + id.size(), at);
+    const bool fits = error == std::errc() && rest == id.data() + id.size() && at < list.items.size() &&
+                      list.items[at].is_null() && !label.is_null();
+    core::require(fits, core::ErrorKind::kUsage,
+                  "{}: {}.{}: {}: expected a name for each of the ids 0 to {}, such as {}", entry.position.text(), name,
+                  entry.key, render(entry.value), list.items.size() - 1, expected);
+    list.items[at] = std::move(label);
+  }
+  node = std::move(list);
+  return true;
+}
+bool from_id2label(const std::string& name, Node& node) { return to_names(name, node, false); }
+bool from_label2id(const std::string& name, Node& node) { return to_names(name, node, true); }
+
 }  // namespace
 
 bool ForeignKey::is_quiet(const Node& value) const {
@@ -67,6 +100,8 @@ std::vector<Alias> make_aliases() {
       {kModel, "model_name_or_path", kModel, "pretrained_model_name", false, {}},
       {kModel, "dtype", kModel, "frozen_dtype", false, unless_auto},
       {kModel, "torch_dtype", kModel, "frozen_dtype", true, unless_auto},
+      {kModel, "id2label", kData, "label_names", false, from_id2label},
+      {kModel, "label2id", kData, "label_names", false, from_label2id},
       {kTokenizer, "pretrained_tokenizer_name_or_path", kTokenizer, "pretrained_tokenizer_name", false, {}},
       {kTokenizer, "pretrained_model_name_or_path", kTokenizer, "pretrained_tokenizer_name", false, {}},
       {kTokenizer, "tokenizer_name", kTokenizer, "pretrained_tokenizer_name", false, {}},

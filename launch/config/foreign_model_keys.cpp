@@ -13,7 +13,6 @@ std::vector<ForeignKey> foreign_model_keys() {
   constexpr std::string_view kModel = "model_config";
   constexpr std::string_view kDevice = "runtime.device chooses the device of every rank";
   constexpr std::string_view kStored = "frozen weights are float16, bfloat16 or float32 (frozen_dtype)";
-  constexpr std::string_view kLabels = "data.label_names sets the labels and their order";
   constexpr std::string_view kSpecial = "the model folder's config.json has it, and a new model takes it from its tokenizer";
   constexpr std::string_view kOwnKernels = "neoloom chooses its kernels itself";
   constexpr std::string_view kOtherFormats = "safetensors files and pytorch_model.bin are read; convert the folder with transformers' save_pretrained";
@@ -77,8 +76,6 @@ std::vector<ForeignKey> foreign_model_keys() {
     {kModel, kRefused, "num_attention_heads", {"null"}, "write num_heads"},
     {kModel, kNoEffect, "classifier_dropout", {"0.1", "0", "null"}, "transformers uses it for token classification only"},
     {kModel, kNoEffect, "use_cache", {"true", "null"}, "training keeps no KV cache; generate always has one"},
-    {kModel, kRefused, "id2label", {"null"}, kLabels},
-    {kModel, kRefused, "label2id", {"null"}, kLabels},
     {kModel, kNoEffect, "output_hidden_states", {"false", "null"}, kReturned},
     {kModel, kNoEffect, "output_attentions", {"false", "null"}, kReturned},
     {kModel, kNoEffect, "chunk_size_feed_forward", {"0", "null"}, "it changes no result"},

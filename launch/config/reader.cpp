@@ -38,6 +38,13 @@ void refuse_secret(const std::string& name, const Node& value) {
                 value.position.text(), name);
 }
 
+std::vector<std::string> texts_of(const Node& list) {
+  std::vector<std::string> texts;
+  std::transform(list.items.begin(), list.items.end(), std::back_inserter(texts),
+                 [](const Node& item) { return item.text; });
+  return texts;
+}
+
 /// Takes documents apart into one value per known key. Later documents (the overrides) win over earlier ones.
 class Collector {
  public:
@@ -114,8 +121,12 @@ class Collector {
   void store(std::string group, std::string key, Given given) {
     const std::pair<std::string, std::string> name{std::move(group), std::move(key)};
     if (const auto [earlier, fresh] = level_.emplace(name, given.spelled); !fresh) {
-      core::fail(ErrorKind::kUsage, "{}: {} is given twice: here as {}, and at {} as {}", given.position.text(),
-                 name.first + "." + name.second, given.spelled, given_.at(name).position.text(), earlier->second);
+      const Given& first = given_.at(name);
+      const bool lists = first.value.kind == Node::Kind::kList && given.value.kind == Node::Kind::kList;
+      if (lists && texts_of(first.value) == texts_of(given.value)) return;  // id2label and label2id
+      core::fail(ErrorKind::kUsage, "{}: {} is given twice: here as {}{}, and at {} as {}{}", given.position.text(),
+                 name.first + "." + name.second, given.spelled, lists ? ", " + render(given.value) : "",
+                 first.position.text(), earlier->second, lists ? ", " + render(first.value) : "");
     }
     if (name.first == "peft_config") has_peft_ = true;
     given_.insert_or_assign(name, std::move(given));
@@ -259,7 +270,8 @@ RunConfig config_from(const Node& root, const std::string& name, const std::vect
   mistakes.refuse_any(name);  // a combination with a value that was not read says nothing
   resolve_and_check(config, mistakes, [&](std::string_view group, std::string_view key) {
     const Given* given = collector.find(std::string(group), std::string(key));
-    return fmt::format("{}: {}.{}", given ? given->position.text() : name, group, key);
+    return given ? fmt::format("{}: {}", given->position.text(), given->spelled)
+                 : fmt::format("{}: {}.{}", name, group, key);
   });
   mistakes.refuse_any(name);
   // With bfloat16 matmuls the weights are stored in bfloat16: this rounds the source's values once, not by way of

@@ -316,6 +316,44 @@ TEST(Names, MayLookLikeNumbers) {
   EXPECT_THAT(refusal("data: {label_column: l, label_names: [a, b, a]}\n"), HasSubstr("\"a\" is listed twice"));
 }
 
+TEST(LabelNames, MayBeGivenAsInConfigJson) {
+  for (const char* text :
+       {"model_config: {id2label: {1: spam, 0: ham}}\n", "model_config: {label2id: {spam: 1, ham: 0}}\n",
+        "{\"model_config\": {\"id2label\": {\"0\": \"ham\", \"1\": \"spam\"},\n"
+        "\"label2id\": {\"ham\": 0, \"spam\": 1}}, \"data\": {\"label_names\": [\"ham\", \"spam\"]}}"}) {
+    EXPECT_THAT(parse(text).data.label_names, ElementsAre("ham", "spam")) << text;
+  }
+  EXPECT_THAT(parse("model_config: {id2label: {0: 7, 1: no}}\n").data.label_names, ElementsAre("7", "no"));
+  EXPECT_THAT(parse("model_config: {id2label: null, label2id: null}\n").data.label_names, IsEmpty());
+  EXPECT_THAT(parse("model_config: {id2label: {0: a, 1: b}}\n", {"data.label_names=[b, a]"}).data.label_names,
+              ElementsAre("b", "a"));
+}
+
+TEST(LabelNames, ThatDisagreeOrLeaveOutAnIdAreRefusedOnce) {
+  EXPECT_EQ(
+      refusal("model_config:\n  id2label: {0: ham, 1: spam}\n  label2id: {ham: 1, spam: 0}\n"),
+      "run.yaml:3: data.label_names is given twice: here as model_config.label2id, [spam, ham], and at run.yaml:2 "
+      "as model_config.id2label, [ham, spam]");
+  EXPECT_EQ(refusal("model_config: {id2label: {0: ham, 1: spam}}\ndata: {label_names: [spam, ham]}\n"),
+            "run.yaml:2: data.label_names is given twice: here as data.label_names, [spam, ham], and at run.yaml:1 as "
+            "model_config.id2label, [ham, spam]");
+  EXPECT_EQ(
+      refusal("model_config: {id2label: {0: ham, 2: spam}}\n"),
+      "run.yaml:1: model_config.id2label.2: spam: expected a name for each of the ids 0 to 1, such as {0: ham, 1: "
+      "spam}");
+  for (const char* wrong : {"label2id: {ham: 0, spam: 0}", "label2id: {ham: 0, spam: b}", "id2label: {0: null}",
+                            "label2id: {ham: -1}", "id2label: {a: 0}", "label2id: {ham: 0.5}"}) {
+    EXPECT_THAT(refusal(fmt::format("model_config: {{{}}}\n", wrong)), HasSubstr("expected a name for each of the ids"))
+        << wrong;
+  }
+  for (const char* wrong : {"id2label: [ham, spam]", "label2id: 2", "id2label: {}"}) {
+    EXPECT_THAT(refusal(fmt::format("model_config: {{{}}}\n", wrong)), HasSubstr("expected a map such as {")) << wrong;
+  }
+  EXPECT_THAT(refusal("model_config: {id2label: {0: [a]}}\n"), HasSubstr("expected a name"));
+  EXPECT_THAT(refusal("peft_config: {task_type: CAUSAL_LM}\nmodel_config: {id2label: {0: a, 1: b}}\n"),
+              HasSubstr("run.yaml:2: model_config.id2label: a language model has no labels"));
+}
+
 TEST(Resolved, ReadsBackToTheSameConfiguration) {
   const std::string text =
       "model_config: {pretrained_model_name: 'a: b # c', num_labels: 3, frozen_dtype: bf16}\n"
