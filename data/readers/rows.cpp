@@ -173,6 +173,28 @@ std::unique_ptr<RowReader> open_rows(const ReaderRequest& request) {
   return std::make_unique<TextLineReader>(request);
 }
 
+namespace {
+
+/// Says which keys take a file of prompts or chats; empty: it looks like neither.
+std::string advice_on_columns(const std::vector<std::string>& found) {
+  constexpr std::pair<std::string_view, std::string_view> kPairs[] = {
+      {"prompt", "response"},      {"prompt", "completion"}, {"prompt", "answer"},
+      {"instruction", "response"}, {"question", "answer"},   {"input", "output"}};
+  const auto has = [&](std::string_view name) { return std::find(found.begin(), found.end(), name) != found.end(); };
+  if (has("instruction") && has("output")) return "for prompts and responses set data.template: alpaca";
+  for (const auto& [prompt, response] : kPairs) {
+    if (!has(prompt) || !has(response)) continue;
+    return fmt::format("for prompts and responses set data.prompt_column: {} and data.response_column: {}", prompt,
+                       response);
+  }
+  for (const std::string_view chats : {"messages", "conversations", "conversation"}) {
+    if (has(chats)) return fmt::format("for chats set data.messages_column: {}", chats);
+  }
+  return "";
+}
+
+}  // namespace
+
 void fail_without_column(const std::string& path, const Column& column, const std::vector<std::string>& found,
                          const std::string& suspicion) {
   std::string advice = suspicion;
@@ -180,6 +202,10 @@ void fail_without_column(const std::string& path, const Column& column, const st
     const std::string near = core::nearest(column.name, found);
     advice = fmt::format("{}name the right one with {}",
                          near.empty() ? "" : fmt::format("did you mean {}? ", core::quoted(near)), column.key);
+    const std::string other = column.key == "data.text_column" ? advice_on_columns(found) : "";
+    if (!other.empty()) {
+      advice = fmt::format("{} (neoloom init {} writes a configuration for it), or {}", other, path, advice);
+    }
   }
   fail(ErrorKind::kData, "{}: no column {} ({}); {}; {}", path, core::quoted(column.name), column.key,
        found.empty() ? "it has no named columns" : "its columns are: " + core::quoted_list(found), advice);

@@ -23,6 +23,10 @@ namespace fs = std::filesystem;
 using core::ErrorKind;
 using nlohmann::json;
 
+constexpr const char* kMerge =
+    "merge the adapter in PEFT once, model.merge_and_unload().save_pretrained(FOLDER), and give that folder as the "
+    "model";
+
 /// Returns true for keys that are read below, and for keys that change nothing for a GPT-Neo LoRA, whatever they hold.
 bool is_known(std::string_view key) {
   static constexpr std::string_view kKeys[] = {"alpha_pattern",
@@ -128,7 +132,9 @@ class AdapterConfig {
     }
     for (const auto& [key, value] : document_.items()) {
       if (!is_known(key) && !is_default(value)) {
-        refuse(key.c_str(), "its default: this is not supported");
+        const char* whole =
+            key == "trainable_token_indices" ? "; a new adapter trains all rows with modules_to_save: [wte]" : "";
+        refuse(key.c_str(), fmt::format("its default: this is not supported; {}{}", kMerge, whole));
       }
     }
   }
@@ -180,6 +186,21 @@ std::vector<std::string> targets_of_tensors(const std::string& folder) {
   core::require(!targets.empty(), ErrorKind::kWeights, "{}: expected tensors named {}...{}", file.path(), kPeftPrefix,
                 kLoraASuffix);
   return targets;
+}
+
+void refuse_adapted_embeddings(const std::string& folder) {
+  const SafetensorsFile file((fs::path(folder) / kAdapterTensorFile).string());
+  for (const auto& item : file.tensors()) {
+    const std::string& name = item.first;
+    for (const char* module : {"wte", "wpe", "lm_head"}) {
+      core::require(name.find(fmt::format(".{}.lora_", module)) == std::string::npos, ErrorKind::kWeights,
+                    "{}: LoRA on {} is not supported ({}); {}. If the base ties lm_head to wte, untie them before PEFT "
+                    "loads the adapter, or the merge changes both: model.lm_head.weight = torch.nn.Parameter("
+                    "model.lm_head.weight.detach().clone()); model.config.tie_word_embeddings = False. A new adapter "
+                    "trains such a module whole with modules_to_save: [wte] or [lm_head]",
+                    file.path(), module, name, kMerge);
+    }
+  }
 }
 
 int64_t score_rows(const std::string& folder) {
@@ -236,6 +257,7 @@ AdapterFolder read_adapter_folder(const std::string& folder) {
                     ? "; the pickled adapter_model.bin can run code and is not read: "
                       "load it once with PEFT and save it again (save_pretrained(FOLDER, safe_serialization=True))"
                     : "");
+  refuse_adapted_embeddings(folder);
 
   AdapterFolder result;
   result.lora.task_type = config.text("task_type");

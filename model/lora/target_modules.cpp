@@ -122,7 +122,9 @@ void require_targets_match(const ModuleChoice& target_modules, int64_t num_layer
   const std::string last = entry.substr(entry.rfind('.') + 1);
   std::string hint;
   if (last == "wte" || last == "wpe" || last == "lm_head" || last == "embed_tokens") {
-    hint = "; embeddings and the language model's head stay as they are";
+    hint =
+        "; embeddings and the language model's head get no LoRA, but modules_to_save: [wte] or [lm_head] trains one "
+        "whole";
   } else if (last == "score" || last == "classifier") {
     hint = "; the head of a classifier is trained in full without being named";
   } else if (const std::string near = suggestion(last); !near.empty()) {

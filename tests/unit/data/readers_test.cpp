@@ -54,6 +54,19 @@ TEST_F(Readers, AnotherSeparatorIsSuspectedByName) {
   expect_data_error("b.csv", "x;y\nz;w\n", {"no column \"1\"", "separated by \";\""});
 }
 
+TEST_F(Readers, FilesOfPromptsAndChatsAreToldTheirKeys) {
+  for (const char* response : {"response", "completion"}) {
+    expect_data_error(
+        "a.csv", std::string("prompt,") + response + "\nx,y\n",
+        {"no column \"text\"", std::string("data.prompt_column: prompt and data.response_column: ") + response,
+         "data.text_column", "neoloom init"});
+  }
+  expect_data_error("a.jsonl", "{\"instruction\": \"x\", \"input\": \"\", \"output\": \"y\"}\n",
+                    {"data.template: alpaca", "neoloom init"});
+  expect_data_error("b.jsonl", "{\"conversations\": [{\"from\": \"human\", \"value\": \"x\"}]}\n",
+                    {"data.messages_column: conversations", "neoloom init"});
+}
+
 TEST_F(Readers, ColumnNamesShowBlanksAndTheNearestIsNamed) {
   expect_data_error("a.csv", "text\u00a0,label\nx,y\n",
                     {"no column \"text\"", "\"text\\u00a0\", \"label\"", "did you mean \"text\\u00a0\"?"});

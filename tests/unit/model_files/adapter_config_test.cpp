@@ -133,6 +133,24 @@ TEST_F(AdapterConfig, WhatIsNotSupportedIsRefusedByName) {
   }
 }
 
+TEST_F(AdapterConfig, WhatIsNotSupportedSaysHowToGoOn) {
+  EXPECT_THAT(refusal({{"use_bdlora", true}}), HasSubstr("merge_and_unload().save_pretrained(FOLDER)"));
+  EXPECT_THAT(refusal({{"trainable_token_indices", {1, 2}}}),
+              AllOf(HasSubstr("trains all rows with modules_to_save: [wte]"), HasSubstr("merge_and_unload")));
+}
+
+TEST_F(AdapterConfig, LoraOnAnEmbeddingOrTheHeadIsRefusedOnce) {
+  for (const char* name :
+       {"lm_head.lora_A.weight", "transformer.wte.lora_embedding_A", "transformer.wpe.lora_B.weight"}) {
+    write_safetensors(scratch_.path("adapter_model.safetensors"),
+                      {{"base_model.model.transformer.h.1.mlp.c_fc.lora_A.weight", at::randn({2, 4})},
+                       {std::string("base_model.model.") + name, at::randn({2, 4})}});
+    EXPECT_THAT(refusal({{"target_modules", {"c_fc", "lm_head", "wte"}}}),
+                AllOf(HasSubstr("is not supported"), HasSubstr(name), HasSubstr("modules_to_save"),
+                      HasSubstr("merge_and_unload"), HasSubstr("tie_word_embeddings = False")));
+  }
+}
+
 TEST_F(AdapterConfig, DoraOnAChangedBaseIsRefused) {
   EXPECT_THAT(refusal({{"use_dora", true}, {"init_lora_weights", "pissa"}}),
               AllOf(HasSubstr("init_lora_weights is \"pissa\""), HasSubstr("use_dora is true")));
@@ -177,7 +195,8 @@ TEST(Targets, ThatMatchNothingAreNamedWithTheNearestThereIs) {
   EXPECT_THAT(refusal_of("o_proj"),
               AllOf(HasSubstr("\"o_proj\" matches no module"), HasSubstr("did you mean out_proj?"),
                     HasSubstr("q_proj, k_proj, v_proj, out_proj, c_fc, c_proj")));
-  for (const char* name : {"wte", "lm_head", "transformer.wpe"}) EXPECT_THAT(refusal_of(name), HasSubstr("embeddings"));
+  for (const char* name : {"wte", "lm_head", "transformer.wpe"})
+    EXPECT_THAT(refusal_of(name), AllOf(HasSubstr("embeddings"), HasSubstr("modules_to_save")));
   EXPECT_THAT(refusal_of("score"), HasSubstr("trained in full"));
 }
 
