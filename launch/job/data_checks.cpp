@@ -53,7 +53,7 @@ std::vector<std::string> target_warnings(const Inputs& inputs, const data::Token
   const train::Options& trainer = config.trainer_config;
   const bool evaluates = trainer.eval_strategy != train::Interval::kNo || trainer.eval_on_start;
   if (!evaluates && !trainer.calibrate && !validation.empty()) {
-    warnings.push_back(
+    warnings.emplace_back(
         "nothing evaluates the validation data: set trainer_config.eval_strategy to epoch or steps, or run neoloom "
         "evaluate "
         "after the training");
