@@ -213,10 +213,10 @@ void add_generate(CLI::App& app, GenerateArguments& arguments) {
   model::GenerationOptions& options = arguments.options;
   command->add_option("--prompt", arguments.prompt, "Text to continue");
   command
-      ->add_option(
-          "--prompt_file", arguments.prompt_file,
-          "File with one prompt a line; .jsonl, .ndjson, .json: objects with \"prompt\", with the template's columns, or "
-          "with \"messages\"; -: JSONL on standard input, each line answered when it comes")
+      ->add_option("--prompt_file", arguments.prompt_file,
+                   "File with one prompt a line; .jsonl, .ndjson, .json: objects with \"prompt\", with the template's "
+                   "columns, or "
+                   "with \"messages\"; -: JSONL on standard input, each line answered when it comes")
       ->excludes("--prompt");
   command->add_flag("--no_template", arguments.no_template,
                     "Prompts are whole texts, whatever the run's data.template");
