@@ -10,9 +10,9 @@
 #include <optional>
 #include <utility>
 
+#include "launch/job/model_use.h"
 #include "launch/version.h"
 #include "model/checkpoints/hub.h"
-#include "runtime/core/text.h"
 
 namespace neoloom::launch {
 namespace {
@@ -21,26 +21,12 @@ using nlohmann::json;
 
 constexpr size_t kMostLabelsInText = 100;
 
-/// A string of YAML. Its escapes are those of core::quoted.
-std::string yaml(const std::string& text) { return core::quoted(text, text.size() * 8 + 8); }
-
 /// A number of YAML 1.1, which wants a point in it: 1.0e-05.
 std::string yaml(double value) {
   std::string text = fmt::format("{:.6g}", value);
   const size_t exponent = std::min(text.find('e'), text.size());
   if (text.find('.') == std::string::npos) text.insert(exponent, ".0");
   return text;
-}
-
-/// Text of a table's cell.
-std::string cell(const std::string& text) {
-  std::string out;
-  for (const char c : text) {
-    if (c == '|' || c == '`' || c == '*' || c == '_' || c == '[') out += '\\';
-    out += c == '\n' || c == '\r' ? ' ' : c;
-    if (c == '<') out.replace(out.size() - 1, 1, "&lt;");
-  }
-  return out;
 }
 
 std::string file_names(const data::Files& files) {
@@ -107,10 +93,10 @@ std::string metric_type(const std::string& name) {
 std::string model_index(const CardFacts& facts, const json& evaluation) {
   const std::vector<EvaluatedSet> sets = evaluated_sets(facts, evaluation);
   if (sets.empty()) return "";
-  std::string text = fmt::format("model-index:\n- name: {}\n  results:\n", yaml(title(facts)));
+  std::string text = fmt::format("model-index:\n- name: {}\n  results:\n", card_literal(title(facts)));
   for (const EvaluatedSet& set : sets) {
     text += fmt::format("  - task:\n      type: {0}\n    dataset:\n      type: {1}\n      name: {1}\n    metrics:\n",
-                        pipeline(facts), yaml(set.files));
+                        pipeline(facts), card_literal(set.files));
     for (const auto& [name, value] : set.metrics) {
       text += fmt::format("    - type: {}\n      value: {}\n      name: {}\n", metric_type(name), yaml(value), name);
     }
@@ -121,17 +107,18 @@ std::string model_index(const CardFacts& facts, const json& evaluation) {
 std::string front_matter(const CardFacts& facts, const json& evaluation) {
   const std::string& base = facts.base.name;
   std::string text = "---\n";
-  if (!base.empty()) text += fmt::format("base_model: {}\n", yaml(base));
+  if (!base.empty()) text += fmt::format("base_model: {}\n", card_literal(base));
   text += fmt::format("library_name: {}\npipeline_tag: {}\ntags:\n", facts.adapter ? "peft" : "transformers",
                       pipeline(facts));
   if (!base.empty()) {
-    text += fmt::format("- {}\n", yaml((facts.adapter ? "base_model:adapter:" : "base_model:finetune:") + base));
+    text +=
+        fmt::format("- {}\n", card_literal((facts.adapter ? "base_model:adapter:" : "base_model:finetune:") + base));
   }
   if (facts.adapter) text += "- lora\n- transformers\n";
   text += "- neoloom\n";
   if (facts.task.classifies()) {
     text += "labels:\n";
-    for (const std::string& label : facts.labels) text += fmt::format("- {}\n", yaml(label));
+    for (const std::string& label : facts.labels) text += fmt::format("- {}\n", card_literal(label));
   }
   return text + model_index(facts, evaluation) + "---\n";
 }
@@ -145,7 +132,7 @@ std::string what_it_does(const CardFacts& facts) {
 }
 
 std::string base_link(const BaseReference& base) {
-  return model::is_local_path(base.name) ? cell(base.name)
+  return model::is_local_path(base.name) ? card_text(base.name)
                                          : fmt::format("[{0}](https://huggingface.co/{0})", base.name);
 }
 
@@ -153,44 +140,8 @@ std::string introduction(const CardFacts& facts) {
   const std::string made = facts.adapter             ? "A LoRA adapter for " + base_link(facts.base)
                            : facts.base.name.empty() ? "A GPT-Neo model"
                                                      : "A GPT-Neo model, fine-tuned from " + base_link(facts.base);
-  return fmt::format("\n# {}\n\n{} that {}. neoloom made it, in the file formats of {}.\n", cell(title(facts)), made,
-                     what_it_does(facts), facts.adapter ? "PEFT" : "transformers");
-}
-
-std::string python(const CardFacts& facts) {
-  const bool classifies = facts.task.classifies();
-  const std::string model = classifies ? "AutoModelForSequenceClassification" : "AutoModelForCausalLM";
-  std::string text = facts.adapter ? "from peft import PeftModel\n" : "";
-  text += fmt::format(
-      "from transformers import AutoConfig, {}, AutoTokenizer\n\nfolder = \".\"  # where this file is\n", model);
-  text += "config = AutoConfig.from_pretrained(folder)\n";
-  if (facts.adapter) {
-    text += fmt::format("base = {}.from_pretrained({}, {}config=config)\n", model, yaml(facts.base.name),
-                        facts.base.revision.empty() ? "" : fmt::format("revision={}, ", yaml(facts.base.revision)));
-    text += "model = PeftModel.from_pretrained(base, folder).eval()\n";
-  } else {
-    text += fmt::format("model = {}.from_pretrained(folder, config=config).eval()\n", model);
-  }
-  text += "tokenizer = AutoTokenizer.from_pretrained(folder)\n";
-  if (!classifies) {
-    return text +
-           "ids = tokenizer(\"Once\", return_tensors=\"pt\")\nprint(tokenizer.decode(model.generate(**ids, "
-           "max_new_tokens=50)[0]))\n";
-  }
-  const char* const answer = facts.task.regression()    ? "print(logits.tolist())"
-                             : facts.task.multi_label() ? "print([label for i, label in config.id2label.items() if "
-                                                          "logits[i] > 0])"
-                                                        : "print(config.id2label[int(logits.argmax())])";
-  return text + "logits = model(**tokenizer(\"a text\", return_tensors=\"pt\")).logits[0]\n" + answer + "\n";
-}
-
-std::string use(const CardFacts& facts) {
-  const std::string model = facts.adapter ? facts.base.name + " --adapter ." : ".";
-  const std::string command = facts.task.classifies()
-                                  ? fmt::format("neoloom predict --model {} --input new.csv", model)
-                                  : fmt::format("neoloom generate --model {} --prompt \"Once\" --max_tokens 50", model);
-  return fmt::format("\n## How to use it\n\nIn Python:\n\n```python\n{}```\n\nWith neoloom:\n\n```bash\n{}\n```\n",
-                     python(facts), command);
+  return fmt::format("\n# {}\n\n{} that {}. neoloom made it, in the file formats of {}.\n", card_text(title(facts)),
+                     made, what_it_does(facts), facts.adapter ? "PEFT" : "transformers");
 }
 
 /// The cells are Markdown.
@@ -205,7 +156,7 @@ std::string training(const CardFacts& facts) {
   if (facts.train_samples == 0) return "";
   const train::Options& trainer = facts.config.trainer_config;
   std::vector<std::pair<std::string, std::string>> rows = {
-      {"data", fmt::format("{}, {} samples", cell(file_names(facts.config.data.train)), facts.train_samples)},
+      {"data", fmt::format("{}, {} samples", card_text(file_names(facts.config.data.train)), facts.train_samples)},
       {"steps", fmt::format("{}", facts.step)},
       {"learning rate", fmt::format("{:g}, {}", trainer.learning_rate, facts.config.trainer_config.lr_scheduler_type)},
       {"seed", fmt::format("{}", trainer.seed)}};
@@ -222,7 +173,7 @@ std::string evaluation_text(const CardFacts& facts, const json& evaluation) {
   for (const EvaluatedSet& set : evaluated_sets(facts, evaluation)) {
     std::vector<std::pair<std::string, std::string>> rows;
     for (const auto& [name, value] : set.metrics) rows.emplace_back(name, fmt::format("{:.4f}", value));
-    text += fmt::format("\nOf {} samples of {}, after step {}:\n", set.samples, cell(set.files),
+    text += fmt::format("\nOf {} samples of {}, after step {}:\n", set.samples, card_text(set.files),
                         evaluation.value("step", int64_t{0})) +
             table("metric", "value", rows);
   }
@@ -232,14 +183,14 @@ std::string evaluation_text(const CardFacts& facts, const json& evaluation) {
 std::string label_text(const CardFacts& facts) {
   if (!facts.task.classifies() || facts.task.regression() || facts.labels.size() > kMostLabelsInText) return "";
   std::vector<std::pair<std::string, std::string>> rows;
-  for (size_t i = 0; i < facts.labels.size(); ++i) rows.emplace_back(std::to_string(i), cell(facts.labels[i]));
+  for (size_t i = 0; i < facts.labels.size(); ++i) rows.emplace_back(std::to_string(i), card_text(facts.labels[i]));
   return "\n## Labels\n" + table("id", "label", rows);
 }
 
 }  // namespace
 
 std::string model_card(const CardFacts& facts, const json& evaluation) {
-  return front_matter(facts, evaluation) + introduction(facts) + use(facts) + training(facts) +
+  return front_matter(facts, evaluation) + introduction(facts) + model_use(facts) + training(facts) +
          evaluation_text(facts, evaluation) + label_text(facts) +
          fmt::format("\n### Framework versions\n\n- neoloom {}\n", version());
 }

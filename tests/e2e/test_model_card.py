@@ -5,7 +5,9 @@ import contextlib
 import io
 import json
 import re
+import shlex
 
+import common
 import pytest
 import tiny_model
 from huggingface_hub import ModelCard
@@ -76,19 +78,110 @@ def block(text, language):
     return re.search(rf"```{language}\n(.*?)```", text, re.S)[1]
 
 
-def test_its_commands_run_where_it_lies_and_agree(classifier, cache, monkeypatch):
-    folder = classifier.folder / "adapter"
-    text = card_of(folder).text
-    monkeypatch.chdir(folder)
+def python_of_card(text):
     said = io.StringIO()
     with contextlib.redirect_stdout(said):
         exec(block(text, "python"), {})
-    new = folder.parent / "new.csv"
-    new.write_text("text\na text\n")
-    words = block(text, "bash").strip().replace("new.csv", str(new)).split()
+    return said.getvalue().strip()
+
+
+def same_output(cache, text, run, more=(), **places):
+    """Runs the card's command, and the same command with --run, with the words of `more`. Expects the same output."""
+    settings = ["runtime.device=cpu", "runtime.threads_per_rank=1", f"runtime.cache_dir={cache}"]
+    end = [*more, *(word for setting in settings for word in ("--set", setting))]
+    words = [str(places.get(word.replace(".", "_"), word)) for word in shlex.split(block(text, "bash"))]
     assert words[0] == "neoloom"
-    [line] = json_lines(command(cache, *words[1:]))
-    assert line["label"] == said.getvalue().strip()
+    found = common.neoloom(0, *words[1:], *end).expect(0).out
+    about_model = words.index("--input") if "--input" in words else words.index("--prompt")
+    kept = words[about_model:]
+    assert found == common.neoloom(0, words[1], "--run", run.folder, *kept, *end).expect(0).out
+    return found
+
+
+def test_its_commands_run_where_it_lies_and_agree(classifier, cache, monkeypatch, tmp_path):
+    folder = classifier.folder / "adapter"
+    text = card_of(folder).text
+    monkeypatch.chdir(folder)
+    new = tmp_path / "new.csv"
+    new.write_text("text\na text\n")
+    [line] = json_lines(same_output(cache, text, classifier, new_csv=new))
+    assert line["label"] == python_of_card(text)
+    assert "--set" not in block(text, "bash")
+    assert 'a text was the column "text". Texts longer than the positions of the model were cut' in text
+
+
+def scores_run(base, tmp_path, cache, columns, **config):
+    """Trains on rows of these columns, in which scores differ by the tokens that remain."""
+    texts = iter(tiny_model.sample_texts(count=24 * len(columns), seed=5))
+    write_jsonl(tmp_path / "train.jsonl",
+                [{**{name: next(texts) for name in columns}, "label": ["ham", "spam"][i % 2]} for i in range(24)])
+    config = {"model_config": {"pretrained_model_name": str(base)}, "peft_config": {"task_type": "SEQ_CLS", "r": 2},
+              "trainer_config": {"max_steps": 2}, **config,
+              "data": {"train": str(tmp_path / "train.jsonl"), **config.get("data", {})}}
+    return train(tmp_path, cache, {key: value for key, value in config.items() if value})[0]
+
+
+SETTINGS = {
+    "cut at the start": ({"max_length": 4, "truncation_side": "left"}, {}, "4 tokens were cut (truncation_side: left)"),
+    "windows": ({"max_length": 4, "return_overflowing_tokens": True, "stride": 1}, {},
+                "4 tokens became windows with stride 1, and the mean of their logits counts"),
+    "pair": ({"max_length": 5}, {"text_column": "first one", "text_pair_column": "second"},
+             'the pair of the columns "first one" and "second"'),
+}
+
+
+@pytest.mark.parametrize("tokenizer, data, said", SETTINGS.values(), ids=SETTINGS.keys())
+def test_its_commands_see_a_text_as_the_run_does(base, tmp_path, cache, monkeypatch, tokenizer, data, said):
+    columns = list(data.values()) or ["text"]
+    run = scores_run(base, tmp_path, cache, columns, data=data, tokenizer_config=tokenizer)
+    folder = run.folder / "adapter"
+    text = card_of(folder).text
+    assert said in text
+    monkeypatch.chdir(folder)
+    words = tiny_model.sample_texts(count=2, seed=9)
+    new = tmp_path / "new.csv"
+    new.write_text("\n".join([",".join(columns), ",".join(" ".join(words) for _ in columns)]) + "\n")
+    [line] = json_lines(same_output(cache, text, run, new_csv=new))
+    code = block(text, "python")
+    assert '"a text"' in code
+    code = code.replace('"a text"', json.dumps(" ".join(words))).replace('"another text"', json.dumps(" ".join(words)))
+    values = {}
+    with contextlib.redirect_stdout(io.StringIO()):
+        exec(code, values)
+    expected = values["logits"].softmax(-1).tolist()
+    assert list(line["scores"].values()) == pytest.approx(expected, abs=1e-4), "the run has float16 weights"
+    plain = command(cache, "predict", "--run", run.folder, "--input", new, "--set", "tokenizer_config.max_length=60")
+    assert json_lines(plain)[0]["scores"] != line["scores"], "nothing was cut"
+
+
+def test_whole_weights_are_used_as_the_run_computed(base, tmp_path, cache, monkeypatch):
+    run = scores_run(base, tmp_path, cache, ["text"], peft_config=None,
+                     model_config={"pretrained_model_name": str(base), "frozen_dtype": "bfloat16",
+                                   "problem_type": "single_label_classification"})
+    monkeypatch.chdir(run.folder / "model")
+    new = tmp_path / "new.csv"
+    new.write_text("text\n" + "\n".join(tiny_model.sample_texts(count=8, seed=9)) + "\n")
+    same_output(cache, card_of(run.folder / "model").text, run, new_csv=new)
+
+
+TEMPLATE = "Q: {question}\nHint's: {?hint}{hint}{/hint}\nA:{answer}"
+
+
+@pytest.mark.parametrize("data, row, start", [
+    ({"template": TEMPLATE}, {"question": "a b", "hint": "", "answer": "c"}, "Q: Once\nHint's: \nA:"),
+    ({"messages_column": "turns"}, {"turns": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]},
+     "### User:\nOnce\n\n### Assistant:\n"),
+])
+def test_a_language_models_command_applies_its_template(base, tmp_path, cache, monkeypatch, data, row, start):
+    write_jsonl(tmp_path / "train.jsonl", [row] * 8)
+    config = {"model_config": {"pretrained_model_name": str(base)}, "trainer_config": {"max_steps": 1},
+              "peft_config": {"task_type": "CAUSAL_LM", "r": 2}, "data": {"train": str(tmp_path / "train.jsonl"), **data}}
+    run, _ = train(tmp_path, cache, config)
+    text = card_of(run.folder / "adapter").text
+    monkeypatch.chdir(run.folder / "adapter")
+    [line] = json_lines(same_output(cache, text, run, ["--temperature", "0", "--json"]))
+    assert line["prompt"] == start
+    assert python_of_card(text.replace("max_new_tokens=50", "max_new_tokens=5")).startswith(start.strip())
 
 
 def test_names_that_yaml_would_misread_come_back(base, tmp_path, cache):
