@@ -45,7 +45,7 @@ nlohmann::ordered_json evaluate_set(comm::MpiSession& session, const EvaluateArg
     const int64_t rows = store->invalid_row_count() + store->packs();
     session.log().info("evaluate: " + unusable_rows(*store, rows, "were left out"));
   }
-  note_windows(session, *store);
+  note_long_rows(session, *store);
   session.run_on_all_or_fail([&] { store = in_packs(store, request); });
   const train::EvalResult result = evaluate(session, inference, store);
   if (!session.is_root()) return {};

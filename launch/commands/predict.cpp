@@ -139,7 +139,7 @@ Predictor open_predictor(comm::MpiSession& session, const Inference& inference, 
   data::StoreRequest request;
   session.run_on_all_or_fail([&] { request = prediction_request(inference, input); });
   const auto store = open_store(session, request, *inference.tokenizer, cache_directory(session, inference.config));
-  note_windows(session, *store);
+  note_long_rows(session, *store);
   return {inference,
           {.store = store,
            .batch_size = first.config.trainer_config.per_device_eval_batch_size,

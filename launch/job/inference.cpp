@@ -281,9 +281,14 @@ std::vector<Inference> load_models(comm::MpiSession& session, const ModelsArgume
   return models;
 }
 
-void note_windows(comm::MpiSession& session, const data::TokenStore& store) {
+void note_long_rows(comm::MpiSession& session, const data::TokenStore& store) {
   const std::string summary = data::window_summary(store);
-  if (session.is_root() && !summary.empty()) session.log().info("windows: " + summary);
+  if (!session.is_root()) return;
+  if (!summary.empty()) session.log().info("windows: " + summary);
+  if (store.truncated_samples() == 0) return;
+  const double share = static_cast<double>(store.truncated_samples()) / static_cast<double>(store.packs());
+  session.log().info(
+      fmt::format("{:.3g} % of {} rows were cut (see tokenizer_config.max_length)", 100.0 * share, store.packs()));
 }
 
 train::EvalResult evaluate(comm::MpiSession& session, const Inference& inference,

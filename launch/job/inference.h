@@ -48,8 +48,8 @@ Inference load_inference(comm::MpiSession& session, const ModelArguments& argume
 /// dtypes.
 std::vector<Inference> load_models(comm::MpiSession& session, const ModelsArguments& arguments);
 
-/// Says how many rows of `store` have several windows, if it has any.
-void note_windows(comm::MpiSession& session, const data::TokenStore& store);
+/// Says how many rows of `store` have several windows, or were cut, if there are any.
+void note_long_rows(comm::MpiSession& session, const data::TokenStore& store);
 
 /// Evaluates the samples of `store`; see train::evaluate. Collective: every rank.
 train::EvalResult evaluate(comm::MpiSession& session, const Inference& inference,

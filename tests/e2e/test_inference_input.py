@@ -283,6 +283,19 @@ def test_predict_answers_every_row_and_needs_no_labels(classifier, tmp_path, cac
     assert_one_message(ended, 'no column "text"', '"body", "label"')
 
 
+def test_the_share_of_rows_that_were_cut_is_told(classifier, tmp_path, cache):
+    texts = ["free win prize call now"] * 3 + ["free"] * 5
+    data = write_jsonl(tmp_path / "data.jsonl", [{"text": text, "label": LABELS[i % 2]} for i, text in enumerate(texts)])
+    run, _ = train(tmp_path, cache, {"model_config": {"pretrained_model_name": str(classifier)},
+                                     "trainer_config": {"max_steps": 1}, "peft_config": {"task_type": "SEQ_CLS"},
+                                     "tokenizer_config": {"max_length": 2}, "data": {"train": str(data)}})
+    note = "37.5 % of 8 rows were cut (see tokenizer_config.max_length)"
+    for command_, option in (("predict", "--input"), ("evaluate", "--data")):
+        for model in (("--run", run.folder), ("--model", classifier, "--set", "tokenizer_config.max_length=2")):
+            assert note in started(cache, command_, *model, option, data).expect(0).err
+        assert "were cut" not in started(cache, command_, "--model", classifier, option, data).expect(0).err
+
+
 def test_evaluate_says_how_many_rows_it_left_out(classifier, tmp_path, cache):
     write_jsonl(tmp_path / "rows.jsonl", [{"text": "free", "label": "ham"}, {"text": 7, "label": "ham"}])
     ended = started(cache, "evaluate", "--model", classifier, "--data", tmp_path / "rows.jsonl", "--set",
