@@ -209,6 +209,11 @@ Inference load(comm::MpiSession& session, const ModelArguments& arguments, const
           read_calibration(adapter_folder.empty() ? result.base.folder : adapter_folder, result.task, result.labels);
     }
     if (result.calibration) result.notes.push_back(result.calibration->note());
+    if (taken && result.config.trainer_config.calibrate && !arguments.no_calibration) {
+      result.notes.emplace_back(
+          "calibration: a checkpoint has none, so scores are those of the plain logits, unlike those of the run's "
+          "result");
+    }
     if (taken && adapter_folder.empty()) result.reference.name = taken->base_name;  // the files are gone soon
     std::string& tokenizer = result.config.tokenizer_config.pretrained_tokenizer_name;
     if (tokenizer.empty() && fs::exists(adapter_folder + "/tokenizer_config.json")) tokenizer = adapter_folder;

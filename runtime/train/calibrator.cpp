@@ -12,6 +12,7 @@
 
 #include "data/batching/step_list.h"
 #include "runtime/core/error.h"
+#include "runtime/core/text.h"
 #include "runtime/metrics/score_counts.h"
 #include "runtime/train/predictor.h"
 #include "runtime/train/score_table.h"
@@ -22,6 +23,7 @@ namespace {
 using nlohmann::ordered_json;
 
 constexpr int64_t kRowsAtOnce = 4096;
+constexpr int64_t kFewSamples = 20;
 
 /// The logits of all rows, and their truth.
 struct Gathered {
@@ -108,6 +110,20 @@ std::vector<float> best_thresholds(const Gathered& all, double temperature) {
   return thresholds;
 }
 
+/// Returns why a calibration on these samples may not hold for others; empty: nothing speaks against it.
+std::string doubt(const Gathered& all, const std::vector<std::string>& names) {
+  std::string text;
+  if (all.logits.size(0) < kFewSamples)
+    text = fmt::format("; do not rely on it: these are less than {} samples", kFewSamples);
+  const std::vector<int64_t>& classes = all.classes;
+  if (!classes.empty() &&
+      std::all_of(classes.begin(), classes.end(), [&](int64_t each) { return each == classes[0]; })) {
+    text += fmt::format("; all samples have the label {}, so it tells nothing of the others",
+                        core::quoted(names[static_cast<size_t>(classes[0])]));
+  }
+  return text;
+}
+
 Calibrated fit(const Gathered& all, const std::vector<std::string>& names) {
   const auto values = all.values();
   if (!std::all_of(values.begin(), values.end(), [](float value) { return std::isfinite(value); })) {
@@ -135,6 +151,9 @@ Calibrated fit(const Gathered& all, const std::vector<std::string>& names) {
                        ? "; this is the largest one: the scores tell nothing about these samples"
                        : "; this is the smallest one: every one of these samples is predicted right";
   }
+  const std::string reason = doubt(all, names);
+  result.text += reason;
+  result.warns = result.warns || !reason.empty();
   return result;
 }
 

@@ -219,6 +219,27 @@ def test_full_training_has_it_beside_the_weights(base, files, cache, tmp_path):
     assert scores_of(used) == pytest.approx(expected, abs=1e-4)
 
 
+def test_a_checkpoint_says_that_it_is_not_calibrated(base, files, cache, tmp_path):
+    run, _ = train(tmp_path, cache, config_of(base, files, max_steps=2, save_strategy="steps", save_steps=1))
+    words = ("evaluate", "--run", run.folder, "--checkpoint", "last", "--set", f"runtime.cache_dir={cache}")
+    note = "a checkpoint has none, so scores are those of the plain logits"
+    assert note in common.neoloom(0, *words).expect(0).err
+    assert note not in common.neoloom(0, *words, "--no_calibration").expect(0).err
+
+
+def test_a_calibration_on_few_rows_or_one_label_is_doubted(base, files, cache, tmp_path, single):
+    rows = rows_of(files / "dev.jsonl")
+    few, spam = "less than 20 samples", 'all samples have the label "spam"'
+    for name, chosen, told in (("few", rows[:19], {few}), ("one", [{**row, "label": "spam"} for row in rows[:20]], {spam}),
+                               ("enough", rows[:20], set())):
+        config = config_of(base, files, max_steps=1)
+        config["data"]["validation"] = str(write_jsonl(tmp_path / f"{name}.jsonl", chosen))
+        run, ended = train(tmp_path / name, cache, config)
+        assert {text for text in (few, spam) if text in ended.err} == told
+        warned = [event["message"] for event in run.events("warning") if "calibration" in event["message"]]
+        assert all(any(text in each for each in warned) for text in told)
+
+
 def test_what_cannot_be_calibrated_is_refused(base, files, cache, tmp_path):
     config = config_of(base, files)
     for data, words in (({"validation": None}, ("none",)),
