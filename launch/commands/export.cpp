@@ -136,6 +136,12 @@ void compare_if_possible(comm::MpiSession& session, const Inference& run, const 
 }  // namespace
 
 int run_export(comm::MpiSession& session, const ExportArguments& arguments) {
+  session.run_on_all_or_fail([&] {
+    core::require(arguments.format == "merged" || arguments.dtype == "float32", core::ErrorKind::kUsage,
+                  "--dtype {}: an adapter is always written in float32; expected no --dtype, or --format merged, whose "
+                  "weights it sets",
+                  arguments.dtype);
+  });
   session.run_on_root([&]() -> std::string {
     core::make_directories(core::parent_directory(arguments.output), core::ErrorKind::kOutput);  // before the work
     return "";

@@ -350,6 +350,9 @@ int run_generate(comm::MpiSession& session, const GenerateArguments& asked) {
   if (!filters) prompts = prompts_of_root(session, arguments);
   Inference inference = load_inference(session, arguments.model);
   const auto phase = session.phase("generating", comm::MpiSession::kBuilding);
+  if (session.is_root() && !arguments.given.contains("--prompt") && !arguments.given.contains("--prompt_file")) {
+    session.log().info("generate: neither --prompt nor --prompt_file is given, so the prompt is the empty text");
+  }
   Settings settings;
   core::Output output;
   std::string mine;

@@ -246,6 +246,12 @@ def test_no_output_ends_in_half_a_character(lm, tmp_path, cache):
     assert done.stdout.decode("utf-8") == "x\ufffd\ufffd\n"
 
 
+def test_a_prompt_that_was_forgotten_is_told(lm, cache):
+    words = ("generate", "--model", lm, "--max_tokens", 1)
+    assert "neither --prompt nor --prompt_file is given" in started(cache, *words).err
+    assert "neither" not in started(cache, *words, "--prompt", "x").expect(0).err
+
+
 def test_a_text_that_reaches_the_last_position_says_so(lm, tmp_path, cache):
     ended = started(cache, "generate", "--model", lm, "--prompt", "free " * 20, "--max_tokens", 500, "--temperature", 0,
                     "--json").expect(0)

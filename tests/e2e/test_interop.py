@@ -298,6 +298,11 @@ def test_a_merged_export_tells_how_far_its_logits_are(language_model, single, tm
     assert "the logits were not compared" in ended.err
 
 
+def test_an_adapter_has_no_other_dtype(single, tmp_path):
+    ended = common.neoloom(0, "export", "--run", single, "--dtype", "float16", "--output", tmp_path / "out").expect(2)
+    assert "--dtype float16: an adapter is always written in float32" in ended.err and not (tmp_path / "out").exists()
+
+
 def test_a_fully_trained_model_is_a_transformers_folder(full, base, files, cache):
     folder = full / "model"
     assert (folder / "generation_config.json").read_text() == (base / "generation_config.json").read_text()
