@@ -86,6 +86,11 @@ at::Tensor logits_of(const Inference& inference, std::span<const int32_t> ids) {
   return inference.model->evaluate(batch, inference.params).logits;
 }
 
+std::string dtypes_of(const Inference& inference) {
+  return fmt::format("weights in {}, computed in {}", model::dtype_name(inference.config.model_config.frozen_dtype),
+                     model::dtype_name(resolve_compute_dtype(inference.config, inference.device->name())));
+}
+
 // Prints the largest difference that merging and the written dtype make to a logit.
 void print_difference(const Inference& run, const Inference& exported, const data::TokenStore& store,
                       core::Logger& log) {
@@ -98,11 +103,9 @@ void print_difference(const Inference& run, const Inference& exported, const dat
     difference = std::max(difference, at::max(at::abs(at::sub(found, expected))).item<double>());
     largest = std::max(largest, at::max(at::abs(expected)).item<double>());
   }
-  log.info(
-      fmt::format("largest difference of a logit over {} rows: {:.2g}, where the largest logit is {:.3g} (weights in "
-                  "{}, before in {})",
-                  rows, difference, largest, model::dtype_name(exported.config.model_config.frozen_dtype),
-                  model::dtype_name(stored_dtype(run.config))));
+  log.info(fmt::format(
+      "largest difference of a logit over {} rows: {:.2g}, where the largest logit is {:.3g} ({}; before: {})", rows,
+      difference, largest, dtypes_of(exported), dtypes_of(run)));
 }
 
 void compare(comm::MpiSession& session, const Inference& run, const ExportArguments& arguments) {

@@ -298,6 +298,14 @@ def test_a_merged_export_tells_how_far_its_logits_are(language_model, single, tm
     assert "the logits were not compared" in ended.err
 
 
+def test_a_merged_export_tells_the_dtypes_of_both_computations(full, tmp_path, cache):
+    ended = common.neoloom(0, "export", "--run", full, "--format", "merged", "--output", tmp_path / "out", "--set",
+                           f"runtime.cache_dir={cache}", "--set", "runtime.compute_dtype=bfloat16").expect(0)
+    after, before = re.search(r"weights in float32, computed in (\w+); before: weights in float32, computed in (\w+)",
+                              ended.err).groups()
+    assert after == "float32" and before in ("bfloat16", "float32")  # float32: a CPU without GEMMs in bfloat16
+
+
 def test_an_adapter_has_no_other_dtype(single, tmp_path):
     ended = common.neoloom(0, "export", "--run", single, "--dtype", "float16", "--output", tmp_path / "out").expect(2)
     assert "--dtype float16: an adapter is always written in float32" in ended.err and not (tmp_path / "out").exists()
