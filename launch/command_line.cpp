@@ -124,9 +124,11 @@ void add_train(CLI::App& app, TrainArguments& arguments) {
       app.add_subcommand("train", "Fine-tune (or, without peft_config, train) a model; resumes by itself");
   add_config(command, arguments.config);
   add_overrides(command, arguments.overrides);
-  command->add_option("--resume", arguments.resume,
-                      "auto (default): the newest valid checkpoint; none: start at step 0, in a folder without "
-                      "checkpoints; or a checkpoint file, or a folder of checkpoints");
+  command
+      ->add_option("--resume", arguments.resume,
+                   "auto (default): the newest valid checkpoint; none: start at step 0, in a folder without "
+                   "checkpoints; or a checkpoint file, or a folder of checkpoints")
+      ->option_text("auto|none|PATH");
   command
       ->add_option("--expect_ranks", arguments.expect_ranks,
                    "End with an error unless the job has this many ranks (default: any number)")
@@ -166,9 +168,9 @@ void add_plan(CLI::App& app, PlanArguments& arguments) {
                     "runtime.cache_dir");
   command
       ->add_option("--device", arguments.device,
-                   "Plan for this device of a rank: cpu, a GPU such as a100-80, h100, h200 or l40s, whose rates and "
-                   "memory its data sheet states, or cuda with --gflops and --memory_gb (default: runtime.device)")
-      ->type_name("NAME");
+                   "Plan for this device of a rank: cpu, a GPU whose rates and memory its data sheet states, or cuda "
+                   "with --gflops and --memory_gb (default: runtime.device)")
+      ->option_text("cpu|cuda|a10|a30|a40|a100-40|a100-80|a100-80-sxm|h100|h100-pcie|h200|l4|l40s|rtx3090|rtx4090");
   const auto number = [command](const char* option, double& value, const char* help) {
     command->add_option(option, value, help)->check(positive_number());
   };
@@ -274,7 +276,8 @@ void add_export(CLI::App& app, ExportArguments& arguments) {
   command->add_option("--format", arguments.format, "peft: an adapter folder (default); merged: a whole model")
       ->check(CLI::IsMember({"peft", "merged"}))
       ->option_text("peft|merged");
-  command->add_option("--dtype", arguments.dtype, "Type of merged weights: float32 (default), float16 or bfloat16");
+  command->add_option("--dtype", arguments.dtype, "Type of merged weights: float32 (default), float16 or bfloat16")
+      ->option_text("float32|float16|bfloat16");
   command
       ->add_option("--max_shard_size", arguments.max_shard_bytes,
                    "Largest file of merged weights, such as 2GB (default 5GB)")
@@ -333,7 +336,7 @@ void add_top(CLI::App& app, TopArguments& arguments) {
 
 void add_doctor(CLI::App& app, DoctorArguments& arguments) {
   CLI::App* command = app.add_subcommand("doctor", "Versions, devices, transports, limits, and a self-test of them");
-  command->add_option("--device", arguments.device, "auto (default), cpu or cuda");
+  command->add_option("--device", arguments.device, "auto (default), cpu or cuda")->option_text("auto|cpu|cuda");
   command->add_option("--output_dir", arguments.output_dir,
                       "Folder whose disk is tested, as trainer_config.output_dir (default: the current one)");
   command->add_flag("--json", arguments.json, "One JSON object");

@@ -6,6 +6,7 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <cctype>
 #include <map>
 
 #include "launch/version.h"
@@ -64,27 +65,7 @@ std::string operand_of(const CLI::Option& option) {
   return name.substr(0, name.find(':'));
 }
 
-/// Returns the fixed values of an option: of "peft|merged", or of CLI11's "TEXT:{distinct,occurrences}".
-std::vector<std::string> choices_of(const CLI::Option& option) {
-  std::string text = option.get_option_text();
-  char separator = '|';
-  if (text.find(separator) == std::string::npos) {
-    const std::string name = option.get_type_name();
-    const size_t open = name.find('{');
-    if (open == std::string::npos) return {};
-    text = name.substr(open + 1, name.find('}') - open - 1);
-    separator = ',';
-  }
-  std::vector<std::string> choices;
-  for (size_t at = 0; at <= text.size();) {
-    const size_t end = std::min(text.find(separator, at), text.size());
-    choices.push_back(text.substr(at, end - at));
-    at = end + 1;
-  }
-  return choices;
-}
-
-/// Escapes text for roff: backslashes, dashes, and signs that begin a request.
+/// Escapes text for roff: backslashes, dashes, bars, and signs that begin a request.
 std::string roff(const std::string& text) {
   std::string out;
   for (const char c : text) {
@@ -92,6 +73,8 @@ std::string roff(const std::string& text) {
       out += "\\e";
     } else if (c == '-') {
       out += "\\-";
+    } else if (c == '|') {
+      out += "|\\:";  // a line may end here
     } else {
       out += c;
     }
@@ -122,6 +105,69 @@ std::string command_in_roff(const CLI::App& command, const std::string& path) {
       fmt::format(".SS neoloom {}\n{}.\n{}", roff(path), roff(command.get_description()), options_in_roff(command));
   for (const CLI::App* inner : commands_of(command)) out += command_in_roff(*inner, path + " " + inner->get_name());
   return out + examples_in_roff(path);
+}
+
+/// What may stand after an option.
+struct Operand {
+  std::vector<std::string> choices;  // of "auto|none|PATH": auto, none
+  bool file = false;                 // a file, a folder, or something else that is not known here
+};
+
+/// Reads words with small letters as fixed values, of "auto|none|PATH" or CLI11's "TEXT:{distinct,occurrences}".
+Operand operand_words(const CLI::Option& option) {
+  std::string text = option.get_option_text();
+  char separator = '|';
+  if (text.empty()) {
+    text = option.get_type_name();
+    const size_t open = text.find('{');
+    if (open != std::string::npos) text = text.substr(open + 1, text.find('}') - open - 1);
+    separator = open == std::string::npos ? '|' : ',';
+  }
+  Operand operand;
+  for (size_t at = 0; at <= text.size();) {
+    const size_t end = std::min(text.find(separator, at), text.size());
+    const std::string word = text.substr(at, end - at);
+    const bool fixed = std::any_of(word.begin(), word.end(), [](unsigned char c) { return std::islower(c) != 0; });
+    if (fixed) operand.choices.push_back(word);
+    operand.file = operand.file || !fixed;
+    at = end + 1;
+  }
+  return operand;
+}
+
+/// Whether a word that follows no option directly may be a file: DATA, but not COMMAND; the second one after --from.
+bool takes_files(const CLI::Option& option) {
+  const std::string name = option.nonpositional() ? operand_of(option) : option.get_name();
+  if (option.nonpositional() && !option.get_allow_extra_args()) return false;
+  return name == "DATA" || name.ends_with("DIR") || name.ends_with("FILE") || name.ends_with("FOLDER");
+}
+
+/// Parts of the script that completes in bash.
+struct BashCases {
+  std::vector<std::string> paths;  // of commands, each as a pattern: ' train', 'checkpoint list'
+  std::string values, words;       // cases: what stands after an option, or elsewhere
+};
+
+void add_bash_cases(const CLI::App& command, const std::string& path, const std::string& pattern, BashCases& cases) {
+  cases.paths.push_back("'" + pattern + "'");
+  std::vector<std::string> offered = {"--help"};
+  bool files = false;
+  for (const CLI::Option* option : options_of(command)) {
+    files = files || takes_files(*option);
+    if (!option->nonpositional()) continue;
+    offered.push_back(option->get_name());
+    if (operand_of(*option).empty()) continue;
+    const Operand operand = operand_words(*option);
+    cases.values += fmt::format("    '{} {}') words='{}'{} ;;\n", path, option->get_name(),
+                                fmt::join(operand.choices, " "), operand.file ? " files=1" : "");
+  }
+  const std::vector<const CLI::App*> verbs = commands_of(command);
+  for (const CLI::App* verb : verbs) offered.push_back(verb->get_name());
+  cases.words += fmt::format("      '{}') words='{}'{} ;;\n", path, fmt::join(offered, " "), files ? " files=1" : "");
+  for (const CLI::App* verb : verbs) {
+    const std::string name = path + " " + verb->get_name();
+    add_bash_cases(*verb, name, name, cases);
+  }
 }
 
 }  // namespace
@@ -207,45 +253,42 @@ std::string man_page(const CLI::App& app) {
 }
 
 std::string bash_completion(const CLI::App& app) {
+  BashCases cases;
   std::vector<std::string> names;
-  std::string words, values;
   for (const CLI::App* command : commands_of(app)) {
-    std::vector<std::string> offered = {"--help"};
-    for (const CLI::Option* option : options_of(*command)) {
-      if (!option->nonpositional()) continue;
-      offered.push_back(option->get_name());
-      if (const std::vector<std::string> choices = choices_of(*option); !choices.empty()) {
-        values += fmt::format("    '{} {}') words='{}' ;;\n", command->get_name(), option->get_name(),
-                              fmt::join(choices, " "));
-      }
-    }
-    for (const CLI::App* inner : commands_of(*command)) offered.push_back(inner->get_name());
     names.push_back(command->get_name());
-    words += fmt::format("    {}) words='{}' ;;\n", command->get_name(), fmt::join(offered, " "));
+    add_bash_cases(*command, command->get_name(), " " + command->get_name(), cases);
   }
   const std::string all = fmt::format("{}", fmt::join(names, " "));
   return fmt::format(R"(# Completion of neoloom {0} for bash, made by: neoloom help --completion bash
 _neoloom() {{
-  local cur=${{COMP_WORDS[COMP_CWORD]}} prev=${{COMP_WORDS[COMP_CWORD - 1]}} command='' words='' i
+  local cur=${{COMP_WORDS[COMP_CWORD]}} prev=${{COMP_WORDS[COMP_CWORD - 1]}} command='' words='' files='' i
+  if [ "$prev" = '=' ]; then prev=${{COMP_WORDS[COMP_CWORD - 2]}}; fi
+  if [ "$cur" = '=' ]; then cur=''; fi
   for ((i = 1; i < COMP_CWORD; ++i)); do
-    case ${{COMP_WORDS[i]}} in {1}) command=${{COMP_WORDS[i]}}; break ;; esac
+    case "$command ${{COMP_WORDS[i]}}" in
+      {1}) command="$command ${{COMP_WORDS[i]}}" command=${{command# }} ;;
+    esac
   done
   case "$command $prev" in
-{2}    'help '*) words='{3}' ;;
-  esac
-  if [ -n "$words" ] && [ "${{cur#-}}" = "$cur" ]; then
-    mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")
-    return
+    'help help') words='{2}' ;;
+{3}  esac
+  if [ -z "$words$files" ] || [ "${{cur#-}}" != "$cur" ]; then
+    files=''
+    case "$command" in
+      '') words='{2} --help --version' ;;
+{4}    esac
   fi
-  case "$command" in
-    '') words='{3} --help --version' ;;
-{4}  esac
-  # Without a match, bash completes names of files (complete -o default).
   mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")
+  # Without a match, bash completes names of files (complete -o default).
+  if [ -n "$files" ] && [ ${{#COMPREPLY[@]}} -gt 0 ]; then
+    mapfile -t -O ${{#COMPREPLY[@]}} COMPREPLY < <(compgen -f -- "$cur")
+    compopt -o filenames 2> /dev/null  # fails outside of a completion
+  fi
 }}
 complete -o default -F _neoloom neoloom
 )",
-                     version(), fmt::join(names, " | "), values, all, words);
+                     version(), fmt::join(cases.paths, " | "), all, cases.values, cases.words);
 }
 
 }  // namespace neoloom::launch

@@ -61,7 +61,7 @@ def complete(script, *words):
     """Returns what bash offers for the last of the words."""
     listed = " ".join(f"'{word}'" for word in words)
     asked = f"source {script}; COMP_WORDS=({listed}); COMP_CWORD={len(words) - 1}; _neoloom; printf '%s\\n' \"${{COMPREPLY[@]}}\""
-    done = subprocess.run(["bash", "-uc", asked], capture_output=True, text=True)
+    done = subprocess.run(["bash", "-uc", asked], cwd=script.parent, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout.split()
 
@@ -79,6 +79,26 @@ def test_bash_completes_commands_options_and_values(tmp_path):
     assert complete(script, "neoloom", "help", "ev") == ["evaluate"]
     assert complete(script, "neoloom", "train", "--config", "ru") == []  # bash then completes names of files
     assert "complete -o default" in script.read_text()
+
+
+def test_bash_completes_files_where_one_may_stand(tmp_path):
+    script = tmp_path / "script"
+    script.write_text(help_of("--completion", "bash"))
+    (tmp_path / "run").mkdir()
+    files = {"script", "run"}
+    # Without a word of ours, bash completes names of files.
+    for words in (("train", "--config"), ("plan", "--ranks", "2", "--config"), ("predict", "--input"), ("status", "--run")):
+        assert complete(script, "neoloom", *words, "") == []
+    for words in (("init",), ("init", "--from", "a.json"), ("checkpoint", "list")):
+        assert files | {"--help"} <= set(complete(script, "neoloom", *words, "")), words
+        assert complete(script, "neoloom", *words, "--h") == ["--help"]
+    assert set(complete(script, "neoloom", "train", "--resume", "")) == {"auto", "none", *files}
+    assert not files & {*complete(script, "neoloom", "train", ""), *complete(script, "neoloom", "help", "")}
+    assert complete(script, "neoloom", "doctor", "--device", "") == ["auto", "cpu", "cuda"]
+    assert complete(script, "neoloom", "export", "--dtype", "=") == ["float32", "float16", "bfloat16"]
+    assert complete(script, "neoloom", "export", "--dtype", "=", "b") == ["bfloat16"]
+    assert complete(script, "neoloom", "plan", "--device", "h100") == ["h100", "h100-pcie"]
+    assert complete(script, "neoloom", "train", "--config", "checkpoint", "--ver") == ["--verbose"]
 
 
 def test_the_installed_program_works_where_it_was_put(tmp_path):

@@ -7,6 +7,7 @@
 #include <sstream>
 
 #include "launch/command_line.h"
+#include "launch/planning/device_sheets.h"
 #include "runtime/core/error.h"
 
 namespace neoloom::launch {
@@ -75,6 +76,12 @@ TEST(Help, IsTheSameTextThatTheOptionPrints) {
   EXPECT_EQ(parsed({"neoloom", "train", "--help"}).text, help_of("train"));
   EXPECT_EQ(parsed({"neoloom", "checkpoint", "list", "--help"}).text, help_of("checkpoint list"));
   EXPECT_EQ(parsed({"neoloom", "--help"}).text, help_of(""));
+}
+
+TEST(Help, PlanNamesEveryDevice) {
+  std::string names = "--device cpu|cuda";
+  for (const DeviceSheet& sheet : device_sheets()) names += std::string("|").append(sheet.name);
+  EXPECT_THAT(help_of("plan"), testing::HasSubstr(names + "\n"));
 }
 
 std::string refusal(std::vector<std::string> words) {
