@@ -346,11 +346,9 @@ void add_report(CLI::App& app, ReportArguments& arguments) {
   CLI::App* command =
       app.add_subcommand("report", "One HTML file of a run, or of several: curves, metrics, speed, time");
   command
-      ->add_option("--run", arguments.runs, "Run folder (trainer_config.output_dir of a training run); may be repeated")
+      ->add_option("--run", arguments.runs, "Run folders (trainer_config.output_dir of training runs); may be repeated")
       ->required()
-      ->type_name("[NAME=]FOLDER")
-      ->allow_extra_args(false)
-      ->take_all();
+      ->type_name("[NAME=]FOLDER");
   command->add_option("--output", arguments.output, "HTML file; default, for one run: report.html in its folder");
   command->footer(
       "The file loads nothing from a network and runs no script. Runs that differ only by their seed give a mean and a "

@@ -218,7 +218,7 @@ std::vector<std::string> examples_of(const std::string& command) {
       {"status", {"neoloom status --run runs/mine", "neoloom status --run runs/mine --json"}},
       {"top", {"neoloom top --run runs/mine", "neoloom top --run runs/mine --once"}},
       {"report",
-       {"neoloom report --run runs/mine", "neoloom report --run a=runs/lr1 --run b=runs/lr2 --output compared.html"}},
+       {"neoloom report --run runs/mine", "neoloom report --run a=runs/lr1 b=runs/lr2 --output compared.html"}},
       {"doctor", {"neoloom doctor --device cpu", "neoloom doctor --output_dir runs --json"}},
       {"help", {"neoloom help train", "neoloom help --completion bash"}},
   };

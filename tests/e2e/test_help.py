@@ -89,7 +89,7 @@ def test_bash_completes_files_where_one_may_stand(tmp_path):
     # Without a word of ours, bash completes names of files.
     for words in (("train", "--config"), ("plan", "--ranks", "2", "--config"), ("predict", "--input"), ("status", "--run")):
         assert complete(script, "neoloom", *words, "") == []
-    for words in (("init",), ("init", "--from", "a.json"), ("checkpoint", "list")):
+    for words in (("init",), ("init", "--from", "a.json"), ("checkpoint", "list"), ("report", "--run", "a")):
         assert files | {"--help"} <= set(complete(script, "neoloom", *words, "")), words
         assert complete(script, "neoloom", *words, "--h") == ["--help"]
     assert set(complete(script, "neoloom", "train", "--resume", "")) == {"auto", "none", *files}

@@ -182,7 +182,7 @@ def test_runs_that_differ_by_their_seed_give_mean_and_spread(config, tmp_path):
                                   ("slow", {"seed": 1, "learning_rate": 1e-4}))]
     for run in runs:
         run.train(0).expect(0)
-    folders = [word for run in runs[:3] for word in ("--run", run.folder)]
+    folders = ["--run", runs[0].folder, "--run", runs[1].folder, runs[2].folder]  # several after one --run, too
     page_file = tmp_path / "compared.html"
     common.neoloom(0, "report", *folders, "--run", f"other={runs[3].folder}", "--output", page_file).expect(0)
     page = read_page(page_file)
