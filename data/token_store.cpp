@@ -360,6 +360,9 @@ class Builder {
       if (label >= 0) label = result.class_index[static_cast<size_t>(label)];
     }
     if (request_.task != Task::kMultiLabel) return;
+    require(!result.names.empty(), ErrorKind::kData,
+            "{}: no row has a label: all lists of data.labels_column are empty; expected labels in some of them",
+            request_.files.text());
     const size_t width = result.names.size();
     content_.multi_labels.assign(multi_labels_.size() * width, 0);
     for (size_t sample = 0; sample < multi_labels_.size(); ++sample) {

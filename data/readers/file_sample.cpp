@@ -137,6 +137,16 @@ std::vector<std::string> nameable(const std::vector<std::string>& names) {
   return out;
 }
 
+/// Returns the names that are not unique, each once.
+std::vector<std::string> repeated(const std::vector<std::string>& names) {
+  std::vector<std::string> out;
+  for (const std::string& name : names) {
+    const bool again = std::count(names.begin(), names.end(), name) > 1;
+    if (!name.empty() && again && std::count(out.begin(), out.end(), name) == 0) out.push_back(name);
+  }
+  return out;
+}
+
 std::vector<Column> optional_columns(const std::vector<std::string>& names) {
   std::vector<Column> columns;
   columns.reserve(names.size());
@@ -177,6 +187,7 @@ void read_rows(ReaderRequest request, int64_t most_rows, bool cut, FileSample& s
     while (reader->columns_found().empty() && reader->next(row)) {
     }
     sample.columns = nameable(reader->columns_found());
+    sample.repeated = repeated(reader->columns_found());
   }
   // The first object may lack a column that Alpaca's rows need not have.
   const auto has = [&](const char* name) {

@@ -17,6 +17,7 @@ struct FileSample {
   Format format = Format::kJsonLines;  // what options.format leads to
   std::map<std::string, std::string> reasons;  // why an option is not its default, by its key
   std::vector<std::string> columns;            // names; of text: "text"
+  std::vector<std::string> repeated;           // names that stand more than once; they are not in `columns`
   std::vector<Row> rows;                       // readable ones, with a cell a column, each with its JSON
   int64_t unreadable = 0;                      // further rows among the first ones that cannot be read
   std::string first_problem;                   // of these: "line 7: reason"

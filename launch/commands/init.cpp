@@ -4,9 +4,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cctype>
 #include <filesystem>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "data/readers/file_sample.h"
@@ -42,6 +44,23 @@ std::string one_line(const std::string& text) {
   return line;
 }
 
+/// "1 row", "2 rows".
+std::string counted(int64_t number, std::string_view noun) {
+  return fmt::format("{} {}{}", number, noun, number == 1 ? "" : "s");
+}
+
+/// Returns a text as one word of a shell's command.
+std::string shell_word(const std::string& text) {
+  constexpr std::string_view kPlain = "%+,-./:=@_";
+  const bool plain = !text.empty() && std::all_of(text.begin(), text.end(), [&](unsigned char c) {
+    return std::isalnum(c) != 0 || kPlain.find(static_cast<char>(c)) != std::string_view::npos;
+  });
+  if (plain) return text;
+  std::string word = "'";
+  for (const char c : text) word += c == '\'' ? "'\\''" : std::string(1, c);
+  return word + "'";
+}
+
 /// Collects the new configuration and what to say about it.
 class Beginning {
  public:
@@ -66,9 +85,9 @@ class Beginning {
     const std::string source = arguments_.data.empty() ? fmt::format("{}", fmt::join(arguments_.from, ", "))
                                                        : data::Files(arguments_.data).text();
     std::string text = fmt::format(
-        "# Written by neoloom init from {}. Comments say why a key has its value; configs/README.md has every key.\n"
-        "#   neoloom plan --config {}      # counts, memory, time\n#   neoloom train --config {}\n",
-        one_line(source), arguments_.output, arguments_.output);
+        "# Written by neoloom init from {0}. Comments say why a key has its value; configs/README.md has every key.\n"
+        "#   neoloom plan --config {1}      # counts, memory, time\n#   neoloom train --config {1}\n",
+        one_line(source), one_line(shell_word(arguments_.output)));
     for (const std::string& note : notes_) text += fmt::format("# note: {}\n", one_line(note));
     text += draft_.yaml();
     for (const auto& left : from_.left_out) text += fmt::format("# {}\n", describe(left));
@@ -78,8 +97,10 @@ class Beginning {
 
   /// The commands that come next, in one line.
   std::string next() const {
-    const std::string fetch = missing_model_.empty() ? "" : fmt::format("neoloom download {}, then ", missing_model_);
-    return fmt::format("next: {0}neoloom plan --config {1}, then neoloom train --config {1}", fetch, arguments_.output);
+    const std::string fetch =
+        missing_model_.empty() ? "" : fmt::format("neoloom download {}, then ", shell_word(missing_model_));
+    return fmt::format("next: {0}neoloom plan --config {1}, then neoloom train --config {1}", fetch,
+                       shell_word(arguments_.output));
   }
 
   /// What was assumed, from what evidence.
@@ -201,8 +222,8 @@ class Beginning {
                              : format == Format::kTsv       ? "TSV"
                              : format == Format::kText      ? "text"
                                                             : "Parquet";
-    return fmt::format("{}, {}{} rows", name, sample_->whole ? "" : "more than ",
-                       static_cast<int64_t>(sample_->rows.size()) + sample_->unreadable);
+    return fmt::format("{}, {}{}", name, sample_->whole ? "" : "more than ",
+                       counted(static_cast<int64_t>(sample_->rows.size()) + sample_->unreadable, "row"));
   }
 
   std::optional<FirstSizes> add_sizes(int64_t threads) {
@@ -231,8 +252,8 @@ class Beginning {
     } else if (evaluates && (enough || from_.has_trainer)) {
       draft_.set(kData, "validation_split", "0.1", "no --validation file: a tenth of the rows validates");
     } else if (!enough) {
-      notes_.push_back(
-          fmt::format("{} samples are too few to hold some out: the run does not evaluate", sizes->samples));
+      notes_.push_back(fmt::format("too few to hold some out, so that the run does not evaluate: {}",
+                                   counted(sizes->samples, "sample")));
       return;
     }
     if (from_.has_trainer) return;

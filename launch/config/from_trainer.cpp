@@ -71,14 +71,10 @@ class Translator {
   void set(const Field& field, const std::string& name, const Node& value) {
     if (value.is_null() && field.null_is_default) return;
     RunConfig config = default_;
-    try {
-      field.read(config, value);
-    } catch (const core::Error& error) {
-      if (error.kind() != ErrorKind::kUsage) throw;
-      const std::string text = error.what();  // begins with the position
-      const size_t end = text.find(name + ": ");
-      return leave_out(name, value, end == std::string::npos ? text : text.substr(end + name.size() + 2), true);
-    }
+    const std::string reason = refusal(field, name, value, config);
+    if (!reason.empty() && field.key == "report_to" && value.items.size() > 1)
+      return set_some(field, name, value, reason);
+    if (!reason.empty()) return leave_out(name, value, reason, true);
     const std::string text = field.write(config);
     if (text == field.write(default_)) return;
     if (field.key == "gradient_checkpointing" && text == "false") {
@@ -86,6 +82,32 @@ class Translator {
                        false);
     }
     result_.draft.set(field.group, field.key, text, name == field.name() ? "" : "was " + name);
+  }
+
+  /// Reads the value into `config`. Returns why neoloom refuses it; empty: it does not.
+  static std::string refusal(const Field& field, const std::string& name, const Node& value, RunConfig& config) {
+    try {
+      field.read(config, value);
+      return "";
+    } catch (const core::Error& error) {
+      if (error.kind() != ErrorKind::kUsage) throw;
+      const std::string text = error.what();  // begins with the position
+      const size_t end = text.find(name + ": ");
+      return end == std::string::npos ? text : text.substr(end + name.size() + 2);
+    }
+  }
+
+  /// Sets the items of a list that neoloom knows, or none if the list is refused for another `reason`.
+  void set_some(const Field& field, const std::string& name, const Node& list, const std::string& reason) {
+    Node kept = list;
+    kept.items.clear();
+    for (const Node& item : list.items) {
+      RunConfig config = default_;
+      const std::string unknown = refusal(field, name, item, config);
+      unknown.empty() ? kept.items.push_back(item) : leave_out(name, item, unknown, true);
+    }
+    if (kept.items.size() == list.items.size()) return leave_out(name, list, reason, true);
+    set(field, name, kept);
   }
 
   void add_alias(const Alias& alias, const std::string& name, Node value) {

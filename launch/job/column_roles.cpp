@@ -147,6 +147,11 @@ std::vector<Facts> facts_of(const data::FileSample& sample) {
   return all;
 }
 
+/// "1 row", "2 rows".
+std::string counted(int64_t number, std::string_view noun) {
+  return fmt::format("{} {}{}", number, noun, number == 1 ? "" : "s");
+}
+
 /// "ham 30, spam 12, and 3 more"
 std::string counts_of(const Facts& facts) {
   constexpr size_t kShown = 6;
@@ -169,8 +174,8 @@ class Guesser {
     const bool done = (may_write && (take_chats() || take_prompts(kSurePrompts))) || (may_classify && take_label()) ||
                       (may_write && take_prompts(kPrompts));
     core::require(done || task_type_ != "SEQ_CLS", core::ErrorKind::kData,
-                  "{}: SEQ_CLS needs a label, but none of its columns looks like one; its columns are: {}",
-                  sample_.options.train.text(), core::quoted_list(sample_.columns));
+                  "{}: SEQ_CLS needs a label, but none of its columns looks like one; its columns are: {}{}",
+                  sample_.options.train.text(), core::quoted_list(sample_.columns), repeated("; "));
     if (!done) take_text_alone();
     note_rows();
     return std::move(roles_);
@@ -259,10 +264,10 @@ class Guesser {
     }
     if (!facts.has_few_values() || facts.mean_bytes() > 100) return false;
     roles_.label = facts.name;
-    return take_classes(
-        core::Task::kSingleLabel,
-        fmt::format("{}; {} different values in {} rows: {}", reason, facts.distinct(), facts.filled, counts_of(facts)),
-        &facts);
+    return take_classes(core::Task::kSingleLabel,
+                        fmt::format("{}; {} in {}: {}", reason, counted(facts.distinct(), "different value"),
+                                    counted(facts.filled, "row"), counts_of(facts)),
+                        &facts);
   }
 
   bool take_list(const Facts& facts, const std::string& reason) {
@@ -274,6 +279,10 @@ class Guesser {
                   "{}: the lists of {} have {} items, all 0 or 1: one flag a label. neoloom reads lists of the labels "
                   "themselves, such as [\"a\", \"c\"] for [1, 0, 1]; convert the column",
                   sample_.options.train.text(), core::quoted(facts.name), facts.longest);
+    core::require(facts.longest > 0, core::ErrorKind::kData,
+                  "{}: the lists of {} in the first {} are all empty: expected labels in some of them. Fill them in, "
+                  "or take the column away to train on the texts alone",
+                  sample_.options.train.text(), core::quoted(facts.name), counted(facts.filled, "row"));
     roles_.labels = facts.name;
     return take_classes(core::Task::kMultiLabel, reason + "; its values are lists");
   }
@@ -290,8 +299,8 @@ class Guesser {
     const std::string& column = roles_.label.empty() ? roles_.labels : roles_.label;
     roles_.task_reason = fmt::format("the label column {}", core::quoted(column));
     if (single != nullptr && single->distinct() == 1) {
-      roles_.notes.push_back(fmt::format("column {} has one value in the first {} rows; is the file sorted by it?",
-                                         core::quoted(column), single->filled));
+      roles_.notes.push_back(fmt::format("column {} has one value in the first {}; is the file sorted by it?",
+                                         core::quoted(column), counted(single->filled, "row")));
     }
     note_missing(column);
     take_texts();
@@ -326,9 +335,9 @@ class Guesser {
       if (!facts.is_text() || is_label(facts)) continue;
       if (best == nullptr || facts.mean_bytes() > best->mean_bytes()) best = &facts;
     }
-    core::require(best != nullptr, core::ErrorKind::kData, "{}: no column holds texts{}; its columns are: {}",
+    core::require(best != nullptr, core::ErrorKind::kData, "{}: no column holds texts{}; its columns are: {}{}",
                   sample_.options.train.text(), roles_.task_reason.empty() ? "" : " beside " + roles_.task_reason,
-                  core::quoted_list(sample_.columns));
+                  core::quoted_list(sample_.columns), repeated("; "));
     roles_.text = best->name;
     roles_.text_reason = fmt::format("the longest texts: {:.0f} bytes on average", best->mean_bytes());
   }
@@ -375,13 +384,25 @@ class Guesser {
 
   bool is_label(const Facts& facts) const { return facts.name == roles_.label || facts.name == roles_.labels; }
 
+  /// Says, after `before`, which names stand more than once; empty: none does.
+  std::string repeated(const std::string& before) const {
+    if (sample_.repeated.empty()) return "";
+    return fmt::format("{}more than one column has the name {}, so neoloom reads none of them: give each its own name",
+                       before, core::quoted_list(sample_.repeated));
+  }
+
   void note_missing(const std::string& column) {
     const auto same = [&](const Facts& facts) { return facts.name == column; };
     const Facts& facts = *std::find_if(facts_.begin(), facts_.end(), same);
     const auto missing = static_cast<int64_t>(sample_.rows.size()) - facts.filled;
     if (missing == 0 || roles_.task == core::Task::kMultiLabel) return;
+    const auto rows = static_cast<int64_t>(sample_.rows.size());
+    const std::string share = fmt::format("{} of the first {}", missing, counted(rows, "row"));
+    roles_.label_reason += fmt::format("; {} have no value, which ends the run: see the note", share);
     roles_.notes.push_back(
-        fmt::format("{} of the first {} rows have no value in {}", missing, sample_.rows.size(), core::quoted(column)));
+        fmt::format("{} have no value in {}, which ends the run: fill them in, or leave such rows out with "
+                    "data.invalid_data_tolerance_percent: {}",
+                    share, core::quoted(column), 100 * missing / rows + 1));
   }
 
   void note_rows() {
@@ -393,13 +414,14 @@ class Guesser {
                           roles_.prompt, roles_.response,  roles_.messages};
       if (!in_template && !holds(used, facts.name)) unused.push_back(facts.name);
     }
+    if (!sample_.repeated.empty()) roles_.notes.push_back(repeated(""));
     if (!unused.empty()) roles_.notes.push_back("columns that are not used: " + core::quoted_list(unused));
     if (sample_.unreadable == 0) return;
     const auto tried = static_cast<int64_t>(sample_.rows.size()) + sample_.unreadable;
     roles_.notes.push_back(
-        fmt::format("{} of the first {} rows cannot be read (the first: {}); correct them, or leave "
+        fmt::format("{} of the first {} cannot be read (the first: {}); correct them, or leave "
                     "such rows out with data.invalid_data_tolerance_percent",
-                    sample_.unreadable, tried, sample_.first_problem));
+                    sample_.unreadable, counted(tried, "row"), sample_.first_problem));
   }
 
   const data::FileSample& sample_;

@@ -223,6 +223,48 @@ def test_it_says_what_deserves_a_look(tmp_path, base):
     assert "# note: 1 of the first 121 rows" in (tmp_path / "run.yaml").read_text()
 
 
+def test_a_name_that_stands_twice_is_told(tmp_path, base):
+    (tmp_path / "rows.csv").write_bytes(as_csv([(t, l, l) for t, l in PAIRS], ("text", "label", "label")))
+    out = run(tmp_path, "init", "rows.csv", "--model", base).out
+    note = 'note: more than one column has the name "label", so neoloom reads none of them: give each its own name\n'
+    assert note in out and f"# {note}" in (tmp_path / "run.yaml").read_text()
+
+
+def test_rows_without_a_label_are_told_with_the_key_that_leaves_them_out(tmp_path, base):
+    rows = [{"text": t, "label": None if i < 3 else l} for i, (t, l) in enumerate(PAIRS)]
+    (tmp_path / "rows.jsonl").write_bytes(as_jsonl(rows))
+    out = run(tmp_path, "init", "rows.jsonl", "--model", base).out
+    assert '3 of the first 120 rows have no value in "label", which ends the run: fill them in' in out
+    text = (tmp_path / "run.yaml").read_text()
+    [above, _] = text.split("  label_column: label\n")
+    assert "; 3 of the first 120 rows have no value, which ends the run: see the note" in above.splitlines()[-1]
+    dry = ("train", "--config", "run.yaml", "--dry-run", "--set", f"runtime.cache_dir={tmp_path}/cache")
+    assert "3 of 120 rows cannot be read" in run(tmp_path, *dry, code=3).err
+    [key, value] = re.search(r"(data.invalid_data_tolerance_percent): (\d+)\n", out).groups()
+    run(tmp_path, *dry, "--set", f"{key}={value}")
+
+
+def test_the_next_commands_are_quoted_for_a_shell(tmp_path, base):
+    (tmp_path / "a row's.csv").write_bytes(as_csv(PAIRS[:1], ("text", "label")))
+    out = run(tmp_path, "init", "a row's.csv", "--model", base, "--output", "it's $mine.yaml").out
+    assert "; 1 different value in 1 row: " in out and "CSV, 1 row\n" in out
+    [plan, train] = re.findall(r"neoloom (?:plan|train) --config (.*?)(?:, then|\n)", out[out.index("next: "):])
+    [head] = re.findall(r"^#   neoloom train --config (.*)$", (tmp_path / "it's $mine.yaml").read_text(), re.M)
+    for word in (plan, train, head):
+        told = subprocess.run(["bash", "-c", f"printf '%s|' {word}"], capture_output=True, text=True, check=True).stdout
+        assert told == "it's $mine.yaml|"
+
+
+def test_a_file_without_any_label_is_refused_by_its_column(tmp_path, base):
+    (tmp_path / "rows.jsonl").write_bytes(as_jsonl({"text": t, "labels": []} for t in TEXTS))
+    sets = (f"model_config.pretrained_model_name={base}", "data.train=rows.jsonl", "data.labels_column=labels",
+            "model_config.problem_type=multi_label_classification", "peft_config.task_type=SEQ_CLS",
+            f"runtime.cache_dir={tmp_path}/cache")
+    (tmp_path / "run.yaml").write_text("trainer_config: {output_dir: out}\n")
+    err = run(tmp_path, "train", "--config", "run.yaml", "--dry-run", *(w for s in sets for w in ("--set", s)), code=3).err
+    assert "rows.jsonl: no row has a label" in err and "data.labels_column" in err and "num_labels" not in err
+
+
 def test_a_pattern_stays_a_pattern(tmp_path, base):
     for i in range(2):
         (tmp_path / f"part-{i}.csv").write_bytes(as_csv(PAIRS[i * 60: i * 60 + 60], ("text", "label")))
@@ -235,7 +277,7 @@ def test_a_pattern_stays_a_pattern(tmp_path, base):
 def test_few_rows_are_not_split(tmp_path, base):
     config, report = init(tmp_path, base, "rows.jsonl", as_jsonl({"text": t} for t in TEXTS[:5]))
     assert "validation_split" not in config["data"] and "eval_strategy" not in config["trainer_config"]
-    assert "5 samples are too few to hold some out" in report
+    assert "note: too few to hold some out, so that the run does not evaluate: 5 samples" in report
 
 
 @pytest.mark.parametrize("arguments, code, words", [
@@ -243,6 +285,8 @@ def test_few_rows_are_not_split(tmp_path, base):
     (("gone.csv",), 3, "gone.csv"),
     (("numbers.csv",), 3, "no column holds texts"),
     (("flags.jsonl",), 3, "one flag a label"),
+    (("blank.jsonl",), 3, 'the lists of "labels" in the first 120 rows are all empty'),
+    (("twice.csv",), 3, 'more than one column has the name "text"'),
     (("empty.csv",), 3, "no rows"),
     (("bots.jsonl",), 3, 'have the roles "user", "bot", none of them "assistant"'),
     (("rows.csv", "--model", "./gone"), 4, "./gone"),
@@ -255,6 +299,8 @@ def test_what_it_cannot_begin_with_is_one_message(arguments, code, words, tmp_pa
     (tmp_path / "rows.csv").write_bytes(as_csv(PAIRS, ("text", "label")))
     (tmp_path / "numbers.csv").write_bytes(as_csv([(i, i * 2) for i in range(9)], ("a", "b")))
     (tmp_path / "flags.jsonl").write_bytes(as_jsonl({"text": t, "labels": [i % 2, 1]} for i, t in enumerate(TEXTS)))
+    (tmp_path / "blank.jsonl").write_bytes(as_jsonl({"text": t, "labels": []} for t in TEXTS))
+    (tmp_path / "twice.csv").write_bytes(as_csv([(t, t, i) for i, t in enumerate(TEXTS)], ("text", "text", "id")))
     (tmp_path / "bots.jsonl").write_bytes(as_jsonl(chats("user", "bot")))
     (tmp_path / "empty.csv").write_text("text,label\n")
     (tmp_path / "other.json").write_text('{"name": 1}')
@@ -308,10 +354,11 @@ def test_the_files_of_a_script_become_the_same_configuration(tmp_path, base):
 
 
 def test_keys_that_change_nothing_and_refused_ones_are_listed_with_the_reason(tmp_path, base):
-    write_script(tmp_path, base, dataloader_num_workers=3, report_to=["tensorboard"], optim="adagrad", neftune_noise_alpha=5)
+    write_script(tmp_path, base, dataloader_num_workers=3, report_to=["tensorboard", "wandb"], optim="adagrad", neftune_noise_alpha=5)
     out = run(tmp_path, "init", "--from", "training_args.json", "adapter_config.json").out
     assert "without effect: trainer_config.dataloader_num_workers: 3 (one thread of each rank prepares batches" in out
     assert "refused: trainer_config.optim: adagrad (" in out
+    assert "refused: trainer_config.report_to: wandb (wandb is not supported" in out
     text = (tmp_path / "run.yaml").read_text()
     assert "# refused: trainer_config.optim: adagrad" in text
     config = printed(tmp_path, "--config", "run.yaml")
