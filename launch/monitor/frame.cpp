@@ -102,9 +102,12 @@ class Drawing {
       when = state == kRunning.name ? ", heard " + age : ", " + age;
     }
     const std::string right = state + when;
-    std::string run = "run " + text_of(told_, "run");
+    const std::string label = "run ";
     const size_t most = style_.columns > right.size() + 2 ? style_.columns - right.size() - 2 : 0;
-    if (metrics::display_width(run) > most) run = metrics::cut_to_width(run, most);
+    // The end of a path names the run.
+    const size_t left = most > label.size() ? most - label.size() : 0;
+    const std::string run =
+        metrics::cut_to_width(label + metrics::cut_front_to_width(one_line(text_of(told_, "run")), left), most);
     lines_.push_back({99, {{metrics::pad_right(run, most) + "  "}, {state, colour_of(state)}, {when, kGrey}}});
   }
 
@@ -117,7 +120,7 @@ class Drawing {
   }
 
   void steps() {
-    labelled(10, "step", step_text(told_));
+    labelled(10, "step", step_text(told_, room()));
     const double total = number_of(told_, "total_steps");
     if (!(total > 0)) return;
     const double share = std::clamp(number_of(told_, "step") / total, 0.0, 1.0);

@@ -146,16 +146,20 @@ ordered_json describe_run(const std::string& run, const RunHistory& history, con
   return told;
 }
 
-std::string step_text(const ordered_json& told) {
+std::string step_text(const ordered_json& told, size_t columns) {
   const auto step = told.at("step").get<int64_t>();
   const int64_t total = count_of(told, "total_steps");
-  std::string text = fmt::format("{}", step);
-  if (total > 0) text += fmt::format(" of {} ({:.1f} %)", total, 100.0 * static_cast<double>(step) / total);
-  if (const double epoch = number_of(told, "epoch"); !std::isnan(epoch)) text += fmt::format(", epoch {:.2f}", epoch);
-  if (told.contains("seconds_left")) {
-    text += ", about " + metrics::duration_text(told.at("seconds_left").get<double>()) + " left";
+  std::string count = fmt::format("{}", step), share, epoch, left;
+  if (total > 0) count += fmt::format(" of {}", total);
+  if (total > 0) share = fmt::format(" ({:.1f} %)", 100.0 * static_cast<double>(step) / static_cast<double>(total));
+  if (const double value = number_of(told, "epoch"); !std::isnan(value)) epoch = fmt::format(", epoch {:.2f}", value);
+  if (told.contains("seconds_left"))
+    left = fmt::format("{} left", metrics::duration_text(told.at("seconds_left").get<double>()));
+  const std::string about = left.empty() ? "" : ", about " + left;
+  for (const std::string& text : {count + share + epoch + about, count + share + about, count + about}) {
+    if (metrics::display_width(text) <= columns) return text;
   }
-  return text;
+  return left.empty() ? count : count + ", " + left;
 }
 
 std::string advice_text(const ordered_json& told) {

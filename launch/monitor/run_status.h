@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstdint>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
@@ -70,8 +71,9 @@ std::optional<BestEvaluation> best_evaluation(const RunRecord& record,
 nlohmann::ordered_json describe_run(const std::string& run, const RunHistory& history,
                                     const checkpoint::LockReport& lock);
 
-/// Of such a description: "350 of 1000 (35.0 %), epoch 1.40, about 12:34 left".
-std::string step_text(const nlohmann::ordered_json& told);
+/// Of such a description: "350 of 1000 (35.0 %), epoch 1.40, about 12:34 left". Where that is wider than `columns`, the
+/// epoch goes first, then the share.
+std::string step_text(const nlohmann::ordered_json& told, size_t columns = SIZE_MAX);
 /// What the same train command would do; "" for a run that is running or finished.
 std::string advice_text(const nlohmann::ordered_json& told);
 

@@ -76,6 +76,15 @@ std::string cut_to_width(std::string_view text, size_t columns) {
   return std::string(text.substr(0, end)) + "~";
 }
 
+std::string cut_front_to_width(std::string_view text, size_t columns) {
+  size_t width = display_width(text);
+  if (width <= columns) return std::string(text);
+  if (columns == 0) return "";
+  size_t begin = 0;
+  while (width > columns - 1) width -= letter_width(next_letter(text, begin));
+  return std::string("~").append(text.substr(begin));
+}
+
 std::string pad_left(std::string_view text, size_t columns) {
   const size_t width = display_width(text);
   return std::string(columns > width ? columns - width : 0, ' ') + std::string(text);

@@ -13,6 +13,9 @@ size_t display_width(std::string_view text);
 /// Returns `text` cut to at most `columns` columns; a text that was cut ends in "~".
 std::string cut_to_width(std::string_view text, size_t columns);
 
+/// The same for its end: a text that was cut begins with "~".
+std::string cut_front_to_width(std::string_view text, size_t columns);
+
 std::string pad_left(std::string_view text, size_t columns);
 std::string pad_right(std::string_view text, size_t columns);
 

@@ -53,6 +53,14 @@ def test_one_picture_of_a_run_of_two_ranks(trained):
     assert all(line.isascii() and len(line) <= 80 for line in plain)
 
 
+def test_a_narrow_picture_keeps_the_end_of_the_path(trained):
+    for columns in ("40", "24", "8"):
+        lines = once(trained.folder, 0, COLUMNS=columns)
+        assert max(map(len, lines)) <= int(columns)
+    first = once(trained.folder, 0, COLUMNS="40")[0]
+    assert first.startswith("run ~") and str(trained.folder).endswith(first.split()[1][1:]) and "finished" in first
+
+
 def test_one_picture_while_it_trains_has_the_exit_code_of_status(trained, tmp_path):
     run = common.Run(tmp_path / "run", common.merged(trained.config, {"trainer_config": {"max_steps": 2000}}))
     process = run.start(0)
@@ -61,6 +69,8 @@ def test_one_picture_while_it_trains_has_the_exit_code_of_status(trained, tmp_pa
         lines = once(run.folder, 10)
         assert "running, heard " in lines[0] and f"process {process.pid} on " in lines[1]
         assert any(" left" in line and " of 2000 " in line for line in lines)
+        narrow = once(run.folder, 10, COLUMNS="40")
+        assert any(line.startswith("step ") and line.endswith(" left") for line in narrow), narrow
     finally:
         common.end(process)
     assert any("next     the same train command resumes" in line for line in once(run.folder, 11))

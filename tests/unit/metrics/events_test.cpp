@@ -221,6 +221,10 @@ TEST(TextWidth, CountsColumnsAndNotBytes) {
   EXPECT_EQ(display_width("e\u0301"), 1U);
   EXPECT_EQ(cut_to_width("\u4e2d\u6587\u4e2d", 5), "\u4e2d\u6587~");
   EXPECT_EQ(cut_to_width("\u4e2d\u6587\u4e2d", 4), "\u4e2d~");
+  EXPECT_EQ(cut_front_to_width("runs/mine", 9), "runs/mine");
+  EXPECT_EQ(cut_front_to_width("runs/mine", 5), "~mine");
+  EXPECT_EQ(cut_front_to_width("\u4e2d\u6587\u4e2d", 4), "~\u4e2d");
+  EXPECT_EQ(cut_front_to_width("runs", 0), "");
 }
 
 TEST(TextWidth, DurationsAndCountsReadWell) {

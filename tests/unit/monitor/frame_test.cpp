@@ -126,6 +126,14 @@ TEST_F(Frame, ALowScreenKeepsWhatMattersMost) {
   EXPECT_THAT(shown, Not(HasSubstr("warnings")));
 }
 
+TEST_F(Frame, ANarrowScreenKeepsTheTimeLeftAndTheNameOfTheRun) {
+  const std::vector<std::string> lines = drawn({.columns = 40});
+  EXPECT_THAT(lines[0], AllOf(StartsWith("run ~runs/mine  "), HasSubstr("running")));
+  EXPECT_THAT(lines, Contains("step     60 of 100, about 00:20 left"));
+  EXPECT_THAT(drawn({.columns = 56}), Contains("step     60 of 100 (60.0 %), about 00:20 left"));
+  EXPECT_THAT(drawn({.columns = 30}), Contains("step     60 of 100, 00:20 left"));
+}
+
 TEST_F(Frame, AnEndedRunTellsWhyAndWhatIsNext) {
   history_.take(
       {{"event", "run_end"}, {"status", "failed"}, {"step", 61}, {"reason", "loss is NaN"}, {"time", 1063.0}});
