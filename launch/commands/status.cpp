@@ -8,6 +8,7 @@
 #include "launch/monitor/run_status.h"
 #include "runtime/core/output.h"
 #include "runtime/metrics/events.h"
+#include "runtime/metrics/text_width.h"
 
 namespace neoloom::launch {
 namespace {
@@ -21,7 +22,7 @@ std::string evaluation_text(const ordered_json& event) {
   for (const auto& [key, value] : event.items()) {
     if (!key.starts_with("eval_") || !value.is_number_float() || key == "eval_runtime" || shown == kShownValues)
       continue;
-    text += fmt::format("{} {} {:.4f}", shown == 0 ? "" : ",", key, value.get<double>());
+    text += fmt::format("{} {} {}", shown == 0 ? "" : ",", key, metrics::number_text(value.get<double>()));
     ++shown;
   }
   return text;
@@ -35,7 +36,7 @@ void print(const ordered_json& told, core::Output& output) {
   line("held by", told.value("holder", ""));
   line("Slurm job", told.value("slurm_job_id", ""));
   line("step", step_text(told));
-  if (told.contains("loss")) line("loss", fmt::format("{:.4f}", number_of(told, "loss")));
+  if (told.contains("loss")) line("loss", metrics::number_text(number_of(told, "loss")));
   if (told.contains("evaluation")) line("evaluation", evaluation_text(told.at("evaluation")));
   if (told.contains("checkpoint")) line("checkpoint", told["checkpoint"]["path"].get<std::string>());
   line("result", told.value("result", ""));

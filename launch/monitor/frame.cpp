@@ -166,7 +166,7 @@ class Drawing {
     bool first = true;
     for (const auto& [name, value] : point.values) {
       if (name == "samples" || name == "runtime" || name == "samples_per_second") continue;
-      const std::string more = fmt::format("{} {} {:.4f}", first ? "" : ",", name, value);
+      const std::string more = fmt::format("{} {} {}", first ? "" : ",", name, metrics::number_text(value));
       if (!first && metrics::display_width(text) + metrics::display_width(more) > room()) break;
       text += more;
       first = false;
@@ -181,7 +181,8 @@ class Drawing {
       labelled(set.name.empty() ? 8 : 6, "eval", prefix + values_of(set.points.back()));
     }
     if (const auto best = best_evaluation(history_.record(), contents_.config)) {
-      labelled(7, "best", fmt::format("step {}: {} {:.4f}", best->step, best->metric.substr(5), best->value));
+      labelled(7, "best",
+               fmt::format("step {}: {} {}", best->step, best->metric.substr(5), metrics::number_text(best->value)));
     }
   }
 

@@ -81,7 +81,7 @@ std::string outcome_table(const std::vector<RunRecord>& runs, const std::vector<
   Table table("", columns);
   for (const Outcome& outcome : outcomes) {
     std::vector<std::string> cells = {outcome.name};
-    for (const double value : outcome.values) cells.push_back(exact(value));
+    for (const double value : outcome.values) cells.push_back(six_digits(value));
     table.row(cells);
   }
   return table.html();
@@ -147,8 +147,8 @@ std::string over_seeds(const std::vector<RunRecord>& runs, const std::vector<Out
       for (const size_t i : group) values.push_back(outcome.values[i]);
       const Spread spread = spread_of(values);
       if (spread.count == 0) continue;
-      table.row({outcome.name, exact(spread.mean), exact(spread.deviation), exact(spread.least), exact(spread.greatest),
-                 fmt::format("{}", spread.count)});
+      table.row({outcome.name, six_digits(spread.mean), six_digits(spread.deviation), six_digits(spread.least),
+                 six_digits(spread.greatest), fmt::format("{}", spread.count)});
     }
     html += table.html();
   }

@@ -44,6 +44,11 @@ std::string escaped(std::string_view text) {
 
 std::string exact(double value) { return std::isnan(value) ? "–" : fmt::format("{}", value); }
 
+std::string six_digits(double value) {
+  if (std::isnan(value)) return "–";
+  return std::abs(value) >= 1e6 && std::isfinite(value) ? fmt::format("{:.0f}", value) : fmt::format("{:.6g}", value);
+}
+
 std::string rounded(double value) { return std::isnan(value) ? "–" : fmt::format("{:.4g}", value); }
 
 Table::Table(std::string_view caption, const std::vector<std::string>& columns, bool text) {

@@ -13,6 +13,8 @@ std::string escaped(std::string_view text);
 
 /// The shortest text that reads back as the same number, as in metrics.jsonl; "–" for NaN.
 std::string exact(double value);
+/// Six significant digits at most, but all digits before the point; "–" for NaN.
+std::string six_digits(double value);
 /// Four significant digits, for people; "–" for NaN.
 std::string rounded(double value);
 

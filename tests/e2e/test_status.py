@@ -122,5 +122,12 @@ def test_a_loss_that_is_not_finite_is_told(config, tmp_path):
     assert told["loss"] is None and "  loss         nan\n" in text
 
 
+def test_a_small_loss_keeps_its_digits(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"event":"run_start","total_steps":9}\n{"event":"train","step":3,"loss":5.1e-5}\n'
+                                            '{"event":"eval","step":3,"eval_loss":4.2e-6}\n')
+    text = common.neoloom(0, "status", "--run", tmp_path).out
+    assert "  loss         5.10e-05\n" in text and "eval_loss 4.20e-06" in text
+
+
 def test_another_folder_is_refused(tmp_path):
     assert_one_message(common.neoloom(0, "status", "--run", tmp_path).expect(2), tmp_path, "is not a run folder")

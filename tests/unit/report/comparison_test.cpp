@@ -79,7 +79,7 @@ TEST(Comparison, GivesMeanAndSpreadOverSeeds) {
   }
   const std::string html = comparison_sections(runs);
   EXPECT_THAT(html, HasSubstr("2 runs: a, b"));
-  EXPECT_THAT(html, HasSubstr("<th scope=\"row\">eval_accuracy</th><td>0.625</td><td>0.1767766952966369</td>"
+  EXPECT_THAT(html, HasSubstr("<th scope=\"row\">eval_accuracy</th><td>0.625</td><td>0.176777</td>"
                               "<td>0.5</td><td>0.75</td><td>2</td>"));
 }
 
