@@ -32,7 +32,6 @@ constexpr size_t kInvalidRowsKept = 10'000;
 constexpr size_t kLongestReasonBytes = 400;
 constexpr size_t kHashDigitsInName = 32;
 constexpr int64_t kRowsBetweenReports = 256;
-constexpr int64_t kUnitBytes = 1000;
 
 /// Whether texts are cut into as many samples as they need. Others lose what exceeds max_length.
 bool cuts_documents(const StoreRequest& request, Format format) {
@@ -73,17 +72,36 @@ bool names_numbers(const StoreRequest& request) {
 }
 
 /// Returns the SHA-256 of a file's bytes, and its format.
-std::pair<std::string, Format> identify(const std::string& path, const Options& options) {
+std::pair<std::string, Format> identify(const std::string& path, const Options& options, core::ByteProgress& progress) {
+  constexpr size_t kPieceBytes = size_t{1} << 20;
   InputFile file(path, options.encoding);
-  return {core::sha256_hex(file.bytes()), format_of(path, options, file.head())};
+  core::Sha256 hash;
+  for (std::string_view rest = file.bytes(); !rest.empty();) {
+    const std::string_view piece = rest.substr(0, kPieceBytes);
+    hash.add(piece);
+    progress.add(piece.size());
+    rest.remove_prefix(piece.size());
+  }
+  return {hash.hex(), format_of(path, options, file.head())};
 }
 
-std::string content_hash_of(const StoreRequest& request, const Tokenizer& tokenizer) {
+uint64_t bytes_of(const std::vector<std::string>& paths) {
+  uint64_t bytes = 0;
+  std::error_code missing;  // whoever reads the file tells
+  for (const std::string& path : paths) {
+    const uint64_t size = std::filesystem::file_size(path, missing);
+    bytes += missing ? 0 : size;
+  }
+  return bytes;
+}
+
+std::string content_hash_of(const StoreRequest& request, const Tokenizer& tokenizer, const core::BeginWork& begin) {
   const Options& options = request.options;
   const std::vector<std::string> paths = request.files.expand();
+  core::ByteProgress progress(core::begin_work(begin, "hashing data", "kB"), bytes_of(paths));
   std::vector<std::pair<std::string, Format>> files;
   files.reserve(paths.size());
-  for (const std::string& path : paths) files.push_back(identify(path, options));
+  for (const std::string& path : paths) files.push_back(identify(path, options, progress));
   const auto& [first_hash, first_format] = files.front();
   core::Sha256 hash;
   hash.add_field(fmt::format("neoloom token store {}", kStoreFormatVersion));
@@ -133,23 +151,23 @@ std::string store_name(const std::string& content_hash) {
 class Builder {
  public:
   Builder(const StoreRequest& request, const Tokenizer& tokenizer, const std::string& store_path,
-          const core::Progress& progress)
+          const core::BeginWork& begin)
       : request_(request),
-        progress_(progress),
+        begin_(begin),
         paths_(request.files.expand()),
         directory_(directory_for(store_path)),
         maker_(request, tokenizer),
         labels_({request.files.text(), fixed_names(request), request.num_labels, request.preferred_label_names,
                  names_numbers(request)}),
         spool_(directory_) {
-    content_.content_hash = content_hash_of(request, tokenizer);
+    content_.content_hash = content_hash_of(request, tokenizer, begin);
     content_.labelled = true;
     if (maker_.makes_windows()) content_.row_begins = {0};
     if (maker_.reads_chats()) content_.span_offsets = {0};
-    for (const std::string& path : paths_) total_bytes_ += std::filesystem::file_size(path);
   }
 
   void build(const std::string& store_path) {
+    progress_ = {core::begin_work(begin_, "tokenising", "kB"), bytes_of(paths_)};
     for (const std::string& path : paths_) {
       read_file(path);
       bytes_before_ += std::filesystem::file_size(path);
@@ -177,7 +195,7 @@ class Builder {
     path_ = path;
     labels_.begin_file(path);
     InputFile file(path, request_.options.encoding);
-    const std::string_view text = file.text(directory_);
+    const std::string_view text = file.text(directory_, begin_);
     require(!without_byte_order_mark(text).empty(), ErrorKind::kData, "{} is empty; expected at least one row", path);
     ReaderRequest reading = reader_request(path, text, request_.options);
     if (reading.format != Format::kParquet) require_text(path, text);
@@ -240,11 +258,9 @@ class Builder {
     }
   }
 
-  void report(double share_of_file) const {
-    if (!progress_) return;
+  void report(double share_of_file) {
     const auto now = share_of_file * static_cast<double>(std::filesystem::file_size(path_));
-    progress_((static_cast<int64_t>(bytes_before_) + static_cast<int64_t>(now)) / kUnitBytes,
-              static_cast<int64_t>(total_bytes_) / kUnitBytes);
+    progress_.set(bytes_before_ + static_cast<uint64_t>(now));
   }
 
   /// Adds a row as one sample, or as its windows.
@@ -374,9 +390,9 @@ class Builder {
   }
 
   const StoreRequest& request_;
-  const core::Progress& progress_;
-  size_t total_bytes_ = 0;   // of all files
-  size_t bytes_before_ = 0;  // of the files that have been read
+  const core::BeginWork& begin_;
+  core::ByteProgress progress_;  // of tokenising
+  size_t bytes_before_ = 0;      // of the files that have been read
   std::vector<std::string> paths_;
   std::string path_;  // of the file that is being read
   std::string directory_;
@@ -392,22 +408,21 @@ class Builder {
 
 }  // namespace
 
-std::string TokenStore::path_for(const StoreRequest& request, const Tokenizer& tokenizer,
-                                 const std::string& cache_dir) {
-  const std::string hash = content_hash_of(request, tokenizer);
-  return (std::filesystem::path(cache_dir) / store_name(hash)).string();
+std::string TokenStore::path_for(const StoreRequest& request, const Tokenizer& tokenizer, const core::Cache& cache) {
+  const std::string hash = content_hash_of(request, tokenizer, cache.show);
+  return (std::filesystem::path(cache.directory) / store_name(hash)).string();
 }
 
 void TokenStore::build(const StoreRequest& request, const Tokenizer& tokenizer, const std::string& store_path,
-                       const core::Progress& progress) {
-  Builder(request, tokenizer, store_path, progress).build(store_path);
+                       const core::BeginWork& begin) {
+  Builder(request, tokenizer, store_path, begin).build(store_path);
 }
 
 std::shared_ptr<const TokenStore> TokenStore::open(const std::string& store_path) { return map_store(store_path); }
 
 bool TokenStore::is_whole(const std::string& store_path, const core::Cache& cache) {
   return cache.use(store_path, [&] {
-    if (!cache.verified) verify_checksum(store_path);  // before HDF5, which damaged files may crash
+    if (!cache.verified) verify_checksum(store_path, cache);  // before HDF5, which damaged files may crash
     const std::string made_for = store_name(open(store_path)->content_hash());
     require(made_for == std::filesystem::path(store_path).filename(), ErrorKind::kData, "it was made as {}", made_for);
   });

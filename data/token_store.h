@@ -47,14 +47,13 @@ struct InvalidRow {
 /// Thread: reading is safe from any thread.
 class TokenStore {
  public:
-  /// Returns the store's path in `cache_dir`, which contains the content hash. Reads all input files once.
-  static std::string path_for(const StoreRequest& request, const Tokenizer& tokenizer, const std::string& cache_dir);
+  /// Returns the store's path in the cache, which contains the content hash. Reads all input files once.
+  static std::string path_for(const StoreRequest& request, const Tokenizer& tokenizer, const core::Cache& cache);
   /// Reads and tokenises the input, writes a temporary file, and publishes it by rename.
   /// Throws: Error(kData) for a pattern without a file, an empty file, one that is not UTF-8, a missing column (listing
   /// those found), a label outside the map, or more unreadable rows than the tolerance (listing line numbers).
-  /// `progress`: of the files' text, in units of 1,000 bytes.
   static void build(const StoreRequest& request, const Tokenizer& tokenizer, const std::string& store_path,
-                    const core::Progress& progress = {});
+                    const core::BeginWork& begin = {});
   /// Maps a store without checking its checksum (is_whole() does). Throws: Error(kData) when its layout is wrong.
   static std::shared_ptr<const TokenStore> open(const std::string& store_path);
   /// Whether the cache holds this store, undamaged and not renamed. Otherwise the caller should build it; tells the

@@ -44,12 +44,13 @@ class Gunzip {
   Gunzip(const Gunzip&) = delete;
   Gunzip& operator=(const Gunzip&) = delete;
 
-  void run(const TakePiece& take) {
+  void run(const TakePiece& take, core::ByteProgress& progress) {
     do {
       for (bool ended = false; !ended;) {
         ended = fill_piece();
         const size_t size = kPieceBytes - stream_.avail_out;
         text_bytes_ += size;
+        progress.set(at_);
         if (size > 0 && !take({piece_.data(), size})) return;
       }
     } while (next_member());
@@ -101,7 +102,7 @@ class Gunzip {
 
 void free_stream(ZSTD_DStream* stream) { ZSTD_freeDStream(stream); }
 
-void run_zstd(const std::string& path, std::string_view bytes, const TakePiece& take) {
+void run_zstd(const std::string& path, std::string_view bytes, const TakePiece& take, core::ByteProgress& progress) {
   const core::UniqueHandle<core::PointerTraits<ZSTD_DStream*, free_stream>> stream(ZSTD_createDStream());
   require(stream.valid(), ErrorKind::kData, "{}: ZSTD_createDStream failed", path);
   std::vector<char> piece(kPieceBytes);
@@ -112,6 +113,7 @@ void run_zstd(const std::string& path, std::string_view bytes, const TakePiece& 
     const size_t result = ZSTD_decompressStream(stream.get(), &out, &in);
     if (ZSTD_isError(result) != 0) fail_damaged(path, "zstd", in.pos, ZSTD_getErrorName(result));
     text_bytes += out.pos;
+    progress.set(in.pos);
     if (out.pos > 0 && !take({piece.data(), out.pos})) return;
     if (result == 0 && in.pos == in.size) return;
     if (in.pos == in.size && out.pos < out.size) fail_cut(path, "zstd", bytes.size(), text_bytes);
@@ -125,12 +127,15 @@ Compression compression_of(std::string_view bytes) {
   return bytes.starts_with(kZstdMagic) ? Compression::kZstd : Compression::kNone;
 }
 
-void decompress(const std::string& path, std::string_view bytes, Compression compression, const TakePiece& take) {
-  if (compression == Compression::kGzip) return Gunzip(path, bytes).run(take);
-  if (compression == Compression::kZstd) return run_zstd(path, bytes, take);
+void decompress(const std::string& path, std::string_view bytes, Compression compression, const TakePiece& take,
+                core::ByteProgress progress) {
+  if (compression == Compression::kGzip) return Gunzip(path, bytes).run(take, progress);
+  if (compression == Compression::kZstd) return run_zstd(path, bytes, take, progress);
   while (!bytes.empty()) {
-    if (!take(bytes.substr(0, kPieceBytes))) return;
-    bytes.remove_prefix(std::min(kPieceBytes, bytes.size()));
+    const std::string_view piece = bytes.substr(0, kPieceBytes);
+    if (!take(piece)) return;
+    progress.add(piece.size());
+    bytes.remove_prefix(piece.size());
   }
 }
 

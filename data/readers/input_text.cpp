@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <cstring>
+#include <utility>
 
 #include "data/readers/encoding.h"
 #include "data/readers/rows.h"
@@ -20,10 +21,11 @@ InputFile::InputFile(const std::string& path, const std::string& encoding)
       encoding_(file_.text().starts_with(kParquetMagic) ? "utf-8" : encoding),
       compression_(compression_of(file_.text())) {}
 
-void InputFile::convert(const TakePiece& take) const {
-  if (encoding_ == "utf-8") return decompress(path_, bytes(), compression_, take);
+void InputFile::convert(const TakePiece& take, core::ByteProgress progress) const {
+  if (encoding_ == "utf-8") return decompress(path_, bytes(), compression_, take, std::move(progress));
   Recoder recoder(path_, encoding_, take);
-  decompress(path_, bytes(), compression_, [&](std::string_view piece) { return recoder.add(piece); });
+  const auto recode = [&](std::string_view piece) { return recoder.add(piece); };
+  decompress(path_, bytes(), compression_, recode, std::move(progress));
   recoder.finish();
 }
 
@@ -38,15 +40,16 @@ std::string_view InputFile::head() {
   return head_;
 }
 
-std::string_view InputFile::text(const std::string& directory) {
+std::string_view InputFile::text(const std::string& directory, const core::BeginWork& begin) {
   if (!converted()) return bytes();
   const core::UniqueFd file = core::unnamed_file(directory, ErrorKind::kData);
-  convert([&](std::string_view piece) {
+  const auto write = [&](std::string_view piece) {
     const int error = core::write_fully(file.get(), piece.data(), piece.size());
     if (error == 0) return true;
     throw core::WriteError(ErrorKind::kData, fmt::format("cannot convert {} to a temporary file in {}: {}", path_,
                                                          directory, std::strerror(error)));
-  });
+  };
+  convert(write, {core::begin_work(begin, compressed() ? "unpacking data" : "converting data", "kB"), bytes().size()});
   unpacked_ = core::MappedFile(fmt::format("/proc/self/fd/{}", file.get()), ErrorKind::kData);
   return unpacked_.text();
 }

@@ -6,6 +6,7 @@
 
 #include "data/readers/decompress.h"
 #include "runtime/core/files.h"
+#include "runtime/core/progress.h"
 
 namespace neoloom::data {
 
@@ -28,11 +29,11 @@ class InputFile {
   /// Returns the whole text, valid as long as this object. Converts into an unnamed file in `directory`, which
   /// is mapped, so that it takes disk space and not memory.
   /// Throws: Error(kData) as decompress and Recoder, WriteError(kData).
-  std::string_view text(const std::string& directory);
+  std::string_view text(const std::string& directory, const core::BeginWork& begin = {});
 
  private:
   /// Hands over the text in pieces.
-  void convert(const TakePiece& take) const;
+  void convert(const TakePiece& take, core::ByteProgress progress = {}) const;
 
   std::string path_;
   core::MappedFile file_;

@@ -69,7 +69,7 @@ inline constexpr std::string_view kChecksumLine = "neoloom xxh3-128 ";
 inline constexpr size_t kChecksumLineBytes = 64;
 
 /// Throws: Error(kData) unless the file's checksum line matches its bytes.
-void verify_checksum(const std::string& store_path);
+void verify_checksum(const std::string& store_path, const core::Cache& cache);
 
 /// Maps a store after checking its layout. Throws: Error(kData).
 std::shared_ptr<const TokenStore> map_store(const std::string& store_path);

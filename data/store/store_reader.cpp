@@ -207,7 +207,7 @@ class MappedStore : public TokenStore {
 
 }  // namespace
 
-void verify_checksum(const std::string& store_path) {
+void verify_checksum(const std::string& store_path, const core::Cache& cache) {
   const core::UniqueFd file = core::open_regular(store_path, kKind);
   struct stat status {};
   require(::fstat(file.get(), &status) == 0, kKind, "cannot stat {}: {}", store_path, std::strerror(errno));
@@ -220,7 +220,8 @@ void verify_checksum(const std::string& store_path) {
   require(line.starts_with(kChecksumLine), kKind,
           "it does not end with its checksum: it was truncated, or an older version wrote it");
   const std::string written = line.substr(kChecksumLine.size(), core::kChecksumDigits);
-  const std::string found = core::file_checksum(file.get(), size, line_at + kChecksumLine.size(), store_path, kKind);
+  const std::string found = core::file_checksum(file.get(), size, line_at + kChecksumLine.size(), store_path, kKind,
+                                                cache.begin("verifying cached tokens", size));
   require(found == written, kKind, "it was changed: its checksum is {}, expected {}", found, written);
 }
 

@@ -210,7 +210,8 @@ void load_weights(comm::MpiSession& session, const RunConfig& config, const std:
     // Without adapters training starts from the weights, so they keep the source's values.
     base.weights = device == "cpu"
                        ? weights
-                       : model::to_device(weights, device, config.peft_config ? compute_dtype : stored_dtype(config));
+                       : model::to_device(weights, device, config.peft_config ? compute_dtype : stored_dtype(config),
+                                          core::begin_work(cache.show, "loading weights", "blocks"));
   });
 }
 
@@ -358,9 +359,9 @@ std::shared_ptr<const data::TokenStore> open_store(comm::MpiSession& session, co
                                                    const data::Tokenizer& tokenizer, const core::Cache& cache) {
   std::string path;
   build_where_missing(session, cache, "building the token store", [&] {
-    path = data::TokenStore::path_for(request, tokenizer, cache.directory);
+    path = data::TokenStore::path_for(request, tokenizer, cache);
     if (data::TokenStore::is_whole(path, cache)) return;
-    data::TokenStore::build(request, tokenizer, path, cache.begin("tokenising", "kB"));
+    data::TokenStore::build(request, tokenizer, path, cache.show);
   });
   std::shared_ptr<const data::TokenStore> store;
   const auto phase = session.phase("opening the token store");

@@ -87,7 +87,7 @@ std::string new_model_folder(const model::GptNeoConfig& config, uint64_t seed, c
     core::require(std::filesystem::exists(folder + "/model.safetensors"), core::ErrorKind::kWeights,
                   "model.safetensors is missing");
   });
-  if (!present) model::write_new_model(folder, config, seed);
+  if (!present) model::write_new_model(folder, config, seed, cache);
   return folder;
 }
 

@@ -148,21 +148,6 @@ class Exporter {
   at::ScalarType dtype_;
 };
 
-/// Makes the writer tell after each tensor how far it is.
-void report_while_writing(std::vector<TensorToWrite>& tensors, const core::Progress& progress) {
-  constexpr int64_t kUnitBytes = 1000;
-  int64_t total = 0, done = 0;
-  for (const TensorToWrite& tensor : tensors) total += static_cast<int64_t>(bytes_of(tensor));
-  for (TensorToWrite& tensor : tensors) {
-    done += static_cast<int64_t>(bytes_of(tensor));
-    tensor.after_writing = [&progress, then = std::move(tensor.after_writing), now = done / kUnitBytes,
-                            all = total / kUnitBytes] {
-      if (then) then();
-      progress(now, all);
-    };
-  }
-}
-
 }  // namespace
 
 void export_merged(const std::string& folder, const Model& model, const at::Tensor& params,
@@ -181,7 +166,7 @@ void export_merged(const std::string& folder, const Model& model, const at::Tens
                                .untied_lm_head = exporter.untied_lm_head()};
   publish_folder(folder, [&](const std::string& fresh) {
     std::vector<TensorToWrite> tensors = exporter.tensors();
-    if (progress) report_while_writing(tensors, progress);
+    tell_after_each(tensors, {progress, bytes_of(tensors)});
     write_weight_files(fresh, tensors, max_shard_bytes);
     write_descriptions(fresh, config);
     const fs::path generation = fs::path(base_folder) / kGenerationConfigFile;

@@ -29,7 +29,7 @@ at::Tensor first_value(const std::string& name, const std::vector<int64_t>& shap
 
 }  // namespace
 
-void write_new_model(const std::string& folder, const GptNeoConfig& config, uint64_t seed) {
+void write_new_model(const std::string& folder, const GptNeoConfig& config, uint64_t seed, const core::Cache& cache) {
   std::vector<std::pair<std::string, std::vector<int64_t>>> shapes = body_shapes(config);
   if (!config.tie_word_embeddings) shapes.emplace_back(kLmHeadName, std::vector{config.vocab_size, config.hidden_size});
   std::vector<TensorToWrite> tensors;
@@ -39,6 +39,7 @@ void write_new_model(const std::string& folder, const GptNeoConfig& config, uint
     };
     tensors.push_back({name, at::kFloat, shape, value, {}});
   }
+  tell_after_each(tensors, cache.begin("writing the new model", bytes_of(tensors)));
   publish_folder(folder, [&](const std::string& fresh) {
     const std::filesystem::path root(fresh);
     write_safetensors((root / kModelTensorFile).string(), tensors, {});

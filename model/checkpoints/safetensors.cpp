@@ -15,7 +15,7 @@ namespace {
 using core::ErrorKind;
 
 /// Checks that a cached file is what was written under this name. Throws: Error(kWeights).
-void verify_cached(const SafetensorsFile& file) {
+void verify_cached(const SafetensorsFile& file, const core::Cache& cache) {
   const auto metadata = [&](const char* key) {
     const auto found = file.metadata().find(key);
     return found == file.metadata().end() ? std::string() : found->second;
@@ -27,7 +27,8 @@ void verify_cached(const SafetensorsFile& file) {
   core::require(digits_at != std::string::npos, ErrorKind::kWeights, "its checksum is not where it belongs");
   const core::UniqueFd descriptor = core::open_regular(file.path(), ErrorKind::kWeights);
   const std::string found =
-      core::file_checksum(descriptor.get(), file.size_bytes(), digits_at, file.path(), ErrorKind::kWeights);
+      core::file_checksum(descriptor.get(), file.size_bytes(), digits_at, file.path(), ErrorKind::kWeights,
+                          cache.begin("verifying cached weights", file.size_bytes()));
   core::require(found == expected, ErrorKind::kWeights, "it was changed: its checksum is {}, expected {}", found,
                 expected);
   const std::string name = std::filesystem::path(file.path()).filename().string();
@@ -58,7 +59,7 @@ std::optional<SafetensorsFile> open_cached(const core::Cache& cache, const std::
   std::optional<SafetensorsFile> file;
   const bool usable = cache.use(path, [&] {
     file.emplace(path);
-    if (!cache.verified) verify_cached(*file);
+    if (!cache.verified) verify_cached(*file, cache);
   });
   if (!usable) file.reset();
   return file;

@@ -50,6 +50,10 @@ struct TensorToWrite {
 
 /// The tensor's bytes in the file.
 size_t bytes_of(const TensorToWrite& tensor);
+size_t bytes_of(const std::vector<TensorToWrite>& tensors);
+
+/// Makes whoever writes or compares the tensors tell after each how far it is. `progress`: of bytes_of(tensors).
+void tell_after_each(std::vector<TensorToWrite>& tensors, core::ByteProgress progress);
 
 /// Metadata keys of cache files: their checksum (runtime/core/checksum.h), and their own file name, which identifies
 /// their sources.

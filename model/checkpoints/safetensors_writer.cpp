@@ -100,6 +100,22 @@ size_t bytes_of(const TensorToWrite& tensor) {
   return static_cast<size_t>(count_elements(tensor.shape)) * c10::elementSize(tensor.dtype);
 }
 
+size_t bytes_of(const std::vector<TensorToWrite>& tensors) {
+  size_t bytes = 0;
+  for (const TensorToWrite& tensor : tensors) bytes += bytes_of(tensor);
+  return bytes;
+}
+
+void tell_after_each(std::vector<TensorToWrite>& tensors, core::ByteProgress progress) {
+  const auto shared = std::make_shared<core::ByteProgress>(std::move(progress));
+  for (TensorToWrite& tensor : tensors) {
+    tensor.after_writing = [shared, then = std::move(tensor.after_writing), bytes = bytes_of(tensor)] {
+      if (then) then();
+      shared->add(bytes);
+    };
+  }
+}
+
 SafetensorsWriter::SafetensorsWriter(const std::string& path, const std::vector<TensorToWrite>& tensors,
                                      const std::map<std::string, std::string>& metadata)
     : path_(path), tensors_(tensors), header_(header_text(tensors, metadata)) {

@@ -58,7 +58,7 @@ std::vector<FrozenMatrix> frozen_matrices(Weights& weights) {
 }
 
 std::shared_ptr<const Weights> to_device(const std::shared_ptr<const Weights>& weights, const std::string& device,
-                                         Dtype matrix_dtype) {
+                                         Dtype matrix_dtype, const core::Progress& progress) {
   const at::Device target(device);
   const at::ScalarType type = scalar_type(matrix_dtype);
   const auto copied = [&](const at::Tensor& tensor, at::ScalarType dtype) {
@@ -77,6 +77,7 @@ std::shared_ptr<const Weights> to_device(const std::shared_ptr<const Weights>& w
   for (at::Tensor* tensor : {&moved->wpe, &moved->ln_f.weight, &moved->ln_f.bias, &moved->score}) {
     *tensor = copied(*tensor, tensor->defined() ? tensor->scalar_type() : type);
   }
+  int64_t copied_blocks = 0;
   for (BlockWeights& block : moved->blocks) {
     for (const BlockParameter& parameter : kBlockParameters) {
       at::Tensor& tensor = parameter_of(block, parameter);
@@ -92,6 +93,7 @@ std::shared_ptr<const Weights> to_device(const std::shared_ptr<const Weights>& w
       matrix = inputs.narrow(0, row, h).copy_(matrix);
       row += h;
     }
+    if (progress) progress(++copied_blocks, std::ssize(moved->blocks));
   }
   moved->storage.reset();
   return moved;

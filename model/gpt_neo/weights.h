@@ -12,6 +12,7 @@
 #include "model/gpt_neo_config.h"
 #include "model/options.h"
 #include "model/parameter_table.h"
+#include "runtime/core/progress.h"
 
 namespace neoloom::model {
 
@@ -73,9 +74,9 @@ std::vector<std::pair<std::string, at::Tensor>> named_tensors(const Weights& wei
 
 /// Copies weights to a GPU, to memory that the result owns. Converts the matrices of the blocks and of the head to
 /// `matrix_dtype`, the type of their matmuls. Places k, v and q of a block contiguously, so that one matmul computes
-/// them. `device` as in at::Device ("cuda:0").
+/// them. `device` as in at::Device ("cuda:0"). `progress`: of the blocks.
 std::shared_ptr<const Weights> to_device(const std::shared_ptr<const Weights>& weights, const std::string& device,
-                                         Dtype matrix_dtype);
+                                         Dtype matrix_dtype, const core::Progress& progress = {});
 
 /// A frozen matrix that matmuls read, and where its packed weights are stored.
 struct FrozenMatrix {

@@ -89,8 +89,16 @@ void write_made_tensors(SafetensorsWriter& writer, const std::vector<FileParts>&
   }
 }
 
+uint64_t used_bytes(const std::vector<FileParts>& files) {
+  uint64_t bytes = 0;
+  for (const FileParts& file : files) {
+    for (const FilePart& part : file.parts) bytes += part.used ? part.end_byte - part.begin_byte : 0;
+  }
+  return bytes;
+}
+
 std::string convert_file(SafetensorsWriter& writer, const std::string& path, const FileParts& parts, bool hashes,
-                         CachePages pages) {
+                         CachePages pages, core::ByteProgress& progress) {
   return read_once(path, parts.parts, hashes, pages, [&](const FilePiece& piece) {
     const Target& target = parts.targets[piece.part];
     const auto width = static_cast<int64_t>(c10::elementSize(target.dtype));
@@ -98,6 +106,7 @@ std::string convert_file(SafetensorsWriter& writer, const std::string& path, con
         at::from_blob(const_cast<std::byte*>(piece.data), {static_cast<int64_t>(piece.size_bytes) / width},
                       at::TensorOptions().dtype(target.dtype));
     writer.write(*target.index, static_cast<int64_t>(piece.offset_byte) / width, values, path);
+    progress.add(piece.size_bytes);
   });
 }
 
@@ -105,29 +114,27 @@ std::string convert_file(SafetensorsWriter& writer, const std::string& path, con
 
 std::string convert(const Conversion& conversion, const SourceTensors& source, const core::Cache& cache) {
   int64_t source_bytes = 0;
-  std::vector<std::string> hashes;
-  for (const SourceFile& file : conversion.files) {
-    source_bytes += file.stamp.size_bytes;
-    hashes.push_back(file.hash);
-  }
+  for (const SourceFile& file : conversion.files) source_bytes += file.stamp.size_bytes;
   const CachePages pages = source_bytes < kLargeSourceBytes ? CachePages::kKeep : CachePages::kDrop;
   std::map<std::string, size_t> index;
   for (size_t i = 0; i < conversion.tensors.size(); ++i) index[conversion.tensors[i].name] = i;
 
-  const std::string known = joint_hash(hashes);
+  const std::string known = joint_hash(conversion.files);
   const std::string first_name = conversion.path_of(known.empty() ? "unnamed" : known);
   if (fs::exists(fs::path(first_name).parent_path())) core::remove_stale_temporaries(first_name);
   SafetensorsWriter writer(first_name, conversion.tensors, metadata(conversion, std::string(kHashDigits, '-')));
   std::vector<FileParts> parts;
   for (const SourceFile& file : conversion.files) parts.push_back(parts_of(source, file.path, index));
   write_made_tensors(writer, parts, conversion.tensors.size());
-  for (size_t i = 0; i < conversion.files.size(); ++i) {
-    const SourceFile& file = conversion.files[i];
-    const std::string hash = convert_file(writer, file.path, parts[i], file.hash.empty(), pages);
-    if (file.hash.empty()) hashes[i] = hash;
-    remember_hash(cache, file.path, file.stamp, hashes[i]);
+  core::ByteProgress progress = cache.begin("converting weights", used_bytes(parts));
+  std::vector<SourceFile> files = conversion.files;
+  for (size_t i = 0; i < files.size(); ++i) {
+    SourceFile& file = files[i];
+    const std::string hash = convert_file(writer, file.path, parts[i], file.hash.empty(), pages, progress);
+    if (file.hash.empty()) file.hash = hash;
+    remember_hash(cache, file.path, file.stamp, file.hash);
   }
-  const std::string hash = joint_hash(hashes);
+  const std::string hash = joint_hash(files);
   std::string path = conversion.path_of(hash);
   if (!known.empty() || !open_cached(cache, path)) writer.publish_as(path, metadata(conversion, hash));
   return path;

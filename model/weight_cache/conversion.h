@@ -11,13 +11,6 @@
 
 namespace neoloom::model {
 
-/// A file of a model folder, with its stamp from before it was read.
-struct SourceFile {
-  std::string path;
-  FileStamp stamp;
-  std::string hash;  // empty: not known
-};
-
 /// A converted file to be made.
 struct Conversion {
   std::vector<SourceFile> files;  // in the order of weight_file_paths

@@ -4,7 +4,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <ctime>
@@ -36,7 +35,7 @@ std::string record_checksum(const FileStamp& stamp, const std::string& hash) {
 }
 
 /// Hashes a file piece by piece: a mapping of the whole file would count as memory of the process.
-std::string hash_bytes(const std::string& path) {
+std::string hash_bytes(const std::string& path, core::ByteProgress& progress) {
   const auto reason = [] { return std::strerror(errno); };
   const core::UniqueFd file = core::open_regular(path, ErrorKind::kWeights);
   std::vector<char> piece(size_t{1} << 20);
@@ -47,6 +46,7 @@ std::string hash_bytes(const std::string& path) {
     core::require(count >= 0, ErrorKind::kWeights, "cannot read {}: {}", path, reason());
     if (count == 0) return hash.hex();
     hash.add(piece.data(), static_cast<size_t>(count));
+    progress.add(static_cast<uint64_t>(count));
   }
 }
 
@@ -93,28 +93,40 @@ void remember_hash(const core::Cache& cache, const std::string& path, const File
   core::publish_file(record_path(cache.directory, stamp), record.dump(2) + "\n", ErrorKind::kWeights);
 }
 
-std::string hash_file(const std::string& path, const core::Cache& cache, bool verify_always) {
-  const FileStamp stamp = stamp_of(path);
-  if (!verify_always) {
-    if (const std::optional<std::string> known = recall_hash(cache, stamp)) return *known;
+std::vector<SourceFile> source_files(const std::string& folder, const core::Cache& cache, bool verify_always) {
+  std::vector<SourceFile> files;
+  for (const std::string& path : weight_file_paths(folder)) {
+    const FileStamp stamp = stamp_of(path);
+    files.push_back({path, stamp, verify_always ? "" : recall_hash(cache, stamp).value_or("")});
   }
-  std::string hash = hash_bytes(stamp.path);
-  remember_hash(cache, path, stamp, hash);
-  return hash;
+  return files;
 }
 
-std::string joint_hash(const std::vector<std::string>& hashes) {
-  if (hashes.size() == 1) return hashes.front();
-  if (std::find(hashes.begin(), hashes.end(), "") != hashes.end()) return "";
+void hash_unknown(std::vector<SourceFile>& files, const core::Cache& cache) {
+  uint64_t bytes = 0;
+  for (const SourceFile& file : files) bytes += file.hash.empty() ? static_cast<uint64_t>(file.stamp.size_bytes) : 0;
+  core::ByteProgress progress = cache.begin("hashing weights", bytes);
+  for (SourceFile& file : files) {
+    if (!file.hash.empty()) continue;
+    file.hash = hash_bytes(file.stamp.path, progress);
+    remember_hash(cache, file.path, file.stamp, file.hash);
+  }
+}
+
+std::string joint_hash(const std::vector<SourceFile>& files) {
+  if (files.size() == 1) return files.front().hash;
   core::Sha256 whole;
-  for (const std::string& hash : hashes) whole.add_field(hash);
+  for (const SourceFile& file : files) {
+    if (file.hash.empty()) return "";
+    whole.add_field(file.hash);
+  }
   return whole.hex();
 }
 
 std::string weights_hash(const std::string& folder, const core::Cache& cache, bool verify_always) {
-  std::vector<std::string> hashes;
-  for (const std::string& path : weight_file_paths(folder)) hashes.push_back(hash_file(path, cache, verify_always));
-  return joint_hash(hashes);
+  std::vector<SourceFile> files = source_files(folder, cache, verify_always);
+  hash_unknown(files, cache);
+  return joint_hash(files);
 }
 
 }  // namespace neoloom::model

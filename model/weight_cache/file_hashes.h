@@ -33,10 +33,20 @@ std::optional<std::string> recall_hash(const core::Cache& cache, const FileStamp
 /// Throws: Error(kWeights) when the file no longer matches `stamp`.
 void remember_hash(const core::Cache& cache, const std::string& path, const FileStamp& stamp, const std::string& hash);
 
-/// Returns the remembered hash. Without one, or with verify_always, hashes the file now.
-std::string hash_file(const std::string& path, const core::Cache& cache, bool verify_always);
+/// A file of a model folder, with its stamp from before it was read.
+struct SourceFile {
+  std::string path;
+  FileStamp stamp;
+  std::string hash;  // empty: not known
+};
+
+/// Returns a model folder's files in the order of weight_file_paths, with the remembered hashes (verify_always: none).
+std::vector<SourceFile> source_files(const std::string& folder, const core::Cache& cache, bool verify_always);
+
+/// Hashes now the files whose hash is not known, and remembers the hashes.
+void hash_unknown(std::vector<SourceFile>& files, const core::Cache& cache);
 
 /// Returns the hash of a model folder from those of its files, in order; empty when one of them is empty.
-std::string joint_hash(const std::vector<std::string>& hashes);
+std::string joint_hash(const std::vector<SourceFile>& files);
 
 }  // namespace neoloom::model

@@ -67,7 +67,8 @@ std::string prepare_packed_weights(const std::string& converted_path, const GptN
   const std::optional<SafetensorsFile> existing = open_cached(cache, path);
   if (existing && !verify_always) return path;
   Weights weights = *map_weights(converted_path, config);
-  const std::vector<TensorToWrite> tensors = packed_tensors(weights, compute_dtype);
+  std::vector<TensorToWrite> tensors = packed_tensors(weights, compute_dtype);
+  tell_after_each(tensors, cache.begin(existing ? "comparing packed weights" : "packing weights", bytes_of(tensors)));
   if (existing && holds(*existing, tensors)) return path;
   core::remove_stale_temporaries(path);
   std::map<std::string, std::string> metadata = cache_metadata(path);

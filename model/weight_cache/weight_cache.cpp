@@ -7,6 +7,7 @@
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <optional>
 
@@ -109,26 +110,11 @@ bool is_untied(const SourceTensors& source) {
   return !equal;
 }
 
-/// Returns the files with the hashes that are known. A file that was changed just now is hashed before it is converted:
-/// its hash cannot be remembered, and each rank in turn would convert again.
-std::vector<SourceFile> source_files(const std::string& folder, const core::Cache& cache, bool verify_always) {
-  std::vector<SourceFile> files;
-  bool hash_first = verify_always;
-  for (const std::string& path : weight_file_paths(folder)) {
-    const FileStamp stamp = stamp_of(path);
-    hash_first = hash_first || !settled(stamp);
-    files.push_back({path, stamp, recall_hash(cache, stamp).value_or("")});
-  }
-  if (!hash_first) return files;
-  for (SourceFile& file : files) file.hash = hash_file(file.path, cache, verify_always);
-  return files;
-}
-
-std::string folder_hash(const std::vector<SourceFile>& files) {
-  std::vector<std::string> hashes;
-  hashes.reserve(files.size());
-  for (const SourceFile& file : files) hashes.push_back(file.hash);
-  return joint_hash(hashes);
+/// Whether to hash the files before they are converted. The hash of a file that was changed just now cannot be
+/// remembered, and each rank in turn would convert again.
+bool hash_first(const std::vector<SourceFile>& files, bool verify_always) {
+  return verify_always ||
+         std::any_of(files.begin(), files.end(), [](const auto& file) { return !settled(file.stamp); });
 }
 
 std::string note_on_head(const GptNeoConfig& config, bool untied) {
@@ -143,8 +129,9 @@ std::string prepare_weights(const std::string& folder, const GptNeoConfig& confi
   Conversion conversion;
   conversion.path_of = [&](const std::string& name) { return converted_path(cache.directory, name, dtype); };
   conversion.files = source_files(folder, cache, verify_always);
+  if (hash_first(conversion.files, verify_always)) hash_unknown(conversion.files, cache);
   std::optional<SafetensorsFile> existing;
-  if (const std::string hash = folder_hash(conversion.files); !hash.empty()) {
+  if (const std::string hash = joint_hash(conversion.files); !hash.empty()) {
     std::string path = conversion.path_of(hash);
     existing = open_cached(cache, path);
     if (existing && !verify_always) return path;
@@ -153,7 +140,11 @@ std::string prepare_weights(const std::string& folder, const GptNeoConfig& confi
   check_source(source, config, folder);
   const bool untied = is_untied(source);
   conversion.tensors = converted_tensors(source, config, dtype, untied);
-  if (existing && holds(*existing, conversion.tensors)) return existing->path();
+  if (existing) {
+    std::vector<TensorToWrite> compared = conversion.tensors;
+    tell_after_each(compared, cache.begin("comparing weights", bytes_of(compared)));
+    if (holds(*existing, compared)) return existing->path();
+  }
   conversion.note = note_on_head(config, untied);
   if (const std::string note = source.note(); !note.empty()) {
     conversion.note += (conversion.note.empty() ? "" : "\n") + note;

@@ -18,11 +18,10 @@ struct Cache {
   bool trusts_everybody = false;                     // runtime.trust_cache
   bool verified = false;                             // another process of this node has verified the files
   std::function<void(const std::string& line)> say;  // lines for the user; may be empty
-  /// Begins to show a piece of work ("tokenising", in "kB"), until the result is destroyed. May be empty.
-  std::function<Progress(const std::string& what, const std::string& unit)> show;
+  BeginWork show;                                    // may be empty
 
-  /// The same, with a Progress that may be empty.
-  Progress begin(const std::string& what, const std::string& unit) const { return show ? show(what, unit) : nullptr; }
+  /// Begins to show a piece of work on `bytes` of the cache or of its sources.
+  ByteProgress begin(const std::string& what, uint64_t bytes) const { return {begin_work(show, what, "kB"), bytes}; }
   /// Requires that only the user and root can have created or written `path` in the folder.
   /// Throws: Error(kUsage) with the reason and the remedies.
   void require_own(const std::string& path) const;

@@ -48,25 +48,27 @@ void blank_digits(const File& file, uint64_t begin, std::vector<char>& chunk) {
 }  // namespace
 
 std::string file_checksum(int descriptor, uint64_t size_bytes, uint64_t digits_at, const std::string& path,
-                          ErrorKind kind) {
+                          ErrorKind kind, ByteProgress progress) {
   const File file{descriptor, size_bytes, digits_at, path, kind};
   std::vector<uint64_t> sums((size_bytes + kChunkBytes - 1) / kChunkBytes);
   std::atomic<size_t> next = 0;
-  const auto work = [&] {
+  const auto work = [&](bool tells) {
     std::vector<char> chunk;
     for (size_t index = next++; index < sums.size(); index = next++) {
       const uint64_t begin = index * kChunkBytes;
       read_chunk(file, begin, chunk);
       blank_digits(file, begin, chunk);
       sums[index] = XXH3_64bits(chunk.data(), chunk.size());
+      if (tells) progress.set(next * kChunkBytes);
     }
   };
   const size_t threads =
       std::min<size_t>({sums.size(), kMostThreads, std::max(1U, std::thread::hardware_concurrency())});
   std::vector<std::future<void>> others;
-  for (size_t i = 1; i < threads; ++i) others.push_back(std::async(std::launch::async, work));
-  work();
+  for (size_t i = 1; i < threads; ++i) others.push_back(std::async(std::launch::async, work, false));
+  work(true);
   for (std::future<void>& other : others) other.get();
+  progress.set(size_bytes);
   sums.push_back(size_bytes);
   const XXH128_hash_t whole = XXH3_128bits(sums.data(), sums.size() * sizeof(uint64_t));
   return fmt::format("{:016x}{:016x}", whole.high64, whole.low64);

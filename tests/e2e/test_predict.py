@@ -2,7 +2,11 @@
 """How predict writes its rows: in order, while it computes, with columns of the input, and what it shows meanwhile."""
 
 import csv
+import gzip
 import json
+import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -156,3 +160,38 @@ def test_long_work_shows_how_far_it_is(classifier, rows, tmp_path, cache):
     assert "tokenising" in shown("bar", "predict", "--model", classifier, "--input", many, "--output", "/dev/null")
     quiet = shown("off", "predict", "--model", classifier, "--input", rows, "--output", tmp_path / "out.jsonl")
     assert "predicting" not in quiet
+
+
+@pytest.mark.parametrize("ranks", (0, 2))
+def test_work_on_weights_and_data_shows_how_far_it_is(tmp_path, data, ranks):
+    base = Path(shutil.copytree(data / "base", tmp_path / "base"))
+    os.utime(base / "model.safetensors", (0, 0))  # so that it counts as settled
+    run = common.Run(tmp_path / "run", common.make_config("classification", data, tmp_path / "cache"),
+                     model_config={"pretrained_model_name": str(base)})
+
+    def shown(style, verify="changed"):
+        sets = ("--set", f"logging.progress={style}", "--set", f"runtime.verify_weights={verify}")
+        err = common.neoloom(ranks, "prepare", "--config", run.config_file, *sets).expect(0).err
+        return set(re.findall(r"\x1b\[\?7l([a-z ]+) 100% [^\r\n]* kB, done", err)), err
+
+    first, _ = shown("bar")
+    packs = {"packing weights"} if any("panels" in path.name for path in (tmp_path / "cache/weights").iterdir()) else set()
+    assert first == {"hashing data", "converting weights"} | packs
+    again, _ = shown("bar")
+    assert again == {"hashing data", "verifying cached tokens", "verifying cached weights"}
+    always, _ = shown("bar", "always")
+    compared = {"comparing weights"} | ({"comparing packed weights"} if packs else set())
+    assert always == again | compared | {"hashing weights"}
+    for style in ("auto", "plain", "off"):  # it takes less than a second
+        assert not re.search("hashing|verifying|comparing", shown(style, "always")[1])
+
+
+def test_unpacking_and_converting_input_shows_how_far_it_is(classifier, tmp_path):
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS * 20)
+    (tmp_path / "packed.jsonl.gz").write_bytes(gzip.compress(lines.encode()))
+    (tmp_path / "latin.jsonl").write_bytes(lines.encode("latin-1", "replace"))
+    for name, work, sets in (("packed.jsonl.gz", "unpacking data", ()),
+                             ("latin.jsonl", "converting data", ("data.encoding=latin-1",))):
+        done = common.neoloom(0, "predict", "--model", classifier, "--input", tmp_path / name, "--output", "/dev/null",
+                              *settings(tmp_path / "cache", "logging.progress=bar", *sets)).expect(0)
+        assert f"{work} 100%" in done.err and "hashing data 100%" in done.err and "tokenising" in done.err

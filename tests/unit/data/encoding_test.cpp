@@ -60,7 +60,7 @@ TEST_F(Encodings, AreNamedWhereATextIsNotUtf8) {
 
 TEST_F(Encodings, BelongToTheHash) {
   build("a.csv", "text,label\nx,y\n");
-  const auto path = [&] { return TokenStore::path_for(request_, *tokenizer_, "."); };
+  const auto path = [&] { return TokenStore::path_for(request_, *tokenizer_, core::Cache(".")); };
   const std::string before = path();
   request_.options.encoding = "latin-1";
   EXPECT_NE(path(), before);

@@ -174,7 +174,7 @@ TEST_F(Stores, NothingButTheStoreIsLeftBehind) {
 
 TEST_F(Stores, PathDependsOnContentTokenizerAndSettings) {
   request_.files = folder_.write("a.csv", "text,label\nabc,x\n");
-  const auto path = [&] { return TokenStore::path_for(request_, *tokenizer_, "cache"); };
+  const auto path = [&] { return TokenStore::path_for(request_, *tokenizer_, core::Cache("cache")); };
   const std::string first = path();
   EXPECT_EQ(first, path());
   request_.files = folder_.write("renamed.csv", "text,label\nabc,x\n");

@@ -399,7 +399,13 @@ TEST_F(Loader, AFullDiskIsSaidBeforeWriting) {
 TEST_F(Loader, CopiesToADeviceOwnTheirMemoryAndStayTied) {
   write(random_body());
   const auto mapped = map_weights(prepare(Dtype::kFloat16), config_);
-  const auto owned = to_device(mapped, "cpu", Dtype::kFloat16);
+  int64_t copied = 0, blocks = 0;
+  const auto owned = to_device(mapped, "cpu", Dtype::kFloat16, [&](int64_t done, int64_t total) {
+    EXPECT_EQ(done, ++copied);
+    blocks = total;
+  });
+  EXPECT_EQ(blocks, config_.num_layers);
+  EXPECT_EQ(copied, blocks);
   EXPECT_TRUE(owned->lm_head.is_same(owned->wte));
   EXPECT_FALSE(owned->wte.is_same(mapped->wte));
   EXPECT_NE(owned->wte.data_ptr(), mapped->wte.data_ptr());
