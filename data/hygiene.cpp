@@ -82,13 +82,15 @@ void measure_lengths(const TokenStore& store, FileHygiene& file) {
   file.longest = lengths.back();
 }
 
-FileHygiene inspect_file(const TokenStore& store, Task task, int64_t empty_text_tokens, const std::vector<Key>& keys) {
+FileHygiene inspect_file(const TokenStore& store, Task task, const EmptyTokens& empty, const std::vector<Key>& keys) {
   FileHygiene file;
   file.samples = store.packs();
   file.windows = window_summary(store);
   file.truncated = store.truncated_samples();
   measure_lengths(store, file);
-  if (task != Task::kCausalLm) file.empty = empty_texts(store, empty_text_tokens);
+  if (task != Task::kCausalLm) file.empty = empty_texts(store, empty.text);
+  file.empty_prompts = empty_prompts(store, empty);
+  file.empty_responses = empty_responses(store, empty);
   compare_samples(keys, file);
   const bool labels = task == Task::kSingleLabel || task == Task::kMultiLabel;
   if (labels) file.label_samples = label_counts(store, task);
@@ -136,7 +138,10 @@ class Report {
   }
 
   void empty(const char* name, const FileHygiene& file) {
-    if (file.empty > 0) warn(name, fmt::format("{} of {} texts are empty", file.empty, file.samples));
+    for (const auto& [count, what] :
+         {std::pair{file.empty, "texts"}, {file.empty_prompts, "prompts"}, {file.empty_responses, "responses"}}) {
+      if (count > 0) warn(name, fmt::format("{} of {} {} are empty", count, file.samples, what));
+    }
   }
 
   void labels(const char* name, const FileHygiene& file, const std::vector<std::string>& names) {
@@ -168,6 +173,26 @@ class Report {
 
 }  // namespace
 
+int64_t empty_prompts(const TokenStore& store, const EmptyTokens& empty) {
+  if (!empty.prompts) return 0;
+  int64_t count = 0;
+  for (int64_t row = 0; row < store.size(); ++row) {
+    count += !store.truncated(row) && store.prompt_tokens(row) <= empty.text ? 1 : 0;
+  }
+  return count;
+}
+
+int64_t empty_responses(const TokenStore& store, const EmptyTokens& empty) {
+  if (empty.response_end < 0) return 0;
+  int64_t count = 0;
+  for (int64_t row = 0; row < store.size(); ++row) {
+    const auto ids = store.ids(row);
+    const bool one = std::ssize(ids) == store.prompt_tokens(row) + 1;
+    count += one && ids.back() == empty.response_end ? 1 : 0;
+  }
+  return count;
+}
+
 std::vector<int64_t> label_counts(const TokenStore& store, Task task) {
   std::vector<int64_t> counts(store.label_names().size(), 0);
   for (int64_t row = 0; row < store.packs(); ++row) {
@@ -182,13 +207,13 @@ std::vector<int64_t> label_counts(const TokenStore& store, Task task) {
   return counts;
 }
 
-Hygiene inspect(const TokenStore& train, const TokenStore* validation, Task task, int64_t empty_text_tokens) {
+Hygiene inspect(const TokenStore& train, const TokenStore* validation, Task task, const EmptyTokens& empty) {
   Hygiene hygiene;
   const std::vector<Key> keys = sorted_keys(train, task);
-  hygiene.train = inspect_file(train, task, empty_text_tokens, keys);
+  hygiene.train = inspect_file(train, task, empty, keys);
   if (validation == nullptr) return hygiene;
   const std::vector<Key> others = sorted_keys(*validation, task);
-  hygiene.validation = inspect_file(*validation, task, empty_text_tokens, others);
+  hygiene.validation = inspect_file(*validation, task, empty, others);
   find_shared(keys, others, hygiene);
   return hygiene;
 }

@@ -20,13 +20,27 @@ struct SamplePair {
   int64_t second = 0;
 };
 
+/// How an empty text, prompt or response looks in tokens.
+struct EmptyTokens {
+  int64_t text = 0;           // how many tokens an empty text or prompt has
+  bool prompts = false;       // the tokens before a response are those of the prompt column alone
+  int32_t response_end = -1;  // the token that ends each response; -1: none, or the store has no responses
+};
+
+/// Counts the samples of a causal language model whose prompt is empty, and those whose response is. A sample that was
+/// cut may have lost its prompt, and does not count.
+int64_t empty_prompts(const TokenStore& store, const EmptyTokens& empty);
+int64_t empty_responses(const TokenStore& store, const EmptyTokens& empty);
+
 /// What one file holds. Samples are compared as the model sees them: by the tokens that remain after truncation. A row
 /// in windows is one sample here.
 struct FileHygiene {
   int64_t samples = 0;
   int64_t truncated = 0;
-  std::string windows;   // window_summary()
-  int64_t empty = 0;     // classification: texts without tokens
+  std::string windows;  // window_summary()
+  int64_t empty = 0;    // classification: texts without tokens
+  int64_t empty_prompts = 0;
+  int64_t empty_responses = 0;
   int64_t repeated = 0;  // samples whose tokens an earlier sample has
   std::optional<SamplePair> repeated_example;
   int64_t contradictory_texts = 0;  // texts that have samples with different labels
@@ -48,10 +62,10 @@ struct Hygiene {
 /// Counts the samples with each label, by class index. A row in windows is one sample.
 std::vector<int64_t> label_counts(const TokenStore& store, Task task);
 
-/// Inspects the stores of a run. `empty_text_tokens`: tokens of the empty text. Takes 16 bytes of memory a sample, 4
-/// for lengths, and the time to read all tokens once. Samples are compared by hashes of 64 bits: of a million different
-/// ones, two are taken for equal with a probability of 3e-8.
-Hygiene inspect(const TokenStore& train, const TokenStore* validation, Task task, int64_t empty_text_tokens);
+/// Inspects the stores of a run. Takes 16 bytes of memory a sample, 4 for lengths, and the time to read all tokens
+/// once. Samples are compared by hashes of 64 bits: of a million different ones, two are taken for equal with a
+/// probability of 3e-8.
+Hygiene inspect(const TokenStore& train, const TokenStore* validation, Task task, const EmptyTokens& empty);
 
 /// One line of the report.
 struct Finding {

@@ -8,12 +8,19 @@
 namespace neoloom::launch {
 namespace {
 
-/// Returns how many tokens an empty text has.
-int64_t empty_text_tokens(const Inputs& inputs) {
-  if (inputs.config.data.text_pair_column.empty()) return static_cast<int64_t>(inputs.tokenizer->front_ids().size());
+data::EmptyTokens empty_tokens(const Inputs& inputs) {
+  const data::Options& options = inputs.config.data;
+  data::EmptyTokens empty{.text = static_cast<int64_t>(inputs.tokenizer->front_ids().size())};
+  if (data::has_responses(options) && inputs.config.trainer_config.completion_only_loss) {
+    empty.prompts = options.prompt_template.empty() && options.messages_column.empty();
+    if (inputs.config.tokenizer_config.add_eos_token) empty.response_end = inputs.tokenizer->eos_token_id();
+  }
+  if (options.text_pair_column.empty()) return empty;
   bool truncated = false;
   const auto max_length_tokens = static_cast<size_t>(resolve_max_length(inputs.config, inputs.base));
-  return static_cast<int64_t>(inputs.tokenizer->encode_pair("", "", {max_length_tokens, false}, truncated).size());
+  const auto pair = inputs.tokenizer->encode_pair("", "", {max_length_tokens, false}, truncated);
+  empty.text = static_cast<int64_t>(pair.size());
+  return empty;
 }
 
 /// Warns of keys of data that no file of the run needs.
@@ -48,7 +55,7 @@ std::vector<std::string> target_warnings(const Inputs& inputs, const data::Token
                                   .path = config.data.train.text(),
                                   .task = inputs.task.value,
                                   .max_length_tokens = resolve_max_length(config, inputs.base),
-                                  .empty_text_tokens = empty_text_tokens(inputs)});
+                                  .empty = empty_tokens(inputs)});
   warn_of_idle_keys(config.data, warnings);
   const train::Options& trainer = config.trainer_config;
   const bool evaluates = trainer.eval_strategy != train::Interval::kNo || trainer.eval_on_start;
@@ -84,7 +91,7 @@ std::vector<data::Finding> findings(const Inputs& inputs, const data::TokenStore
                                     const std::vector<train::ValidationSet>& validation) {
   constexpr std::string_view kOfValidation = "validation data";
   const auto found = [&](const data::TokenStore* store) {
-    return data::findings(data::inspect(train.unpacked(), store, inputs.task.value, empty_text_tokens(inputs)),
+    return data::findings(data::inspect(train.unpacked(), store, inputs.task.value, empty_tokens(inputs)),
                           train.label_names());
   };
   if (validation.empty()) return found(nullptr);

@@ -34,17 +34,26 @@ void check_tokens(const TrainingData& training, Warnings& warnings) {
                 "with data.response_column, only tokens of the response are. "
                 "Look for empty texts or responses, or raise tokenizer_config.max_length",
                 training.path, shape_of_rows(training));
-  if (without == 0) return;
-  warnings.push_back(
-      fmt::format("{} of {} rows of {} hold no token to train on (the text or response is empty, "
-                  "or all of it was cut off): the model learns nothing from these rows",
-                  without, training.store.size(), training.path));
+  if (without > 0) {
+    warnings.push_back(
+        fmt::format("{} of {} rows of {} hold no token to train on (the text or response is empty, "
+                    "or all of it was cut off): the model learns nothing from these rows",
+                    without, training.store.size(), training.path));
+  }
+  const auto warn_of_empty = [&](int64_t count, const char* what, const char* effect) {
+    if (count == 0) return;
+    warnings.push_back(
+        fmt::format("{} of {} {} of {} are empty: {}", count, training.store.size(), what, training.path, effect));
+  };
+  warn_of_empty(data::empty_prompts(training.store, training.empty), "prompts",
+                "the model learns to answer without a question");
+  warn_of_empty(data::empty_responses(training.store, training.empty), "responses", "the model learns to end at once");
 }
 
 void check_texts(const TrainingData& training, Warnings& warnings) {
   const auto lengths = training.store.lengths();
-  const int64_t empty = std::count_if(lengths.begin(), lengths.end(),
-                                      [&](int32_t length) { return length <= training.empty_text_tokens; });
+  const int64_t empty =
+      std::count_if(lengths.begin(), lengths.end(), [&](int32_t length) { return length <= training.empty.text; });
   const int64_t rows = training.store.packs();
   core::require(empty < rows, ErrorKind::kData,
                 "all {} texts of {} are empty, so nothing tells their labels apart. "

@@ -7,6 +7,7 @@
 
 #include <nlohmann/json_fwd.hpp>
 
+#include "data/hygiene.h"
 #include "data/options.h"
 #include "data/token_store.h"
 
@@ -18,11 +19,11 @@ struct TrainingData {
   std::string path;  // for messages
   data::Task task = data::Task::kSingleLabel;
   int64_t max_length_tokens = 0;
-  int64_t empty_text_tokens = 0;  // tokens of the empty text
+  data::EmptyTokens empty;
 };
 
-/// Looks for samples that teach nothing: no token after the prompt, an empty text, the same label everywhere. Returns
-/// warnings with counts. Throws: Error(kData) with counts when no sample teaches anything.
+/// Looks for samples that teach nothing: no token after the prompt, an empty text, prompt or response, the same label
+/// everywhere. Returns warnings with counts. Throws: Error(kData) with counts when no sample teaches anything.
 std::vector<std::string> check_training_data(const TrainingData& training);
 
 /// Returns a warning with the count of samples without a target, which have no loss, or "". Throws: Error(kData) when

@@ -135,3 +135,26 @@ def test_keys_without_an_effect_are_named(tmp_path, data, cache):
               data={"train": str(tmp_path / "rows.csv"), "validation": "", "delimiter": ";"})
     printed = neoloom(0, "plan", "--config", run.config_file).expect(0).out
     assert "has no effect" not in printed and "nothing evaluates" not in printed
+
+
+@pytest.mark.parametrize("eos", (True, False))
+def test_empty_prompts_and_responses_are_told(tmp_path, data, cache, eos):
+    rows = [{"prompt": f"say {i}", "response": f"word {i}"} for i in range(10)]
+    spoilt = [{"prompt": "say it", "response": ""}, {"prompt": "", "response": "some words alone"},
+              {"prompt": "then", "response": ""}]
+    write_jsonl(tmp_path / "train.jsonl", rows + spoilt)
+    write_jsonl(tmp_path / "validation.jsonl", [{"prompt": "new", "response": "x"}, {"prompt": "newer", "response": ""}])
+    config = make_config("causal_lm", data, cache)
+    config["data"] = {"train": str(tmp_path / "train.jsonl"), "validation": str(tmp_path / "validation.jsonl"),
+                      "prompt_column": "prompt", "response_column": "response"}
+    run = Run(tmp_path / "run", config, tokenizer_config={"add_eos_token": eos}, trainer_config={"max_steps": 1})
+    training = ["1 of 13 prompts of TRAIN are empty", "2 of 13 responses of TRAIN are empty"]
+    if not eos:  # then such a row has no token to train on, which is told anyway
+        training[1] = "2 of 13 rows of TRAIN hold no token to train on"
+    planned, trained = neoloom(0, "plan", "--config", run.config_file).expect(0), run.train(0).expect(0)
+    for text in training:
+        text = text.replace("TRAIN", str(tmp_path / "train.jsonl"))
+        assert text in planned.out and text in trained.err, f"{text}\n{planned.out}\n{trained.err}"
+    assert ("1 of 2 responses are empty" in planned.out) == eos
+    whole = neoloom(0, "plan", "--config", run.config_file, "--set", "trainer_config.completion_only_loss=false").expect(0)
+    assert "are empty" not in whole.out, "the store does not hold where a prompt ends that is trained on"

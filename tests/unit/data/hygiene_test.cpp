@@ -37,7 +37,7 @@ class Store : public support::FixedStore {
 
 TEST(Hygiene, CountsRepeatedAndContradictorySamples) {
   const Store store({{1, 2}, {3}, {1, 2}, {1, 2}, {3}}, {0, 1, 0, 1, 1});
-  const FileHygiene file = inspect(store, nullptr, Task::kSingleLabel, 0).train;
+  const FileHygiene file = inspect(store, nullptr, Task::kSingleLabel, {}).train;
   EXPECT_EQ(file.repeated, 3);
   EXPECT_EQ(file.contradictory_texts, 1);
   ASSERT_TRUE(file.contradictory_example);
@@ -49,7 +49,7 @@ TEST(Hygiene, CountsRepeatedAndContradictorySamples) {
 TEST(Hygiene, OtherSetsOfLabelsContradict) {
   Store store({{1}, {1}, {2}, {2}}, {});
   store.sets_ = {{1, 0}, {1, 1}, {0, 1}, {0, 1}};
-  const FileHygiene file = inspect(store, nullptr, Task::kMultiLabel, 0).train;
+  const FileHygiene file = inspect(store, nullptr, Task::kMultiLabel, {}).train;
   EXPECT_EQ(file.repeated, 2);
   EXPECT_EQ(file.contradictory_texts, 1);
   EXPECT_THAT(file.label_samples, ElementsAre(2, 3));
@@ -58,23 +58,35 @@ TEST(Hygiene, OtherSetsOfLabelsContradict) {
 TEST(Hygiene, AnotherBorderBetweenPromptAndResponseIsAnotherSample) {
   Store store({{1, 2, 3}, {1, 2, 3}, {1, 2, 3}}, {});
   store.prompts_ = {1, 2, 1};
-  EXPECT_EQ(inspect(store, nullptr, Task::kCausalLm, 0).train.repeated, 1);
+  EXPECT_EQ(inspect(store, nullptr, Task::kCausalLm, {}).train.repeated, 1);
+}
+
+TEST(Hygiene, AResponseOfNothingButItsEndIsEmpty) {
+  constexpr int32_t kBos = 8, kEnd = 9;
+  Store store({{kBos, 1, kEnd}, {kBos, 1, 2}, {kBos, kEnd}, {kBos, 2, kEnd}, {kBos, 1}}, {});
+  store.prompts_ = {2, 2, 1, 1, 2};
+  const FileHygiene file =
+      inspect(store, nullptr, Task::kCausalLm, {.text = 1, .prompts = true, .response_end = kEnd}).train;
+  EXPECT_EQ(file.empty_responses, 2);
+  EXPECT_EQ(file.empty_prompts, 2);
+  const FileHygiene plain = inspect(store, nullptr, Task::kCausalLm, {.text = 1}).train;
+  EXPECT_EQ(plain.empty_responses + plain.empty_prompts, 0);
 }
 
 TEST(Hygiene, CountsEveryValidationSampleThatTrainingHas) {
   const Store train({{1}, {2}, {2}, {9}}, {0, 0, 0, 0});
   const Store validation({{3}, {2}, {1}, {2}}, {0, 0, 0, 0});
-  const Hygiene found = inspect(train, &validation, Task::kSingleLabel, 0);
+  const Hygiene found = inspect(train, &validation, Task::kSingleLabel, {});
   EXPECT_EQ(found.shared, 3);
   ASSERT_TRUE(found.shared_example);
   EXPECT_EQ(validation.ids(found.shared_example->first)[0], train.ids(found.shared_example->second)[0]);
-  EXPECT_EQ(inspect(train, nullptr, Task::kSingleLabel, 0).shared, 0);
+  EXPECT_EQ(inspect(train, nullptr, Task::kSingleLabel, {}).shared, 0);
 }
 
 TEST(Hygiene, APercentileIsTheSmallestLengthThatSoManyDoNotExceed) {
   std::vector<std::vector<int32_t>> rows;
   for (size_t length = 100; length > 0; --length) rows.emplace_back(length, static_cast<int32_t>(length));
-  const FileHygiene file = inspect(Store(rows, std::vector<int64_t>(100, 0)), nullptr, Task::kSingleLabel, 2).train;
+  const FileHygiene file = inspect(Store(rows, std::vector<int64_t>(100, 0)), nullptr, Task::kSingleLabel, {2}).train;
   EXPECT_EQ(file.median, 50);
   EXPECT_EQ(file.percentile_90, 90);
   EXPECT_EQ(file.percentile_99, 99);

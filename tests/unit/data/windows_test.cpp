@@ -96,7 +96,7 @@ TEST_F(StoresOfWindows, StandForUnusableRowsOfAPrediction) {
 
 TEST_F(StoresOfWindows, AreLookedAtByRow) {
   const auto rows = build("a.csv", "text,label\nabcdxxxx,x\nabcdyyyy,y\nabcdxxxx,y\nq,y\n");
-  const Hygiene hygiene = inspect(*rows, nullptr, Task::kSingleLabel, 0);
+  const Hygiene hygiene = inspect(*rows, nullptr, Task::kSingleLabel, {});
   EXPECT_EQ(hygiene.train.samples, 4);
   EXPECT_EQ(hygiene.train.repeated, 1) << "the first windows of three rows are equal";
   EXPECT_EQ(hygiene.train.contradictory_texts, 1);

@@ -47,11 +47,8 @@ class Store : public support::FixedStore {
 };
 
 std::vector<std::string> warnings(const Store& store, Task task, int64_t empty_text_tokens = 0) {
-  return check_training_data({.store = store,
-                              .path = "rows.csv",
-                              .task = task,
-                              .max_length_tokens = 8,
-                              .empty_text_tokens = empty_text_tokens});
+  return check_training_data(
+      {.store = store, .path = "rows.csv", .task = task, .max_length_tokens = 8, .empty = {.text = empty_text_tokens}});
 }
 
 std::string refusal(const Store& store, Task task, int64_t empty_text_tokens = 0) {
