@@ -150,7 +150,9 @@ def test_several_labels_a_row(multi, base, files, cache):
         levels = np.append(np.unique(scores[:, k])[::-1], np.float32(0))
         candidates = [np.float32((float(high) + float(low)) / 2) for high, low in zip(levels, levels[1:])]
         values = [f1_score(truth[:, k], scores[:, k] > each) for each in candidates]
-        assert np.float32(threshold) == candidates[int(np.argmax(values))]
+        # The run's evaluation has other batches than predict: LibTorch's sigmoid differs in the last bit between the lanes of
+        # a vector and its tail.
+        assert threshold == pytest.approx(float(candidates[int(np.argmax(values))]), rel=2e-7)
     chosen = scores > np.array(made["thresholds"], np.float32)
     assert [line["labels"] for line in used] == [[n for n, on in zip(made["labels"], row) if on] for row in chosen]
     before, after = evaluation(cache, *run, "--no_calibration"), evaluation(cache, *run)
