@@ -156,7 +156,8 @@ std::string step_text(const ordered_json& told, size_t columns) {
   if (told.contains("seconds_left"))
     left = fmt::format("{} left", metrics::duration_text(told.at("seconds_left").get<double>()));
   const std::string about = left.empty() ? "" : ", about " + left;
-  for (const std::string& text : {count + share + epoch + about, count + share + about, count + about}) {
+  for (const std::string& between : {fmt::format("{}{}", share, epoch), share, std::string()}) {
+    std::string text = fmt::format("{}{}{}", count, between, about);
     if (metrics::display_width(text) <= columns) return text;
   }
   return left.empty() ? count : count + ", " + left;
