@@ -19,6 +19,7 @@
 #include "launch/job/column_roles.h"
 #include "launch/planning/first_sizes.h"
 #include "launch/system/placement.h"
+#include "launch/system/shell_word.h"
 #include "runtime/core/error.h"
 #include "runtime/core/output.h"
 #include "runtime/core/text.h"
@@ -47,18 +48,6 @@ std::string one_line(const std::string& text) {
 /// "1 row", "2 rows".
 std::string counted(int64_t number, std::string_view noun) {
   return fmt::format("{} {}{}", number, noun, number == 1 ? "" : "s");
-}
-
-/// Returns a text as one word of a shell's command.
-std::string shell_word(const std::string& text) {
-  constexpr std::string_view kPlain = "%+,-./:=@_";
-  const bool plain = !text.empty() && std::all_of(text.begin(), text.end(), [&](unsigned char c) {
-    return std::isalnum(c) != 0 || kPlain.find(static_cast<char>(c)) != std::string_view::npos;
-  });
-  if (plain) return text;
-  std::string word = "'";
-  for (const char c : text) word += c == '\'' ? "'\\''" : std::string(1, c);
-  return word + "'";
 }
 
 /// Collects the new configuration and what to say about it.

@@ -25,11 +25,9 @@ data::EmptyTokens empty_tokens(const Inputs& inputs) {
 
 /// Warns of keys of data that no file of the run needs.
 void warn_of_idle_keys(const data::Options& data, std::vector<std::string>& warnings) {
-  std::vector<std::string> names = data.train.names;
-  for (const auto& [set, files] : data.validation) names.insert(names.end(), files.names.begin(), files.names.end());
   bool tables = false;
   bool texts = false;
-  for (const std::string& name : names) {
+  for (const std::string& name : data_file_names(data)) {
     const std::string format = data.format == "auto" ? data::format_extension(name) : data.format;
     const bool known = data.format != "auto" || data::names_a_format(name);
     const bool parquet = format == "parquet" || format == "pq";
@@ -46,6 +44,12 @@ void warn_of_idle_keys(const data::Options& data, std::vector<std::string>& warn
 }
 
 }  // namespace
+
+std::vector<std::string> data_file_names(const data::Options& data) {
+  std::vector<std::string> names = data.train.names;
+  for (const auto& [set, files] : data.validation) names.insert(names.end(), files.names.begin(), files.names.end());
+  return names;
+}
 
 std::vector<std::string> target_warnings(const Inputs& inputs, const data::TokenStore& train,
                                          const std::vector<train::ValidationSet>& validation) {

@@ -11,6 +11,10 @@
 
 namespace neoloom::launch {
 
+/// Returns the files that a run reads, as the configuration names them: those to train on, then those of all validation
+/// sets.
+std::vector<std::string> data_file_names(const data::Options& data);
+
 /// Looks for rows that teach nothing, in the validation data, too, if the run evaluates. Returns warnings, also of
 /// validation data that nothing evaluates, and of keys of data that no file needs. Throws: Error(kData) when there are
 /// no rows that teach.

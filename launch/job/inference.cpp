@@ -12,6 +12,7 @@
 #include "data/readers/rows.h"
 #include "data/store/windows.h"
 #include "launch/job/checkpoint_result.h"
+#include "launch/job/data_checks.h"
 #include "launch/job/hub.h"
 #include "launch/job/initial_values.h"
 #include "launch/job/labels.h"
@@ -262,8 +263,7 @@ Inference load(comm::MpiSession& session, const ModelArguments& arguments, const
 /// Whether the path's name says a format that no data file of the run has.
 bool is_of_another_format(const std::string& path, const data::Options& run) {
   if (!data::names_a_format(path)) return false;
-  std::vector<std::string> names = run.train.names;
-  for (const auto& [set, files] : run.validation) names.insert(names.end(), files.names.begin(), files.names.end());
+  const std::vector<std::string> names = data_file_names(run);
   return std::none_of(names.begin(), names.end(), [&](const std::string& own) {
     return data::format_extension(own) == data::format_extension(path);
   });

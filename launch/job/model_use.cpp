@@ -10,21 +10,13 @@
 
 #include "data/chat_template.h"
 #include "data/prompt_template.h"
+#include "launch/system/shell_word.h"
 #include "runtime/core/text.h"
 
 namespace neoloom::launch {
 namespace {
 
 constexpr std::string_view kPrompt = "Once";
-
-/// A word of a shell's command.
-std::string shell_word(const std::string& text) {
-  constexpr std::string_view kPlain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./-=:,@";
-  if (!text.empty() && text.find_first_not_of(kPlain) == std::string::npos) return text;
-  std::string word = "'";
-  for (const char c : text) word += c == '\'' ? std::string("'\\''") : std::string(1, c);
-  return word + "'";
-}
 
 /// Returns the --set options without which a command would not treat a new text as the run does.
 std::string settings(const CardFacts& facts) {
