@@ -20,8 +20,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "support"))
 import tiny_model  # noqa: E402
 
 PROBE = Path(os.environ.get("NEOLOOM_BUILD_DIR", "build")) / "model_probe"
-# For what is well conditioned: losses, logits. Gradients of attention are differences of almost equal numbers: fp32 is
-# as far from exact arithmetic in PEFT as here: see compare().
+# For what is well conditioned. Gradients of attention, and logits behind wide heads, are differences of almost equal
+# numbers: fp32 is as far from exact arithmetic in PEFT as here. See assert_as_exact().
 TOLERANCE = 1e-5
 QV = ["q_proj", "v_proj"]
 SIX = ["q_proj", "k_proj", "v_proj", "out_proj", "c_fc", "c_proj"]
@@ -122,8 +122,8 @@ class Situation:
         gradients = {name: parameter.grad.clone() for name, parameter in self.trainable()}
         return logits.detach(), loss.item(), count, gradients
 
-    def exact_gradients(self, *batch, reduction="sum"):
-        """Returns the same gradients in fp64, also where transformers' attention converts to fp32."""
+    def exact_reference(self, *batch, reduction="sum"):
+        """Returns the same in fp64, also where transformers' attention converts to fp32."""
         attention = type(next(m for m in self.model.modules() if hasattr(m, "_attn")))
         in_fp32 = attention._attn
         source = textwrap.dedent(inspect.getsource(in_fp32)).replace("torch.float32", "torch.float64")
@@ -132,7 +132,7 @@ class Situation:
         attention._attn = scope["_attn"]
         try:
             self.model.double()
-            return self.reference(*batch, reduction=reduction)[3]
+            return self.reference(*batch, reduction=reduction)
         finally:
             self.model.float()
             attention._attn = in_fp32
@@ -152,29 +152,31 @@ class Situation:
         return {**case, **extra}
 
 
-def compare(situation, batch, answer, tensors, reduction="sum", ill_conditioned=False):
+def assert_as_exact(found, theirs, exact):
+    """The two sides round differently, and how differently depends on the processor: one sample of either's error says
+    little. So no tensor may be further from exact arithmetic than a few times PEFT's worst tensor. The test over
+    seeds, below, compares the means."""
+    errors = {name: distance(tensor, exact[name]) for name, tensor in theirs.items()}
+    bound = TOLERANCE + 4 * max(errors.values())
+    for name in theirs:
+        error = distance(found[name], exact[name])
+        assert error <= bound, f"{name}: {error:.2e} from fp64; PEFT in fp32: {errors[name]:.2e}, at most {bound:.2e}"
+
+
+def compare(situation, batch, answer, tensors, reduction="sum"):
     logits, loss, count, gradients = situation.reference(*batch, reduction=reduction)
-    mask = batch[1]
+    exact_logits, *_, exact = situation.exact_reference(*batch, reduction=reduction)
+    mask = batch[1] if situation.head == "causal_lm" else ...
     assert answer["count"] == count
     assert abs(answer["loss"] - loss) <= TOLERANCE * abs(loss)
     assert abs(answer["eval_loss"] - loss) <= TOLERANCE * abs(loss)
-    found = tensors["logits"]
-    if situation.head == "causal_lm":
-        found, logits = found[mask], logits[mask]
-    assert distance(found, logits) <= TOLERANCE
+    assert_as_exact({"logits": tensors["logits"][mask]}, {"logits": logits[mask]}, {"logits": exact_logits[mask]})
     divisor = count if reduction == "mean" else 1
-    slots = {name for name in tensors if name.startswith("grad.")}
-    assert slots == {"grad." + name for name in gradients}
-    exact = situation.exact_gradients(*batch, reduction=reduction)
-    # The two sides round differently: neither may be further from exact arithmetic than the other by more than the tolerance.
-    excess = {}
-    for name, gradient in gradients.items():
-        ours, theirs = distance(tensors["grad." + name] / divisor, exact[name]), distance(gradient, exact[name])
-        factor = 4 if ill_conditioned and theirs > TOLERANCE else 1
-        excess[name] = ours - factor * theirs
-    worst = max(excess, key=excess.get)
-    print(f"worst {excess[worst]:.1e} at {worst}")
-    assert excess[worst] <= TOLERANCE, f"{worst}: {excess[worst]:.2e} further from fp64 than PEFT in fp32"
+    found = {
+        name.removeprefix("grad."): tensor / divisor for name, tensor in tensors.items() if name.startswith("grad.")
+    }
+    assert found.keys() == gradients.keys()
+    assert_as_exact(found, gradients, exact)
 
 
 SHAPES = {
@@ -208,10 +210,23 @@ def test_logits_and_adapter_gradients_equal_peft(tmp_path, head, shape, targets)
     situation = Situation(tmp_path, head, lora, **SHAPES[shape])
     batch = make_batch(head, LENGTHS[shape], SHAPES[shape].get("vocab_size", 512), 3)
     ((answer, tensors),) = probe(tmp_path, [situation.case("out", *batch)])
-    # With heads of 48 and one layer, PEFT itself misses the gradients of q and k by more than the tolerance.
-    ill_conditioned = shape.startswith("heads of 48")
     for reduction in ("sum", "mean"):
-        compare(situation, batch, answer, tensors, reduction, ill_conditioned)
+        compare(situation, batch, answer, tensors, reduction)
+
+
+@pytest.mark.parametrize("shape", ["two small blocks", "wide head, odd intermediate"])
+def test_gradients_are_on_average_as_exact_as_in_peft(tmp_path, shape):
+    ratios = []
+    lora = dict(r=4, target_modules=SIX)
+    for seed in range(8):
+        situation = Situation(tmp_path / str(seed), "single_label", lora, seed=seed, **SHAPES[shape])
+        batch = make_batch("single_label", LENGTHS[shape], SHAPES[shape].get("vocab_size", 512), 3)
+        ((_, tensors),) = probe(tmp_path, [situation.case(str(seed), *batch)])
+        gradients, exact = situation.reference(*batch)[3], situation.exact_reference(*batch)[3]
+        ratios += [distance(tensors["grad." + name], exact[name]) / distance(gradient, exact[name])
+                   for name, gradient in gradients.items()]
+    # 200 ratios between 1/8 and 8. Their geometric mean was 0.93 and 1.33 on a Xeon with AMX.
+    assert math.exp(sum(map(math.log, ratios)) / len(ratios)) < 2
 
 
 @pytest.mark.parametrize("length", [300, 512])
@@ -352,10 +367,8 @@ def compare_in_training(situation, batch, answer, tensors, apart=1e-3):
     _, loss, _, gradients = situation.reference(*batch)
     assert answer["loss"] == pytest.approx(loss, rel=TOLERANCE)
     assert answer["eval_loss"] != pytest.approx(loss, rel=apart)
-    exact = situation.exact_gradients(*batch)
-    for name, gradient in gradients.items():
-        ours, theirs = distance(tensors["grad." + name], exact[name]), distance(gradient, exact[name])
-        assert ours <= theirs + TOLERANCE, name
+    found = {name: tensors["grad." + name] for name in gradients}
+    assert_as_exact(found, gradients, situation.exact_reference(*batch)[3])
 
 
 @pytest.mark.parametrize("lora", [None, dict(r=4, lora_alpha=8, target_modules=SIX)], ids=["every parameter", "lora"])
@@ -385,6 +398,7 @@ def test_gradients_with_dropouts_of_the_config_equal_transformers_with_the_same_
 def test_neftune_adds_noise_of_transformers_size_to_token_embeddings_alone(tmp_path, lora):
     """transformers takes the padded length of the batch, so samples are compared alone."""
     alpha = 30.0
+    torch.manual_seed(0)  # of transformers' own noise, whose size is compared below
     for length in (3, 16):
         situation = Situation(tmp_path / str(length), "single_label", lora, num_layers=3)
         ids, mask, labels = batch = make_batch("single_label", [length], 512, 3, seed=5)
