@@ -73,8 +73,8 @@ changed_sources() {
 }
 
 run_tidy() { # FILE...; without one: all
-  phase "clang-tidy" bash tests/structure/tidy.sh build "$@"
-  phase "clang" python3 tests/structure/clang.py build "$@"
+  phase "clang-tidy" bash tests/structure/tidy.sh build-checks "$@"
+  phase "clang" python3 tests/structure/clang.py build-checks "$@"
 }
 
 run_tidy_changed() {
@@ -156,7 +156,7 @@ case ${1:-} in
     ;;
   --tidy-changed)
     set_up --checks
-    phase "configure" configure release
+    phase "configure (checks)" configure checks
     run_tidy_changed
     ;;
   --asan)
@@ -180,12 +180,13 @@ case ${1:-} in
     ;;
   --tidy)
     set_up --checks
-    phase "configure" configure release
+    phase "configure (checks)" configure checks
     run_tidy
     ;;
   --nightly)
     set_up --checks
     build_release
+    phase "configure (checks)" configure checks
     run_tidy
     asan
     tsan

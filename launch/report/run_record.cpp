@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
-#include <limits>
 #include <set>
 #include <sstream>
 #include <string_view>
@@ -23,8 +22,6 @@ namespace {
 namespace fs = std::filesystem;
 using core::ErrorKind;
 using nlohmann::ordered_json;
-
-constexpr double kUnknown = std::numeric_limits<double>::quiet_NaN();
 
 std::string ranks_text(double ranks) {
   return std::isnan(ranks) ? "" : fmt::format("{} rank{}", ranks, ranks == 1 ? "" : "s");

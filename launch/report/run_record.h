@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -15,6 +16,9 @@
 #include "runtime/metrics/events.h"
 
 namespace neoloom::launch {
+
+/// A number that the events do not tell.
+inline constexpr double kUnknown = std::numeric_limits<double>::quiet_NaN();
 
 /// What one device did between two log lines.
 struct DevicePoint {

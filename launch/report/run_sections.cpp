@@ -6,7 +6,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 
 #include "launch/report/chart.h"
 #include "launch/report/evaluation_section.h"
@@ -17,8 +16,6 @@ namespace neoloom::launch {
 namespace {
 
 using nlohmann::ordered_json;
-
-constexpr double kUnknown = std::numeric_limits<double>::quiet_NaN();
 
 std::string charts(const std::string& html) { return fmt::format("<div class=\"charts\">{}</div>\n", html); }
 

@@ -19,7 +19,7 @@ namespace {
 
 using model::AttentionKernel;
 
-constexpr int64_t kHeads = 2;
+constexpr int64_t kTestedHeads = 2;
 constexpr int64_t kChannels = 128;  // of all heads
 
 struct AttentionCase {
@@ -33,7 +33,7 @@ struct AttentionCase {
 std::vector<AttentionCase> attention_cases(const model::DeviceTraits& traits) {
   std::vector<AttentionCase> cases;
   const auto chosen = [&](model::DeviceTraits device, AttentionKernel kernel) {
-    return model::choose_attention(device, model::Dtype::kBFloat16, kChannels / kHeads, 0) == kernel;
+    return model::choose_attention(device, model::Dtype::kBFloat16, kChannels / kTestedHeads, 0) == kernel;
   };
   model::DeviceTraits fastest = traits;
   fastest.deterministic = false;
@@ -75,7 +75,7 @@ class AttentionTrial {
 
   /// Returns out, dq, dk, dv in fp32.
   Tensors reference() const {
-    const model::Attention attention(kHeads, case_.window, /*on_cuda=*/true);
+    const model::Attention attention(kTestedHeads, case_.window, /*on_cuda=*/true);
     const auto in_fp32 = [](const at::Tensor& x) { return x.to(at::kFloat); };
     return all_of(attention.forward(in_fp32(q_), in_fp32(k_), in_fp32(v_), segments_),
                   attention.backward(in_fp32(grad_), in_fp32(q_), in_fp32(k_), in_fp32(v_), segments_));
@@ -86,7 +86,7 @@ class AttentionTrial {
     packed.cu_seqlens_q = model::to_device_async(packed.cu_seqlens_q, device_);
     packed.cu_seqlens_k = model::to_device_async(packed.cu_seqlens_k, device_);
     const model::AttentionRows rows{segments_, packed};
-    const model::Attention host(kHeads, case_.window, /*on_cuda=*/true);
+    const model::Attention host(kTestedHeads, case_.window, /*on_cuda=*/true);
     const model::CudaAttention attention(case_.kernel, host, operators);
     const auto there = [&](const at::Tensor& x) { return x.to(device_); };
     const at::Tensor q = there(q_), k = there(k_), v = there(v_);

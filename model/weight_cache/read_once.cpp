@@ -27,7 +27,7 @@ using core::ErrorKind;
 
 constexpr size_t kPieceBytes = size_t{4} << 20;
 constexpr size_t kSlots = 8;
-constexpr size_t kAlignmentBytes = 64;
+constexpr size_t kPieceAlignmentBytes = 64;
 constexpr size_t kReadAheadBytes = size_t{32} << 20;
 constexpr size_t kDropBytes = size_t{64} << 20;
 
@@ -39,11 +39,11 @@ class Ring {
 
   struct Slot {
     FilePiece piece;
-    std::vector<std::byte> memory = std::vector<std::byte>(kPieceBytes + kAlignmentBytes);
+    std::vector<std::byte> memory = std::vector<std::byte>(kPieceBytes + kPieceAlignmentBytes);
     std::byte* begin() {
       void* address = memory.data();
       size_t space = memory.size();
-      return static_cast<std::byte*>(std::align(kAlignmentBytes, kPieceBytes, address, space));
+      return static_cast<std::byte*>(std::align(kPieceAlignmentBytes, kPieceBytes, address, space));
     }
   };
 

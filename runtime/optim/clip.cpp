@@ -15,7 +15,7 @@
 namespace neoloom::optim {
 namespace {
 
-constexpr int64_t kChunkElements = 8192;
+constexpr int64_t kSumElements = 8192;
 
 // Adds up eight partial sums, so that the compiler can vectorize: it may not reorder a single sum.
 double chunk_square_sum(const float* values, int64_t count) {
@@ -37,11 +37,11 @@ double chunk_square_sum(const float* values, int64_t count) {
 double cpu_norm(const at::Tensor& grads) {
   const int64_t n = grads.numel();
   const float* values = grads.const_data_ptr<float>();
-  std::vector<double> sums(static_cast<size_t>((n + kChunkElements - 1) / kChunkElements));
+  std::vector<double> sums(static_cast<size_t>((n + kSumElements - 1) / kSumElements));
   at::parallel_for(0, static_cast<int64_t>(sums.size()), /*grain_size=*/16, [&](int64_t begin, int64_t end) {
     for (int64_t chunk = begin; chunk < end; ++chunk) {
-      const int64_t first = chunk * kChunkElements;
-      sums[static_cast<size_t>(chunk)] = chunk_square_sum(values + first, std::min(kChunkElements, n - first));
+      const int64_t first = chunk * kSumElements;
+      sums[static_cast<size_t>(chunk)] = chunk_square_sum(values + first, std::min(kSumElements, n - first));
     }
   });
   double total = 0.0;

@@ -14,6 +14,7 @@
 #include "data/batching/step_list.h"
 #include "runtime/core/clock.h"
 #include "runtime/core/error.h"
+#include "runtime/train/gradient_sum.h"
 #include "runtime/train/micro_batch_loader.h"
 #include "runtime/train/predictor.h"
 #include "runtime/train/score_table.h"
@@ -21,8 +22,6 @@
 
 namespace neoloom::train {
 namespace {
-
-constexpr double kLossUnit = 0x1.0p32;
 
 // Holds the sums of one rank, on the host. They are integers, so their sum over ranks does not depend on the order.
 struct Totals {

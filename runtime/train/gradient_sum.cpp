@@ -19,7 +19,6 @@
 namespace neoloom::train {
 namespace {
 
-constexpr double kLossUnit = 0x1.0p32;  // a summed loss of 1 in fixed point
 constexpr int64_t kFlaggedElements = 0, kLossSum = 1, kFlaggedLosses = 2;
 constexpr int64_t kChunkElements = int64_t{1} << 22;  // bounds the fp64 temporaries on a device
 constexpr int64_t kGrainElements = int64_t{1} << 16;  // the least that a thread gets

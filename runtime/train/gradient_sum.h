@@ -11,6 +11,8 @@
 
 namespace neoloom::train {
 
+inline constexpr double kLossUnit = 0x1.0p32;  // a summed loss of 1 in fixed point
+
 /// The gradient sum of one step, over micro-batches and ranks, in one buffer on the model's device. Loss and flags lie
 /// before the gradients: they share the bucket that the backward pass completes last.
 class GradientSum {

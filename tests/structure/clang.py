@@ -41,7 +41,7 @@ def check(entry):
     return pathlib.Path(entry["file"]).relative_to(ROOT), done.returncode, done.stderr
 
 
-def main(build="build", *files):
+def main(build="build-checks", *files):
     entries = json.loads((ROOT / build / "compile_commands.json").read_text())
     wanted = {str(ROOT / name) for name in files}
     entries = [entry for entry in entries

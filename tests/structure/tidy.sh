@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# clang-tidy (.clang-tidy) over the project's own sources, as the build compiles them. Files that passed are remembered
+# clang-tidy (.clang-tidy) over the project's own sources, as the preset "checks" compiles them. Files that passed are remembered
 # by the hash of what the compiler sees of them, so a second call looks only at what changed.
 #
 #   bash tests/structure/tidy.sh [BUILD_FOLDER] [FILE...]
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 cd "$root"
-build=${1:-build}
+build=${1:-build-checks}
 [ $# -eq 0 ] || shift
 command -v clang-tidy >/dev/null || { echo "tidy.sh: no clang-tidy (Debian: apt-get install clang-tidy)" >&2; exit 2; }
-[ -f "$build/compile_commands.json" ] || { echo "tidy.sh: no $build/compile_commands.json: cmake --preset release" >&2; exit 2; }
+[ -f "$build/compile_commands.json" ] || { echo "tidy.sh: no $build/compile_commands.json: cmake --preset checks" >&2; exit 2; }
 
 files=("$@")
 if [ ${#files[@]} -eq 0 ]; then
