@@ -270,6 +270,12 @@ train::TrainerSetup trainer_setup(comm::MpiSession& session, const TrainingJob& 
       return {{"adapter/norm_A", norms.a}, {"adapter/norm_B", norms.b}, {"adapter/norm_update", norms.update}};
     };
   }
+  setup.hooks.decode = [&s](std::span<const int32_t> ids) {
+    constexpr size_t kShownTokens = 100;
+    const std::string text =
+        s.tokenizer->decode(ids.first(std::min(ids.size(), kShownTokens)), /*skip_special_tokens=*/true);
+    return ids.size() > kShownTokens ? text + "..." : text;
+  };
   setup.hooks.run_ended = [&s] { return write_report_of(s.config.trainer_config.output_dir); };
   setup.hooks.peak_memory_bytes = [&device] { return device.peak_memory_bytes(); };
   setup.hooks.device_readback = device.readback();

@@ -68,23 +68,27 @@ class Reader {
 }  // namespace
 
 std::string mistakes_section(const RunRecord& run) {
-  const std::string path = run.folder + "/predictions.jsonl";
-  const std::string how = fmt::format(
-      "neoloom predict --run {} --input FILE --output {} --keep truth=LABEL_COLUMN,text=TEXT_COLUMN, then neoloom "
-      "report",
-      run.folder, path);
-  if (!std::filesystem::is_regular_file(path)) {
-    return missing("There is no predictions.jsonl in the run folder, which would show the most confident mistakes: " +
-                   how);
+  const std::string of_evaluation = run.folder + "/mistakes.jsonl";
+  const std::string of_predict = run.folder + "/predictions.jsonl";
+  const bool predicted = std::filesystem::is_regular_file(of_predict);
+  if (!predicted && !std::filesystem::is_regular_file(of_evaluation)) {
+    return missing("There is no mistakes.jsonl in the run folder, which neoloom 0.4 and later write.");
   }
   Reader reader;
-  metrics::read_events(path, [&](const ordered_json& row) { reader.take(row); });
-  if (reader.rows == 0) {
-    return missing("No row of predictions.jsonl has its true label, one of the labels, under the key truth: " + how);
+  metrics::read_events(predicted ? of_predict : of_evaluation, [&](const ordered_json& row) { reader.take(row); });
+  if (predicted && reader.rows == 0) {
+    return missing(fmt::format(
+        "No row of predictions.jsonl has its true label, one of the labels, under the key truth: neoloom predict --run "
+        "{} --input FILE --output {} --keep truth=LABEL_COLUMN,text=TEXT_COLUMN, then neoloom report",
+        run.folder, of_predict));
   }
-  Table table(
-      fmt::format("{} of {} rows are labelled wrongly; those with the largest scores", reader.wrong, reader.rows),
-      {"row", "true label", "predicted", "score", "score of the true label", "columns"}, /*text=*/true);
+  if (reader.mistakes.empty()) return "<p>There is none.</p>\n";
+  const std::string caption =
+      predicted ? fmt::format("{} of {} rows of predictions.jsonl are labelled wrongly; those with the largest scores",
+                              reader.wrong, reader.rows)
+                : "Mistakes of the last evaluation with the largest scores; rows count from 0";
+  Table table(caption, {"row", "true label", "predicted", "score", "score of the true label", "columns"},
+              /*text=*/true);
   for (const Mistake& mistake : reader.mistakes) table.row(mistake.cells);
   return table.html();
 }

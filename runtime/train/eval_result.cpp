@@ -120,11 +120,15 @@ double majority_baseline(const data::TokenStore& store, core::Task task) {
   return store.size() == 0 ? 0.0 : static_cast<double>(most) / static_cast<double>(store.packs());
 }
 
-void EvalResult::add_single(int64_t truth, std::span<const float> logits, std::span<const float> scores) {
+void EvalResult::add_single(int64_t row, int64_t truth, std::span<const float> logits, std::span<const float> scores) {
   const int64_t predicted = std::max_element(logits.begin(), logits.end()) - logits.begin();
+  const double score = scores[static_cast<size_t>(predicted)];
   single_label->add(truth, predicted);
   top_k.add(logits, truth);
-  calibration.add(scores[static_cast<size_t>(predicted)], predicted == truth);
+  calibration.add(score, predicted == truth);
+  if (predicted != truth) {
+    metrics::add_mistake(mistakes, {row, truth, predicted, score, scores[static_cast<size_t>(truth)]});
+  }
 }
 
 void EvalResult::add_multi(std::span<const uint8_t> truth, std::span<const float> logits, std::span<const float> scores,

@@ -12,6 +12,7 @@
 
 #include "data/token_store.h"
 #include "runtime/metrics/classification.h"
+#include "runtime/metrics/mistakes.h"
 #include "runtime/metrics/ranking.h"
 #include "runtime/metrics/regression.h"
 #include "runtime/metrics/score_counts.h"
@@ -41,6 +42,7 @@ struct EvalResult {
   double seconds = 0.0;
   // Classification of labelled data:
   std::optional<metrics::ConfusionCounts> single_label;
+  std::vector<metrics::Mistake> mistakes;  // one label a row: the most confident ones
   std::optional<metrics::MultiLabelCounts> multi_label;
   std::optional<metrics::RegressionScores> regression;
   metrics::TopKCounts top_k;
@@ -49,8 +51,8 @@ struct EvalResult {
   double majority_baseline = 0.0;
 
   bool classifies() const { return single_label || multi_label; }
-  /// Counts one sample. Shapes: logits, scores [num_labels].
-  void add_single(int64_t truth, std::span<const float> logits, std::span<const float> scores);
+  /// Counts one sample. `row`: of the store, for the mistakes. Shapes: logits, scores [num_labels].
+  void add_single(int64_t row, int64_t truth, std::span<const float> logits, std::span<const float> scores);
   /// `thresholds`: of a calibration [num_labels]; empty: 0.5.
   void add_multi(std::span<const uint8_t> truth, std::span<const float> logits, std::span<const float> scores,
                  std::span<const float> thresholds = {});

@@ -9,16 +9,22 @@
 #include <numeric>
 #include <optional>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "data/batching/step_list.h"
 #include "runtime/core/clock.h"
 #include "runtime/core/error.h"
+#include "runtime/core/wire.h"
 #include "runtime/train/gradient_sum.h"
 #include "runtime/train/micro_batch_loader.h"
 #include "runtime/train/predictor.h"
 #include "runtime/train/score_table.h"
 #include "runtime/train/window_mean.h"
+
+namespace neoloom::metrics {
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Mistake, row, truth, label, score, truth_score)
+}  // namespace neoloom::metrics
 
 namespace neoloom::train {
 namespace {
@@ -55,6 +61,16 @@ metrics::RegressionScores scores_of_all(comm::MpiSession& session, const data::T
   return metrics::regression_scores(predicted, truth, static_cast<int64_t>(store.label_names().size()));
 }
 
+/// Joins the most confident mistakes of all ranks.
+void join_mistakes(comm::MpiSession& session, std::vector<metrics::Mistake>& mistakes) {
+  const std::string mine = core::to_wire(std::exchange(mistakes, {}));
+  for (const std::string& part : session.all_gather(mine)) {
+    for (const auto& mistake : core::from_wire<std::vector<metrics::Mistake>>(part)) {
+      metrics::add_mistake(mistakes, mistake);
+    }
+  }
+}
+
 /// Counts the predictions of this rank's batches, if the data are labelled.
 class Predictions {
  public:
@@ -83,7 +99,7 @@ class Predictions {
     for (int64_t i = 0; i < host.size(0); ++i) {
       const int64_t sample = store_.pack_begin(first_row + i);
       if (result_.single_label) {
-        result_.add_single(store_.label(sample), row(host, i), row(scores, i));
+        result_.add_single(first_row + i, store_.label(sample), row(host, i), row(scores, i));
       } else {
         result_.add_multi(store_.multi_label(sample), row(host, i), row(scores, i), calibration_.thresholds);
       }
@@ -94,6 +110,7 @@ class Predictions {
   void rank(comm::MpiSession& session) {
     if (regression_) result_.regression = scores_of_all(session, store_, values_);
     if (table_) result_.rankings = table_->rank(session, store_, task_);
+    if (result_.single_label) join_mistakes(session, result_.mistakes);
   }
 
  private:

@@ -38,7 +38,10 @@ metrics::DeviceMeasure total_of(const std::vector<metrics::DeviceMeasure>& devic
 }  // namespace
 
 Reporter::Reporter(comm::Communicator& communicator, ReporterSetup setup)
-    : communicator_(communicator), setup_(std::move(setup)), logged_step_(setup_.first_step) {
+    : communicator_(communicator),
+      setup_(std::move(setup)),
+      mistakes_(setup_.output_dir, setup_.decode),
+      logged_step_(setup_.first_step) {
   setup_.self.limit_seconds_per_token = setup_.limit.seconds_per_token;
   since_log_ = since_start_ = setup_.self;
   if (setup_.self.rank != 0) return;
@@ -91,6 +94,11 @@ void Reporter::warn(int64_t step, const std::string& text, const ordered_json& m
   ordered_json warning = {{"event", "warning"}, {"step", step}, {"message", text}};
   warning.update(more);
   event(warning);
+}
+
+void Reporter::tell(int64_t step, const SideProduct::Outcome& outcome) {
+  if (outcome.failed && !outcome.text.empty()) warn(step, outcome.text);
+  if (!outcome.failed && !outcome.text.empty()) notice(outcome.text);
 }
 
 void Reporter::start() { start_seconds_ = log_seconds_ = core::now_seconds(); }
@@ -178,14 +186,16 @@ void Reporter::evaluated(const Evaluation& evaluation) {
   constexpr size_t kShownValues = 5;
   constexpr size_t kMostMatrixLabels = 100;
   const EvalResult& result = evaluation.result;
+  const std::vector<std::string>& labels = evaluation.store.label_names();
   ordered_json eval = {{"event", "eval"}, {"step", evaluation.step}, {"epoch", evaluation.epoch}};
   eval.update(evaluation.values);
   ordered_json more = {{"eval_runtime", result.seconds},
                        {"eval_samples_per_second", static_cast<double>(result.samples) / result.seconds}};
-  more.update(result.tables(evaluation.labels));
-  if (evaluation.labels.size() > kMostMatrixLabels) more.erase("eval_confusion_matrix");
+  more.update(result.tables(labels));
+  if (labels.size() > kMostMatrixLabels) more.erase("eval_confusion_matrix");
   eval.update(for_set(evaluation.set, more));
   event(eval);
+  tell(evaluation.step, mistakes_.update(evaluation.set, result, evaluation.store));
   std::string line = fmt::format("eval at step {}:", evaluation.step);
   size_t shown = 0;
   for (const auto& [key, value] : evaluation.values.items()) {
@@ -196,7 +206,7 @@ void Reporter::evaluated(const Evaluation& evaluation) {
   notice(line);
   if (std::exchange(evaluated_step_, evaluation.step) != evaluation.step) last_evaluation_.clear();
   last_evaluation_ += "; " + line;
-  const std::string text = result.warning_of_one_prediction(evaluation.labels);
+  const std::string text = result.warning_of_one_prediction(labels);
   if (evaluation.step == 0) return;  // an untrained classifier may well predict one class
   if (text.empty()) {
     told_of_one_prediction_.erase(evaluation.set);

@@ -17,6 +17,8 @@
 #include "runtime/metrics/event_sinks.h"
 #include "runtime/metrics/events.h"
 #include "runtime/train/evaluator.h"
+#include "runtime/train/mistakes_file.h"
+#include "runtime/train/side_product.h"
 
 namespace neoloom::train {
 
@@ -43,6 +45,7 @@ struct ReporterSetup {
   std::string config_text = {};
   /// Called after the run_end event, on rank 0 only. Returns a warning, or "". May be empty.
   std::function<std::string()> run_ended{};
+  MistakesFile::Decode decode{};
   /// Watches the wait of a log line for peers. Empty: nobody does.
   std::function<comm::Watchdog::Guard()> guard;
 };
@@ -64,6 +67,8 @@ class Reporter {
   /// `more`: members of the event beside step and message.
   void warn(int64_t step, const std::string& text,
             const nlohmann::ordered_json& more = nlohmann::ordered_json::object());
+  /// Says what became of a file; nothing if there is nothing to say.
+  void tell(int64_t step, const SideProduct::Outcome& outcome);
   /// World size of the run that last wrote metrics.jsonl; 0: none did, or this rank does not write.
   int64_t world_size_before() const { return world_size_before_; }
 
@@ -87,10 +92,11 @@ class Reporter {
     const std::string& set;  // name of the validation set
     const EvalResult& result;
     const nlohmann::ordered_json& values;  // for_set(set, result.json())
-    const std::vector<std::string>& labels;
+    const data::TokenStore& store;
     std::string judge;  // key of the metric that chooses the best model
   };
-  /// Writes the event with all values and tables. The line on the console has the first values and the judge's.
+  /// Writes the event with all values and tables, and mistakes.jsonl. The line on the console has the first values and
+  /// the judge's.
   void evaluated(const Evaluation& evaluation);
   /// Redraws the progress bar.
   void tick(int64_t step);
@@ -116,6 +122,7 @@ class Reporter {
   std::unique_ptr<metrics::Console> console_;               // rank 0
   std::vector<std::unique_ptr<metrics::EventSink>> sinks_;  // rank 0
   bool told_of_sinks_ = false;
+  MistakesFile mistakes_;
   std::string last_evaluation_;  // of all validation sets
   int64_t evaluated_step_ = -1;
   metrics::DeviceMeasure since_log_, since_start_;

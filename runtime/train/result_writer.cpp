@@ -58,14 +58,7 @@ void ResultWriter::write_side_products(int64_t step) {
         core::publish_file(path, setup_.config_file, ErrorKind::kOutput);
       }),
       best_folder_.write([&] { write_best_adapter(setup_.output_dir + "/" + best_folder_.name()); })};
-  for (const SideProduct::Outcome& outcome : outcomes) {
-    if (outcome.text.empty()) continue;
-    if (outcome.failed) {
-      reporter_.warn(step, outcome.text);
-    } else {
-      reporter_.notice(outcome.text);
-    }
-  }
+  for (const SideProduct::Outcome& outcome : outcomes) reporter_.tell(step, outcome);
 }
 
 std::string ResultWriter::unsaved_stop(int64_t step) const {

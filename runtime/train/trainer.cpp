@@ -66,6 +66,7 @@ Trainer::Trainer(comm::MpiSession& session, comm::Communicator& communicator, mo
                                .logging_dir = setup_.options.logging_dir,
                                .config_text = setup_.config_file,
                                .run_ended = setup_.hooks.run_ended,
+                               .decode = setup_.hooks.decode,
                                .guard = [this] { return guard("gathering throughput"); }}),
       writer_({.output_dir = setup_.options.output_dir,
                .result_folder = setup_.result_folder,
@@ -346,7 +347,7 @@ ordered_json Trainer::evaluate_on(const ValidationSet& set) {
                          .set = set.name,
                          .result = result,
                          .values = values,
-                         .labels = set.store->label_names(),
+                         .store = *set.store,
                          .judge = best_.judge().metric});
   }
   return values;

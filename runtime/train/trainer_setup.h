@@ -39,6 +39,7 @@ struct Hooks {
       write_adapter;
   /// Lists of numbers that histograms of a log line show, by name. Rank 0 only. Empty: there are none.
   std::function<nlohmann::ordered_json(const at::Tensor& params)> histograms;
+  MistakesFile::Decode decode;  // of the beginning of a sample, for people
   std::function<int64_t()> peak_memory_bytes;
   /// Runs a micro-step's kernels, by CUDA graph or eagerly. Empty: eagerly.
   std::function<void(const cuda::RepeatedWork& work)> run_micro_step;

@@ -120,7 +120,7 @@ def test_a_killed_and_resumed_run_has_every_section(resumed):
     assert page.tags.count("figure") == len(page.figures)
     charts = [value for name, value in page.attributes if name == "aria-label"]
     assert len(charts) == len(page.figures) and all(charts)
-    assert page.text.count("There is no") == 1 and "There is no predictions.jsonl in the run folder" in page.text
+    assert "There is no" not in page.text
 
 
 def test_the_numbers_are_those_of_metrics_jsonl(resumed):
@@ -237,18 +237,43 @@ def test_a_language_model_has_no_tables_of_labels(data, cache, tmp_path):
         assert page.numbers(figure)[1] == [[4, event[key]]]
 
 
-def test_predictions_in_the_run_folder_show_the_most_confident_mistakes(resumed, data, tmp_path):
-    folder = shutil.copytree(resumed.folder, tmp_path / "copy")
-    predictions = folder / "predictions.jsonl"
+def labelled_wrongly(folder, data, predictions):
+    """Returns the wrong rows of the validation data by falling score, as predict writes them."""
     common.neoloom(0, "predict", "--run", folder, "--input", data / "validation.jsonl", "--output", predictions,
                    "--keep", "truth=label,text").expect(0)
-    common.neoloom(0, "report", "--run", folder).expect(0)
     rows = [json.loads(line) for line in predictions.read_text().splitlines()]
     wrong = sorted((row for row in rows if row["label"] != row["truth"]), key=lambda row: -row["score"])
     assert wrong
+    return wrong[:20]
+
+
+def assert_shows(folder, wrong):
     shown = read_page(folder / "report.html").table("row")[1:]
     assert [row[:3] + row[5:] for row in shown] == [
-        [str(row["index"]), row["truth"], row["label"], f"text: {row['text']}"] for row in wrong[:20]]
+        [str(row["index"]), row["truth"], row["label"], f"text: {row['text']}"] for row in wrong]
+
+
+def test_the_page_shows_the_most_confident_mistakes_of_the_last_evaluation(resumed, data, tmp_path):
+    wrong = labelled_wrongly(resumed.folder, data, tmp_path / "predictions.jsonl")
+    lines = [json.loads(line) for line in (resumed.folder / "mistakes.jsonl").read_text().splitlines()]
+    for row in wrong:
+        row["scores"] = {row["truth"]: row["scores"][row["truth"]]}
+    assert lines == wrong
+    assert_shows(resumed.folder, wrong)
+
+
+def test_the_mistakes_are_the_same_for_any_number_of_ranks(resumed, config, tmp_path):
+    run = common.Run(tmp_path / "three", config)
+    run.train(3).expect(0)
+    assert (run.folder / "mistakes.jsonl").read_text() == (resumed.folder / "mistakes.jsonl").read_text()
+
+
+def test_predictions_in_the_run_folder_show_the_most_confident_mistakes(resumed, data, tmp_path):
+    folder = shutil.copytree(resumed.folder, tmp_path / "copy")
+    (folder / "mistakes.jsonl").unlink()
+    wrong = labelled_wrongly(folder, data, folder / "predictions.jsonl")
+    common.neoloom(0, "report", "--run", folder).expect(0)
+    assert_shows(folder, wrong)
 
 
 def test_what_cannot_be_reported_is_refused(resumed, tmp_path):

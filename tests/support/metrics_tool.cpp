@@ -108,7 +108,7 @@ json evaluate(const json& request, neoloom::comm::MpiSession& session) {
     if (task == Task::kMultiLabel) {
       result.add_multi(store.multi_label(i), row(logits, i), row(scores, i));
     } else {
-      result.add_single(store.label(i), row(logits, i), row(scores, i));
+      result.add_single(i, store.label(i), row(logits, i), row(scores, i));
     }
   }
   train::ScoreTable table(store.size(), labels);

@@ -148,10 +148,24 @@ not JSON
   EXPECT_THAT(report_page({read(), read()}), HasSubstr("</html>"));
 }
 
+TEST_F(RunFolder, ShowsTheMostConfidentMistakesOfTheLastEvaluation) {
+  write(R"({"event":"eval","step":1,"eval_samples":3,"eval_labels":["a","b"],"eval_confusion_matrix":[[1,1],[1,0]]}
+)");
+  folder_.write("mistakes.jsonl", "");
+  EXPECT_THAT(report_page({read()}), HasSubstr("There is none."));
+  folder_.write("mistakes.jsonl",
+                R"({"index":7,"label":"a","score":0.9,"scores":{"b":0.1},"truth":"b","set":"dev","text":"<x>"})"
+                "\n");
+  const std::string page = report_page({read()});
+  EXPECT_THAT(page, HasSubstr("Mistakes of the last evaluation"));
+  EXPECT_THAT(page, HasSubstr("<th scope=\"row\">7</th><td>b</td><td>a</td><td>0.9</td><td>0.1</td>"
+                              "<td>set: dev; text: &lt;x&gt;</td></tr>"));
+}
+
 TEST_F(RunFolder, ShowsTheMostConfidentMistakesOfItsPredictions) {
   write(R"({"event":"eval","step":1,"eval_samples":3,"eval_labels":["a","b"],"eval_confusion_matrix":[[1,1],[1,0]]}
 )");
-  EXPECT_THAT(report_page({read()}), HasSubstr("There is no predictions.jsonl in the run folder"));
+  EXPECT_THAT(report_page({read()}), HasSubstr("There is no mistakes.jsonl in the run folder"));
   std::string rows;
   for (int i = 0; i < 40; ++i) {
     rows += R"({"index":)" + std::to_string(i) + R"(,"label":"a","score":0.)" + std::to_string(50 + i) +
@@ -160,7 +174,7 @@ TEST_F(RunFolder, ShowsTheMostConfidentMistakesOfItsPredictions) {
   }
   folder_.write("predictions.jsonl", rows);
   const std::string page = report_page({read()});
-  EXPECT_THAT(page, HasSubstr("39 of 40 rows are labelled wrongly"));
+  EXPECT_THAT(page, HasSubstr("39 of 40 rows of predictions.jsonl are labelled wrongly"));
   EXPECT_THAT(page, HasSubstr("<th scope=\"row\">38</th><td>b</td><td>a</td><td>0.88</td><td>0.1</td>"
                               "<td>text: &lt;row&gt;38</td></tr>\n<tr><th scope=\"row\">37</th>"));
   EXPECT_THAT(page, HasSubstr("&lt;row&gt;19<"));
