@@ -2,11 +2,9 @@
 """predict and generate as filters: a line of standard input, a line of standard output, while the model stays loaded."""
 
 import json
-import re
 import select
 import signal
 import subprocess
-import sys
 
 import common
 import pytest
@@ -257,35 +255,3 @@ def test_the_encoding_of_the_runs_files_is_not_that_of_a_stream(data, cache, tmp
         assert (f"{name} is read as utf-8, not in the run's data.encoding latin-1" in done.err) == bool(name)
     done = ended(cache, *predict, "-", "--set", "data.encoding=latin-1", stdin=line).expect(0)
     assert json_lines(done.out)[0]["text"] == "caf\u00c3\u00a9" and "is read as" not in done.err
-
-
-# The page
-
-
-def test_the_examples_of_the_page(data, cache, tmp_path):
-    page = (common.SOURCE / "launch/README.md").read_text()
-    section = page[page.index("### A filter"): page.index("\n## generate")]
-    shell = re.findall(r"^    (.*neoloom.*)$", section, re.MULTILINE)
-    [python] = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
-    config = common.make_config("classification", data, cache)
-    config["trainer_config"] = {"max_steps": 1, "per_device_train_batch_size": 2}
-    for name in ("mine", "lm"):
-        if name == "lm":
-            config = common.merged(common.make_config("causal_lm", data, cache), {})
-            config["trainer_config"] = {"max_steps": 1, "per_device_train_batch_size": 2}
-        run, _ = train(tmp_path / name, cache, config)
-        (tmp_path / "runs").mkdir(exist_ok=True)
-        (tmp_path / "runs" / name).symlink_to(run.folder)
-    (tmp_path / "build").symlink_to(common.BUILD)
-    write_jsonl(tmp_path / "new.jsonl", ROWS)
-
-    def output(*words):
-        done = subprocess.run(words, cwd=tmp_path, env=common.environment(), capture_output=True, text=True, timeout=120)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    seen = [output("bash", "-c", command) for command in shell]
-    assert len(seen) == 3 and len((tmp_path / "labels.jsonl").read_text().splitlines()) == len(ROWS)
-    assert json.loads(seen[1])["label"] in common.LABELS and json.loads(seen[2])["prompt"] == "Once"
-    assert len(python.splitlines()) <= 12
-    assert re.fullmatch(r"free cash -> \w+ 0\.\d+\nsee you at lunch -> \w+ 0\.\d+\n", output(sys.executable, "-c", python))

@@ -4,20 +4,21 @@
 import pathlib
 import re
 import subprocess
+import sys
 
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests/support"))
+
+import pages  # noqa: E402
+
 MOST_LINES = 150  # of README.md
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 
 
 def tracked_pages():
-    listed = subprocess.run(["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.md"], cwd=ROOT,
-                            capture_output=True, text=True)
-    if listed.returncode != 0:  # not a checkout
-        pytest.skip("not a git checkout: which pages belong to it is unknown", allow_module_level=True)
-    return [pathlib.Path(line) for line in listed.stdout.splitlines()]
+    return [pathlib.Path(page) for page in pages.tracked()]
 
 
 def without_code(text):
