@@ -10,6 +10,7 @@ import os
 import random
 import re
 import shutil
+import statistics
 import subprocess
 import sys
 
@@ -50,11 +51,11 @@ RUN = f"""
 model_config: {{pretrained_model_name: {NAME}}}
 peft_config: {{task_type: SEQ_CLS, r: 4, lora_alpha: 8, target_modules: [q_proj, v_proj]}}
 trainer_config: {{max_steps: 500, learning_rate: 1.0e-3, save_steps: 100, save_total_limit: 5, logging_steps: 100,
-                 report_to: prometheus, output_dir: runs/mine}}
+                 eval_strategy: steps, eval_steps: 100, report_to: prometheus, output_dir: runs/mine}}
 data: {{train: train.csv, validation: dev.csv, text_column: text, label_column: label}}
 """
 MARK = "the command has ended"
-SHORT = ("max_steps=2", "save_steps=1", "report_to=none")
+SHORT = ("max_steps=2", "save_steps=1", "eval_steps=2", "report_to=none")
 
 
 @pytest.fixture(scope="session")
@@ -126,6 +127,11 @@ def without_a_configuration(folder, _):
     (folder / "run.yaml").unlink()
 
 
+def a_short_run(folder, _):
+    shutil.rmtree(folder / "runs/mine")
+    (folder / "run.yaml").write_text(RUN.replace("max_steps: 500", "max_steps: 2").replace("eval_steps: 100", "eval_steps: 2"))
+
+
 def nothing_trained(folder, _):
     without_a_configuration(folder, _)
     shutil.rmtree(folder / "runs/mine")
@@ -186,6 +192,17 @@ def readme_was_right(folder, page, seen):
     assert (folder / "merged/model.safetensors").exists()
 
 
+def cluster_was_right(folder, page, seen):
+    report = (folder / "sweep.html").read_text()
+    for rate in ("1e-4", "5e-4"):
+        losses = []
+        for seed in (1, 2, 3):
+            events = (folder / f"runs/rate-{rate}-seed-{seed}/metrics.jsonl").read_text().splitlines()
+            losses.append([event["eval_loss"] for event in map(json.loads, events) if event["event"] == "eval"][-1])
+        assert len(set(losses)) == 3
+        assert f"{statistics.mean(losses):.6g}" in report and f"{statistics.stdev(losses):.6g}" in report
+
+
 def launch_was_right(folder, page, seen):
     assert (folder / "runs/another/profile/step-20-rank-0.json").exists()
     assert (folder / "compared.html").exists() and (folder / "adapter-so-far/adapter_model.safetensors").exists()
@@ -232,6 +249,7 @@ def trainer_script_was_right(folder, page, seen):
 
 BEFORE = {
     "README.md": nothing_trained,
+    "cluster/README.md": a_short_run,
     "launch/README.md": without_a_configuration,
     "configs/README.md": parts_of_a_configuration,
     "configs/INSTRUCTION_TUNING.md": data_of_instruction_tuning,
@@ -243,6 +261,7 @@ BEFORE = {
 }
 AFTER = {
     "README.md": readme_was_right,
+    "cluster/README.md": cluster_was_right,
     "launch/README.md": launch_was_right,
     "configs/INSTRUCTION_TUNING.md": instruction_tuning_was_right,
     "configs/PRETRAINING.md": pretraining_was_right,

@@ -40,7 +40,7 @@ NOT_RUN = {
 }
 # How blocks begin that hold something else. YAML and output are told by a first word with a colon at its end.
 NO_COMMANDS = ("launch/            the program", "Below is an instruction", "### User:", "config = GPTNeoConfig(")
-SHELL, PYTHON = ("", "bash", "sh", "shell", "console"), ("python",)
+PYTHON, OTHERS = ("python",), ("json", "yaml", "text")  # languages of fenced blocks; all others are shells
 
 
 @dataclass
@@ -69,7 +69,7 @@ def blocks(page):
             continue
         if token.info in PYTHON or (token.type == "code_block" and first in (["import"], ["from"])):
             found.append(Block(True, [text]))
-        elif token.info in SHELL and not first[0].endswith(":"):
+        elif token.info not in OTHERS and not first[0].endswith(":"):
             found.append(Block(False, split(text)))
     return found
 
