@@ -11,7 +11,8 @@
 #   bash tests/run.sh --tidy-changed  the same for the sources that changed since the last release
 #   bash tests/run.sh --oldest        build and all tests with the oldest supported LibTorch (cluster/bootstrap/oldest)
 #   bash tests/run.sh --newest        build and all tests with the newest releases of LibTorch and the oracles
-#   bash tests/run.sh --nightly       the release build with all tests, --asan, --tsan, --tidy, --oldest and --newest
+#   bash tests/run.sh --nightly       the release build with all tests and the memory of models of 125M and 1.3B, --asan,
+#                                     --tsan, --tidy, --oldest and --newest
 #   bash tests/run.sh -R parity -V    other arguments go to ctest
 #
 # NEOLOOM_JOBS: parallel compilers and tests (default: the number of cores; tests at most 2, they start ranks of their own).
@@ -192,11 +193,11 @@ case ${1:-} in
     tsan
     oldest
     newest
-    phase "tests" run_ctest build
+    phase "tests" run_ctest build -C nightly
     ;;
   -h | --help)
     trap - EXIT
-    sed -n '3,18s/^# \{0,1\}//p' tests/run.sh
+    sed -n '3,19s/^# \{0,1\}//p' tests/run.sh
     ;;
   *)
     set_up

@@ -29,7 +29,7 @@ using metrics::memory_text;
 using core::ErrorKind;
 using train::AutoFlag;
 
-// Is left to LibTorch's and BLAS's own buffers, to the heap's gaps (a process was up to 15 % above its plan), and to
+// Is left to LibTorch's and BLAS's own buffers, to the heap's gaps (a process was up to 29 % above its plan), and to
 // others on the node.
 constexpr double kHeadroom = 0.2;
 
