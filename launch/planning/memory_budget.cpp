@@ -29,9 +29,12 @@ using metrics::memory_text;
 using core::ErrorKind;
 using train::AutoFlag;
 
-// Is left to LibTorch's and BLAS's own buffers, to the heap's gaps (a process was up to 29 % above its plan), and to
-// others on the node.
+// Is left to LibTorch's and BLAS's own buffers, and to others on the node.
 constexpr double kHeadroom = 0.2;
+// The heap keeps what is freed (core::settle_process), and the next tensors do not fit into it exactly. Processes of
+// 125M and 1.3B took between 8 % and 65 % of their micro-step more than the other items together. With this item they
+// are within 15 % of the plan: tests/e2e/test_large_memory.py.
+constexpr double kHeapGaps = 0.35;
 
 int64_t without_headroom(int64_t bytes) { return static_cast<int64_t>(static_cast<double>(bytes) * (1.0 - kHeadroom)); }
 
@@ -181,13 +184,14 @@ RankMemory rank_memory(const MemoryPlanInput& question, bool gradient_checkpoint
   }
   int64_t phases = std::max(memory.step.peak_bytes, memory.evaluation_bytes);
   if (!on_gpu(question)) {
+    memory.heap_gap_bytes = static_cast<int64_t>(kHeapGaps * static_cast<double>(phases));
     phases = std::max(phases, memory.state.saving_bytes) + memory.state.best_bytes;
     memory.prefetch_bytes = (question.prefetch_batches + 1) * batch_bytes(memory.batch, causal);
     memory.process_bytes = question.process_bytes;
     memory.weight_share_bytes = memory.weights.read_bytes / question.ranks_per_node;
   }
   memory.total_bytes = memory.process_bytes + memory.weights.private_bytes + memory.weight_share_bytes +
-                       memory.state.total_bytes() + memory.prefetch_bytes + phases;
+                       memory.state.total_bytes() + memory.prefetch_bytes + phases + memory.heap_gap_bytes;
   return memory;
 }
 
@@ -221,6 +225,7 @@ std::string describe(const RankMemory& memory, const MemoryPlanInput& question) 
   }
   if (!gpu) {
     line("micro-batches ahead", memory_text(memory.prefetch_bytes));
+    line("gaps in the heap", memory_text(memory.heap_gap_bytes));
     line("writing a checkpoint", memory_text(memory.state.saving_bytes) + " (rank 0, between steps)");
   }
   return text;

@@ -51,6 +51,7 @@ struct RankMemory {
   int64_t evaluation_bytes = 0;
   int64_t score_bytes = 0;         // host, part of evaluation_bytes on CPUs: scores that metrics rank
   int64_t prefetch_bytes = 0;      // host
+  int64_t heap_gap_bytes = 0;      // host: freed memory that no other tensor fits into
   int64_t process_bytes = 0;       // host
   int64_t weight_share_bytes = 0;  // this rank's share of the files that a node's ranks map
   int64_t total_bytes = 0;         // peak

@@ -19,7 +19,7 @@ std::vector<int64_t> rows_of(const std::vector<Mistake>& mistakes) {
 
 TEST(Mistakes, TheLargestScoresStayInWhateverOrderTheyCome) {
   std::vector<Mistake> all;
-  for (int64_t row = 0; row < 100; ++row) all.push_back({row, 0, 1, static_cast<double>(row / 2), 0.0});
+  for (int64_t row = 0; row < 100; ++row) all.push_back({row, 0, 1, static_cast<double>(row - row % 2), 0.0});
   std::vector<int64_t> expected;
   for (int64_t row = 98; row >= 80; row -= 2) expected.insert(expected.end(), {row, row + 1});
   std::mt19937 random(1);
