@@ -23,6 +23,10 @@ struct Key {
 
 uint32_t label_key(const TokenStore& store, Task task, int64_t sample) {
   if (task == Task::kSingleLabel) return static_cast<uint32_t>(store.label(sample));
+  if (task == Task::kRegression) {
+    const auto values = store.values(sample);
+    return static_cast<uint32_t>(core::xxh3(values.data(), values.size_bytes()));
+  }
   if (task != Task::kMultiLabel) return 0;
   const auto set = store.multi_label(sample);
   return static_cast<uint32_t>(core::xxh3(set.data(), set.size_bytes()));
@@ -63,9 +67,14 @@ void compare_samples(const std::vector<Key>& keys, FileHygiene& file) {
   }
 }
 
-int64_t empty_texts(const TokenStore& store, int64_t empty_text_tokens) {
-  const auto lengths = store.lengths();
-  return std::count_if(lengths.begin(), lengths.end(), [&](int32_t length) { return length <= empty_text_tokens; });
+constexpr std::string_view kBlanks = " \t\n\v\f\r";
+
+/// How many tokens are not white space.
+int64_t not_blank(std::span<const int32_t> ids, const EmptyTokens& empty) {
+  return std::count_if(ids.begin(), ids.end(), [&](int32_t id) {
+    const auto token = static_cast<size_t>(id);
+    return token >= empty.blank.size() || !empty.blank[token];
+  });
 }
 
 void measure_lengths(const TokenStore& store, FileHygiene& file) {
@@ -88,9 +97,10 @@ FileHygiene inspect_file(const TokenStore& store, Task task, const EmptyTokens& 
   file.windows = window_summary(store);
   file.truncated = store.truncated_samples();
   measure_lengths(store, file);
-  if (task != Task::kCausalLm) file.empty = empty_texts(store, empty.text);
+  if (task != Task::kCausalLm) file.empty = empty_texts(store, empty);
   file.empty_prompts = empty_prompts(store, empty);
   file.empty_responses = empty_responses(store, empty);
+  file.cut_responses = cut_responses(store, empty);
   compare_samples(keys, file);
   const bool labels = task == Task::kSingleLabel || task == Task::kMultiLabel;
   if (labels) file.label_samples = label_counts(store, task);
@@ -127,20 +137,25 @@ class Report {
     add(name, fmt::format("tokens a {}: median {}, 90 % at most {}, 95 % {}, 99 % {}, longest {}; {}",
                           file.windows.empty() ? "row" : "window", file.median, file.percentile_90, file.percentile_95,
                           file.percentile_99, file.longest, file.windows.empty() ? cut : file.windows));
+    if (file.cut_responses > 0) {
+      found_.back().text += fmt::format("; {} response{} lost {} end", file.cut_responses,
+                                        file.cut_responses == 1 ? "" : "s", file.cut_responses == 1 ? "its" : "their");
+    }
     if (file.repeated > 0) {
       warn(name, fmt::format("{} of {} rows repeat the text of an earlier one ({})", file.repeated, file.samples,
                              example(file.repeated_example)));
     }
     if (file.contradictory_texts > 0) {
-      warn(name, fmt::format("{} text{} with more than one label ({})", file.contradictory_texts,
-                             file.contradictory_texts == 1 ? " comes" : "s come", example(file.contradictory_example)));
+      warn(name, fmt::format("{} text{} with more than one {} ({})", file.contradictory_texts,
+                             file.contradictory_texts == 1 ? " comes" : "s come",
+                             file.label_samples.empty() ? "value" : "label", example(file.contradictory_example)));
     }
   }
 
   void empty(const char* name, const FileHygiene& file) {
     for (const auto& [count, what] :
          {std::pair{file.empty, "texts"}, {file.empty_prompts, "prompts"}, {file.empty_responses, "responses"}}) {
-      if (count > 0) warn(name, fmt::format("{} of {} {} are empty", count, file.samples, what));
+      if (count > 0) warn(name, fmt::format("{} of {} {} are empty or white space", count, file.samples, what));
     }
   }
 
@@ -173,24 +188,76 @@ class Report {
 
 }  // namespace
 
+std::vector<bool> blank_tokens(const Tokenizer& tokenizer) {
+  std::vector<bool> blank(static_cast<size_t>(tokenizer.vocab_size()));
+  for (size_t id = 0; id < blank.size(); ++id) {
+    const std::string bytes = tokenizer.token_bytes(static_cast<int32_t>(id));
+    blank[id] = !bytes.empty() && bytes.find_first_not_of(kBlanks) == std::string::npos;
+  }
+  return blank;
+}
+
+int64_t empty_texts(const TokenStore& store, const EmptyTokens& empty) {
+  int64_t count = 0;
+  for (int64_t row = 0; row < store.packs(); ++row) {
+    bool found = false;
+    for (int64_t sample = store.pack_begin(row); sample < store.pack_begin(row + 1) && !found; ++sample) {
+      found = not_blank(store.ids(sample), empty) > empty.text;
+    }
+    count += found ? 0 : 1;
+  }
+  return count;
+}
+
 int64_t empty_prompts(const TokenStore& store, const EmptyTokens& empty) {
   if (!empty.prompts) return 0;
   int64_t count = 0;
   for (int64_t row = 0; row < store.size(); ++row) {
-    count += !store.truncated(row) && store.prompt_tokens(row) <= empty.text ? 1 : 0;
+    if (store.truncated(row)) continue;
+    const auto prompt = store.ids(row).first(static_cast<size_t>(store.prompt_tokens(row)));
+    count += not_blank(prompt, empty) <= empty.text ? 1 : 0;
   }
   return count;
 }
 
 int64_t empty_responses(const TokenStore& store, const EmptyTokens& empty) {
+  if (empty.response_end < 0 || empty.loss_on_prompt) return 0;
+  int64_t count = 0;
+  for (int64_t row = 0; row < store.size(); ++row) {
+    const auto response = store.ids(row).subspan(static_cast<size_t>(store.prompt_tokens(row)));
+    const bool whole = !response.empty() && response.back() == empty.response_end;
+    count += whole && not_blank(response, empty) == 1 ? 1 : 0;
+  }
+  return count;
+}
+
+int64_t cut_responses(const TokenStore& store, const EmptyTokens& empty) {
   if (empty.response_end < 0) return 0;
   int64_t count = 0;
   for (int64_t row = 0; row < store.size(); ++row) {
+    if (!store.truncated(row) || store.target_counts()[static_cast<size_t>(row)] == 0) continue;
     const auto ids = store.ids(row);
-    const bool one = std::ssize(ids) == store.prompt_tokens(row) + 1;
-    count += one && ids.back() == empty.response_end ? 1 : 0;
+    const auto spans = store.target_spans(row);
+    const bool ends_in_response = spans.empty() || spans.back() == std::ssize(ids);
+    count += ends_in_response && ids.back() != empty.response_end ? 1 : 0;
   }
   return count;
+}
+
+BlankBorders blank_borders(const TokenStore& store, const Tokenizer& tokenizer) {
+  const auto blank = [](char c) { return kBlanks.find(c) != std::string_view::npos; };
+  BlankBorders found;
+  for (int64_t row = 0; row < store.size(); ++row) {
+    const auto ids = store.ids(row);
+    const auto border = static_cast<size_t>(store.prompt_tokens(row));
+    std::string end;  // of the prompt, with the line break
+    for (size_t i = border - std::min<size_t>(border, 2); i < border; ++i) end += tokenizer.token_bytes(ids[i]);
+    found.prompts += end.size() > 1 && blank(end[end.size() - 2]) ? 1 : 0;
+    if (border == 0 || border >= ids.size()) continue;
+    const std::string begin = tokenizer.token_bytes(ids[border]);
+    found.responses += !begin.empty() && blank(begin.front()) ? 1 : 0;
+  }
+  return found;
 }
 
 std::vector<int64_t> label_counts(const TokenStore& store, Task task) {

@@ -20,17 +20,35 @@ struct SamplePair {
   int64_t second = 0;
 };
 
-/// How an empty text, prompt or response looks in tokens.
+/// How an empty text, prompt or response looks in tokens. White space alone is empty, too.
 struct EmptyTokens {
-  int64_t text = 0;           // how many tokens an empty text or prompt has
-  bool prompts = false;       // the tokens before a response are those of the prompt column alone
-  int32_t response_end = -1;  // the token that ends each response; -1: none, or the store has no responses
+  int64_t text = 0;              // how many tokens an empty text or prompt has that are not blank
+  bool prompts = false;          // the tokens before a response are those of the prompt column, and blank ones
+  int32_t response_end = -1;     // the token that ends each response; -1: none, or the store has no responses
+  bool loss_on_prompt = false;   // the store does not tell where a response begins
+  std::vector<bool> blank = {};  // by token: it is white space; see blank_tokens()
 };
+
+/// Says of each token of the vocabulary whether it is white space.
+std::vector<bool> blank_tokens(const Tokenizer& tokenizer);
+
+/// Counts the rows of a classification whose text is empty.
+int64_t empty_texts(const TokenStore& store, const EmptyTokens& empty);
 
 /// Counts the samples of a causal language model whose prompt is empty, and those whose response is. A sample that was
 /// cut may have lost its prompt, and does not count.
 int64_t empty_prompts(const TokenStore& store, const EmptyTokens& empty);
 int64_t empty_responses(const TokenStore& store, const EmptyTokens& empty);
+
+/// Counts the samples that were cut within a response, so that its end is gone.
+int64_t cut_responses(const TokenStore& store, const EmptyTokens& empty);
+
+/// White space beside a line break that a template puts behind each prompt.
+struct BlankBorders {
+  int64_t prompts = 0;    // that end in white space
+  int64_t responses = 0;  // that begin with it
+};
+BlankBorders blank_borders(const TokenStore& store, const Tokenizer& tokenizer);
 
 /// What one file holds. Samples are compared as the model sees them: by the tokens that remain after truncation. A row
 /// in windows is one sample here.
@@ -38,12 +56,13 @@ struct FileHygiene {
   int64_t samples = 0;
   int64_t truncated = 0;
   std::string windows;  // window_summary()
-  int64_t empty = 0;    // classification: texts without tokens
+  int64_t empty = 0;    // classification: texts of nothing, or of white space
   int64_t empty_prompts = 0;
   int64_t empty_responses = 0;
+  int64_t cut_responses = 0;
   int64_t repeated = 0;  // samples whose tokens an earlier sample has
   std::optional<SamplePair> repeated_example;
-  int64_t contradictory_texts = 0;  // texts that have samples with different labels
+  int64_t contradictory_texts = 0;  // texts that have samples with different labels, or values
   std::optional<SamplePair> contradictory_example;
   std::vector<int64_t> label_samples;  // by class index; multi-label: samples with the label
   // Lengths in tokens, of samples or windows. The q-th percentile is the smallest length that q % of the samples do not

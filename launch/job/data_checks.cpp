@@ -10,9 +10,11 @@ namespace {
 
 data::EmptyTokens empty_tokens(const Inputs& inputs) {
   const data::Options& options = inputs.config.data;
-  data::EmptyTokens empty{.text = static_cast<int64_t>(inputs.tokenizer->front_ids().size())};
-  if (data::has_responses(options) && inputs.config.trainer_config.completion_only_loss) {
-    empty.prompts = options.prompt_template.empty() && options.messages_column.empty();
+  data::EmptyTokens empty{.text = static_cast<int64_t>(inputs.tokenizer->front_ids().size()),
+                          .loss_on_prompt = !inputs.config.trainer_config.completion_only_loss,
+                          .blank = data::blank_tokens(*inputs.tokenizer)};
+  if (data::has_responses(options)) {
+    empty.prompts = !empty.loss_on_prompt && options.prompt_template.empty() && options.messages_column.empty();
     if (inputs.config.tokenizer_config.add_eos_token) empty.response_end = inputs.tokenizer->eos_token_id();
   }
   if (options.text_pair_column.empty()) return empty;

@@ -42,24 +42,29 @@ void check_tokens(const TrainingData& training, Warnings& warnings) {
   }
   const auto warn_of_empty = [&](int64_t count, const char* what, const char* effect) {
     if (count == 0) return;
-    warnings.push_back(
-        fmt::format("{} of {} {} of {} are empty: {}", count, training.store.size(), what, training.path, effect));
+    warnings.push_back(fmt::format("{} of {} {} of {} are empty or white space: {}", count, training.store.size(), what,
+                                   training.path, effect));
   };
   warn_of_empty(data::empty_prompts(training.store, training.empty), "prompts",
                 "the model learns to answer without a question");
   warn_of_empty(data::empty_responses(training.store, training.empty), "responses", "the model learns to end at once");
+  if (const int64_t cut = data::cut_responses(training.store, training.empty); cut > 0) {
+    warnings.push_back(
+        fmt::format("{} of {} responses of {} lost their end: the model is not taught to stop there; raise "
+                    "tokenizer_config.max_length {}",
+                    cut, training.store.size(), training.path, training.max_length_tokens));
+  }
 }
 
 void check_texts(const TrainingData& training, Warnings& warnings) {
-  const auto lengths = training.store.lengths();
-  const int64_t empty =
-      std::count_if(lengths.begin(), lengths.end(), [&](int32_t length) { return length <= training.empty.text; });
+  const int64_t empty = data::empty_texts(training.store, training.empty);
   const int64_t rows = training.store.packs();
   core::require(empty < rows, ErrorKind::kData,
-                "all {} texts of {} are empty, so nothing tells their labels apart. "
+                "all {} texts of {} are empty or white space, so nothing tells their labels apart. "
                 "Is data.text_column the right column?",
                 empty, training.path);
-  if (empty > 0) warnings.push_back(fmt::format("{} of {} texts of {} are empty", empty, rows, training.path));
+  if (empty == 0) return;
+  warnings.push_back(fmt::format("{} of {} texts of {} are empty or white space", empty, rows, training.path));
 }
 
 void check_classes(const TrainingData& training, Warnings& warnings) {

@@ -122,6 +122,43 @@ def test_prompts_and_responses_are_compared_together(tmp_path, data, cache):
     assert "training data: 1 of 21 rows repeat the text of an earlier one (for example rows 1 and 21)" in printed
 
 
+def test_a_response_that_is_cut_in_part_is_told_apart(tmp_path, data, cache):
+    """Of cut rows: one lost a part of its prompt, one the end of its response, one all of it."""
+    tokenizer = AutoTokenizer.from_pretrained(data / "base")
+    word = " call now"
+    rows = [{"prompt": "a", "response": "b"}, {"prompt": word * 30, "response": "b"}, {"prompt": "a", "response": word * 30}]
+    assert len(tokenizer(word * 30).input_ids) > 24
+    write_jsonl(tmp_path / "train.jsonl", rows * 2)
+    config = make_config("causal_lm", data, cache)
+    config["data"] = {"train": str(tmp_path / "train.jsonl"), "prompt_column": "prompt", "response_column": "response"}
+    config["trainer_config"] |= {"eval_strategy": "no", "max_steps": 1}
+    run = Run(tmp_path / "run", config, tokenizer_config={"max_length": 24})
+    planned, trained = neoloom(0, "plan", "--config", run.config_file).expect(0), run.train(0).expect(0)
+    for text in (f"2 of 6 responses of {tmp_path}/train.jsonl lost their end: the model is not taught to stop there",
+                 "66.7 % of 6 rows were cut (see tokenizer_config.max_length); 2 responses lost their end"):
+        assert text in planned.out and text in trained.err, f"{text}\n{planned.out}\n{trained.err}"
+
+
+def test_white_space_alone_is_empty(tmp_path, data, cache):
+    rows = [{"text": text, "label": LABELS[i % 2]} for i, text in enumerate(["a b", " ", "\n\t ", "c", "", "d"])]
+    write_jsonl(tmp_path / "train.jsonl", rows)
+    run = Run(tmp_path / "run", make_config("classification", data, cache), trainer_config={"eval_strategy": "no"},
+              data={"train": str(tmp_path / "train.jsonl"), "validation": ""})
+    printed = neoloom(0, "plan", "--config", run.config_file).expect(0).out
+    assert f"3 of 6 texts of {tmp_path}/train.jsonl are empty or white space" in printed
+
+
+def test_texts_with_two_values_are_told(tmp_path, data, cache):
+    rows = [{"text": f"text {i % 4}", "label": value} for i, value in enumerate([0.5, 1, 2, 3, 0.5, 1.5])]
+    write_jsonl(tmp_path / "train.jsonl", rows)
+    config = make_config("classification", data, cache)
+    config["model_config"]["problem_type"] = "regression"
+    run = Run(tmp_path / "run", config, trainer_config={"eval_strategy": "no"},
+              data={"train": str(tmp_path / "train.jsonl"), "validation": ""})
+    printed = neoloom(0, "plan", "--config", run.config_file).expect(0).out
+    assert "1 text comes with more than one value (for example rows 2 and 6)" in printed
+
+
 def test_keys_without_an_effect_are_named(tmp_path, data, cache):
     """Of the files' format, and validation data that nothing evaluates."""
     keys = {"delimiter": ";", "quoting": False, "header": False}

@@ -25,6 +25,10 @@ class Store : public support::FixedStore {
   Store(std::vector<std::vector<int32_t>> rows, std::vector<int64_t> labels)
       : FixedStore(std::move(rows), /*causal=*/false), labels_(std::move(labels)) {}
   int64_t label(int64_t sample) const override { return labels_.at(static_cast<size_t>(sample)); }
+  std::span<const float> values(int64_t sample) const override {
+    return std::span(values_).subspan(static_cast<size_t>(sample), values_.empty() ? 0 : 1);
+  }
+  bool truncated(int64_t sample) const override { return !cut_.empty() && cut_.at(static_cast<size_t>(sample)); }
   std::span<const uint8_t> multi_label(int64_t sample) const override { return sets_.at(static_cast<size_t>(sample)); }
   int32_t prompt_tokens(int64_t sample) const override {
     return prompts_.empty() ? 0 : prompts_.at(static_cast<size_t>(sample));
@@ -33,6 +37,8 @@ class Store : public support::FixedStore {
   std::vector<int64_t> labels_;
   std::vector<std::vector<uint8_t>> sets_;
   std::vector<int32_t> prompts_;
+  std::vector<float> values_;
+  std::vector<bool> cut_;
 };
 
 TEST(Hygiene, CountsRepeatedAndContradictorySamples) {
@@ -71,6 +77,36 @@ TEST(Hygiene, AResponseOfNothingButItsEndIsEmpty) {
   EXPECT_EQ(file.empty_prompts, 2);
   const FileHygiene plain = inspect(store, nullptr, Task::kCausalLm, {.text = 1}).train;
   EXPECT_EQ(plain.empty_responses + plain.empty_prompts, 0);
+}
+
+TEST(Hygiene, WhiteSpaceAloneIsEmpty) {
+  constexpr int32_t kBlank = 0, kWord = 1, kEnd = 9;
+  EmptyTokens empty{.prompts = true, .response_end = kEnd, .blank = {true, false}};
+  Store store({{kBlank, kWord, kEnd}, {kWord, kBlank, kEnd}, {kWord, kBlank, kWord, kEnd}}, {});
+  store.prompts_ = {1, 1, 2};
+  const FileHygiene file = inspect(store, nullptr, Task::kCausalLm, empty).train;
+  EXPECT_EQ(file.empty_responses, 1);
+  EXPECT_EQ(file.empty_prompts, 1);
+  const Store texts({{kBlank, kBlank}, {kBlank, kWord}, {}}, {0, 1, 1});
+  EXPECT_EQ(inspect(texts, nullptr, Task::kSingleLabel, empty).train.empty, 2);
+}
+
+TEST(Hygiene, OtherValuesContradict) {
+  Store store({{1}, {1}, {2}, {2}}, {});
+  store.values_ = {0.5F, 1.5F, 2.0F, 2.0F};
+  const Hygiene found = inspect(store, nullptr, Task::kRegression, {});
+  EXPECT_EQ(found.train.contradictory_texts, 1);
+  EXPECT_THAT(findings(found, {}), Contains(Field(&Finding::text, HasSubstr("with more than one value (for example"))));
+}
+
+TEST(Hygiene, AResponseThatIsCutWithinLosesItsEnd) {
+  constexpr int32_t kEnd = 9;
+  Store store({{1, 2, 3}, {1, 2, kEnd}, {1, 2, 3}}, {});
+  store.prompts_ = {1, 1, 1};
+  store.cut_ = {true, true, false};
+  const Hygiene found = inspect(store, nullptr, Task::kCausalLm, {.response_end = kEnd});
+  EXPECT_EQ(found.train.cut_responses, 1);
+  EXPECT_THAT(findings(found, {}), Contains(Field(&Finding::text, HasSubstr("; 1 response lost its end"))));
 }
 
 TEST(Hygiene, CountsEveryValidationSampleThatTrainingHas) {
