@@ -35,12 +35,18 @@ struct Options {
   std::string labels_separator = "|";
   std::string prompt_column;  // with response_column: causal LM, loss on the response only
   std::string response_column;
-  std::string messages_column;  // in place of both: column of a chat, a list of {role, content}
-  std::string prompt_template;  // in place of both: see PromptTemplate; of a chat: see ChatTemplate
-  std::string pack = "auto";    // causal LM: auto (documents for plain text, else none) | documents | samples | none
+  std::string messages_column;       // in place of both: column of a chat, a list of {role, content}
+  std::string prompt_template;       // in place of both: see PromptTemplate; of a chat: see ChatTemplate; beside both:
+                                     // kNewline, or empty: nothing stands between prompt and response
+  bool template_is_default = false;  // beside both: nobody gave the template
+  std::string pack = "auto";  // causal LM: auto (documents for plain text, else none) | documents | samples | none
   std::vector<std::string> label_names;  // fixes the label map and its order; empty: from the training file
   double invalid_data_tolerance_percent = 0.0;
 };
+
+/// data.template beside prompt_column and response_column: a line break between the two, or nothing.
+inline constexpr const char* kNewline = "newline";
+inline constexpr const char* kJoined = "joined";
 
 /// Whether rows hold a prompt and a response, or a chat.
 inline bool has_responses(const Options& options) {

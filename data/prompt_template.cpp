@@ -18,9 +18,25 @@ constexpr std::string_view kAlpaca =
     "context{/input}. Write a response that appropriately completes the request.\n\n"
     "### Instruction:\n{instruction}\n\n{?input}### Input:\n{input}\n\n{/input}### Response:\n{output}";
 
+/// The template that joins two columns.
+TemplateParts pair_of(const Options& options) {
+  TemplateParts pair;
+  pair.columns = {{options.prompt_column}, {options.response_column}};
+  pair.parts = {{Kind::kColumn, "", 0}, {Kind::kColumn, "", 1}};
+  if (options.prompt_template == kNewline) pair.parts.insert(pair.parts.begin() + 1, {Kind::kText, "\n", 0});
+  return pair;
+}
+
 }  // namespace
 
 PromptTemplate::PromptTemplate(std::string_view text) : template_(parse_template(text == "alpaca" ? kAlpaca : text)) {
+  check();
+}
+
+PromptTemplate::PromptTemplate(const Options& options)
+    : template_(options.prompt_column.empty()
+                    ? parse_template(options.prompt_template == "alpaca" ? kAlpaca : options.prompt_template)
+                    : pair_of(options)) {
   check();
 }
 

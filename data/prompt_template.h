@@ -6,6 +6,7 @@
 #include <string_view>
 #include <vector>
 
+#include "data/options.h"
 #include "data/template_parts.h"
 
 namespace neoloom::data {
@@ -19,6 +20,9 @@ class PromptTemplate {
 
   /// `text`: "alpaca", or a template. Throws: Error(kUsage) saying what is wrong and where.
   explicit PromptTemplate(std::string_view text);
+  /// The template of `options`, or the one that puts a line break or nothing between their prompt_column and their
+  /// response_column.
+  explicit PromptTemplate(const Options& options);
 
   /// Each column once, in order; the last is the response.
   const std::vector<Column>& columns() const { return template_.columns; }

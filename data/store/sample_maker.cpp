@@ -85,14 +85,8 @@ SampleMaker::SampleMaker(const StoreRequest& request, const Tokenizer& tokenizer
   if (prompted_ && !options.messages_column.empty()) {
     chat_.emplace(options.prompt_template);
     columns_.push_back({options.messages_column, "data.messages_column"});
-  } else if (prompted_ && !options.prompt_template.empty()) {
-    read_template(options);
   } else if (prompted_) {
-    require(!options.prompt_column.empty() && !options.response_column.empty(), ErrorKind::kUsage,
-            "data.prompt_column and data.response_column must be given together, found \"{}\" and \"{}\"",
-            options.prompt_column, options.response_column);
-    columns_.push_back({options.prompt_column, "data.prompt_column"});
-    columns_.push_back({options.response_column, "data.response_column"});
+    read_template(options);
   } else {
     require(!options.text_column.empty(), ErrorKind::kUsage, "data.text_column is empty: name the column of the text");
     columns_.push_back({options.text_column, "data.text_column"});
@@ -147,8 +141,15 @@ std::vector<std::vector<int32_t>> SampleMaker::windows(const std::vector<int32_t
 }
 
 void SampleMaker::read_template(const Options& options) {
-  template_.emplace(options.prompt_template);
+  const bool pair = options.prompt_template.empty() || !options.prompt_column.empty();
+  require(!pair || (!options.prompt_column.empty() && !options.response_column.empty()), ErrorKind::kUsage,
+          "data.prompt_column and data.response_column must be given together, found \"{}\" and \"{}\"",
+          options.prompt_column, options.response_column);
+  template_.emplace(options);
   for (const auto& [name, optional] : template_->columns()) columns_.push_back({name, "data.template", optional});
+  if (!pair) return;
+  columns_.front().key = "data.prompt_column";
+  columns_.back().key = "data.response_column";
 }
 
 std::vector<int32_t> SampleMaker::encode_document(std::string_view text) const {
@@ -227,7 +228,6 @@ void SampleMaker::make_pair(const std::string& text, const std::string& pair, Sa
 }
 
 void SampleMaker::make_prompted(const Row& row, Sample& sample) const {
-  if (!template_) return join(row.cells[0].text, row.cells[1].text, sample);
   std::vector<std::string> values;
   for (const Cell& cell : row.cells) values.push_back(cell.text);
   join(template_->prompt(values), template_->response(values), sample);

@@ -100,9 +100,11 @@ Settings settle(const GenerateArguments& arguments, const Base& base, core::Logg
   return settings;
 }
 
-/// The template that prompts fill in; empty: they are whole texts.
-std::string template_of(const GenerateArguments& arguments, const Inference& inference) {
-  return arguments.no_template ? "" : inference.config.data.prompt_template;
+/// The template that prompts fill in; none: they are whole texts.
+std::optional<data::PromptTemplate> template_of(const GenerateArguments& arguments, const Inference& inference) {
+  const data::Options& data = inference.config.data;
+  if (arguments.no_template || data.prompt_template.empty()) return std::nullopt;
+  return data::PromptTemplate(data);
 }
 
 /// One text to generate and what is known of it.
@@ -231,11 +233,12 @@ void encode(const GenerateArguments& arguments, const Inference& inference, std:
   const data::TokenizerOptions& options = inference.config.tokenizer_config;
   const data::Tokenizer& tokenizer = *inference.tokenizer;
   const bool chats = makes_chats(arguments, inference);
-  const data::ChatTemplate form(chats ? template_of(arguments, inference) : "");
+  const data::ChatTemplate form(chats ? inference.config.data.prompt_template : "");
   if (chats) {
     make_chats(prompts, form, inference.config.data.messages_column);
   } else {
-    make_texts(prompts, template_of(arguments, inference));
+    const std::optional<data::PromptTemplate> own = template_of(arguments, inference);
+    make_texts(prompts, own ? &*own : nullptr);
   }
   for (Prompt& prompt : prompts) {
     std::vector<int32_t> ids;
@@ -277,11 +280,10 @@ std::string read_prompt(const GenerateArguments& arguments, const Inference& inf
 }
 
 /// Columns that a prompt of a stream has: those of the template without its response, or one.
-std::vector<data::Column> prompt_columns(const std::string& prompt_template, bool is_text) {
-  if (is_text || prompt_template.empty()) return {{"prompt", "--prompt_file"}};
+std::vector<data::Column> prompt_columns(const std::optional<data::PromptTemplate>& form, bool is_text) {
+  if (is_text || !form) return {{"prompt", "--prompt_file"}};
   std::vector<data::Column> columns;
-  const data::PromptTemplate form(prompt_template);
-  for (const auto& [name, optional] : form.columns()) columns.push_back({name, "data.template", optional});
+  for (const auto& [name, optional] : form->columns()) columns.push_back({name, "data.template", optional});
   columns.pop_back();
   return columns;
 }

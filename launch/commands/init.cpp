@@ -194,6 +194,11 @@ class Beginning {
       draft_.set(kData, "labels_separator", to_text(roles.labels_separator), "between the labels of a row");
     if (!roles.prompt.empty()) draft_.set(kData, "prompt_column", to_text(roles.prompt), "its name");
     if (!roles.response.empty()) draft_.set(kData, "response_column", to_text(roles.response), "its name");
+    if (!roles.response.empty() && roles.brings_separators) {
+      draft_.set(kData, "template", data::kJoined, "prompts end in white space, or responses begin with it");
+    } else if (!roles.response.empty()) {
+      draft_.set(kData, "template", data::kNewline, "a line break between prompt and response");
+    }
     if (!roles.messages.empty())
       draft_.set(kData, "messages_column", to_text(roles.messages), "its cells are lists of {role, content}");
     if (!roles.chat_template.empty())

@@ -13,6 +13,7 @@
 #include "data/hygiene.h"
 #include "launch/job/data_checks.h"
 #include "launch/job/labels.h"
+#include "launch/job/run_folder.h"
 #include "launch/planning/memory_budget.h"
 #include "launch/planning/scratch_folder.h"
 #include "launch/planning/step_limit.h"
@@ -365,6 +366,7 @@ int run_plan(comm::MpiSession& session, const PlanArguments& arguments) {
   session.run_on_root([&]() -> std::string {
     Inputs inputs;
     inputs.config = read_config(arguments.config, arguments.overrides);
+    keep_joined(inputs.config);
     for (const std::string& warning : inputs.config.warnings) session.log().warning(warning);
     read_inputs(arguments.config.text(), inputs);
     const StatedDevice device =

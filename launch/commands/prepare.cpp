@@ -5,6 +5,7 @@
 
 #include "launch/job/data_checks.h"
 #include "launch/job/hub.h"
+#include "launch/job/run_folder.h"
 #include "launch/job/training_job.h"
 #include "runtime/core/output.h"
 
@@ -31,6 +32,7 @@ int run_prepare(comm::MpiSession& session, const PrepareArguments& arguments) {
     session.log().set_level(core::log_level_from_name(job.config.logging.level));
     session.set_peer_timeout(static_cast<double>(job.config.runtime.peer_timeout_seconds));
   });
+  keep_joined(session, job.config);
   if (session.is_root()) {
     for (const std::string& warning : job.config.warnings) session.log().warning(warning);
   }

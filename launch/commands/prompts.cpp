@@ -5,7 +5,6 @@
 
 #include <nlohmann/json.hpp>
 
-#include "data/prompt_template.h"
 #include "data/readers/decompress.h"
 #include "data/readers/lines.h"
 #include "data/readers/rows.h"
@@ -162,8 +161,8 @@ void make_chats(std::vector<Prompt>& prompts, const data::ChatTemplate& form, co
   }
 }
 
-void make_texts(std::vector<Prompt>& prompts, const std::string& prompt_template) {
-  if (prompt_template.empty()) {
+void make_texts(std::vector<Prompt>& prompts, const data::PromptTemplate* form) {
+  if (form == nullptr) {
     for (Prompt& prompt : prompts) {
       if (!prompt.is_object) continue;
       if (!prompt.columns.contains("prompt")) fail_without(prompt, {"prompt"});
@@ -171,11 +170,10 @@ void make_texts(std::vector<Prompt>& prompts, const std::string& prompt_template
     }
     return;
   }
-  const data::PromptTemplate form(prompt_template);
-  std::vector<data::PromptTemplate::Column> columns = form.columns();
+  std::vector<data::PromptTemplate::Column> columns = form->columns();
   columns.pop_back();
   for (Prompt& prompt : prompts) {
-    prompt.text = form.prompt(values_of(prompt, columns));
+    prompt.text = form->prompt(values_of(prompt, columns));
     prompt.from_template = true;
   }
 }

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "data/chat_template.h"
+#include "data/prompt_template.h"
 
 namespace neoloom::launch {
 
@@ -26,10 +27,10 @@ struct Prompt {
 /// UTF-8.
 std::vector<Prompt> read_prompts(const std::string& path, const std::string& text);
 
-/// Makes the texts of prompts: of an object its column "prompt" or, with a template (data.template), what that makes of
+/// Makes the texts of prompts: of an object its column "prompt" or, with a template (nullptr: none), what that makes of
 /// its columns. A plain prompt stands for the only column that the template cannot do without.
 /// Throws: Error(kData), or Error(kUsage) for a plain prompt, naming the columns that are missing.
-void make_texts(std::vector<Prompt>& prompts, const std::string& prompt_template);
+void make_texts(std::vector<Prompt>& prompts, const data::PromptTemplate* form);
 
 /// Makes the messages of prompts for a run of chats: those of an object's column `column`, else one of the user with
 /// its column "prompt", or with a plain prompt. Their texts follow once they are encoded. Throws: Error(kData), or

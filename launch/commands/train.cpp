@@ -310,6 +310,7 @@ int run_train(comm::MpiSession& session, const TrainArguments& arguments) {
     session.log().set_level(core::log_level_from_name(s.config.logging.level));
     session.set_peer_timeout(static_cast<double>(s.config.runtime.peer_timeout_seconds));
   });
+  keep_joined(session, s.config);
   if (session.is_root() && (arguments.print_config || arguments.dry_run)) {
     for (const std::string& warning : s.config.warnings) session.log().warning(warning);
   }

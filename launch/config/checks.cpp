@@ -238,10 +238,23 @@ void check_peft(const RunConfig& config, Mistakes& found, const KeyLocation& pla
 /// Names the key that says that rows hold prompts and responses, or chats.
 std::string_view response_key(const data::Options& data) {
   if (!data.messages_column.empty()) return "messages_column";
-  return data.prompt_template.empty() ? "prompt_column" : "template";
+  return data.prompt_template.empty() || data.prompt_template == data::kNewline ? "prompt_column" : "template";
+}
+
+/// Settles what stands between two columns. Returns false if the template is none that joins two.
+bool take_pair_template(data::Options& data, Mistakes& found, const KeyLocation& place) {
+  const bool named = data.prompt_template == data::kNewline || data.prompt_template == data::kJoined;
+  const bool pair = !data.prompt_column.empty() || !data.response_column.empty();
+  if (named) {
+    found.require(pair && data.messages_column.empty(), "{}: {} is for data.prompt_column and data.response_column",
+                  place("data", "template"), data.prompt_template);
+  }
+  if (data.prompt_template == data::kJoined) data.prompt_template.clear();
+  return named || (pair && data.prompt_template.empty() && data.messages_column.empty());
 }
 
 void check_template(data::Options& data, Mistakes& found, const KeyLocation& place) {
+  if (take_pair_template(data, found, place)) return;
   if (data.prompt_template == "chat" && data.messages_column.empty()) data.messages_column = "messages";
   const bool chats = !data.messages_column.empty();
   if (chats && data.prompt_template.empty()) data.prompt_template = "chat";
@@ -286,7 +299,8 @@ bool settle_columns(RunConfig& config, Mistakes& found, const KeyLocation& place
                     "{}: label_column (one label a row) and labels_column (several) cannot both be given",
                     place("data", "labels_column"));
   check_template(data, found, place);
-  found.require(data.prompt_column.empty() == data.response_column.empty() || !data.prompt_template.empty(),
+  const bool own_template = !data.prompt_template.empty() && data.prompt_template != data::kNewline;
+  found.require(data.prompt_column.empty() == data.response_column.empty() || own_template,
                 "{}: prompt_column and response_column must be given together",
                 place("data", data.prompt_column.empty() ? "response_column" : "prompt_column"));
   const bool agree = found.require(!data::has_responses(data) || (!labelled && task != "SEQ_CLS" && problem.empty()),

@@ -268,6 +268,13 @@ RunConfig config_from(const Node& root, const std::string& name, const std::vect
     });
   }
   mistakes.refuse_any(name);  // a combination with a value that was not read says nothing
+  // A run stores every key, so the empty template of a run from before this default stays empty.
+  const Given* form = collector.find("data", "template");
+  const bool pair = !config.data.prompt_column.empty() || !config.data.response_column.empty();
+  if (pair && config.data.messages_column.empty() && (!form || form->value.is_null())) {
+    config.data.prompt_template = data::kNewline;
+    config.data.template_is_default = true;
+  }
   resolve_and_check(config, mistakes, [&](std::string_view group, std::string_view key) {
     const Given* given = collector.find(std::string(group), std::string(key));
     return given ? fmt::format("{}: {}", given->position.text(), given->spelled)

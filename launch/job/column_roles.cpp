@@ -98,6 +98,7 @@ struct Facts {
   bool flags = true;                        // ... 0 or 1
   size_t shortest = SIZE_MAX, longest = 0;  // items of a list
   double bytes = 0;                         // of all texts
+  int64_t blank_begin = 0, blank_end = 0;   // texts that begin, or end, in white space
   std::map<std::string, int64_t> values;    // of single ones, with their counts
   double mean_bytes() const { return texts == 0 ? 0.0 : bytes / static_cast<double>(texts); }
   bool is_text() const { return texts * 10 >= filled * 9 && texts > 0; }
@@ -133,6 +134,8 @@ void add_cell(const Cell& cell, Facts& facts) {
   } else if (cell.kind == Cell::Kind::kText) {
     ++facts.texts;
     facts.bytes += static_cast<double>(cell.text.size());
+    facts.blank_begin += std::isspace(static_cast<unsigned char>(cell.text.front())) != 0 ? 1 : 0;
+    facts.blank_end += std::isspace(static_cast<unsigned char>(cell.text.back())) != 0 ? 1 : 0;
   }
   const bool fraction = cell.kind == Cell::Kind::kOther && cell.label.empty() && number;
   ++facts.values[fraction ? fmt::format("{}", *number) : cell.kind == Cell::Kind::kOther ? cell.label : cell.text];
@@ -220,6 +223,7 @@ class Guesser {
       if (!exact(first) || !exact(second)) continue;
       roles_.prompt = first->name;
       roles_.response = second->name;
+      roles_.brings_separators = first->blank_end * 2 > first->texts || second->blank_begin * 2 > second->texts;
       roles_.task_reason = fmt::format("columns {} and {}", core::quoted(first->name), core::quoted(second->name));
       return true;
     }

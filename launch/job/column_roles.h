@@ -22,6 +22,7 @@ struct ColumnRoles {
   std::string label_reason;
   int64_t values = 0;  // regression: numbers a row
   std::string prompt, response, prompt_template;
+  bool brings_separators = false;  // most prompts end in white space, or most responses begin with it
   std::string messages;            // chats
   std::string chat_template;       // that has their roles; empty: the usual one does
   std::vector<std::string> notes;  // what else deserves a look

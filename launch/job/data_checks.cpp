@@ -3,6 +3,7 @@
 
 #include "data/readers/rows.h"
 #include "data/store/packs.h"
+#include "runtime/core/text.h"
 #include "runtime/train/targets.h"
 
 namespace neoloom::launch {
@@ -14,7 +15,7 @@ data::EmptyTokens empty_tokens(const Inputs& inputs) {
                           .loss_on_prompt = !inputs.config.trainer_config.completion_only_loss,
                           .blank = data::blank_tokens(*inputs.tokenizer)};
   if (data::has_responses(options)) {
-    empty.prompts = !empty.loss_on_prompt && options.prompt_template.empty() && options.messages_column.empty();
+    empty.prompts = !empty.loss_on_prompt && !options.prompt_column.empty();
     if (inputs.config.tokenizer_config.add_eos_token) empty.response_end = inputs.tokenizer->eos_token_id();
   }
   if (options.text_pair_column.empty()) return empty;
@@ -23,6 +24,28 @@ data::EmptyTokens empty_tokens(const Inputs& inputs) {
   const auto pair = inputs.tokenizer->encode_pair("", "", {max_length_tokens, false}, truncated);
   empty.text = static_cast<int64_t>(pair.size());
   return empty;
+}
+
+/// Warns of white space where the default template puts a line break.
+void warn_of_blank_borders(const Inputs& inputs, const data::TokenStore& train, std::vector<std::string>& warnings) {
+  if (!inputs.config.data.template_is_default || !inputs.config.trainer_config.completion_only_loss) return;
+  const auto [prompts, responses] = data::blank_borders(train, *inputs.tokenizer);
+  if (prompts + responses == 0) return;
+  warnings.push_back(
+      fmt::format("{} of {} prompts end in white space and {} responses begin with it, and the default template puts a "
+                  "line break between them: data.template: joined puts nothing there, newline keeps the line break",
+                  prompts, train.size(), responses));
+}
+
+/// Says what prompts and responses are made of.
+std::string template_text(const data::Options& data) {
+  if (!data.prompt_column.empty()) {
+    if (data.prompt_template.empty()) return "joined: nothing between prompt and response";
+    return fmt::format("newline{}: a line break between prompt and response",
+                       data.template_is_default ? ", the default (data.template: joined puts nothing there)" : "");
+  }
+  const bool named = data.prompt_template == "alpaca" || data.prompt_template == "chat";
+  return named ? data.prompt_template : core::quoted(data.prompt_template, 200);
 }
 
 /// Warns of keys of data that no file of the run needs.
@@ -63,6 +86,7 @@ std::vector<std::string> target_warnings(const Inputs& inputs, const data::Token
                                   .max_length_tokens = resolve_max_length(config, inputs.base),
                                   .empty = empty_tokens(inputs)});
   warn_of_idle_keys(config.data, warnings);
+  warn_of_blank_borders(inputs, train.unpacked(), warnings);
   const train::Options& trainer = config.trainer_config;
   const bool evaluates = trainer.eval_strategy != train::Interval::kNo || trainer.eval_on_start;
   if (!evaluates && !trainer.calibrate && !validation.empty()) {
@@ -114,8 +138,14 @@ std::vector<data::Finding> findings(const Inputs& inputs, const data::TokenStore
 }
 
 std::vector<data::Finding> sample_facts(const Inputs& inputs, const data::TokenStore& train) {
-  if (train.pack_begins().empty()) return {};
-  return {{"data.pack", data::pack_summary(train, resolve_max_length(inputs.config, inputs.base))}};
+  std::vector<data::Finding> facts;
+  if (data::has_responses(inputs.config.data)) {
+    facts.push_back({"data.template", template_text(inputs.config.data)});
+  }
+  if (!train.pack_begins().empty()) {
+    facts.push_back({"data.pack", data::pack_summary(train, resolve_max_length(inputs.config, inputs.base))});
+  }
+  return facts;
 }
 
 }  // namespace neoloom::launch

@@ -29,7 +29,7 @@ std::vector<std::string> rows_left_out(const data::TokenStore& train,
 std::vector<data::Finding> findings(const Inputs& inputs, const data::TokenStore& train,
                                     const std::vector<train::ValidationSet>& validation);
 
-/// Says how the samples to train on share packs.
+/// Says what rows with responses are made of, and how the samples to train on share packs.
 std::vector<data::Finding> sample_facts(const Inputs& inputs, const data::TokenStore& train);
 
 }  // namespace neoloom::launch

@@ -31,9 +31,11 @@ std::string settings(const CardFacts& facts) {
                                                          "data.delimiter",
                                                          "data.text_column",
                                                          "data.text_pair_column"};
-  constexpr std::array<const char*, 3> kOfLanguageModels = {"tokenizer_config.add_eos_token", "data.messages_column",
+  constexpr std::array<const char*, 5> kOfLanguageModels = {"tokenizer_config.add_eos_token", "data.prompt_column",
+                                                            "data.response_column", "data.messages_column",
                                                             "data.template"};
   RunConfig config = facts.config;
+  if (config.data.prompt_template.empty()) config.data.prompt_column = config.data.response_column = "";
   model::Options& model = config.model_config;
   model.revision = facts.adapter && !facts.base.revision.empty() ? facts.base.revision : "main";
   if (!facts.adapter) {  // as `--run` computes with whole weights
@@ -69,7 +71,7 @@ ExamplePrompt example_prompt(const data::Options& data) {
     return {said + form.role(data::kAssistant)->before, user != nullptr};
   }
   if (data.prompt_template.empty()) return {};
-  const data::PromptTemplate form(data.prompt_template);
+  const data::PromptTemplate form(data);
   std::vector<std::string> values;
   values.reserve(form.columns().size());
   size_t needed = 0;
@@ -169,10 +171,11 @@ std::string text_of_language_model(const RunConfig& config) {
   if (!data.messages_column.empty()) {
     text += fmt::format("a chat of the column {}, in the template {}", column(data.messages_column),
                         form.empty() ? "chat" : form);
+  } else if (!data.prompt_column.empty()) {
+    text += fmt::format("the column {}, {}then the column {}", column(data.prompt_column),
+                        data.prompt_template.empty() ? "" : "a line break, ", column(data.response_column));
   } else if (!form.empty()) {
     text += fmt::format("made of a row's columns by the template {}", form);
-  } else if (!data.prompt_column.empty()) {
-    text += fmt::format("the column {}, then the column {}", column(data.prompt_column), column(data.response_column));
   } else {
     text += fmt::format("the column {}, or a part of a text file", column(data.text_column));
   }

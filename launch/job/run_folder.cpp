@@ -44,6 +44,24 @@ void resolve(const std::string& origin, std::string& path, std::vector<std::stri
   }
 }
 
+/// Whether the run in output_dir joins prompts and responses directly, though the configuration does so by no key.
+bool joins_unasked(const RunConfig& config) {
+  const std::string stored = config.trainer_config.output_dir + "/config.yaml";
+  std::error_code ignored;
+  if (!config.data.template_is_default || !fs::exists(stored, ignored)) return false;
+  const data::Options before = read_config(stored, {}).data;
+  return !before.prompt_column.empty() && before.prompt_template.empty();
+}
+
+void join(RunConfig& config) {
+  config.data.prompt_template.clear();
+  config.data.template_is_default = false;
+  config.warnings.push_back(fmt::format(
+      "data.template: nothing stands between prompt and response, as {} was started before a line break was "
+      "the default; data.template: joined says the same",
+      config.trainer_config.output_dir));
+}
+
 }  // namespace
 
 std::string result_folder(const RunConfig& config) { return config.peft_config ? "adapter" : "model"; }
@@ -80,6 +98,15 @@ RunConfig read_run_config(const std::string& run, const std::vector<std::string>
   }
   if (config.peft_config) resolve(origin, config.peft_config->init_from, config.warnings);
   return config;
+}
+
+void keep_joined(comm::MpiSession& session, RunConfig& config) {
+  const std::string joins = session.run_on_root([&] { return std::string(joins_unasked(config) ? "yes" : ""); });
+  if (!joins.empty()) join(config);
+}
+
+void keep_joined(RunConfig& config) {
+  if (joins_unasked(config)) join(config);
 }
 
 void require_base_there(const std::string& run, const RunConfig& config) {

@@ -28,6 +28,12 @@ std::string run_config_text(const RunConfig& config);
 /// Throws: Error(kUsage) as read_config.
 RunConfig read_run_config(const std::string& run, const std::vector<std::string>& overrides);
 
+/// Keeps a run that was started before as it is: without a line break between prompt and response, if it has none and
+/// the configuration gives no template. Says so in config.warnings. Collective: every rank.
+void keep_joined(comm::MpiSession& session, RunConfig& config);
+/// The same on one rank.
+void keep_joined(RunConfig& config);
+
 /// Throws: Error(kWeights) when the base model of a run's configuration is a path that does not exist, with the places
 /// searched and the key to set.
 void require_base_there(const std::string& run, const RunConfig& config);

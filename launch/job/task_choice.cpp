@@ -39,10 +39,10 @@ TaskChoice language_model(const RunConfig& config) {
     choice.reason = "peft_config.task_type " + task_type(config);
   } else if (!config.data.messages_column.empty()) {
     choice.reason = fmt::format("chats in the column {}", core::quoted(config.data.messages_column));
-  } else if (!config.data.prompt_template.empty()) {
-    choice.reason = "data.template given";
   } else if (!config.data.prompt_column.empty()) {
     choice.reason = "data.prompt_column and data.response_column given";
+  } else if (!config.data.prompt_template.empty()) {
+    choice.reason = "data.template given";
   } else {
     choice.reason = config.peft_config ? "no label column" : "no peft_config.task_type and no data.label_column";
   }

@@ -72,14 +72,15 @@ FirstSizes estimate(const RunConfig& config, const data::FileSample& sample, Fir
   for (const data::Row& row : sample.rows) {
     size_t bytes = 0;
     for (size_t k = 0; k < row.cells.size(); ++k) {
-      const bool counts = (!data.prompt_template.empty() && data.messages_column.empty()) ||
-                          std::find(used.begin(), used.end(), sample.columns[k]) != used.end();
+      const bool counts =
+          (!data.prompt_template.empty() && data.messages_column.empty() && data.prompt_column.empty()) ||
+          std::find(used.begin(), used.end(), sample.columns[k]) != used.end();
       // A chat is no text; its JSON is about as long as its text with headers.
       const data::Cell& cell = row.cells[k];
       if (counts) bytes += sample.columns[k] == data.messages_column ? cell.json.size() : cell.text.size();
     }
     lengths.push_back(static_cast<int64_t>(static_cast<double>(bytes) / kBytesPerToken) +
-                      (data.prompt_template.empty() ? 0 : kTemplateTokens));
+                      (data.prompt_template.empty() || !data.prompt_column.empty() ? 0 : kTemplateTokens));
   }
   sizes.samples = static_cast<int64_t>(sample.rows.size());
   if (is_document(sample)) {

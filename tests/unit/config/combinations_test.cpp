@@ -184,6 +184,8 @@ TEST(Columns, ThatContradictEachOtherAreRefused) {
   EXPECT_THAT(refusal("data: {response_column: a}\n"), HasSubstr("must be given together"));
   EXPECT_EQ(refusal("data: {prompt_column: a, response_column: b}\n"), "accepted");
   EXPECT_EQ(refusal("data: {template: alpaca}\n"), "accepted");
+  EXPECT_THAT(refusal("data: {template: joined}\n"), HasSubstr("data.template: joined is for data.prompt_column"));
+  EXPECT_THAT(refusal("data: {template: newline, messages_column: m}\n"), HasSubstr("is for data.prompt_column"));
   EXPECT_THAT(refusal("data: {template: alpaca, prompt_column: a, response_column: b}\n"), HasSubstr("itself"));
   EXPECT_THAT(refusal("data: {template: alpaca, label_column: c}\n"), HasSubstr("has no labels"));
   EXPECT_THAT(refusal("data: {template: \"{a\"}\n"), HasSubstr("data.template: the brace at byte 1"));
