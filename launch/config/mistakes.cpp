@@ -26,6 +26,13 @@ std::pair<size_t, size_t> order_of(std::string_view text, std::string_view name)
 
 }  // namespace
 
+std::string Mistakes::located(const std::string& text) const {
+  constexpr std::string_view kOfNames = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.";
+  const std::string name = text.substr(0, text.find_first_not_of(kOfNames));
+  const auto place = places_.find(name);
+  return place == places_.end() ? text : place->second + text.substr(name.size());
+}
+
 void Mistakes::refuse_any(const std::string& name) const {
   constexpr size_t kShown = 30;
   if (texts_.empty()) return;

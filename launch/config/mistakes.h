@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <map>
 #include <string>
 #include <utility>
 #include <vector>
@@ -14,6 +15,12 @@ namespace neoloom::launch {
 /// Collects the mistakes of a configuration, so that one start tells them all.
 class Mistakes {
  public:
+  Mistakes() = default;
+  /// `places`: RunConfig::places. A mistake that begins with the name of such a key gets its place.
+  explicit Mistakes(std::map<std::string, std::string> places) : places_(std::move(places)) {}
+
+  void note(const std::string& text) { texts_.push_back(located(text)); }
+
   /// Runs `work` and notes the usage error that it throws.
   template <typename Work>
   void attempt(Work&& work) {
@@ -21,14 +28,14 @@ class Mistakes {
       work();
     } catch (const core::Error& error) {
       if (error.kind() != core::ErrorKind::kUsage) throw;
-      texts_.emplace_back(error.what());
+      note(error.what());
     }
   }
 
   /// Notes a mistake unless `condition` holds, which it returns.
   template <typename... Args>
   bool require(bool condition, fmt::format_string<Args...> format, Args&&... args) {
-    if (!condition) texts_.push_back(fmt::format(format, std::forward<Args>(args)...));
+    if (!condition) note(fmt::format(format, std::forward<Args>(args)...));
     return condition;
   }
 
@@ -36,6 +43,9 @@ class Mistakes {
   void refuse_any(const std::string& name) const;
 
  private:
+  std::string located(const std::string& text) const;
+
+  std::map<std::string, std::string> places_;
   std::vector<std::string> texts_;
 };
 

@@ -27,6 +27,7 @@ struct Given {
   Node value;
   std::string spelled;  // "group.key" as written
   Position position;
+  std::string place() const { return fmt::format("{}: {}", position.text(), spelled); }
 };
 
 /// Refuses what is certainly a secret, because values are stored with the run and printed by many messages.
@@ -64,6 +65,11 @@ class Collector {
   const Given* find(const std::string& group, const std::string& key) const {
     const auto found = given_.find({group, key});
     return found == given_.end() ? nullptr : &found->second;
+  }
+  std::map<std::string, std::string> places() const {
+    std::map<std::string, std::string> all;
+    for (const auto& [name, given] : given_) all.emplace(name.first + "." + name.second, given.place());
+    return all;
   }
 
  private:
@@ -277,10 +283,10 @@ RunConfig config_from(const Node& root, const std::string& name, const std::vect
   }
   resolve_and_check(config, mistakes, [&](std::string_view group, std::string_view key) {
     const Given* given = collector.find(std::string(group), std::string(key));
-    return given ? fmt::format("{}: {}", given->position.text(), given->spelled)
-                 : fmt::format("{}: {}.{}", name, group, key);
+    return given ? given->place() : fmt::format("{}: {}.{}", name, group, key);
   });
   mistakes.refuse_any(name);
+  config.places = collector.places();
   // With bfloat16 matmuls the weights are stored in bfloat16: this rounds the source's values once, not by way of
   // another 16-bit type.
   const Given* stored = collector.find("model_config", "frozen_dtype");

@@ -25,7 +25,8 @@ struct RunConfig {
   train::RuntimeOptions runtime;
   train::CheckpointOptions checkpoint;
   train::LoggingOptions logging;
-  std::vector<std::string> warnings;  // e.g. deprecated spellings that were accepted
+  std::vector<std::string> warnings;          // e.g. deprecated spellings that were accepted
+  std::map<std::string, std::string> places;  // of the keys that were given: "run.yaml:7: group.key" by "group.key"
 };
 
 /// Reads a YAML or JSON file strictly and applies `overrides` ("group.key=value", values in YAML).

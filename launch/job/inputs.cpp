@@ -110,6 +110,12 @@ std::vector<std::string> labels_of_newest_checkpoint(const RunConfig& config) {
                 : std::vector<std::string>{};
 }
 
+void check_pad_id(const RunConfig& config, const Base& base) {
+  const int64_t id = config.model_config.pad_token_id.value_or(0);
+  core::require(id >= 0 && id < base.config.vocab_size, ErrorKind::kUsage,
+                "model_config.pad_token_id {} is outside the vocabulary of {} entries", id, base.config.vocab_size);
+}
+
 // Returns the names of the rows of the head that training starts from: the adapter's to go on from, or the base's.
 std::vector<std::string> starting_labels(const Inputs& inputs) {
   const std::vector<std::string>& base = inputs.base.config.labels;
@@ -255,12 +261,8 @@ BaseReference base_reference(const RunConfig& config, const model::AdapterFolder
 }
 
 int64_t resolve_pad_id(const RunConfig& config, const Base& base, const data::Tokenizer& tokenizer) {
-  if (config.model_config.pad_token_id) {
-    const int64_t id = *config.model_config.pad_token_id;
-    core::require(id >= 0 && id < base.config.vocab_size, ErrorKind::kUsage,
-                  "model_config.pad_token_id {} is outside the vocabulary of {} entries", id, base.config.vocab_size);
-    return id;
-  }
+  check_pad_id(config, base);
+  if (config.model_config.pad_token_id) return *config.model_config.pad_token_id;
   const int64_t pad = tokenizer.pad_token_id();
   if (pad >= 0 && pad < base.config.vocab_size) return pad;
   if (base.config.pad_token_id >= 0) return base.config.pad_token_id;
@@ -276,20 +278,44 @@ int64_t resolve_max_length(const RunConfig& config, const Base& base) {
 }
 
 void read_inputs(const std::string& name, Inputs& inputs) {
-  core::require(!inputs.config.data.train.empty(), ErrorKind::kUsage, "{}: data.train is missing: the file to train on",
-                name);
-  inputs.task = choose_training_task(inputs.config);
-  inputs.base = find_base(inputs.config);
-  check_dropouts(inputs.base);
-  if (inputs.config.peft_config) {
-    model::require_all_match(*inputs.config.peft_config, inputs.base.config.num_layers);
+  Mistakes found(inputs.config.places);
+  settle_inputs(name, inputs, found);
+  found.refuse_any(name);
+  read_files_of_inputs(inputs);
+}
+
+bool settle_inputs(const std::string& name, Inputs& inputs, Mistakes& found) {
+  const RunConfig& config = inputs.config;
+  bool has_task = false, has_base = false;
+  if (found.require(!config.data.train.empty(), "{}: data.train is missing: the file to train on", name)) {
+    found.attempt([&] {
+      inputs.task = choose_training_task(inputs.config);
+      has_task = true;
+    });
   }
+  found.attempt([&] {
+    inputs.base = find_base(config);
+    has_base = true;
+  });
+  if (!has_base) return has_task;
+  found.attempt([&] { check_dropouts(inputs.base); });
+  found.attempt([&] { resolve_max_length(config, inputs.base); });
+  found.attempt([&] { check_pad_id(config, inputs.base); });
+  if (!config.peft_config) return has_task;
+  found.attempt([&] {
+    for (const std::string& text : model::mismatches(*config.peft_config, inputs.base.config.num_layers)) {
+      found.note(text);
+    }
+  });
+  return has_task;
+}
+
+void read_files_of_inputs(Inputs& inputs) {
   inputs.start_adapter = read_start_adapter(inputs.config);
   note_trainer_checkpoints(inputs);
   if (inputs.task.classifies()) inputs.base.head_labels = starting_labels(inputs);
   inputs.tokenizer.emplace(load_tokenizer(inputs.config, inputs.base));
   inputs.pad_id = resolve_pad_id(inputs.config, inputs.base, *inputs.tokenizer);
-  resolve_max_length(inputs.config, inputs.base);
 }
 
 std::vector<std::string> files_beside_weights(const Inputs& inputs) {

@@ -11,6 +11,7 @@
 #include "data/store/split.h"
 #include "data/token_store.h"
 #include "data/tokenizer/tokenizer.h"
+#include "launch/config/mistakes.h"
 #include "launch/config/run_config.h"
 #include "launch/job/labels.h"
 #include "launch/job/task_choice.h"
@@ -101,6 +102,10 @@ struct Inputs {
 /// Fills `inputs` from inputs.config; `name` names the configuration in messages.
 /// Throws: Error(kUsage), Error(kWeights), and Error(kCheckpoint) when init_from is missing and no checkpoint is valid.
 void read_inputs(const std::string& name, Inputs& inputs);
+/// Its two parts. The first settles the task and finds the base, and notes what is wrong with keys for these. Returns
+/// whether the task is known.
+bool settle_inputs(const std::string& name, Inputs& inputs, Mistakes& found);
+void read_files_of_inputs(Inputs& inputs);
 
 /// Returns the files that go beside the weights of a result: the tokenizer's and, with a whole language model, the
 /// base's settings of generation.

@@ -3,19 +3,22 @@
 
 #include "launch/job/class_weights.h"
 #include "launch/job/test_hooks.h"
-#include "runtime/core/error.h"
 #include "runtime/train/best_model.h"
 
 namespace neoloom::launch {
 
-using core::ErrorKind;
-
 void read_everything_small(const std::string& name, TrainingJob& s) {
-  read_inputs(name, s);
-  require_loss_options_fit(s.config.trainer_config, s.task.value);
-  const std::string warning =
-      train::check_metric(s.config.trainer_config, s.task.value, /*num_labels=*/0, s.config.data.validation);
-  if (!warning.empty()) s.config.warnings.push_back(warning);
+  Mistakes found(s.config.places);
+  if (settle_inputs(name, s, found)) {
+    found.attempt([&] { require_loss_options_fit(s.config.trainer_config, s.task.value); });
+    found.attempt([&] {
+      const std::string warning =
+          train::check_metric(s.config.trainer_config, s.task.value, /*num_labels=*/0, s.config.data.validation);
+      if (!warning.empty()) s.config.warnings.push_back(warning);
+    });
+  }
+  found.refuse_any(name);
+  read_files_of_inputs(s);
   s.resolved.base_config = base_config_values(s.base.config);
   s.resolved.tokenizer_hash = s.tokenizer->content_hash();
   s.resolved.pad_token_id = s.pad_id;
@@ -34,17 +37,23 @@ void open_stores(comm::MpiSession& session, TrainingJob& s) {
     s.train = parts.train;
     if (parts.validation) s.validation = {{"", parts.validation}};
     const std::optional<int64_t>& expected = s.config.model_config.num_labels;
-    core::require(!s.task.classifies() || !expected || *expected == static_cast<int64_t>(s.labels.size()),
-                  ErrorKind::kUsage, "model_config.num_labels is {}, but {} has {} labels", expected.value_or(0),
+    Mistakes found(s.config.places);
+    found.require(!s.task.classifies() || !expected || *expected == static_cast<int64_t>(s.labels.size()),
+                  "model_config.num_labels is {}, but {} has {} labels", expected.value_or(0),
                   s.config.data.train.text(), s.labels.size());
     if (s.task.classifies()) {
-      train::check_metric(s.config.trainer_config, s.task.value, static_cast<int64_t>(s.labels.size()),
-                          s.config.data.validation);
+      found.attempt([&] {
+        train::check_metric(s.config.trainer_config, s.task.value, static_cast<int64_t>(s.labels.size()),
+                            s.config.data.validation);
+      });
       s.label_counts = data::label_counts(*s.train, s.task.value);
-      s.class_weights = class_weights(s.config.trainer_config.class_weights,
-                                      {s.task.value, s.labels, s.label_counts, s.train->size()});
-      s.head = head_to_start_from(s, s.labels);
+      found.attempt([&] {
+        s.class_weights = class_weights(s.config.trainer_config.class_weights,
+                                        {s.task.value, s.labels, s.label_counts, s.train->size()});
+      });
+      found.attempt([&] { s.head = head_to_start_from(s, s.labels); });
     }
+    found.refuse_any(s.config.data.train.text());
   });
   for (const auto& [name, files] : s.config.data.validation) {
     data::StoreRequest request = store_request(s.config, s.task, s.base, files);

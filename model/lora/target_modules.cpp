@@ -115,10 +115,8 @@ bool any_matches(const ModuleMatcher& matcher, int64_t num_layers) {
   return any;
 }
 
-void require_targets_match(const ModuleChoice& target_modules, int64_t num_layers) {
-  const std::vector<std::string> unmatched = unmatched_targets(target_modules, num_layers);
-  if (unmatched.empty()) return;
-  const std::string& entry = unmatched.front();
+/// Says that an entry of target_modules matches nothing.
+std::string no_target(const std::string& entry, int64_t num_layers) {
   const std::string last = entry.substr(entry.rfind('.') + 1);
   std::string hint;
   if (last == "wte" || last == "wpe" || last == "lm_head" || last == "embed_tokens") {
@@ -130,20 +128,17 @@ void require_targets_match(const ModuleChoice& target_modules, int64_t num_layer
   } else if (const std::string near = suggestion(last); !near.empty()) {
     hint = fmt::format("; did you mean {}?", near);
   }
-  core::fail(core::ErrorKind::kUsage,
-             "peft_config.target_modules: {} matches no module of this model{} Expected some of {}, "
-             "full names from {} to {}, all-linear, or a regular expression over the full name",
-             core::quoted(entry), hint.ends_with('?') ? hint : hint + ".", fmt::join(short_names(), ", "),
-             module_name(0, LinearSite::kQProj), module_name(num_layers - 1, LinearSite::kCProj));
+  return fmt::format(
+      "peft_config.target_modules: {} matches no module of this model{} Expected some of {}, "
+      "full names from {} to {}, all-linear, or a regular expression over the full name",
+      core::quoted(entry), hint.ends_with('?') ? hint : hint + ".", fmt::join(short_names(), ", "),
+      module_name(0, LinearSite::kQProj), module_name(num_layers - 1, LinearSite::kCProj));
 }
 
-template <typename Entries, typename HasEffect>
-void require_effect(const char* key, const Entries& entries, HasEffect has_effect) {
-  for (const auto& entry : entries) {
-    core::require(has_effect(entry), core::ErrorKind::kUsage,
-                  "peft_config.{}: {} matches none of the modules that have an adapter. Remove it, or correct the name",
-                  key, core::quoted(entry));
-  }
+std::string no_effect(const char* key, const std::string& entry) {
+  return fmt::format(
+      "peft_config.{}: {} matches none of the modules that have an adapter. Remove it, or correct the name", key,
+      core::quoted(entry));
 }
 
 bool transforms(const LoraOptions& lora, int64_t layer) {
@@ -181,33 +176,52 @@ std::vector<std::string> unmatched_targets(const ModuleChoice& target_modules, i
   return unmatched;
 }
 
-void require_all_match(const LoraOptions& lora, int64_t num_layers) {
-  require_targets_match(lora.target_modules, num_layers);
-  for (const int64_t layer : lora.layers_to_transform) {
-    core::require(layer < num_layers, core::ErrorKind::kUsage,
-                  "peft_config.layers_to_transform: {} is no block of this model; expected 0 to {}", layer,
-                  num_layers - 1);
+std::vector<std::string> mismatches(const LoraOptions& lora, int64_t num_layers) {
+  std::vector<std::string> found;
+  for (const std::string& entry : unmatched_targets(lora.target_modules, num_layers)) {
+    found.push_back(no_target(entry, num_layers));
   }
-  const ModuleMatcher targets(lora.target_modules, "peft_config.target_modules");
-  require_effect("exclude_modules", lora.exclude_modules.names, [&](const std::string& name) {
+  for (const int64_t layer : lora.layers_to_transform) {
+    if (layer < num_layers) continue;
+    found.push_back(fmt::format("peft_config.layers_to_transform: {} is no block of this model; expected 0 to {}",
+                                layer, num_layers - 1));
+  }
+  LoraOptions settled = lora;
+  if (!found.empty()) {  // what the others match depends on the correct ones, so any module will do
+    settled.target_modules = {{"all-linear"}};
+    settled.layers_to_transform.clear();
+  }
+  const ModuleMatcher targets(settled.target_modules, "peft_config.target_modules");
+  for (const std::string& name : lora.exclude_modules.names) {
     const ModuleMatcher excluded({{name}, lora.exclude_modules.is_expression}, "peft_config.exclude_modules");
     bool any = false;
     for_each_linear(num_layers, [&](int64_t, LinearSite, const std::string& module) {
       any |= targets.matches(module) && excluded.matches(module);
     });
-    return any;
-  });
-  const AdapterMap map = adapter_map(lora, num_layers);
-  LoraOptions sorted = lora;
+    if (!any) found.push_back(no_effect("exclude_modules", name));
+  }
+  if (!found.empty()) settled.exclude_modules = {};
+  const AdapterMap map = adapter_map(settled, num_layers);
+  LoraOptions sorted = settled;
   std::sort(sorted.rank_pattern.begin(), sorted.rank_pattern.end());
   std::sort(sorted.alpha_pattern.begin(), sorted.alpha_pattern.end());
-  core::require(
-      adapter_map(sorted, num_layers) == map, core::ErrorKind::kUsage,
-      "peft_config.rank_pattern, alpha_pattern: some modules match two keys, and the order of the keys decides. "
-      "Adapter files sort their keys, which would give other values: write keys that match different modules");
-  const auto adapted = [&](const std::string& key) { return adapts(map, key); };
-  require_effect("rank_pattern", keys_of(lora.rank_pattern), adapted);
-  require_effect("alpha_pattern", keys_of(lora.alpha_pattern), adapted);
+  if (adapter_map(sorted, num_layers) != map) {
+    found.emplace_back(
+        "peft_config.rank_pattern, alpha_pattern: some modules match two keys, and the order of the keys decides. "
+        "Adapter files sort their keys, which would give other values: write keys that match different modules");
+  }
+  for (const std::string& key : keys_of(lora.rank_pattern)) {
+    if (!adapts(map, key)) found.push_back(no_effect("rank_pattern", key));
+  }
+  for (const std::string& key : keys_of(lora.alpha_pattern)) {
+    if (!adapts(map, key)) found.push_back(no_effect("alpha_pattern", key));
+  }
+  return found;
+}
+
+void require_all_match(const LoraOptions& lora, int64_t num_layers) {
+  const std::vector<std::string> found = mismatches(lora, num_layers);
+  core::require(found.empty(), core::ErrorKind::kUsage, "{}", found.empty() ? "" : found.front());
 }
 
 bool can_train_whole(std::string_view module) {

@@ -41,9 +41,12 @@ bool trains_bias(const LoraOptions& lora, const BlockAdapters& adapters, const B
 /// Returns the entries of target_modules that match no module of the model, in their order.
 std::vector<std::string> unmatched_targets(const ModuleChoice& target_modules, int64_t num_layers);
 
-/// Throws: Error(kUsage) for the first entry of target_modules, exclude_modules, layers_to_transform, rank_pattern or
+/// Says what is wrong with each entry of target_modules, exclude_modules, layers_to_transform, rank_pattern and
 /// alpha_pattern that has no effect on this model, and where only the order of a pattern's keys decides, which adapter
-/// files do not keep. For a target with the nearest name and all module names.
+/// files do not keep. For a target with the nearest name and all module names. Each text begins with the key's name.
+/// Throws: Error(kUsage) for an expression that is none.
+std::vector<std::string> mismatches(const LoraOptions& lora, int64_t num_layers);
+/// Throws: Error(kUsage) with the first of mismatches().
 void require_all_match(const LoraOptions& lora, int64_t num_layers);
 
 /// Returns the adapter of every linear by PEFT's rules (peft/tuners/lora, 0.21): a name in a list matches the full

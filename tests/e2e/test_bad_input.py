@@ -65,6 +65,31 @@ def test_a_value_of_a_wrong_type_is_named_with_its_line(config, tmp_path, cache)
     refused(tmp_path, cache, config, USAGE, 0, ["run.json:1", "per_device_train_batch_size", "eight", "integer"])
 
 
+def test_what_only_the_model_can_refuse_is_told_at_once_with_lines(config, tmp_path, cache):
+    config["model_config"]["pad_token_id"] = 10**6
+    config["tokenizer_config"] = {"max_length": 10**6}
+    config["peft_config"] |= {"target_modules": ["q_proj", "o_proj"], "layers_to_transform": [0, 99],
+                              "rank_pattern": {"k_proj": 2, "nothing": 3}, "alpha_pattern": {"none": 4}}
+    config["trainer_config"] |= {"metric_for_best_model": "f2", "load_best_model_at_end": True, "eval_strategy": "epoch"}
+    config["data"]["validation"] = config["data"]["train"]
+    run = Run(tmp_path / "run", merged(QUICK, config), runtime={"cache_dir": str(cache)})
+    run.config_file.write_text(json.dumps(json.loads(run.config_file.read_text()), indent=1))  # a key a line
+    lines = run.config_file.read_text().splitlines()
+    for arguments in (("train",), ("train", "--dry-run")):
+        ended = common.neoloom(0, *arguments, "--config", run.config_file).expect(USAGE)
+        assert_one_message(ended, f"{run.config_file}: 7 mistakes:")
+        found = re.findall(r"^  \S*:(\d+): ([a-z_]+)\.([a-z_]+)[: ]", ended.err, re.M)
+        assert {key for _, _, key in found} == {"pad_token_id", "target_modules", "layers_to_transform", "rank_pattern",
+                                                "alpha_pattern", "metric_for_best_model", "max_length"}
+        assert all(f'"{key}": ' in lines[int(line) - 1] for line, _, key in found), ended.err
+    assert "6 mistakes:" in common.neoloom(0, "plan", "--config", run.config_file).expect(USAGE).err, "all but the metric"
+
+
+def test_a_weight_of_a_label_that_the_data_lack_is_told_with_its_line(config, tmp_path, cache):
+    config["trainer_config"]["class_weights"] = {"eggs": 2.0}
+    refused(tmp_path, cache, config, USAGE, 0, ["run.json:1: trainer_config.class_weights", "eggs"])
+
+
 def test_a_quantization_that_is_asked_for_is_refused_by_name(config, tmp_path, cache):
     refused(tmp_path, cache, config | {"quantization_config": {"load_in_8bit": True}}, USAGE, 0,
             ["run.json:1", "quantization_config"])
