@@ -29,7 +29,8 @@ class LineSamples::Source {
 
   bool read(std::string_view line, LineSample& sample) {
     if (!lines_->read(line, row_)) return false;
-    sample = LineSample{row_.line, maker_.make(row_, labels_, made_), {}, {}};
+    sample = LineSample{row_.line, maker_.make(row_, labels_, made_), {}, false, {}};
+    sample.truncated = sample.error.empty() && made_.truncated;
     if (sample.error.empty() && made_.ids.empty()) sample.error = "the text is empty";
     sample.error = core::printable(sample.error, kLongestReasonBytes);
     if (sample.error.empty() && maker_.makes_windows()) {

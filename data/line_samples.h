@@ -17,6 +17,7 @@ struct LineSample {
   std::string error;  // why it cannot be used; empty: it can
   std::vector<std::vector<int32_t>>
       windows;                    // the tokens of each; of a text that is not cut into windows, the only one
+  bool truncated = false;         // tokens were cut off
   std::vector<std::string> kept;  // the kept columns as JSON; null where the row has none or cannot be read
 };
 

@@ -152,6 +152,7 @@ struct LinePredictor {
   const Inference& inference;
   data::LineSamples samples;
   data::LineSample sample = {};
+  int64_t cut = 0;  // lines that lost tokens
 };
 
 /// Returns what the model says of a sample, which it evaluates alone.
@@ -172,11 +173,12 @@ std::string prediction_of(const Inference& inference, const data::LineSample& sa
 /// Returns the object of a line; "" when it is a header.
 std::string answer(std::vector<LinePredictor>& predictors, const std::string& line) {
   bool is_header = false;
-  for (auto& [inference, samples, sample] : predictors) is_header = !samples.read(line, sample) || is_header;
+  for (LinePredictor& each : predictors) is_header = !each.samples.read(line, each.sample) || is_header;
   if (is_header) return "";
   std::string row;
-  for (const auto& [inference, samples, sample] : predictors) {
+  for (auto& [inference, samples, sample, cut] : predictors) {
     if (!sample.error.empty()) return error_line(sample.error, sample.line);
+    cut += sample.truncated ? 1 : 0;
     add_prediction(inference, prediction_of(inference, sample), row);
   }
   return row;
@@ -196,11 +198,15 @@ void predict_lines(comm::MpiSession& session, const std::vector<Inference>& mode
   PredictionLines lines(columns, nullptr);
   core::ResultFile file(output);
   InputLines input;
+  int64_t rows = 0;
   for (std::string line; input.next(line);) {
     const std::string row = answer(predictors, line);
-    if (!row.empty()) file.write(lines.next(predictors.front().sample.kept, row));
+    if (row.empty()) continue;
+    file.write(lines.next(predictors.front().sample.kept, row));
+    ++rows;
   }
   file.finish();
+  for (const LinePredictor& each : predictors) note_cut_rows(session.log(), each.cut, rows);
   input.tell_end(session.log());
 }
 

@@ -290,10 +290,13 @@ void note_long_rows(comm::MpiSession& session, const data::TokenStore& store) {
   const std::string summary = data::window_summary(store);
   if (!session.is_root()) return;
   if (!summary.empty()) session.log().info("windows: " + summary);
-  if (store.truncated_samples() == 0) return;
-  const double share = static_cast<double>(store.truncated_samples()) / static_cast<double>(store.packs());
-  session.log().info(
-      fmt::format("{:.3g} % of {} rows were cut (see tokenizer_config.max_length)", 100.0 * share, store.packs()));
+  note_cut_rows(session.log(), store.truncated_samples(), store.packs());
+}
+
+void note_cut_rows(core::Logger& log, int64_t cut, int64_t rows) {
+  if (cut == 0) return;
+  log.info(fmt::format("{:.3g} % of {} rows were cut (see tokenizer_config.max_length)",
+                       100.0 * static_cast<double>(cut) / static_cast<double>(rows), rows));
 }
 
 train::EvalResult evaluate(comm::MpiSession& session, const Inference& inference,

@@ -50,6 +50,8 @@ std::vector<Inference> load_models(comm::MpiSession& session, const ModelsArgume
 
 /// Says how many rows of `store` have several windows, or were cut, if there are any.
 void note_long_rows(comm::MpiSession& session, const data::TokenStore& store);
+/// Says which share of rows was cut, if any was.
+void note_cut_rows(core::Logger& log, int64_t cut, int64_t rows);
 
 /// Evaluates the samples of `store`; see train::evaluate. Collective: every rank.
 train::EvalResult evaluate(comm::MpiSession& session, const Inference& inference,

@@ -128,6 +128,14 @@ def test_a_bad_line_has_an_error_and_the_filter_goes_on(classifier, cache):
     assert "data.encoding: latin-1" in first["error"] and second["label"] in LABELS and done.returncode == 0
 
 
+def test_lines_that_were_cut_are_told_at_the_end(classifier, cache):
+    lines = '{"text": "free cash call now"}\n{"text": "a"}\n' * 2
+    short = ("--set", "tokenizer_config.max_length=2")
+    err = ended(cache, "predict", "--model", classifier, "--input", "-", *short, stdin=lines).expect(0).err
+    assert "50 % of 4 rows were cut (see tokenizer_config.max_length)" in err
+    assert "were cut" not in ended(cache, "predict", "--model", classifier, "--input", "-", stdin=lines).expect(0).err
+
+
 def test_csv_and_text(classifier, cache, tmp_path):
     model = ("predict", "--model", classifier, "--input")
     expected = [line["scores"] for line in json_lines(
