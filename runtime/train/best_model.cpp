@@ -25,12 +25,20 @@ struct Metric {
 // Returns the metric of metric_for_best_model, of the set with the longest name that fits.
 template <typename Sets, typename NameOf>
 Metric metric_of(const Options& options, const Sets& sets, const NameOf& name_of) {
-  std::string text = options.metric_for_best_model;
-  if (text.starts_with("eval_")) text = text.substr(5);
+  const std::string& given = options.metric_for_best_model;
+  std::string text = given.starts_with("eval_") ? given.substr(5) : given;
   Metric metric;
-  for (const auto& set : sets) {
-    const std::string prefix = name_of(set) + "_";
-    if (prefix.size() > std::max<size_t>(1, metric.prefix.size()) && text.starts_with(prefix)) metric.prefix = prefix;
+  const auto find_set = [&] {
+    for (const auto& set : sets) {
+      const std::string prefix = name_of(set) + "_";
+      if (prefix.size() > std::max<size_t>(1, metric.prefix.size()) && text.starts_with(prefix)) metric.prefix = prefix;
+    }
+  };
+  find_set();
+  if (metric.prefix.empty() && text != given) {  // a set may be named eval
+    std::string stripped = std::exchange(text, given);
+    find_set();
+    if (metric.prefix.empty()) text = std::move(stripped);
   }
   metric.name = metrics::metric_name(text.substr(metric.prefix.size()));
   return metric;

@@ -90,6 +90,14 @@ def test_evaluate_and_plan_take_all_sets(whole, config):
     assert "validation data dev" in plan and "validation data hard" in plan
 
 
+@pytest.mark.parametrize("metric", ["eval_loss", "eval_eval_loss"])
+def test_a_set_may_be_named_eval(tmp_path, config, data, metric):
+    run = Run(tmp_path / "run", config, data={"validation": {"eval": str(data / "validation.jsonl")}},
+              trainer_config={"metric_for_best_model": metric, "max_steps": 4})
+    run.train(0).expect(0)
+    assert [event["eval_eval_loss"] for event in run.events("eval")]
+
+
 @pytest.mark.parametrize("changes, words", [
     ({"trainer_config": {"metric_for_best_model": "loss"}}, ['gives no "loss"', "dev_loss", "hard_accuracy"]),
     ({"trainer_config": {"metric_for_best_model": "eval_easy_loss"}}, ['gives no "eval_easy_loss"']),
