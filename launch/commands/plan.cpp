@@ -148,6 +148,13 @@ void print_steps(const Inputs& inputs, const RunPlan& plan, const PlanRequest& r
   if (request.planned) print_machines(inputs.config, request, report);
   report.line("steps", fmt::format("{} ({} per epoch, {} of warm-up)", plan.steps.total_steps,
                                    plan.steps.steps_per_epoch, plan.steps.warmup_steps));
+  if (const std::string text = train::eval_delay_warning(plan.steps); !text.empty()) report.line("warning", text);
+  if (inputs.base.config.attention_dropout > 0.0) {
+    report.line("attention_dropout",
+                fmt::format("{}: attention computes whole matrices of scores, on GPUs without flash attention and CUDA "
+                            "graphs; steps of long samples take longer than this plan says",
+                            inputs.base.config.attention_dropout));
+  }
   report.line("bytes per all-reduce", std::to_string(train::gradient_sum_bytes(inputs.config.runtime.gradient_sum,
                                                                                plan.trainable.flat_elements)));
 }

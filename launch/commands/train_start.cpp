@@ -80,12 +80,16 @@ std::optional<double> expected_seconds(const TrainStart& start, const train::Ste
   return tokens / static_cast<double>(start.ranks) * cpu_step_seconds(start.limit.seconds_per_token);
 }
 
+train::StepSchedule schedule_of(const TrainingJob& s) {
+  const train::Options& trainer = s.config.trainer_config;
+  return train::resolve_schedule(
+      trainer, data::steps_per_epoch(s.train->packs(), train::step_list_options(trainer, s.resolved.batching)));
+}
+
 std::string steps_line(const TrainStart& start) {
   const TrainingJob& s = start.job;
   const train::Batching& batching = s.resolved.batching;
-  const int64_t steps_per_epoch =
-      data::steps_per_epoch(s.train->packs(), train::step_list_options(s.config.trainer_config, batching));
-  const train::StepSchedule schedule = train::resolve_schedule(s.config.trainer_config, steps_per_epoch);
+  const train::StepSchedule schedule = schedule_of(s);
   const std::optional<double> seconds = expected_seconds(start, schedule);
   return fmt::format("training on {} samples: {} steps of {} ({} per epoch) on {} rank{}{}; {}", s.train->size(),
                      schedule.total_steps, batching.global_batch_size(), schedule.steps_per_epoch, start.ranks,
@@ -108,6 +112,7 @@ std::vector<std::string> data_warnings(const TrainingJob& s) {
 
 std::vector<std::string> other_warnings(const TrainingJob& s) {
   std::vector<std::string> warnings = s.config.warnings;
+  if (std::string text = train::eval_delay_warning(schedule_of(s)); !text.empty()) warnings.push_back(std::move(text));
   const std::string& wanted = s.config.runtime.compute_dtype;
   if (wanted != "auto" && wanted != s.resolved.compute_dtype) {
     warnings.push_back(

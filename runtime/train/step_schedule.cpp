@@ -80,6 +80,14 @@ StepSchedule resolve_schedule(const Options& options, int64_t steps_per_epoch) {
   return plan;
 }
 
+std::string eval_delay_warning(const StepSchedule& schedule) {
+  const double end =
+      schedule.delay_in_epochs ? schedule.epoch_after(schedule.total_steps) : static_cast<double>(schedule.total_steps);
+  if (schedule.eval_steps == 0 || schedule.eval_delay <= end) return "";
+  return fmt::format("trainer_config.eval_delay: {} {} are more than the run has ({:.4g}), so nothing is evaluated",
+                     schedule.eval_delay, schedule.delay_in_epochs ? "epochs" : "steps", end);
+}
+
 StateMemory state_memory(const std::string& gradient_sum, int64_t flat_elements, int64_t moment_bytes, bool keeps_best,
                          bool keeps_initial) {
   const int64_t buffer = flat_elements * static_cast<int64_t>(sizeof(float));

@@ -54,6 +54,9 @@ struct StepSchedule {
 /// An epoch has at least one step (data::StepList).
 StepSchedule resolve_schedule(const Options& options, int64_t steps_per_epoch);
 
+/// Returns a warning of an eval_delay that the run does not reach, or "".
+std::string eval_delay_warning(const StepSchedule& schedule);
+
 /// Bytes of a rank's training state.
 struct StateMemory {
   int64_t parameter_bytes = 0;

@@ -155,6 +155,22 @@ def test_plan_and_train_say_that_ranks_have_nothing_to_do(tmp_path, data, cache)
     assert IDLE in [event["message"] for event in run.events("warning")]
 
 
+def test_what_the_times_do_not_count_is_said(run):
+    assert "attention_dropout" not in plan(run)[2].out
+    said = plan(run, "--set", "model_config.attention_dropout=0.1")[0]["attention_dropout"]
+    assert said.startswith("0.1: attention computes whole matrices of scores")
+
+
+def test_an_eval_delay_beyond_the_end_is_told(tmp_path, data, cache):
+    for strategy, delay, unit, end in (("steps", 7, "steps", "4"), ("epoch", 7, "epochs", "0.8")):
+        run = Run(tmp_path / strategy, make_config("classification", data, cache),
+                  trainer_config={"max_steps": 4, "eval_strategy": strategy, "eval_delay": delay})
+        text = f"trainer_config.eval_delay: 7 {unit} are more than the run has ({end}), so nothing is evaluated"
+        assert text in plan(run)[2].out and text in run.train(0).expect(0).err
+    run = Run(tmp_path / "reached", make_config("classification", data, cache), trainer_config={"max_steps": 4, "eval_delay": 4})
+    assert "eval_delay" not in plan(run)[2].out
+
+
 @pytest.mark.parametrize("config", PUBLISHED, ids=lambda path: path.stem)
 def test_the_head_of_a_configuration_says_what_plan_says_of_an_h100(config, published):
     """To the digits that the head has, for an epoch."""
