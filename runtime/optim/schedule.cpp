@@ -108,8 +108,8 @@ Schedule polynomial(const ScheduleSettings& s, Arguments& arguments) {
 }
 
 Schedule inverse_sqrt(const ScheduleSettings& s, Arguments& arguments) {
-  const int64_t timescale = arguments.count("timescale").value_or(s.warmup_steps > 0 ? s.warmup_steps : 10'000);
-  if (timescale == 0) arguments.refuse("timescale", "at least 1");
+  const int64_t usual = s.warmup_steps > 0 ? s.warmup_steps : 10'000;
+  const int64_t timescale = arguments.count("timescale", /*least=*/1).value_or(usual);
   return [warmup = s.warmup_steps, timescale](int64_t t) {
     if (t < warmup) return warmed_up(t, warmup);
     return 1.0 / std::sqrt(as_double(t + timescale - warmup) / as_double(timescale));

@@ -22,9 +22,11 @@ std::optional<double> Arguments::number(const char* name) {
   return *value;
 }
 
-std::optional<int64_t> Arguments::count(const char* name) {
+std::optional<int64_t> Arguments::count(const char* name, int64_t least) {
   const std::optional<double> value = number(name);
-  if (value && (*value < 0 || *value != std::floor(*value) || *value > 0x1p53)) refuse(name, "a whole number");
+  if (value && (*value < static_cast<double>(least) || *value != std::floor(*value) || *value > 0x1p53)) {
+    refuse(name, fmt::format("a whole number of at least {}", least));
+  }
   return value ? std::optional(static_cast<int64_t>(*value)) : std::nullopt;
 }
 
@@ -46,7 +48,14 @@ std::string Arguments::choice(const char* name, const std::string& otherwise, co
 }
 
 void Arguments::refuse(const char* name, const std::string& expected) const {
-  core::fail(ErrorKind::kUsage, "lr_scheduler_kwargs.{}: expected {}", name, expected);
+  const auto given = settings_.arguments.find(name);
+  std::string found;
+  if (given != settings_.arguments.end()) {
+    const double* const number = std::get_if<double>(&given->second);
+    found = number != nullptr ? fmt::format("{}", *number) : core::quoted(std::get<std::string>(given->second));
+  }
+  core::fail(ErrorKind::kUsage, "lr_scheduler_kwargs.{}: expected {}{}{}", name, expected,
+             found.empty() ? "" : ", found ", found);
 }
 
 void Arguments::check_all_read() const {

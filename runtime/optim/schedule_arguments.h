@@ -18,7 +18,7 @@ class Arguments {
 
   std::optional<double> number(const char* name);
   double number(const char* name, double otherwise) { return number(name).value_or(otherwise); }
-  std::optional<int64_t> count(const char* name);
+  std::optional<int64_t> count(const char* name, int64_t least = 0);
   bool flag(const char* name, bool otherwise);
   /// Returns the value, one of `known`.
   std::string choice(const char* name, const std::string& otherwise, const std::vector<std::string>& known);

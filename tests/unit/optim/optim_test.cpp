@@ -154,7 +154,9 @@ TEST(Schedule, ArgumentsThatDoNotFitAreNamed) {
   EXPECT_THAT(error("cosine_with_min_lr", {}), HasSubstr("min_lr or min_lr_rate"));
   EXPECT_THAT(error("cosine_with_min_lr", {{"min_lr", 1e-4}, {"min_lr_rate", 0.1}}), HasSubstr("one of them"));
   EXPECT_THAT(error("polynomial", {{"lr_end", 1e-2}}), HasSubstr("less than learning_rate 0.001"));
-  EXPECT_THAT(error("inverse_sqrt", {{"timescale", 0.0}}), HasSubstr("at least 1"));
+  EXPECT_THAT(error("inverse_sqrt", {{"timescale", 0.0}}),
+              HasSubstr("timescale: expected a whole number of at least 1, found 0"));
+  EXPECT_THAT(error("inverse_sqrt", {{"timescale", -2.5}}), HasSubstr("a whole number of at least 1, found -2.5"));
   EXPECT_THAT(error("warmup_stable_decay", {}), HasSubstr("needs num_decay_steps"));
   EXPECT_THAT(error("warmup_stable_decay", {{"num_decay_steps", 2.0}, {"decay_type", "sqrt"}}),
               HasSubstr("decay_type: expected one of linear, cosine, 1-sqrt"));
