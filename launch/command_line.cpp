@@ -288,7 +288,7 @@ void add_export(CLI::App& app, ExportArguments& arguments) {
 
 void add_tokenize(CLI::App& app, TokenizeArguments& arguments) {
   CLI::App* command = app.add_subcommand("tokenize", "Print token ids of each line as a JSON array, or decode them");
-  command->add_option("--tokenizer", arguments.tokenizer, "Folder with the tokenizer's files")->required();
+  command->add_option("--tokenizer", arguments.tokenizer, "Folder with the tokenizer's files, or hub id")->required();
   auto* input =
       command->add_option("--input", arguments.input, "File with one text (or, with --decode, one array) a line");
   command->add_option("--text", arguments.text, "A literal text")->excludes(input);

@@ -8,6 +8,7 @@
 #include "data/readers/lines.h"
 #include "data/readers/rows.h"
 #include "data/tokenizer/tokenizer.h"
+#include "launch/job/hub.h"
 #include "runtime/core/error.h"
 #include "runtime/core/files.h"
 #include "runtime/core/json.h"
@@ -40,8 +41,11 @@ std::string convert(const data::Tokenizer& tokenizer, std::string_view line, boo
 
 int run_tokenize(comm::MpiSession& session, const TokenizeArguments& arguments) {
   const auto phase = session.phase("tokenizing", comm::MpiSession::kBuilding);
+  RunConfig config;
+  config.tokenizer_config.pretrained_tokenizer_name = arguments.tokenizer;
+  fetch_from_hub(session, config);
   session.run_on_root([&]() -> std::string {
-    const data::Tokenizer tokenizer = data::Tokenizer::from_folder(arguments.tokenizer);
+    const data::Tokenizer tokenizer = data::Tokenizer::from_folder(tokenizer_folder(config));
     for (const std::string& note : tokenizer.notes()) session.log().info("tokenizer: " + note);
     core::Output output;
     if (arguments.input.empty()) {

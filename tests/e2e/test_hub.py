@@ -71,6 +71,18 @@ def test_the_cache_is_the_one_that_huggingface_hub_reads(hub, online, tmp_path, 
     assert [path for _, _, path, _, _ in hub.requests] == [f"/api/models/{NAME}/revision/main"]
 
 
+def test_tokenize_takes_a_hub_id(hub, online, tmp_path, model_files):
+    from transformers import AutoTokenizer
+
+    printed = common.neoloom(0, "tokenize", "--tokenizer", NAME, "--text", "free cash", **online).expect(0).out
+    tokenizer = AutoTokenizer.from_pretrained(NAME, cache_dir=tmp_path / "hf/hub", local_files_only=True)
+    assert json.loads(printed) == tokenizer("free cash").input_ids
+    assert "model.safetensors" not in {path.name for path in snapshot(tmp_path).iterdir()}
+    offline = {**online, "HF_HUB_OFFLINE": "1"}
+    assert "was not found" in common.neoloom(0, "tokenize", "--tokenizer", "some-org/other", "--text", "x",
+                                             **offline).expect(WEIGHTS).err
+
+
 def test_revisions_are_pinned(hub, online, tmp_path, monkeypatch):
     download(online, "--revision", "refs/pr/1")
     assert loads_offline(tmp_path, monkeypatch, "refs/pr/1") == str(snapshot(tmp_path))
