@@ -84,7 +84,7 @@ void add_model_options(CLI::App* command, ModelArguments& arguments) {
 /// The same for a command that takes several models.
 void add_models_options(CLI::App* command, ModelsArguments& arguments) {
   const auto several = [command](const char* option, std::vector<std::string>& words, const char* help) {
-    return command->add_option(option, words, help)->type_name("[NAME=]FOLDER")->allow_extra_args(false)->take_all();
+    return command->add_option(option, words, help)->type_name("[NAME=]FOLDER")->take_all();
   };
   auto* run =
       several("--run", arguments.runs, "Run folder (trainer_config.output_dir of a training run); may be repeated");

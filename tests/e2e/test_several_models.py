@@ -68,6 +68,9 @@ def test_each_predicts_as_it_does_alone(trained, new, cache, ranks):
         for line, expected in zip(together, alone, strict=True):
             assert {"index": line["index"], **line[name]} == expected
     assert list(together[0]) == ["index", "label", *trained], "a kept label is in nobody's way"
+    words = [f"{name}={folder}" for name, folder in trained.items()]
+    listed = command(cache, "predict", "--run", *words, "--input", new, "--keep", "label", ranks=ranks)
+    assert json_lines(listed) == together, "as report takes them"
     assert together[-1]["first"]["label"] is None and "error" in together[-1]["second"]
 
 
