@@ -91,7 +91,7 @@ class TestConfigJson:
         path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
         return {"model_config": {"pretrained_model_name": str(folder)}, "trainer_config": {"max_steps": 3}}
 
-    @pytest.mark.parametrize("key", ["resid_dropout", "attention_dropout"])
+    @pytest.mark.parametrize("key", ["embed_dropout", "resid_dropout", "attention_dropout"])
     def test_its_dropouts_are_those_of_training(self, tmp_path, data, config, key):
         by_file = Run(tmp_path / "file", merged(config, self.base_with(tmp_path, data, **{key: 0.2})))
         by_file.train(1).expect(0)
