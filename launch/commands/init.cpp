@@ -17,6 +17,7 @@
 #include "launch/config/run_config.h"
 #include "launch/config/values.h"
 #include "launch/job/column_roles.h"
+#include "launch/job/shown_progress.h"
 #include "launch/planning/first_sizes.h"
 #include "launch/system/placement.h"
 #include "launch/system/shell_word.h"
@@ -58,14 +59,15 @@ class Beginning {
     if (!arguments.data.empty()) look_at_data();
   }
 
-  void fill(int64_t threads) {
+  /// `show`: begins to show a piece of work.
+  void fill(int64_t threads, const core::BeginWork& show) {
     add_model();
     add_adapter();
     if (!from_.has_trainer) add_recipe();
     for (const Draft::Line& line : from_.draft.lines()) draft_.set(line.group, line.key, line.value, line.why);
     if (from_.has_adapter && !draft_.has_group(kPeft)) draft_.set(kPeft, "r", "8");
     add_columns();
-    const std::optional<FirstSizes> sizes = add_sizes(threads);
+    const std::optional<FirstSizes> sizes = add_sizes(threads, show);
     add_validation(sizes);
   }
 
@@ -220,11 +222,11 @@ class Beginning {
                        counted(static_cast<int64_t>(sample_->rows.size()) + sample_->unreadable, "row"));
   }
 
-  std::optional<FirstSizes> add_sizes(int64_t threads) {
+  std::optional<FirstSizes> add_sizes(int64_t threads, const core::BeginWork& show) {
     if (!sample_) return std::nullopt;
     // Evaluations need validation data, which are decided later.
     const RunConfig config = parse_config(draft_.yaml(), "neoloom init", {"data.validation_split=0.1"});
-    const FirstSizes sizes = first_sizes(config, *sample_, threads);
+    const FirstSizes sizes = first_sizes(config, *sample_, threads, show);
     if (!sizes.measured) missing_model_ = config.model_config.pretrained_model_name;
     if (draft_.find(kTokenizer, "max_length") == nullptr)
       draft_.set(kTokenizer, "max_length", to_text(sizes.max_length), sizes.length_reason);
@@ -279,7 +281,8 @@ int run_init(comm::MpiSession& session, const InitArguments& arguments) {
   session.run_on_root([&]() -> std::string {
     require_absent(arguments.output);
     Beginning beginning(arguments);
-    beginning.fill(int64_t{here.threads} * session.local_size());
+    beginning.fill(int64_t{here.threads} * session.local_size(),
+                   [&](const auto& what, const auto& unit) { return shown_progress(session, "auto", what, unit); });
     const std::string yaml = beginning.yaml();
     require_absent(arguments.output);
     core::write_output_file(arguments.output, yaml);

@@ -329,7 +329,7 @@ void print_plan(const Inputs& inputs, const PlanRequest& request) {
     data::StoreRequest asked = store_request(config, task, inputs.base, files);
     if (labels != nullptr && task.classifies()) asked.label_names = *labels;
     const std::string file = fmt::format("{}/{}.h5", scratch.path(), name);
-    data::TokenStore::build(asked, *inputs.tokenizer, file);
+    data::TokenStore::build(asked, *inputs.tokenizer, file, request.show);
     return data::TokenStore::open(file);
   };
   const auto asked_for = [&](const data::Files& files) { return store_request(config, task, inputs.base, files); };
@@ -395,7 +395,8 @@ int run_plan(comm::MpiSession& session, const PlanArguments& arguments) {
                         .rates = &rates,
                         .measures = arguments.measure,
                         .device = device,
-                        .network = {arguments.link_gbps, arguments.latency_us}});
+                        .network = {arguments.link_gbps, arguments.latency_us},
+                        .show = cache_directory(session, inputs.config).show});
     return "";
   });
   return 0;

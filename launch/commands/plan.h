@@ -8,6 +8,7 @@
 #include "launch/planning/gemm_rates.h"
 #include "launch/planning/step_estimate.h"
 #include "runtime/comm/mpi_session.h"
+#include "runtime/core/progress.h"
 
 namespace neoloom::launch {
 
@@ -20,6 +21,7 @@ struct PlanRequest {
   bool measures = false;       // measure and save the rates of this configuration first
   StatedDevice device{};       // of a planned rank
   Network network{};
+  core::BeginWork show{};  // progress of the tokenisation
 };
 
 /// Reads the headers of the model's files and the data, and prints what a run would do to standard output: counts,

@@ -327,7 +327,8 @@ int run_train(comm::MpiSession& session, const TrainArguments& arguments) {
     session.run_on_root([&]() -> std::string {
       print_plan(s, {.ranks = session.size(),
                      .ranks_per_node = session.local_size(),
-                     .cores = static_cast<int64_t>(std::thread::hardware_concurrency())});
+                     .cores = static_cast<int64_t>(std::thread::hardware_concurrency()),
+                     .show = cache_directory(session, s.config).show});
       return "";
     });
     return 0;

@@ -105,7 +105,8 @@ FirstSizes estimate(const RunConfig& config, const data::FileSample& sample, Fir
 /// Measures with the model's tokenizer and shape.
 class Measurement {
  public:
-  Measurement(const RunConfig& config, const data::FileSample& sample) : sample_(sample) {
+  Measurement(const RunConfig& config, const data::FileSample& sample, const core::BeginWork& show)
+      : sample_(sample), show_(show) {
     inputs_.config = config;
     data::Options& data = inputs_.config.data;
     const data::Options plain;
@@ -176,18 +177,20 @@ class Measurement {
     const data::StoreRequest request =
         store_request(inputs_.config, inputs_.task, inputs_.base, inputs_.config.data.train);
     const std::string path = fmt::format("{}/{}.h5", folder_.path(), max_length);
-    data::TokenStore::build(request, *inputs_.tokenizer, path);
+    data::TokenStore::build(request, *inputs_.tokenizer, path, show_);
     return in_packs(data::TokenStore::open(path), request);
   }
 
   const data::FileSample& sample_;
+  const core::BeginWork& show_;
   ScratchFolder folder_;
   Inputs inputs_;
 };
 
 }  // namespace
 
-FirstSizes first_sizes(const RunConfig& config, const data::FileSample& sample, int64_t threads) {
+FirstSizes first_sizes(const RunConfig& config, const data::FileSample& sample, int64_t threads,
+                       const core::BeginWork& show) {
   FirstSizes sizes;
   sizes.max_length = config.tokenizer_config.max_length;
   if (sizes.max_length == 0 && is_document(sample)) {
@@ -197,7 +200,7 @@ FirstSizes first_sizes(const RunConfig& config, const data::FileSample& sample, 
   const std::string& name = config.model_config.pretrained_model_name;
   if (model::is_local_path(name)) model::resolve_model_folder(name, "main");  // refuses a missing one
   if (!model::is_on_disk({name})) return estimate(config, sample, sizes);
-  Measurement measurement(config, sample);
+  Measurement measurement(config, sample, show);
   measurement.measure_length(sizes);
   measurement.measure_batch(sizes, threads);
   return sizes;

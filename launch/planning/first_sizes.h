@@ -6,6 +6,7 @@
 
 #include "data/readers/file_sample.h"
 #include "launch/config/run_config.h"
+#include "runtime/core/progress.h"
 
 namespace neoloom::launch {
 
@@ -26,6 +27,7 @@ inline constexpr int64_t kFirstGlobalBatch = 16;
 /// of this machine. Without the model's files it estimates the length from the bytes. max_length is the 99th
 /// percentile, but a plain number for documents of text. A max_length of `config` is kept.
 /// Throws: as read_inputs and TokenStore::build; Error(kWeights) for a model folder that does not exist.
-FirstSizes first_sizes(const RunConfig& config, const data::FileSample& sample, int64_t threads);
+FirstSizes first_sizes(const RunConfig& config, const data::FileSample& sample, int64_t threads,
+                       const core::BeginWork& show);
 
 }  // namespace neoloom::launch

@@ -6,7 +6,7 @@ import re
 
 import pytest
 from common import SOURCE, Run, make_config, neoloom
-from runs import assert_one_message
+from runs import assert_one_message, write_jsonl
 from tiny_model import make_tokenizer
 
 USAGE, DEVICE = 2, 8
@@ -153,6 +153,14 @@ def test_plan_and_train_say_that_ranks_have_nothing_to_do(tmp_path, data, cache)
     trained = run.train(3).expect(0)
     assert IDLE in trained.out + trained.err
     assert IDLE in [event["message"] for event in run.events("warning")]
+
+
+def test_tokenising_shows_how_far_it_is(run, tmp_path):
+    rows = write_jsonl(tmp_path / "rows.jsonl", [{"text": f"call now {i}"} for i in range(600)])
+    words = ("--config", run.config_file, "--set", f"data.train={rows}", "--set", "logging.progress=bar")
+    for command in (("plan",), ("train", "--dry-run")):
+        ended = neoloom(0, *command, *words).expect(0)
+        assert "tokenising" in ended.err and "tokenising" not in ended.out
 
 
 def test_what_the_times_do_not_count_is_said(run):
