@@ -111,8 +111,9 @@ struct LoraOptions {
   std::string bias = "none";  // biases that train: none | all | lora_only (of adapted layers)
   bool lora_bias = false;     // B has a bias
   AdapterInit init_lora_weights;
-  std::vector<std::string> modules_to_save;  // trained whole; classifiers: score, also called classifier
-  std::string init_from;                     // PEFT folder with initial adapter values; empty: none
+  std::vector<std::string> modules_to_save;      // trained whole; classifiers: score, also called classifier
+  std::vector<int64_t> trainable_token_indices;  // tokens whose rows of wte train; in the order of their stored rows
+  std::string init_from;                         // PEFT folder with initial adapter values; empty: none
   /// alpha / rank, or alpha / sqrt(rank). Throws: Error(kUsage) unless the rank is above 0.
   double scaling(int64_t rank, double alpha) const;
 };

@@ -27,6 +27,9 @@ inline constexpr std::string_view kLoraASuffix = ".lora_A.weight";              
 inline constexpr std::string_view kLoraBSuffix = ".lora_B.weight";              // [out, r]
 inline constexpr std::string_view kMagnitudeSuffix = ".lora_magnitude_vector";  // [out]; DoRA
 inline constexpr std::string_view kLoraBiasSuffix = ".lora_B.bias";             // [out]; lora_bias
+/// Its name of the rows of wte that train (trainable_token_indices), without the prefix.
+inline constexpr std::string_view kTrainableTokensName =
+    "transformer.wte.token_adapter.trainable_tokens_delta";  // [k, h]
 /// Whether the key of an adapter file ends in one of these.
 bool is_of_adapter(std::string_view name);
 

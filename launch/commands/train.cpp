@@ -204,6 +204,11 @@ at::Tensor values_to_start_from(const TrainingJob& s, const model::Model& model)
                 "peft_config.init_from: {} was made with lora_alpha {} and use_rslora {}, but this run has {} and {}; "
                 "set them to the adapter's values",
                 ours.init_from, theirs.lora.lora_alpha, theirs.lora.use_rslora, ours.lora_alpha, ours.use_rslora);
+  core::require(theirs.lora.trainable_token_indices == ours.trainable_token_indices, ErrorKind::kUsage,
+                "peft_config.init_from: {} was made with trainable_token_indices [{}], but this run has [{}]; set them "
+                "to the adapter's values, in its order",
+                ours.init_from, fmt::join(theirs.lora.trainable_token_indices, ", "),
+                fmt::join(ours.trainable_token_indices, ", "));
   at::Tensor values = at::zeros({model.layout().total_elements}, at::kFloat);
   model::load_adapter_values(ours.init_from, model, values);
   const int64_t blocks = s.base.config.num_layers;

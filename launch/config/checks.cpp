@@ -233,6 +233,9 @@ void check_peft(const RunConfig& config, Mistakes& found, const KeyLocation& pla
     found.require(model::can_train_whole(module), "{}: \"{}\" cannot be trained whole; expected score, classifier, {}",
                   place("peft_config", "modules_to_save"), module, fmt::join(model::kWholeModules, ", "));
   }
+  found.require(config.peft_config->trainable_token_indices.empty() || !model::trains_whole(*config.peft_config, "wte"),
+                "{}: not together with modules_to_save: [wte], which trains the rows of all tokens; remove one of them",
+                place("peft_config", "trainable_token_indices"));
 }
 
 /// Names the key that says that rows hold prompts and responses, or chats.

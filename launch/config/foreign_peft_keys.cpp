@@ -12,7 +12,7 @@ std::vector<ForeignKey> foreign_peft_keys() {
   constexpr std::string_view kPeft = "peft_config";
   constexpr std::string_view kInit = "peft_config.init_from starts from an existing adapter";
   constexpr std::string_view kOther = "neoloom trains LoRA on GPT-Neo's linear layers";
-  constexpr std::string_view kTied = "neoloom trains no tied modules";
+  constexpr std::string_view kTied = "modules_to_save trains wte and lm_head apart from each other";
   return {
     // fields of LoraConfig
     {kPeft, kNoEffect, "auto_mapping", {"null"}, "it names Python classes"},
@@ -21,7 +21,6 @@ std::vector<ForeignKey> foreign_peft_keys() {
     {kPeft, kNoEffect, "revision", {"null"}, "model_config.revision names the base model's revision"},
     {kPeft, kNoEffect, "inference_mode", {"false"}, "train trains, whatever a saved adapter says"},
     {kPeft, kRefused, "fan_in_fan_out", {"false", "null"}, "GPT-Neo's linear layers are not transposed"},
-    {kPeft, kRefused, "trainable_token_indices", {"null"}, "modules_to_save: [wte] trains the rows of all tokens"},
     {kPeft, kRefused, "megatron_config", {"null"}, kOther},
     {kPeft, kNoEffect, "megatron_core", {"megatron.core", "null"}, "it is read with megatron_config only"},
     {kPeft, kRefused, "loftq_config", {"{}", "null"}, kInit},

@@ -214,6 +214,7 @@ void add_peft_fields(std::vector<Field>& out) {
   group.text("bias", kCompared, &Options::bias, {{"none", "all", "lora_only"}, {}});
   group.flag("lora_bias", kCompared, &Options::lora_bias, true);
   group.names("modules_to_save", kCompared, &Options::modules_to_save);
+  group.read_by("trainable_token_indices", kCompared, &Options::trainable_token_indices, read_tokens);
   group.text("init_from", kResolved, &Options::init_from);
 }
 

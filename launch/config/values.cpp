@@ -273,6 +273,19 @@ std::vector<int64_t> read_counts(const std::string& name, const Node& node) {
   return values;
 }
 
+std::vector<int64_t> read_tokens(const std::string& name, const Node& node) {
+  constexpr std::string_view kExpected = "a list of token ids, or {wte: [...]}";
+  if (node.kind != Node::Kind::kMap) {
+    if (node.kind != Node::Kind::kList && node.kind != Node::Kind::kInteger) wrong_value(name, node, kExpected);
+    return read_counts(name, node);
+  }
+  if (node.entries.empty()) return {};
+  const Node::Entry& entry = node.entries.front();
+  core::require(node.entries.size() == 1 && (entry.key == "wte" || entry.key == "transformer.wte"), ErrorKind::kUsage,
+                "{}: {}: only rows of wte can be trained; expected {}", entry.position.text(), name, kExpected);
+  return read_counts(name + "." + entry.key, entry.value);
+}
+
 model::AttentionTypes read_attention_types(const std::string& name, const Node& node) {
   constexpr const char* kExpected = "a list of [[global | local, ...], count], such as [[[global, local], 12]]";
   if (node.kind != Node::Kind::kList) wrong_value(name, node, kExpected);

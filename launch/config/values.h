@@ -65,6 +65,8 @@ train::LossSpikePolicy read_loss_spike_policy(const std::string& name, const Nod
 optim::ScheduleArguments read_schedule_arguments(const std::string& name, const Node& node);
 /// Reads a list of different integers of at least 0, or one.
 std::vector<int64_t> read_counts(const std::string& name, const Node& node);
+/// Reads PEFT's trainable_token_indices: what read_counts takes, also as {wte: ...}.
+std::vector<int64_t> read_tokens(const std::string& name, const Node& node);
 /// Reads GPTNeoConfig's attention_types: [[[global, local], 12]].
 model::AttentionTypes read_attention_types(const std::string& name, const Node& node);
 /// Reads a list of names, or one name.

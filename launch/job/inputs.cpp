@@ -307,6 +307,7 @@ bool settle_inputs(const std::string& name, Inputs& inputs, Mistakes& found) {
       found.note(text);
     }
   });
+  found.attempt([&] { model::require_tokens(*config.peft_config, inputs.base.config); });
   return has_task;
 }
 

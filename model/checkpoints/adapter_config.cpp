@@ -53,6 +53,7 @@ bool is_known(std::string_view key) {
                                                "runtime_config",
                                                "target_modules",
                                                "task_type",
+                                               "trainable_token_indices",
                                                "use_dora",
                                                "use_rslora"};
   return std::find(std::begin(kKeys), std::end(kKeys), key) != std::end(kKeys);
@@ -132,9 +133,7 @@ class AdapterConfig {
     }
     for (const auto& [key, value] : document_.items()) {
       if (!is_known(key) && !is_default(value)) {
-        const char* whole =
-            key == "trainable_token_indices" ? "; a new adapter trains all rows with modules_to_save: [wte]" : "";
-        refuse(key.c_str(), fmt::format("its default: this is not supported; {}{}", kMerge, whole));
+        refuse(key.c_str(), fmt::format("its default: this is not supported; {}", kMerge));
       }
     }
   }
@@ -145,6 +144,32 @@ class AdapterConfig {
       refuse("bias", "none, all or lora_only");
     }
     return value.empty() ? "none" : value;
+  }
+
+  /// Reads trainable_token_indices: a list, or {wte: list}.
+  std::vector<int64_t> tokens() const {
+    constexpr const char* kKey = "trainable_token_indices";
+    json value = at(kKey);
+    if (value.is_object()) {
+      if (value.empty()) return {};
+      const std::string module = value.begin().key();
+      if (value.size() > 1 || (module != "wte" && module != "transformer.wte")) {
+        refuse(kKey, fmt::format("a list of tokens, or one for wte alone; {}", kMerge));
+      }
+      value = json(value.begin().value());
+    }
+    std::vector<int64_t> tokens;
+    if (value.is_null()) return tokens;
+    if (!value.is_array()) refuse(kKey, "a list of tokens");
+    tokens.reserve(value.size());
+    for (const json& token : value) {
+      const bool valid = core::json_integer_within(token, 0, INT64_MAX);
+      if (!valid || std::find(tokens.begin(), tokens.end(), token.get<int64_t>()) != tokens.end()) {
+        refuse(kKey, "different token ids, of at least 0");
+      }
+      tokens.push_back(token.get<int64_t>());
+    }
+    return tokens;
   }
 
   /// Reads init_lora_weights. EVA only chooses initial values, so that its adapters are plain ones.
@@ -281,6 +306,7 @@ AdapterFolder read_adapter_folder(const std::string& folder) {
   result.lora.alpha_pattern = config.pattern<double>("alpha_pattern", "modules with numbers above 0",
                                                      [](double value) { return value > 0 && std::isfinite(value); });
   result.lora.modules_to_save = config.names("modules_to_save");
+  result.lora.trainable_token_indices = config.tokens();
   result.base_model_name_or_path = config.text("base_model_name_or_path");
   result.revision = config.text("revision");
   result.score_rows = score_rows(folder);

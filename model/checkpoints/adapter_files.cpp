@@ -94,6 +94,8 @@ std::string saved_key(const std::string& name) {
     replace_all(key, std::string(part) + ".default.", part + std::string("."));
   const std::string magnitude(kMagnitudeSuffix);  // PEFT keeps it in a module, and saves it without ".weight"
   for (const char* part : {".default.weight", ".default", ".weight"}) replace_all(key, magnitude + part, magnitude);
+  const std::string tokens(kTrainableTokensName);
+  replace_all(key, tokens + ".default", tokens);
   return key;
 }
 

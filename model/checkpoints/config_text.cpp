@@ -60,6 +60,7 @@ void add_limits_and_patterns(const LoraOptions& lora, json& config) {
   if (!lora.layers_to_transform.empty()) config["layers_to_transform"] = lora.layers_to_transform;
   if (!lora.layers_pattern.empty()) config["layers_pattern"] = lora.layers_pattern;
   if (!lora.rank_pattern.empty()) config["rank_pattern"] = written_pattern(lora.rank_pattern);
+  if (!lora.trainable_token_indices.empty()) config["trainable_token_indices"] = lora.trainable_token_indices;
   if (!lora.alpha_pattern.empty()) config["alpha_pattern"] = written_pattern(lora.alpha_pattern);
 }
 

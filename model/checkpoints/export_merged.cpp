@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <ATen/ops/mm.h>
+#include <ATen/ops/tensor.h>
 
 #include <filesystem>
 #include <map>
@@ -33,6 +34,7 @@ struct TrainedTensors {
   std::map<std::string, at::Tensor> magnitude;  // likewise; DoRA
   std::map<std::string, double> scaling;        // likewise
   std::map<std::string, at::Tensor> added;      // s * B's bias, by the name of the bias; lora_bias
+  at::Tensor token_rows;                        // trainable_token_indices
 };
 
 TrainedTensors sort_slots(const Model& model, const at::Tensor& params) {
@@ -51,6 +53,8 @@ TrainedTensors sort_slots(const Model& model, const at::Tensor& params) {
       trained.added[module_of(kLoraBiasSuffix) + ".bias"] = value;
     } else if (name.ends_with(kBaseLayerBiasSuffix)) {
       trained.whole[module_of(kBaseLayerBiasSuffix) + ".bias"] = value;
+    } else if (name == kTrainableTokensName) {
+      trained.token_rows = value;
     } else {
       trained.whole[name] = value;
     }
@@ -112,11 +116,22 @@ class Exporter {
     if (model_.setup().head != Head::kCausalLm) return false;
     if (trained_.whole.contains(kLmHeadName)) return true;
     if (trained_.whole.contains(kWordEmbeddingName)) return model_.setup().lora.has_value();
+    if (trained_.token_rows.defined() && !model_.setup().config.tie_word_embeddings) return true;
     const SourceTensors::Entry* head = base_.find(kLmHeadName);
     return head != nullptr && !head->value().equal(base_.find(kWordEmbeddingName)->value());
   }
 
  private:
+  bool takes_token_rows(const std::string& name) const {
+    if (!trained_.token_rows.defined()) return false;
+    return name == kWordEmbeddingName || (name == kLmHeadName && model_.setup().config.tie_word_embeddings);
+  }
+
+  at::Tensor with_token_rows(const at::Tensor& base) const {
+    const at::Tensor ids = at::tensor(model_.setup().lora->trainable_token_indices, at::kLong);
+    return base.to(at::kFloat).index_copy(0, ids, trained_.token_rows);
+  }
+
   TensorToWrite entry(const std::string& name, const std::vector<int64_t>& shape) const {
     const auto added = trained_.added.find(name);
     const auto with_added = [value =
@@ -132,6 +147,9 @@ class Exporter {
                   "the base model's {} is missing or not {}: expected the base that the adapter was trained on", name,
                   shape_text(shape));
     const auto drop = [source] { source->drop_pages(); };
+    if (takes_token_rows(name)) {
+      return {name, dtype_, shape, [this, source] { return with_token_rows(source->value()); }, drop};
+    }
     const auto a = trained_.a.find(name);
     if (a == trained_.a.end()) {
       return {name, dtype_, shape, [source, with_added] { return with_added(source->value()); }, drop};

@@ -122,11 +122,16 @@ class CpuLmHeadOps final : public LmHeadOps {
   LmHeadResult run(const LmHeadChunk& chunk, LossOptions options) override {
     at::Tensor logits = buffer_.narrow(0, 0, chunk.targets.size(0));
     matmul_.forward_into(logits, chunk.normed, network_.head, {});
+    const TrainableTokens& tokens = network_.tokens;
+    if (tokens.in_head) tokens.replace_logits(logits, chunk.normed);
     LmHeadResult result;
     if (options.counts_right) result.right = at::argmax(logits, 1).eq(chunk.targets);
     result.losses = cross_entropy_rows(logits, chunk.targets, options);
     if (!options.gradients) return result;
+    at::Tensor of_tokens;
+    if (tokens.in_head) of_tokens = tokens.take_logits_gradient(logits, chunk.normed);
     result.d_normed = matmul_.input_gradient(logits, network_.head);
+    if (tokens.in_head) result.d_normed.add_(of_tokens);
     if (network_.head_grad.defined()) network_.head_grad.addmm_(logits.t(), chunk.normed);
     return result;
   }

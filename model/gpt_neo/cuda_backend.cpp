@@ -240,13 +240,20 @@ class CudaLmHeadOps final : public LmHeadOps {
     at::Tensor logits = matmul_.multiply_fp32(matmul_.to_compute_dtype(chunk.normed), head_.t());
     const int64_t aligned_rows = head_.size(0) - vocabulary;
     if (aligned_rows > 0) logits.narrow(1, vocabulary, aligned_rows).fill_(-std::numeric_limits<float>::infinity());
+    const TrainableTokens& tokens = network_.tokens;
+    if (tokens.in_head) tokens.replace_logits(logits, chunk.normed);
     LmHeadResult result;
     if (options.counts_right) result.right = at::argmax(logits, 1).eq(chunk.targets);
     result.losses = cuda_cross_entropy_rows(logits, chunk.targets, options, vocabulary, head_.scalar_type());
     if (!options.gradients) return result;
+    at::Tensor counted, of_tokens;
+    if (tokens.in_head || network_.head_grad.defined()) {
+      counted = chunk.weights.defined() ? chunk.normed.mul(chunk.weights.unsqueeze(1)) : chunk.normed;
+    }
+    if (tokens.in_head) of_tokens = tokens.take_logits_gradient(logits, counted);
     result.d_normed = matmul_.multiply_fp32(logits, head_);
+    if (tokens.in_head) result.d_normed.add_(of_tokens);
     if (network_.head_grad.defined()) {
-      const at::Tensor counted = chunk.weights.defined() ? chunk.normed.mul(chunk.weights.unsqueeze(1)) : chunk.normed;
       matmul_.add_multiply(network_.head_grad, logits.t(), matmul_.to_compute_dtype(counted));
     }
     return result;

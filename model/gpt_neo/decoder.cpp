@@ -102,7 +102,10 @@ at::Tensor GptNeoDecoder::feed(const std::vector<NextTokens>& next) {
     last_rows.push_back(rows - 1);
   }
   x = x.index_select(0, at::tensor(last_rows, at::kLong).to(x.device()));
-  return matmul_.forward(network_.ln_f.forward(x, nullptr), network_.head, {}).cpu();
+  const at::Tensor normed = network_.ln_f.forward(x, nullptr);
+  at::Tensor logits = matmul_.forward(normed, network_.head, {});
+  if (network_.tokens.in_head) network_.tokens.replace_logits(logits, normed);
+  return logits.cpu();
 }
 
 }  // namespace neoloom::model

@@ -159,7 +159,9 @@ at::Tensor GptNeo::lm_logits(const Batch& batch, const at::Tensor& params) {
   const Network network = build(params, {}, nullptr);
   const Passes passes{setup_, network, *backend_, packed};
   const at::Tensor normed = network.ln_f.forward(passes.forward(nullptr), nullptr);
-  return backend_->multiply(normed, network.head);
+  at::Tensor logits = backend_->multiply(normed, network.head);
+  if (network.tokens.in_head) network.tokens.replace_logits(logits, normed);
+  return logits;
 }
 
 std::unique_ptr<Model::Decoder> GptNeo::make_decoder(const at::Tensor& params, int64_t max_tokens, int64_t sequences) {

@@ -81,7 +81,7 @@ size_t Network::lowest_trainable_block() const {
 
 at::Tensor Network::embed(const at::Tensor& ids, const at::Tensor& positions) const {
   const at::Tensor words = at::embedding(wte, ids).to(at::kFloat);
-  return words.add(at::embedding(wpe, positions).to(at::kFloat));
+  return (tokens.present() ? tokens.replaced(words, ids) : words).add(at::embedding(wpe, positions).to(at::kFloat));
 }
 
 AttentionKernel attention_kernel(const ModelSetup& setup, int64_t window) {
@@ -113,6 +113,12 @@ void NetworkBuilder::lay_out_adapters() {
                 "peft_config.lora_dropout: expected a number in [0, 1), found {}", lora.lora_dropout);
   const AdapterMap adapters = adapter_map(lora, setup_.config.num_layers);
   const GptNeoConfig& config = setup_.config;
+  if (!lora.trainable_token_indices.empty()) {
+    require_tokens(lora, config);
+    tokens_ = choose_tokens(lora.trainable_token_indices, config.vocab_size, weights_->wte.device());
+    tokens_.in_head = setup_.head == Head::kCausalLm && config.tie_word_embeddings;
+    tokens_slot_ = layout_.add(peft_name(kTrainableTokensName), {tokens_.ids.size(0), config.hidden_size}, true);
+  }
   if (trains_whole(lora, "wte")) {
     wte_slot_ = layout_.add(peft_name(kWordEmbeddingName), {config.vocab_size, config.hidden_size}, true);
   }
@@ -287,6 +293,8 @@ void NetworkBuilder::attach_whole(Network& network, const at::Tensor& params, co
     value = slot_view(params, slot);
     gradient = slot_view(grads, slot);
   };
+  network.tokens = tokens_;
+  attach(tokens_slot_, network.tokens.rows, network.tokens.rows_grad);
   attach(wte_slot_, network.wte, network.wte_grad);
   attach(ln_f_slot_, network.ln_f.weight, network.ln_f.weight_grad);
   attach(ln_f_bias_slot_, network.ln_f.bias, network.ln_f.bias_grad);
@@ -421,6 +429,7 @@ void NetworkBuilder::initialize_whole(const at::Tensor& params) const {
   const auto copy = [&](int64_t slot, const at::Tensor& value) {
     if (slot >= 0) slot_view(params, slot).copy_(value);
   };
+  if (tokens_slot_ >= 0) copy(tokens_slot_, weights_->wte.index_select(0, tokens_.ids));
   copy(wte_slot_, weights_->wte);
   copy(ln_f_slot_, ln_f_.weight);
   copy(ln_f_bias_slot_, ln_f_.bias);

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "model/gpt_neo/block.h"
+#include "model/gpt_neo/trainable_tokens.h"
 #include "model/gpt_neo/weights.h"
 #include "model/lora/dropout.h"
 #include "model/lora/target_modules.h"
@@ -20,8 +21,9 @@ namespace neoloom::model {
 struct Network {
   at::Tensor wte, wpe;            // [V, h], [max_pos, h], any dtype
   at::Tensor wte_grad, wpe_grad;  // undefined: frozen
-  EmbeddingNoise noise;           // of words; training only, as the next
-  DropoutMask embed_dropout;      // of words and positions together
+  TrainableTokens tokens;
+  EmbeddingNoise noise;       // of words; training only, as the next
+  DropoutMask embed_dropout;  // of words and positions together
   std::vector<Block> blocks;
   Norm ln_f;
   Matrix head;              // causal LM: [V, h]
@@ -32,8 +34,8 @@ struct Network {
 
   /// Blocks below this one have nothing to train and pass no gradient on; L when only the head trains.
   size_t lowest_trainable_block() const;
-  bool trains_embedding() const { return wte_grad.defined(); }
-  /// wte[ids] + wpe[positions] in fp32, a new tensor: [N, h].
+  bool trains_embedding() const { return wte_grad.defined() || tokens.rows_grad.defined(); }
+  /// wte[ids], with the rows of `tokens`, + wpe[positions] in fp32, a new tensor: [N, h].
   at::Tensor embed(const at::Tensor& ids, const at::Tensor& positions) const;
 };
 
@@ -99,7 +101,9 @@ class NetworkBuilder {
   NormWeights ln_f_;                         // fp32
   std::vector<std::array<LoraSlots, 6>> lora_slots_;
   std::vector<std::array<int64_t, kBlockParameters.size()>> bias_slots_;  // [L]; -1: frozen
-  int64_t wte_slot_ = -1;                                                 // these of modules_to_save
+  TrainableTokens tokens_;                                                // without rows
+  int64_t tokens_slot_ = -1;
+  int64_t wte_slot_ = -1;  // these of modules_to_save
   int64_t ln_f_slot_ = -1;
   int64_t ln_f_bias_slot_ = -1;  // or of bias
   int64_t lm_head_slot_ = -1;

@@ -56,8 +56,9 @@ void Passes::backward(Saved& saved, at::Tensor d_hidden, const std::function<voi
   if (network.embed_dropout.active()) {
     d_hidden = backend.drop(network.embed_dropout, d_hidden, batch.packed.rows.key_rows, saved.embedding_mask);
   }
+  if (network.tokens.present()) network.tokens.add_gradient(batch.packed.ids, d_hidden);
   at::Tensor wte_grad = network.wte_grad;  // holds the tied head's part already
-  wte_grad.index_add_(0, batch.packed.ids, d_hidden);
+  if (wte_grad.defined()) wte_grad.index_add_(0, batch.packed.ids, d_hidden);
   at::Tensor wpe_grad = network.wpe_grad;
   if (wpe_grad.defined()) wpe_grad.index_add_(0, batch.packed.positions, d_hidden);
 }

@@ -233,6 +233,20 @@ bool trains_whole(const LoraOptions& lora, std::string_view module) {
   return std::find(lora.modules_to_save.begin(), lora.modules_to_save.end(), module) != lora.modules_to_save.end();
 }
 
+void require_tokens(const LoraOptions& lora, const GptNeoConfig& config) {
+  const std::vector<int64_t>& tokens = lora.trainable_token_indices;
+  for (const int64_t token : tokens) {
+    core::require(token >= 0 && token < config.vocab_size, core::ErrorKind::kUsage,
+                  "peft_config.trainable_token_indices: {} is no token of this model; expected 0 to {}", token,
+                  config.vocab_size - 1);
+  }
+  const bool head = config.tie_word_embeddings && trains_whole(lora, "lm_head");
+  core::require(tokens.empty() || (!head && !trains_whole(lora, "wte")), core::ErrorKind::kUsage,
+                "peft_config.trainable_token_indices: not together with modules_to_save: [{}], which trains the rows "
+                "of all tokens{}; remove one of them",
+                head ? "lm_head" : "wte", head ? ", as the model's lm_head is tied to wte" : "");
+}
+
 bool trains_bias(const LoraOptions& lora, const BlockAdapters& adapters, const BlockParameter& parameter) {
   if (!parameter.is_bias) return false;
   if (lora.bias == "lora_only") {

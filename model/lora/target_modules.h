@@ -35,6 +35,10 @@ bool can_train_whole(std::string_view module);
 /// Whether modules_to_save names this module. A classifier has no lm_head.
 bool trains_whole(const LoraOptions& lora, std::string_view module);
 
+/// Throws: Error(kUsage) for entries of trainable_token_indices that are no tokens of this model, and for modules that
+/// train whole although they hold these tokens' rows: wte, or an lm_head that is tied to it.
+void require_tokens(const LoraOptions& lora, const GptNeoConfig& config);
+
 /// Whether peft_config.bias trains this parameter of a block with these adapters.
 bool trains_bias(const LoraOptions& lora, const BlockAdapters& adapters, const BlockParameter& parameter);
 

@@ -42,6 +42,9 @@ TrainableCount count_trainable(const GptNeoConfig& config, const std::optional<L
     if (ln_f) layout.add("ln_f", {config.hidden_size}, false);
     if (ln_f || lora->bias == "all") layout.add("bias of ln_f", {config.hidden_size}, false);
     const std::vector<int64_t> embedding = {config.vocab_size, config.hidden_size};
+    if (const auto tokens = static_cast<int64_t>(lora->trainable_token_indices.size()); tokens > 0) {
+      layout.add("tokens", {tokens, config.hidden_size}, true);
+    }
     if (trains_whole(*lora, "wte")) layout.add("wte", embedding, true);
     if (num_labels == 0 && trains_whole(*lora, "lm_head")) layout.add("lm_head", embedding, true);
   } else {

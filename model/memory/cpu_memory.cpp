@@ -293,18 +293,24 @@ class CpuMemoryOps final : public BlockOps {
 
 class CpuLmHeadMemory final : public LmHeadOps {
  public:
-  CpuLmHeadMemory(const Matrix& head, CpuKernels& kernels, int64_t chunk_rows)
-      : head_(head), kernels_(kernels), buffer_(make({chunk_rows, head.plain.size(0)}, at::kFloat)) {}
+  CpuLmHeadMemory(const Network& network, CpuKernels& kernels, int64_t chunk_rows)
+      : head_(network.head),
+        tokens_(network.tokens),
+        kernels_(kernels),
+        buffer_(make({chunk_rows, head_.plain.size(0)}, at::kFloat)) {}
 
   LmHeadResult run(const LmHeadChunk& chunk, LossOptions options) override {
     at::Tensor logits = buffer_.narrow(0, 0, chunk.targets.size(0));
     // A matmul with a plain matrix allocates its result instead of writing into the buffer.
     if (!CpuKernels::is_packed(head_)) logits = make(logits.sizes(), at::kFloat);
     kernels_.multiply(chunk.normed, head_);
+    if (tokens_.in_head) tokens_.replace_logits(logits, chunk.normed);
     LmHeadResult result;
     if (options.counts_right) result.right = make({logits.size(0)}, at::kBool);
     result.losses = make({logits.size(0)}, at::kFloat);
     if (!options.gradients) return result;
+    at::Tensor of_tokens;
+    if (tokens_.in_head) of_tokens = tokens_.take_logits_gradient(logits, chunk.normed);
     result.d_normed = make(chunk.normed.sizes(), at::kFloat);
     kernels_.multiply(logits, head_, /*backward=*/true);
     return result;
@@ -312,6 +318,7 @@ class CpuLmHeadMemory final : public LmHeadOps {
 
  private:
   const Matrix& head_;
+  const TrainableTokens& tokens_;
   CpuKernels& kernels_;
   at::Tensor buffer_;
 };
@@ -325,7 +332,7 @@ class CpuMemoryBackend final : public Backend {
     return std::make_unique<CpuMemoryOps>(block, kernels_, rows);
   }
   std::unique_ptr<LmHeadOps> lm_head_ops(const Network& network, int64_t chunk_rows) override {
-    return std::make_unique<CpuLmHeadMemory>(network.head, kernels_, chunk_rows);
+    return std::make_unique<CpuLmHeadMemory>(network, kernels_, chunk_rows);
   }
   at::Tensor cross_entropy(at::Tensor& logits, const at::Tensor& /*targets*/,
                            const LossOptions& /*options*/) const override {

@@ -10,6 +10,7 @@
 #include <memory>
 #include <optional>
 #include <tuple>
+#include <vector>
 
 namespace neoloom::model {
 
@@ -30,8 +31,10 @@ namespace {
 using at::Tensor;
 using OptionalTensor = std::optional<Tensor>;
 
-Tensor index_select(const Tensor& x, int64_t /*dim*/, const Tensor& index) {
-  return at::empty({index.size(0), x.size(1)}, x.options());
+Tensor index_select(const Tensor& x, int64_t dim, const Tensor& index) {
+  std::vector<int64_t> sizes = x.sizes().vec();
+  sizes[static_cast<size_t>(dim)] = index.size(0);
+  return at::empty(sizes, x.options());
 }
 
 std::tuple<Tensor, Tensor, Tensor> layer_norm(const Tensor& x, c10::SymIntArrayRef /*shape*/, const OptionalTensor&,
@@ -55,6 +58,8 @@ Tensor dropout_backward(const Tensor& dy, const Tensor& /*mask*/, double /*scale
 
 Tensor logical_or(const Tensor& x, const Tensor& /*other*/) { return at::empty_like(x); }
 
+Tensor where(const Tensor& /*condition*/, const Tensor& x, const Tensor& /*other*/) { return at::empty_like(x); }
+
 }  // namespace
 
 /// Registers meta kernels of operators for which LibTorch has them in Python only.
@@ -65,6 +70,7 @@ TORCH_LIBRARY_IMPL(aten, Meta, library) {
   library.impl("native_dropout", &dropout);
   library.impl("native_dropout_backward", &dropout_backward);
   library.impl("logical_or", &logical_or);
+  library.impl("where.self", &where);
 }
 
 }  // namespace neoloom::model

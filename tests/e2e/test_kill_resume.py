@@ -106,7 +106,7 @@ def test_bare_start_is_killed_and_resumed_without_mpirun(tmp_path, config, undis
     assert_same_end(run, undisturbed)
 
 
-@pytest.mark.parametrize("peft", [dict(use_dora=True), dict(bias="all", lora_bias=True), dict(modules_to_save=["wte", "ln_f"])], ids=lambda peft: next(iter(peft)))
+@pytest.mark.parametrize("peft", [dict(use_dora=True), dict(bias="all", lora_bias=True), dict(modules_to_save=["wte", "ln_f"]), dict(trainable_token_indices=[97, 101, 32])], ids=lambda peft: next(iter(peft)))
 def test_other_adapters_killed_on_three_ranks_end_alike_on_one(tmp_path, config, undisturbed, peft):
     whole, killed = (Run(tmp_path / name, config, peft_config=peft) for name in ("whole", "killed"))
     whole.train(2).expect(0)

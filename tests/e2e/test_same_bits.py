@@ -20,6 +20,7 @@ CASES = [
     ("causal_lm", "bfloat16", {"use_dora": True, "init_lora_weights": "orthogonal"}),
     ("classification", "float16", {"bias": "all", "lora_bias": True}),
     ("causal_lm", "float16", {"modules_to_save": ["wte", "ln_f", "lm_head"]}),
+    ("causal_lm", "float16", {"trainable_token_indices": [97, 101, 32, 116]}),
 ]
 RANKS = (1, 2, 3, 4)
 

@@ -97,9 +97,11 @@ def ours(base, cache, adapter, classifies, **request):
     dict(target_modules=["q_proj"], modules_to_save=["wte"]),
     dict(target_modules=["q_proj"], modules_to_save=["lm_head"]),
     dict(target_modules=["q_proj"], bias="all", modules_to_save=["lm_head", "wte", "ln_f"]),
+    dict(target_modules=["q_proj"], trainable_token_indices=[5, 3, 100]),
+    dict(target_modules=["q_proj"], trainable_token_indices={"wte": [20, 1]}, bias="all", modules_to_save=["ln_f"]),
 ], ids=["q_v", "all_linear", "rslora", "expression", "full_names", "exclude", "exclude_expression", "layers", "patterns",
         "rslora_patterns", "dora", "dora_rslora", "bias_all", "bias_dora", "bias_of_b", "ln_f", "wte", "lm_head",
-        "all_that_modules_to_save_takes"])
+        "all_that_modules_to_save_takes", "tokens", "tokens_of_wte"])
 def test_adapters_that_peft_wrote_compute_the_same(base, cache, tmp_path, classifies, lora):
     model = peft_model(base, classifies, **lora)
     model.save_pretrained(tmp_path / "adapter")
@@ -208,8 +210,9 @@ def test_peft_reads_our_language_adapter_and_writes_it_back_unchanged(base, cach
     dict(target_modules=["out_proj"], modules_to_save=["wte"]),
     dict(target_modules=["out_proj"], modules_to_save=["lm_head", "ln_f"]),
     dict(target_modules=["out_proj"], modules_to_save=["wte", "lm_head"], use_dora=True),
+    dict(target_modules=["out_proj"], trainable_token_indices=[5, 300, 1], bias="all"),
 ], ids=["expression", "limits", "patterns", "dora", "bias_all", "bias_lora_only", "bias_all_and_of_b", "bias_of_b",
-        "wte", "lm_head", "wte_and_lm_head"])
+        "wte", "lm_head", "wte_and_lm_head", "tokens"])
 def test_peft_finds_the_modules_ranks_and_scalings_that_we_chose(base, cache, tmp_path, lora):
     adapter = tmp_path / "adapter"
     call("write", folder=base, cache=cache, output=adapter, lora=dict(r=4, lora_alpha=6.0) | lora, fill_lora_b=True)

@@ -109,6 +109,7 @@ model::ModelSetup read_setup(const json& text) {
     options.bias = lora.value("bias", options.bias);
     options.lora_bias = lora.value("lora_bias", false);
     options.modules_to_save = lora.value("modules_to_save", options.modules_to_save);
+    options.trainable_token_indices = lora.value("trainable_token_indices", options.trainable_token_indices);
     options.target_modules = {lora.value("target_modules", options.target_modules.names)};
     setup.lora = options;
   }

@@ -273,6 +273,29 @@ TEST(Adapter, LimitsAndPatternsAreReadAsPeftWritesThem) {
   EXPECT_THAT(refusal("peft_config: {alpha_pattern: [q_proj]}\n"), HasSubstr("a map from modules"));
 }
 
+TEST(Adapter, TokensAreReadAsPeftWritesThem) {
+  const auto tokens = [](const std::string& value) {
+    const RunConfig config = parse("peft_config: {trainable_token_indices: " + value + "}\n");
+    EXPECT_EQ(flatten(parse(to_yaml(config))), flatten(config));
+    return config.peft_config->trainable_token_indices;
+  };
+  EXPECT_EQ(tokens("[7, 2]"), (std::vector<int64_t>{7, 2}));
+  EXPECT_EQ(tokens("{wte: [7, 2]}"), (std::vector<int64_t>{7, 2}));
+  EXPECT_EQ(tokens("{transformer.wte: [3]}"), std::vector<int64_t>{3});
+  EXPECT_EQ(tokens("null"), std::vector<int64_t>());
+  EXPECT_EQ(tokens("{}"), std::vector<int64_t>());
+  const auto wrong = [](const std::string& value) {
+    return refusal("peft_config: {trainable_token_indices: " + value + "}\n");
+  };
+  EXPECT_THAT(wrong("[3, 3]"), HasSubstr("3 is listed twice"));
+  EXPECT_THAT(wrong("[-1]"), HasSubstr("peft_config.trainable_token_indices: expected an integer"));
+  EXPECT_THAT(wrong("all"), HasSubstr("expected a list of token ids, or {wte: [...]}"));
+  EXPECT_THAT(wrong("{lm_head: [3]}"), HasSubstr("only rows of wte can be trained"));
+  EXPECT_THAT(wrong("{wte: [3], lm_head: [3]}"), HasSubstr("only rows of wte can be trained"));
+  EXPECT_THAT(wrong("[3], modules_to_save: [wte]"),
+              HasSubstr("peft_config.trainable_token_indices: not together with modules_to_save: [wte]"));
+}
+
 TEST(Adapter, InitialisationsAreReadAsPeftWritesThem) {
   for (const std::string name : {"true", "false", "gaussian", "orthogonal", "pissa", "pissa_niter_16", "olora"}) {
     const RunConfig config = parse("peft_config: {init_lora_weights: " + name + "}\n");

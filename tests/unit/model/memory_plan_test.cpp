@@ -105,6 +105,7 @@ struct Case {
   bool on_cuda = false;
   bool dora = false;
   bool noisy = false;  // the dropouts of config.json and NEFTune
+  int64_t tokens = 0;  // whose rows of the embedding train
 };
 
 Dtype dtype_of(at::ScalarType type) {
@@ -122,6 +123,7 @@ ModelSetup setup_of(const Case& c) {
   } else {
     setup.lora->target_modules = {c.targets};
     setup.lora->use_dora = c.dora;
+    for (int64_t token = 0; token < c.tokens; ++token) setup.lora->trainable_token_indices.push_back(3 * token);
   }
   if (c.noisy) {
     setup.config.embed_dropout = setup.config.resid_dropout = setup.config.attention_dropout = 0.1;
@@ -181,10 +183,11 @@ void expect_within_a_tenth(int64_t planned, int64_t measured, const std::string&
 }
 
 std::string name_of(const Case& c) {
-  return fmt::format("head {}, frozen {}, {}, targets {}, dropout {}, {} samples{}{}{}{}{}", static_cast<int>(c.head),
-                     c10::toString(c.frozen), dtype_name(c.compute), c.targets.size(), c.dropout, c.lengths.size(),
-                     c.packed_weights ? "" : ", no packed weights", c.on_cuda ? ", device path" : "",
-                     c.checkpointing ? ", checkpointing" : "", c.dora ? ", DoRA" : "", c.noisy ? ", noisy" : "");
+  return fmt::format("head {}, frozen {}, {}, targets {}, dropout {}, {} samples{}{}{}{}{}, {} tokens",
+                     static_cast<int>(c.head), c10::toString(c.frozen), dtype_name(c.compute), c.targets.size(),
+                     c.dropout, c.lengths.size(), c.packed_weights ? "" : ", no packed weights",
+                     c.on_cuda ? ", device path" : "", c.checkpointing ? ", checkpointing" : "", c.dora ? ", DoRA" : "",
+                     c.noisy ? ", noisy" : "", c.tokens);
 }
 
 /// Returns the cases to measure. 16-bit GEMMs of the CUDA backend are none: they have stand-ins here that make tensors
@@ -220,6 +223,10 @@ std::vector<Case> cases() {
       {.head = Head::kSingleLabel, .noisy = true},
       {.targets = {}, .noisy = true},
       {.on_cuda = true, .noisy = true},
+      {.tokens = 300},
+      {.frozen = at::kBFloat16, .compute = Dtype::kBFloat16, .targets = all, .dropout = 0.1, .tokens = 300},
+      {.head = Head::kSingleLabel, .tokens = 300},
+      {.on_cuda = true, .tokens = 300},
   };
 }
 

@@ -17,6 +17,7 @@ struct Kind {
   const char* bias;
   bool lora_bias;
   std::vector<std::string> modules_to_save = {};
+  std::vector<int64_t> tokens = {};
 };
 
 ModelSetup setup_of(const Kind& kind, Head head, double dropout = 0.0) {
@@ -24,6 +25,7 @@ ModelSetup setup_of(const Kind& kind, Head head, double dropout = 0.0) {
   setup.lora->bias = kind.bias;
   setup.lora->lora_bias = kind.lora_bias;
   setup.lora->modules_to_save = kind.modules_to_save;
+  setup.lora->trainable_token_indices = kind.tokens;
   return setup;
 }
 
@@ -33,7 +35,8 @@ const std::vector<Kind> kKinds = {{"all", false},
                                   {"all", true},
                                   {"none", false, {"ln_f"}},
                                   {"none", false, {"wte"}},
-                                  {"all", true, {"wte", "ln_f", "lm_head"}}};
+                                  {"all", true, {"wte", "ln_f", "lm_head"}},
+                                  {"none", false, {}, {5, 0, 2}}};
 
 TEST(TrainedBase, StartsAsTheBaseModelAndIsCounted) {
   for (const Kind& kind : kKinds) {

@@ -99,7 +99,7 @@ TEST_F(AdapterConfig, WhatIsNotSupportedIsRefusedByName) {
       {"alpha_pattern", {{"q_proj", "4"}}},
       {"modules_to_save", {"wpe"}},
       {"init_lora_weights", "loftq"},
-      {"trainable_token_indices", {1, 2}},
+      {"trainable_token_indices", {1, 1}},
       {"target_parameters", {"x"}},
       {"layer_replication", json::array({json::array({0, 1})})},
       {"alora_invocation_tokens", {1}},
@@ -135,8 +135,36 @@ TEST_F(AdapterConfig, WhatIsNotSupportedIsRefusedByName) {
 
 TEST_F(AdapterConfig, WhatIsNotSupportedSaysHowToGoOn) {
   EXPECT_THAT(refusal({{"use_bdlora", true}}), HasSubstr("merge_and_unload().save_pretrained(FOLDER)"));
-  EXPECT_THAT(refusal({{"trainable_token_indices", {1, 2}}}),
-              AllOf(HasSubstr("trains all rows with modules_to_save: [wte]"), HasSubstr("merge_and_unload")));
+  EXPECT_THAT(refusal({{"trainable_token_indices", {{"lm_head", {1, 2}}}}}),
+              AllOf(HasSubstr("one for wte alone"), HasSubstr("merge_and_unload")));
+  for (const json& tokens : {json{-1}, json{1.5}, json{{"wte", {3, 3}}}}) {
+    EXPECT_THAT(refusal({{"trainable_token_indices", tokens}}), HasSubstr("different token ids, of at least 0"));
+  }
+}
+
+TEST_F(AdapterConfig, TokensAreReadAsAListAndAsOneOfWte) {
+  const auto tokens = [&](const json& value) { return read({{"trainable_token_indices", value}}).lora; };
+  EXPECT_THAT(tokens({7, 2}).trainable_token_indices, ElementsAre(7, 2));
+  EXPECT_THAT(tokens({{"wte", {7, 2}}}).trainable_token_indices, ElementsAre(7, 2));
+  EXPECT_THAT(tokens({{"transformer.wte", {2}}}).trainable_token_indices, ElementsAre(2));
+  EXPECT_THAT(tokens(json::object()).trainable_token_indices, ElementsAre());
+}
+
+TEST(Tokens, ThatTheModelLacksOrTrainsOtherwiseAreRefused) {
+  GptNeoConfig config;
+  config.vocab_size = 10;
+  LoraOptions lora;
+  lora.trainable_token_indices = {3, 9};
+  require_tokens(lora, config);
+  const auto refusal_of = [&] { return error_of(ErrorKind::kUsage, [&] { require_tokens(lora, config); }); };
+  lora.modules_to_save = {"wte"};
+  EXPECT_THAT(refusal_of(), HasSubstr("modules_to_save: [wte]"));
+  lora.modules_to_save = {"lm_head", "ln_f"};
+  EXPECT_THAT(refusal_of(), AllOf(HasSubstr("modules_to_save: [lm_head]"), HasSubstr("tied to wte")));
+  config.tie_word_embeddings = false;
+  require_tokens(lora, config);
+  lora.trainable_token_indices = {10};
+  EXPECT_THAT(refusal_of(), HasSubstr("10 is no token of this model; expected 0 to 9"));
 }
 
 TEST_F(AdapterConfig, LoraOnAnEmbeddingOrTheHeadIsRefusedOnce) {

@@ -48,6 +48,7 @@ LoraOptions fresh_lora(const json& request) {
   lora.bias = request.value("bias", lora.bias);
   lora.lora_bias = request.value("lora_bias", false);
   lora.modules_to_save = request.value("modules_to_save", lora.modules_to_save);
+  lora.trainable_token_indices = request.value("trainable_token_indices", lora.trainable_token_indices);
   const json targets = request.value("target_modules", json(lora.target_modules.names));
   lora.target_modules.is_expression = targets.is_string();
   lora.target_modules.names = (targets.is_string() ? json::array({targets}) : targets).get<std::vector<std::string>>();
