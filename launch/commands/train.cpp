@@ -209,6 +209,14 @@ at::Tensor values_to_start_from(const TrainingJob& s, const model::Model& model)
                 "to the adapter's values, in its order",
                 ours.init_from, fmt::join(theirs.lora.trainable_token_indices, ", "),
                 fmt::join(ours.trainable_token_indices, ", "));
+  model::LoraOptions taken = ours;
+  model::take_embedding(ours.init_from, s.base.config, *s.base.weights, taken);
+  core::require(taken.trainable_token_indices == ours.trainable_token_indices, ErrorKind::kUsage,
+                "peft_config.init_from: {} brings an embedding of its own, in which rows of {} tokens are not the "
+                "base's; make one base of both first: neoloom export --model {} --adapter {} --format merged --output "
+                "FOLDER",
+                ours.init_from, taken.trainable_token_indices.size() - ours.trainable_token_indices.size(),
+                s.base.folder, ours.init_from);
   at::Tensor values = at::zeros({model.layout().total_elements}, at::kFloat);
   model::load_adapter_values(ours.init_from, model, values);
   const int64_t blocks = s.base.config.num_layers;

@@ -233,6 +233,12 @@ Inference load(comm::MpiSession& session, const ModelArguments& arguments, const
   } else {
     session.run_on_all_or_fail([&] { share_base(*first, result); });
   }
+  session.run_on_all_or_fail([&] {
+    if (adapter_folder.empty()) return;
+    const std::string note =
+        model::take_embedding(adapter_folder, result.base.config, *result.base.weights, *result.config.peft_config);
+    if (!note.empty()) result.notes.push_back(note);
+  });
   if (session.is_root()) print_notes(result, session.log());
   session.run_on_all_or_fail([&] {
     model::ModelSetup setup;

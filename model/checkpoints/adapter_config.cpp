@@ -23,10 +23,6 @@ namespace fs = std::filesystem;
 using core::ErrorKind;
 using nlohmann::json;
 
-constexpr const char* kMerge =
-    "merge the adapter in PEFT once, model.merge_and_unload().save_pretrained(FOLDER), and give that folder as the "
-    "model";
-
 /// Returns true for keys that are read below, and for keys that change nothing for a GPT-Neo LoRA, whatever they hold.
 bool is_known(std::string_view key) {
   static constexpr std::string_view kKeys[] = {"alpha_pattern",
@@ -133,7 +129,7 @@ class AdapterConfig {
     }
     for (const auto& [key, value] : document_.items()) {
       if (!is_known(key) && !is_default(value)) {
-        refuse(key.c_str(), fmt::format("its default: this is not supported; {}", kMerge));
+        refuse(key.c_str(), fmt::format("its default: this is not supported; {}", kMergeInPeft));
       }
     }
   }
@@ -154,7 +150,7 @@ class AdapterConfig {
       if (value.empty()) return {};
       const std::string module = value.begin().key();
       if (value.size() > 1 || (module != "wte" && module != "transformer.wte")) {
-        refuse(kKey, fmt::format("a list of tokens, or one for wte alone; {}", kMerge));
+        refuse(kKey, fmt::format("a list of tokens, or one for wte alone; {}", kMergeInPeft));
       }
       value = json(value.begin().value());
     }
@@ -223,7 +219,7 @@ void refuse_adapted_embeddings(const std::string& folder) {
                     "loads the adapter, or the merge changes both: model.lm_head.weight = torch.nn.Parameter("
                     "model.lm_head.weight.detach().clone()); model.config.tie_word_embeddings = False. A new adapter "
                     "trains such a module whole with modules_to_save: [wte] or [lm_head]",
-                    file.path(), module, name, kMerge);
+                    file.path(), module, name, kMergeInPeft);
     }
   }
 }

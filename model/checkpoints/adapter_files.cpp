@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "model/checkpoints/adapter_files.h"
 
+#include <ATen/ops/tensor.h>
+
 #include <filesystem>
 
 #include "model/checkpoints/adapter_folder.h"
+#include "model/checkpoints/own_embedding.h"
 #include "model/checkpoints/plain_lora.h"
 #include "model/checkpoints/safetensors.h"
 #include "model/checkpoints/tensor_names.h"
@@ -41,13 +44,16 @@ void replace_all(std::string& text, const std::string& piece, const std::string&
   }
 }
 
-/// Returns true for what PEFT also stores with bias: all of a bias in a module that trains whole: the frozen one, and
-/// the trained one under a second name.
+std::string key_of_tokens() { return fmt::format("{}{}", kPeftPrefix, kTrainableTokensName); }
+
+/// Returns true for what PEFT also stores: the frozen bias of a module that trains whole (bias: all), its trained
+/// tensors under a second name (this, or save_embedding_layers), and the trained rows of tokens under the name of a
+/// tied head.
 template <typename Tensors>
 bool is_spare_of_peft(const std::string& name, const Tensors& tensors) {
-  if (!name.ends_with(".bias")) return false;
-  return name.find(".original_module.") != std::string::npos ||
-         (name.find(".modules_to_save.") != std::string::npos && tensors.contains(saved_key(name)));
+  if (name.ends_with(".bias") && name.find(".original_module.") != std::string::npos) return true;
+  if (name.ends_with("lm_head.token_adapter.trainable_tokens_delta")) return tensors.contains(key_of_tokens());
+  return name.find(".modules_to_save.") != std::string::npos && tensors.contains(saved_key(name));
 }
 
 /// Returns the tensors of an adapter or of a full model: full name to file and stored name.
@@ -65,6 +71,32 @@ std::map<std::string, SourceTensors::Entry> stored_tensors(const std::string& fo
   return entries;
 }
 
+/// Removes the frozen embedding of PEFT's save_embedding_layers. Returns that of words; undefined: there is none.
+at::Tensor extract_embedding(std::map<std::string, SourceTensors::Entry>& stored, const ModelSetup& setup) {
+  at::Tensor words;
+  const std::vector<int64_t> shape = {setup.config.vocab_size, setup.config.hidden_size};
+  std::erase_if(stored, [&](const auto& item) {
+    const std::string_view embedding = frozen_embedding(item.first, item.second.shape, *setup.lora, shape);
+    if (embedding == kWordEmbeddingName) words = item.second.value();
+    return !embedding.empty();
+  });
+  return words;
+}
+
+bool has_rows_of(const std::vector<int64_t>& shape, const std::vector<int64_t>& all) {
+  return shape.size() == all.size() && shape.front() <= all.front() && shape.back() == all.back();
+}
+
+/// Fills the rows of trained tokens, then of those that take_embedding() has added.
+void copy_token_rows(const std::map<std::string, SourceTensors::Entry>& stored, const at::Tensor& embedding,
+                     const std::vector<int64_t>& tokens, const at::Tensor& values) {
+  values.copy_(embedding.index_select(0, at::tensor(tokens, at::kLong)));
+  const auto trained = stored.find(key_of_tokens());
+  if (trained == stored.end()) return;
+  const at::Tensor rows = trained->second.value();
+  values.narrow(0, 0, rows.size(0)).copy_(rows);
+}
+
 /// Returns true for tensors of a full model that are no error although no slot takes them.
 bool is_spare(const std::string& name) { return name == kLmHeadName || name == kScoreName || is_mask_buffer(name); }
 
@@ -72,11 +104,12 @@ bool is_spare(const std::string& name) { return name == kLmHeadName || name == k
 std::string hint_at_embedding(const std::map<std::string, SourceTensors::Entry>& stored, int64_t vocab_size) {
   for (const auto& [name, entry] : stored) {
     const bool embedding = name.ends_with(".wte.weight") || name.ends_with(".lm_head.weight") ||
+                           name.ends_with(".token_adapter.base_layer.weight") ||
                            name.find(".lora_embedding_") != std::string::npos;
     if (!embedding || entry.shape.empty()) continue;
     return fmt::format(
         "The adapter has its own embedding for {} tokens, the base has {} tokens: an embedding is read with the "
-        "base's tokens only, where modules_to_save names it. Merge it once in PEFT "
+        "base's tokens only. Merge it once in PEFT "
         "(merge_and_unload().save_pretrained(FOLDER), "
         "and save its tokenizer there), then use that folder as the model.",
         entry.shape.front(), vocab_size);
@@ -136,14 +169,22 @@ void write_adapter_folder(const std::string& folder, const Model& model, const a
 
 void load_adapter_values(const std::string& folder, const Model& model, at::Tensor& params) {
   require_params(params, model);
-  const bool adapter = model.setup().lora.has_value();
-  const std::map<std::string, SourceTensors::Entry> stored = stored_tensors(folder, adapter);
+  const ModelSetup& setup = model.setup();
+  const bool adapter = setup.lora.has_value();
+  std::map<std::string, SourceTensors::Entry> stored = stored_tensors(folder, adapter);
+  at::Tensor embedding;
+  if (adapter) embedding = extract_embedding(stored, setup);
   TensorReport report;
   std::map<std::string, bool> used;
   for (const ParameterSlot& slot : model.layout().slots) {
     used[slot.name] = true;
+    const bool has_more_rows = embedding.defined() && slot.name == key_of_tokens();  // than the file's tensor
     const auto found = stored.find(slot.name);
-    if (found == stored.end()) {
+    if (has_more_rows) {
+      if (found != stored.end() && !has_rows_of(found->second.shape, slot.shape)) {
+        report.misshaped(slot.name, slot.shape, found->second.shape);
+      }
+    } else if (found == stored.end()) {
       report.missing(slot.name, slot.shape);
     } else if (found->second.shape != slot.shape) {
       report.misshaped(slot.name, slot.shape, found->second.shape);
@@ -154,7 +195,7 @@ void load_adapter_values(const std::string& folder, const Model& model, at::Tens
   for (const auto& [name, entry] : stored) {
     if (!used.contains(name) && (adapter || !is_spare(name))) report.unexpected(name, entry.shape);
   }
-  std::string hint = adapter ? hint_at_embedding(stored, model.setup().config.vocab_size) : "";
+  std::string hint = adapter ? hint_at_embedding(stored, setup.config.vocab_size) : "";
   if (hint.empty()) {
     hint = adapter ? "Expected an adapter of this base model with the same r, target_modules, use_dora, bias and "
                      "labels."
@@ -162,7 +203,12 @@ void load_adapter_values(const std::string& folder, const Model& model, at::Tens
   }
   report.raise_unless_empty(folder, hint);
   for (const ParameterSlot& slot : model.layout().slots) {
-    slot_view(params, slot).copy_(stored.at(slot.name).value());
+    const at::Tensor values = slot_view(params, slot);
+    if (embedding.defined() && slot.name == key_of_tokens()) {
+      copy_token_rows(stored, embedding, setup.lora->trainable_token_indices, values);
+    } else {
+      values.copy_(stored.at(slot.name).value());
+    }
   }
 }
 

@@ -50,6 +50,13 @@ void write_adapter_folder(const std::string& folder, const Model& model, const a
 /// Throws: Error(kWeights) for unsupported non-default fields by name.
 AdapterFolder read_adapter_folder(const std::string& folder);
 
+/// Compares the frozen embedding that PEFT may have stored in the folder (save_embedding_layers) with the base's, after
+/// rounding to its dtype. Rows that differ take the place of the base's, as where PEFT loads the folder: this adds
+/// their tokens to lora.trainable_token_indices, whose values load_adapter_values() then reads. Returns a note for the
+/// log; empty: the folder has no such embedding. Throws: Error(kWeights) for what is not possible this way.
+std::string take_embedding(const std::string& folder, const GptNeoConfig& config, const Weights& weights,
+                           LoraOptions& lora);
+
 /// Fills `params` [model.layout().total_elements] from the folder's adapter_model.safetensors (fp16, bf16, fp32 are
 /// upcast). Names may contain parts from wrappers (without_wrappers). Throws: Error(kWeights) with one report of the
 /// missing, unexpected and misshaped tensors, and a hint if an embedding is among them.

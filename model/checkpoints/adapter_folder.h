@@ -18,6 +18,11 @@ inline constexpr const char* kModelTensorFile = "model.safetensors";
 inline constexpr const char* kConfigFile = "config.json";
 inline constexpr const char* kCardFile = "README.md";
 
+/// What to do about an adapter that cannot be read; in messages.
+inline constexpr const char* kMergeInPeft =
+    "merge the adapter in PEFT once, model.merge_and_unload().save_pretrained(FOLDER), and give that folder as the "
+    "model";
+
 /// PEFT's adapter_config.json: the keys that stayed the same over its releases, sorted, indented by 2.
 std::string adapter_config_text(const LoraOptions& lora, Head head, const std::string& base_model_name,
                                 const std::string& revision);

@@ -1,16 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rows of the embedding that train (trainable_token_indices): trained, evaluated, generated from and exported as PEFT does."""
+"""Rows of the embedding that train (trainable_token_indices), and embeddings that PEFT stored with an adapter
+(save_embedding_layers): trained, evaluated, predicted, generated from and exported as PEFT does."""
 
 import json
 from collections import Counter
 
+import common
 import pytest
 import test_adapter_init as by_hand
 import tiny_model
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from runs import adapter, assert_one_message, command, json_lines, losses, train, write_jsonl
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 torch.set_num_threads(1)
 DELTA = "base_model.model.transformer.wte.token_adapter.trainable_tokens_delta"
@@ -121,3 +123,54 @@ def test_tokens_and_adapters_that_do_not_fit_are_refused(tmp_path, cache, base, 
     other = dict(trainable_token_indices=tokens[::-1], init_from=str(start))
     _, ended = train(tmp_path / "order", cache, by_hand.config(base, texts, **other), code=2)
     assert_one_message(ended, f"was made with trainable_token_indices {tokens}, but this run has {tokens[::-1]}")
+
+
+def with_own_embedding(folder, base, classifies, changed, tokens=None):
+    """Saves an adapter with the embedding, in which these rows are not the base's. Returns PEFT's model of it."""
+    def plain():
+        if not classifies:
+            return by_hand.oracle(base)
+        return AutoModelForSequenceClassification.from_pretrained(base, num_labels=2, pad_token_id=511,
+                                                                  attn_implementation="eager")
+    torch.manual_seed(1)
+    model = get_peft_model(plain(), LoraConfig(task_type="SEQ_CLS" if classifies else "CAUSAL_LM", **by_hand.LORA,
+                                               trainable_token_indices=tokens))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.1 * torch.randn(parameter.shape))
+            if changed and name.endswith(("wte.weight", "wte.token_adapter.base_layer.weight")):
+                parameter[changed] += 0.3 * torch.randn(len(changed), 32)
+    model.save_pretrained(folder, save_embedding_layers=True)
+    assert any(name.endswith(("wte.weight", "wte.token_adapter.base_layer.weight")) for name in adapter(folder))
+    return PeftModel.from_pretrained(plain(), folder).eval()
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["the_bases", "its_own"])
+@pytest.mark.parametrize("with_tokens", [False, True], ids=["lora", "tokens"])
+def test_an_embedding_that_peft_stored_is_used_as_in_peft(tmp_path, cache, base, texts, tokens, own, with_tokens):
+    changed = [tokens[0], tokens[1], 7, UNUSED] if own else []
+    trained_too = tokens[1:] if with_tokens else None
+    model = with_own_embedding(tmp_path / "peft", base, False, changed, trained_too)
+    source = ("--model", base, "--adapter", tmp_path / "peft")
+    assert_evaluates_as(model, base, texts, cache, *source)
+    ended = common.neoloom(0, "evaluate", *source, "--data", texts, "--set", f"runtime.cache_dir={cache}").expect(0)
+    count = len(set(changed) - set(trained_too or []))
+    assert (f"an embedding of its own: {count} of 512 rows" if own else "an embedding, which is the base's") in ended.err
+    command(cache, "export", *source, "--format", "peft", "--output", tmp_path / "ours")
+    again = PeftModel.from_pretrained(by_hand.oracle(base), tmp_path / "ours").eval()
+    assert by_hand.largest_difference(again, model, base, texts) < 1e-5
+    config = by_hand.config(base, texts, trainable_token_indices=trained_too or [], init_from=str(tmp_path / "peft"))
+    _, ended = train(tmp_path, cache, config, code=2 if own else 0)
+    if own:
+        assert_one_message(ended, "init_from", f"in which rows of {count} tokens are not the base's")
+
+
+def test_a_classifier_with_a_stored_embedding_predicts_as_in_peft(tmp_path, cache, base, texts, tokens):
+    model = with_own_embedding(tmp_path / "peft", base, True, [tokens[0], 7], tokens[1:])
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    found = json_lines(command(cache, "predict", "--model", base, "--adapter", tmp_path / "peft", "--input", texts))
+    with torch.no_grad():
+        for row, line in zip(found, json_lines(texts.read_text())[:20]):
+            scores = torch.softmax(model(input_ids=torch.tensor([tokenizer(line["text"]).input_ids])).logits[0], -1)
+            assert list(row["scores"].values()) == pytest.approx(scores.tolist(), abs=1e-5)

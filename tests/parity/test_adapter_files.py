@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Adapter folders, full models and merged exports: both directions against peft and transformers, logits equal."""
 
+import copy
 import json
 import shutil
 import sys
@@ -53,13 +54,16 @@ def tokenizer_files(folder):
     return [str(path) for path in sorted(folder.glob("tokenizer*"))]
 
 
+def plain_model(base, classifies):
+    if not classifies:
+        return AutoModelForCausalLM.from_pretrained(base, attn_implementation="eager")
+    return AutoModelForSequenceClassification.from_pretrained(
+        base, num_labels=len(LABELS), id2label=dict(enumerate(LABELS)),
+        label2id={name: i for i, name in enumerate(LABELS)}, pad_token_id=0, attn_implementation="eager")
+
+
 def peft_model(base, classifies, **lora):
-    if classifies:
-        model = AutoModelForSequenceClassification.from_pretrained(
-            base, num_labels=len(LABELS), id2label=dict(enumerate(LABELS)),
-            label2id={name: i for i, name in enumerate(LABELS)}, pad_token_id=0, attn_implementation="eager")
-    else:
-        model = AutoModelForCausalLM.from_pretrained(base, attn_implementation="eager")
+    model = plain_model(base, classifies)
     settings = dict(task_type="SEQ_CLS" if classifies else "CAUSAL_LM", r=4, lora_alpha=16)
     model = get_peft_model(model, LoraConfig(**{**settings, **lora}))
     generator = torch.Generator().manual_seed(5)
@@ -106,6 +110,56 @@ def test_adapters_that_peft_wrote_compute_the_same(base, cache, tmp_path, classi
     model = peft_model(base, classifies, **lora)
     model.save_pretrained(tmp_path / "adapter")
     assert_close(ours(base, cache, tmp_path / "adapter", classifies), oracle_logits(model, classifies))
+
+
+@pytest.fixture(scope="module")
+def untied(base, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("untied") / "gpt-neo"
+    shutil.copytree(base, folder)
+    model = AutoModelForCausalLM.from_pretrained(base, tie_word_embeddings=False)
+    model.lm_head.weight = torch.nn.Parameter(torch.randn(model.lm_head.weight.shape, generator=torch.Generator().manual_seed(8)))
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("changed", [[], [3, 100, 250]], ids=["as_in_the_base", "changed"])
+@pytest.mark.parametrize("lora", [dict(), dict(trainable_token_indices=[5, 3]), dict(modules_to_save=["wte"]),
+                                  dict(modules_to_save=["lm_head"], bias="all")],
+                         ids=["lora", "tokens", "wte", "lm_head"])
+@pytest.mark.parametrize("kind", ["classifier", "tied", "untied"])
+def test_an_embedding_that_peft_stored_beside_the_adapter_counts_as_in_peft(base, untied, cache, tmp_path, kind, lora, changed):
+    base = untied if kind == "untied" else base
+    classifies = kind == "classifier"
+    if classifies and "lm_head" in lora.get("modules_to_save", []):
+        pytest.skip("a classifier has no lm_head")
+    model = peft_model(base, classifies, target_modules=["q_proj"], **copy.deepcopy(lora))  # PEFT adds to the lists
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if changed and not parameter.requires_grad and ".wte." in name:
+                parameter[changed] += 0.5
+    model.save_pretrained(tmp_path / "adapter", save_embedding_layers=True)
+    if changed and kind == "tied" and "modules_to_save" in lora:
+        with pytest.raises(Refused, match="rows of its frozen embedding are not the base's|lm_head.weight is not") as refused:
+            ours(base, cache, tmp_path / "adapter", classifies)
+        assert refused.value.code == 4 and "merge_and_unload" in str(refused.value)
+        return
+    model = PeftModel.from_pretrained(plain_model(base, classifies), tmp_path / "adapter")
+    assert_close(ours(base, cache, tmp_path / "adapter", classifies), oracle_logits(model, classifies))
+
+
+@pytest.mark.parametrize("name, rows, message", [
+    ("wte.token_adapter.trainable_tokens_delta", 3, r"is \[3, 16\], but trainable_token_indices has 2 tokens"),
+    ("wte.token_adapter.base_layer.weight", 513, "own embedding for 513 tokens, the base has 512 tokens"),
+])
+def test_rows_that_do_not_fit_the_tokens_or_the_base_are_refused(base, cache, tmp_path, name, rows, message):
+    adapter = tmp_path / "adapter"
+    peft_model(base, True, trainable_token_indices=[5, 3]).save_pretrained(adapter, save_embedding_layers=True)
+    tensors = load_file(adapter / "adapter_model.safetensors")
+    tensors["base_model.model.transformer." + name] = torch.zeros(rows, 16)
+    save_file(tensors, adapter / "adapter_model.safetensors", {"format": "pt"})
+    with pytest.raises(Refused, match=message) as refused:
+        ours(base, cache, adapter, True)
+    assert refused.value.code == 4
 
 
 def test_sixteen_bit_tensors_and_a_float_alpha_of_foreign_files_are_read(base, cache, tmp_path):

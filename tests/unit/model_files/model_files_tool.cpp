@@ -84,6 +84,7 @@ Opened open_model(const json& request) {
     map_packed_weights(prepare_packed_weights(path, setup.config, setup.compute_dtype, cache, false),
                        setup.compute_dtype, *weights);
   }
+  if (!adapter.empty() && setup.lora) take_embedding(adapter, setup.config, *weights, *setup.lora);
   opened.model = Model::create(setup, weights);
   opened.params = at::zeros({opened.model->layout().total_elements});
   opened.model->initialize(opened.params, request.value("seed", uint64_t{0}));
