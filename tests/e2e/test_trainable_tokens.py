@@ -8,26 +8,16 @@ from collections import Counter
 import common
 import pytest
 import test_adapter_init as by_hand
-import tiny_model
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from runs import adapter, assert_one_message, command, json_lines, losses, train, write_jsonl
+from runs import adapter, assert_one_message, command, json_lines, losses, train
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 torch.set_num_threads(1)
 DELTA = "base_model.model.transformer.wte.token_adapter.trainable_tokens_delta"
 UNUSED = 5  # a token that stands in no text
 
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    return tiny_model.make_model_folder(tmp_path_factory.mktemp("base") / "gpt-neo", num_layers=2, hidden_size=32, std=0.1)
-
-
-@pytest.fixture(scope="module")
-def texts(tmp_path_factory):
-    path = tmp_path_factory.mktemp("texts") / "train.jsonl"
-    return write_jsonl(path, [{"text": text} for text in tiny_model.sample_texts(by_hand.STEPS * by_hand.BATCH, 4)])
+base, texts = by_hand.base, by_hand.texts  # fixtures
 
 
 @pytest.fixture(scope="module")
